@@ -1,0 +1,3 @@
+"""Declarative reconciler for WireGuard meshes."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,84 @@
+"""The command line: one module a command, imported only when that command runs.
+
+`meshctl --help` must not import paramiko, jinja2 or rich, so the table below carries the one-line helps itself; a test
+holds them to the commands' own.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from meshctl import __version__
+from meshctl.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, MeshctlError
+
+# name -> (module, one-line help). The module's `command` is the click command or group.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "apply": ("meshctl.cli.apply", "Converge the hosts to the inventory."),
+    "client": ("meshctl.cli.client", "Show configs and QR codes for stock WireGuard clients."),
+    "lab": ("meshctl.cli.lab", "Build the inventory's twin on this machine: real hosts, real NATs."),
+    "lock": ("meshctl.cli.lock", "Pin addresses and public keys in inventory.lock.yml."),
+    "plan": ("meshctl.cli.plan", "Show what apply would change on the live hosts."),
+    "schema": ("meshctl.cli.schema", "Print a JSON Schema (inventory, lock, plan, ...)."),
+    "validate": ("meshctl.cli.validate", "Check the inventory without contacting a host."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in sorted(COMMANDS.items())])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="meshctl %(version)s")
+def cli() -> None:
+    """Keep a WireGuard mesh in the state that an inventory in Git says it should be in.
+
+    \b
+    Examples:
+      meshctl validate inventory.yml
+      meshctl plan inventory.yml
+      meshctl apply inventory.yml
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Exits 0, 1, 2 (plan --detailed-exitcode), 64 (usage) or 65 (invalid inventory)."""
+    sys.exit(run(argv))
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; explained failures are printed, not raised."""
+    try:
+        outcome: Any = cli.main(args=argv, prog_name="meshctl", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        return EXIT_FAILED
+    except click.ClickException as error:
+        error.show()
+        return EXIT_FAILED
+    except MeshctlError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_FAILED
+    return outcome if isinstance(outcome, int) else EXIT_OK

@@ -1,0 +1,28 @@
+"""The four data folders (schemas, templates, roles, inventory), found the same way however we are installed.
+
+A wheel, a zipapp and an editable install carry them as packages `meshctl.data.NAME`; a bare checkout has them
+at its root, beside the package.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+FOLDERS = ("schemas", "templates", "roles", "inventory")
+
+
+def data_folder(name: str) -> Traversable:
+    """The packaged folder `name` (one of FOLDERS) as a Traversable; it need not be a directory on disk."""
+    if name not in FOLDERS:
+        raise ValueError(f"no data folder {name!r}")
+    checkout = Path(__file__).resolve().parent.parent / name
+    if (checkout / "__init__.py").is_file():
+        return checkout
+    return resources.files(f"meshctl.data.{name}")
+
+
+def read_data(name: str, *parts: str) -> bytes:
+    """Bytes of one packaged file, e.g. `read_data("schemas", "inventory.schema.json")`."""
+    return data_folder(name).joinpath(*parts).read_bytes()

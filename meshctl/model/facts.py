@@ -1,0 +1,84 @@
+"""What a host has, as parsed from one run of the facts script. Absent things are absent keys or None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Optional
+
+from meshctl.model.keys import PublicKey, Secret
+from meshctl.model.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class PeerFacts:
+    """One peer from `wg show IFACE dump`. Times are Unix seconds, 0 for never; keepalive 0 is off."""
+
+    public_key: PublicKey
+    psk: Optional[Secret]
+    endpoint: Optional[str]
+    allowed_ips: tuple[str, ...]
+    latest_handshake: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    keepalive_s: int = 0
+
+
+@dataclass(frozen=True)
+class InterfaceFacts:
+    """A live WireGuard interface. `addresses` carry their prefix length; `routes` are those by this device,
+    without the kernel's own connected ones. The private key is never read."""
+
+    name: str
+    public_key: Optional[PublicKey]
+    listen_port: int
+    fwmark: int
+    peers: Mapping[PublicKey, PeerFacts]
+    addresses: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    mtu: int = 0
+    up: bool = False
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A path that exists. `sha256` is set for regular files, `target` for links."""
+
+    kind: str  # file | directory | link | other
+    mode: str = ""
+    owner: str = ""
+    group: str = ""
+    sha256: str = ""
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class UnitFacts:
+    """systemd's words: LoadState, ActiveState, UnitFileState."""
+
+    load: str
+    active: str
+    file_state: str
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """One host at one moment."""
+
+    node: str
+    os_id: str = ""  # ID of /etc/os-release
+    python: Optional[tuple[int, int]] = None  # None: no python3
+    has_wg: bool = False
+    has_nft: bool = False
+    init: str = ""  # "systemd" when PID 1 is
+    agents: frozenset[str] = frozenset()  # hashes of /opt/meshctl/meshctl-agent-HASH.pyz that are there
+    free_bytes: Mapping[str, int] = field(default_factory=dict)  # mount of path -> bytes free
+    packages: Mapping[str, str] = field(default_factory=dict)  # installed name -> version
+    files: Mapping[str, FileFacts] = field(default_factory=dict)  # only paths that exist
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, UnitFacts] = field(default_factory=dict)
+    interfaces: Mapping[str, InterfaceFacts] = field(default_factory=dict)
+    policy_routing: Mapping[str, bool] = field(default_factory=dict)  # interface -> exit-node rules in place
+    key_files: Mapping[str, Optional[PublicKey]] = field(default_factory=dict)  # path -> public half; only existing
+    tables: Mapping[str, str] = field(default_factory=dict)  # "inet meshctl" -> sha256 of `nft -s list table`
+    ledger: Ledger = Ledger()

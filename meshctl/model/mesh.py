@@ -1,0 +1,171 @@
+"""The resolved inventory: what the repository says, with groups, defaults and allocation already applied.
+
+Addresses are kept as canonical text (`10.42.0.5`, `fd42::5`, `10.42.0.0/16`), validated by `inventory.resolve`,
+because a mesh of a thousand nodes makes a million peer entries and every one of them is text in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from meshctl.model.keys import PublicKey
+
+# Linux interface names are IFNAMSIZ - 1 characters at most (linux/if.h).
+INTERFACE_NAME_MAX = 15
+# 1500 less 40 (IPv6) less 8 (UDP) less 32 (WireGuard): what wg-quick uses over Ethernet, for both families.
+DEFAULT_MTU = 1420
+# The smallest MTU that may carry IPv6 (RFC 8200 section 5).
+IPV6_MIN_MTU = 1280
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where something stands in the inventory; line and column count from 1."""
+
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """One WireGuard network. `cidrs` has at most one IPv4 and one IPv6 prefix, in canonical text."""
+
+    name: str
+    cidrs: tuple[str, ...]
+    dns_domain: str = ""
+    position: Position = Position()
+
+
+@dataclass(frozen=True)
+class SshSettings:
+    """How the controller reaches a node. `jump` is a chain of node names or `user@host:port`, nearest first."""
+
+    host: str
+    port: int = 22
+    user: str = ""
+    key: str = ""
+    jump: tuple[str, ...] = ()
+    sudo: bool = False
+    config: str = ""  # an ssh_config file; "" means ~/.ssh/config, "none" means no file
+    known_hosts: str = ""  # "" means ~/.ssh/known_hosts
+    connect_timeout_s: float = 10.0
+    command_timeout_s: float = 300.0
+    keepalive_s: int = 15
+
+
+@dataclass(frozen=True)
+class LabSettings:
+    """Where a node stands in the digital twin (DESIGN section 8). `None` means: the lab's default."""
+
+    nat: Optional[str] = None
+    behind: Optional[str] = None
+    upnp: bool = False
+    ipv6: Optional[str] = None
+    delay_ms: float = 0.0
+    loss_percent: float = 0.0
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A node's membership of one network: one WireGuard interface.
+
+    `addresses` are host addresses without prefix length, one for each family of the network, IPv4 first.
+    `endpoint` is `host:port` or `[v6]:port` where the node is reachable from outside, else None.
+    `public_key` is None until the node (or, for a client, `meshctl client show`) has made one.
+    """
+
+    network: str
+    interface: str
+    addresses: tuple[str, ...]
+    listen_port: int
+    mtu: int = DEFAULT_MTU
+    endpoint: Optional[str] = None
+    keepalive_s: int = 25
+    public_key: Optional[PublicKey] = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of the inventory, with every setting that precedence gives it."""
+
+    name: str
+    attachments: tuple[Attachment, ...]
+    ssh: SshSettings
+    roles: tuple[str, ...] = ()  # in the order in which they are applied, `wireguard` included
+    groups: frozenset[str] = frozenset()  # parents included
+    tags: frozenset[str] = frozenset()
+    region: str = ""
+    backend: str = "wg-quick"  # or "systemd-networkd"
+    client: bool = False  # a stock client: rendered, shown, never contacted
+    peers: tuple[str, ...] = ()  # a client's named peers; () for other nodes
+    routes: tuple[str, ...] = ()  # prefixes behind a gateway
+    exit_node: bool = False  # offers a way to the internet
+    exit_via: Optional[str] = None  # uses that node's way to the internet
+    relay: str = "auto"  # or "routed": by way of an anchor that could read (DESIGN 7.4)
+    anchors: tuple[str, ...] = ()  # preferred anchors, best first; () means same region first, then by name
+    psk: bool = True
+    vars: Mapping[str, Any] = field(default_factory=dict)  # free variables for roles and templates
+    lab: LabSettings = LabSettings()
+    position: Position = Position()
+
+    def attachment(self, network: str) -> Optional[Attachment]:
+        """This node's interface in `network`, or None."""
+        return next((a for a in self.attachments if a.network == network), None)
+
+    @property
+    def is_anchor(self) -> bool:
+        """Whether the node has the `anchor` role."""
+        return "anchor" in self.roles
+
+
+@dataclass(frozen=True)
+class Permit:
+    """Sources may open connections to destinations, within one network. Node names, already expanded."""
+
+    network: str
+    sources: frozenset[str]
+    destinations: frozenset[str]
+    policy: str
+    position: Position = Position()
+
+
+@dataclass(frozen=True)
+class PolicyTest:
+    """One entry of `tests:`, parsed; evaluated by the policy compiler."""
+
+    source: str
+    to: str
+    can: tuple[str, ...] = ()
+    cannot: tuple[str, ...] = ()
+    position: Position = Position()
+
+
+@dataclass(frozen=True)
+class SecretSource:
+    """Where the mesh secret is read when MESHCTL_SECRET is unset: one of a file or a command."""
+
+    file: str = ""
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Everything that the later stages need to know of the inventory. Mappings are sorted by name."""
+
+    networks: Mapping[str, Network]
+    nodes: Mapping[str, Node]
+    groups: Mapping[str, frozenset[str]]  # group -> nodes, children's nodes included
+    permits: tuple[Permit, ...] = ()
+    tests: tuple[PolicyTest, ...] = ()
+    stun: tuple[str, ...] = ()
+    turn: tuple[str, ...] = ()
+    secret: SecretSource = SecretSource()
+    lab: Mapping[str, Any] = field(default_factory=dict)  # the top-level `lab:` block (routers), schema-checked
+    base_dir: str = "."  # folder of the inventory: the user's roles/ and templates/ stand there
+
+    def managed(self) -> tuple[Node, ...]:
+        """Nodes that are contacted over SSH, by name."""
+        return tuple(n for n in self.nodes.values() if not n.client)

@@ -1,0 +1,134 @@
+"""A node's desired state: the resources that its roles ask for, in task order.
+
+Field names are those of Ansible's modules where one exists. All of it is data: `facts` says what the host has,
+`core.diff` compares, `ops` turns the difference into steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Union
+
+from meshctl.model.keys import PublicKey, Secret
+
+
+@dataclass(frozen=True)
+class Package:
+    """Distribution packages. `state` is `present` or `absent`."""
+
+    names: tuple[str, ...]
+    state: str = "present"
+    notify: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class File:
+    """A file, directory, link, or the absence of a path. `content` is set exactly for `state == "file"`.
+
+    `sensitive` content is never shown in a diff. `mode` is octal text of four digits (`0644`).
+    """
+
+    path: str
+    state: str = "file"  # file | directory | link | absent
+    content: Optional[bytes] = None
+    mode: str = "0644"
+    owner: str = "root"
+    group: str = "root"
+    target: str = ""  # of a link
+    sensitive: bool = False
+    notify: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sysctl:
+    """One kernel parameter, live and across reboots (the file is a resource of its own)."""
+
+    name: str
+    value: str
+    notify: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Service:
+    """A systemd unit. `state` is started, stopped or None (not managed); `enabled` True, False or None.
+
+    `satisfied_by_interface` names a WireGuard interface whose existence counts as started: an adopted wg0 that
+    somebody brought up by hand must not be started a second time.
+    """
+
+    name: str
+    state: Optional[str] = None
+    enabled: Optional[bool] = None
+    satisfied_by_interface: str = ""
+    notify: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One WireGuard peer as all of its peers see it; shared between nodes, so it holds no pre-shared key.
+
+    `allowed_ips` are canonical prefixes in sorted order, IPv4 before IPv6. `endpoint` and `keepalive_s` are only where the
+    agent starts from (DESIGN section 2). `name` is a node of the inventory.
+    """
+
+    name: str
+    public_key: Optional[PublicKey]  # None: known after apply
+    allowed_ips: tuple[str, ...]
+    endpoint: Optional[str] = None
+    keepalive_s: int = 0
+
+
+@dataclass(frozen=True)
+class WireGuard:
+    """One interface, complete. `peers` are sorted by name and `psks` run parallel to them."""
+
+    interface: str
+    network: str
+    backend: str
+    addresses: tuple[str, ...]  # with the network's prefix length: 10.42.0.5/16
+    listen_port: int
+    mtu: int
+    key_file: str  # /etc/wireguard/IFACE.key
+    public_key: Optional[PublicKey]  # pinned in the lock; None: not yet born
+    peers: tuple[Peer, ...]
+    psks: tuple[Optional[Secret], ...]
+    routes: tuple[str, ...] = ()  # prefixes of allowed_ips that the interface's own prefixes do not cover
+    fwmark: int = 0
+    default_route: bool = False  # 0.0.0.0/0 and ::/0 go by an exit node: policy routing as wg-quick does it
+    notify: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Nftables:
+    """One nftables table, loaded atomically. `text` is a `table FAMILY NAME { … }` block in canonical layout."""
+
+    family: str
+    table: str
+    text: str
+    notify: tuple[str, ...] = ()
+
+
+Resource = Union[Package, File, Sysctl, Service, WireGuard, Nftables]
+
+
+@dataclass(frozen=True)
+class Handler:
+    """What a `notify` runs, once, after all resources: restart or reload of a unit."""
+
+    name: str
+    service: str
+    action: str  # restarted | reloaded
+
+
+@dataclass(frozen=True)
+class NodeDoc:
+    """Everything that one node should have."""
+
+    node: str
+    resources: tuple[Resource, ...]
+    handlers: tuple[Handler, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def interfaces(self) -> tuple[WireGuard, ...]:
+        """The WireGuard resources, in order."""
+        return tuple(r for r in self.resources if isinstance(r, WireGuard))
