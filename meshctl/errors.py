@@ -7,7 +7,6 @@ the run; `RemoteError` is one host's fault, is reported for that host, and lets 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 # Exit codes of the command line (DESIGN section 5). 2 is kept for `plan --detailed-exitcode`.
 EXIT_OK = 0
@@ -95,7 +94,7 @@ class RemoteError(MeshctlError):
     """
 
     def __init__(
-        self, message: str, *, node: str, kind: str, step: str = "", hint: str = "", detail: Optional[str] = None
+        self, message: str, *, node: str, kind: str, step: str = "", hint: str = "", detail: str | None = None
     ) -> None:
         super().__init__(message, where=node, hint=hint)
         self.node = node

@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
-# Kinds, in no order: package, file, sysctl, unit, key, interface, address, route, mtu, listen-port, peer, table, handler.
+# Kinds: package, file, sysctl, unit, key, interface, address, route, mtu, listen-port, peer, table, handler.
 # Actions are Terraform's: create, update, delete; `run` for handlers.
 
 
@@ -24,8 +24,8 @@ class Change:
     kind: str
     action: str
     name: str
-    before: Optional[Mapping[str, Any]] = None
-    after: Optional[Mapping[str, Any]] = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
     resource: int = -1
 
     def to_json(self) -> dict[str, Any]:

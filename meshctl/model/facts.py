@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Optional
 
 from meshctl.model.keys import PublicKey, Secret
 from meshctl.model.ledger import Ledger
@@ -15,8 +14,8 @@ class PeerFacts:
     """One peer from `wg show IFACE dump`. Times are Unix seconds, 0 for never; keepalive 0 is off."""
 
     public_key: PublicKey
-    psk: Optional[Secret]
-    endpoint: Optional[str]
+    psk: Secret | None
+    endpoint: str | None
     allowed_ips: tuple[str, ...]
     latest_handshake: int = 0
     rx_bytes: int = 0
@@ -30,7 +29,7 @@ class InterfaceFacts:
     without the kernel's own connected ones. The private key is never read."""
 
     name: str
-    public_key: Optional[PublicKey]
+    public_key: PublicKey | None
     listen_port: int
     fwmark: int
     peers: Mapping[PublicKey, PeerFacts]
@@ -67,7 +66,7 @@ class HostFacts:
 
     node: str
     os_id: str = ""  # ID of /etc/os-release
-    python: Optional[tuple[int, int]] = None  # None: no python3
+    python: tuple[int, int] | None = None  # None: no python3
     has_wg: bool = False
     has_nft: bool = False
     init: str = ""  # "systemd" when PID 1 is
@@ -79,6 +78,6 @@ class HostFacts:
     units: Mapping[str, UnitFacts] = field(default_factory=dict)
     interfaces: Mapping[str, InterfaceFacts] = field(default_factory=dict)
     policy_routing: Mapping[str, bool] = field(default_factory=dict)  # interface -> exit-node rules in place
-    key_files: Mapping[str, Optional[PublicKey]] = field(default_factory=dict)  # path -> public half; only existing
+    key_files: Mapping[str, PublicKey | None] = field(default_factory=dict)  # path -> public half; only existing
     tables: Mapping[str, str] = field(default_factory=dict)  # "inet meshctl" -> sha256 of `nft -s list table`
     ledger: Ledger = Ledger()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 LEDGER_PATH = "/var/lib/meshctl/ledger.json"
 LEDGER_VERSION = 1
@@ -19,7 +19,7 @@ LEDGER_VERSION = 1
 class PeerRecord:
     """Endpoint and keepalive as last applied from the repository."""
 
-    endpoint: Optional[str] = None
+    endpoint: str | None = None
     keepalive_s: int = 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from meshctl.model.keys import PublicKey
 
@@ -60,10 +60,10 @@ class SshSettings:
 class LabSettings:
     """Where a node stands in the digital twin (DESIGN section 8). `None` means: the lab's default."""
 
-    nat: Optional[str] = None
-    behind: Optional[str] = None
+    nat: str | None = None
+    behind: str | None = None
     upnp: bool = False
-    ipv6: Optional[str] = None
+    ipv6: str | None = None
     delay_ms: float = 0.0
     loss_percent: float = 0.0
 
@@ -82,9 +82,9 @@ class Attachment:
     addresses: tuple[str, ...]
     listen_port: int
     mtu: int = DEFAULT_MTU
-    endpoint: Optional[str] = None
+    endpoint: str | None = None
     keepalive_s: int = 25
-    public_key: Optional[PublicKey] = None
+    public_key: PublicKey | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Node:
     peers: tuple[str, ...] = ()  # a client's named peers; () for other nodes
     routes: tuple[str, ...] = ()  # prefixes behind a gateway
     exit_node: bool = False  # offers a way to the internet
-    exit_via: Optional[str] = None  # uses that node's way to the internet
+    exit_via: str | None = None  # uses that node's way to the internet
     relay: str = "auto"  # or "routed": by way of an anchor that could read (DESIGN 7.4)
     anchors: tuple[str, ...] = ()  # preferred anchors, best first; () means same region first, then by name
     psk: bool = True
@@ -111,7 +111,7 @@ class Node:
     lab: LabSettings = LabSettings()
     position: Position = Position()
 
-    def attachment(self, network: str) -> Optional[Attachment]:
+    def attachment(self, network: str) -> Attachment | None:
         """This node's interface in `network`, or None."""
         return next((a for a in self.attachments if a.network == network), None)
 

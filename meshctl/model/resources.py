@@ -7,7 +7,7 @@ Field names are those of Ansible's modules where one exists. All of it is data: 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Union
 
 from meshctl.model.keys import PublicKey, Secret
 
@@ -30,7 +30,7 @@ class File:
 
     path: str
     state: str = "file"  # file | directory | link | absent
-    content: Optional[bytes] = None
+    content: bytes | None = None
     mode: str = "0644"
     owner: str = "root"
     group: str = "root"
@@ -57,8 +57,8 @@ class Service:
     """
 
     name: str
-    state: Optional[str] = None
-    enabled: Optional[bool] = None
+    state: str | None = None
+    enabled: bool | None = None
     satisfied_by_interface: str = ""
     notify: tuple[str, ...] = ()
 
@@ -67,14 +67,14 @@ class Service:
 class Peer:
     """One WireGuard peer as all of its peers see it; shared between nodes, so it holds no pre-shared key.
 
-    `allowed_ips` are canonical prefixes in sorted order, IPv4 before IPv6. `endpoint` and `keepalive_s` are only where the
-    agent starts from (DESIGN section 2). `name` is a node of the inventory.
+    `allowed_ips` are canonical prefixes in sorted order, IPv4 before IPv6. `endpoint` and `keepalive_s` are only
+    where the agent starts from (DESIGN section 2). `name` is a node of the inventory.
     """
 
     name: str
-    public_key: Optional[PublicKey]  # None: known after apply
+    public_key: PublicKey | None  # None: known after apply
     allowed_ips: tuple[str, ...]
-    endpoint: Optional[str] = None
+    endpoint: str | None = None
     keepalive_s: int = 0
 
 
@@ -89,9 +89,9 @@ class WireGuard:
     listen_port: int
     mtu: int
     key_file: str  # /etc/wireguard/IFACE.key
-    public_key: Optional[PublicKey]  # pinned in the lock; None: not yet born
+    public_key: PublicKey | None  # pinned in the lock; None: not yet born
     peers: tuple[Peer, ...]
-    psks: tuple[Optional[Secret], ...]
+    psks: tuple[Secret | None, ...]
     routes: tuple[str, ...] = ()  # prefixes of allowed_ips that the interface's own prefixes do not cover
     fwmark: int = 0
     default_route: bool = False  # 0.0.0.0/0 and ::/0 go by an exit node: policy routing as wg-quick does it

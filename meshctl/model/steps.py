@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 WIRE_VERSION = 1
 
@@ -30,9 +30,9 @@ class Step:
     do: str
     change: int = -1
     argv: tuple[str, ...] = ()
-    stdin: Optional[bytes] = None
+    stdin: bytes | None = None
     path: str = ""
-    content: Optional[bytes] = None
+    content: bytes | None = None
     mode: str = ""
     owner: str = ""
     group: str = ""
@@ -101,6 +101,6 @@ class Result:
     ok: bool
     phase: str
     done: tuple[int, ...] = ()  # indices of the steps that ran
-    failure: Optional[StepFailure] = None
+    failure: StepFailure | None = None
     facts: str = ""  # output of facts_script after converging
     warnings: tuple[str, ...] = field(default_factory=tuple)
