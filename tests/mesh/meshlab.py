@@ -1,0 +1,150 @@
+"""A lab with an inventory that a test can edit, and the real command line run against it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from meshctl import lab
+
+# 100 packets a second, DESIGN's yardstick for "no tunnel is bounced".
+PING_INTERVAL_S = 0.01
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished command: exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Standard output as JSON."""
+        return json.loads(self.out)
+
+
+@dataclass
+class MeshLab:
+    """One running lab and the inventory file that describes it."""
+
+    name: str
+    path: Path
+    original: dict[str, Any]
+    document: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, *words: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Run:
+        """Run `meshctl WORDS`, as a person would, and capture it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "meshctl", *words],
+            check=False, text=True, capture_output=True, input=stdin, env={**os.environ, **(env or {})}, timeout=300,
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    def on_lab(self, command: str, *words: str) -> Run:
+        """`meshctl COMMAND INVENTORY --lab NAME WORDS`."""
+        return self.run(command, str(self.path), "--lab", self.name, *words)
+
+    def plan(self, *words: str) -> dict[str, Any]:
+        """The plan document; the command must succeed."""
+        done = self.on_lab("plan", "-o", "json", *words)
+        assert done.code == 0, done.err
+        document: dict[str, Any] = done.json()
+        return document
+
+    def apply(self, *words: str, code: int = 0) -> dict[str, dict[str, Any]]:
+        """Node name -> its part of the apply document; the command must end with `code`."""
+        done = self.on_lab("apply", "-o", "json", *words)
+        assert done.code == code, f"exit {done.code}\n{done.out}\n{done.err}"
+        nodes: dict[str, dict[str, Any]] = done.json()["nodes"]
+        return nodes
+
+    def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the inventory file."""
+        change(self.document)
+        self.write()
+
+    def reset(self) -> None:
+        """Put the inventory back as it was when the lab came up."""
+        self.document = copy.deepcopy(self.original)
+        self.write()
+
+    def write(self) -> None:
+        """Write the current document to the inventory file."""
+        self.path.write_text(yaml.safe_dump(self.document, sort_keys=False))
+
+    def sh(self, node: str, script: str, *, check: bool = True) -> str:
+        """Standard output of a shell script on a lab host."""
+        done = lab.exec_(self.name, node, ["sh", "-c", script], input=b"")
+        text: str = done.stdout.decode(errors="replace")
+        assert not check or done.returncode == 0, f"{node}: {script!r} ended with {done.returncode}: {text}"
+        return text
+
+    def address(self, node: str, family: int = 4) -> str:
+        """The node's mesh address, from the lab's lock."""
+        lock = yaml.safe_load(lab.lock_path(self.name).read_text())
+        addresses: list[str] = lock["nodes"][node]["networks"]["corp"]["addresses"]
+        return next(a for a in addresses if (":" in a) == (family == 6))
+
+    def reaches(self, source: str, address: str) -> bool:
+        """Whether a ping from `source` is answered; three tries, the first may wait for a handshake."""
+        script = f"ping -n -q -c 3 -i 0.3 -W 2 {address} >/dev/null 2>&1 && echo yes || true"
+        return self.sh(source, script).strip() == "yes"
+
+    @contextmanager
+    def lossless(self, *pairs: tuple[str, str]) -> Iterator[None]:
+        """Ping at 100 a second between the pairs of nodes; every packet must be answered."""
+        with ExitStack() as stack:
+            pings = [stack.enter_context(self._ping(source, self.address(to))) for source, to in pairs]
+            yield
+            for (source, to), ping in zip(pairs, pings, strict=True):
+                out, _ = ping.communicate(timeout=30)
+                found = re.search(r"(\d+) packets transmitted, (\d+) received", out)
+                assert found, out
+                sent, received = (int(n) for n in found.groups())
+                assert sent > 50, f"{source} -> {to}: only {sent} packets were sent"
+                # The last packet may still be on its way when ping is told to stop.
+                assert sent - received <= 1, f"{source} -> {to}: {sent - received} of {sent} packets lost"
+
+    @contextmanager
+    def _ping(self, source: str, address: str) -> Iterator[subprocess.Popen[str]]:
+        # Says "up" after the first reply, then pings until its standard input is closed.
+        script = (
+            f"ping -n -q -c 1 -W 5 {address} >/dev/null && echo up || exit 1;"
+            f" ping -n -q -i {PING_INTERVAL_S} {address} & read _; kill -INT $!; wait $!"
+        )
+        words = [sys.executable, "-m", "meshctl", "lab", "exec", "--name", self.name, source, "--", "sh", "-c", script]
+        process = subprocess.Popen(words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n", f"{source} does not reach {address}"
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def handshakes(self, node: str) -> dict[str, int]:
+        """Public key -> Unix time of the latest handshake on wg0."""
+        rows = self.sh(node, "wg show wg0 latest-handshakes").split("\n")
+        return {key: int(when) for key, when in (row.split("\t") for row in rows if row)}
+
+
+def changes_of(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[str, str, str]]]:
+    """Node -> (kind, action, name) of each change, for nodes that changed."""
+    return {
+        name: [(c["kind"], c["action"], c["name"]) for c in node["changes"]]
+        for name, node in nodes.items()
+        if node["changes"]
+    }
