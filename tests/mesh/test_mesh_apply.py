@@ -70,7 +70,7 @@ def kinds(changes: list[tuple[str, str, str]]) -> set[str]:
         (set_in("nodes", "office", "mtu", value=1380), "office", {"mtu"}),
         (set_in("nodes", "office", "listen_port", value=51999), "office", {"listen-port"}),
         (set_in("nodes", "office", "address", value=["10.42.99.9", "fd42:42::99:9"]), "office", {"address"}),
-        (set_in("nodes", "office", "routes", value=["192.168.10.0/24", "192.168.11.0/24"]), "fra1", {"route", "peer", "table"}),
+        (set_in("nodes", "office", "routes", value=["192.168.10.0/24", "192.168.11.0/24"]), "home1", {"route", "peer"}),
         (set_in("nodes", "office", "psk", value=False), "fra1", {"peer"}),
     ],
     ids=["mtu", "listen-port", "address", "route", "psk"],

@@ -52,7 +52,8 @@ def test_a_foreign_peer_and_a_foreign_table_are_left_alone(mesh: MeshLab) -> Non
     mesh.edit(lambda d: d["nodes"]["nyc1"].update(mtu=1390))
     assert set(changes_of(mesh.apply())) >= {"nyc1"}
     assert mesh.sh("nyc1", "wg show wg0 allowed-ips | sort; nft list table inet theirs") == before
-    mesh.sh("nyc1", "wg set wg0 peer $(wg show wg0 allowed-ips | grep 172.31.9.9 | cut -f 1) remove; nft delete table inet theirs")
+    mesh.sh("nyc1", "wg set wg0 peer $(wg show wg0 allowed-ips | grep 172.31.9.9 | cut -f 1) remove")
+    mesh.sh("nyc1", "nft delete table inet theirs")
 
 
 def test_a_stale_plan_is_refused(mesh: MeshLab) -> None:

@@ -15,6 +15,13 @@ from meshctl import lab
 pytestmark = pytest.mark.lab
 
 
+# Stands before the real `ip` and, at the first change that it is asked for, ends every SSH session of the host.
+CUTS_SSH = """#!/bin/sh
+case "$*" in *"link set"*) pkill -f 'sshd: root' ;; esac
+exec /usr/sbin/ip "$@"
+"""
+
+
 def change_every_node(mesh: MeshLab) -> None:
     """Give apply something to do on every node."""
     mesh.edit(lambda d: d["defaults"].update(mtu=1400))
@@ -35,8 +42,7 @@ def test_a_host_that_is_down_is_named_and_the_others_go_on(mesh: MeshLab) -> Non
 
 def test_a_host_with_another_host_key_is_refused(mesh: MeshLab) -> None:
     change_every_node(mesh)
-    swap = "mkdir -p /root/keys && mv /etc/ssh/ssh_host_* /root/keys/ && ssh-keygen -A >/dev/null && systemctl restart ssh"
-    mesh.sh("home1", swap)
+    mesh.sh("home1", "mkdir -p /root/keys && mv /etc/ssh/ssh_host_* /root/keys/ && ssh-keygen -A && systemctl restart ssh")
     try:
         nodes = mesh.apply(code=1)
         assert nodes["home1"]["status"] == "unreachable"
@@ -48,7 +54,8 @@ def test_a_host_with_another_host_key_is_refused(mesh: MeshLab) -> None:
 def test_a_full_disk_fails_before_anything_is_touched(mesh: MeshLab) -> None:
     change_every_node(mesh)
     before = mesh.sh("home1", "cat /etc/wireguard/wg0.conf; wg show wg0 peers; cat /sys/class/net/wg0/mtu")
-    mesh.sh("home1", "mount -t tmpfs -o size=64k tmpfs /var/lib/meshctl && head -c 1M /dev/zero > /var/lib/meshctl/fill || true")
+    mesh.sh("home1", "mount -t tmpfs -o size=64k tmpfs /var/lib/meshctl")
+    mesh.sh("home1", "head -c 1M /dev/zero > /var/lib/meshctl/fill || true")
     try:
         nodes = mesh.apply(code=1)
         assert nodes["home1"]["status"] == "failed"
@@ -62,7 +69,7 @@ def test_a_full_disk_fails_before_anything_is_touched(mesh: MeshLab) -> None:
 def test_ssh_cut_in_the_middle_of_an_apply_leaves_a_node_that_the_next_apply_finishes(mesh: MeshLab) -> None:
     change_every_node(mesh)
     # The node's applier stops the very sshd session that it was started from, as a lost link would.
-    mesh.sh("home1", "printf '#!/bin/sh\\npkill -f \"sshd: root\"; exec /usr/sbin/ip \"$@\"\\n' > /usr/local/bin/ip; chmod +x /usr/local/bin/ip")
+    mesh.sh("home1", f"cat > /usr/local/bin/ip <<'EOF'\n{CUTS_SSH}\nEOF\nchmod +x /usr/local/bin/ip")
     try:
         nodes = mesh.apply(code=1)
         assert nodes["home1"]["status"] in ("failed", "unreachable")
@@ -78,7 +85,8 @@ def test_ssh_cut_in_the_middle_of_an_apply_leaves_a_node_that_the_next_apply_fin
 def test_ctrl_c_says_what_was_applied_and_leaves_no_half_written_file(mesh: MeshLab) -> None:
     change_every_node(mesh)
     words = [sys.executable, "-m", "meshctl", "apply", str(mesh.path), "--lab", mesh.name, "--forks", "1"]
-    process = subprocess.Popen(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "CI": "true"})
+    env = {**os.environ, "CI": "true"}
+    process = subprocess.Popen(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
     assert process.stderr is not None
     seen = ""
     for line in process.stderr:
@@ -106,8 +114,8 @@ def test_an_existing_interface_is_adopted_without_dropping_it(mesh: MeshLab) -> 
     # Forget that meshctl was ever here: only the interface and its classic configuration stay.
     mesh.sh(
         "nyc1",
-        "printf 'PrivateKey = %s\\n' $(cat /etc/wireguard/wg0.key) > /tmp/k; sed -i '/PostUp/d;/\\[Interface\\]/r /tmp/k'"
-        " /etc/wireguard/wg0.conf; rm -r /tmp/k /etc/wireguard/wg0.key /var/lib/meshctl /opt/meshctl",
+        "cd /etc/wireguard; printf 'PrivateKey = %s\\n' $(cat wg0.key) > /tmp/k;"
+        " sed -i '/PostUp/d;/\\[Interface\\]/r /tmp/k' wg0.conf; rm -r /tmp/k wg0.key /var/lib/meshctl /opt/meshctl",
     )
     with mesh.lossless(("fra1", "nyc1"), ("nyc1", "home2")):
         mesh.apply()
