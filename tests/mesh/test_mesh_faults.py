@@ -42,13 +42,13 @@ def test_a_host_that_is_down_is_named_and_the_others_go_on(mesh: MeshLab) -> Non
 
 def test_a_host_with_another_host_key_is_refused(mesh: MeshLab) -> None:
     change_every_node(mesh)
-    mesh.sh("home1", "mkdir -p /root/keys && mv /etc/ssh/ssh_host_* /root/keys/ && ssh-keygen -A && systemctl restart ssh")
+    mesh.sh("home1", "mkdir /root/keys; mv /etc/ssh/ssh_host_* /root/keys/; ssh-keygen -A; systemctl restart ssh")
     try:
         nodes = mesh.apply(code=1)
         assert nodes["home1"]["status"] == "unreachable"
         assert nodes["home1"]["error"]["kind"] == "host-key"
     finally:
-        mesh.sh("home1", "rm /etc/ssh/ssh_host_* && mv /root/keys/ssh_host_* /etc/ssh/ && systemctl restart ssh")
+        mesh.sh("home1", "mv -f /root/keys/ssh_host_* /etc/ssh/; rmdir /root/keys; systemctl restart ssh")
 
 
 def test_a_full_disk_fails_before_anything_is_touched(mesh: MeshLab) -> None:
