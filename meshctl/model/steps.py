@@ -6,6 +6,8 @@ The controller decides everything (`core.diff`, `ops`); the applier only stages,
 from __future__ import annotations
 
 import base64
+import json
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +85,33 @@ class Transaction:
     facts_script: str = ""
     wire_version: int = WIRE_VERSION
 
+    def encode(self) -> bytes:
+        """The document as it travels: zlib over canonical JSON."""
+        document = {
+            "wire_version": self.wire_version,
+            "id": self.id,
+            "node": self.node,
+            "steps": [step.to_wire() for step in self.steps],
+            "facts_script": self.facts_script,
+        }
+        return zlib.compress(json.dumps(document, sort_keys=True, separators=(",", ":")).encode(), 6)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Transaction:
+        """The inverse of `encode`. Raises ValueError for anything else, another wire version included."""
+        try:
+            document = json.loads(zlib.decompress(raw))
+            if document["wire_version"] != WIRE_VERSION:
+                raise ValueError(f"wire version {document['wire_version']!r} is not {WIRE_VERSION}")
+            return cls(
+                id=str(document["id"]),
+                node=str(document["node"]),
+                steps=tuple(Step.from_wire(raw_step) for raw_step in document["steps"]),
+                facts_script=str(document["facts_script"]),
+            )
+        except (zlib.error, KeyError, TypeError) as error:
+            raise ValueError(f"not a transaction: {error!r}") from error
+
 
 @dataclass(frozen=True)
 class StepFailure:
@@ -95,7 +124,7 @@ class StepFailure:
 
 @dataclass(frozen=True)
 class Result:
-    """The applier's answer. `phase` is the last one entered: staged, converging, verified or done."""
+    """The applier's answer. `phase` is the last one entered: lock, stage, snapshot, converge, verify or done."""
 
     id: str
     ok: bool
@@ -104,3 +133,30 @@ class Result:
     failure: StepFailure | None = None
     facts: str = ""  # output of facts_script after converging
     warnings: tuple[str, ...] = field(default_factory=tuple)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        failure = self.failure and [self.failure.index, self.failure.kind, self.failure.message]
+        document = {
+            "id": self.id, "ok": self.ok, "phase": self.phase, "done": list(self.done), "failure": failure,
+            "facts": self.facts, "warnings": list(self.warnings),
+        }  # fmt: skip
+        return json.dumps(document, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """The inverse of `to_json`. Raises ValueError for anything else."""
+        try:
+            document = json.loads(text)
+            failure = document["failure"]
+            return cls(
+                id=str(document["id"]),
+                ok=bool(document["ok"]),
+                phase=str(document["phase"]),
+                done=tuple(int(i) for i in document["done"]),
+                failure=None if failure is None else StepFailure(int(failure[0]), str(failure[1]), str(failure[2])),
+                facts=str(document["facts"]),
+                warnings=tuple(str(w) for w in document["warnings"]),
+            )
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"not a result: {error!r}") from error
