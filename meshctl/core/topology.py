@@ -1,0 +1,335 @@
+"""Who is whose peer, with which AllowedIPs: the resolved inventory compiled to one `Link` per interface.
+
+Nodes with the same permits see the same peers, so the work is done once per group of such nodes and the `Peer`
+objects are shared; a full mesh of a thousand nodes is a thousand tuples of the same thousand objects.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Optional
+
+from meshctl.core.prefixes import DEFAULT_ROUTES, covers, host_prefix, sort_prefixes
+from meshctl.model.mesh import Attachment, Mesh, Network, Node
+from meshctl.model.resources import Peer
+
+# `vars: {client_profile: routed}` sends everything of a stock client by its anchor. It is in the inventory, not an
+# option of `client show` alone, because the client's peers must expect its packets from that anchor too.
+CLIENT_PROFILE = "client_profile"
+
+# Rank of an anchor that a node does not list under `anchors:`: behind every one that it lists.
+UNLISTED = 1 << 16
+
+Names = frozenset[str]
+NOBODY: Names = frozenset()
+
+
+@dataclass(frozen=True)
+class Link:
+    """One WireGuard interface of one node.
+
+    `addresses` carry the network's prefix length. `peers` are sorted by name. `routes` are the prefixes of their
+    AllowedIPs that the interface's own prefixes do not cover. `fwmark` is 0 unless the node uses an exit node.
+
+    `incoming` names who may open connections to this node (the node itself may be among them), `routed` maps a peer
+    to the anchor that carries the pair, `forwards` are the (source, destination) pairs that this anchor carries
+    (answers follow by connection tracking), `route_users` and `exit_users` are the nodes that this gateway forwards.
+    """
+
+    node: str
+    network: str
+    attachment: Attachment
+    addresses: tuple[str, ...]
+    peers: tuple[Peer, ...]
+    routes: tuple[str, ...] = ()
+    fwmark: int = 0
+    default_route: bool = False
+    incoming: Names = NOBODY
+    routed: Mapping[str, str] = field(default_factory=dict)
+    forwards: tuple[tuple[str, str], ...] = ()
+    forwards_all: bool = False  # stands for the pairs of a network in which all may talk to all
+    route_users: Names = NOBODY
+    exit_users: Names = NOBODY
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Every node's links, clients' included. `warnings` maps a node to what could not be had as asked."""
+
+    links: Mapping[str, tuple[Link, ...]]
+    warnings: Mapping[str, tuple[str, ...]]
+
+    def interfaces(self, node: str) -> tuple[Link, ...]:
+        """The node's links in the order of its attachments. Raises KeyError for an unknown node."""
+        return self.links[node]
+
+
+def compile_topology(mesh: Mesh) -> Topology:
+    """Compile a resolved mesh. Pure; the result depends on the inventory alone, not on the order of its sets."""
+    claimed: set[tuple[str, str]] = set()
+    by_network = {name: _NetworkCompiler(mesh, net, claimed).links() for name, net in sorted(mesh.networks.items())}
+    links: dict[str, tuple[Link, ...]] = {}
+    warnings: dict[str, tuple[str, ...]] = {}
+    for name, node in mesh.nodes.items():
+        own = tuple(by_network[a.network][name] for a in node.attachments)
+        links[name] = _mark_all(own)
+        if node.exit_via and not any(link.default_route for link in own):
+            warnings[name] = (_no_exit(mesh, node, own),)
+    return Topology(links=links, warnings=warnings)
+
+
+def client_profile(node: Node) -> str:
+    """`direct` or `routed`: whether a stock client has direct peers beside its anchor."""
+    return "routed" if node.vars.get(CLIENT_PROFILE) == "routed" else "direct"
+
+
+def anchor_rank(anchor: Node, one: Node, other: Node) -> tuple[int, int, str]:
+    """Sort key of an anchor for a pair, the same from both sides: listed first, then region, then name."""
+    listed = min(n.anchors.index(anchor.name) if anchor.name in n.anchors else UNLISTED for n in (one, other))
+    near = bool(anchor.region) and anchor.region in (one.region, other.region)
+    return listed, 0 if near else 1, anchor.name
+
+
+def home_anchor(mesh: Mesh, client: Node, network: str) -> Optional[str]:
+    """The anchor that carries a stock client wherever it has no direct peer; None when the network has no anchor."""
+    usable = [n for n in mesh.nodes.values() if _is_usable_anchor(n, network)]
+    return min(usable, key=lambda anchor: anchor_rank(anchor, client, client)).name if usable else None
+
+
+def _is_usable_anchor(node: Node, network: str) -> bool:
+    attachment = node.attachment(network)
+    return node.is_anchor and attachment is not None and attachment.endpoint is not None
+
+
+def _mark_all(own: tuple[Link, ...]) -> tuple[Link, ...]:
+    """With an exit node on one interface, the encrypted packets of all of them must stay out of that tunnel."""
+    mark = next((link.attachment.listen_port for link in own if link.default_route), 0)
+    return tuple(replace(link, fwmark=mark) for link in own) if mark else own
+
+
+def _no_exit(mesh: Mesh, node: Node, own: tuple[Link, ...]) -> str:
+    carrier = next((link.routed[str(node.exit_via)] for link in own if node.exit_via in link.routed), None)
+    if carrier:
+        return f"exit node {node.exit_via} is only reached through anchor {carrier}; give {node.exit_via} an endpoint"
+    if node.exit_via not in mesh.nodes:
+        return f"exit node {node.exit_via} is not in the inventory"
+    return f"no policy lets {node.name} open connections to its exit node {node.exit_via}; add one"
+
+
+@dataclass(frozen=True, eq=False)
+class _Reach:
+    """What a group of nodes with equal permits may do; a node's own name may be among them. One object a group."""
+
+    outgoing: Names
+    incoming: Names
+    both: Names
+
+
+class _NetworkCompiler:
+    """The state of compiling one network: who is in it, who has an endpoint, which variants of a peer exist.
+
+    `claimed` holds (node, gateway) and (node, "") pairs that an earlier network served: two interfaces of one node
+    cannot both have a gateway's routes, or the default route ("").
+    """
+
+    def __init__(self, mesh: Mesh, network: Network, claimed: set[tuple[str, str]]) -> None:
+        self.network = network
+        self.claimed = claimed
+        self.nodes = {n.name: n for n in mesh.nodes.values() if n.attachment(network.name) is not None}
+        self.attached = {n.name: a for n in self.nodes.values() for a in n.attachments if a.network == network.name}
+        self.own = {name: tuple(host_prefix(x) for x in a.addresses) for name, a in self.attached.items()}
+        self.lengths = {6 if ":" in cidr else 4: cidr.rsplit("/", 1)[1] for cidr in network.cidrs}
+        self.members: Names = frozenset(self.nodes)
+        self.permits = [
+            (p.sources & self.members, p.destinations & self.members) for p in mesh.permits if p.network == network.name
+        ]
+        self._classify()
+        self._reaches: dict[tuple[tuple[bool, bool], ...], _Reach] = {}
+        self._peers: dict[tuple[str, tuple[str, ...], int], Peer] = {}
+        self._best: dict[tuple[object, ...], str] = {}
+        self._directs: dict[tuple[_Reach, Names, Names], Names] = {}
+        self._bases: dict[tuple[Names, int], tuple[list[str], list[Peer]]] = {}
+        self.reaches = {name: self._reach(name) for name in self.nodes}
+        self.routed = {name: self._routed(name) for name in self.nodes}
+        self.infrastructure = {name: self._infrastructure(name) for name in self.nodes}
+        self.clients_at = self._invert({n: self.infrastructure[n] for n in self.nodes if self.nodes[n].client})
+
+    def _classify(self) -> None:
+        """The kinds of node that decide a pair's path (DESIGN 7.4)."""
+        nodes = self.nodes.values()
+        self.everybody_open = any(s == self.members and d == self.members for s, d in self.permits)
+        self.managed: Names = frozenset(n.name for n in nodes if not n.client)
+        self.anchors = [n for n in nodes if _is_usable_anchor(n, self.network.name)]
+        self.anchor_names: Names = frozenset(a.name for a in self.anchors)
+        self.by_anchor: Names = frozenset(n.name for n in nodes if n.client and client_profile(n) == "routed")
+        self.endpointed: Names = frozenset(n for n, a in self.attached.items() if a.endpoint) - self.by_anchor
+        self.routed_only: Names = frozenset(
+            n.name for n in nodes if n.name not in self.endpointed and (n.client or n.relay == "routed")
+        )
+        self.gateways: Names = frozenset(n.name for n in nodes if n.routes)
+
+    def links(self) -> dict[str, Link]:
+        """Every member's link, by node name."""
+        routes_of = self._claim_routes()
+        exits = self._claim_exits()
+        route_users = self._invert({name: NOBODY.union(gateways) for name, gateways in routes_of.items()})
+        exit_users = self._invert({name: frozenset({via}) for name, via in exits.items()})
+        forwards = self._forwards(routes_of)
+        out = {}
+        for name in self.nodes:
+            routes = [prefix for gateway in routes_of[name] for prefix in self.nodes[gateway].routes]
+            out[name] = Link(
+                node=name,
+                network=self.network.name,
+                attachment=self.attached[name],
+                addresses=tuple(f"{x}/{self.lengths[6 if ':' in x else 4]}" for x in self.attached[name].addresses),
+                peers=self._peers_of(name, routes_of[name], exits.get(name)),
+                routes=sort_prefixes(r for r in routes if not any(covers(c, r) for c in self.network.cidrs)),
+                default_route=name in exits,
+                incoming=self.reaches[name].incoming,
+                routed=self.routed[name],
+                forwards=tuple(forwards.get(name, ())),
+                forwards_all=self.everybody_open and name in self.anchor_names,
+                route_users=route_users.get(name, NOBODY),
+                exit_users=exit_users.get(name, NOBODY),
+            )
+        return out
+
+    def _reach(self, name: str) -> _Reach:
+        signature = tuple((name in sources, name in destinations) for sources, destinations in self.permits)
+        known = self._reaches.get(signature)
+        if known is None:
+            outgoing = NOBODY.union(*(d for (_, d), (is_source, _) in zip(self.permits, signature) if is_source))
+            incoming = NOBODY.union(*(s for (s, _), (_, is_dest) in zip(self.permits, signature) if is_dest))
+            known = self._reaches[signature] = _Reach(outgoing, incoming, outgoing | incoming)
+        return known
+
+    def _routed(self, name: str) -> dict[str, str]:
+        """The permitted peers of `name` that an anchor carries, each with its anchor."""
+        both = self.reaches[name].both
+        if not self.anchors or name in self.anchor_names:
+            return {}
+        if name in self.by_anchor:
+            others = both - self.anchor_names
+        elif name in self.endpointed:
+            others = both & self.by_anchor
+        elif name in self.routed_only:
+            others = both - self.endpointed
+        else:
+            others = both & self.routed_only
+        return {other: self._anchor_for(name, other) for other in sorted(others) if other != name}
+
+    def _anchor_for(self, one: str, other: str) -> str:
+        a, b = self.nodes[one], self.nodes[other]
+        if a.client != b.client:  # a client falls back to one anchor, so that its config outlives changes of the mesh
+            a = b = a if a.client else b
+        key = (a.anchors, a.region, b.anchors, b.region)
+        if key not in self._best:
+            self._best[key] = min(self.anchors, key=lambda anchor: anchor_rank(anchor, a, b)).name
+        return self._best[key]
+
+    def _infrastructure(self, name: str) -> Names:
+        """The anchors that `name` has as peers without any policy; a client has those alone that it needs."""
+        if not self.nodes[name].client:
+            return self.anchor_names
+        home = {self._anchor_for(name, name)} if self.anchors else set()
+        return NOBODY.union(home, self.routed[name].values())
+
+    @staticmethod
+    def _invert(relation: Mapping[str, Names]) -> dict[str, Names]:
+        inverse: dict[str, set[str]] = defaultdict(set)
+        for name, others in relation.items():
+            for other in others:
+                inverse[other].add(name)
+        return {name: frozenset(others) for name, others in inverse.items()}
+
+    def _claim(self, name: str, what: str) -> bool:
+        if (name, what) in self.claimed:
+            return False
+        self.claimed.add((name, what))
+        return True
+
+    def _claim_routes(self) -> dict[str, list[str]]:
+        """node -> gateways whose routes it has on this interface because policy lets it reach them."""
+        return {
+            name: [g for g in sorted(self.gateways & self.reaches[name].outgoing) if g != name and self._claim(name, g)]
+            for name in self.nodes
+        }
+
+    def _claim_exits(self) -> dict[str, str]:
+        """node -> its exit node, where that is a peer here and policy permits it."""
+        exits = {}
+        for name, node in self.nodes.items():
+            via = node.exit_via
+            if via and via != name and via in self.reaches[name].outgoing and via not in self.routed[name]:
+                if self._claim(name, ""):
+                    exits[name] = via
+        return exits
+
+    def _forwards(self, routes_of: dict[str, list[str]]) -> dict[str, list[tuple[str, str]]]:
+        """What each anchor carries. Adds to `routes_of` the gateways whose routes an anchor needs for others."""
+        forwards: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for name, routed in self.routed.items():
+            for gateway in routes_of[name]:
+                anchor = routed.get(gateway)
+                if anchor and self._claim(anchor, gateway):
+                    routes_of[anchor].append(gateway)
+            if not self.everybody_open:
+                outgoing = self.reaches[name].outgoing
+                for other, anchor in routed.items():
+                    if other in outgoing:
+                        forwards[anchor].append((name, other))
+        return forwards
+
+    def _peers_of(self, name: str, gateways: list[str], exit_via: Optional[str]) -> tuple[Peer, ...]:
+        attached, routed = self.attached[name], self.routed[name]
+        keepalive = 0 if attached.endpoint else attached.keepalive_s
+        direct = self._direct(self.reaches[name], self.infrastructure[name], self._signalled(name))
+        names, shared = self._base(direct.difference(routed) if routed else direct, keepalive)
+        peers = list(shared)
+        extra: dict[str, list[str]] = defaultdict(list)
+        for gateway in gateways:
+            extra[routed.get(gateway, gateway)].extend(self.nodes[gateway].routes)
+        for other, anchor in routed.items():
+            extra[anchor].extend(self.own[other])
+        if exit_via:
+            extra[exit_via].extend(DEFAULT_ROUTES[family] for family in sorted(self.lengths))
+        for other, prefixes in extra.items():
+            allowed = sort_prefixes((*self.own[other], *prefixes))
+            peers[bisect_left(names, other)] = self._peer(other, allowed, keepalive)
+        at = bisect_left(names, name)
+        if at < len(names) and names[at] == name:
+            del peers[at]
+        return tuple(peers)
+
+    def _signalled(self, name: str) -> Names:
+        """Whom an anchor has as peers without any policy: all nodes, and the clients that need it."""
+        if name not in self.anchor_names:
+            return NOBODY
+        return self.managed | self.clients_at.get(name, NOBODY)
+
+    def _direct(self, reach: _Reach, infrastructure: Names, signalled: Names) -> Names:
+        """Everybody that a node has to do with, made once for a group of nodes: the set's hash is then known too."""
+        key = (reach, infrastructure, signalled)
+        if key not in self._directs:
+            self._directs[key] = reach.both | infrastructure | signalled
+        return self._directs[key]
+
+    def _base(self, direct: Names, keepalive: int) -> tuple[list[str], list[Peer]]:
+        """Sorted names and plain peers of a set of direct peers, made once for all nodes that share it."""
+        key = (direct, keepalive)
+        if key not in self._bases:
+            names = sorted(direct)
+            self._bases[key] = names, [self._peer(n, self.own[n], keepalive) for n in names]
+        return self._bases[key]
+
+    def _peer(self, name: str, allowed: tuple[str, ...], keepalive: int) -> Peer:
+        attached = self.attached[name]
+        key = (name, allowed, keepalive if attached.endpoint else 0)
+        peer = self._peers.get(key)
+        if peer is None:
+            peer = self._peers[key] = Peer(name, attached.public_key, allowed, attached.endpoint, key[2])
+        return peer

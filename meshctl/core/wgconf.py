@@ -1,0 +1,52 @@
+"""Peers as text: stanzas of wg(8)/wg-quick(8) configs and of systemd.netdev(5) files.
+
+A stanza without its pre-shared key is the same for every node that shares the `Peer` object; only the key's line
+belongs to a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Optional
+
+from meshctl.model.keys import Secret
+from meshctl.model.resources import Peer
+
+WG_SECTION = "[Peer]"
+NETWORKD_SECTION = "[WireGuardPeer]"
+
+
+def stanza(peer: Peer, section: str = WG_SECTION) -> str:
+    """One peer, without pre-shared key, ending in a newline. The public key must be known."""
+    lines = [f"# {peer.name}", section, f"PublicKey = {peer.public_key}"]
+    if peer.allowed_ips:
+        lines.append(f"AllowedIPs = {', '.join(peer.allowed_ips)}")
+    if peer.endpoint:
+        lines.append(f"Endpoint = {peer.endpoint}")
+    if peer.keepalive_s:
+        lines.append(f"PersistentKeepalive = {peer.keepalive_s}")
+    return "\n".join(lines) + "\n"
+
+
+class StanzaCache:
+    """Stanzas of shared peers, made once. One cache per kind of file; it lives as long as the topology."""
+
+    def __init__(self, section: str = WG_SECTION) -> None:
+        self._section = section
+        # By identity: hashing a Peer by its fields would cost more than writing it. The peer is kept alive with it.
+        self._known: dict[int, tuple[Peer, str]] = {}
+
+    def text(self, peers: Iterable[Peer], psks: Iterable[Optional[Secret]]) -> str:
+        """All stanzas, each with its key and after an empty line; peers whose key is unknown are left out."""
+        parts: list[str] = []
+        known = self._known
+        for peer, psk in zip(peers, psks):
+            if peer.public_key is None:
+                continue
+            entry = known.get(id(peer))
+            if entry is None:
+                entry = known[id(peer)] = (peer, "\n" + stanza(peer, self._section))
+            parts.append(entry[1])
+            if psk is not None:
+                parts.append(f"PresharedKey = {psk.reveal()}\n")
+        return "".join(parts)
