@@ -1,0 +1,58 @@
+"""What can go wrong on the node, classified where it is known: next to the command or system call that failed."""
+
+from __future__ import annotations
+
+import errno
+import re
+from typing import NoReturn
+
+NO_STEP = -1
+# A failing program's output is shown up to here: enough for the reason, too little to flood a terminal.
+OUTPUT_SHOWN_CHARS = 400
+
+# What programs print (LC_ALL=C) when the cause is one that an operator can act on. First match wins.
+_SIGNS = (
+    ("disk-full", re.compile(r"No space left on device|not have enough free space|Disk quota exceeded", re.I)),
+    ("package-lock", re.compile(r"Could not get lock|Unable to acquire the dpkg|is another process using it"
+                                r"|dpkg frontend lock|Unable to lock|waiting for .* lock", re.I)),
+    ("wireguard", re.compile(r"Unknown device type|wireguard-go: (?:command )?not found|Missing WireGuard"
+                             r"|Unable to access interface: Protocol not supported"
+                             r"|wg(?:-quick)?: (?:command )?not found|module wireguard not found", re.I)),
+)  # fmt: skip
+# 32 bytes in base64, with or without padding: programs quote the line that they did not like.
+_KEY_TEXT = re.compile(r"[A-Za-z0-9+/]{42,}={0,2}")
+# Tokens of a step's input shorter than this are words and addresses, not secrets.
+_SECRET_TOKEN_CHARS = 20
+
+
+class ApplyError(Exception):
+    """The transaction cannot go on. `kind` is one of RemoteError's, `index` the step or NO_STEP."""
+
+    def __init__(self, kind: str, message: str, index: int = NO_STEP) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.index = index
+
+
+def raise_for_os_error(error: OSError, doing: str, index: int = NO_STEP) -> NoReturn:
+    """Turn a failed system call into an ApplyError; `doing` is a phrase such as `writing /etc/x`."""
+    kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "command"
+    raise ApplyError(kind, f"{doing}: {error.strerror or error}", index) from error
+
+
+def classify_output(output: str) -> str:
+    """The RemoteError kind that a failed program's output speaks of."""
+    for kind, sign in _SIGNS:
+        if sign.search(output):
+            return kind
+    return "command"
+
+
+def redact(output: str, stdin: bytes | None = None) -> str:
+    """`output` without anything that looks like a key or that came in by `stdin`, on one line, shortened."""
+    for token in sorted(set((stdin or b"").decode(errors="replace").split()), key=len, reverse=True):
+        if len(token) >= _SECRET_TOKEN_CHARS:
+            output = output.replace(token, "(redacted)")
+    output = " / ".join(line.strip() for line in _KEY_TEXT.sub("(redacted)", output).splitlines() if line.strip())
+    return output if len(output) <= OUTPUT_SHOWN_CHARS else "… " + output[-OUTPUT_SHOWN_CHARS:]

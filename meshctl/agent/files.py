@@ -1,0 +1,95 @@
+"""Replacing files so that a reader, or a crash, sees the old one or the new one and nothing between."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from meshctl.agent.journal import Journal
+
+TEMP_MARK = ".meshctl-"
+
+
+def nearest_directory(path: Path) -> Path:
+    """The closest existing ancestor directory of `path`: same filesystem as `path` will be on."""
+    parent = path.parent
+    while not parent.is_dir():
+        parent = parent.parent
+    return parent
+
+
+def write_temp(path: Path, content: bytes, transaction_id: str, journal: Journal) -> Path:
+    """`content` in a private temporary file beside `path`, on disk, announced in the journal first."""
+    name = f".{path.name}{TEMP_MARK}{transaction_id}"
+    temp = nearest_directory(path) / name
+    journal.write("temp", path=str(temp))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temp, flags, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    except BaseException:
+        remove_quietly(temp)
+        raise
+    finally:
+        os.close(fd)
+    return temp
+
+
+def set_attributes(path: Path, mode: str, owner: str, group: str) -> None:
+    """Owner, then mode (a change of owner clears set-id bits); empty text leaves a field as it is.
+
+    Raises KeyError for an unknown user or group.
+    """
+    uid = _uid(owner) if owner else -1
+    gid = _gid(group) if group else -1
+    if uid != -1 or gid != -1:
+        os.chown(path, uid, gid, follow_symlinks=False)
+    if mode and not path.is_symlink():
+        path.chmod(int(mode, 8))
+
+
+def replace(temp: Path, path: Path) -> None:
+    """Put `temp` in `path`'s place and the rename on disk; parents are made as needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp.replace(path)
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_quietly(path: Path) -> None:
+    """Remove a file that may be gone already."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def describe(path: Path) -> dict[str, object] | None:
+    """Kind, mode and owner of what stands at `path` (links not followed), or None."""
+    try:
+        info = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+    return {
+        "kind": kinds.get(stat.S_IFMT(info.st_mode), "other"),
+        "mode": f"{stat.S_IMODE(info.st_mode):04o}",
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+    }
+
+
+def _uid(name: str) -> int:
+    return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+
+
+def _gid(name: str) -> int:
+    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid

@@ -1,0 +1,93 @@
+"""The applier's journal: one file a transaction, one JSON object a line, on disk before the thing that it announces.
+
+    {"event": "begin", "id": …, "node": …, "pid": …, "time": …}
+    {"event": "temp", "path": …}                       a temporary file is about to be made
+    {"event": "phase", "phase": …}
+    {"event": "step", "index": …, "do": …, "what": …}   about to run; "done" or "failed" follows
+    {"event": "done", "index": …}  ·  {"event": "failed", "index": …, "kind": …, "message": …}
+    {"event": "error", "traceback": [[file, line, function], …]}
+    {"event": "end", "ok": …, "result": {…}}           without the facts, which hold pre-shared keys
+
+No file content, standard input or secret is ever written here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+JOURNAL_DIR = Path("/var/lib/meshctl/journal")
+# Transactions whose journal and snapshot are kept on the node.
+KEPT = 5
+
+
+class Journal:
+    """An open journal. Each `write` is on disk when it returns. Raises OSError when the disk is full."""
+
+    def __init__(self, transaction_id: str, node: str) -> None:
+        make_private_dir(JOURNAL_DIR)
+        self.path = JOURNAL_DIR / f"{transaction_id}.jsonl"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._fd = os.open(self.path, flags, 0o600)
+        self.write("begin", id=transaction_id, node=node, pid=os.getpid())
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event and wait for the disk."""
+        line = json.dumps({"event": event, **fields, "time": round(time.time(), 3)}, separators=(",", ":"))
+        os.write(self._fd, line.encode() + b"\n")
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file; the journal stays."""
+        os.close(self._fd)
+
+
+def make_private_dir(path: Path) -> None:
+    """Make a directory of ours (and its parents), for root alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+def clean_after_killed_runs() -> list[str]:
+    """Remove the temporary files of transactions that never ended; returns their paths.
+
+    Call it with the lock held: only then is a journal without an end a dead one.
+    """
+    removed = []
+    for path in sorted(JOURNAL_DIR.glob("*.jsonl")):
+        events = read_events(path)
+        if any(event.get("event") == "end" for event in events):
+            continue
+        for event in events:
+            if event.get("event") != "temp":
+                continue
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                Path(event["path"]).unlink()
+                removed.append(str(event["path"]))
+    return removed
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """A journal's events. A last line that power loss cut short is left out."""
+    events = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            events.append(json.loads(line))
+    return events
+
+
+def forget_old(folder: Path, suffix: str = "") -> None:
+    """Keep the newest KEPT entries of a folder of ours; transaction ids sort by time."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(suffix))
+    for name in names[:-KEPT]:
+        old = folder / name
+        if old.is_dir():
+            for child in old.iterdir():
+                child.unlink()
+            old.rmdir()
+        else:
+            old.unlink()

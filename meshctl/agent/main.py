@@ -1,0 +1,17 @@
+"""Entry point of the zipapp on a node: `meshctl-agent-HASH.pyz COMMAND`."""
+
+from __future__ import annotations
+
+import sys
+
+USAGE = "usage: meshctl-agent apply < TRANSACTION\n"
+
+
+def main() -> int:
+    """Run the named command and return its exit status."""
+    if sys.argv[1:] != ["apply"]:
+        sys.stderr.write(USAGE)
+        return 64
+    from meshctl.agent.apply import main as apply
+
+    return apply()

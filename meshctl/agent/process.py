@@ -1,0 +1,54 @@
+"""Running programs on the node: a fixed environment, a time limit that kills the whole group, bounded output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Distributions put wg, nft and ip in different ones of these, and sudo may hide sbin.
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": SEARCH_PATH, "LC_ALL": "C", "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A program's outcome. `output` is both of its streams; `stdout` alone is only kept by `capture`."""
+
+    status: int
+    stdout: str
+    output: str
+
+
+def find(program: str) -> str | None:
+    """The program's path, or None."""
+    return shutil.which(program, path=SEARCH_PATH)
+
+
+def run(argv: Sequence[str], stdin: bytes | None = None, timeout_s: float = 60.0) -> Ran:
+    """Run a program to its end. Status 127 when it is not there, 124 (as timeout(1) has it) when time ran out."""
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        return Ran(127, "", f"{argv[0]}: not found")
+    try:
+        out, err = process.communicate(stdin, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return Ran(124, "", f"{argv[0]}: no end after {timeout_s:g} s")
+    text = out.decode(errors="replace")
+    return Ran(process.returncode, text, err.decode(errors="replace") + text)

@@ -1,0 +1,62 @@
+"""The node's half as one reproducible zipapp, built in memory from the packages that are installed here."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+# What runs on a node (L0, L1 and the agent): standard library only, Python 3.9.
+MODULES = ("__init__.py", "errors.py")
+PACKAGES = ("agent", "core", "model")
+HASH_DIGITS = 16
+AGENT_DIR = "/opt/meshctl"
+# The oldest time that a zip can hold: the same bytes whenever and wherever they are built.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+MAIN = b"import sys\nfrom meshctl.agent.main import main\n\nsys.exit(main())\n"
+
+
+@dataclass(frozen=True)
+class Zipapp:
+    """The archive and its name. `hash` is the first HASH_DIGITS of the content's sha256."""
+
+    content: bytes
+    hash: str
+
+    @property
+    def path(self) -> str:
+        """Where it stands on a node."""
+        return f"{AGENT_DIR}/meshctl-agent-{self.hash}.pyz"
+
+
+@cache
+def build() -> Zipapp:
+    """The zipapp of this version of meshctl."""
+    members = {"__main__.py": MAIN}
+    root = resources.files("meshctl")
+    for name in MODULES:
+        members[f"meshctl/{name}"] = (root / name).read_bytes()
+    for package in PACKAGES:
+        members.update(_sources(root / package, f"meshctl/{package}"))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system = 3  # Unix, so that attributes mean the same wherever it is built
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, members[name], zipfile.ZIP_DEFLATED, 9)
+    content = buffer.getvalue()
+    return Zipapp(content, hashlib.sha256(content).hexdigest()[:HASH_DIGITS])
+
+
+def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name != "__pycache__":
+            yield from _sources(entry, f"{prefix}/{entry.name}")
+        elif entry.name.endswith(".py"):
+            yield f"{prefix}/{entry.name}", entry.read_bytes()
