@@ -94,6 +94,8 @@ class WireGuard:
     psks: tuple[Secret | None, ...]
     routes: tuple[str, ...] = ()  # prefixes of allowed_ips that the interface's own prefixes do not cover
     fwmark: int = 0
+    key_mode: str = "0600"  # systemd-networkd reads the key as user systemd-network: 0640 with its group
+    key_group: str = "root"
     default_route: bool = False  # 0.0.0.0/0 and ::/0 go by an exit node: policy routing as wg-quick does it
     notify: tuple[str, ...] = ()
 
