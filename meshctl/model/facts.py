@@ -69,6 +69,7 @@ class HostFacts:
     python: tuple[int, int] | None = None  # None: no python3
     has_wg: bool = False
     has_nft: bool = False
+    tools: frozenset[str] = frozenset()  # which of wg, nft, ip, systemctl, apt-get there are
     init: str = ""  # "systemd" when PID 1 is
     agents: frozenset[str] = frozenset()  # hashes of /opt/meshctl/meshctl-agent-HASH.pyz that are there
     free_bytes: Mapping[str, int] = field(default_factory=dict)  # mount of path -> bytes free
@@ -77,7 +78,9 @@ class HostFacts:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, UnitFacts] = field(default_factory=dict)
     interfaces: Mapping[str, InterfaceFacts] = field(default_factory=dict)
-    policy_routing: Mapping[str, bool] = field(default_factory=dict)  # interface -> exit-node rules in place
+    # interface -> the pieces of wg-quick's default route that are in place: "4 route", "4 rule", "4 suppress" (main's
+    # own routes first), the same for 6, and "src_valid_mark".
+    policy_routing: Mapping[str, frozenset[str]] = field(default_factory=dict)
     key_files: Mapping[str, PublicKey | None] = field(default_factory=dict)  # path -> public half; only existing
     tables: Mapping[str, str] = field(default_factory=dict)  # "inet meshctl" -> sha256 of `nft -s list table`
     ledger: Ledger = Ledger()

@@ -1,0 +1,177 @@
+"""The facts script: POSIX shell, run as root in one exec, that only reads and prints.
+
+It is one function, called on its last line, so that a script cut short on its way runs nothing. Each section tolerates
+missing tools by staying empty. Content that is not ours to format (the ledger) is indented by a space, names are
+quoted, so that nothing printed can look like a marker. `wg` prints private keys: awk drops that field on the host.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+from meshctl.core.sysctl import proc_path
+from meshctl.facts.request import FactsRequest
+from meshctl.model.ledger import LEDGER_PATH
+
+BEGIN = "@@meshctl-facts 1 begin@@"
+END = "@@meshctl-facts 1 end@@"
+SECTION_PREFIX = "@@meshctl-facts section "
+TOOLS = ("wg", "nft", "ip", "systemctl", "apt-get")
+# What a client of an exit node needs besides its rules; wg-quick sets it too.
+SRC_VALID_MARK = "net.ipv4.conf.all.src_valid_mark"
+
+_TEMPLATE = r"""meshctl_facts() {
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; LC_ALL=C; QUOTING_STYLE=c; export PATH LC_ALL QUOTING_STYLE
+newline='
+'
+old_ifs=$IFS
+lines() { IFS=$newline; set -f; }
+words() { IFS=$old_ifs; set +f; }
+section() { printf '%s%s@@\n' '@SECTION@' "$1"; }
+table_hash() {
+  listing=$(nft -s list table "$1" "$2") && printf '%s %s\t%s\n' "$1" "$2" "$(printf '%s\n' "$listing" | sha256sum)"
+}
+key_half() { [ -f "$2" ] && printf '%s\t%s\n' "$1" "$(wg pubkey <"$2")"; }
+
+printf '\n%s\n' '@BEGIN@'
+
+section host
+while read -r line; do
+  case $line in ID=*) printf 'os\t%s\n' "${line#ID=}" ;; esac
+done </etc/os-release
+read -r value </proc/1/comm && printf 'init\t%s\n' "$value"
+for tool in @TOOLS@; do command -v "$tool" >/dev/null && printf 'tool\t%s\n' "$tool"; done
+for agent in /opt/meshctl/meshctl-agent-*.pyz; do [ -f "$agent" ] && printf 'agent\t%s\n' "$agent"; done
+# The link's target tells the version without starting Python; where it does not (a wrapper), Python is asked.
+if value=$(command -v python3); then
+  target=$(readlink -f "$value")
+  case ${target##*/} in
+    python3.[0-9]*) target=${target##*/python} ;;
+    *) target=$("$value" -c 'import sys; print("%d.%d" % sys.version_info[:2])') ;;
+  esac
+  printf 'python\t%s\n' "$target"
+fi
+
+section free
+stat -f -c '%a %S %n' /etc /var /opt
+
+section ledger
+sed 's/^/ /' @LEDGER@
+
+# Names that the ledger holds: what meshctl made earlier and the document may no longer name.
+paths= sysctls= units= tables= part=
+if [ -s @LEDGER@ ]; then
+  known=$newline@KNOWN@$newline
+  lines
+  for entry in $(grep -oE '"[^"\\]*":["{]|"[^"\\]* [^"\\]*":\[' @LEDGER@); do
+    name=${entry#\"}; name=${name%%\":*}
+    case $entry in *'{') part=$name; continue ;; esac
+    case $known in *"$newline$name$newline"*) continue ;; esac
+    case $part in
+      files) paths=$paths$name$newline ;;
+      sysctls) sysctls=$sysctls$name$newline ;;
+      units) units=$units$name$newline ;;
+      tables) tables=$tables$name$newline ;;
+    esac
+  done
+  words
+fi
+
+section packages
+@PACKAGES@
+
+section files
+lines; set -- @PATHS@ $paths; words
+[ $# -gt 0 ] && stat -c '%f %U %G %N' -- "$@"
+section sums
+for path do
+  shift
+  [ -f "$path" ] && [ ! -h "$path" ] && set -- "$@" "$path"
+done
+[ $# -gt 0 ] && sha256sum -- "$@"
+
+section sysctls
+printf '%s\t%s\n' @SYSCTLS@
+set -- @PROCPATHS@
+lines
+for name in $sysctls; do
+  IFS=.; value=/proc/sys
+  for part in $name; do value=$value/$part; done
+  printf '%s\t%s\n' "$name" "$value"
+  set -- "$@" "$value"
+done
+words
+# Not the shell's read: it asks for a byte at a time, and /proc/sys answers only the first time.
+grep -H '' -- "$@"
+
+section units
+lines; set -- @UNITS@ $units; words
+if [ $# -gt 0 ] && [ -d /run/systemd/system ]; then
+  printf 'unit\t%s\n' "$@"
+  systemctl show -p LoadState -p ActiveState -p UnitFileState -- "$@"
+fi
+
+section keys
+@KEYS@
+
+section wireguard
+wg show all dump | awk -F '\t' -v OFS='\t' -v ours=@OURS@ '
+  NF == 5 { print $1, $3, $4, $5 }
+  NF == 9 { if (!index(ours, " " $1 " ")) $3 = "(hidden)"; print }'
+batch=
+for name in $(wg show interfaces); do
+  batch="${batch}addr show dev $name${newline}route show table all dev $name$newline"
+done
+
+section links
+[ -n "$batch" ] && ip -j -force -batch - <<BATCH
+$batch
+BATCH
+section rules4
+[ -n "$batch" ] && ip -4 -j rule
+section rules6
+[ -n "$batch" ] && ip -6 -j rule
+
+section tables
+@TABLES@
+lines
+for name in $tables; do table_hash "${name%% *}" "${name#* }"; done
+words
+
+printf '%s\n' '@END@'
+}
+meshctl_facts </dev/null 2>/dev/null
+"""
+
+
+def script(request: FactsRequest) -> str:
+    """The shell text that prints the facts for `facts.parse`. Deterministic."""
+    quote = shlex.quote
+    known = (*request.paths, *request.sysctls, *request.units, *request.tables)
+    sysctls = sorted({*request.sysctls, SRC_VALID_MARK})
+    values = {
+        "BEGIN": BEGIN,
+        "END": END,
+        "SECTION": SECTION_PREFIX,
+        "TOOLS": " ".join(TOOLS),
+        "LEDGER": LEDGER_PATH,
+        "KNOWN": quote("\n".join(known)),
+        "PACKAGES": _packages(request.packages),
+        "PATHS": " ".join(map(quote, request.paths)),
+        "SYSCTLS": " ".join(f"{quote(name)} {quote(proc_path(name))}" for name in sysctls),
+        "PROCPATHS": " ".join(quote(proc_path(name)) for name in sysctls),
+        "UNITS": " ".join(map(quote, request.units)),
+        "KEYS": "\n".join(f"key_half {quote(json.dumps(path))} {quote(path)}" for path in request.key_files),
+        "OURS": quote(f" {' '.join(request.interfaces)} "),
+        "TABLES": "\n".join("table_hash " + " ".join(map(quote, table.split(" ", 1))) for table in request.tables),
+    }
+    # One pass, so that a value that happens to look like a placeholder stays what it is.
+    return re.sub(r"@([A-Z]+)@", lambda match: values[match.group(1)], _TEMPLATE)
+
+
+def _packages(names: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    return r"dpkg-query -W -f '${Package}\t${db:Status-Abbrev}\t${Version}\n' -- " + " ".join(map(shlex.quote, names))
