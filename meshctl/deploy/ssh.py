@@ -1,0 +1,253 @@
+"""Commands over SSH: connections that are opened once a run and shared (a node may be the jump host of others)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meshctl.deploy import sshconnect, sudo
+from meshctl.deploy.door import Door
+from meshctl.deploy.hostkeys import KnownHosts
+from meshctl.deploy.identities import Identities
+from meshctl.deploy.sshsettings import SshConfigs, Way, jump_settings, resolve
+from meshctl.deploy.transport import OUTPUT_LIMIT_BYTES, Completed
+from meshctl.errors import RemoteError
+from meshctl.model.keys import Secret
+from meshctl.model.mesh import Node, SshSettings
+
+if TYPE_CHECKING:
+    import paramiko
+
+_CHUNK_BYTES = 65536
+
+
+class Connections:
+    """All SSH connections of a run. Used by many threads; each connection is opened by the first who wants it."""
+
+    def __init__(
+        self, nodes: Mapping[str, Node], door: Door, accept_new_host_keys: bool = False, password: Secret | None = None
+    ) -> None:
+        self._nodes = nodes
+        self._door = door
+        self._accept_new = accept_new_host_keys
+        self.password = password
+        self._configs = SshConfigs()
+        self._identities = Identities()
+        self._lock = threading.Lock()
+        self._open: dict[str, Future[paramiko.Transport]] = {}
+        self._known: dict[tuple[Path, ...], KnownHosts] = {}
+
+    def transport(self, node: Node) -> SshTransport:
+        """A connected SshTransport. Raises RemoteError."""
+        settings = self._door.settings(node)
+        way = resolve(settings, self._configs, node.name)
+        return SshTransport(node.name, way, self._shared(f"node {node.name}", lambda: self._connect_node(node, ())),
+                            self.password)  # fmt: skip
+
+    def close(self) -> None:
+        """Close every connection."""
+        with self._lock:
+            connections = list(self._open.values())
+            self._open.clear()
+        for future in reversed(connections):
+            if future.done() and future.exception() is None:
+                future.result().close()
+        self._identities.close()
+
+    def _shared(self, key: str, connect: Callable[[], paramiko.Transport]) -> paramiko.Transport:
+        """The connection of that key; who comes first connects, the others wait for it and share its failure."""
+        with self._lock:
+            future = self._open.get(key)
+            first = future is None
+            if future is None:
+                future = self._open[key] = Future()
+        if first:
+            try:
+                future.set_result(connect())
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
+
+    def _connect_node(self, node: Node, through: tuple[str, ...]) -> paramiko.Transport:
+        if node.name in through:
+            raise RemoteError(
+                f"jump hosts go in a circle: {' -> '.join((*through, node.name))}", node=through[0], kind="unreachable",
+                hint="remove one of the ssh.jump settings",
+            )  # fmt: skip
+        way = resolve(self._door.settings(node), self._configs, node.name)
+        sock = self._door_socket(node, way)
+        if sock is None:
+            sock = self._socket(way, node.name, (*through, node.name))
+        return sshconnect.handshake(sock, way, node.name, self._known_hosts(way), self._identities)
+
+    def _door_socket(self, node: Node, way: Way) -> socket.socket | None:
+        try:
+            sock = self._door.open(node)
+        except OSError as error:
+            raise RemoteError(
+                f"cannot reach {way.host}: {error.strerror or error}", node=node.name, kind="unreachable",
+                hint="is the host up? (meshctl lab status)",
+            ) from error  # fmt: skip
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def _socket(self, way: Way, node: str, through: tuple[str, ...]) -> Any:
+        """A socket or channel to the host itself: direct, by command, or through the chain of jumps."""
+        import paramiko
+
+        if way.proxy_command:
+            return paramiko.ProxyCommand(way.proxy_command)
+        if not way.jumps:
+            return sshconnect.tcp(way, node)
+        last = self._jump(way.jumps, way.settings, node, through)
+        return self._tunnel(last, way, node, way.jumps[-1])
+
+    def _jump(self, jumps: tuple[str, ...], like: SshSettings, node: str, through: tuple[str, ...]) -> Any:
+        """The connection to the last of `jumps`, opened through those before it."""
+        *before, name = jumps
+        if name in self._nodes and not before:
+            target = self._nodes[name]
+            return self._as_jump(f"node {name}", name, node, lambda: self._connect_node(target, through))
+        settings = self._door.settings(self._nodes[name]) if name in self._nodes else jump_settings(name, like, node)
+        way = resolve(settings, self._configs, node)
+
+        def connect() -> paramiko.Transport:
+            if before:
+                sock = self._tunnel(self._jump(tuple(before), like, node, through), way, node, before[-1])
+            else:
+                sock = self._socket(way, node, (*through, name))
+            return sshconnect.handshake(sock, way, node, self._known_hosts(way), self._identities)
+
+        return self._as_jump(f"jump {'>'.join(jumps)} {like.key} {like.known_hosts}", name, node, connect)
+
+    def _as_jump(self, key: str, name: str, node: str, connect: Callable[[], paramiko.Transport]) -> Any:
+        """A jump's failure, told about the node that is behind it."""
+        try:
+            return self._shared(key, connect)
+        except RemoteError as error:
+            message = error.message if error.node == node and error.message.startswith("jump") else (
+                f"jump host {name}: {error.message}")  # fmt: skip
+            raise RemoteError(message, node=node, kind=error.kind, hint=error.hint) from error
+
+    def _tunnel(self, jump: paramiko.Transport, way: Way, node: str, jump_name: str) -> Any:
+        import paramiko
+
+        try:
+            return jump.open_channel(
+                "direct-tcpip", (way.host, way.port), ("127.0.0.1", 0), timeout=way.connect_timeout_s
+            )
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise RemoteError(
+                f"{jump_name} cannot reach {way.host}:{way.port}: {error}", node=node, kind="unreachable",
+                hint=f"try it there: ssh {jump_name} nc -vz {way.host} {way.port}",
+            ) from error  # fmt: skip
+
+    def _known_hosts(self, way: Way) -> KnownHosts:
+        with self._lock:
+            if way.known_hosts not in self._known:
+                self._known[way.known_hosts] = KnownHosts(way.known_hosts, self._accept_new)
+            return self._known[way.known_hosts]
+
+
+class SshTransport:
+    """One node's shell. The connection belongs to `Connections`, which closes it."""
+
+    def __init__(self, node: str, way: Way, connection: paramiko.Transport, password: Secret | None) -> None:
+        self._node = node
+        self._way = way
+        self._connection = connection
+        self._password = password
+
+    def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:
+        """As Transport.run: one channel, one exec."""
+        limit_s = timeout_s or self._way.settings.command_timeout_s
+        as_root = self._way.settings.sudo
+        if as_root:
+            command, stdin = sudo.wrap(command, stdin, self._password)
+        completed = self._exec(command, stdin, limit_s)
+        if as_root:
+            sudo.check(completed, self._node, self._way.user, self._password is not None)
+        return completed
+
+    def close(self) -> None:
+        """Nothing of its own to close."""
+
+    def _exec(self, command: str, stdin: bytes, limit_s: float) -> Completed:
+        import paramiko
+
+        deadline = time.monotonic() + limit_s
+        try:
+            channel = self._connection.open_session(timeout=self._way.connect_timeout_s)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise self._lost(error) from error
+        try:
+            channel.settimeout(limit_s)
+            channel.exec_command(command)
+            errors = _Drain(channel)
+            with contextlib.suppress(OSError):  # the command ended without reading: its status says why
+                channel.sendall(stdin)
+                channel.shutdown_write()
+            stdout = _read_to_end(channel, deadline)
+            if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+            status = channel.recv_exit_status()
+            stderr = errors.result()
+        except TimeoutError as error:
+            raise RemoteError(
+                f"no end of the command after {limit_s:g} s", node=self._node, kind="timeout",
+                hint="look at the host's load, or raise ssh.command_timeout",
+            ) from error  # fmt: skip
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise self._lost(error) from error
+        finally:
+            channel.close()
+        if status < 0 and not self._connection.is_active():
+            raise self._lost(None)
+        return Completed(status if status >= 0 else 255, stdout, stderr)
+
+    def _lost(self, error: BaseException | None) -> RemoteError:
+        reason = f": {error}" if error is not None and str(error) else ""
+        return RemoteError(
+            f"the SSH connection was lost{reason}", node=self._node, kind="unreachable", hint="run the command again"
+        )
+
+
+class _Drain:
+    """Reads a channel's standard error beside its output, so that neither can fill the window and stop both."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._chunks: list[bytes] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := self._channel.recv_stderr(_CHUNK_BYTES):
+                if len(self._chunks) < 16:  # the first megabyte tells enough
+                    self._chunks.append(chunk)
+
+    def result(self) -> bytes:
+        self._thread.join()
+        return b"".join(self._chunks)
+
+
+def _read_to_end(channel: paramiko.Channel, deadline: float) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        channel.settimeout(max(0.001, deadline - time.monotonic()))
+        chunk = channel.recv(_CHUNK_BYTES)
+        if not chunk:
+            return b"".join(chunks)
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > OUTPUT_LIMIT_BYTES:
+            raise OSError(f"more than {OUTPUT_LIMIT_BYTES >> 20} MiB of output")
