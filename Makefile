@@ -1,0 +1,110 @@
+# One target a chore; `make help` lists them. Every target installs what it needs and says so.
+# Works on a fresh Debian 12 or Ubuntu 22.04/24.04 that has only make and git.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+# Folders that also run on the nodes: they stay valid for this Python (DESIGN: Debian 11 has 3.9).
+NODE_PYTHON := 3.9
+NODE_CODE := meshctl/errors.py meshctl/model meshctl/core meshctl/agent
+SHELL_SCRIPTS := .ci/run
+
+# Lab hosts are namespaces, so whatever builds them runs as root: directly, or through sudo.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# $(call apt,packages…): install what dpkg does not have; silent and without root when nothing is missing.
+define apt
+missing=(); \
+for package in $(1); do \
+	[[ $$(dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null) == *' ok installed' ]] || missing+=("$$package"); \
+done; \
+if (( $${#missing[@]} )); then \
+	echo "==> apt: installing $${missing[*]}"; \
+	if [[ -n "$(AS_ROOT)" ]] && ! command -v sudo >/dev/null; then \
+		echo "Error: not root and no sudo; as root, run: apt-get install $${missing[*]}" >&2; exit 1; \
+	fi; \
+	$(AS_ROOT) apt-get -qq update </dev/null; \
+	$(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \
+		"$${missing[@]}" </dev/null >/dev/null; \
+fi
+endef
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Make .venv with meshctl and the developers' tools in it
+	@echo "==> ready: $(BIN)/meshctl"
+
+# The first Python that is new enough and can make a venv; Ubuntu 22.04's python3 is 3.10, its python3.11 is a package.
+$(BIN)/python:
+	@usable() { "$$1" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }; \
+	find_python() { for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+		if usable "$$p"; then command -v "$$p"; return; fi; done; return 1; }; \
+	if ! python=$$(find_python); then \
+		echo "==> no Python >= 3.11 with venv here"; \
+		if command -v python3 >/dev/null && ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; \
+		then $(call apt,python3.11 python3.11-venv); \
+		else $(call apt,python3 python3-venv); fi; \
+		python=$$(find_python) || { echo "Error: this system has no Python >= 3.11" >&2; exit 1; }; \
+	fi; \
+	echo "==> $(VENV): a virtual environment of $$python"; \
+	"$$python" -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "==> $(VENV): installing meshctl (editable) and the developers' tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip 'setuptools>=77' </dev/null
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--config-settings editable_mode=compat --editable '.[dev]' </dev/null
+	@touch $@
+
+$(VENV)/.lab-packages: meshctl/lab/packages.txt | $(BIN)/python
+	@$(call apt,$(shell sed 's/#.*//' meshctl/lab/packages.txt))
+	@touch $@
+
+.PHONY: demo
+demo: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Build the example mesh on this machine, in real hosts behind real NATs
+	@$(AS_ROOT) $(BIN)/python tests/demo/demo.py
+
+.PHONY: test
+test: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Run every test; a skipped one is a failure
+	@echo "==> pytest, the lab included"
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -p tests.plugins.no_skips $(PYTEST_ARGS) </dev/null
+
+.PHONY: need-root
+need-root:
+	@if [[ -n "$(AS_ROOT)" ]] && ! command -v sudo >/dev/null; then \
+		echo "Error: the lab builds network namespaces; run this as root, or install sudo" >&2; exit 1; fi
+
+.PHONY: lint
+lint: $(VENV)/.installed ## ruff, mypy --strict, vermin for the nodes' Python, shellcheck, links in the documents
+	@$(call apt,shellcheck)
+	@echo "==> ruff"; $(BIN)/ruff check .
+	@echo "==> mypy"; $(BIN)/mypy
+	@echo "==> vermin, Python $(NODE_PYTHON)"; $(BIN)/vermin --quiet --no-tips --violations -t=$(NODE_PYTHON)- $(NODE_CODE)
+	@echo "==> shellcheck"; shellcheck $(SHELL_SCRIPTS)
+	@echo "==> links"; $(BIN)/python tests/repo/doc_links.py
+
+.PHONY: docs
+docs: $(VENV)/.installed ## Regenerate docs/cli-reference.md from the commands' own --help
+	@$(BIN)/python tests/repo/cli_reference.py > docs/.cli-reference.new
+	@mv docs/.cli-reference.new docs/cli-reference.md
+
+.PHONY: bench
+bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ansible, pyinfra and wg-meshconf; writes docs/benchmarks.md
+	@$(call apt,nftables openssh-server iproute2)
+	@$(AS_ROOT) $(BIN)/python -m tests.bench all
+
+.PHONY: zipapp
+zipapp: $(VENV)/.installed ## Pack meshctl itself into dist/meshctl.pyz (its dependencies stay in the venv)
+	@$(BIN)/python tests/repo/zip_package.py dist/meshctl.pyz
+
+.PHONY: clean
+clean: ## Remove what was built, the venv included; the lab's image cache stays (see docs/lab.md)
+	@rm -rf $(VENV) build dist *.egg-info .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find meshctl tests roles inventory schemas templates -name __pycache__ -type d -prune -exec rm -rf {} +
