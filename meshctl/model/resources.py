@@ -6,7 +6,7 @@ Field names are those of Ansible's modules where one exists. All of it is data: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Union
 
 from meshctl.model.keys import PublicKey, Secret
@@ -30,7 +30,7 @@ class File:
 
     path: str
     state: str = "file"  # file | directory | link | absent
-    content: bytes | None = None
+    content: bytes | None = field(default=None, repr=False)  # may hold secrets
     mode: str = "0644"
     owner: str = "root"
     group: str = "root"
