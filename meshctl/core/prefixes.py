@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
-from typing import Union
 
 DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -22,7 +21,7 @@ def host_prefix(address: str) -> str:
 
 # The bound holds the addresses of the largest fleets that one run handles (10,000 nodes, two families, and routes).
 @lru_cache(maxsize=1 << 16)
-def _parse(prefix: str) -> Union[IPv4Network, IPv6Network]:
+def _parse(prefix: str) -> IPv4Network | IPv6Network:
     return ip_network(prefix)
 
 

@@ -10,7 +10,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Optional
 
 from meshctl.core.prefixes import DEFAULT_ROUTES, covers, host_prefix, sort_prefixes
 from meshctl.model.mesh import Attachment, Mesh, Network, Node
@@ -93,7 +92,7 @@ def anchor_rank(anchor: Node, one: Node, other: Node) -> tuple[int, int, str]:
     return listed, 0 if near else 1, anchor.name
 
 
-def home_anchor(mesh: Mesh, client: Node, network: str) -> Optional[str]:
+def home_anchor(mesh: Mesh, client: Node, network: str) -> str | None:
     """The anchor that carries a stock client wherever it has no direct peer; None when the network has no anchor."""
     usable = [n for n in mesh.nodes.values() if _is_usable_anchor(n, network)]
     return min(usable, key=lambda anchor: anchor_rank(anchor, client, client)).name if usable else None
@@ -264,9 +263,9 @@ class _NetworkCompiler:
         exits = {}
         for name, node in self.nodes.items():
             via = node.exit_via
-            if via and via != name and via in self.reaches[name].outgoing and via not in self.routed[name]:
-                if self._claim(name, ""):
-                    exits[name] = via
+            permitted = via != name and via in self.reaches[name].outgoing
+            if via and permitted and via not in self.routed[name] and self._claim(name, ""):
+                exits[name] = via
         return exits
 
     def _forwards(self, routes_of: dict[str, list[str]]) -> dict[str, list[tuple[str, str]]]:
@@ -284,7 +283,7 @@ class _NetworkCompiler:
                         forwards[anchor].append((name, other))
         return forwards
 
-    def _peers_of(self, name: str, gateways: list[str], exit_via: Optional[str]) -> tuple[Peer, ...]:
+    def _peers_of(self, name: str, gateways: list[str], exit_via: str | None) -> tuple[Peer, ...]:
         attached, routed = self.attached[name], self.routed[name]
         keepalive = 0 if attached.endpoint else attached.keepalive_s
         direct = self._direct(self.reaches[name], self.infrastructure[name], self._signalled(name))

@@ -7,7 +7,6 @@ belongs to a pair.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Optional
 
 from meshctl.model.keys import Secret
 from meshctl.model.resources import Peer
@@ -36,7 +35,7 @@ class StanzaCache:
         # By identity: hashing a Peer by its fields would cost more than writing it. The peer is kept alive with it.
         self._known: dict[int, tuple[Peer, str]] = {}
 
-    def text(self, peers: Iterable[Peer], psks: Iterable[Optional[Secret]]) -> str:
+    def text(self, peers: Iterable[Peer], psks: Iterable[Secret | None]) -> str:
         """All stanzas, each with its key and after an empty line; peers whose key is unknown are left out."""
         parts: list[str] = []
         known = self._known
