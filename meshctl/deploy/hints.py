@@ -1,0 +1,21 @@
+"""The next thing to do for each kind of failure that a node's applier reports (errors.RemoteError)."""
+
+from __future__ import annotations
+
+# {node} is filled in.
+HINTS = {
+    "disk-full": "free some space on {node} (df -h /etc /var /run), then apply again; nothing was left half-written",
+    "package-lock": "wait for the other package run on {node} (unattended-upgrades?), then apply again",
+    "wireguard": "{node} needs a kernel with WireGuard or the package wireguard-go",
+    "python": "needs python3: apt-get install -y python3",
+    "locked": "wait for it to end, then apply again",
+    "key-mismatch": "if {node} was reinstalled, remove its public_key from the lock file and apply again",
+    "protocol": "look at the newest file in /var/lib/meshctl/journal on {node}",
+    "command": "correct the cause on {node}, then apply again: every step may be repeated",
+    "not-converged": "run plan again; something on {node} undoes the change",
+}
+
+
+def hint(kind: str, node: str) -> str:
+    """The hint for `kind`, "" when there is none."""
+    return HINTS.get(kind, "").format(node=node)

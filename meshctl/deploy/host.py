@@ -1,0 +1,172 @@
+"""One host's part of a run: read its facts, send it a transaction, check what became of it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import secrets
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from meshctl import facts as facts_of
+from meshctl import ops
+from meshctl.core.change import Change
+from meshctl.core.diff import diff
+from meshctl.deploy import zipapp
+from meshctl.deploy.hints import hint
+from meshctl.deploy.transport import Completed, Transport
+from meshctl.errors import RemoteError
+from meshctl.model.facts import HostFacts
+from meshctl.model.resources import NodeDoc
+from meshctl.model.steps import Result, Step, Transaction
+
+# The script comes by standard input and is read whole before it runs: a cut connection never runs half of it.
+FACTS_COMMAND = """exec sh -c 'eval "$(cat)" </dev/null'"""
+PYTHON_MIN = (3, 9)
+# -I -S: no environment, no site-packages, which is also a third of Python's start-up time.
+PYTHON = "python3 -I -S"
+# Puts the zipapp in its place, then becomes it; what is left on standard input is the transaction.
+# os.read, not sys.stdin: a buffered reader would swallow the start of the transaction.
+_PUSH = """
+import hashlib, os, sys
+path, size, want = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+data = b""
+while len(data) < size:
+    part = os.read(0, size - len(data))
+    if not part: sys.exit("the zipapp was cut short")
+    data += part
+if not hashlib.sha256(data).hexdigest().startswith(want): sys.exit("the zipapp was damaged on its way")
+os.umask(0o022)
+temp = path + ".%d" % os.getpid()
+try:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(temp, "wb") as file:
+        file.write(data); file.flush(); os.fsync(file.fileno())
+    os.replace(temp, path)
+except OSError as error:
+    if os.path.exists(temp): os.unlink(temp)
+    sys.exit("%s: %s" % (path, error.strerror))
+os.execvp("python3", ["python3", "-I", "-S", path, "apply"])
+"""
+
+Connect = Callable[[], Transport]
+
+
+@dataclass
+class Host:
+    """A node during one run. `facts` is None until it was reached; `error` is what stopped it."""
+
+    name: str
+    doc: NodeDoc
+    connect: Connect
+    transport: Transport | None = None
+    facts: HostFacts | None = None
+    changes: tuple[Change, ...] = ()
+    applied: list[Change] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    error: RemoteError | None = None
+    duration_s: float = 0.0
+
+    def read(self) -> None:
+        """Connect, run the facts script, compare. Raises RemoteError."""
+        self.transport = self.connect()
+        completed = self.transport.run(FACTS_COMMAND, self._script().encode())
+        if completed.status != 0:
+            raise RemoteError(
+                f"the facts script ended with status {completed.status}: {completed.last_line()}",
+                node=self.name, kind="command", step="facts", hint=hint("command", self.name),
+            )  # fmt: skip
+        self.compare(completed.text())
+
+    def compare(self, facts_text: str | None = None) -> None:
+        """Compare again, with new facts or (the document having changed) with those at hand."""
+        if facts_text is not None:
+            self.facts = facts_of.parse(self.name, facts_text)
+        if self.facts is not None:
+            self.changes = tuple(diff(self.doc, self.facts))
+
+    def converge(self, changes: tuple[Change, ...], agent: zipapp.Zipapp) -> None:
+        """Send these changes as one transaction and take over the facts that it ends with. Raises RemoteError."""
+        if self.transport is None or self.facts is None:
+            raise RuntimeError("converge comes after read")
+        check_python(self.name, self.facts)
+        steps = tuple(ops.steps_for(self.doc, self.facts, changes))
+        transaction = Transaction(new_id(), self.name, steps, self._script())
+        command, stdin = command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
+        result = read_result(self.name, self.transport.run(command, stdin))
+        self.warnings.extend(result.warnings)
+        self.applied.extend(applied_changes(changes, steps, result.done))
+        if result.failure is not None:
+            failure = result.failure
+            step = describe(steps[failure.index]) if 0 <= failure.index < len(steps) else result.phase
+            raise RemoteError(
+                failure.message, node=self.name, kind=failure.kind, step=step, hint=hint(failure.kind, self.name)
+            )
+        self.compare(result.facts)
+
+    def check_converged(self) -> None:
+        """Raises RemoteError of kind not-converged that names what is still to do."""
+        if self.changes:
+            names = ", ".join(f"{c.action} {c.kind} {c.name}" for c in self.changes[:5])
+            more = f" and {len(self.changes) - 5} more" if len(self.changes) > 5 else ""
+            raise RemoteError(
+                f"applied, but still to do: {names}{more}", node=self.name, kind="not-converged", step="verify",
+                hint=hint("not-converged", self.name),
+            )  # fmt: skip
+
+    def _script(self) -> str:
+        return facts_of.script(facts_of.request_for(self.doc))
+
+
+def new_id() -> str:
+    """A transaction id; ids sort by time."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
+
+
+def command_for(agent: zipapp.Zipapp, transaction: bytes, *, present: bool) -> tuple[str, bytes]:
+    """The command line and standard input that run a transaction, the zipapp first where the node lacks it."""
+    if present:
+        return f"exec {PYTHON} {shlex.quote(agent.path)} apply", transaction
+    digest = hashlib.sha256(agent.content).hexdigest()
+    command = f"exec {PYTHON} -c {shlex.quote(_PUSH)} {shlex.quote(agent.path)} {len(agent.content)} {digest}"
+    return command, agent.content + transaction
+
+
+def read_result(node: str, completed: Completed) -> Result:
+    """The applier's answer: the last line of its output. Raises RemoteError when there is none."""
+    lines = completed.text().strip().splitlines()
+    try:
+        return Result.from_json(lines[-1] if lines else "")
+    except ValueError as error:
+        reason = completed.last_line() or f"status {completed.status}"
+        kind = "disk-full" if "No space left" in reason else "protocol"
+        raise RemoteError(
+            f"the applier gave no answer: {reason}", node=node, kind=kind, step="apply", hint=hint(kind, node)
+        ) from error
+
+
+def check_python(node: str, facts: HostFacts) -> None:
+    """Raises RemoteError of kind python when the applier could not run there."""
+    if facts.python is None:
+        raise RemoteError("python3 is missing", node=node, kind="python", hint=hint("python", node))
+    if facts.python < PYTHON_MIN:
+        have = ".".join(map(str, facts.python))
+        raise RemoteError(
+            f"python3 is {have}, too old", node=node, kind="python",
+            hint=f"needs python3 {PYTHON_MIN[0]}.{PYTHON_MIN[1]} or newer",
+        )  # fmt: skip
+
+
+def applied_changes(changes: tuple[Change, ...], steps: tuple[Step, ...], done: tuple[int, ...]) -> list[Change]:
+    """The changes all of whose steps ran."""
+    ran = set(done)
+    pending = {step.change for index, step in enumerate(steps) if index not in ran}
+    served = {steps[index].change for index in ran if index < len(steps)}
+    return [change for index, change in enumerate(changes) if index in served and index not in pending]
+
+
+def describe(step: Step) -> str:
+    """A step in a few words; never its input or content."""
+    return " ".join(step.argv) if step.do == "run" else f"{step.do} {step.path}".strip()
