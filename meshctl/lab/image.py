@@ -1,0 +1,114 @@
+"""The one Debian tree under all hosts: made by debootstrap, cached, made anew when its recipe changes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from meshctl.lab.names import CACHE_ROOT, LabError
+from meshctl.lab.shell import run
+
+SUITE = "bookworm"
+# A minimal server as an operator would rent it, with what a node needs, and tools to look at networks with.
+PACKAGES = (
+    "systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "iproute2", "nftables", "wireguard-tools",
+    "wireguard-go", "iputils-ping", "procps", "conntrack", "sudo", "kmod", "miniupnpc", "natpmpc",
+)
+# Timers that would wake fifty hosts at once, and consoles that nobody reads.
+MASKED_UNITS = (
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
+    "fstrim.timer", "console-getty.service", "getty@tty1.service", "systemd-timesyncd.service",
+)
+SSHD_CONFIG = """\
+# A lab host: root comes in with the lab's key, and no name server answers.
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+UseDNS no
+"""
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+# debootstrap takes 90 s here; a slow mirror should not be cut off.
+BUILD_TIMEOUT_S = 1800.0
+
+
+def image_path() -> Path:
+    """Where the image of today's recipe is, or will be."""
+    recipe = "\n".join([SUITE, *PACKAGES, *MASKED_UNITS, SSHD_CONFIG])
+    return CACHE_ROOT / f"{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+
+
+def ensure_image() -> Path:
+    """The image's root, built first when it is not in the cache. One builder at a time; the others wait for it."""
+    path = image_path()
+    if path.is_dir():
+        return path
+    CACHE_ROOT.mkdir(parents=True, exist_ok=True)
+    with _lock():
+        if not path.is_dir():
+            _build(path)
+    return path
+
+
+def mirror(sources: Path = Path("/etc/apt")) -> str:
+    """The Debian mirror that this machine itself uses, so that a proxy or local mirror serves the lab too."""
+    files = [sources / "sources.list", *sorted(sources.glob("sources.list.d/*"))]
+    text = "\n".join(f.read_text(errors="replace") for f in files if f.is_file())
+    found = re.search(r"^(?:URIs:|deb\s+(?:\[[^]]*\]\s+)?)\s*(\S*/debian)/?(?:\s|$)", text, re.MULTILINE)
+    return found.group(1) if found else DEFAULT_MIRROR
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    descriptor = os.open(CACHE_ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _build(path: Path) -> None:
+    """Build beside `path` and rename, so that a build that was cut off is never mistaken for an image."""
+    half = path.with_name(f"{path.name}.part")
+    _discard(half)
+    words = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(half), mirror()]
+    try:
+        run(words, timeout_s=BUILD_TIMEOUT_S, where="lab image")
+    except LabError as error:
+        log = half / "debootstrap" / "debootstrap.log"
+        tail = log.read_text(errors="replace").splitlines()[-3:] if log.is_file() else []
+        _discard(half)
+        hint = "look at the mirror in /etc/apt/sources.list and at the network"
+        raise LabError("\n".join([error.message, *tail]), where="lab image", hint=hint) from error
+    customise(half)
+    half.rename(path)
+
+
+def customise(root: Path) -> None:
+    """Turn a fresh debootstrap tree into the image: no host keys, no name server, quiet units, sshd for the lab."""
+    for key in (root / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    (root / "etc/ssh/sshd_config.d/lab.conf").write_text(SSHD_CONFIG)
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").write_text("# Names are in /etc/hosts; the lab has no name server.\n")
+    (root / "etc/machine-id").unlink(missing_ok=True)
+    for unit in MASKED_UNITS:
+        link = root / "etc/systemd/system" / unit
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")
+    shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
+    (root / "var/cache/apt/archives/partial").mkdir(parents=True)
+    (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
+
+
+def _discard(tree: Path) -> None:
+    """Remove a half-built tree; debootstrap may have left its own /proc and /sys mounted there."""
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mount in sorted((m for m in mounts if m.startswith(f"{tree}/")), reverse=True):
+        run(["umount", mount], where="lab image")
+    shutil.rmtree(tree, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""The lab's processes: found by the mark in their environment or by the namespace they are in, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from meshctl.lab.names import ENVIRONMENT_MARK, NETNS_ROOT, LabError
+
+# A killed process is gone at once but for what the kernel still has to free.
+EXIT_TIMEOUT_S = 20.0
+
+
+def environment(lab: str, element: str) -> dict[str, str]:
+    """The environment of a process that belongs to an element of the lab."""
+    return {**os.environ, ENVIRONMENT_MARK: f"{lab}.{element}"}
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks since boot at which the process started (proc(5)); 0 when it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def marked(lab: str, element: str = "") -> set[int]:
+    """Processes that the lab started outside its namespaces, for one element or for all."""
+    wanted = f"{ENVIRONMENT_MARK}={lab}.{element}".encode()
+    return {pid for pid, where in _processes("environ") if any(_matches(e, wanted, element) for e in _entries(where))}
+
+
+def _matches(entry: bytes, wanted: bytes, element: str) -> bool:
+    return entry == wanted if element else entry.startswith(wanted)
+
+
+def _entries(path: Path) -> list[bytes]:
+    with contextlib.suppress(OSError):
+        return path.read_bytes().split(b"\0")
+    return []
+
+
+def inside(namespaces: Iterable[str]) -> set[int]:
+    """Processes whose network namespace is one of these names."""
+    inodes = set()
+    for name in namespaces:
+        with contextlib.suppress(OSError):
+            inodes.add((NETNS_ROOT / name).stat().st_ino)
+    found = set()
+    for pid, path in _processes("ns/net"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_ino in inodes:
+                found.add(pid)
+    return found
+
+
+def _processes(leaf: str) -> Iterator[tuple[int, Path]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and start_time(int(entry.name)):
+            yield int(entry.name), entry / leaf
+
+
+def wait_exit(pid: int, timeout_s: float) -> bool:
+    """Whether the process, ours or not, ended within the time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], timeout_s)[0])
+    finally:
+        os.close(descriptor)
+
+
+def kill(pids: Iterable[int]) -> None:
+    """SIGKILL to all of them, and wait until they are gone."""
+    doomed = sorted(pids)
+    for pid in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in doomed:
+        if not wait_exit(pid, EXIT_TIMEOUT_S):
+            raise LabError(f"process {pid} does not end", hint="look for it with ps; a device may hang")

@@ -1,0 +1,76 @@
+"""Starting the wire process and telling it which cables there are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import meshctl
+from meshctl.lab import procs
+from meshctl.lab.blueprint import Link
+from meshctl.lab.names import LabError, netns_path, state_dir
+
+ELEMENT = "wire"
+ANSWER_TIMEOUT_S = 20.0
+
+
+def impaired(links: Iterable[Link]) -> frozenset[Link]:
+    """Links with delay or loss."""
+    return frozenset(link for link in links if link.delay_ms or link.loss_percent)
+
+
+def lay(lab: str, links: Iterable[Link], unplugged: Iterable[str]) -> None:
+    """Make the wire carry exactly these links. A node in `unplugged` has no carrier on its own link."""
+    cables = [_cable(lab, link, link.child not in unplugged) for link in sorted(links, key=lambda k: k.parent_device)]
+    request = json.dumps({"cables": cables}).encode() + b"\n"
+    with contextlib.suppress(OSError):
+        _ask(lab, request)
+        return
+    if cables:
+        _start(lab)
+        _ask(lab, request)
+
+
+def _cable(lab: str, link: Link, up: bool) -> dict[str, object]:
+    ends = {}
+    for side, element, device in (("a", link.child, link.device), ("b", link.parent, link.parent_device)):
+        path = netns_path(lab, element)
+        ends[side] = [str(path), device, path.stat().st_ino]
+    return {**ends, "delay_s": link.delay_ms / 1000, "loss": link.loss_percent / 100, "up": up}
+
+
+def _ask(lab: str, request: bytes) -> None:
+    """Send one list of cables. Raises OSError when no wire listens, LabError when it cannot do it."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_TIMEOUT_S)
+        connection.connect(str(_socket(lab)))
+        connection.sendall(request)
+        with connection.makefile() as stream:
+            answer = stream.readline().strip()
+    if answer != "ok":
+        hint = f"look at {state_dir(lab) / 'wire.log'}"
+        raise LabError(f"the wire says: {answer or 'nothing'}", where=lab, hint=hint)
+
+
+def _start(lab: str) -> None:
+    path = _socket(lab)
+    path.unlink(missing_ok=True)
+    home = str(Path(meshctl.__file__).parents[1])
+    with socket.socket(socket.AF_UNIX) as listener, (state_dir(lab) / "wire.log").open("wb") as log:
+        listener.bind(str(path))
+        listener.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "meshctl.lab.wire", str(listener.fileno())], pass_fds=[listener.fileno()],
+            env=procs.environment(lab, ELEMENT) | {"PYTHONPATH": home}, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, start_new_session=True, cwd="/",
+        )
+    process.returncode = 0  # it outlives this process on purpose; Popen need not warn about it
+
+
+def _socket(lab: str) -> Path:
+    return state_dir(lab) / "wire.sock"
