@@ -1,0 +1,124 @@
+"""The inventory: YAML files to a resolved, validated Mesh, and the lock that pins addresses and keys.
+
+    inventory = read(find_inventory(None))
+    inventory.mesh.nodes["web1"]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from meshctl.errors import Diagnostic, InventoryError
+from meshctl.inventory.files import base_dir_of, find_inventory, load_inventory, lock_path_of
+from meshctl.inventory.findings import Findings
+from meshctl.inventory.lock import Lock, LockEntry, changes, read_lock, write_atomically
+from meshctl.inventory.names import names_of
+from meshctl.inventory.resolve import resolve
+from meshctl.inventory.rules import check_rules
+from meshctl.inventory.schema import check, load_schema, schema_names
+from meshctl.model.keys import PublicKey
+from meshctl.model.mesh import Mesh, Node
+
+__all__ = [
+    "Inventory", "Lock", "LockEntry", "find_inventory", "load_schema", "read", "schema_names", "write_lock",
+]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """A valid inventory. `lock` is what the lock should say; `lock_changes` why the one on disk does not.
+
+    `removed` are the nodes that the lock on disk still has and the inventory has not: their number and roles decide
+    whether an apply is destructive.
+    """
+
+    path: Path
+    mesh: Mesh
+    lock: Lock
+    lock_path: Path
+    warnings: tuple[Diagnostic, ...] = ()
+    disk: Lock | None = None  # the lock on disk; None: there is none
+
+    @property
+    def lock_changes(self) -> tuple[str, ...]:
+        """Why the lock on disk is stale, one sentence each; () when it is not."""
+        return changes(self.disk, self.lock)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Nodes of the lock on disk that the inventory has no more, sorted."""
+        return tuple(sorted(set(self.disk.nodes) - set(self.mesh.nodes))) if self.disk else ()
+
+    @property
+    def missing_keys(self) -> tuple[tuple[str, str], ...]:
+        """(node, network) whose public key is not known, clients included, sorted."""
+        return tuple(
+            (node.name, a.network) for node in self.mesh.nodes.values() for a in node.attachments if a.public_key is None
+        )
+
+    def with_keys(self, keys: Mapping[tuple[str, str], PublicKey]) -> Inventory:
+        """A new Inventory in which each (node, network) has that public key. KeyError for an unknown pair."""
+        return self._replace_keys(keys)
+
+    def without_keys(self, pairs: Collection[tuple[str, str]]) -> Inventory:
+        """A new Inventory in which each (node, network) has no key yet. KeyError for an unknown pair."""
+        return self._replace_keys(dict.fromkeys(pairs))
+
+    def _replace_keys(self, keys: Mapping[tuple[str, str], PublicKey | None]) -> Inventory:
+        by_node: dict[str, dict[str, PublicKey | None]] = {}
+        for (node, network), key in keys.items():
+            if self.mesh.nodes[node].attachment(network) is None:
+                raise KeyError((node, network))
+            by_node.setdefault(node, {})[network] = key
+        nodes = {name: _with_keys(node, by_node.get(name, {})) for name, node in self.mesh.nodes.items()}
+        entries = dict(self.lock.nodes)
+        for node, of_node in by_node.items():
+            entries[node] = {
+                network: dataclasses.replace(entry, public_key=of_node.get(network, entry.public_key))
+                for network, entry in entries[node].items()
+            }
+        return dataclasses.replace(self, mesh=dataclasses.replace(self.mesh, nodes=nodes), lock=Lock(entries))
+
+
+def _with_keys(node: Node, keys: Mapping[str, PublicKey | None]) -> Node:
+    if not keys:
+        return node
+    attachments = tuple(
+        dataclasses.replace(a, public_key=keys[a.network]) if a.network in keys else a for a in node.attachments
+    )
+    return dataclasses.replace(node, attachments=attachments)
+
+
+def read(path: Path | str, *, today: datetime.date | None = None) -> Inventory:
+    """Read, validate and resolve the inventory at `path` (a file or a folder).
+
+    Contacts nobody and writes nothing. `today` decides which policies have expired. Raises InventoryError with every
+    finding, warnings included.
+    """
+    path = Path(path)
+    document, problems = load_inventory(path)
+    findings = Findings(document)
+    findings.add(problems)
+    if document.root is None or not document.data:
+        raise InventoryError(findings.sorted())
+    names = names_of(document)
+    lock_path = lock_path_of(path)
+    disk, lock_findings = read_lock(lock_path)
+    findings.add(lock_findings.items)
+    check(document, "inventory", findings)
+    sound = not findings.errors
+    base_dir = str(base_dir_of(path))
+    resolved = resolve(document, names, disk or Lock(), base_dir, findings, today or datetime.date.today())  # noqa: DTZ011
+    check_rules(resolved, names, findings, whole=sound)
+    if findings.errors:
+        raise InventoryError(findings.sorted())
+    return Inventory(path, resolved.mesh, resolved.lock, lock_path, findings.sorted(), disk)
+
+
+def write_lock(inventory: Inventory) -> None:
+    """Write `inventory.lock` to `inventory.lock_path`, atomically. Raises MeshctlError."""
+    write_atomically(inventory.lock_path, inventory.lock.to_yaml())

@@ -1,0 +1,214 @@
+"""What is wrong where a JSON Schema says no: errors of the plain jsonschema as findings that a person can act on.
+
+Imported only then: jsonschema costs 64 ms to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from meshctl.inventory.document import Document, Path
+from meshctl.inventory.findings import Findings
+from meshctl.inventory.suggest import did_you_mean, nearest
+
+# One value's text in a message; a longer one is cut.
+_SHOWN = 60
+_KINDS = {
+    "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number",
+    "boolean": "true or false", "null": "nothing",
+}
+# YAML 1.1's words for booleans, which people still write; here they are text (see yaml_source).
+_OLD_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+# The code of a finding by the schema keyword that failed.
+_CODES = {
+    "type": "wrong-type", "enum": "bad-value", "const": "bad-value", "pattern": "bad-format", "minimum": "out-of-range",
+    "maximum": "out-of-range", "exclusiveMinimum": "out-of-range", "uniqueItems": "duplicate-item", "minItems": "empty-list",
+    "minProperties": "empty-mapping", "maxItems": "too-many-items", "maxProperties": "too-many-keys", "minLength": "bad-format",
+}
+
+
+class Explainer:
+    """Explains one document against one schema."""
+
+    def __init__(self, schema: dict[str, Any], document: Document, findings: Findings) -> None:
+        self._schema = schema
+        self._document = document
+        self._findings = findings
+
+    def run(self) -> None:
+        """Report every error, then prune the document to what is sound, so that later checks still can run."""
+        bad: set[Path] = set()
+        for error in Draft202012Validator(self._schema).iter_errors(self._document.data):
+            for leaf in _leaves(error):
+                if not self._findings.full:
+                    bad.update(self._report(leaf))
+        # Backwards, so that list indices stay true and children go before their parents.
+        for path in sorted(bad, key=_path_order, reverse=True):
+            self._document.prune(path)
+
+    def _report(self, error: ValidationError) -> list[Path]:
+        """One error as findings. Returns the paths to prune."""
+        path: Path = tuple(error.absolute_path)
+        report = self._findings.error
+        if error.validator in ("additionalProperties", "unevaluatedProperties"):
+            return self._report_unknown_keys(error, path)
+        if "propertyNames" in error.absolute_schema_path:
+            name = str(error.instance)
+            report("bad-name", (*path, name), f"`{_cut(name)}` is not a name", self._about(error), key=True)
+            return [(*path, name)]
+        if error.validator == "required":
+            for missing in error.validator_value:
+                if missing not in error.instance:
+                    hint = _sentence(error.schema.get("properties", {}).get(missing, {}).get("description", ""))
+                    report("missing-key", path, f"`{missing}` is missing{_inside(path)}", hint, key=True)
+            return [path] if len(path) > 1 else []
+        words = _required_alternatives(error)
+        if words:
+            have = [word for word in words if word in error.instance]
+            listed = " or ".join(f"`{word}`" for word in words)
+            report("missing-key", path, f"takes one of {listed}, not both" if have else f"needs {listed}", key=True)
+            return [path]
+        message, hint = self._explain(error)
+        report(_CODES.get(str(error.validator), "bad-value"), path, message, hint)
+        return [path]
+
+    def _report_unknown_keys(self, error: ValidationError, path: Path) -> list[Path]:
+        known = self._known_keys(error.schema)
+        bad: list[Path] = []
+        for key in error.instance:
+            if key not in known:
+                near = nearest(key, known)
+                hint = f"did you mean `{near}`?" if near else f"allowed here: {', '.join(sorted(known))}"
+                message = f"unknown key `{_cut(key)}`{_inside(path)}"
+                self._findings.error("unknown-key", (*path, key), message, hint, key=True)
+                bad.append((*path, key))
+        return bad
+
+    def _known_keys(self, schema: dict[str, Any]) -> set[str]:
+        """The keys that a schema allows, through its references."""
+        known = set(schema.get("properties", {}))
+        for part in schema.get("allOf", ()):
+            known |= self._known_keys(part)
+        if "$ref" in schema:
+            known |= self._known_keys(self._schema["$defs"][schema["$ref"].rsplit("/", 1)[1]])
+        return known
+
+    def _about(self, error: ValidationError) -> str:
+        """The failing schema's own words, which editors show too."""
+        return _sentence(error.schema.get("description", "")) if isinstance(error.schema, dict) else ""
+
+    def _explain(self, error: ValidationError) -> tuple[str, str]:
+        """(message, hint) for a value that is not what the schema wants."""
+        value, keyword, wanted = error.instance, error.validator, error.validator_value
+        shown = _show(value)
+        about = self._about(error)
+        if keyword == "type":
+            kinds = [wanted] if isinstance(wanted, str) else wanted
+            return f"{shown} is not {_either(kinds)}", _boolean_hint(value, kinds) or about
+        if keyword in ("anyOf", "oneOf"):
+            return f"{shown} does not fit here", about
+        if keyword in ("enum", "const"):
+            allowed = [w for w in (wanted if keyword == "enum" else [wanted])]
+            texts = ["true" if w is True else "false" if w is False else str(w) for w in allowed]
+            hint = did_you_mean(str(value), texts) if isinstance(value, str) else ""
+            return f"{shown} is not one of: {', '.join(texts)}", hint or about
+        if keyword in ("minimum", "maximum", "exclusiveMinimum"):
+            return f"{shown} is out of range ({_LIMITS[keyword]} {wanted})", about
+        if keyword == "uniqueItems":
+            return f"{_show(_first_repeated(value))} is listed twice", "list it once"
+        if keyword in ("minItems", "minProperties"):
+            return f"must not be empty{_inside(tuple(error.absolute_path))}", about
+        if keyword in ("maxItems", "maxProperties"):
+            return f"has more than {wanted} entr{'y' if wanted == 1 else 'ies'}", about
+        examples = error.schema.get("examples", []) if isinstance(error.schema, dict) else []
+        example = f"for example: {', '.join(map(str, examples[:3]))}" if examples else about
+        return f"{shown} is not well-formed", example
+
+
+_LIMITS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than"}
+
+
+def _leaves(error: ValidationError) -> list[ValidationError]:
+    """The errors that say what to correct: of alternatives, those of the branch that the value was meant for."""
+    if error.validator not in ("anyOf", "oneOf") or not error.context or _required_alternatives(error):
+        return [error]
+    branches: dict[int, list[ValidationError]] = {}
+    for inner in error.context:
+        branches.setdefault(int(inner.schema_path[0]), []).append(inner)
+    # A branch that takes the value's type but not its content is the one that was meant.
+    meant = [b for b in branches.values() if not any(e.validator in ("type", "const") and not e.path for e in b)]
+    if not meant:
+        return [error]
+    return [leaf for inner in min(meant, key=len) for leaf in _leaves(inner)]
+
+
+def _required_alternatives(error: ValidationError) -> list[str]:
+    """`allow` and `deny` of `oneOf: [{required: [allow]}, {required: [deny]}]`; [] for anything else."""
+    if error.validator not in ("anyOf", "oneOf"):
+        return []
+    return [b["required"][0] for b in error.validator_value if isinstance(b, dict) and set(b) == {"required"}]
+
+
+def _path_order(path: Path) -> tuple[tuple[int, int, str], ...]:
+    return tuple((0, part, "") if isinstance(part, int) else (1, 0, str(part)) for part in path)
+
+
+def _inside(path: Path) -> str:
+    if not path:
+        return ""
+    if path[0] in ("nodes", "groups", "networks") and len(path) > 1:
+        rest = "".join(f".{p}" for p in path[2:] if isinstance(p, str))
+        return f" in {path[0][:-1]} `{path[1]}`" + (f" ({rest[1:]})" if rest else "")
+    if path[0] in ("policies", "tests") and len(path) > 1:
+        return f" in {'policy' if path[0] == 'policies' else 'test'} {path[1] + 1}"
+    return f" in `{path[0]}`"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"`{_cut(str(value))}`"
+
+
+def _either(kinds: Iterable[str]) -> str:
+    return " or ".join(_KINDS[kind] for kind in kinds)
+
+
+def _boolean_hint(value: Any, kinds: list[str]) -> str:
+    if isinstance(value, str):
+        if "boolean" in kinds and value.lower() in _OLD_BOOLEANS:
+            return f"write {_OLD_BOOLEANS[value.lower()]}"
+        if {"integer", "number"} & set(kinds) and value.strip().isdigit():
+            return f"write {int(value)}" + ("" if value.startswith("0") else " without quotes")
+    if kinds == ["string"] and isinstance(value, (int, float)):
+        return "put it in quotes"
+    if kinds == ["array"] and isinstance(value, str):
+        return f"write [{value}]"
+    return ""
+
+
+def _sentence(text: str) -> str:
+    return text.rstrip(".")
+
+
+def _first_repeated(items: list[Any]) -> Any:
+    seen: list[Any] = []
+    for item in items:
+        if item in seen:
+            return item
+        seen.append(item)
+    return None

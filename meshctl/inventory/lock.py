@@ -1,0 +1,162 @@
+"""inventory.lock.yml: addresses and public keys, pinned and committed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meshctl.errors import MeshctlError
+from meshctl.inventory.addresses import Address, Malformed, parse_address
+from meshctl.inventory.document import Document
+from meshctl.inventory.files import load_document
+from meshctl.inventory.findings import Findings
+from meshctl.inventory.schema import check
+from meshctl.model.keys import PublicKey
+
+LOCK_VERSION = 1
+_HEADER = """\
+# Written by `meshctl lock`; commit it, do not edit it.
+# Addresses stay with their nodes, and a node whose key differs from the one here is refused.
+"""
+
+
+@dataclass(frozen=True)
+class LockEntry:
+    """One interface. `addresses` as in model.mesh.Attachment; no key until the node has made one."""
+
+    addresses: tuple[str, ...] = ()
+    public_key: PublicKey | None = None
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Node -> network -> entry."""
+
+    nodes: Mapping[str, Mapping[str, LockEntry]] = field(default_factory=dict)
+
+    def entry(self, node: str, network: str) -> LockEntry:
+        """The entry, empty when there is none."""
+        return self.nodes.get(node, {}).get(network, LockEntry())
+
+    def addresses(self, node: str, network: str) -> tuple[Address, ...]:
+        """The pinned addresses, parsed; `read_lock` has checked them."""
+        return tuple(parse_address(text) for text in self.entry(node, network).addresses)
+
+    def to_yaml(self) -> str:
+        """Canonical text: sorted, one line an interface, so that a diff shows just what changed."""
+        lines = [_HEADER, f"version: {LOCK_VERSION}\n"]
+        if not self.nodes:
+            lines.append("nodes: {}\n")
+            return "".join(lines)
+        lines.append("nodes:\n")
+        for node, networks in sorted(self.nodes.items()):
+            lines.append(f'  "{node}":\n')
+            for network, entry in sorted(networks.items()):
+                addresses = ", ".join(f'"{address}"' for address in entry.addresses)
+                key = f', public_key: "{entry.public_key}"' if entry.public_key else ""
+                lines.append(f'    "{network}": {{addresses: [{addresses}]{key}}}\n')
+        return "".join(lines)
+
+
+def read_lock(path: Path) -> tuple[Lock | None, Findings]:
+    """The lock on disk, or None when there is none, and what is wrong with it."""
+    if not path.exists():
+        return None, Findings(Document(None, str(path)))
+    document, problems = load_document(path)
+    findings = Findings(document)
+    findings.add(problems)
+    if not problems:
+        check(document, "lock", findings)
+    if findings.errors:
+        return Lock(), findings
+    owners: dict[str, tuple[str, str]] = {}
+    nodes: dict[str, dict[str, LockEntry]] = {}
+    for node, networks in document.data["nodes"].items():
+        nodes[node] = {network: _entry(node, network, raw, owners, findings) for network, raw in networks.items()}
+    return Lock(nodes), findings
+
+
+def _entry(
+    node: str, network: str, raw: dict[str, object], owners: dict[str, tuple[str, str]], findings: Findings
+) -> LockEntry:
+    path = ("nodes", node, network)
+    addresses = raw["addresses"]
+    assert isinstance(addresses, list)  # noqa: S101 - the schema says so
+    for index, text in enumerate(addresses):
+        try:
+            parse_address(text)
+        except Malformed as error:
+            findings.error("bad-address", (*path, "addresses", index), error.message, error.hint)
+    key = None
+    if "public_key" in raw:
+        text = str(raw["public_key"])
+        try:
+            key = PublicKey(text)
+        except ValueError:
+            findings.error("bad-key", (*path, "public_key"), f"`{text}` is not a WireGuard key", "run meshctl lock again")
+        owner = owners.setdefault(text, (node, network))
+        if owner[0] != node:
+            findings.error(
+                "duplicate-key-pair", (*path, "public_key"),
+                f"{node} and {owner[0]} have the same public key (network {network}, {owner[1]})",
+                "was one cloned from the other? Remove the key of one here and on that host, then run meshctl lock",
+            )
+    return LockEntry(tuple(addresses), key)
+
+
+def changes(old: Lock | None, new: Lock) -> tuple[str, ...]:
+    """Why the lock on disk is stale, one sentence each; () when it is not. Missing keys do not count."""
+    if old is None:
+        return ("there is no lock yet",)
+    found: list[str] = []
+    for node in sorted({*old.nodes, *new.nodes}):
+        before, after = old.nodes.get(node, {}), new.nodes.get(node, {})
+        if not after:
+            found.append(f"{node}: not in the inventory any more")
+            continue
+        if not before:
+            found.append(f"{node}: new")
+            continue
+        for network in sorted({*before, *after}):
+            if network not in after:
+                found.append(f"{node}: not in network {network} any more")
+            elif network not in before:
+                found.append(f"{node}: new in network {network}")
+            else:
+                found.extend(_entry_changes(f"{node}: ", network, before[network], after[network]))
+    return tuple(found)
+
+
+def _entry_changes(prefix: str, network: str, before: LockEntry, after: LockEntry) -> list[str]:
+    found = []
+    if before.addresses != after.addresses:
+        was, now = ", ".join(before.addresses) or "none", ", ".join(after.addresses)
+        found.append(f"{prefix}address in {network} {was} → {now}")
+    if before.public_key != after.public_key:
+        what = "removed" if after.public_key is None else "recorded" if before.public_key is None else "changed"
+        found.append(f"{prefix}public key in {network} {what}")
+    return found
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` as a whole or not at all. Raises MeshctlError."""
+    temporary = ""
+    try:
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        reason = (error.strerror or str(error)).lower()
+        raise MeshctlError(f"cannot write the lock: {reason}", where=str(path), hint="check permissions and space") from error

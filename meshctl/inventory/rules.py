@@ -1,0 +1,7 @@
+"""Rules about the mesh as a whole."""
+
+from __future__ import annotations
+
+
+def check_rules(resolved, names, findings, *, whole):
+    pass
