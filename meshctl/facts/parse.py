@@ -12,7 +12,7 @@ from meshctl.core.sysctl import normal_value
 from meshctl.core.wgdump import parse_dump
 from meshctl.errors import RemoteError
 from meshctl.facts.network import parse_links, parse_policy_routing
-from meshctl.facts.script import BEGIN, END, SECTION_PREFIX, SRC_VALID_MARK
+from meshctl.facts.script import BEGIN, END, SECTION_PREFIX
 from meshctl.model.facts import FileFacts, HostFacts, InterfaceFacts, UnitFacts
 from meshctl.model.keys import PublicKey
 from meshctl.model.ledger import LEDGER_PATH, Ledger
@@ -47,9 +47,6 @@ def parse(node: str, text: str) -> HostFacts:
     tools = frozenset(host.get("tool", []))
     sums = read("sums", _sums)
     interfaces, routing = _interfaces(read)
-    sysctls = read("sysctls", _sysctls)
-    if sysctls.get(SRC_VALID_MARK) == "1":
-        routing = {name: pieces | {"src_valid_mark"} for name, pieces in routing.items()}
     return HostFacts(
         node=node,
         os_id=host.get("os", [""])[0].strip("\"'"),
@@ -62,7 +59,7 @@ def parse(node: str, text: str) -> HostFacts:
         free_bytes=read("free", _free),
         packages=read("packages", _packages),
         files=read("files", lambda lines: _files(lines, sums)),
-        sysctls=sysctls,
+        sysctls=read("sysctls", _sysctls),
         units=read("units", _units),
         interfaces=interfaces,
         policy_routing=routing,

@@ -19,8 +19,6 @@ BEGIN = "@@meshctl-facts 1 begin@@"
 END = "@@meshctl-facts 1 end@@"
 SECTION_PREFIX = "@@meshctl-facts section "
 TOOLS = ("wg", "nft", "ip", "systemctl", "apt-get")
-# What a client of an exit node needs besides its rules; wg-quick sets it too.
-SRC_VALID_MARK = "net.ipv4.conf.all.src_valid_mark"
 
 _TEMPLATE = r"""meshctl_facts() {
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; LC_ALL=C; QUOTING_STYLE=c; export PATH LC_ALL QUOTING_STYLE
@@ -84,7 +82,8 @@ section packages
 
 section files
 lines; set -- @PATHS@ $paths; words
-[ $# -gt 0 ] && stat -c '%f %U %G %N' -- "$@"
+# Of private keys the attributes alone: not even their hashes leave the host.
+stat -c '%f %U %G %N' -- "$@" @KEYPATHS@
 section sums
 for path do
   shift
@@ -93,7 +92,8 @@ done
 [ $# -gt 0 ] && sha256sum -- "$@"
 
 section sysctls
-printf '%s\t%s\n' @SYSCTLS@
+asked() { [ $# -gt 0 ] && printf '%s\t%s\n' "$@"; }
+asked @SYSCTLS@
 set -- @PROCPATHS@
 lines
 for name in $sysctls; do
@@ -150,7 +150,6 @@ def script(request: FactsRequest) -> str:
     """The shell text that prints the facts for `facts.parse`. Deterministic."""
     quote = shlex.quote
     known = (*request.paths, *request.sysctls, *request.units, *request.tables)
-    sysctls = sorted({*request.sysctls, SRC_VALID_MARK})
     values = {
         "BEGIN": BEGIN,
         "END": END,
@@ -160,8 +159,9 @@ def script(request: FactsRequest) -> str:
         "KNOWN": quote("\n".join(known)),
         "PACKAGES": _packages(request.packages),
         "PATHS": " ".join(map(quote, request.paths)),
-        "SYSCTLS": " ".join(f"{quote(name)} {quote(proc_path(name))}" for name in sysctls),
-        "PROCPATHS": " ".join(quote(proc_path(name)) for name in sysctls),
+        "SYSCTLS": " ".join(f"{quote(name)} {quote(proc_path(name))}" for name in request.sysctls),
+        "PROCPATHS": " ".join(quote(proc_path(name)) for name in request.sysctls),
+        "KEYPATHS": " ".join(map(quote, request.key_files)),
         "UNITS": " ".join(map(quote, request.units)),
         "KEYS": "\n".join(f"key_half {quote(json.dumps(path))} {quote(path)}" for path in request.key_files),
         "OURS": quote(f" {' '.join(request.interfaces)} "),

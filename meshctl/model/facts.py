@@ -79,7 +79,7 @@ class HostFacts:
     units: Mapping[str, UnitFacts] = field(default_factory=dict)
     interfaces: Mapping[str, InterfaceFacts] = field(default_factory=dict)
     # interface -> the pieces of wg-quick's default route that are in place: "4 route", "4 rule", "4 suppress" (main's
-    # own routes first), the same for 6, and "src_valid_mark".
+    # own routes first), and the same for 6.
     policy_routing: Mapping[str, frozenset[str]] = field(default_factory=dict)
     key_files: Mapping[str, PublicKey | None] = field(default_factory=dict)  # path -> public half; only existing
     tables: Mapping[str, str] = field(default_factory=dict)  # "inet meshctl" -> sha256 of `nft -s list table`

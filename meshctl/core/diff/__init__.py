@@ -1,0 +1,84 @@
+"""What must change on a host: its document against its facts, as typed changes in the order of application.
+
+Only what the ledger names is ever removed; endpoints and keepalives belong to the agent and are compared with what
+was last applied (docs/architecture.md, "Ownership on a host").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshctl.core.change import Change
+from meshctl.core.diff.host import file_change, package_changes, sysctl_change, table_change, unit_change
+from meshctl.core.diff.interface import interface_changes
+from meshctl.core.diff.keys import key_changes
+from meshctl.core.diff.removal import removals
+from meshctl.model.facts import HostFacts
+from meshctl.model.resources import File, Nftables, NodeDoc, Package, Service, Sysctl, WireGuard
+
+__all__ = ["diff", "foreign"]
+
+
+def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
+    """Changes in the order in which they are applied: packages, keys, sysctls, files, tables (the firewall stands
+    before an interface comes up), interfaces, units, removals, handlers. Deterministic; empty when all is as wanted.
+
+    Raises RemoteError(kind="key-mismatch") when the host's private key is not the one that the lock pins.
+    """
+    changes = [*_wanted(doc, facts), *removals(doc, facts)]
+    return (*changes, *_handlers(doc, changes))
+
+
+def foreign(doc: NodeDoc, facts: HostFacts) -> tuple[str, ...]:
+    """Warnings about what stands on the document's interfaces and is neither wanted nor meshctl's: left alone."""
+    warnings = []
+    for want in doc.interfaces():
+        live = facts.interfaces.get(want.interface)
+        if live is None:
+            continue
+        record = facts.ledger.interfaces.get(want.interface)
+        known = {peer.public_key for peer in want.peers}
+        owned = record.peers if record else {}
+        count = sum(1 for key in live.peers if key not in known and key.text not in owned)
+        if count:
+            peers = "peer that is" if count == 1 else "peers that are"
+            warnings.append(
+                f"{want.interface} has {count} {peers} neither in the inventory nor made by meshctl: left alone"
+            )
+    return tuple(warnings)
+
+
+def _wanted(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
+    """One pass over the resources for each kind; the order inside a kind is the document's."""
+    numbered = tuple(enumerate(doc.resources))
+    for index, resource in numbered:
+        if isinstance(resource, Package):
+            yield from package_changes(index, resource, facts)
+    for index, resource in numbered:
+        if isinstance(resource, WireGuard):
+            yield from key_changes(index, resource, facts)
+    for index, resource in numbered:
+        if isinstance(resource, Sysctl):
+            yield from sysctl_change(index, resource, facts)
+    for index, resource in numbered:
+        if isinstance(resource, File):
+            yield from file_change(index, resource, facts)
+    for index, resource in numbered:
+        if isinstance(resource, Nftables):
+            yield from table_change(index, resource, facts)
+    for index, resource in numbered:
+        if isinstance(resource, WireGuard):
+            yield from interface_changes(index, resource, facts)
+    for index, resource in numbered:
+        if isinstance(resource, Service):
+            yield from unit_change(index, resource, facts)
+
+
+def _handlers(doc: NodeDoc, changes: list[Change]) -> Iterator[Change]:
+    """A handler runs once, after everything else; a unit that this very run starts has the new state already."""
+    notified = {name for change in changes if change.resource >= 0 for name in doc.resources[change.resource].notify}
+    started = {c.name for c in changes if c.kind == "unit" and c.after and c.after.get("state") == "started"}
+    for handler in doc.handlers:
+        if handler.name in notified and handler.service not in started:
+            after = {"service": handler.service, "action": handler.action}
+            yield Change(doc.node, "handler", "run", handler.name, None, after)

@@ -1,0 +1,60 @@
+"""Private keys: born on the host, never seen here. Only their public halves are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshctl.core.change import Change
+from meshctl.errors import RemoteError
+from meshctl.model.facts import HostFacts
+from meshctl.model.keys import PublicKey
+from meshctl.model.resources import WireGuard
+
+KNOWN_AFTER_APPLY = "(known after apply)"
+
+
+def key_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator[Change]:
+    """The key file's existence and attributes, and the live interface's key. Changes are named by the interface.
+
+    Raises RemoteError(kind="key-mismatch"): another key than the pinned one would cut the node off from every peer.
+    """
+    live = facts.interfaces.get(want.interface)
+    live_key = live.public_key if live else None
+    if want.key_file not in facts.key_files:
+        _check_pinned(want, facts, live_key)
+        after = {"public_key": live_key.text if live_key else KNOWN_AFTER_APPLY, "adopted": live_key is not None}
+        yield Change(facts.node, "key", "create", want.interface, None, after, index)
+        return
+    file_key = facts.key_files[want.key_file]
+    if file_key is None:
+        if facts.has_wg:
+            raise RemoteError(
+                f"{want.key_file} does not hold a WireGuard private key",
+                node=facts.node, kind="key-mismatch", step="keys", hint="move it away; apply then makes a new key",
+            )
+        return  # without `wg` nobody can tell; the package comes first
+    _check_pinned(want, facts, file_key)
+    before: dict[str, object] = {}
+    after = {}
+    attributes = facts.files.get(want.key_file)
+    if attributes is not None:
+        live_fields = {"mode": attributes.mode, "owner": attributes.owner, "group": attributes.group}
+        for name, value in {"mode": want.key_mode, "owner": "root", "group": want.key_group}.items():
+            if live_fields[name] != value:
+                before[name], after[name] = live_fields[name], value
+    if live is not None and live_key != file_key:
+        before["public_key"] = live_key.text if live_key else None
+        after["public_key"] = file_key.text
+    if after:
+        yield Change(facts.node, "key", "update", want.interface, before, after, index)
+
+
+def _check_pinned(want: WireGuard, facts: HostFacts, found: PublicKey | None) -> None:
+    if want.public_key is None or found == want.public_key:
+        return
+    has = f"the host's {want.interface} has {found}" if found else f"the host has lost {want.key_file}"
+    raise RemoteError(
+        f"the lock pins the public key {want.public_key}, but {has}",
+        node=facts.node, kind="key-mismatch", step="keys",
+        hint=f"put the old key back, or accept the new one with: meshctl lock --rekey {facts.node}",
+    )

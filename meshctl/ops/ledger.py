@@ -1,0 +1,107 @@
+"""The ledger's bookkeeping: an intent before the first step, the exact record after the last.
+
+The intent is the union of old and new, so that an applier that is killed half-way leaves nothing behind that
+nobody owns. Where old and new differ the intent keeps the old value, so that the next plan still sees the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from meshctl.core.change import Change
+from meshctl.core.diff.host import table_source
+from meshctl.core.diff.interface import DEFAULT
+from meshctl.model.facts import HostFacts
+from meshctl.model.ledger import InterfaceRecord, Ledger, PeerRecord, TableRecord
+from meshctl.model.resources import File, Nftables, NodeDoc, WireGuard
+
+V = TypeVar("V")
+
+
+def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> Ledger:
+    """The ledger once `changes` (all of `diff`'s, or some) are applied. A table's listing is left empty where the
+    applier has to fill it in."""
+    files, sysctls = dict(facts.ledger.files), dict(facts.ledger.sysctls)
+    units, tables = dict(facts.ledger.units), dict(facts.ledger.tables)
+    touched = set()
+    for change in changes:
+        name, resource = change.name, doc.resources[change.resource] if change.resource >= 0 else None
+        if change.kind == "file":
+            _file(files, change, resource)
+        elif change.kind == "sysctl" and resource is None:
+            sysctls.pop(name, None)
+        elif change.kind == "sysctl" and change.before and change.before["value"] is not None:
+            sysctls.setdefault(name, str(change.before["value"]))
+        elif change.kind == "unit" and resource is None:
+            units.pop(name, None)
+        elif change.kind == "unit":
+            units.setdefault(name, facts.units[name].file_state if name in facts.units else "")
+        elif change.kind == "table" and isinstance(resource, Nftables):
+            tables[name] = TableRecord(source=table_source(resource), listing="")
+        elif change.kind == "table":
+            tables.pop(name, None)
+        elif change.kind in INTERFACE_KINDS:
+            touched.add(name.split(" ")[0])
+    interfaces = dict(facts.ledger.interfaces)
+    wanted = {want.interface: want for want in doc.interfaces()}
+    for name in sorted(touched):
+        if name in wanted:
+            interfaces[name] = _interface_record(wanted[name], facts)
+        else:
+            interfaces.pop(name, None)
+    return Ledger(interfaces, files, sysctls, units, tables)
+
+
+INTERFACE_KINDS = frozenset({"interface", "address", "route", "mtu", "listen-port", "peer"})
+
+
+def _file(files: dict[str, str], change: Change, resource: object) -> None:
+    """What was there before meshctl and has its attributes mended alone (/etc/wireguard) does not become ours."""
+    if change.action == "delete":
+        files.pop(change.name, None)
+        return
+    after = change.after or {}
+    attributes_alone = change.action == "update" and not {"state", "sha256", "target"} & set(after)
+    if isinstance(resource, File) and not attributes_alone:
+        files[change.name] = str(after.get("sha256", ""))
+
+
+def _interface_record(want: WireGuard, facts: HostFacts) -> InterfaceRecord:
+    """Changes of one interface are applied together, so all that is wanted of it is ours afterwards."""
+    old = facts.ledger.interfaces.get(want.interface)
+    live = want.interface in facts.interfaces
+    return InterfaceRecord(
+        created=not live if old is None else old.created,
+        backend=want.backend,
+        peers={p.public_key.text: PeerRecord(p.endpoint, p.keepalive_s) for p in want.peers if p.public_key},
+        addresses=want.addresses,
+        routes=(*want.routes, DEFAULT) if want.default_route else want.routes,
+    )
+
+
+def intent(old: Ledger, new: Ledger) -> Ledger:
+    """Everything that either of the two owns; values of `old` where both have one."""
+    interfaces = _union(old.interfaces, new.interfaces)
+    for name in set(old.interfaces) & set(new.interfaces):
+        before, after = old.interfaces[name], new.interfaces[name]
+        interfaces[name] = replace(
+            before,
+            peers=_union(before.peers, after.peers),
+            addresses=tuple(dict.fromkeys((*before.addresses, *after.addresses))),
+            routes=tuple(dict.fromkeys((*before.routes, *after.routes))),
+        )
+    # A table that is not loaded yet has no source, so that the next plan loads it.
+    unloaded = {name: TableRecord(source="", listing="") for name in new.tables}
+    return Ledger(
+        interfaces=interfaces,
+        files=_union(old.files, new.files),
+        sysctls=_union(old.sysctls, new.sysctls),
+        units=_union(old.units, new.units),
+        tables=_union(old.tables, unloaded),
+    )
+
+
+def _union(old: Mapping[str, V], new: Mapping[str, V]) -> dict[str, V]:
+    return {**new, **old}
