@@ -57,8 +57,8 @@ def packaged_files(root: Path) -> set[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what Git would give to somebody who clones, so that building leaves this tree alone."""
     copy = tmp_path_factory.mktemp("checkout")
-    names = run("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
-    for name in filter(None, names.split("\0")):
+    listing = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, run("git", "-c", "safe.directory=*", *listing, cwd=ROOT).split("\0")):
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
@@ -157,11 +157,14 @@ def test_the_source_distribution_carries_what_the_wheel_needs(distributions: Pat
 
 
 def test_the_listed_packages_are_those_on_disk() -> None:
-    on_disk = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("meshctl/**/__init__.py")}
+    on_disk = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("meshctl/**/*.py")}
     data = {f"meshctl.data.{folder}" for folder in FOLDERS}
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(on_disk | data)
-    without_init = {p.parent for p in ROOT.glob("meshctl/**/*.py")} - {p.parent for p in ROOT.glob("meshctl/**/__init__.py")}
-    assert not without_init
+
+
+def test_every_package_has_an_init() -> None:
+    folders = {path.parent for path in [*ROOT.glob("meshctl/**/*.py"), *(ROOT / name / "x" for name in FOLDERS)]}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
 
 
 def test_data_that_is_not_python_in_a_code_package_is_declared() -> None:
