@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXT = {".md", ".py", ".toml", ".yml", ".yaml", ".json", ".j2", ".txt", ".sh", ".nft", ".conf", ".service", ""}
 # Paths of one machine: somebody's home or working folder, a build tree, a wheel cache.
-MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home/[a-z]|root/(?!\.(?:ssh|bash))|work/|workspace/|Users/|opt/(?:wheels|pypi))")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.])/(?:home/[a-z]|root/(?!\.(?:ssh|bash))|work/|workspace/|Users/|opt/(?:wheels|pypi))"
+)
 
 
 def tracked() -> list[Path]:
