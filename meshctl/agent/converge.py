@@ -59,7 +59,7 @@ class Convergence:
         elif step.do == "attrs":
             files.set_attributes(path, step.mode, step.owner, step.group)
         elif step.do == "key":
-            self._key(index, path, step.interface)
+            self._key(index, path, step)
         elif step.do == "table":
             self._table(index, step)
         elif step.do == "ledger":
@@ -78,19 +78,19 @@ class Convergence:
         files.set_attributes(temp, step.mode, step.owner, step.group)
         files.replace(temp, path)
 
-    def _write_now(self, index: int, path: Path, content: bytes) -> None:
+    def _write_now(self, index: int, path: Path, content: bytes, step: Step) -> None:
         """Atomic write of a file whose content was not known when the others were staged."""
         temp = files.write_temp(path, content, f"{self._transaction.id}-{index}", self._journal)
         try:
-            files.set_attributes(temp, PRIVATE_FILE_MODE, "", "")
+            files.set_attributes(temp, step.mode or PRIVATE_FILE_MODE, step.owner, step.group)
             files.replace(temp, path)
-        except OSError:
+        except (OSError, KeyError):
             files.remove_quietly(temp)
             raise
 
     def _link(self, path: Path, target: str, index: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temp = path.parent / f".{path.name}{files.TEMP_MARK}{self._transaction.id}-{index}"
+        temp = path.parent / files.temp_name(path, f"{self._transaction.id}-{index}")
         self._journal.write("temp", path=str(temp))
         temp.symlink_to(target)
         try:
@@ -111,14 +111,14 @@ class Convergence:
         else:
             path.rmdir()
 
-    def _key(self, index: int, path: Path, interface: str) -> None:
+    def _key(self, index: int, path: Path, step: Step) -> None:
         """The private key, from where the host already has one, else a new one. It never leaves this process."""
         if path.is_file() and path.stat().st_size:
             if not is_key_text(path.read_text().strip()):
                 raise ApplyError("command", f"{path} does not hold a WireGuard private key; move it away", index)
-            files.set_attributes(path, PRIVATE_FILE_MODE, "", "")
+            files.set_attributes(path, step.mode or PRIVATE_FILE_MODE, step.owner, step.group)
             return
-        key = live_private_key(interface) or configured_private_key(path.parent / f"{interface}.conf")
+        key = live_private_key(step.interface) or configured_private_key(path.parent / f"{step.interface}.conf")
         if key is None:
             ran = process.run(["wg", "genkey"])
             if ran.status != 0:
@@ -126,7 +126,7 @@ class Convergence:
             key = ran.stdout.strip()
         if not path.parent.exists():
             path.parent.mkdir(parents=True, mode=0o700)
-        self._write_now(index, path, key.encode() + b"\n")
+        self._write_now(index, path, key.encode() + b"\n", step)
 
     def _table(self, index: int, step: Step) -> None:
         ran = process.run(["nft", "-f", "-"], step.stdin or b"", step.timeout_s)
@@ -145,7 +145,7 @@ class Convergence:
             for name, record in ledger.tables.items()
         }
         text = replace_field(ledger, tables=tables).to_json()
-        self._write_now(index, Path(step.path or LEDGER_PATH), text.encode() + b"\n")
+        self._write_now(index, Path(step.path or LEDGER_PATH), text.encode() + b"\n", step)
 
 
 def live_private_key(interface: str) -> str | None:

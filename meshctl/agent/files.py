@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meshctl.agent.journal import Journal
 
-TEMP_MARK = ".meshctl-"
+TEMP_PREFIX = ".meshctl-"
 
 
 def nearest_directory(path: Path) -> Path:
@@ -22,10 +22,14 @@ def nearest_directory(path: Path) -> Path:
     return parent
 
 
-def write_temp(path: Path, content: bytes, transaction_id: str, journal: Journal) -> Path:
+def temp_name(path: Path, unique: str) -> str:
+    """A name that no other transaction or step uses."""
+    return f"{TEMP_PREFIX}{unique}-{path.name}"
+
+
+def write_temp(path: Path, content: bytes, unique: str, journal: Journal) -> Path:
     """`content` in a private temporary file beside `path`, on disk, announced in the journal first."""
-    name = f".{path.name}{TEMP_MARK}{transaction_id}"
-    temp = nearest_directory(path) / name
+    temp = nearest_directory(path) / temp_name(path, unique)
     journal.write("temp", path=str(temp))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temp, flags, 0o600)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from meshctl.errors import InventoryError, UsageError
+
+if TYPE_CHECKING:
+    from meshctl.core.psk import PskRing
+    from meshctl.deploy.door import Door
+    from meshctl.deploy.run import RunOptions
+    from meshctl.inventory import Inventory
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # A bare `--lab` means the lab of this name.
 DEFAULT_LAB = "default"
+SUDO_PASSWORD_VARIABLE = "MESHCTL_SUDO_PASSWORD"  # noqa: S105 - the variable's name
+# As many workers as hosts is fastest (one exec each, mostly waiting); this bounds threads and sockets.
+DEFAULT_FORKS = 64
 
 
 def inventory_options(function: F) -> F:
@@ -39,6 +53,108 @@ def lab_option(function: F) -> F:
     )(function)
 
 
+def secret_option(function: F) -> F:
+    """`--secret-file PATH`; passes `secret_file`."""
+    return click.option(
+        "--secret-file", metavar="PATH",
+        help="File with the mesh secret. [default: $MESHCTL_SECRET, the inventory's `secret`]",
+    )(function)
+
+
+def host_options(function: F) -> F:
+    """What every command that contacts hosts takes; `Hosts(**…)` collects it."""
+    options = (
+        click.option("--limit", metavar="PATTERN", multiple=True,
+                     help="Only these nodes: names, groups, networks, globs, !excluded; commas or repeated."),
+        click.option("--forks", type=click.IntRange(min=1), default=DEFAULT_FORKS, show_default=True,
+                     help="Hosts to contact at the same time."),
+        click.option("--local", is_flag=True, help="This machine only, without SSH."),
+        lab_option,
+        click.option("--accept-new-host-keys", is_flag=True,
+                     help="Learn unknown SSH host keys; a changed one is refused always."),
+        click.option("--ask-sudo-pass", is_flag=True,
+                     help=f"Ask for the password that sudo wants. [else: ${SUDO_PASSWORD_VARIABLE}]"),
+        secret_option,
+    )  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The values of `host_options`."""
+
+    limit: tuple[str, ...]
+    forks: int
+    local: bool
+    lab: str | None
+    accept_new_host_keys: bool
+    ask_sudo_pass: bool
+    secret_file: str | None
+
+    def read(self, argument: str | None, option: str | None) -> Inventory:
+        """The inventory, with the lab's own lock under --lab. Prints its warnings; raises InventoryError, printed."""
+        from meshctl import inventory
+
+        if argument and option:
+            raise UsageError("the inventory is named twice", hint="use the argument or -i, not both")
+        if self.lab is not None and self.local:
+            raise UsageError("--lab and --local exclude each other")
+        try:
+            path = inventory.find_inventory(argument or option)
+            if self.lab is None:
+                found = inventory.read(path)
+            else:
+                from meshctl import lab
+
+                found = inventory.read(path, lock_path=lab.lock_path(self.lab))
+        except InventoryError as error:
+            for diagnostic in error.diagnostics:
+                click.echo(f"{diagnostic.severity}: {diagnostic}", err=True)
+            raise
+        for warning in found.warnings:
+            click.echo(f"Warning: {warning}", err=True)
+        return found
+
+    def ring(self, inventory: Inventory) -> PskRing | None:
+        """The pre-shared keys' ring; the lab has a secret of its own."""
+        from meshctl.render.secret import ring_for
+
+        if self.lab is None or self.secret_file:
+            return ring_for(inventory.mesh, self.secret_file)
+        from meshctl import lab
+
+        return ring_for(inventory.mesh, str(lab.secret_file(self.lab)))
+
+    def door(self) -> Door | None:
+        """The lab's door, or None for the network."""
+        if self.lab is None:
+            return None
+        from meshctl.lab.door import LabDoor
+
+        return LabDoor(self.lab)
+
+    def options(self, **more: Any) -> RunOptions:
+        """RunOptions with these values and `more`."""
+        from meshctl.deploy.run import RunOptions
+        from meshctl.model.keys import Secret
+
+        password = os.environ.get(SUDO_PASSWORD_VARIABLE)
+        if self.ask_sudo_pass:
+            password = click.prompt("sudo password", hide_input=True, err=True)
+        return RunOptions(
+            limit=self.limit, forks=self.forks, local=self.local, accept_new_host_keys=self.accept_new_host_keys,
+            sudo_password=None if password is None else Secret(password), **more,
+        )  # fmt: skip
+
+
 def print_json(document: object) -> None:
     """One JSON document on standard output, two-space indent, keys in the order given."""
     click.echo(json.dumps(document, indent=2))
+
+
+def colour(text: str, name: str, *, err: bool = False) -> str:
+    """`text` in a colour where a person looks: a terminal, and NO_COLOR (no-color.org) unset."""
+    stream = sys.stderr if err else sys.stdout
+    return click.style(text, fg=name) if stream.isatty() and not os.environ.get("NO_COLOR") else text

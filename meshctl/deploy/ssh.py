@@ -81,14 +81,14 @@ class Connections:
                 hint="remove one of the ssh.jump settings",
             )  # fmt: skip
         way = resolve(self._door.settings(node), self._configs, node.name)
-        sock = self._door_socket(node, way)
+        sock = None if way.jumps else self._door_socket(node, way)
         if sock is None:
             sock = self._socket(way, node.name, (*through, node.name))
         return sshconnect.handshake(sock, way, node.name, self._known_hosts(way), self._identities)
 
     def _door_socket(self, node: Node, way: Way) -> socket.socket | None:
         try:
-            sock = self._door.open(node)
+            sock = self._door.open(node.name)
         except OSError as error:
             raise RemoteError(
                 f"cannot reach {way.host}: {error.strerror or error}", node=node.name, kind="unreachable",

@@ -1,0 +1,57 @@
+"""`meshctl apply`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from meshctl.cli.common import Hosts, host_options, inventory_options, output_option, print_json
+from meshctl.cli.plan import run_plan
+from meshctl.errors import EXIT_FAILED, EXIT_OK
+
+
+@click.command(name="apply", short_help="Converge the hosts to the inventory.")
+@inventory_options
+@host_options
+@click.option("--check", is_flag=True, help="Change nothing: the same as plan.")
+@click.option("--diff", "show_diff", is_flag=True, help="Also show the changed files' text (sensitive ones never).")
+@click.option("--locked", is_flag=True, help="Fail when the lock would have to change (for CI).")
+@click.option("--allow-destructive", is_flag=True,
+              help="Even leave a node without peers, remove over 30 % of the nodes or an anchor in use.")  # fmt: skip
+@output_option
+def command(
+    inventory_argument: str | None, inventory_option: str | None, check: bool, show_diff: bool, locked: bool,
+    allow_destructive: bool, output: str, **host_values: Any,
+) -> int:  # fmt: skip
+    """Converge the hosts to the inventory.
+
+    The argument may also be a plan that `meshctl plan -o json` wrote: it is applied only while it still is what
+    would be done. A host that fails is named, and the others go on; the exit code is 1 then.
+
+    \b
+    Examples:
+      meshctl apply inventory.yml
+      meshctl apply inventory.yml --limit web1 --diff
+      meshctl apply plan.json -i inventory.yml
+      meshctl apply inventory.yml --lab
+    """
+    hosts = Hosts(**host_values)
+    if check:
+        return run_plan(hosts, inventory_argument, inventory_option, show_diff, False, output)
+    from meshctl.deploy import planfile
+
+    stored = planfile.read_plan(inventory_argument) if inventory_argument else None
+    inventory = hosts.read(None if stored else inventory_argument, inventory_option)
+    from meshctl.cli import progress, show
+    from meshctl.deploy.run import apply
+
+    options = hosts.options(diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored)
+    outcome = apply(inventory, hosts.ring(inventory), options, hosts.door(), progress.for_terminal())
+    for warning in outcome.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if output == "json":
+        print_json(outcome.to_json())
+    else:
+        click.echo(show.apply_text(outcome))
+    return EXIT_OK if outcome.ok else EXIT_FAILED

@@ -1,0 +1,58 @@
+"""`meshctl plan`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from meshctl.cli.common import Hosts, host_options, inventory_options, output_option, print_json
+from meshctl.errors import EXIT_CHANGES, EXIT_FAILED, EXIT_OK
+
+
+@click.command(name="plan", short_help="Show what apply would change on the live hosts.")
+@inventory_options
+@host_options
+@click.option("--diff", "show_diff", is_flag=True, help="Also show the changed files' text (sensitive ones never).")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 0 without changes, 2 with changes, 1 on errors.")
+@output_option
+def command(
+    inventory_argument: str | None, inventory_option: str | None, show_diff: bool, detailed_exitcode: bool,
+    output: str, **host_values: Any,
+) -> int:  # fmt: skip
+    """Show what apply would change on the live hosts.
+
+    Nothing is changed anywhere. Hosts that cannot be read are named, and the exit code is 1 then.
+
+    \b
+    Examples:
+      meshctl plan inventory.yml
+      meshctl plan inventory.yml --limit 'web*,!web3' --diff
+      meshctl plan inventory.yml -o json > plan.json && meshctl apply plan.json -i inventory.yml
+    """
+    return run_plan(
+        Hosts(**host_values), inventory_argument, inventory_option, show_diff, detailed_exitcode, output
+    )  # fmt: skip
+
+
+def run_plan(
+    hosts: Hosts, argument: str | None, option: str | None, show_diff: bool, detailed_exitcode: bool, output: str
+) -> int:
+    """The command's body, which `apply --check` shares."""
+    inventory = hosts.read(argument, option)
+    # After the inventory was found to be right: these imports cost more than all else.
+    from meshctl.cli import progress, show
+    from meshctl.deploy.run import plan
+
+    outcome = plan(
+        inventory, hosts.ring(inventory), hosts.options(diff=show_diff), hosts.door(), progress.for_terminal()
+    )
+    for warning in outcome.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if output == "json":
+        print_json(outcome.to_json())
+    else:
+        click.echo(show.plan_text(outcome))
+    if outcome.errors:
+        return EXIT_FAILED
+    return EXIT_CHANGES if detailed_exitcode and outcome.changes else EXIT_OK

@@ -1,0 +1,104 @@
+"""Plans and outcomes as text, in Terraform's way."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+from meshctl.cli.common import colour
+from meshctl.core.change import Change
+from meshctl.deploy.outcome import CHANGED, UNCHANGED, ApplyOutcome, FileDiff, PlanOutcome
+from meshctl.errors import RemoteError
+
+_SIGNS = {
+    "create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red"), "run": (">", "cyan"),
+}  # fmt: skip
+_STATUS_COLOURS = {CHANGED: "yellow", UNCHANGED: "green"}
+NO_CHANGES = "No changes. Every host is as the inventory says."
+
+
+def changes_text(changes: Sequence[Change]) -> str:
+    """All changes under their nodes, before -> after."""
+    lines: list[str] = []
+    for node, group in groupby(changes, key=lambda c: c.node):
+        lines.append(f"{node}:")
+        for change in group:
+            sign, tint = _SIGNS[change.action]
+            lines.append("  " + colour(f"{sign} {change.action} {change.kind} {change.name}", tint))
+            lines.extend(f"      {line}" for line in _fields(change))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _fields(change: Change) -> Iterator[str]:
+    before, after = change.before or {}, change.after or {}
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if change.action == "update":
+            yield f"{name}: {_value(old)} -> {_value(new)}"
+        else:
+            yield f"{name}: {_value(old if change.action == 'delete' else new)}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return str(value)
+
+
+def summary(changes: Sequence[Change]) -> str:
+    """`Plan: 3 to add, 1 to change, 0 to destroy.`"""
+    count = {action: sum(1 for c in changes if c.action == action) for action in _SIGNS}
+    handlers = f" {count['run']} handler{'s' if count['run'] != 1 else ''} to run." if count["run"] else ""
+    return f"Plan: {count['create']} to add, {count['update']} to change, {count['delete']} to destroy.{handlers}"
+
+
+def plan_text(outcome: PlanOutcome) -> str:
+    """What `plan` prints."""
+    parts = [changes_text(outcome.changes)] if outcome.changes else []
+    parts += [diff_text(outcome.diffs)] if outcome.diffs else []
+    if outcome.changes:
+        parts.append(summary(outcome.changes))
+    elif not outcome.errors:
+        parts.append(NO_CHANGES)
+    else:
+        parts.append("No changes on the hosts that answered.")
+    return "\n".join([*parts, *(error_text(error) for error in outcome.errors)])
+
+
+def apply_text(outcome: ApplyOutcome) -> str:
+    """What `apply` prints: what was done, then one line a node."""
+    parts = [diff_text(outcome.diffs)] if outcome.diffs else []
+    changes = [change for node in outcome.nodes.values() for change in node.changes]
+    parts += [changes_text(changes)] if changes else []
+    width = max(len(name) for name in outcome.nodes)
+    for name, node in outcome.nodes.items():
+        status = colour(f"{node.status:<11}", _STATUS_COLOURS.get(node.status, "red"))
+        counted = f"{len(node.changes)} change{'s' if len(node.changes) != 1 else ''}"
+        parts.append(f"{name:<{width}}  {status}  {counted:>11}  {node.duration_s:6.1f} s")
+    parts += [error_text(node.error) for node in outcome.nodes.values() if node.error]
+    if outcome.ok and not changes:
+        parts.append(NO_CHANGES)
+    return "\n".join(parts)
+
+
+def error_text(error: RemoteError) -> str:
+    """One line: node, reason, next step."""
+    step = f" ({error.step})" if error.step else ""
+    hint = f"; {error.hint}" if error.hint else ""
+    return colour(f"{error.node}: {error.kind}{step}: {error.message}{hint}", "red")
+
+
+def diff_text(diffs: Sequence[FileDiff]) -> str:
+    """Unified diffs."""
+    lines: list[str] = []
+    for diff in diffs:
+        name = f"{diff.node}:{diff.path}"
+        for line in difflib.unified_diff(diff.before.splitlines(), diff.after.splitlines(), name, name, lineterm=""):
+            tint = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+            lines.append(colour(line, tint) if tint else line)
+    return "\n".join([*lines, ""])

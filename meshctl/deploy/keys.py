@@ -1,0 +1,43 @@
+"""Keys are born on the nodes: which ones are missing, and which public halves were learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshctl.core.change import Change
+from meshctl.deploy.host import Host
+from meshctl.model.keys import PublicKey
+from meshctl.model.resources import WireGuard
+
+# What must be on a node before it can make a key: wg(8), and the key file itself.
+_FIRST = ("package", "key")
+
+
+def key_of(host: Host, wireguard: WireGuard) -> PublicKey | None:
+    """The host's public key for an interface: that of its key file, else the live interface's."""
+    if host.facts is None:
+        return None
+    if wireguard.key_file in host.facts.key_files:
+        return host.facts.key_files[wireguard.key_file]
+    live = host.facts.interfaces.get(wireguard.interface)
+    return live.public_key if live else None
+
+
+def needs_key(host: Host) -> bool:
+    """Whether the host must be asked to make (or adopt) a key before its peers can be told of it."""
+    return host.error is None and any(w.public_key is None and key_of(host, w) is None for w in host.doc.interfaces())
+
+
+def first_changes(host: Host) -> tuple[Change, ...]:
+    """The changes of the first transaction of a node without a key."""
+    return tuple(change for change in host.changes if change.kind in _FIRST)
+
+
+def learned(hosts: Iterable[Host]) -> dict[tuple[str, str], PublicKey]:
+    """(node, network) -> public key, for those that the lock does not have yet."""
+    return {
+        (host.name, w.network): key
+        for host in hosts
+        for w in host.doc.interfaces()
+        if w.public_key is None and (key := key_of(host, w)) is not None
+    }
