@@ -6,9 +6,11 @@ and who has one pair's key learns nothing about another's.
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import hmac
+from binascii import b2a_base64
+from collections import defaultdict
+from collections.abc import Iterable
 
 from meshctl.model.keys import PublicKey, Secret
 
@@ -52,37 +54,47 @@ class PskRing:
         padded = hkdf_extract(EXTRACT_SALT, secret.reveal().encode()).ljust(_BLOCK_BYTES, b"\0")
         self._inner = hashlib.sha256(padded.translate(_IPAD) + EXPAND_LABEL)
         self._outer = hashlib.sha256(padded.translate(_OPAD))
-        self._by_first: dict[bytes, hashlib._Hash] = {}
-        self._raw: dict[PublicKey, bytes] = {}
-        self._half_used: dict[bytes, Secret] = {}
+        self._raw: dict[str, bytes] = {}
+        self._begun: dict[bytes, hashlib._Hash] = {}
+        self._waiting: dict[bytes, dict[bytes, Secret]] = defaultdict(dict)  # other end -> this end -> key
 
     def __repr__(self) -> str:
         return "PskRing(…)"
 
     def psk(self, a: PublicKey, b: PublicKey) -> Secret:
         """32 bytes of HKDF(secret, label + sorted raw keys), in base64."""
-        one, other = self.raw(a), self.raw(b)
+        return self._derive(self._bytes(a), self._bytes(b))
+
+    def psks(self, own: PublicKey, others: Iterable[PublicKey | None]) -> tuple[Secret | None, ...]:
+        """`psk(own, other)` for each of `others`; None for None."""
+        one = self._bytes(own)
+        here = self._waiting.pop(one, {})
+        raw, waiting = self._raw, self._waiting
+        out: list[Secret | None] = []
+        for key in others:
+            if key is None:
+                out.append(None)
+                continue
+            other = raw.get(key.text) or self._bytes(key)
+            known = here.get(other)
+            if known is None:
+                known = waiting[other][one] = self._derive(one, other)
+            out.append(known)
+        return tuple(out)
+
+    def _bytes(self, key: PublicKey) -> bytes:
+        if key.text not in self._raw:
+            self._raw[key.text] = key.raw()
+        return self._raw[key.text]
+
+    def _derive(self, one: bytes, other: bytes) -> Secret:
         first, second = (one, other) if one < other else (other, one)
-        pair = first + second
-        known = self._half_used.pop(pair, None)
-        if known is None:
-            known = self._half_used[pair] = self._derive(first, second)
-        return known
-
-    def raw(self, key: PublicKey) -> bytes:
-        """The key's 32 bytes, decoded once."""
-        raw = self._raw.get(key)
-        if raw is None:
-            raw = self._raw[key] = key.raw()
-        return raw
-
-    def _derive(self, first: bytes, second: bytes) -> Secret:
-        begun = self._by_first.get(first)
+        begun = self._begun.get(first)
         if begun is None:
-            begun = self._by_first[first] = self._inner.copy()
+            begun = self._begun[first] = self._inner.copy()
             begun.update(first)
         inner = begun.copy()
         inner.update(second + b"\x01")
         outer = self._outer.copy()
         outer.update(inner.digest())
-        return Secret(binascii.b2a_base64(outer.digest(), newline=False).decode())
+        return Secret(b2a_base64(outer.digest(), newline=False).decode())

@@ -40,12 +40,12 @@ class StanzaCache:
         parts: list[str] = []
         known = self._known
         for peer, psk in zip(peers, psks):
-            if peer.public_key is None:
-                continue
             entry = known.get(id(peer))
             if entry is None:
-                entry = known[id(peer)] = (peer, "\n" + stanza(peer, self._section))
-            parts.append(entry[1])
-            if psk is not None:
-                parts.append(f"PresharedKey = {psk.reveal()}\n")
+                text = "\n" + stanza(peer, self._section) if peer.public_key else ""
+                entry = known[id(peer)] = (peer, text)
+            if psk is None:
+                parts.append(entry[1])
+            else:
+                parts += (entry[1], "PresharedKey = ", psk.reveal(), "\n")
         return "".join(parts)

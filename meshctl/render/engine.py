@@ -1,17 +1,17 @@
-"""Jinja as templates and expressions of roles see it: strict, sandboxed, and with errors that name template and line."""
+"""Jinja as roles see it: strict, sandboxed, and with errors that name template and line."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from meshctl.data_files import Traversable
 from meshctl.errors import RenderError
 
 # `{{ expression }}` and nothing else: its value keeps its type, as in Ansible.
@@ -51,7 +51,7 @@ class Engine:
             keep_trailing_newline=True,
             trim_blocks=True,
             lstrip_blocks=True,
-            autoescape=False,  # noqa: S701 - the output is configuration, not HTML
+            autoescape=False,  # the output is configuration, not HTML
             loader=jinja2.FunctionLoader(self._source),
         )
         self._files: set[str] = set()

@@ -12,7 +12,7 @@ from meshctl.core.wgconf import NETWORKD_SECTION, StanzaCache
 from meshctl.errors import RenderError
 from meshctl.model.keys import Secret
 from meshctl.model.mesh import Mesh, Node
-from meshctl.model.resources import File, Handler, NodeDoc, Nftables, Resource, Service, Sysctl, WireGuard
+from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Resource, Service, Sysctl, WireGuard
 from meshctl.render.engine import did_you_mean
 from meshctl.render.roles import Role, RoleLibrary
 from meshctl.render.tasks import Evaluator
@@ -35,10 +35,15 @@ class Renderer:
         self._ring = ring
         self._wg_stanzas = StanzaCache()
         self._networkd_stanzas = StanzaCache(NETWORKD_SECTION)
+        # How many members each network has: a set of all of them but one is written as the network's prefix.
+        self._sizes = dict.fromkeys(mesh.networks, 0)
+        for node in mesh.nodes.values():
+            for attachment in node.attachments:
+                self._sizes[attachment.network] += 1
         self._resolved: dict[tuple[str, ...], tuple[Role, ...]] = {}
 
     def node(self, name: str) -> NodeDoc:
-        """The node's document. Raises RenderError (template, variable), InventoryError (role), KeyError (no such node)."""
+        """The node's document. Raises RenderError (template), InventoryError (role), KeyError (no such node)."""
         node = self.mesh.nodes[name]
         if node.client:
             message = "a stock client has no document: nothing is installed on it"
@@ -63,16 +68,22 @@ class Renderer:
             warnings=(*_unknown_keys(links), *self.topology.warnings.get(name, ())),
         )
 
+    def config(self, name: str) -> dict[str, bytes]:
+        """The node's WireGuard configs alone (path to content): the files that the role `wireguard` writes."""
+        node = self.mesh.nodes[name]
+        links = self.topology.interfaces(name)
+        psks = {link.attachment.interface: self.psks(link) for link in links}
+        role = self.library.role("wireguard")
+        scope = self.scope(role, node, self._context(node, links, psks))
+        found = Evaluator(role, scope, name, _WireGuardMaker(node, links, psks).make).resources(files_only=True)
+        return {file.path: file.content for file in found if isinstance(file, File) and file.content is not None}
+
     def psks(self, link: Link) -> tuple[Secret | None, ...]:
         """The pre-shared keys of a link's peers, in their order; None where either side has none."""
         own, nodes, ring = link.attachment.public_key, self.mesh.nodes, self._ring
         if ring is None or own is None or not nodes[link.node].psk:
             return (None,) * len(link.peers)
-        psk = ring.psk
-        return tuple(
-            psk(own, peer.public_key) if peer.public_key is not None and nodes[peer.name].psk else None
-            for peer in link.peers
-        )
+        return ring.psks(own, (peer.public_key if nodes[peer.name].psk else None for peer in link.peers))
 
     def interface(self, link: Link, psks: tuple[Secret | None, ...]) -> Interface:
         """What templates see of a link."""
@@ -99,7 +110,7 @@ class Renderer:
             "node": node,
             "mesh": self.mesh,
             "interfaces": tuple(self.interface(link, psks[link.attachment.interface]) for link in links),
-            "firewall": Firewall(self.mesh, links),
+            "firewall": Firewall(self.mesh, links, self._sizes),
         }
 
     def _handlers(self, role: Role, scope: Mapping[str, Any], node: str) -> list[Handler]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jsonschema_rs
 
@@ -13,9 +13,6 @@ from meshctl.data_files import read_data
 from meshctl.errors import Diagnostic
 from meshctl.inventory.document import Document
 from meshctl.render.engine import did_you_mean
-
-if TYPE_CHECKING:
-    from jsonschema import ValidationError
 
 _KINDS = {
     "string": "text", "object": "a mapping", "array": "a list", "boolean": "true or false", "integer": "a whole number",
@@ -55,9 +52,8 @@ def _one_module(document: Document, index: int, task: dict[str, Any], modules: t
     if strange and not any(m in task for m in modules):
         at = document.position(("tasks", index, strange[0]), key=True)
         message = f"unknown module `{strange[0]}`{did_you_mean(strange[0], modules)}"
-        return Diagnostic(
-            "unknown-module", message, at.file, at.line, at.column, f"tasks.{index}", f"the modules are {listed}", strange[0]
-        )
+        place = (at.file, at.line, at.column, f"tasks.{index}")
+        return Diagnostic("unknown-module", message, *place, f"the modules are {listed}", strange[0])
     at = document.position(("tasks", index))
     used = [m for m in modules if m in task]
     message = f"a task has one module, not {len(used)} ({', '.join(used)})" if used else "this task has no module"
@@ -76,7 +72,7 @@ def _explained(document: Document, part: str, spoilt: set[int]) -> Iterator[Diag
         yield from _finding(document, path, error)
 
 
-def _finding(document: Document, path: tuple[Any, ...], error: ValidationError) -> Iterator[Diagnostic]:
+def _finding(document: Document, path: tuple[Any, ...], error: Any) -> Iterator[Diagnostic]:
     dotted = ".".join(str(p) for p in path)
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = error.schema["properties"]
@@ -92,7 +88,7 @@ def _finding(document: Document, path: tuple[Any, ...], error: ValidationError) 
     yield Diagnostic("role-schema", _message(error), at.file, at.line, at.column, dotted, _hint(error), text)
 
 
-def _message(error: ValidationError) -> str:
+def _message(error: Any) -> str:
     name = str(error.absolute_path[-1]) if error.absolute_path else "the file"
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
@@ -106,7 +102,7 @@ def _message(error: ValidationError) -> str:
     return f"`{name}` does not take `{error.instance}`"
 
 
-def _hint(error: ValidationError) -> str:
+def _hint(error: Any) -> str:
     if error.validator == "enum":
         return f"one of {', '.join(str(v) for v in error.validator_value)}"
     described = error.schema.get("description") if isinstance(error.schema, dict) else None

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import yaml
 
-from meshctl.data_files import Traversable, data_folder
+from meshctl.data_files import data_folder
 from meshctl.errors import Diagnostic, InventoryError
 from meshctl.inventory.document import Constructor, Document
 from meshctl.inventory.yaml_source import MAP, STR, compose
@@ -47,7 +48,7 @@ class HandlerTask:
 
 @dataclass(frozen=True)
 class Role:
-    """A role as read. `folder` is None for no role; `label` is what messages call the folder."""
+    """A role as read. `label` is what messages call its folder."""
 
     name: str
     label: str
@@ -174,8 +175,9 @@ def _check_notify(tasks: Document, handlers: Document, findings: list[Diagnostic
             if name not in known:
                 at = tasks.position(("tasks", index, "notify"))
                 message = f"there is no handler `{name}`{did_you_mean(name, known)}"
+                place = (at.file, at.line, at.column, f"tasks.{index}.notify")
                 hint = "define it in the role's handlers/main.yml"
-                findings.append(Diagnostic("unknown-handler", message, at.file, at.line, at.column, hint=hint, text=name))
+                findings.append(Diagnostic("unknown-handler", message, *place, hint, name))
 
 
 def _names(value: Any) -> tuple[str, ...]:

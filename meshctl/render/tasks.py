@@ -1,4 +1,4 @@
-"""A role's tasks, evaluated for one node: what Jinja leaves open becomes a typed resource, or an error with its place."""
+"""A role's tasks, evaluated for one node: each becomes typed resources, or an error with its place."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ class Evaluator:
         self._node = node
         self._wireguard = wireguard
 
-    def resources(self) -> Iterator[Resource]:
-        """The resources of all tasks that apply, in order. Raises RenderError."""
+    def resources(self, *, files_only: bool = False) -> Iterator[Resource]:
+        """The resources of all tasks that apply, in order; with `files_only`, of `template` and `copy` tasks alone.
+
+        Raises RenderError.
+        """
         for task in self._role.tasks:
+            if files_only and task.module not in ("template", "copy"):
+                continue
             for context in self._rounds(task):
                 if self._applies(task, context):
                     yield self._resource(task, context)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-from meshctl.core.prefixes import DEFAULT_ROUTES, host_prefix, merge_prefixes, overlap, sort_prefixes, version
+from meshctl.core.prefixes import DEFAULT_ROUTES, host_prefix, merge_prefixes, sort_prefixes, version
 from meshctl.core.topology import Link
 from meshctl.core.wgconf import StanzaCache
 from meshctl.model.keys import Secret
@@ -70,8 +71,9 @@ class Interface:
 class Firewall:
     """The sets of the table inet meshctl for one node: prefixes, or `prefix . prefix` pairs, in canonical order."""
 
-    def __init__(self, mesh: Mesh, links: tuple[Link, ...]) -> None:
+    def __init__(self, mesh: Mesh, links: tuple[Link, ...], sizes: Mapping[str, int]) -> None:
         self._mesh = mesh
+        self._sizes = sizes
         self._links = links
         self.interfaces = tuple(link.attachment.interface for link in links)
         self.cidrs_v4, self.cidrs_v6 = _split(c for link in links for c in mesh.networks[link.network].cidrs)
@@ -92,12 +94,9 @@ class Firewall:
         names -= {link.node}
         if not names:
             return ()
-        if len(names) == self._size(link.network) - 1:
+        if len(names) == self._sizes[link.network] - 1:
             return self._mesh.networks[link.network].cidrs
         return tuple(host_prefix(x) for name in names for x in self._addresses(name, link.network))
-
-    def _size(self, network: str) -> int:
-        return sum(1 for node in self._mesh.nodes.values() if node.attachment(network))
 
     def _addresses(self, name: str, network: str) -> tuple[str, ...]:
         attachment = self._mesh.nodes[name].attachment(network)
@@ -128,8 +127,8 @@ def _products(sources: tuple[str, ...] | list[str], targets: tuple[str, ...]) ->
     return [(a, b) for a in sources for b in targets if version(a) == version(b)]
 
 
-def _split(prefixes: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _split(prefixes: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """IPv4 and IPv6 prefixes apart, each in canonical order."""
-    ordered = sort_prefixes(prefixes)  # type: ignore[arg-type]
+    ordered = sort_prefixes(prefixes)
     v4 = tuple(p for p in ordered if version(p) == 4)
     return v4, ordered[len(v4):]
