@@ -48,27 +48,24 @@ class LabDoor:
         host = self._host(node)
         return self._state.ssh_over_mesh and bool(host.jump) and self._has_mesh(host)
 
-    def open(self, node: str) -> socket.socket:
-        """A connected TCP socket (TCP_NODELAY) to the host's sshd.
+    def open(self, node: Node) -> socket.socket | None:
+        """A connected TCP socket (TCP_NODELAY) to the host's sshd, or None where the door is shut (`by_mesh`).
 
-        Raises RemoteError: `unreachable` when the host is not running, `refused` when its sshd does not listen or the
-        lab shuts this door (`by_mesh`).
+        Raises RemoteError: `unreachable` when the host is not running, `refused` when its sshd does not listen.
         """
-        if self.by_mesh(node):
-            hint = "the lab is up with --ssh-over-mesh: connect by the node's jump host"
-            raise RemoteError("the lab's door is shut", node=node, kind="refused", step="connect", hint=hint)
+        name = node.name
+        if self.by_mesh(name):
+            return None
         try:
-            enter.leader(self.name, state.load(self.name), node)
-            return within(netns_path(self.name, node), _connect)
+            enter.leader(self.name, state.load(self.name), name)
+            return within(netns_path(self.name, name), _connect)
         except LabError as error:
-            raise RemoteError(
-                error.message, node=node, kind="unreachable", step="connect", hint=error.hint
-            ) from error
+            raise RemoteError(error.message, node=name, kind="unreachable", step="connect", hint=error.hint) from error
         except ConnectionRefusedError as error:
-            hint = f"look at it with `meshctl lab exec --name {self.name} {node} -- systemctl status ssh`"
-            raise RemoteError("sshd does not listen", node=node, kind="refused", step="connect", hint=hint) from error
+            hint = f"look at it with `meshctl lab exec --name {self.name} {name} -- systemctl status ssh`"
+            raise RemoteError("sshd does not listen", node=name, kind="refused", step="connect", hint=hint) from error
         except OSError as error:
-            raise RemoteError(str(error), node=node, kind="unreachable", step="connect") from error
+            raise RemoteError(str(error), node=name, kind="unreachable", step="connect") from error
 
     def _host(self, node: str) -> Host:
         return state.host(self.name, self._state, node)

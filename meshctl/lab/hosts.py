@@ -9,7 +9,6 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,18 +78,11 @@ def boot(lab: str, host: Host) -> tuple[int, int]:
     """Start the host and wait until its systemd says that it is up. Returns its init's pid and start time."""
     address = "\0mlab-" + hashlib.sha256(f"{netns(lab, host.name)} {time.time_ns()}".encode()).hexdigest()[:16]
     place = disk(lab, host.name)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, place.console.open("wb") as console:
+    extra = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network", "NOTIFY_SOCKET": f"@{address[1:]}"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         ready.bind(address)
-        environment = procs.environment(lab, host.name) | {
-            "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network", "NOTIFY_SOCKET": f"@{address[1:]}",
-        }
-        container = subprocess.Popen(
-            _command(lab, host), env=environment, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
-            start_new_session=True, cwd="/",
-        )
+        container = procs.spawn(lab, host.name, _command(lab, host), place.console, extra)
         leader = _await_ready(ready, container, host.name, place.console)
-    # The container outlives this process on purpose; Popen need not warn about it.
-    container.returncode = 0
     return leader, procs.start_time(leader)
 
 
@@ -154,11 +146,11 @@ def _machine(lab: str, node: str) -> str:
     return "mlab-" + hashlib.sha256(netns(lab, node).encode()).hexdigest()[:16]
 
 
-def _await_ready(ready: socket.socket, container: subprocess.Popen[bytes], node: str, console: Path) -> int:
+def _await_ready(ready: socket.socket, container: int, node: str, console: Path) -> int:
     """The leader's pid, once systemd in the container has sent READY=1 (its sshd has by then)."""
     leader = 0
     until = time.monotonic() + BOOT_TIMEOUT_S
-    descriptor = os.pidfd_open(container.pid)
+    descriptor = os.pidfd_open(container)
     try:
         while True:
             left = max(0.0, until - time.monotonic())

@@ -40,14 +40,10 @@ def ruleset(router: Router, kind: str) -> str:
     """The nftables text that makes `router` a NAT of this kind; it replaces whatever the lab loaded before."""
     filtering = "" if kind == "none" else _filter(kind)
     return f"""\
-table ip {TABLE}
-delete table ip {TABLE}
-table ip6 {TABLE}
-delete table ip6 {TABLE}
-table ip {TABLE} {{
+table inet {TABLE}
+delete table inet {TABLE}
+table inet {TABLE} {{
 {filtering}{_nat(router, kind)}}}
-table ip6 {TABLE} {{
-{filtering}}}
 """
 
 
@@ -113,10 +109,12 @@ def _nat(router: Router, kind: str) -> str:
   }}
   chain prerouting {{
     type nat hook prerouting priority -100; policy accept;
+    meta nfproto ipv6 accept
 {_forwards(router)}    iifname {WAN} jump upnp_prerouting
 {_unsolicited(kind)}  }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
+    meta nfproto ipv6 accept
     oifname != {WAN} accept
 {_own_ports(router)}    jump upnp_postrouting
 {_translate(router, kind)}  }}
@@ -171,6 +169,7 @@ _RECORD = f"""\
   chain translated {{
     type filter hook postrouting priority 150; policy accept;
     oifname != {WAN} accept
+    meta nfproto ipv6 accept
     meta l4proto != udp accept
     ct direction original jump own
     ct direction reply jump answer

@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meshctl.lab.names import ENVIRONMENT_MARK, NETNS_ROOT, LabError
@@ -15,9 +15,19 @@ from meshctl.lab.names import ENVIRONMENT_MARK, NETNS_ROOT, LabError
 EXIT_TIMEOUT_S = 20.0
 
 
-def environment(lab: str, element: str) -> dict[str, str]:
-    """The environment of a process that belongs to an element of the lab."""
-    return {**os.environ, ENVIRONMENT_MARK: f"{lab}.{element}"}
+def spawn(lab: str, element: str, argv: Sequence[str], log: Path, extra: Mapping[str, str] | None = None) -> int:
+    """Start a process that outlives this one, marked as the element's, its output in `log`. Returns its pid.
+
+    It inherits the descriptors that are inheritable. posix_spawn, because Popen warns about children that live on.
+    """
+    environment = {**os.environ, ENVIRONMENT_MARK: f"{lab}.{element}", **(extra or {})}
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    words = ["env", "--chdir=/", *argv]
+    return os.posix_spawnp(words[0], words, environment, file_actions=actions, setsid=True)
 
 
 def start_time(pid: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 import uuid
 
@@ -33,16 +32,11 @@ def start(lab: str, router: Router) -> None:
     log = folder / f"{router.name}.log"
     words = ["ip", "netns", "exec", netns(lab, router.name), "miniupnpd", "-d", "-f", str(config)]
     words += ["-P", str(folder / f"{router.name}.pid")]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            words, env=procs.environment(lab, router.name), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
-        )
+    procs.spawn(lab, router.name, words, log)
     address = router.lan[0].partition("/")[0]
     if not within(netns_path(lab, router.name), lambda: _answers(address)):
         said = log.read_text(errors="replace").splitlines()[-5:]
         raise LabError("\n".join(["miniupnpd did not start:", *said]), where=router.name, hint=f"all of it is in {log}")
-    process.returncode = 0  # it outlives this process on purpose; Popen need not warn about it
 
 
 def _answers(address: str) -> bool:
@@ -80,7 +74,6 @@ enable_natpmp=yes
 secure_mode=yes
 system_uptime=yes
 uuid={uuid.uuid5(uuid.NAMESPACE_DNS, netns(lab, router.name))}
-upnp_nft_family_split=yes
 upnp_table_name={TABLE}
 upnp_nat_table_name={TABLE}
 upnp_forward_chain={forward}

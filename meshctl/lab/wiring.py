@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,15 +61,12 @@ def _start(lab: str) -> None:
     path = _socket(lab)
     path.unlink(missing_ok=True)
     home = str(Path(meshctl.__file__).parents[1])
-    with socket.socket(socket.AF_UNIX) as listener, (state_dir(lab) / "wire.log").open("wb") as log:
+    with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "meshctl.lab.wire", str(listener.fileno())], pass_fds=[listener.fileno()],
-            env=procs.environment(lab, ELEMENT) | {"PYTHONPATH": home}, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, start_new_session=True, cwd="/",
-        )
-    process.returncode = 0  # it outlives this process on purpose; Popen need not warn about it
+        os.set_inheritable(listener.fileno(), True)
+        words = [sys.executable, "-m", "meshctl.lab.wire", str(listener.fileno())]
+        procs.spawn(lab, ELEMENT, words, state_dir(lab) / "wire.log", {"PYTHONPATH": home})
 
 
 def _socket(lab: str) -> Path:
