@@ -14,8 +14,8 @@ class Door(Protocol):
     def settings(self, node: Node) -> SshSettings:
         """The settings to use for this node instead of the inventory's (`config="none"` ignores ssh_config)."""
 
-    def open(self, node: str) -> socket.socket | None:
-        """A connected TCP socket to the named node's sshd, or None to go by the settings' host and port.
+    def open(self, node: Node) -> socket.socket | None:
+        """A connected TCP socket to the node's sshd, or None to go by the settings' host and port.
 
         Not asked for a node whose settings name a jump host. Raises OSError or RemoteError when there is no way in.
         """
@@ -28,6 +28,6 @@ class NetworkDoor:
         """The inventory's own."""
         return node.ssh
 
-    def open(self, node: str) -> socket.socket | None:  # noqa: ARG002
+    def open(self, node: Node) -> socket.socket | None:  # noqa: ARG002
         """No door of its own: go by the network."""
         return None

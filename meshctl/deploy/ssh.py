@@ -88,7 +88,7 @@ class Connections:
 
     def _door_socket(self, node: Node, way: Way) -> socket.socket | None:
         try:
-            sock = self._door.open(node.name)
+            sock = self._door.open(node)
         except OSError as error:
             raise RemoteError(
                 f"cannot reach {way.host}: {error.strerror or error}", node=node.name, kind="unreachable",
