@@ -1,7 +1,7 @@
 """The inventory: YAML files to a resolved, validated Mesh, and the lock that pins addresses and keys.
 
-    inventory = read(find_inventory(None))
-    inventory.mesh.nodes["web1"]
+inventory = read(find_inventory(None))
+inventory.mesh.nodes["web1"]
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from meshctl.model.keys import PublicKey
 from meshctl.model.mesh import Mesh, Node
 
 __all__ = [
-    "Inventory", "Lock", "LockEntry", "find_inventory", "load_schema", "read", "schema_names", "write_lock",
+    "Inventory",
+    "Lock",
+    "LockEntry",
+    "find_inventory",
+    "load_schema",
+    "read",
+    "schema_names",
+    "write_lock",
 ]
 
 
@@ -57,7 +64,10 @@ class Inventory:
     def missing_keys(self) -> tuple[tuple[str, str], ...]:
         """(node, network) whose public key is not known, clients included, sorted."""
         return tuple(
-            (node.name, a.network) for node in self.mesh.nodes.values() for a in node.attachments if a.public_key is None
+            (node.name, a.network)
+            for node in self.mesh.nodes.values()
+            for a in node.attachments
+            if a.public_key is None
         )
 
     def with_keys(self, keys: Mapping[tuple[str, str], PublicKey]) -> Inventory:
@@ -112,7 +122,7 @@ def read(path: Path | str, *, today: datetime.date | None = None) -> Inventory:
     check(document, "inventory", findings)
     sound = not findings.errors
     base_dir = str(base_dir_of(path))
-    resolved = resolve(document, names, disk or Lock(), base_dir, findings, today or datetime.date.today())  # noqa: DTZ011
+    resolved = resolve(document, names, disk or Lock(), base_dir, findings, today or datetime.date.today())
     check_rules(resolved, names, findings, whole=sound)
     if findings.errors:
         raise InventoryError(findings.sorted())

@@ -1,4 +1,4 @@
-"""Addresses and prefixes of the inventory: `ipaddress` parses (strictly, with good errors), netaddr computes with sets."""
+"""Addresses and prefixes: `ipaddress` parses (strictly, with good errors), netaddr computes with sets."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ Prefix = Union[IPv4Network, IPv6Network]
 Address = Union[IPv4Address, IPv6Address]
 T = TypeVar("T")
 
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
-                        r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?\Z")
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?\Z"
+)
 
 
-class Malformed(ValueError):
-    """A text is not what it should be. `hint` says what to write instead."""
+class Malformed(ValueError):  # noqa: N818 - becomes a Diagnostic
+    """A text is not what it should be. `hint` says what to write instead; `meant` is that, where it is certain."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", meant: Prefix | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.meant = meant
 
 
 def parse_prefix(text: str) -> Prefix:
@@ -37,10 +40,10 @@ def parse_prefix(text: str) -> Prefix:
         return ip_network(text)
     except ValueError as error:
         try:
-            hint = f"write {ip_network(text, strict=False)}"
+            meant = ip_network(text, strict=False)
         except ValueError:
             raise Malformed(f"`{text}` is not a prefix", _reason(error)) from None
-        raise Malformed(f"`{text}` has host bits set", hint) from None
+        raise Malformed(f"`{text}` has host bits set", f"write {meant}", meant) from None
 
 
 def parse_address(text: str) -> Address:

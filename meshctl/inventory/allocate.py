@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
-from netaddr import IPAddress, IPNetwork, IPRange, IPSet
-
 from meshctl.inventory.addresses import Address, Prefix, Ranges
 
 # Host parts are hashed into 32 bits at most: wide enough that 10,000 nodes have a collision once in a hundred fleets,
@@ -106,6 +104,8 @@ def is_host_address(address: Address, prefix: Prefix) -> bool:
 
 def lowest_free(prefix: Prefix, used: Iterable[str]) -> str:
     """The lowest host address of `prefix` that is not in `used`, or "" when there is none."""
+    from netaddr import IPAddress, IPRange, IPSet  # here, for it costs 32 ms and serves only hints
+
     first, size = _host_range(prefix)
     hosts = IPRange(IPAddress(first, prefix.version), IPAddress(first + size - 1, prefix.version))
     free = IPSet(hosts) - IPSet(IPAddress(address) for address in used)
@@ -114,6 +114,8 @@ def lowest_free(prefix: Prefix, used: Iterable[str]) -> str:
 
 def larger(prefix: Prefix, nodes: int) -> str:
     """The narrowest prefix around `prefix` that has room for `nodes`, two reserved addresses included."""
+    from netaddr import IPNetwork
+
     wider = IPNetwork(str(prefix))
     while wider.prefixlen and wider.size - 2 < nodes:
         wider = wider.supernet(wider.prefixlen - 1)[0]

@@ -150,7 +150,9 @@ class Constructor:
         if key not in self._seen:  # an alias brings the same node here again
             self._seen.add(key)
             text = node.value if isinstance(node, yaml.ScalarNode) else ""
-            self.findings.append(Diagnostic(code, message, mark.name, mark.line + 1, mark.column + 1, text=text, hint=hint))
+            self.findings.append(
+                Diagnostic(code, message, mark.name, mark.line + 1, mark.column + 1, text=text, hint=hint)
+            )
 
     def _value(self, node: yaml.Node, depth: int) -> Any:
         tag = node.tag
@@ -196,7 +198,9 @@ class Constructor:
             if name in keys:
                 first = keys[name].start_mark
                 self._report(
-                    "duplicate-key", key, f"`{name}` is given twice",
+                    "duplicate-key",
+                    key,
+                    f"`{name}` is given twice",
                     f"the first is at {first.name}:{first.line + 1}:{first.column + 1}; keep one",
                 )
                 continue
@@ -216,7 +220,9 @@ class Constructor:
         have = set(keys)
         for source in _sources(merged):
             if not isinstance(source, yaml.MappingNode):
-                self._report("yaml-merge", source, "`<<` takes a mapping or a list of mappings", "name an anchor (*base)")
+                self._report(
+                    "yaml-merge", source, "`<<` takes a mapping or a list of mappings", "name an anchor (*base)"
+                )
                 continue
             self._count(len(source.value))
             for key, value in source.value:
@@ -240,7 +246,9 @@ class Constructor:
             number = math.nan if "n" in text.lower() else float(text)  # .inf, .nan; 1e999 overflows to inf
             if math.isfinite(number):
                 return number
-            self._report("bad-number", node, f"`{text}` is not a finite number", "give a finite number, or quote it as text")
+            self._report(
+                "bad-number", node, f"`{text}` is not a finite number", "give a finite number, or quote it as text"
+            )
             return 0.0
         if tag == MERGE:
             return text

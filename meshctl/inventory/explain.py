@@ -18,16 +18,31 @@ from meshctl.inventory.suggest import did_you_mean, nearest
 # One value's text in a message; a longer one is cut.
 _SHOWN = 60
 _KINDS = {
-    "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number",
-    "boolean": "true or false", "null": "nothing",
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "nothing",
 }
 # YAML 1.1's words for booleans, which people still write; here they are text (see yaml_source).
 _OLD_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 # The code of a finding by the schema keyword that failed.
 _CODES = {
-    "type": "wrong-type", "enum": "bad-value", "const": "bad-value", "pattern": "bad-format", "minimum": "out-of-range",
-    "maximum": "out-of-range", "exclusiveMinimum": "out-of-range", "uniqueItems": "duplicate-item", "minItems": "empty-list",
-    "minProperties": "empty-mapping", "maxItems": "too-many-items", "maxProperties": "too-many-keys", "minLength": "bad-format",
+    "type": "wrong-type",
+    "enum": "bad-value",
+    "const": "bad-value",
+    "pattern": "bad-format",
+    "minimum": "out-of-range",
+    "maximum": "out-of-range",
+    "exclusiveMinimum": "out-of-range",
+    "uniqueItems": "duplicate-item",
+    "minItems": "empty-list",
+    "minProperties": "empty-mapping",
+    "maxItems": "too-many-items",
+    "maxProperties": "too-many-keys",
+    "minLength": "bad-format",
 }
 
 
@@ -38,6 +53,7 @@ class Explainer:
         self._schema = schema
         self._document = document
         self._findings = findings
+        self._mistyped: set[Path] = set()
 
     def run(self) -> None:
         """Report every error, then prune the document to what is sound, so that later checks still can run."""
@@ -61,25 +77,32 @@ class Explainer:
             report("bad-name", (*path, name), f"`{_cut(name)}` is not a name", self._about(error), key=True)
             return [(*path, name)]
         if error.validator == "required":
-            for missing in error.validator_value:
-                if missing not in error.instance:
-                    hint = _sentence(error.schema.get("properties", {}).get(missing, {}).get("description", ""))
+            properties = _schema_of(error).get("properties", {})
+            have: Any = error.instance
+            for missing in _wanted(error):
+                if missing not in have:
+                    hint = _sentence(properties.get(missing, {}).get("description", ""))
                     report("missing-key", path, f"`{missing}` is missing{_inside(path)}", hint, key=True)
             return [path] if len(path) > 1 else []
         words = _required_alternatives(error)
         if words:
-            have = [word for word in words if word in error.instance]
+            instance: Any = error.instance
+            given = [word for word in words if word in instance]
             listed = " or ".join(f"`{word}`" for word in words)
-            report("missing-key", path, f"takes one of {listed}, not both" if have else f"needs {listed}", key=True)
+            report("missing-key", path, f"takes one of {listed}, not both" if given else f"needs {listed}", key=True)
             return [path]
+        if error.validator == "type":
+            if path in self._mistyped:  # said by a schema and again by the one that it builds on
+                return []
+            self._mistyped.add(path)
         message, hint = self._explain(error)
         report(_CODES.get(str(error.validator), "bad-value"), path, message, hint)
         return [path]
 
     def _report_unknown_keys(self, error: ValidationError, path: Path) -> list[Path]:
-        known = self._known_keys(error.schema)
+        known = self._known_keys(_schema_of(error))
         bad: list[Path] = []
-        for key in error.instance:
+        for key in _instance_keys(error):
             if key not in known:
                 near = nearest(key, known)
                 hint = f"did you mean `{near}`?" if near else f"allowed here: {', '.join(sorted(known))}"
@@ -99,20 +122,22 @@ class Explainer:
 
     def _about(self, error: ValidationError) -> str:
         """The failing schema's own words, which editors show too."""
-        return _sentence(error.schema.get("description", "")) if isinstance(error.schema, dict) else ""
+        return _sentence(_schema_of(error).get("description", ""))
 
     def _explain(self, error: ValidationError) -> tuple[str, str]:
         """(message, hint) for a value that is not what the schema wants."""
-        value, keyword, wanted = error.instance, error.validator, error.validator_value
+        value: Any = error.instance
+        keyword, wanted = error.validator, _wanted(error)
         shown = _show(value)
         about = self._about(error)
         if keyword == "type":
             kinds = [wanted] if isinstance(wanted, str) else wanted
-            return f"{shown} is not {_either(kinds)}", _boolean_hint(value, kinds) or about
+            return f"{shown} is not {_either(kinds)}", _type_hint(value, kinds) or about
         if keyword in ("anyOf", "oneOf"):
-            return f"{shown} does not fit here", about
+            kinds = _alternative_kinds(error)
+            return f"{shown} is not {_either(kinds)}", _type_hint(value, kinds) or about
         if keyword in ("enum", "const"):
-            allowed = [w for w in (wanted if keyword == "enum" else [wanted])]
+            allowed = wanted if keyword == "enum" else [wanted]
             texts = ["true" if w is True else "false" if w is False else str(w) for w in allowed]
             hint = did_you_mean(str(value), texts) if isinstance(value, str) else ""
             return f"{shown} is not one of: {', '.join(texts)}", hint or about
@@ -124,7 +149,7 @@ class Explainer:
             return f"must not be empty{_inside(tuple(error.absolute_path))}", about
         if keyword in ("maxItems", "maxProperties"):
             return f"has more than {wanted} entr{'y' if wanted == 1 else 'ies'}", about
-        examples = error.schema.get("examples", []) if isinstance(error.schema, dict) else []
+        examples = _schema_of(error).get("examples", [])
         example = f"for example: {', '.join(map(str, examples[:3]))}" if examples else about
         return f"{shown} is not well-formed", example
 
@@ -146,11 +171,34 @@ def _leaves(error: ValidationError) -> list[ValidationError]:
     return [leaf for inner in min(meant, key=len) for leaf in _leaves(inner)]
 
 
+def _alternative_kinds(error: ValidationError) -> list[str]:
+    """The types (and constants) that the alternatives would have taken."""
+    kinds: list[str] = []
+    for inner in error.context or ():
+        if inner.validator in ("type", "const") and not inner.path:
+            wanted = _wanted(inner)
+            kinds.extend(k for k in (wanted if isinstance(wanted, list) else [str(wanted)]) if k not in kinds)
+    return kinds
+
+
 def _required_alternatives(error: ValidationError) -> list[str]:
     """`allow` and `deny` of `oneOf: [{required: [allow]}, {required: [deny]}]`; [] for anything else."""
     if error.validator not in ("anyOf", "oneOf"):
         return []
-    return [b["required"][0] for b in error.validator_value if isinstance(b, dict) and set(b) == {"required"}]
+    return [b["required"][0] for b in _wanted(error) if isinstance(b, dict) and set(b) == {"required"}]
+
+
+def _wanted(error: ValidationError) -> Any:
+    """The schema keyword's value; jsonschema types it as maybe unset, which it never is after validation."""
+    return error.validator_value
+
+
+def _schema_of(error: ValidationError) -> dict[str, Any]:
+    return error.schema if isinstance(error.schema, dict) else {}
+
+
+def _instance_keys(error: ValidationError) -> list[str]:
+    return list(error.instance) if isinstance(error.instance, dict) else []
 
 
 def _path_order(path: Path) -> tuple[tuple[int, int, str], ...]:
@@ -185,10 +233,10 @@ def _show(value: Any) -> str:
 
 
 def _either(kinds: Iterable[str]) -> str:
-    return " or ".join(_KINDS[kind] for kind in kinds)
+    return " or ".join(_KINDS.get(kind, f"`{kind}`") for kind in kinds if kind != "null")
 
 
-def _boolean_hint(value: Any, kinds: list[str]) -> str:
+def _type_hint(value: Any, kinds: list[str]) -> str:
     if isinstance(value, str):
         if "boolean" in kinds and value.lower() in _OLD_BOOLEANS:
             return f"write {_OLD_BOOLEANS[value.lower()]}"

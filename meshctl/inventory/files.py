@@ -98,7 +98,9 @@ def read_bounded(file: Path, limit: int) -> tuple[bytes, Diagnostic | None]:
         return b"", unreadable(file, error)
     if len(text) > limit:
         return b"", Diagnostic(
-            "too-large", f"the inventory is larger than {MAX_BYTES // 1024 // 1024} MiB", str(file),
+            "too-large",
+            f"the inventory is larger than {MAX_BYTES // 1024 // 1024} MiB",
+            str(file),
             hint="is this the right file? Split a mesh of that size into several inventories",
         )
     return text, None
@@ -116,7 +118,8 @@ def _list_files(path: Path) -> tuple[list[Path], list[Diagnostic]]:
         if not path.is_dir():
             return [path], []
         files = sorted(
-            entry for entry in path.iterdir()
+            entry
+            for entry in path.iterdir()
             if entry.suffix in (".yml", ".yaml") and not _is_other(entry.stem) and not entry.name.startswith(".")
         )
     except OSError as error:
@@ -147,10 +150,13 @@ def _merge(roots: list[yaml.Node]) -> yaml.Node | None:
     for root in roots:
         for key, value in root.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is None:
+                rest.append((key, value))
+                continue
             joined = _join(pairs[name][1], value, deep=name == "lab") if name in MERGED and name in pairs else None
             if joined is not None:
                 pairs[name] = (pairs[name][0], joined)
-            elif name is None or (name in pairs and not _same_version(name, pairs[name][1], value)):
+            elif name in pairs and not _same_version(name, pairs[name][1], value):
                 rest.append((key, value))  # the constructor reports it
             else:
                 pairs.setdefault(name, (key, value))

@@ -61,8 +61,15 @@ class Findings:
         self._seen.add(mark)
         self.items.append(
             Diagnostic(
-                code, message, where.file, where.line, where.column, dotted(path), hint,
-                self.document.text(path, key=key), severity,
+                code,
+                message,
+                where.file,
+                where.line,
+                where.column,
+                dotted(path),
+                hint,
+                self.document.text(path, key=key),
+                severity,
             )
         )
 

@@ -23,7 +23,9 @@ class GroupTree:
             for index, child in enumerate(children):
                 if child not in names.groups:
                     path = ("groups", name, "children", index)
-                    findings.error("unknown-group", path, f"there is no group `{child}`", did_you_mean(child, names.groups))
+                    findings.error(
+                        "unknown-group", path, f"there is no group `{child}`", did_you_mean(child, names.groups)
+                    )
         self._break_cycles(findings)
         self._parents: dict[str, list[str]] = {name: [] for name in groups}
         for name, children in self._children.items():
@@ -63,9 +65,11 @@ class GroupTree:
                 child = self._children[name][index]
                 if state.get(child) == "open":
                     names = [n for n, _ in trail] + [name]
-                    cycle = " → ".join([*names[names.index(child):], child])
+                    cycle = " → ".join([*names[names.index(child) :], child])
                     findings.error(
-                        "group-cycle", ("groups", name, "children"), f"groups contain each other: {cycle}",
+                        "group-cycle",
+                        ("groups", name, "children"),
+                        f"groups contain each other: {cycle}",
                         f"remove `{child}` from the children of `{name}`",
                     )
                     del self._children[name][index]
@@ -85,7 +89,9 @@ class GroupTree:
                     self._direct[name].append(group)
                 elif group not in names.groups:
                     path = ("nodes", name, "groups", index)
-                    findings.error("unknown-group", path, f"there is no group `{group}`", did_you_mean(group, names.groups))
+                    findings.error(
+                        "unknown-group", path, f"there is no group `{group}`", did_you_mean(group, names.groups)
+                    )
         for name, group in groups.items():
             for index, node in enumerate((group or {}).get("nodes", [])):
                 if node not in names.nodes:

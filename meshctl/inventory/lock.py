@@ -32,6 +32,10 @@ class LockEntry:
     public_key: PublicKey | None = None
 
 
+_NO_ENTRY = LockEntry()
+_NO_NETWORKS: Mapping[str, LockEntry] = {}
+
+
 @dataclass(frozen=True)
 class Lock:
     """Node -> network -> entry."""
@@ -40,7 +44,7 @@ class Lock:
 
     def entry(self, node: str, network: str) -> LockEntry:
         """The entry, empty when there is none."""
-        return self.nodes.get(node, {}).get(network, LockEntry())
+        return self.nodes.get(node, _NO_NETWORKS).get(network, _NO_ENTRY)
 
     def addresses(self, node: str, network: str) -> tuple[Address, ...]:
         """The pinned addresses, parsed; `read_lock` has checked them."""
@@ -97,11 +101,14 @@ def _entry(
         try:
             key = PublicKey(text)
         except ValueError:
-            findings.error("bad-key", (*path, "public_key"), f"`{text}` is not a WireGuard key", "run meshctl lock again")
+            findings.error(
+                "bad-key", (*path, "public_key"), f"`{text}` is not a WireGuard key", "run meshctl lock again"
+            )
         owner = owners.setdefault(text, (node, network))
         if owner[0] != node:
             findings.error(
-                "duplicate-key-pair", (*path, "public_key"),
+                "duplicate-public-key",
+                (*path, "public_key"),
                 f"{node} and {owner[0]} have the same public key (network {network}, {owner[1]})",
                 "was one cloned from the other? Remove the key of one here and on that host, then run meshctl lock",
             )
@@ -159,4 +166,6 @@ def write_atomically(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         reason = (error.strerror or str(error)).lower()
-        raise MeshctlError(f"cannot write the lock: {reason}", where=str(path), hint="check permissions and space") from error
+        raise MeshctlError(
+            f"cannot write the lock: {reason}", where=str(path), hint="check permissions and space"
+        ) from error

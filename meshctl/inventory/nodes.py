@@ -65,9 +65,7 @@ class Draft:
 class NodeReader:
     """Reads nodes against the networks and roles of one inventory."""
 
-    def __init__(
-        self, networks: Mapping[str, Ranges], names: Names, roles: frozenset[str], findings: Findings
-    ) -> None:
+    def __init__(self, networks: Mapping[str, Ranges], names: Names, roles: frozenset[str], findings: Findings) -> None:
         self._networks = networks
         self._names = names
         self._roles = roles
@@ -92,7 +90,8 @@ class NodeReader:
                 if other != network:
                     found = settings.in_network(key, network)
                     self._findings.error(
-                        f"{'interface' if key == 'interface' else 'port'}-clash", found[1] if found else draft.path,
+                        f"{'interface' if key == 'interface' else 'port'}-clash",
+                        found[1] if found else draft.path,
                         f"node `{name}` has {key} {value} in both {other} and {network}",
                         f"give each network its own: {key}: {{{other}: …, {network}: …}}",
                     )
@@ -122,7 +121,9 @@ class NodeReader:
         name = f"{stem}{int(digits or 0) + index}"
         if len(name) > INTERFACE_NAME_MAX:
             self._findings.error(
-                "bad-interface", path, f"`{name}` (for network {network}) is longer than {INTERFACE_NAME_MAX} characters",
+                "bad-interface",
+                path,
+                f"`{name}` (for network {network}) is longer than {INTERFACE_NAME_MAX} characters",
                 "give each network a name: interface: {NETWORK: NAME}",
             )
         return name
@@ -134,7 +135,9 @@ class NodeReader:
             return int(base)
         if base + index > 65535:
             self._findings.error(
-                "out-of-range", path, f"port {base + index} (for network {network}) is above 65535",
+                "out-of-range",
+                path,
+                f"port {base + index} (for network {network}) is above 65535",
                 "give each network a port: listen_port: {NETWORK: PORT}",
             )
         return int(base) + index
@@ -150,7 +153,9 @@ class NodeReader:
             self._findings.error("bad-mtu", path, f"an MTU of {mtu} is above {MAX_MTU}", "leave it at auto")
         elif mtu < IPV6_MIN_MTU and self._networks[network].v6:
             self._findings.error(
-                "bad-mtu", path, f"an MTU of {mtu} cannot carry IPv6, which network `{network}` has",
+                "bad-mtu",
+                path,
+                f"an MTU of {mtu} cannot carry IPv6, which network `{network}` has",
                 f"use at least {IPV6_MIN_MTU}, or remove the IPv6 prefix from the network",
             )
         return mtu
@@ -179,9 +184,11 @@ class NodeReader:
             interface = next((i for i in interfaces if self._networks[i.network].holding(address)), None)
             if interface is None:
                 prefixes = [str(p) for i in interfaces for p in self._networks[i.network].prefixes()]
-                where = ", ".join(f"`{i.network}`" for i in interfaces)
+                where = " and ".join(f"network `{i.network}`" for i in interfaces)
                 self._findings.error(
-                    "address-outside-network", place, f"{address} is outside the network {where}",
+                    "address-outside-network",
+                    place,
+                    f"{address} is outside {where}",
                     f"choose one inside {' or '.join(prefixes)}",
                 )
                 continue
@@ -189,7 +196,9 @@ class NodeReader:
             assert prefix is not None  # noqa: S101 - holding() chose the interface
             if not is_host_address(address, prefix):
                 kind = "network" if address == prefix.network_address else "broadcast"
-                self._findings.error("reserved-address", place, f"{address} is the {kind} address of {prefix}", "choose another")
+                self._findings.error(
+                    "reserved-address", place, f"{address} is the {kind} address of {prefix}", "choose another"
+                )
             elif any(a.version == address.version for a in interface.given):
                 message = f"two IPv{address.version} addresses in network `{interface.network}`"
                 self._findings.error("too-many-addresses", place, message, "keep one for each family")
@@ -201,7 +210,8 @@ class NodeReader:
         if own is not None and not isinstance(own, dict) and len(draft.interfaces) > 1:
             example = ", ".join(f"{i.network}: HOST:{i.port}" for i in draft.interfaces)
             self._findings.error(
-                "ambiguous-endpoint", (*draft.path, "endpoint"),
+                "ambiguous-endpoint",
+                (*draft.path, "endpoint"),
                 f"node `{draft.name}` is in {len(draft.interfaces)} networks, each with a port of its own",
                 f"write endpoint: {{{example}}}",
             )

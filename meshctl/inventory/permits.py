@@ -176,12 +176,16 @@ class PolicyReader:
             return self._behind(text, path)
         if colon and kind == "tag":
             if name not in self._tags:
-                self._findings.error("unknown-tag", path, f"no node has the tag `{name}`", did_you_mean(name, self._tags))
+                self._findings.error(
+                    "unknown-tag", path, f"no node has the tag `{name}`", did_you_mean(name, self._tags)
+                )
                 return None
             return frozenset(n.name for n in scope.nodes.values() if name in n.tags)
         if colon and kind == "role":
             if name not in scope.roles:
-                self._findings.error("unknown-role", path, f"there is no role `{name}`", did_you_mean(name, scope.roles))
+                self._findings.error(
+                    "unknown-role", path, f"there is no role `{name}`", did_you_mean(name, scope.roles)
+                )
                 return None
             return frozenset(n.name for n in scope.nodes.values() if name in n.roles)
         if text in scope.nodes:
@@ -207,7 +211,8 @@ class PolicyReader:
             return None
         routes = {route: node.name for node in self._scope.nodes.values() for route in node.routes}
         found = frozenset(
-            gateway for route, gateway in routes.items()
+            gateway
+            for route, gateway in routes.items()
             if (parsed := parse_prefix(route)).version == prefix.version and prefix.subnet_of(parsed)  # type: ignore[arg-type]
         )
         if not found:

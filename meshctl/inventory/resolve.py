@@ -58,7 +58,9 @@ def resolve(
     mesh = Mesh(
         networks={
             name: Network(
-                name, tuple(str(p) for p in ranges[name].prefixes()), raw.get("dns_domain", ""),
+                name,
+                tuple(str(p) for p in ranges[name].prefixes()),
+                raw.get("dns_domain", ""),
                 document.position(("networks", name), key=True),
             )
             for name, raw in sorted(raw_networks.items())
@@ -87,7 +89,9 @@ def _ranges(name: str, raw: Mapping[str, Any], findings: Findings) -> Ranges:
             prefix = parse_prefix(text)
         except Malformed as error:
             findings.error("bad-prefix", place, error.message, error.hint)
-            continue
+            if error.meant is None:
+                continue
+            prefix = error.meant  # so that what is inside it is not refused too
         if isinstance(prefix, IPv4Network) and v4 is None:
             v4 = prefix
         elif isinstance(prefix, IPv6Network) and v6 is None:
@@ -102,7 +106,11 @@ class _Layering:
     """Builds each node's Settings; layers are shared between nodes."""
 
     def __init__(
-        self, data: Mapping[str, Any], groups: Mapping[str, Any], networks: Mapping[str, Any], names: Names,
+        self,
+        data: Mapping[str, Any],
+        groups: Mapping[str, Any],
+        networks: Mapping[str, Any],
+        names: Names,
         findings: Findings,
     ) -> None:
         self._groups: dict[str, Layer] = {n: (g.get("vars") or {}, ("groups", n, "vars")) for n, g in groups.items()}
@@ -131,7 +139,9 @@ def _allocate(drafts: Mapping[str, Draft], ranges: Mapping[str, Ranges], lock: L
     for network, prefixes in ranges.items():
         claims = [
             Claim(name, interface.given, lock.addresses(name, network))
-            for name, draft in drafts.items() for interface in draft.interfaces if interface.network == network
+            for name, draft in drafts.items()
+            for interface in draft.interfaces
+            if interface.network == network
         ]
         try:
             addresses[network] = allocate(network, prefixes, claims)
@@ -139,13 +149,15 @@ def _allocate(drafts: Mapping[str, Draft], ranges: Mapping[str, Ranges], lock: L
             hint = f"use {larger(error.prefix, error.nodes)}"
             findings.error("no-room", ("networks", network, "cidr"), str(error), hint)
             addresses[network] = {}
-    return Lock({
-        name: {
-            i.network: LockEntry(addresses[i.network].get(name, ()), lock.entry(name, i.network).public_key)
-            for i in draft.interfaces
+    return Lock(
+        {
+            name: {
+                i.network: LockEntry(addresses[i.network].get(name, ()), lock.entry(name, i.network).public_key)
+                for i in draft.interfaces
+            }
+            for name, draft in drafts.items()
         }
-        for name, draft in drafts.items()
-    })
+    )
 
 
 def _node(draft: Draft, tree: GroupTree, lock: Lock, reader: NodeReader, document: Document) -> Node:

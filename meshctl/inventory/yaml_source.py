@@ -30,10 +30,21 @@ FLOAT_TEXT = re.compile(
     r"(?:[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
 )
 WORDS = {
-    "": NULL, "~": NULL, "null": NULL, "Null": NULL, "NULL": NULL, "<<": MERGE,
-    "true": BOOL, "True": BOOL, "TRUE": BOOL, "false": BOOL, "False": BOOL, "FALSE": BOOL,
+    "": NULL,
+    "~": NULL,
+    "null": NULL,
+    "Null": NULL,
+    "NULL": NULL,
+    "<<": MERGE,
+    "true": BOOL,
+    "True": BOOL,
+    "TRUE": BOOL,
+    "false": BOOL,
+    "False": BOOL,
+    "FALSE": BOOL,
 }
 _NUMBER_STARTS = frozenset("+-.0123456789")
+
 
 class Refused(Exception):  # noqa: N818 - it is an outcome that this package turns into a Diagnostic
     """A limit was hit; the rest of the file is not read."""
@@ -139,7 +150,11 @@ def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> Diagnost
     problem = error.problem or error.context or "not YAML"
     code, hint = "yaml-syntax", ""
     if "another document" in problem:
-        code, problem, hint = "yaml-documents", "a second document starts here", "keep one document a file: remove `---`"
+        code, problem, hint = (
+            "yaml-documents",
+            "a second document starts here",
+            "keep one document a file: remove `---`",
+        )
     elif "second occurrence" in problem:
         problem, hint = "this anchor is defined twice", "give each anchor (&name) a name of its own"
     elif "undefined alias" in problem:

@@ -1,0 +1,62 @@
+"""`meshctl lock`: pin addresses and public keys in inventory.lock.yml."""
+
+from __future__ import annotations
+
+import click
+
+from meshctl.cli.common import inventory_options, output_option, print_json
+from meshctl.errors import EXIT_FAILED, EXIT_OK
+from meshctl.inventory import Inventory, find_inventory, read, write_lock
+
+
+@click.command("lock")
+@inventory_options
+@output_option
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 and say why when the lock is stale.")
+@click.option("--offline", is_flag=True, help="Pin addresses only; contact no host for its public key.")
+def command(
+    inventory_argument: str | None, inventory_option: str | None, output: str, check: bool, offline: bool
+) -> int:
+    """Pin addresses and public keys in inventory.lock.yml.
+
+    Commit the file: addresses then stay with their nodes, and a node that shows another key is refused.
+
+    \b
+    Examples:
+      meshctl lock
+      meshctl lock --offline
+      meshctl lock --check -i inventory.yml
+    """
+    inventory = read(find_inventory(inventory_option or inventory_argument))
+    if check:
+        missing = () if offline else inventory.missing_keys
+        reasons = [*inventory.lock_changes, *(f"{node}: no public key in {network} yet" for node, network in missing)]
+        _report(inventory, reasons, output, written=False)
+        return EXIT_FAILED if reasons else EXIT_OK
+    if not offline:
+        inventory = _collect_keys(inventory)
+    reasons = list(inventory.lock_changes)
+    if reasons:
+        write_lock(inventory)
+    _report(inventory, reasons, output, written=bool(reasons))
+    return EXIT_OK
+
+
+def _collect_keys(inventory: Inventory) -> Inventory:
+    """The inventory with the keys of managed nodes that had none; no host is contacted when all are known."""
+    managed = {node.name for node in inventory.mesh.managed()}
+    if not any(node in managed for node, _ in inventory.missing_keys):
+        return inventory
+    from meshctl.deploy.enroll import collect_keys
+
+    return collect_keys(inventory)
+
+
+def _report(inventory: Inventory, reasons: list[str], output: str, *, written: bool) -> None:
+    if output == "json":
+        print_json({"lock": str(inventory.lock_path), "stale": bool(reasons), "written": written, "changes": reasons})
+        return
+    for reason in reasons:
+        click.echo(reason)
+    state = "written" if written else "stale: run `meshctl lock` and commit it" if reasons else "up to date"
+    click.echo(f"{inventory.lock_path}: {state}")

@@ -1,0 +1,102 @@
+"""Diagnostics for people, for machines and for GitHub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from meshctl.errors import Diagnostic
+
+_RED, _YELLOW, _CYAN, _BOLD, _RESET = "\033[31m", "\033[33m", "\033[36m", "\033[1m", "\033[0m"
+# A source line longer than this is shown as a window around the column.
+_WINDOW = 120
+
+
+def to_json(diagnostics: Iterable[Diagnostic]) -> dict[str, Any]:
+    """The shape of schemas/validate.schema.json."""
+    found: dict[str, list[dict[str, Any]]] = {"error": [], "warning": []}
+    for d in diagnostics:
+        found[d.severity].append(
+            {
+                "file": d.file,
+                "line": d.line,
+                "column": d.column,
+                "path": d.path,
+                "code": d.code,
+                "message": d.message,
+                "hint": d.hint,
+            }
+        )
+    return {"valid": not found["error"], "errors": found["error"], "warnings": found["warning"]}
+
+
+def to_github(diagnostics: Iterable[Diagnostic]) -> str:
+    """Workflow commands, one a line, which GitHub shows as annotations in the diff."""
+    lines = []
+    for d in diagnostics:
+        place = {"file": d.file, "line": d.line, "col": d.column, "title": d.code}
+        properties = ",".join(f"{key}={_property(str(value))}" for key, value in place.items() if value)
+        message = f"{d.message} ({d.hint})" if d.hint else d.message
+        lines.append(f"::{d.severity} {properties}::{_data(message)}\n")
+    return "".join(lines)
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def to_human(diagnostics: Iterable[Diagnostic], *, colour: bool = False) -> str:
+    """`file:line:col: error[code]: message`, the source line with a caret, the hint."""
+    return "".join(_human(d, colour) for d in diagnostics)
+
+
+def summary(diagnostics: Iterable[Diagnostic]) -> str:
+    """`2 errors, 1 warning`."""
+    items = list(diagnostics)
+    errors = sum(1 for d in items if d.severity == "error")
+    counts = [(errors, "error"), (len(items) - errors, "warning")]
+    return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts if n) or "no errors"
+
+
+def _human(d: Diagnostic, colour: bool) -> str:
+    tone = _RED if d.severity == "error" else _YELLOW
+
+    def paint(text: str, *codes: str) -> str:
+        return f"{''.join(codes)}{text}{_RESET}" if colour else text
+
+    place = f"{d.where()}: " if d.file else ""
+    lines = [f"{paint(place, _BOLD)}{paint(f'{d.severity}[{d.code}]', tone, _BOLD)}: {printable(d.message)}"]
+    source = _source_line(d.file, d.line) if d.line else ""
+    if source.strip():
+        start = max(0, d.column - 1 - _WINDOW // 2) if len(source) > _WINDOW else 0
+        shown = printable(source[start : start + _WINDOW].replace("\t", " "))
+        width = max(1, min(len(d.text.split("\n")[0]), len(shown) - (d.column - 1 - start)))
+        lines += [f"    {shown}", f"    {' ' * (d.column - 1 - start)}{paint('^' * width, tone)}"]
+    if d.hint:
+        lines.append(f"    {paint('hint', _CYAN)}: {printable(d.hint)}")
+    return "\n".join(lines) + "\n"
+
+
+def printable(text: str) -> str:
+    """`text` with control characters shown as `?`: a file must not be able to drive the reader's terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _source_line(file: str, line: int) -> str:
+    lines = _lines(file)
+    return lines[line - 1] if line <= len(lines) else ""
+
+
+@cache
+def _lines(file: str) -> list[str]:
+    """The file's lines as the parser counted them; none when it is gone meanwhile."""
+    try:
+        return Path(file).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+    except OSError:
+        return []
