@@ -31,7 +31,9 @@ def start(lab: str, router: Router) -> None:
     config.write_text(_config(lab, router))
     log = folder / f"{router.name}.log"
     words = ["ip", "netns", "exec", netns(lab, router.name), "miniupnpd", "-d", "-f", str(config)]
-    words += ["-P", str(folder / f"{router.name}.pid")]
+    pid_file = folder / f"{router.name}.pid"
+    pid_file.unlink(missing_ok=True)  # of one that was killed
+    words += ["-P", str(pid_file)]
     procs.spawn(lab, router.name, words, log)
     address = router.lan[0].partition("/")[0]
     if not within(netns_path(lab, router.name), lambda: _answers(address)):

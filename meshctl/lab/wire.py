@@ -26,6 +26,7 @@ from meshctl.lab.netns import within
 
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
+TUNGETIFF = 0x800454D2
 TUNSETCARRIER = 0x400454E2
 IFF_TAP, IFF_NO_PI = 0x0002, 0x1000
 FRAME_BYTES = 65_536
@@ -35,11 +36,10 @@ BURST = 64
 
 @dataclass(frozen=True)
 class End:
-    """A TAP device in a namespace. The inode tells a namespace from its namesake that was there before."""
+    """A TAP device in a namespace."""
 
     path: str
     device: str
-    inode: int
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Wire:
     order: int = 0
 
     def plug(self, cables: list[Cable]) -> None:
-        """Make these the cables; devices that stay are not touched."""
+        """Make these the cables; devices that stay are not touched, those that were made anew are opened anew."""
         ends = {end for cable in cables for end in (cable.a, cable.b)}
-        for end in set(self.descriptors) - ends:
+        for end in [e for e, descriptor in self.descriptors.items() if e not in ends or not has_device(descriptor)]:
             descriptor = self.descriptors.pop(end)
             self._unwatch(descriptor)
             self.frames = [f for f in self.frames if f[2] != descriptor]
@@ -123,6 +123,15 @@ def open_tap(end: End) -> int:
         return descriptor
 
     return within(Path(end.path), attach)
+
+
+def has_device(descriptor: int) -> bool:
+    """Whether the device behind the descriptor still exists."""
+    try:
+        fcntl.ioctl(descriptor, TUNGETIFF, bytes(40))
+    except OSError:
+        return False
+    return True
 
 
 def parse(document: dict[str, Any]) -> list[Cable]:

@@ -39,8 +39,7 @@ def lay(lab: str, links: Iterable[Link], unplugged: Iterable[str]) -> None:
 def _cable(lab: str, link: Link, up: bool) -> dict[str, object]:
     ends = {}
     for side, element, device in (("a", link.child, link.device), ("b", link.parent, link.parent_device)):
-        path = netns_path(lab, element)
-        ends[side] = [str(path), device, path.stat().st_ino]
+        ends[side] = [str(netns_path(lab, element)), device]
     return {**ends, "delay_s": link.delay_ms / 1000, "loss": link.loss_percent / 100, "up": up}
 
 
