@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import output_option, print_json
+from meshctl.cli.common import lab_option, output_option, print_json, psk_ring, read_inventory, secret_option
 from meshctl.errors import MeshctlError, UsageError
 
 if TYPE_CHECKING:
+    from meshctl.core.psk import PskRing
     from meshctl.inventory import Inventory
     from meshctl.model.keys import PublicKey, Secret
     from meshctl.model.mesh import Node
@@ -36,8 +37,9 @@ def command() -> None:
 
 @command.command("list")
 @click.option("-i", "--inventory", "inventory_option", metavar="PATH", help=INVENTORY_HELP)
+@lab_option
 @output_option
-def list_clients(inventory_option: str | None, output: str) -> None:
+def list_clients(inventory_option: str | None, lab: str | None, output: str) -> None:
     """List the clients: addresses, listen port, profile, whether they have a key.
 
     \b
@@ -45,10 +47,9 @@ def list_clients(inventory_option: str | None, output: str) -> None:
       meshctl client list -o json
     """
     from meshctl.core.topology import client_profile
-    from meshctl.inventory import find_inventory, read
     from meshctl.render.client import listen_port
 
-    mesh = read(find_inventory(inventory_option)).mesh
+    mesh = read_inventory(inventory_option, lab).mesh
     rows: list[dict[str, Any]] = [
         {
             "client": node.name,
@@ -85,11 +86,12 @@ def list_clients(inventory_option: str | None, output: str) -> None:
     help="Refuse unless the config is of that kind. [default: vars.client_profile, or direct]",
 )
 @click.option("--rekey", is_flag=True, help="Make a new key; the config shown before stops working at the next apply.")
-@click.option("--secret-file", metavar="FILE", help="File with the mesh secret. [default: $MESHCTL_SECRET, inventory]")
+@lab_option
+@secret_option
 @output_option
 def show(
     name: str, inventory_option: str | None, qr: bool, png: str | None, conf: bool, network: str | None,
-    profile: str | None, rekey: bool, secret_file: str | None, output: str,
+    profile: str | None, rekey: bool, lab: str | None, secret_file: str | None, output: str,
 ) -> None:
     """Make a client's key, show its config once, and pin the key's public half in the lock.
 
@@ -104,16 +106,16 @@ def show(
     chosen = [kind for kind, given in (("qr", qr), ("png", png), ("conf", conf), ("json", output == "json")) if given]
     if len(chosen) != 1:
         raise UsageError("choose how to show the config", hint="give one of --qr, --png FILE, --conf, -o json")
-    from meshctl.inventory import find_inventory, read, write_lock
+    from meshctl.inventory import write_lock
     from meshctl.render.client import find_client, find_network, new_key_pair
 
-    inventory = read(find_inventory(inventory_option))
+    inventory = read_inventory(inventory_option, lab)
     node = find_client(inventory.mesh, name)
     network = find_network(node, network)
     _refuse_second(node, network, rekey)
     private, public = new_key_pair()
     inventory = inventory.with_keys({(name, network): public})
-    config = _render(inventory, name, network, private, profile, secret_file)
+    config = _render(inventory, name, network, private, profile, psk_ring(inventory, secret_file, lab))
     shown = _picture(config, name) if qr or png else None
     written = _write_private(Path(png), shown) if png and isinstance(shown, bytes) else None
     try:
@@ -143,12 +145,11 @@ def _refuse_second(node: Node, network: str, rekey: bool) -> None:
 
 
 def _render(
-    inventory: Inventory, name: str, network: str, private: Secret, profile: str | None, secret_file: str | None
+    inventory: Inventory, name: str, network: str, private: Secret, profile: str | None, ring: PskRing | None
 ) -> Secret:
     from meshctl.core.topology import compile_topology
     from meshctl.render import Renderer
     from meshctl.render.client import check_profile, render_client
-    from meshctl.render.secret import ring_for
 
     mesh = inventory.mesh
     topology = compile_topology(mesh)
@@ -156,7 +157,7 @@ def _render(
     check_profile(mesh, mesh.nodes[name], link, profile)
     for warning in topology.warnings.get(name, ()):
         click.echo(f"Warning: {name}: {warning}", err=True)
-    return render_client(Renderer(mesh, topology, ring_for(mesh, secret_file)), name, network, private)
+    return render_client(Renderer(mesh, topology, ring), name, network, private)
 
 
 def _code(config: Secret, name: str) -> Any:

@@ -95,37 +95,15 @@ class Hosts:
 
     def read(self, argument: str | None, option: str | None) -> Inventory:
         """The inventory, with the lab's own lock under --lab. Prints its warnings; raises InventoryError, printed."""
-        from meshctl import inventory
-
         if argument and option:
             raise UsageError("the inventory is named twice", hint="use the argument or -i, not both")
         if self.lab is not None and self.local:
             raise UsageError("--lab and --local exclude each other")
-        try:
-            path = inventory.find_inventory(argument or option)
-            if self.lab is None:
-                found = inventory.read(path)
-            else:
-                from meshctl import lab
-
-                found = inventory.read(path, lock_path=lab.lock_path(self.lab))
-        except InventoryError as error:
-            for diagnostic in error.diagnostics:
-                click.echo(f"{diagnostic.severity}: {diagnostic}", err=True)
-            raise
-        for warning in found.warnings:
-            click.echo(f"Warning: {warning}", err=True)
-        return found
+        return read_inventory(argument or option, self.lab)
 
     def ring(self, inventory: Inventory) -> PskRing | None:
         """The pre-shared keys' ring; the lab has a secret of its own."""
-        from meshctl.render.secret import ring_for
-
-        if self.lab is None or self.secret_file:
-            return ring_for(inventory.mesh, self.secret_file)
-        from meshctl import lab
-
-        return ring_for(inventory.mesh, str(lab.secret_file(self.lab)))
+        return psk_ring(inventory, self.secret_file, self.lab)
 
     def door(self) -> Door | None:
         """The lab's door, or None for the network."""
@@ -147,6 +125,41 @@ class Hosts:
             limit=self.limit, forks=self.forks, local=self.local, accept_new_host_keys=self.accept_new_host_keys,
             sudo_password=None if password is None else Secret(password), **more,
         )  # fmt: skip
+
+
+def read_inventory(argument: str | None, lab_name: str | None = None) -> Inventory:
+    """The inventory at `argument` (None: the default places), with the lab's own lock when `lab_name` is given.
+
+    Prints its warnings; raises InventoryError with every finding printed.
+    """
+    from meshctl import inventory
+
+    try:
+        path = inventory.find_inventory(argument)
+        if lab_name is None:
+            found = inventory.read(path)
+        else:
+            from meshctl import lab
+
+            found = inventory.read(path, lock_path=lab.lock_path(lab_name))
+    except InventoryError as error:
+        for diagnostic in error.diagnostics:
+            click.echo(f"{diagnostic.severity}: {diagnostic}", err=True)
+        raise
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return found
+
+
+def psk_ring(inventory: Inventory, secret_file: str | None = None, lab_name: str | None = None) -> PskRing | None:
+    """The ring that makes the pre-shared keys; a lab has a mesh secret of its own."""
+    from meshctl.render.secret import ring_for
+
+    if lab_name is not None and secret_file is None:
+        from meshctl import lab
+
+        secret_file = str(lab.secret_file(lab_name))
+    return ring_for(inventory.mesh, secret_file)
 
 
 def print_json(document: object) -> None:

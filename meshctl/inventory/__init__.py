@@ -103,10 +103,13 @@ def _with_keys(node: Node, keys: Mapping[str, PublicKey | None]) -> Node:
     return dataclasses.replace(node, attachments=attachments)
 
 
-def read(path: Path | str, *, today: datetime.date | None = None) -> Inventory:
+def read(
+    path: Path | str, *, lock_path: Path | None = None, today: datetime.date | None = None
+) -> Inventory:
     """Read, validate and resolve the inventory at `path` (a file or a folder).
 
-    Contacts nobody and writes nothing. `today` decides which policies have expired. Raises InventoryError with every
+    Contacts nobody and writes nothing. `lock_path` is a lock elsewhere than beside the inventory (a lab has its own);
+    `today` decides which policies have expired. Raises InventoryError with every
     finding, warnings included.
     """
     path = Path(path)
@@ -116,7 +119,7 @@ def read(path: Path | str, *, today: datetime.date | None = None) -> Inventory:
     if document.root is None or not document.data:
         raise InventoryError(findings.sorted())
     names = names_of(document)
-    lock_path = lock_path_of(path)
+    lock_path = lock_path or lock_path_of(path)
     disk, lock_findings = read_lock(lock_path)
     findings.add(lock_findings.items)
     check(document, "inventory", findings)

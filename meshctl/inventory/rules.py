@@ -128,7 +128,7 @@ def _meet(mesh: Mesh, one: str, other: str) -> bool:
 
 
 def check_endpoints(resolved: Resolved, findings: Findings) -> None:
-    """An endpoint lies outside the mesh (else packets to it enter the tunnel that carries them), and is nobody else's."""
+    """An endpoint lies outside the mesh (else packets to it enter its own tunnel), and is nobody else's."""
     inside = [(p, f"network `{n}`") for n, ranges in resolved.ranges.items() for p in ranges.prefixes()]
     inside += [(parse_prefix(t), f"a route of `{d.name}`") for d in resolved.drafts.values() for t, _ in d.routes]
     owners: dict[tuple[str, int], tuple[str, str]] = {}
