@@ -96,21 +96,23 @@ def parse_policy_routing(fwmark: int, tables: Mapping[int, frozenset[str]], rule
     `N rule` (not the mark: its table) and `N suppress` (main's own routes first)."""
     pieces: set[str] = set()
     for family in FAMILIES:
-        wanted = [
-            rule for rule in rules[family]
-            if "not" in rule and fwmark and int(str(rule.get("fwmark", "0")), 0) == fwmark
-        ]
-        if not wanted:
-            if tables[family] and str(fwmark) in tables[family]:
-                pieces.add(f"{family} route")
-            continue
-        rule = min(wanted, key=lambda r: int(r["priority"]))
-        pieces.add(f"{family} rule")
-        if str(rule["table"]) in tables[family]:
+        found = [rule for rule in rules[family] if "not" in rule and fwmark and _mark(rule) == fwmark]
+        rule = min(found, key=_priority, default=None)
+        table = str(rule["table"]) if rule else str(fwmark)
+        if rule:
+            pieces.add(f"{family} rule")
+        if table in tables[family]:
             pieces.add(f"{family} route")
-        if any(
-            r.get("suppress_prefixlen") == 0 and r.get("table") == "main" and int(r["priority"]) < int(rule["priority"])
-            for r in rules[family]
-        ):
+        suppressing = [r for r in rules[family] if r.get("suppress_prefixlen") == 0 and r.get("table") == "main"]
+        ours = rule is not None or table in tables[family]  # others may use such a rule too
+        if ours and any(rule is None or _priority(r) < _priority(rule) for r in suppressing):
             pieces.add(f"{family} suppress")
     return frozenset(pieces)
+
+
+def _mark(rule: Mapping[str, Any]) -> int:
+    return int(str(rule.get("fwmark", "0")), 0)
+
+
+def _priority(rule: Mapping[str, Any]) -> int:
+    return int(rule["priority"])
