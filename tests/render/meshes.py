@@ -1,0 +1,65 @@
+"""Meshes made by hand, for tests of topology and rendering."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from meshctl.model.keys import PublicKey
+from meshctl.model.mesh import Attachment, Mesh, Network, Node, Permit, SshSettings
+
+CORP = Network("corp", ("10.42.0.0/16", "fd42:42::/48"))
+LAB = Network("lab", ("10.43.0.0/16",))
+
+
+def key(name: str, network: str = "corp") -> PublicKey:
+    """A public key that belongs to that name."""
+    return PublicKey(b64encode(sha256(f"{name} {network}".encode()).digest()).decode())
+
+
+def _addresses(network: str, number: int) -> tuple[str, ...]:
+    return (f"10.42.0.{number}", f"fd42:42::{number:x}") if network == "corp" else (f"10.43.0.{number}",)
+
+
+def node(name: str, number: int, *, endpoint: bool = False, networks: tuple[str, ...] = ("corp",), **more: Any) -> Node:
+    """Node `number` of its networks, at 10.42.0.NUMBER and fd42:42::NUMBER; `endpoint` makes it 203.0.113.NUMBER."""
+    attachments = tuple(
+        Attachment(
+            network=network,
+            interface=f"wg{index}",
+            addresses=_addresses(network, number),
+            listen_port=51820 + index,
+            endpoint=f"203.0.113.{number}:{51820 + index}" if endpoint else None,
+            public_key=key(name, network),
+        )
+        for index, network in enumerate(networks)
+    )
+    extra = more.pop("roles", ())
+    roles = () if more.get("client") else ("wireguard", "firewall", *extra)
+    return Node(name, attachments, SshSettings(name), roles=roles, **more)
+
+
+def permit(sources: str, destinations: str, network: str = "corp") -> Permit:
+    """Permit between names that are given with spaces."""
+    return Permit(network, frozenset(sources.split()), frozenset(destinations.split()), policy="test")
+
+
+def mesh(*nodes: Node, permits: tuple[Permit, ...] | None = None, base_dir: str = "/nonexistent") -> Mesh:
+    """A mesh of these nodes; without permits all may talk to all."""
+    named = {n.name: n for n in sorted(nodes, key=lambda n: n.name)}
+    used = sorted({a.network for n in nodes for a in n.attachments})
+    networks = {name: {"corp": CORP, "lab": LAB}[name] for name in used}
+    if permits is None:
+        permits = tuple(
+            Permit(net, members, members, policy="open")
+            for net in used
+            for members in [frozenset(n.name for n in nodes if n.attachment(net))]
+        )
+    return Mesh(networks=networks, nodes=named, groups={}, permits=permits, base_dir=base_dir)
+
+
+def without_key(n: Node) -> Node:
+    """The node before its first apply."""
+    return replace(n, attachments=tuple(replace(a, public_key=None) for a in n.attachments))
