@@ -110,7 +110,11 @@ class _Run:
             inventory.mesh.nodes, door or NetworkDoor(), options.accept_new_host_keys, options.sudo_password
         )
         renderer = self._renderer()
-        self._hosts = {name: Host(name, renderer.node(name), self._connector(name)) for name in names}
+        # Only a node of this run gets its key in this run; a peer of any other without a key is left out.
+        self._hosts = {
+            name: Host(name, renderer.node(name).without_keyless_peers(frozenset(names)), self._connector(name))
+            for name in names
+        }
 
     def __enter__(self) -> _Run:
         return self
@@ -161,12 +165,10 @@ class _Run:
         updated = self._inventory.with_keys(found) if found else self._inventory
         if not self._options.locked and (found or self._inventory.lock_changes):
             inventories.write_lock(updated)
-        if not found:
-            return
         self._inventory = updated
-        renderer = self._renderer()
+        renderer = self._renderer() if found else None
         for host in self._hosts.values():
-            host.doc = renderer.node(host.name)
+            host.doc = (renderer.node(host.name) if renderer else host.doc).without_keyless_peers()
             host.compare()
 
     def converge(self) -> None:

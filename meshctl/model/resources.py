@@ -6,7 +6,8 @@ Field names are those of Ansible's modules where one exists. All of it is data: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from typing import Union
 
 from meshctl.model.keys import PublicKey, Secret
@@ -99,6 +100,11 @@ class WireGuard:
     default_route: bool = False  # 0.0.0.0/0 and ::/0 go by an exit node: policy routing as wg-quick does it
     notify: tuple[str, ...] = ()
 
+    def without_keyless_peers(self, awaited: Container[str]) -> WireGuard:
+        """See NodeDoc.without_keyless_peers."""
+        kept = [(p, k) for p, k in zip(self.peers, self.psks) if p.public_key or p.name in awaited]
+        return replace(self, peers=tuple(p for p, _ in kept), psks=tuple(k for _, k in kept))
+
 
 @dataclass(frozen=True)
 class Nftables:
@@ -134,3 +140,10 @@ class NodeDoc:
     def interfaces(self) -> tuple[WireGuard, ...]:
         """The WireGuard resources, in order."""
         return tuple(r for r in self.resources if isinstance(r, WireGuard))
+
+    def without_keyless_peers(self, awaited: Container[str] = ()) -> NodeDoc:
+        """This document without peers whose public key is not known; those named in `awaited` stay."""
+        if all(p.public_key or p.name in awaited for w in self.interfaces() for p in w.peers):
+            return self
+        resources = (r.without_keyless_peers(awaited) if isinstance(r, WireGuard) else r for r in self.resources)
+        return replace(self, resources=tuple(resources))
