@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -42,13 +43,15 @@ class Connections:
         self._lock = threading.Lock()
         self._open: dict[str, Future[paramiko.Transport]] = {}
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
+        self._proxies: list[subprocess.Popen[bytes]] = []
 
     def transport(self, node: Node) -> SshTransport:
         """A connected SshTransport. Raises RemoteError."""
         settings = self._door.settings(node)
         way = resolve(settings, self._configs, node.name)
-        return SshTransport(node.name, way, self._shared(f"node {node.name}", lambda: self._connect_node(node, ())),
-                            self.password)  # fmt: skip
+        self._check_jumps(node, (node.name,))
+        connection = self._shared(f"node {node.name}", lambda: self._connect_node(node))
+        return SshTransport(node.name, way, connection, self.password)
 
     def close(self) -> None:
         """Close every connection."""
@@ -58,6 +61,9 @@ class Connections:
         for future in reversed(connections):
             if future.done() and future.exception() is None:
                 future.result().close()
+        for process in self._proxies:
+            process.terminate()
+            process.wait()
         self._identities.close()
 
     def _shared(self, key: str, connect: Callable[[], paramiko.Transport]) -> paramiko.Transport:
@@ -74,16 +80,22 @@ class Connections:
                 future.set_exception(error)
         return future.result()
 
-    def _connect_node(self, node: Node, through: tuple[str, ...]) -> paramiko.Transport:
-        if node.name in through:
-            raise RemoteError(
-                f"jump hosts go in a circle: {' -> '.join((*through, node.name))}", node=through[0], kind="unreachable",
-                hint="remove one of the ssh.jump settings",
-            )  # fmt: skip
+    def _check_jumps(self, node: Node, through: tuple[str, ...]) -> None:
+        """Raises RemoteError for jump hosts that go in a circle: each would wait for the other's connection."""
+        for name in resolve(self._door.settings(node), self._configs, node.name).jumps:
+            if name in through:
+                raise RemoteError(
+                    f"jump hosts go in a circle: {' -> '.join((*through, name))}", node=through[0], kind="unreachable",
+                    hint="remove one of the ssh.jump settings",
+                )  # fmt: skip
+            if name in self._nodes:
+                self._check_jumps(self._nodes[name], (*through, name))
+
+    def _connect_node(self, node: Node) -> paramiko.Transport:
         way = resolve(self._door.settings(node), self._configs, node.name)
         sock = None if way.jumps else self._door_socket(node, way)
         if sock is None:
-            sock = self._socket(way, node.name, (*through, node.name))
+            sock = self._socket(way, node.name)
         return sshconnect.handshake(sock, way, node.name, self._known_hosts(way), self._identities)
 
     def _door_socket(self, node: Node, way: Way) -> socket.socket | None:
@@ -98,31 +110,38 @@ class Connections:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def _socket(self, way: Way, node: str, through: tuple[str, ...]) -> Any:
+    def _socket(self, way: Way, node: str) -> Any:
         """A socket or channel to the host itself: direct, by command, or through the chain of jumps."""
-        import paramiko
-
         if way.proxy_command:
-            return paramiko.ProxyCommand(way.proxy_command)
+            return self._proxy(way.proxy_command)
         if not way.jumps:
             return sshconnect.tcp(way, node)
-        last = self._jump(way.jumps, way.settings, node, through)
+        last = self._jump(way.jumps, way.settings, node)
         return self._tunnel(last, way, node, way.jumps[-1])
 
-    def _jump(self, jumps: tuple[str, ...], like: SshSettings, node: str, through: tuple[str, ...]) -> Any:
+    def _proxy(self, command: str) -> socket.socket:
+        """ProxyCommand as a real socket: its process has the other end as standard input and output."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(["sh", "-c", f"exec {command}"], stdin=theirs.fileno(), stdout=theirs.fileno())
+        with self._lock:
+            self._proxies.append(process)
+        return ours
+
+    def _jump(self, jumps: tuple[str, ...], like: SshSettings, node: str) -> Any:
         """The connection to the last of `jumps`, opened through those before it."""
         *before, name = jumps
         if name in self._nodes and not before:
             target = self._nodes[name]
-            return self._as_jump(f"node {name}", name, node, lambda: self._connect_node(target, through))
+            return self._as_jump(f"node {name}", name, node, lambda: self._connect_node(target))
         settings = self._door.settings(self._nodes[name]) if name in self._nodes else jump_settings(name, like, node)
         way = resolve(settings, self._configs, node)
 
         def connect() -> paramiko.Transport:
             if before:
-                sock = self._tunnel(self._jump(tuple(before), like, node, through), way, node, before[-1])
+                sock = self._tunnel(self._jump(tuple(before), like, node), way, node, before[-1])
             else:
-                sock = self._socket(way, node, (*through, name))
+                sock = self._socket(way, node)
             return sshconnect.handshake(sock, way, node, self._known_hosts(way), self._identities)
 
         return self._as_jump(f"jump {'>'.join(jumps)} {like.key} {like.known_hosts}", name, node, connect)
@@ -191,9 +210,7 @@ class SshTransport:
             channel.settimeout(limit_s)
             channel.exec_command(command)
             errors = _Drain(channel)
-            with contextlib.suppress(OSError):  # the command ended without reading: its status says why
-                channel.sendall(stdin)
-                channel.shutdown_write()
+            threading.Thread(target=_feed, args=(channel, stdin), daemon=True).start()
             stdout = _read_to_end(channel, deadline)
             if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError
@@ -237,6 +254,13 @@ class _Drain:
     def result(self) -> bytes:
         self._thread.join()
         return b"".join(self._chunks)
+
+
+def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
+    """Standard input, beside the reading: a command may answer before it has read all of it."""
+    with contextlib.suppress(OSError):  # the command ended without reading: its status says why
+        channel.sendall(stdin)
+        channel.shutdown_write()
 
 
 def _read_to_end(channel: paramiko.Channel, deadline: float) -> bytes:
