@@ -15,7 +15,7 @@ from meshctl.lab.design import design
 from meshctl.lab.image import ensure_image
 from meshctl.lab.names import INTERNET, check_name, netns, state_dir
 from meshctl.lab.shell import ip_batch, require_root, run
-from meshctl.lab.teardown import remove_elements
+from meshctl.lab.teardown import disks, halt, remove_elements
 from meshctl.model.mesh import Mesh
 
 # A booting host keeps one core busy for a third of a second; two for each core keep the disk busy as well.
@@ -34,14 +34,19 @@ def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> state.State:
     image = ensure_image()
     with state.exclusive(name):
         before = state.load_if_any(name)
-        remove_elements(name, network.existing(name) - {INTERNET, *wanted.elements()})
-        now = state.State(wanted, ssh_over_mesh=ssh_over_mesh)
-        _build_network(name, wanted, before)
-        kinds = {r.name: r.nat for r in wanted.routers}
-        now = replace(now, kinds=kinds, leaders=before.leaders if before else {})
+        if before is None or not before.complete:
+            # What a crash left may be half configured; hosts then boot again, over their own disks.
+            halt(name)
+            before = None
+        now = state.State(
+            wanted, kinds={r.name: r.nat for r in wanted.routers}, leaders=before.leaders if before else {},
+            ssh_over_mesh=ssh_over_mesh, complete=False,
+        )
         state.save(name, now)
+        remove_elements(name, {*network.existing(name), *disks(name)} - {INTERNET, *wanted.elements()})
+        _build_network(name, wanted, before)
         _login_files(name)
-        now = replace(now, leaders=_boot_missing(name, wanted, now.leaders, image))
+        now = replace(now, leaders=_boot_missing(name, wanted, now.leaders, image), complete=True)
         state.save(name, now)
     return now
 

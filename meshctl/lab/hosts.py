@@ -106,12 +106,12 @@ def unmount(lab: str, node: str) -> None:
         run(["umount", "--lazy", str(place.root)], where=node)
         lock = f"inode-{stat.st_dev}:{stat.st_ino}"
         Path("/run/systemd/nspawn/locks", lock).unlink(missing_ok=True)
-    shutil.rmtree(Path("/run/systemd/nspawn/propagate", _machine(lab, node)), ignore_errors=True)
+    shutil.rmtree(Path("/run/systemd/nspawn/propagate", machine_name(lab, node)), ignore_errors=True)
 
 
 def remove_cgroups(name: str) -> None:
     """Remove the cgroups that `boot` made and the host filled; they must be empty of processes."""
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
         for folder, _, _ in os.walk(hierarchy / name, topdown=False):
             with contextlib.suppress(FileNotFoundError):
                 Path(folder).rmdir()
@@ -121,27 +121,27 @@ def _command(lab: str, host: Host) -> list[str]:
     words = [
         "systemd-nspawn", "--quiet", "--register=no", f"--directory={disk(lab, host.name).root}",
         f"--network-namespace-path={netns_path(lab, host.name)}", "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
-        "--bind=/dev/net/tun", f"--machine={_machine(lab, host.name)}", f"--hostname={host.name}",
+        "--bind=/dev/net/tun", f"--machine={machine_name(lab, host.name)}", f"--hostname={host.name}",
         "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only", "--notify-ready=yes",
         "--boot",
     ]
     if Path("/run/systemd/system").is_dir():
         return words  # systemd gives the container a scope of its own
-    groups = [hierarchy / netns(lab, host.name) for hierarchy in _hierarchies()]
+    groups = [hierarchy / netns(lab, host.name) for hierarchy in hierarchies()]
     for group in groups:
         group.mkdir(exist_ok=True)
     files = [str(g / "cgroup.procs") for g in groups]
     return ["sh", "-c", _LAUNCH, "sh", str(len(files)), *files, words[0], "--keep-unit", *words[1:]]
 
 
-def _hierarchies() -> list[Path]:
+def hierarchies() -> list[Path]:
     """Where systemd inside the container keeps its units: the v2 tree, or v1's named tree and hybrid's v2 beside it."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
     return [p for p in (CGROUPS / "systemd", CGROUPS / "unified") if p.is_dir()]
 
 
-def _machine(lab: str, node: str) -> str:
+def machine_name(lab: str, node: str) -> str:
     """A name for nspawn's own bookkeeping; 64 characters of a host name at most."""
     return "mlab-" + hashlib.sha256(netns(lab, node).encode()).hexdigest()[:16]
 
@@ -179,6 +179,6 @@ def _hosts_file(host: Host, blueprint: Blueprint) -> str:
 
 def remove_cgroups_of(start: str) -> None:
     """Remove the cgroups of all hosts whose namespace begins with `start`."""
-    for hierarchy in _hierarchies():
+    for hierarchy in hierarchies():
         for folder in hierarchy.glob(f"{start}*"):
             remove_cgroups(folder.name)

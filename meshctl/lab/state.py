@@ -35,6 +35,7 @@ class State:
     leaders: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     unplugged: tuple[str, ...] = ()  # nodes whose link is down
     ssh_over_mesh: bool = False
+    complete: bool = True  # False while `up` is at work, and after one that was killed
 
 
 def load(lab: str) -> State:
@@ -131,6 +132,7 @@ def _state(raw: dict[str, Any]) -> State:
         leaders={node: (int(pid), int(start)) for node, (pid, start) in raw["leaders"].items()},
         unplugged=tuple(raw["unplugged"]),
         ssh_over_mesh=bool(raw["ssh_over_mesh"]),
+        complete=bool(raw["complete"]),
     )
 
 

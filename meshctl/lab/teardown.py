@@ -22,19 +22,24 @@ def down(name: str) -> bool:
     if name not in all_labs():
         return False
     with exclusive(name) as folder:
-        for _ in range(ROUNDS):
-            doomed = procs.marked(name) | procs.inside(netns(name, e) for e in network.existing(name))
-            if not doomed:
-                break
-            procs.kill(doomed)
-        network.delete_namespaces(name, network.existing(name))
-        for node in _disks(name):
-            hosts.unmount(name, node)
-        hosts.remove_cgroups_of(prefix(name))
+        halt(name)
         shutil.rmtree(folder)
     if not any(STATE_ROOT.iterdir()):
         STATE_ROOT.rmdir()
     return True
+
+
+def halt(name: str) -> None:
+    """End everything of the lab that is in the kernel: processes, namespaces, mounts, cgroups. Files stay."""
+    for _ in range(ROUNDS):
+        doomed = procs.marked(name) | procs.inside(netns(name, e) for e in network.existing(name))
+        if not doomed:
+            break
+        procs.kill(doomed)
+    network.delete_namespaces(name, network.existing(name))
+    for node in disks(name):
+        hosts.unmount(name, node)
+    hosts.remove_cgroups_of(prefix(name))
 
 
 def all_labs() -> list[str]:
@@ -49,12 +54,13 @@ def remove_elements(name: str, elements: Iterable[str]) -> None:
     for element in sorted(elements):
         procs.kill(procs.marked(name, element) | procs.inside([netns(name, element)]))
         network.delete_namespaces(name, [element])
-        if element in _disks(name):
+        if element in disks(name):
             hosts.remove_cgroups(netns(name, element))
             hosts.unmount(name, element)
             shutil.rmtree(hosts.disk(name, element).base)
 
 
-def _disks(name: str) -> list[str]:
+def disks(name: str) -> list[str]:
+    """Hosts of which there is a disk."""
     folder: Path = state_dir(name) / "hosts"
     return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
