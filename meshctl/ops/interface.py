@@ -55,9 +55,10 @@ def networkctl_reload(index: int = -1) -> Step:
     return Step("run", change=index, argv=("networkctl", "reload"))
 
 
-def deletion_steps(index: int, name: str, facts: HostFacts) -> Iterator[Step]:
-    """An interface that wg-quick's unit brought up went with the unit."""
-    if not any(wg_quick_interface(unit) == name and is_active(live) for unit, live in facts.units.items()):
+def deletion_steps(index: int, name: str, changes: Sequence[Change]) -> Iterator[Step]:
+    """An interface whose wg-quick unit these same changes stop has gone with the unit."""
+    stopped = {wg_quick_interface(c.name) for c in changes if c.kind == "unit" and c.after is None and c.before and "state" in c.before}
+    if name not in stopped:
         yield Step("run", change=index, argv=("ip", "link", "del", "dev", name))
 
 

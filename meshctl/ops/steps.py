@@ -49,7 +49,7 @@ def _work(doc: NodeDoc, facts: HostFacts, changes: Sequence[Change]) -> Iterator
         if kind == "handler" and networkd_stale:
             yield interface.networkctl_reload()
             networkd_stale = False
-        steps = tuple(_steps(kind, batch, doc, facts))
+        steps = tuple(_steps(kind, batch, doc, facts, changes))
         yield from steps
         if kind == "file":
             units_stale = units_stale or any(c.name.startswith(UNIT_FOLDERS) for _, c in batch)
@@ -73,7 +73,9 @@ def _batch_key(item: tuple[int, Change]) -> tuple[str, str, str]:
     return (change.kind, str(index), "")
 
 
-def _steps(kind: str, batch: Batch, doc: NodeDoc, facts: HostFacts) -> Iterator[Step]:
+def _steps(
+    kind: str, batch: Batch, doc: NodeDoc, facts: HostFacts, changes: Sequence[Change]
+) -> Iterator[Step]:
     index, change = batch[0]
     if kind == "package":
         yield from host.package_steps(index, [c for _, c in batch], facts)
@@ -87,6 +89,8 @@ def _steps(kind: str, batch: Batch, doc: NodeDoc, facts: HostFacts) -> Iterator[
         yield from host.unit_steps(index, change, facts)
     elif kind == "handler":
         yield host.handler_step(index, change)
+    elif kind == "interface" and change.action == "delete":
+        yield from interface.deletion_steps(index, change.name, changes)
     else:
         yield from _interface_steps(kind, batch, doc, facts)
 
@@ -98,8 +102,7 @@ def _interface_steps(kind: str, batch: Batch, doc: NodeDoc, facts: HostFacts) ->
     if kind == "peer" and change.action == "delete":
         yield interface.peer_removal(index, name, [c for _, c in batch])
     elif not isinstance(want, WireGuard):
-        if change.action == "delete":
-            yield from interface.deletion_steps(index, name, facts)
+        return  # an adopted interface that is let go: only the ledger forgets it
     elif kind == "key":
         yield from interface.key_steps(index, change, want)
     elif kind == "interface" and change.action == "create":

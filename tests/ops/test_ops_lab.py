@@ -1,4 +1,4 @@
-"""The whole circle against a real kernel and a real wireguard-go: facts, diff, steps, the shipped applier, facts again."""
+"""The whole circle on a real kernel with a real wireguard-go: facts, diff, steps, the shipped applier, facts again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from docs import document, edited, key, peer, psk, wg_quick_conf, wireguard
+from meshdocs import document, edited, key, peer, psk, wg_quick_conf, wireguard
 from wgspace import Space, space
 
 from meshctl.core.change import Change
@@ -226,7 +226,7 @@ def test_a_prefix_that_moves_to_another_peer_ends_up_there_in_one_pass(host: Spa
 
 
 def test_odd_names_survive_the_way_from_the_document_to_the_facts(host: Space) -> None:
-    names = ["/etc/odd/a b", "/etc/odd/new\nline", "/etc/odd/quo'te\"s", "/etc/odd/back\\slash", "/etc/odd/é", "/etc/odd/*"]
+    names = [f"/etc/odd/{name}" for name in ("a b", "new\nline", "quo'te\"s", "back\\slash", "é", "*")]
     files = [File(name, content=name.encode()) for name in names]
     doc = NodeDoc("web1", (File("/etc/odd", state="directory", mode="0755"), *files))
     host.apply(doc)

@@ -48,7 +48,7 @@ def wg_quick_conf(want: WireGuard) -> str:
     lines += [f"ListenPort = {want.listen_port}", f"MTU = {want.mtu}"]
     lines += [f"FwMark = {want.fwmark}"] if want.fwmark else []
     lines += [f"PostUp = wg set %i private-key {want.key_file}"]
-    for each, secret in zip(want.peers, want.psks):
+    for each, secret in zip(want.peers, want.psks, strict=True):
         lines += ["[Peer]", f"PublicKey = {each.public_key}", f"AllowedIPs = {', '.join(each.allowed_ips)}"]
         lines += [f"PresharedKey = {secret.reveal()}"] if secret else []
         lines += [f"Endpoint = {each.endpoint}"] if each.endpoint else []
