@@ -94,7 +94,7 @@ def _message(error: Any) -> str:
         missing = [key for key in error.validator_value if key not in error.instance]
         return f"`{name}` lacks {', '.join(f'`{key}`' for key in missing)}"
     if error.validator == "type":
-        kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
+        kinds: list[str] = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
         return f"`{name}` must be {' or '.join(_KINDS.get(k, k) for k in kinds)}"
     if error.validator == "enum":
         near = did_you_mean(str(error.instance), [str(v) for v in error.validator_value])

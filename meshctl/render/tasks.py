@@ -130,7 +130,7 @@ class Evaluator:
 
     def _texts(self, task: Task, value: Any) -> tuple[str, ...]:
         names = [value] if isinstance(value, str) else value
-        if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and n for n in names):
+        if not names or not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and n for n in names):
             raise self._error(task, f"`name` is `{value}`", "give a name or a list of names")
         return tuple(names)
 

@@ -1,0 +1,201 @@
+"""Stock clients: what `meshctl client` shows, once, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DEMO, SECRET, renderer
+from meshes import mesh, node, permit, without_key
+
+from meshctl import inventory
+from meshctl.cli import run
+from meshctl.core.psk import PskRing
+from meshctl.errors import MeshctlError, UsageError
+from meshctl.model.keys import PublicKey, Secret, is_key_text
+from meshctl.render.client import check_profile, find_network, listen_port, new_key_pair, render_client
+
+FRA = node("fra", 1, endpoint=True, roles=("anchor",))
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path) -> Path:
+    """The demo, every node but the phone with a key in the lock."""
+    path = tmp_path / "inventory.yml"
+    path.write_bytes((DEMO / "inventory.yml").read_bytes())
+    read = inventory.read(path)
+    pairs = [(n.name, a.network) for n in read.mesh.nodes.values() for a in n.attachments if not n.client]
+    inventory.write_lock(read.with_keys({pair: new_key_pair()[1] for pair in pairs}))
+    return tmp_path
+
+
+@pytest.fixture(name="client")
+def _client(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.setenv("MESHCTL_SECRET", SECRET.reveal())
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run(["client", *arguments, "-i", str(folder / "inventory.yml")])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def field(config: str, name: str) -> str:
+    return next(line.split(" = ", 1)[1] for line in config.splitlines() if line.startswith(f"{name} = "))
+
+
+def test_show_prints_a_config_once_and_keeps_the_public_half_alone(client: Any, folder: Path) -> None:
+    code, config, _ = client("show", "phone", "--conf")
+    assert code == 0
+    private = field(config, "PrivateKey")
+    lock = (folder / "inventory.lock.yml").read_text()
+    assert private not in lock
+    read = inventory.read(folder / "inventory.yml")
+    public = read.mesh.nodes["phone"].attachments[0].public_key
+    assert public_of(private) == public
+    fra = read.mesh.nodes["fra1"].attachments[0].public_key
+    assert PskRing(SECRET).psk(public, fra).reveal() in config
+    code, out, err = client("show", "phone", "--conf")
+    assert (code, out) == (1, "")
+    assert "--rekey" in err
+    code, again, _ = client("show", "phone", "--conf", "--rekey")
+    assert code == 0
+    assert field(again, "PrivateKey") != private
+
+
+def public_of(private: str) -> PublicKey:
+    from base64 import b64decode, b64encode
+
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = X25519PrivateKey.from_private_bytes(b64decode(private)).public_key()
+    return PublicKey(b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode())
+
+
+def test_a_png_is_private_to_its_owner_and_a_qr_code_prints_no_key(client: Any, folder: Path) -> None:
+    picture = folder / "phone.png"
+    code, out, err = client("show", "phone", "--png", str(picture))
+    assert (code, out) == (0, "")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert stat.S_IMODE(picture.stat().st_mode) == 0o600
+    assert "PrivateKey" not in err
+    code, out, _ = client("show", "phone", "--qr", "--rekey")
+    assert code == 0
+    assert "▀" in out or "▄" in out
+    assert "PrivateKey" not in out
+
+
+def test_a_png_that_cannot_be_written_leaves_the_lock_as_it_was(client: Any, folder: Path) -> None:
+    before = (folder / "inventory.lock.yml").read_bytes()
+    code, _, err = client("show", "phone", "--png", str(folder / "no" / "such" / "phone.png"))
+    assert code == 1
+    assert "cannot write" in err
+    assert (folder / "inventory.lock.yml").read_bytes() == before
+
+
+def test_json_has_the_config_and_what_it_is_about(client: Any) -> None:
+    code, out, _ = client("show", "phone", "-o", "json")
+    shown = json.loads(out)
+    assert code == 0
+    assert shown["client"] == "phone"
+    assert is_key_text(shown["public_key"])
+    assert "[Interface]" in shown["config"]
+
+
+def test_list_says_who_has_a_key(client: Any) -> None:
+    assert "no key yet" in client("list")[1]
+    client("show", "phone", "--conf")
+    (row,) = json.loads(client("list", "-o", "json")[1])["clients"]
+    assert is_key_text(row["public_key"])
+    assert row["profile"] == "direct"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "phone"), "choose how to show"),
+        (("show", "phone", "--conf", "--qr"), "choose how to show"),
+        (("show", "office", "--conf"), "office is not a stock client; clients: phone"),
+        (("show", "nobody", "--conf"), "nobody is not in the inventory"),
+        (("show", "phone", "--conf", "--network", "other"), "phone is not in network other"),
+    ],
+)
+def test_wrong_usage_is_explained(client: Any, arguments: tuple[str, ...], words: str) -> None:
+    code, out, err = client(*arguments)
+    assert (code, out) == (64, "")
+    assert words in err
+
+
+def test_a_peer_without_a_key_is_named_with_the_remedy() -> None:
+    m = mesh(without_key(FRA), node("phone", 9, client=True))
+    with pytest.raises(MeshctlError, match=r"fra is not known yet; run `meshctl apply`"):
+        render_client(renderer(m), "phone", "corp", Secret("x"))
+
+
+def test_a_client_that_reaches_nobody_is_told_what_is_missing() -> None:
+    with pytest.raises(MeshctlError, match="no peer that it could reach"):
+        render_client(renderer(mesh(node("phone", 9, client=True), node("a", 5))), "phone", "corp", Secret("x"))
+
+
+def test_direct_peers_stand_beside_the_anchor_that_has_all_the_rest() -> None:
+    m = mesh(
+        FRA, node("open", 5, endpoint=True), node("hidden", 6), node("phone", 9, client=True, peers=("hidden",)),
+        permits=(permit("phone", "open hidden"),),
+    )
+    config = render_client(renderer(m), "phone", "corp", Secret("x")).reveal()
+    assert "AllowedIPs = 10.42.0.0/16, fd42:42::/48\nEndpoint = 203.0.113.1:51820\nPersistentKeepalive = 25" in config
+    assert "AllowedIPs = 10.42.0.5/32, fd42:42::5/128\nEndpoint = 203.0.113.5:51820" in config
+    assert "hidden" not in config
+
+
+def test_the_routed_profile_is_refused_while_peers_expect_the_client_directly() -> None:
+    phone = node("phone", 9, client=True)
+    m = mesh(FRA, node("open", 5, endpoint=True), phone)
+    link = renderer(m).topology.interfaces("phone")[0]
+    with pytest.raises(UsageError, match="open would still answer phone directly"):
+        check_profile(m, phone, link, "routed")
+    routed = replace(phone, vars={"client_profile": "routed"})
+    m = replace(m, nodes={**m.nodes, "phone": routed})
+    check_profile(m, routed, renderer(m).topology.interfaces("phone")[0], "routed")
+
+
+def test_every_client_has_a_listen_port_of_its_own_and_keeps_it_when_others_come() -> None:
+    clients = [node(f"c{i}", i, client=True) for i in range(2, 200)]
+    m = mesh(FRA, *clients)
+    ports = {c.name: listen_port(m, c.name, "corp") for c in clients}
+    assert len(set(ports.values())) == len(ports)
+    assert 51820 not in ports.values()
+    assert all(1024 <= port <= 65535 for port in ports.values())
+    fewer = mesh(FRA, *clients[:20])
+    assert all(listen_port(fewer, c.name, "corp") == ports[c.name] for c in clients[:20])
+
+
+def test_a_port_in_the_inventory_is_kept_and_two_that_collide_are_told_apart() -> None:
+    span = 65535 - 51820
+    one, other, own = node("one", 9, client=True), node("other", 10, client=True), node("own", 11, client=True)
+    far = f"10.42.{(span + 9) // 256}.{(span + 9) % 256}"
+    other = replace(other, attachments=(replace(other.attachments[0], addresses=(far, "fd42:42::a")),))
+    own = replace(own, attachments=(replace(own.attachments[0], listen_port=4500),))
+    m = mesh(one, other, own)
+    assert listen_port(m, "own", "corp") == 4500
+    assert listen_port(m, "one", "corp") == 51830
+    assert listen_port(m, "other", "corp") == 51831
+
+
+def test_a_client_in_two_networks_must_say_which() -> None:
+    phone = node("phone", 9, client=True, networks=("corp", "lab"))
+    assert find_network(phone, "lab") == "lab"
+    with pytest.raises(UsageError, match="several networks; give --network, one of corp, lab"):
+        find_network(phone, None)
+
+
+def test_a_key_pair_is_a_pair() -> None:
+    private, public = new_key_pair()
+    assert public_of(private.reveal()) == public
+    assert private.reveal() not in repr(private) + str(private) + f"{private}"
