@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network, ip_network
 from typing import Any
 
+from meshctl.inventory.nodes import lab_settings
 from meshctl.lab.addresses import Pools, lan_pair, literal
 from meshctl.lab.blueprint import GATEWAY4, GATEWAY6, LAN_BRIDGE, ROUTER6, WAN, Blueprint, Forward, Host, Link, Router
 from meshctl.lab.names import INTERNET, LabError, device
@@ -47,7 +48,7 @@ class _Draft:
 
 def design(mesh: Mesh) -> Blueprint:
     """The lab for `mesh`. Raises LabError where the inventory asks for what cannot be built."""
-    draft = _Draft(mesh, Pools(_busy(mesh)), {n: router_settings(n, raw) for n, raw in _routers(mesh).items()})
+    draft = _Draft(mesh, Pools(_busy(mesh)), _routers(mesh))
     _check_names(draft)
     for node in mesh.nodes.values():
         _claim_endpoints(draft, node)
@@ -66,14 +67,6 @@ def design(mesh: Mesh) -> Blueprint:
     )
 
 
-def router_settings(name: str, raw: Mapping[str, Any]) -> LabSettings:
-    """One entry of the inventory's `lab.routers`."""
-    return LabSettings(
-        nat=raw.get("nat"), behind=raw.get("behind"), upnp=bool(raw.get("upnp", False)), ipv6=raw.get("ipv6"),
-        delay_ms=_quantity(name, raw.get("delay", 0), "ms"), loss_percent=_quantity(name, raw.get("loss", 0), "%"),
-    )
-
-
 def check_kind(kind: str, where: str) -> str:
     """`kind` if it is a NAT kind, else LabError."""
     if kind not in NAT_KINDS:
@@ -81,16 +74,9 @@ def check_kind(kind: str, where: str) -> str:
     return kind
 
 
-def _quantity(where: str, raw: object, unit: str) -> float:
-    try:
-        return float(str(raw).removesuffix(unit))
-    except ValueError:
-        raise LabError(f"{raw!r} is not a number of {unit}", where=where, hint=f"write it as 20{unit}") from None
-
-
-def _routers(mesh: Mesh) -> Mapping[str, Mapping[str, Any]]:
+def _routers(mesh: Mesh) -> Mapping[str, LabSettings]:
     routers: Mapping[str, Mapping[str, Any]] = mesh.lab.get("routers") or {}
-    return {name: raw or {} for name, raw in routers.items()}
+    return {name: lab_settings(raw or {}) for name, raw in routers.items()}
 
 
 def _own_router(node: Node) -> str:
@@ -112,8 +98,6 @@ def _outermost(draft: _Draft, node: Node) -> str:
         if at in seen:
             raise LabError(f"routers stand behind each other: {', '.join(seen)}", where=at)
         seen.append(at)
-        if draft.declared[at].nat == "cgnat" and not draft.declared[at].behind:
-            return f"{at}-carrier"
         at = draft.declared[at].behind
     if seen:
         return seen[-1]
@@ -165,7 +149,6 @@ def _check_names(draft: _Draft) -> None:
     for name, node in draft.mesh.nodes.items():
         names += [(f"{name}{tail}", f"a part of {name}") for tail in ("-router", "-carrier")]
         names += [(lan, f"a LAN of {name}") for lan, _ in _lan_names(node)]
-    names += [(f"{n}-carrier", f"the carrier of {n}") for n in draft.declared]
     for name, what in names:
         if "/" in name or len(name) > 200:
             raise LabError(f"{name!r} cannot name a network namespace", where=what)
@@ -223,9 +206,10 @@ def _plug_lan(
     return address
 
 
-def _router(draft: _Draft, name: str, kind: str, above: _Parent, settings: LabSettings) -> _Parent:
+def _router(
+    draft: _Draft, name: str, kind: str, above: _Parent, settings: LabSettings, *, carrier: bool = False
+) -> _Parent:
     """Build one router that hangs below `above` and return it as a place to plug into."""
-    carrier = name.endswith("-carrier")
     lan4 = draft.pools.lan4(name, carrier=carrier)
     lan6 = None
     if settings.ipv6 == "native":
@@ -246,17 +230,18 @@ def _router(draft: _Draft, name: str, kind: str, above: _Parent, settings: LabSe
 
 
 
-def _with_carrier(draft: _Draft, name: str, own: str, kind: str, above: _Parent, settings: LabSettings) -> _Parent:
-    """The router called `own`, and for a cgnat kind the carrier's router above it."""
+def _own(draft: _Draft, node: str, kind: str, above: _Parent, settings: LabSettings) -> _Parent:
+    """The node's own router, and for the cgnat kind the carrier's router above it."""
     if kind != "cgnat":
-        return _router(draft, own, kind, above, settings)
+        return _router(draft, f"{node}-router", kind, above, settings)
     far = replace(settings, upnp=False)
-    carrier = _router(draft, f"{name}-carrier", CARRIER_NAT, above, far)
-    return _router(draft, own, DEFAULT_NAT, carrier, replace(settings, delay_ms=0.0, loss_percent=0.0))
+    carrier = _router(draft, f"{node}-carrier", CARRIER_NAT, above, far, carrier=True)
+    near = replace(settings, delay_ms=0.0, loss_percent=0.0)
+    return _router(draft, f"{node}-router", DEFAULT_NAT, carrier, near)
 
 
 def _declared_router(draft: _Draft, name: str, seen: tuple[str, ...]) -> _Parent:
-    """The router of `lab.routers`, built with everything above it."""
+    """The router of `lab.routers`, built with everything above it. A cgnat one is a carrier's own router."""
     if name in draft.parents:
         return draft.parents[name]
     if name in seen:
@@ -268,7 +253,8 @@ def _declared_router(draft: _Draft, name: str, seen: tuple[str, ...]) -> _Parent
             raise LabError(f"no router {settings.behind!r} in lab.routers", where=name, hint="declare it")
         above = _declared_router(draft, settings.behind, (*seen, name))
     kind = check_kind(settings.nat or DEFAULT_NAT, name)
-    return _with_carrier(draft, name, name, kind, above, settings)
+    carrier = kind == "cgnat"
+    return _router(draft, name, CARRIER_NAT if carrier else kind, above, settings, carrier=carrier)
 
 
 def _host(draft: _Draft, node: Node) -> None:
@@ -278,7 +264,7 @@ def _host(draft: _Draft, node: Node) -> None:
     settings = node.lab
     if kind:
         # The node's delay, loss and IPv6 are those of its line, which its own router ends.
-        above = _with_carrier(draft, node.name, f"{node.name}-router", kind, above, settings)
+        above = _own(draft, node.name, kind, above, settings)
         router = above.name
         settings = LabSettings(ipv6=settings.ipv6)
     if above.name == INTERNET:

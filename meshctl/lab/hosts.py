@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -57,7 +58,7 @@ def prepare_disk(lab: str, host: Host, blueprint: Blueprint, image: Path, login_
         options = f"lowerdir={image},upperdir={place.base / 'upper'},workdir={place.base / 'work'}"
         run(["mount", "-t", "overlay", "overlay", "-o", options, str(place.root)], where=host.name)
     root = place.root
-    (root / "etc/hostname").write_text(f"{host.name}\n")
+    (root / "etc/hostname").write_text(f"{hostname(host.name)}\n")
     (root / "etc/hosts").write_text(_hosts_file(host, blueprint))
     (root / "etc/machine-id").write_text(hashlib.sha256(netns(lab, host.name).encode()).hexdigest()[:32] + "\n")
     keys = root / "root/.ssh/authorized_keys"
@@ -121,7 +122,7 @@ def _command(lab: str, host: Host) -> list[str]:
     words = [
         "systemd-nspawn", "--quiet", "--register=no", f"--directory={disk(lab, host.name).root}",
         f"--network-namespace-path={netns_path(lab, host.name)}", "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
-        "--bind=/dev/net/tun", f"--machine={machine_name(lab, host.name)}", f"--hostname={host.name}",
+        "--bind=/dev/net/tun", f"--machine={machine_name(lab, host.name)}", f"--hostname={hostname(host.name)}",
         "--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only", "--notify-ready=yes",
         "--boot",
     ]
@@ -139,6 +140,11 @@ def hierarchies() -> list[Path]:
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS]
     return [p for p in (CGROUPS / "systemd", CGROUPS / "unified") if p.is_dir()]
+
+
+def hostname(node: str) -> str:
+    """What the host calls itself: the node's name, in the letters that host names have (RFC 1123)."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", node).strip("-")
 
 
 def machine_name(lab: str, node: str) -> str:

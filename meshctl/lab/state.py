@@ -104,6 +104,9 @@ def routers_for(now: State, target: str, kind: str) -> dict[Router, str]:
     if router is None:
         hint = "give the node a lab.nat in the inventory and run `meshctl lab up`"
         raise LabError(f"{target} has no router in the lab", hint=hint)
+    own = name.endswith("-router")
+    if not own:
+        return {router: CARRIER_NAT if kind == "cgnat" else kind}
     carrier = now.blueprint.router(f"{name.removesuffix('-router')}-carrier")
     if carrier is None and kind == "cgnat":
         hint = "give the node lab: {nat: cgnat} in the inventory and run `meshctl lab up`"

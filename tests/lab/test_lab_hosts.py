@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import udp
 
 from meshctl import lab
+from meshctl.data_files import read_data
 from meshctl.lab import build
 from meshctl.lab.names import netns_path
 from meshctl.lab.netns import within
@@ -218,3 +221,16 @@ def test_without_root_the_lab_says_that_it_needs_it(place: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
     assert done.returncode == 1
     assert b"needs root; run it with sudo" in done.stderr
+
+
+def test_status_as_json_has_the_published_shape(place: str) -> None:
+    done = meshctl("lab", "status", "--name", place, "-o", "json")
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, json.loads(read_data("schemas", "lab.schema.json")))
+    (shown,) = document["labs"]
+    assert shown["hosts"]["kid1"] == {
+        "running": True, "address": shown["hosts"]["kid1"]["address"], "router": "flat", "nat": "easy", "link": "up",
+        "client": False,
+    }
+    assert shown["lans"].keys() == {"home-lan", "home-lan2", "home-lan3"}
+    assert b"kid1" in meshctl("lab", "status").stdout
