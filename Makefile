@@ -74,7 +74,7 @@ demo: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Build the example me
 .PHONY: test
 test: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Run every test; a skipped one is a failure
 	@echo "==> pytest, the lab included"
-	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest -p tests.plugins.no_skips $(PYTEST_ARGS) </dev/null
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python -m pytest -p no_skips $(PYTEST_ARGS) </dev/null
 
 .PHONY: need-root
 need-root:
@@ -98,7 +98,7 @@ docs: $(VENV)/.installed ## Regenerate docs/cli-reference.md from the commands' 
 .PHONY: bench
 bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ansible, pyinfra and wg-meshconf; writes docs/benchmarks.md
 	@$(call apt,nftables openssh-server iproute2)
-	@$(AS_ROOT) $(BIN)/python -m tests.bench all
+	@$(AS_ROOT) $(BIN)/python tests/bench/main.py all
 
 .PHONY: zipapp
 zipapp: $(VENV)/.installed ## Pack meshctl itself into dist/meshctl.pyz (its dependencies stay in the venv)

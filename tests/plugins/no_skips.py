@@ -1,4 +1,4 @@
-"""`pytest -p tests.plugins.no_skips`: a skipped or expected-to-fail test ends the run with a failure.
+"""`PYTHONPATH=tests/plugins pytest -p no_skips`: a skipped or expected-to-fail test ends the run with a failure.
 
 `make test` and CI load it, so that a green run means that everything was run.
 """

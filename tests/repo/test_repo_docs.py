@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXT = {".md", ".py", ".toml", ".yml", ".yaml", ".json", ".j2", ".txt", ".sh", ".nft", ".conf", ".service", ""}
 # Paths of one machine: somebody's home or working folder, a build tree, a wheel cache.
 MACHINE_PATH = re.compile(
-    r"(?<![\w.])/(?:home/[a-z]|root/(?!\.(?:ssh|bash))|work/|workspace/|Users/|opt/(?:wheels|pypi))"
+    r"(?<![\w.])/(?:home/[a-z]|root/\.(?:pyenv|cache|local)|work/|workspace/|Users/|opt/(?:wheels|pypi))"
 )
 
 

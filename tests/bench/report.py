@@ -1,0 +1,104 @@
+"""docs/benchmarks.md out of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from measure import ROOT
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+HEAD = """# Benchmarks
+
+Made by `make bench`; do not edit. What counts are the ratios: everything in one table ran side by side on one machine.
+"""
+
+CLI = """## The command line
+
+Median of 31 runs each, in turns. `make bench` or `sudo .venv/bin/python tests/bench/main.py cli`.
+"""
+
+GENERATE = """## Generation: a full mesh, from the description to every node's config
+
+meshctl reads YAML, validates it, takes addresses and keys from the lock and derives a pre-shared key for every pair;
+wg-meshconf 2.5.1 reads its CSV and derives each public key anew, without pre-shared keys. Whole processes, start-up
+included; meshctl's median of 5 runs, one run of wg-meshconf. `sudo .venv/bin/python tests/bench/main.py generate`.
+"""
+
+APPLY = """## Apply over SSH
+
+One lab of Debian hosts (systemd, sshd), each in its own network namespace on this one machine, all of them reached by
+plain TCP from one other namespace in which the three controllers ran. All three end at the same state: the same files
+with the same content and modes, WireGuard up with a full mesh of peers, the units enabled. The WireGuard keys were
+there before.
+
+- *meshctl* also compares packages, sysctls, the nftables table and WireGuard's kernel state in each run; the others do
+  not.
+- *Ansible*: ansible-core, pipelining, no fact gathering, 20 forks, ControlPersist, one `copy` task a file.
+- *pyinfra*: one `files.put` a file, its own default parallelism (all hosts).
+
+First: hosts without any of it. No-op: the same again, median of 3. The hosts share the machine's cores with the
+controllers. `sudo .venv/bin/python tests/bench/main.py apply`.
+"""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def about(machine: dict[str, str]) -> str:
+    """One line on the machine."""
+    return "{cores} cores, {memory}, {system}, Linux {kernel}, Python {python}.\n".format(**machine)
+
+
+def cli_section(rows: list[dict[str, Any]]) -> str:
+    """Milliseconds and multiples of Python's own start."""
+    return table(
+        ("command", "median", "times Python's own start"),
+        [(f"`{r['command']}`", f"{r['ms']:.0f} ms", f"{r['ratio']:.1f}") for r in rows],
+    )
+
+
+def generate_section(rows: list[dict[str, Any]]) -> str:
+    """Seconds, memory, ratios."""
+    return table(
+        ("nodes", "meshctl, in memory", "peak memory", "meshctl, files written", "wg-meshconf", "peak memory",
+         "ratio", "ratio with files"),
+        [
+            (
+                f"{r['nodes']:,}", f"{r['ours_s']:.2f} s", f"{r['ours_mib']:.0f} MiB", f"{r['ours_files_s']:.2f} s",
+                f"{r['other_s']:.2f} s", f"{r['other_mib']:.0f} MiB", f"{r['ratio']:.1f}×", f"{r['ratio_files']:.1f}×",
+            )
+            for r in rows
+        ],
+    )  # fmt: skip
+
+
+def apply_section(rows: list[dict[str, Any]]) -> str:
+    """Seconds of the three and the ratios to ours."""
+    return table(
+        ("hosts", "RTT", "run", "meshctl", "pyinfra", "Ansible", "pyinfra ÷ meshctl", "Ansible ÷ meshctl"),
+        [
+            (
+                str(r["hosts"]), f"{r['rtt_ms']} ms", r["run"], f"{r['meshctl_s']:.2f} s", f"{r['pyinfra_s']:.2f} s",
+                f"{r['ansible_s']:.2f} s", f"{r['pyinfra_s'] / r['meshctl_s']:.1f}×",
+                f"{r['ansible_s'] / r['meshctl_s']:.1f}×",
+            )
+            for r in rows
+        ],
+    )
+
+
+SECTIONS = (("cli", CLI, cli_section), ("generate", GENERATE, generate_section), ("apply", APPLY, apply_section))
+
+
+def write(results: dict[str, Any]) -> None:
+    """Write the page from what was measured."""
+    parts = [HEAD]
+    for name, head, section in SECTIONS:
+        if name in results:
+            parts += [head, about(results[name]["machine"]), section(results[name]["rows"])]
+    PAGE.write_text("\n".join(parts), encoding="utf-8")
