@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zxingcpp
 from conftest import DEMO, SECRET, renderer
 from meshes import mesh, node, permit, without_key
 
@@ -89,6 +93,54 @@ def test_a_png_is_private_to_its_owner_and_a_qr_code_prints_no_key(client: Any, 
     assert code == 0
     assert "▀" in out or "▄" in out
     assert "PrivateKey" not in out
+
+
+def scanned(rows: list[list[bool]], scale: int = 1) -> str:
+    """What a scanner reads from a code with its quiet zone (True is dark), each dot drawn `scale` pixels wide."""
+    lines = [bytes(0 if dark else 255 for dark in row for _ in range(scale)) for row in rows for _ in range(scale)]
+    picture = memoryview(b"".join(lines)).cast("B", shape=[len(lines), len(lines[0])])
+    (found,) = zxingcpp.read_barcodes(picture)
+    return found.text
+
+
+def modules_of_png(data: bytes) -> list[list[bool]]:
+    """Pixels of a one-bit greyscale PNG as segno writes it (0 is black)."""
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    assert (depth, colour) == (1, 0)
+    at, packed = 8, b""
+    while at < len(data):
+        length, kind = struct.unpack(">I4s", data[at:at + 8])
+        packed += data[at + 8:at + 8 + length] if kind == b"IDAT" else b""
+        at += length + 12
+    raw, stride = zlib.decompress(packed), 1 + (width + 7) // 8
+    lines = [bytes(stride - 1)]
+    for y in range(height):
+        kind, line = raw[y * stride], raw[y * stride + 1:(y + 1) * stride]
+        assert kind in (0, 2)  # none, or the difference to the line above
+        lines.append(bytes((a + b) % 256 for a, b in zip(line, lines[-1], strict=True)) if kind else line)
+    return [[not line[x // 8] >> (7 - x % 8) & 1 for x in range(width)] for line in lines[1:]]
+
+
+def test_a_scanner_reads_the_config_from_the_png_and_from_the_terminal(client: Any, folder: Path) -> None:
+    picture = folder / "phone.png"
+    client("show", "phone", "--png", str(picture))
+    config = scanned(modules_of_png(picture.read_bytes()))
+    known = inventory.read(folder / "inventory.yml").mesh.nodes["phone"].attachments[0].public_key
+    assert public_of(field(config, "PrivateKey")) == known
+    _, out, _ = client("show", "phone", "--qr", "--rekey")
+    config = scanned(modules_of_terminal(out), scale=3)
+    known = inventory.read(folder / "inventory.yml").mesh.nodes["phone"].attachments[0].public_key
+    assert public_of(field(config, "PrivateKey")) == known
+
+
+def modules_of_terminal(text: str) -> list[list[bool]]:
+    """Modules of a code drawn with half blocks on a dark terminal: what is drawn is light."""
+    rows: list[list[bool]] = []
+    for line in text.rstrip("\n").split("\n"):
+        drawn = re.sub(r"\x1b\[[0-9;]*m", "", line)
+        rows.append([c not in "▀█" for c in drawn])
+        rows.append([c not in "▄█" for c in drawn])
+    return rows
 
 
 def test_a_png_that_cannot_be_written_leaves_the_lock_as_it_was(client: Any, folder: Path) -> None:

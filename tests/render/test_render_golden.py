@@ -116,9 +116,9 @@ def test_a_gateway_without_masquerade_masquerades_for_the_way_to_the_internet_al
 def test_an_anchor_and_a_gateway_forward_now_and_after_a_reboot(demo: Mesh) -> None:
     for name in ("fra1", "office"):
         doc = renderer(demo).node(name)
-        assert {Sysctl("net.ipv4.ip_forward", "1"), Sysctl("net.ipv6.conf.all.forwarding", "1")} <= set(
+        assert {Sysctl("net.ipv4.ip_forward", "1"), Sysctl("net.ipv6.conf.all.forwarding", "1")} <= {
             r for r in doc.resources if isinstance(r, Sysctl)
-        )
+        }
         assert b"net.ipv4.ip_forward = 1" in file(doc, "/etc/sysctl.d/90-meshctl.conf")
     assert not any(isinstance(r, Sysctl) for r in renderer(demo).node("home1").resources)
 

@@ -68,7 +68,12 @@ def test_every_module_makes_its_resource(write: Any) -> None:
 - copy: {content: "no", dest: /etc/never}
   when: false
 """,
-        handlers="- name: again\n  service: {name: unit, state: reloaded}\n- name: unused\n  service: {name: u, state: restarted}\n",
+        handlers="""
+- name: again
+  service: {name: unit, state: reloaded}
+- name: unused
+  service: {name: other, state: restarted}
+""",
         defaults="wanted: true\ngreeting: hello\n",
         files__f_txt="text\n",
         templates__t_j2="{{ greeting }} {{ interfaces[0].interface }}\n",
@@ -141,7 +146,7 @@ def test_all_mistakes_of_all_files_come_at_once_with_their_places(write: Any) ->
     )
     listed = findings(base)
     found = {(Path(d.file).parent.name, d.line): d for d in listed}
-    assert any("unknown key `dst`; did you mean `dest`?" == d.message and d.line == 2 for d in listed)
+    assert any(d.message == "unknown key `dst`; did you mean `dest`?" and d.line == 2 for d in listed)
     assert found["tasks", 3].hint == "one of started, stopped"
     assert "one module, not 2" in found["tasks", 4].message
     assert found["tasks", 6].message == "`value` must be text or a whole number"
@@ -163,7 +168,10 @@ def test_a_notify_without_handler_is_found_before_anything_runs(write: Any) -> N
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("- a: [", "yaml-syntax"), ("\ttasks", "yaml-tab"), ("- &a {x: 1}\n- &a {x: 2}\n", "yaml-syntax"), ("\xff", "role-schema")],
+    [
+        ("- a: [", "yaml-syntax"), ("\ttasks", "yaml-tab"), ("- &a {x: 1}\n- &a {x: 2}\n", "yaml-syntax"),
+        ("just text", "role-schema"),
+    ],
 )
 def test_text_that_is_no_yaml_is_a_finding(write: Any, text: str, words: str) -> None:
     assert words in {d.code for d in findings(write(tasks=text))}
@@ -222,7 +230,10 @@ def test_a_template_s_syntax_error_names_template_and_line(write: Any) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["node.__class__.__mro__", "mesh.nodes.clear()", "''.__class__", "mesh.nodes.pop('a')", "interfaces[0]._psks[0].reveal()"],
+    [
+        "node.__class__.__mro__", "''.__class__", "mesh.nodes.clear()", "mesh.nodes.pop('a')",
+        "interfaces[0]._psks[0].reveal()",
+    ],
 )
 def test_templates_reach_no_internals_and_change_nothing(write: Any, expression: str) -> None:
     base = write(tasks="- template: {src: t.j2, dest: /x}\n", templates__t_j2="{{ " + expression + " }}\n")

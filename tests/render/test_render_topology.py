@@ -116,7 +116,8 @@ def test_an_exit_node_that_cannot_be_used_is_a_warning_with_its_reason() -> None
 
 def test_a_client_has_direct_peers_with_an_endpoint_and_one_anchor_for_the_rest() -> None:
     phone = node("phone", 9, client=True, region="us")
-    t = compile_topology(mesh(FRA, NYC, phone, node("a", 5), node("b", 6, endpoint=True), permits=(permit("phone", "a b"),)))
+    others = (node("a", 5), node("b", 6, endpoint=True))
+    t = compile_topology(mesh(FRA, NYC, phone, *others, permits=(permit("phone", "a b"),)))
     assert list(peers(t, "phone")) == ["b", "nyc"]
     assert "10.42.0.5/32" in peers(t, "phone")["nyc"].allowed_ips
     assert "phone" in peers(t, "nyc")
