@@ -91,28 +91,45 @@ def _prefix(text: str, family: int) -> str:
     return str(ipaddress.ip_network(text))
 
 
-def parse_policy_routing(fwmark: int, tables: Mapping[int, frozenset[str]], rules: Mapping[int, Any]) -> frozenset[str]:
+@dataclass(frozen=True)
+class Rule:
+    """One rule of `ip rule`. `mark` is 0 for any; `suppress` says that only routes longer than /0 count."""
+
+    priority: int
+    table: str
+    mark: int
+    inverted: bool
+    suppress: bool
+
+
+def parse_rules(lines: list[str]) -> tuple[Rule, ...]:
+    """`ip -j rule` of one family, in order of priority. Raises ValueError (JSON), KeyError or TypeError."""
+    rules = (
+        Rule(
+            priority=int(rule["priority"]),
+            table=str(rule.get("table", "")),
+            mark=int(str(rule.get("fwmark", "0")), 0),
+            inverted="not" in rule,
+            suppress=rule.get("suppress_prefixlen") == 0,
+        )
+        for array in _arrays("\n".join(lines))
+        for rule in array
+    )
+    return tuple(sorted(rules, key=lambda rule: rule.priority))
+
+
+def policy_routing(
+    fwmark: int, tables: Mapping[int, frozenset[str]], rules: Mapping[int, tuple[Rule, ...]]
+) -> frozenset[str]:
     """Which pieces of wg-quick's way to send everything by one interface are there: for each family `N route`,
     `N rule` (not the mark: its table) and `N suppress` (main's own routes first)."""
     pieces: set[str] = set()
     for family in FAMILIES:
-        found = [rule for rule in rules[family] if "not" in rule and fwmark and _mark(rule) == fwmark]
-        rule = min(found, key=_priority, default=None)
-        table = str(rule["table"]) if rule else str(fwmark)
-        if rule:
-            pieces.add(f"{family} rule")
-        if table in tables[family]:
-            pieces.add(f"{family} route")
-        suppressing = [r for r in rules[family] if r.get("suppress_prefixlen") == 0 and r.get("table") == "main"]
-        ours = rule is not None or table in tables[family]  # others may use such a rule too
-        if ours and any(rule is None or _priority(r) < _priority(rule) for r in suppressing):
-            pieces.add(f"{family} suppress")
+        rule = next((r for r in rules[family] if r.inverted and fwmark and r.mark == fwmark), None)
+        has_route = (rule.table if rule else str(fwmark)) in tables[family]
+        suppressing = [r for r in rules[family] if r.suppress and r.table == "main"]
+        # Others may use such a rule too: it counts only beside a piece that is surely ours.
+        in_front = any(rule is None or r.priority < rule.priority for r in suppressing) and (rule or has_route)
+        found = {"rule": rule, "route": has_route, "suppress": in_front}
+        pieces.update(f"{family} {name}" for name, there in found.items() if there)
     return frozenset(pieces)
-
-
-def _mark(rule: Mapping[str, Any]) -> int:
-    return int(str(rule.get("fwmark", "0")), 0)
-
-
-def _priority(rule: Mapping[str, Any]) -> int:
-    return int(rule["priority"])

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from meshctl.core.sysctl import normal_value
 from meshctl.core.wgdump import parse_dump
 from meshctl.errors import RemoteError
-from meshctl.facts.network import parse_links, parse_policy_routing
+from meshctl.facts.network import FAMILIES, parse_links, parse_rules, policy_routing
 from meshctl.facts.script import BEGIN, END, SECTION_PREFIX
 from meshctl.model.facts import FileFacts, HostFacts, InterfaceFacts, UnitFacts
 from meshctl.model.keys import PublicKey
@@ -217,10 +217,10 @@ def _interfaces(
 ) -> tuple[dict[str, InterfaceFacts], dict[str, frozenset[str]]]:
     dumped: dict[str, InterfaceFacts] = read("wireguard", parse_dump)
     links = read("links", parse_links)
-    rules = {family: read(f"rules{family}", lambda lines: json.loads("\n".join(lines) or "[]")) for family in (4, 6)}
+    rules = {family: read(f"rules{family}", parse_rules) for family in FAMILIES}
     interfaces = {name: links[name].complete(facts) if name in links else facts for name, facts in dumped.items()}
     routing = {
-        name: parse_policy_routing(facts.fwmark, links[name].tables, rules) if name in links else frozenset()
+        name: policy_routing(facts.fwmark, links[name].tables, rules) if name in links else frozenset()
         for name, facts in dumped.items()
     }
     return interfaces, routing

@@ -57,7 +57,8 @@ def networkctl_reload(index: int = -1) -> Step:
 
 def deletion_steps(index: int, name: str, changes: Sequence[Change]) -> Iterator[Step]:
     """An interface whose wg-quick unit these same changes stop has gone with the unit."""
-    stopped = {wg_quick_interface(c.name) for c in changes if c.kind == "unit" and c.after is None and c.before and "state" in c.before}
+    removed = [c for c in changes if c.kind == "unit" and c.action == "delete"]
+    stopped = {wg_quick_interface(c.name) for c in removed if "state" in (c.before or {})}
     if name not in stopped:
         yield Step("run", change=index, argv=("ip", "link", "del", "dev", name))
 
