@@ -103,9 +103,7 @@ def _with_keys(node: Node, keys: Mapping[str, PublicKey | None]) -> Node:
     return dataclasses.replace(node, attachments=attachments)
 
 
-def read(
-    path: Path | str, *, lock_path: Path | None = None, today: datetime.date | None = None
-) -> Inventory:
+def read(path: Path | str, *, lock_path: Path | None = None, today: datetime.date | None = None) -> Inventory:
     """Read, validate and resolve the inventory at `path` (a file or a folder).
 
     Contacts nobody and writes nothing. `lock_path` is a lock elsewhere than beside the inventory (a lab has its own);
@@ -123,6 +121,8 @@ def read(
     disk, lock_findings = read_lock(lock_path)
     findings.add(lock_findings.items)
     check(document, "inventory", findings)
+    if findings.full:
+        raise InventoryError(findings.sorted())
     sound = not findings.errors
     base_dir = str(base_dir_of(path))
     resolved = resolve(document, names, disk or Lock(), base_dir, findings, today or datetime.date.today())

@@ -49,7 +49,8 @@ def parse_prefix(text: str) -> Prefix:
 def parse_address(text: str) -> Address:
     """`10.42.0.11`. Raises Malformed."""
     try:
-        address = ip_address(text)
+        # By family, because ip_address() does not say why it refuses.
+        address: Address = IPv6Address(text) if ":" in text else IPv4Address(text)
     except ValueError as error:
         if "/" in text and _is_address(text.split("/")[0]):
             raise Malformed(f"`{text}` is a prefix, not an address", f"write {text.split('/')[0]}") from None
@@ -109,7 +110,7 @@ def _reason(error: ValueError) -> str:
     text = str(error)
     if "Leading zeros" in text:
         return "leading zeros are not permitted: they are octal to some programs"
-    return "write an IPv4 or IPv6 address" if "does not appear" in text else text
+    return "write an IPv4 or IPv6 address" if "does not appear" in text or "octets" in text else text
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,9 @@ class Explainer:
         bad: set[Path] = set()
         for error in Draft202012Validator(self._schema).iter_errors(self._document.data):
             for leaf in _leaves(error):
-                if not self._findings.full:
-                    bad.update(self._report(leaf))
+                if self._findings.full:
+                    return
+                bad.update(self._report(leaf))
         # Backwards, so that list indices stay true and children go before their parents.
         for path in sorted(bad, key=_path_order, reverse=True):
             self._document.prune(path)
@@ -87,6 +88,8 @@ class Explainer:
         words = _required_alternatives(error)
         if words:
             instance: Any = error.instance
+            if not isinstance(instance, dict):
+                return []  # its type is wrong, which is an error of its own
             given = [word for word in words if word in instance]
             listed = " or ".join(f"`{word}`" for word in words)
             report("missing-key", path, f"takes one of {listed}, not both" if given else f"needs {listed}", key=True)
@@ -103,7 +106,7 @@ class Explainer:
         known = self._known_keys(_schema_of(error))
         bad: list[Path] = []
         for key in _instance_keys(error):
-            if key not in known:
+            if key not in known and not self._findings.full:
                 near = nearest(key, known)
                 hint = f"did you mean `{near}`?" if near else f"allowed here: {', '.join(sorted(known))}"
                 message = f"unknown key `{_cut(key)}`{_inside(path)}"

@@ -128,7 +128,7 @@ def _meet(mesh: Mesh, one: str, other: str) -> bool:
 
 
 def check_endpoints(resolved: Resolved, findings: Findings) -> None:
-    """An endpoint lies outside the mesh (else packets to it enter its own tunnel), and is nobody else's."""
+    """An endpoint lies outside the mesh (no tunnel can carry itself), and no two interfaces share one."""
     inside = [(p, f"network `{n}`") for n, ranges in resolved.ranges.items() for p in ranges.prefixes()]
     inside += [(parse_prefix(t), f"a route of `{d.name}`") for d in resolved.drafts.values() for t, _ in d.routes]
     owners: dict[tuple[str, int], tuple[str, str]] = {}
@@ -163,13 +163,13 @@ def check_gateways(resolved: Resolved, names: Names, findings: Findings) -> None
     nodes = resolved.mesh.nodes
     for draft in resolved.drafts.values():
         node = nodes[draft.name]
-        if draft.routes and "gateway" not in node.roles:
+        if draft.routes and not draft.client and "gateway" not in node.roles:
             path = draft.routes[0][1][:-1]
             findings.error(
                 "not-a-gateway", path, f"`{node.name}` has routes but not the role gateway", "add roles: [gateway]"
             )
         exit_node = draft.settings.get("exit_node")
-        if node.exit_node and exit_node and "gateway" not in node.roles:
+        if node.exit_node and exit_node and not draft.client and "gateway" not in node.roles:
             message = f"`{node.name}` is an exit node but has not the role gateway"
             findings.error("not-a-gateway", exit_node[1], message, "add roles: [gateway]")
         exit_via = draft.settings.get("exit_via")
@@ -264,7 +264,7 @@ def check_lab(resolved: Resolved, findings: Findings) -> None:
         trail = [name]
         while (behind := routers.get(trail[-1], {}).get("behind")) in routers and behind not in trail:
             trail.append(behind)
-        if behind == name:
+        if behind == name and name == min(trail):
             findings.error(
                 "router-cycle", path, f"router `{name}` stands behind itself: {' → '.join([*trail, name])}", ""
             )
