@@ -1,0 +1,70 @@
+"""Hosts without systemd: a mount and a network namespace each, entered by every SSH command; /etc is an overlay."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+from sshlab import SshLab
+
+# What meshctl touches is the host's own; the rest of the system is shared and read by all.
+_SETUP = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs {work}
+mkdir {work}/up {work}/over
+mount -t overlay -o lowerdir=/etc,upperdir={work}/up,workdir={work}/over overlay /etc
+for d in /run /opt /var/lib; do mount -t tmpfs -o size={size} tmpfs $d; done
+mkdir -p /run/sshd /var/lib/dpkg
+ip link set lo up
+echo ready
+exec cat
+"""
+_ENTER = """#!/bin/sh
+exec nsenter --mount=/proc/{pid}/ns/mnt --net=/proc/{pid}/ns/net -- sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+
+
+class Host:
+    """One host; `sh` looks into it."""
+
+    def __init__(self, folder: Path, size: str = "16m") -> None:
+        folder.mkdir()
+        work = folder / "work"
+        work.mkdir()
+        script = _SETUP.format(work=shlex.quote(str(work)), size=size)
+        self._keeper = subprocess.Popen(
+            ["unshare", "-m", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._keeper.stdout is not None
+        assert self._keeper.stdout.readline() == "ready\n"
+        self.enter = folder / "enter"
+        self.enter.write_text(_ENTER.format(pid=self._keeper.pid))
+        self.enter.chmod(0o755)
+
+    @property
+    def namespaces(self) -> list[str]:
+        """Words that run what follows inside the host."""
+        pid = self._keeper.pid
+        return ["nsenter", f"--mount=/proc/{pid}/ns/mnt", f"--net=/proc/{pid}/ns/net", "--"]
+
+    def sh(self, script: str, check: bool = True) -> str:
+        """Standard output of a shell script in the host."""
+        done = subprocess.run(
+            [*self.namespaces, "sh", "-c", script], capture_output=True, text=True, check=check, timeout=60
+        )
+        return done.stdout
+
+    def close(self) -> None:
+        """The namespaces go with their last process."""
+        self._keeper.communicate(timeout=10)
+
+
+def start(sshlab: SshLab, *names: str) -> dict[str, Host]:
+    """Hosts behind real servers, trusted."""
+    hosts = {}
+    for name in names:
+        hosts[name] = Host(sshlab.folder / f"host-{name}")
+        sshlab.start(name, force=str(hosts[name].enter))
+    return hosts

@@ -1,0 +1,192 @@
+"""`meshctl plan` and `apply` as a person runs them, against hosts behind real sshd processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts import Host, start
+from jsonschema import Draft202012Validator
+from sshlab import SshLab, free_port
+
+from meshctl.data_files import read_data
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = {
+    "wireguard": [
+        "- file: {path: /etc/wireguard, state: directory, mode: '0700'}",
+        "- template: {src: wg-quick.conf.j2, dest: '/etc/wireguard/wg0.conf', mode: '0600'}",
+        "  loop: '{{ interfaces }}'",
+        "  no_log: true",
+        "- wireguard: {interface: wg0}",
+        "- file: {path: /etc/app, state: directory, mode: '0755'}",
+        "- copy: {dest: /etc/app/motd, content: \"{{ vars.motd }}\", mode: '0640'}",
+        "- copy: {dest: /etc/app/token, content: 'sesame open wide', mode: '0600'}",
+    ],
+    "firewall": ["- nftables: {family: inet, table: meshctl, src: firewall.nft.j2}"],
+}
+
+
+class Mesh:
+    """An inventory of hosts whose roles a machine without systemd can follow."""
+
+    def __init__(self, sshlab: SshLab, hosts: dict[str, Host]) -> None:
+        self.sshlab = sshlab
+        self.hosts = hosts
+        self.folder = sshlab.folder / "mesh"
+        for role, tasks in ROLES.items():
+            (self.folder / "roles" / role / "tasks").mkdir(parents=True)
+            (self.folder / "roles" / role / "tasks" / "main.yml").write_text("\n".join(tasks) + "\n")
+        self.path = self.folder / "inventory.yml"
+        self.nodes: dict[str, dict[str, Any]] = {
+            name: {"ssh": {"port": sshlab.servers[name].port}, "endpoint": f"192.0.2.{number}:51820"}
+            for number, name in enumerate(hosts, 1)
+        }
+        self.motd = "hello"
+        self.write()
+
+    def write(self) -> None:
+        ssh = {
+            "host": "127.0.0.1", "user": "root", "key": str(self.sshlab.key), "config": "none",
+            "known_hosts": str(self.sshlab.known_hosts), "connect_timeout": 5,
+        }  # fmt: skip
+        document = {
+            "version": 1, "defaults": {"ssh": ssh, "vars": {"motd": self.motd}},
+            "networks": {"corp": {"cidr": ["10.42.0.0/16"], "policy": "open"}}, "nodes": self.nodes,
+        }  # fmt: skip
+        self.path.write_text(json.dumps(document))  # JSON is YAML
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "meshctl", *words], capture_output=True, text=True, check=False, cwd=ROOT,
+            env={**os.environ, "NO_COLOR": "1"}, timeout=120,
+        )  # fmt: skip
+
+    def apply(self, *words: str, code: int = 0) -> dict[str, Any]:
+        done = self.run("apply", str(self.path), "-o", "json", *words)
+        assert done.returncode == code, done.stderr + done.stdout
+        document = json.loads(done.stdout)
+        Draft202012Validator(json.loads(read_data("schemas", "apply.schema.json"))).validate(document)
+        nodes: dict[str, Any] = document["nodes"]
+        return nodes
+
+
+@pytest.fixture
+def mesh(sshlab: SshLab) -> Iterator[Mesh]:
+    hosts = start(sshlab, "one", "two")
+    try:
+        yield Mesh(sshlab, hosts)
+    finally:
+        for host in hosts.values():
+            host.close()
+
+
+def statuses(nodes: dict[str, Any]) -> dict[str, str]:
+    return {name: node["status"] for name, node in nodes.items()}
+
+
+def test_the_first_apply_changes_and_the_second_does_not(mesh: Mesh) -> None:
+    assert statuses(mesh.apply()) == {"one": "changed", "two": "changed"}
+    assert mesh.hosts["one"].sh("cat /etc/app/motd; stat -c %a /etc/app/motd; nft list tables") == (
+        "hello640\ntable inet meshctl\n"
+    )
+    before = mesh.hosts["one"].sh("stat -c %Y%i /etc/app/motd /var/lib/meshctl/*")
+    assert statuses(mesh.apply()) == {"one": "unchanged", "two": "unchanged"}
+    assert mesh.hosts["one"].sh("stat -c %Y%i /etc/app/motd /var/lib/meshctl/*") == before
+    assert "No changes." in mesh.run("apply", str(mesh.path)).stdout
+
+
+def test_plan_shows_before_and_after_and_changes_nothing(mesh: Mesh) -> None:
+    mesh.apply()
+    mesh.motd = "good bye"
+    mesh.write()
+    done = mesh.run("plan", str(mesh.path), "--diff", "--limit", "one", "--detailed-exitcode")
+    assert done.returncode == 2, done.stderr
+    assert "~ update file /etc/app/motd" in done.stdout
+    assert "-hello" in done.stdout
+    assert "+good bye" in done.stdout
+    assert "Plan: 0 to add, 1 to change, 0 to destroy." in done.stdout
+    assert "two" not in done.stdout
+    assert mesh.hosts["one"].sh("cat /etc/app/motd") == "hello"
+    assert mesh.run("apply", str(mesh.path), "--check").returncode == 0
+    assert mesh.hosts["one"].sh("cat /etc/app/motd") == "hello"
+
+
+def test_plan_without_changes_exits_zero_with_detailed_exitcode(mesh: Mesh) -> None:
+    mesh.apply()
+    done = mesh.run("plan", str(mesh.path), "--detailed-exitcode")
+    assert (done.returncode, done.stdout.strip()) == (0, "No changes. Every host is as the inventory says.")
+
+
+def test_a_fresh_plan_file_is_applied_and_a_stale_one_is_refused_with_the_differences(mesh: Mesh) -> None:
+    file = mesh.folder / "plan.json"
+    file.write_text(mesh.run("plan", str(mesh.path), "-o", "json").stdout)
+    assert mesh.run("apply", str(file), "-i", str(mesh.path)).returncode == 0
+    mesh.motd = "next"
+    mesh.write()
+    file.write_text(mesh.run("plan", str(mesh.path), "-o", "json").stdout)
+    mesh.hosts["two"].sh("printf next > /etc/app/motd")
+    done = mesh.run("apply", str(file), "-i", str(mesh.path))
+    assert done.returncode == 1
+    assert "no longer to do: two update file /etc/app/motd" in done.stderr
+    assert mesh.hosts["one"].sh("cat /etc/app/motd") == "hello", "nothing was touched"
+
+
+def test_drift_is_repaired(mesh: Mesh) -> None:
+    mesh.apply()
+    mesh.hosts["one"].sh("echo drift > /etc/app/motd; nft flush table inet meshctl")
+    nodes = mesh.apply()
+    assert statuses(nodes) == {"one": "changed", "two": "unchanged"}
+    assert {(c["kind"], c["name"]) for c in nodes["one"]["changes"]} == {
+        ("file", "/etc/app/motd"), ("table", "inet meshctl"),
+    }  # fmt: skip
+
+
+def test_hosts_that_cannot_be_reached_are_named_and_the_others_go_on(mesh: Mesh) -> None:
+    mesh.sshlab.start("stranger", trusted=False)
+    mesh.nodes["stranger"] = {"ssh": {"port": mesh.sshlab.servers["stranger"].port}, "endpoint": "192.0.2.7:1"}
+    mesh.nodes["closed"] = {"ssh": {"port": free_port()}, "endpoint": "192.0.2.8:1"}
+    mesh.nodes["nowhere"] = {"ssh": {"host": "no-such-host.invalid"}, "endpoint": "192.0.2.9:1"}
+    mesh.write()
+    nodes = mesh.apply(code=1)
+    assert statuses(nodes) == {
+        "closed": "unreachable", "nowhere": "unreachable", "one": "changed", "stranger": "unreachable", "two": "changed",
+    }  # fmt: skip
+    assert {n: nodes[n]["error"]["kind"] for n in ("closed", "nowhere", "stranger")} == {
+        "closed": "refused", "nowhere": "unreachable", "stranger": "host-key",
+    }  # fmt: skip
+    assert all(nodes[n]["error"]["hint"] for n in ("closed", "nowhere", "stranger"))
+    done = mesh.run("plan", str(mesh.path), "-o", "json")
+    assert done.returncode == 1
+    assert {u["node"] for u in json.loads(done.stdout)["unreachable"]} == {"closed", "nowhere", "stranger"}
+
+
+def test_a_full_disk_touches_nothing(mesh: Mesh) -> None:
+    mesh.apply()
+    mesh.motd = "next"
+    mesh.write()
+    mesh.hosts["one"].sh("head -c 20M /dev/zero > /var/lib/fill", check=False)
+    nodes = mesh.apply(code=1)
+    assert nodes["one"]["error"]["kind"] == "disk-full"
+    assert statuses(nodes) == {"one": "failed", "two": "changed"}
+    assert mesh.hosts["one"].sh("cat /etc/app/motd; find /etc/app -name '.meshctl*'") == "hello"
+    mesh.hosts["one"].sh("rm /var/lib/fill")
+    assert statuses(mesh.apply()) == {"one": "changed", "two": "unchanged"}
+
+
+def test_a_host_without_python_says_what_to_install(mesh: Mesh) -> None:
+    mesh.hosts["one"].sh("mkdir /run/bin; mount --bind /run/bin /usr/bin/; true", check=False)
+    error = mesh.apply(code=1)["one"]["error"]
+    assert error["hint"]
+
+
+def test_naming_a_node_that_is_not_there_is_wrong_usage(mesh: Mesh) -> None:
+    done = mesh.run("plan", str(mesh.path), "--limit", "onee")
+    assert done.returncode == 64
+    assert "did you mean one?" in done.stderr
