@@ -43,7 +43,8 @@ def list_clients(inventory_option: str | None, lab: str | None, output: str) -> 
     """List the clients: addresses, listen port, profile, whether they have a key.
 
     \b
-    Example:
+    Examples:
+      meshctl client list
       meshctl client list -o json
     """
     from meshctl.core.topology import client_profile
