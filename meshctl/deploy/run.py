@@ -91,6 +91,18 @@ def apply(
         return run.applied(diffs)
 
 
+def collect_keys(
+    inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None
+) -> tuple[Inventory, tuple[RemoteError, ...]]:
+    """The inventory with the public keys that its hosts have already, and the hosts that could not be read.
+
+    Makes no key and changes no host: a node without one gets it with its first apply.
+    """
+    with _Run(inventory, None, options, door, progress) as run:
+        run.read()
+        return run.with_learned_keys(), run.errors()
+
+
 class _Run:
     """The state of one run: the hosts that it is about, and the inventory as it becomes known."""
 
@@ -143,10 +155,19 @@ class _Run:
         hosts = self._hosts.values()
         return PlanOutcome(
             changes=tuple(change for host in hosts if host.error is None for change in host.changes),
-            errors=tuple(host.error for host in hosts if host.error is not None),
+            errors=self.errors(),
             warnings=self._warnings(),
             diffs=self.file_diffs(),
         )
+
+    def errors(self) -> tuple[RemoteError, ...]:
+        """What stopped hosts so far, by node."""
+        return tuple(host.error for host in self._hosts.values() if host.error is not None)
+
+    def with_learned_keys(self) -> Inventory:
+        """The inventory with the keys that the hosts have and the lock has not."""
+        found = keys.learned(self._hosts.values())
+        return self._inventory.with_keys(found) if found else self._inventory
 
     def refuse(self) -> None:
         """Raises StalePlanError or DestructiveError."""

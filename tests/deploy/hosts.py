@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -57,7 +60,12 @@ class Host:
         return done.stdout
 
     def close(self) -> None:
-        """The namespaces go with their last process."""
+        """The namespaces go with their last process; wireguard-go is a daemon that only a signal ends."""
+        own = Path(f"/proc/{self._keeper.pid}/ns/net").stat().st_ino
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if int(process.name) != self._keeper.pid and (process / "ns/net").stat().st_ino == own:
+                    os.kill(int(process.name), signal.SIGTERM)
         self._keeper.communicate(timeout=10)
 
 
