@@ -37,7 +37,7 @@ def parse(node: str, text: str) -> HostFacts:
     def read(section: str, parser: Callable[[Lines], T]) -> T:
         try:
             return parser(sections.get(section, []))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise RemoteError(
                 f"the facts' section {section!r} is not understood ({type(error).__name__}: {error})",
                 node=node, kind="protocol", step="facts", hint="compare the tool versions on the host with the docs",

@@ -18,10 +18,13 @@ from meshctl.model.ledger import LEDGER_PATH
 BEGIN = "@@meshctl-facts 1 begin@@"
 END = "@@meshctl-facts 1 end@@"
 SECTION_PREFIX = "@@meshctl-facts section "
+# The applier's too: what a login shell would find (a pyenv, say) is not what the steps find.
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TOOLS = ("wg", "nft", "ip", "systemctl", "apt-get")
 
 _TEMPLATE = r"""meshctl_facts() {
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; LC_ALL=C; QUOTING_STYLE=c; export PATH LC_ALL QUOTING_STYLE
+PATH=@PATH@ LC_ALL=C QUOTING_STYLE=c
+export PATH LC_ALL QUOTING_STYLE
 newline='
 '
 old_ifs=$IFS
@@ -154,6 +157,7 @@ def script(request: FactsRequest) -> str:
         "BEGIN": BEGIN,
         "END": END,
         "SECTION": SECTION_PREFIX,
+        "PATH": SEARCH_PATH,
         "TOOLS": " ".join(TOOLS),
         "LEDGER": LEDGER_PATH,
         "KNOWN": quote("\n".join(known)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 from pathlib import Path
 
@@ -12,14 +11,14 @@ from hypothesis import strategies as st
 
 from meshctl.core.sysctl import proc_path
 from meshctl.facts import FactsRequest, parse, request_for, script
+from meshctl.facts.script import SEARCH_PATH
 from meshctl.model.resources import File, Nftables, NodeDoc, Package, Service, Sysctl
 
 NAMES = st.text(st.characters(blacklist_characters="\x00", blacklist_categories=("Cs",)), min_size=1, max_size=12)
 
 
-def run(text: str, path: str = "") -> str:
-    env = {**os.environ, "PATH": path} if path else None
-    return subprocess.run(["/bin/sh", "-s"], input=text, capture_output=True, text=True, check=True, env=env).stdout
+def run(text: str) -> str:
+    return subprocess.run(["/bin/sh", "-s"], input=text, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_request_names_what_the_document_names_once() -> None:
@@ -53,8 +52,8 @@ def test_files_links_and_folders_with_odd_names_are_told_apart(tmp_path: Path) -
 
 def test_a_host_without_any_tool_still_answers_to_the_end(tmp_path: Path) -> None:
     request = FactsRequest(("/etc/x",), ("p",), ("net.ipv4.ip_forward",), ("u",), ("wg0",), ("/k",), ("inet t",))
-    text = script(request).replace("PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin", f"PATH={tmp_path}")
-    facts = parse("web1", run(text))
+    text = script(request)
+    facts = parse("web1", run(text.replace(SEARCH_PATH, str(tmp_path))))
     assert (facts.has_wg, facts.tools, facts.python, facts.interfaces) == (False, frozenset(), None, {})
 
 
