@@ -17,7 +17,7 @@ from meshctl.inventory import Inventory, write_lock
 @output_option
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and say why when the lock is stale.")
 @click.option("--offline", is_flag=True, help="Pin addresses only; contact no host for its public key.")
-@click.option("--rekey", metavar="NODE", multiple=True, help="Forget the pinned key of this node and learn the new one.")
+@click.option("--rekey", metavar="NODE", multiple=True, help="Forget this node's pinned key, learn its new one.")
 def command(
     inventory_argument: str | None, inventory_option: str | None, output: str, check: bool, offline: bool,
     rekey: tuple[str, ...], **host_values: Any,
