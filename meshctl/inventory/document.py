@@ -7,7 +7,7 @@ tags and alias bombs are refused on the way. Positions cost nothing until somebo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,22 +61,25 @@ class Document:
         node = found[0] if key else found[1]
         return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
-    def prune(self, path: Path) -> None:
-        """Remove the value at `path` from data and tree alike, so that positions of the rest stay true."""
-        if not path:
-            return
-        found = self._find(path[:-1])
-        parent = self.data if len(path) == 1 else _get(self.data, path[:-1])
-        if found is None or parent is None:
-            return
-        node, last = found[1], path[-1]
-        if isinstance(parent, dict) and last in parent:
-            del parent[last]
-            node.value = [(k, v) for k, v in node.value if k.value != last]
-        elif isinstance(parent, list) and isinstance(last, int) and last < len(parent):
-            del parent[last]
-            node.value = [v for i, v in enumerate(node.value) if i != last]
-        self._index.pop(id(node), None)
+    def prune(self, paths: Iterable[Path]) -> None:
+        """Remove the values at `paths` from data and tree alike, so that positions of the rest stay true."""
+        by_parent: dict[Path, set[Any]] = {}
+        for path in paths:
+            by_parent.setdefault(path[:-1], set()).add(path[-1])
+        # Deepest first, so that no index in a path that is still to come has moved.
+        for parent, keys in sorted(by_parent.items(), key=lambda item: len(item[0]), reverse=True):
+            found, data = self._find(parent), _get(self.data, parent)
+            if found is None:
+                continue
+            node = found[1]
+            if isinstance(data, dict):
+                for key in keys:
+                    data.pop(key, None)
+                node.value = [pair for pair in node.value if pair[0].value not in keys]
+            elif isinstance(data, list):
+                data[:] = [value for index, value in enumerate(data) if index not in keys]
+                node.value = [value for index, value in enumerate(node.value) if index not in keys]
+            self._index.pop(id(node), None)
 
     def _mark(self, path: Path, *, key: bool) -> Any:
         for length in range(len(path), -1, -1):

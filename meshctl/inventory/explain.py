@@ -15,6 +15,8 @@ from meshctl.inventory.document import Document, Path
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.suggest import did_you_mean, nearest
 
+# A value is as deep as this below what its loss makes unsound, at most (nodes → web1 → ssh → jump → 0, and some more).
+_MAX_PASSES = 8
 # One value's text in a message; a longer one is cut.
 _SHOWN = 60
 _KINDS = {
@@ -57,15 +59,23 @@ class Explainer:
 
     def run(self) -> None:
         """Report every error, then prune the document to what is sound, so that later checks still can run."""
+        bad = self._report_all()
+        for _ in range(_MAX_PASSES):
+            if not bad or self._findings.full:
+                return
+            self._document.prune(bad)
+            # What lost a required part is unsound as a whole; that is no news, so a second pass keeps quiet.
+            bad = Explainer(self._schema, self._document, Findings(self._document))._report_all()
+
+    def _report_all(self) -> set[Path]:
+        """Report every error. Returns the paths to prune."""
         bad: set[Path] = set()
         for error in Draft202012Validator(self._schema).iter_errors(self._document.data):
             for leaf in _leaves(error):
                 if self._findings.full:
-                    return
-                bad.update(self._report(leaf))
-        # Backwards, so that list indices stay true and children go before their parents.
-        for path in sorted(bad, key=_path_order, reverse=True):
-            self._document.prune(path)
+                    return bad
+                bad.update(path for path in self._report(leaf) if path)
+        return bad
 
     def _report(self, error: ValidationError) -> list[Path]:
         """One error as findings. Returns the paths to prune."""
@@ -202,10 +212,6 @@ def _schema_of(error: ValidationError) -> dict[str, Any]:
 
 def _instance_keys(error: ValidationError) -> list[str]:
     return list(error.instance) if isinstance(error.instance, dict) else []
-
-
-def _path_order(path: Path) -> tuple[tuple[int, int, str], ...]:
-    return tuple((0, part, "") if isinstance(part, int) else (1, 0, str(part)) for part in path)
 
 
 def _inside(path: Path) -> str:

@@ -182,6 +182,8 @@ class NodeReader:
                 self._findings.error("bad-address", place, error.message, error.hint)
                 continue
             interface = next((i for i in interfaces if self._networks[i.network].holding(address)), None)
+            if interface is None and not any(self._networks[i.network].prefixes() for i in interfaces):
+                continue  # the networks were refused
             if interface is None:
                 prefixes = [str(p) for i in interfaces for p in self._networks[i.network].prefixes()]
                 where = " and ".join(f"network `{i.network}`" for i in interfaces)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from meshctl.errors import Diagnostic
+from meshctl.inventory.files import MAX_BYTES
+from meshctl.inventory.yaml_source import LINE_BREAK
 
 _RED, _YELLOW, _CYAN, _BOLD, _RESET = "\033[31m", "\033[33m", "\033[36m", "\033[1m", "\033[0m"
 # A source line longer than this is shown as a window around the column.
@@ -97,6 +99,7 @@ def _source_line(file: str, line: int) -> str:
 def _lines(file: str) -> list[str]:
     """The file's lines as the parser counted them; none when it is gone meanwhile."""
     try:
-        return Path(file).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        text = Path(file).read_bytes()[:MAX_BYTES].decode("utf-8-sig", errors="replace")
+        return LINE_BREAK.split(text)
     except OSError:
         return []

@@ -43,6 +43,8 @@ WORDS = {
     "False": BOOL,
     "FALSE": BOOL,
 }
+# What the parser counts as the end of a line (YAML 1.1 section 5.4).
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NUMBER_STARTS = frozenset("+-.0123456789")
 
 
@@ -160,7 +162,7 @@ def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> Diagnost
     elif "undefined alias" in problem:
         hint = "an alias (*name) needs its anchor (&name) earlier in the same file; quote a text that starts with *"
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-    lines = text.split("\n")
+    lines = LINE_BREAK.split(text)
     source = lines[line - 1] if 0 < line <= len(lines) else ""
     if "\t" in source[: len(source) - len(source.lstrip())] or "tab character" in problem:
         code, problem, hint = "yaml-tab", "a tab is used for indentation", "indent with spaces"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from meshctl.errors import Diagnostic, InventoryError
 from meshctl.inventory import read
+from meshctl.inventory.yaml_source import LINE_BREAK
 
 VALID = """\
 version: 1
@@ -164,7 +165,7 @@ def test_time_and_memory_are_bounded_for(name: str, tmp_path: Path) -> None:
 def check_never_a_traceback(folder: Path, content: bytes) -> None:
     """The invariant: warnings or findings, each with a place inside the file."""
     file = folder / "inventory.yml"
-    lines = content.decode("utf-8", errors="replace").split("\n")
+    lines = LINE_BREAK.split(content.decode("utf-8", errors="replace"))
     for d in findings(file, content):
         assert d.code
         assert d.message

@@ -1,0 +1,135 @@
+"""The lock: what it pins, when it is stale, and how it is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from meshctl.errors import InventoryError, MeshctlError
+from meshctl.inventory import read, write_lock
+from meshctl.model.keys import PublicKey
+
+KEY = PublicKey("A" * 42 + "A=")
+OTHER = PublicKey("B" * 42 + "A=")
+TEXT = """\
+version: 1
+networks: {corp: {cidr: [10.42.0.0/16, "fd42:42::/48"]}}
+nodes:
+  hub: {roles: [anchor], endpoint: "203.0.113.1:51820"}
+  web1: {}
+  phone: {client: true, peers: [hub]}
+policies: [{name: p, from: phone, to: hub, allow: [any]}]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "inventory.yml"
+    path.write_text(TEXT)
+    return path
+
+
+def test_a_written_lock_is_not_stale_and_gives_the_same_mesh(file: Path) -> None:
+    first = read(file)
+    assert first.lock_changes == ("there is no lock yet",)
+    assert first.lock_path == file.with_name("inventory.lock.yml")
+    write_lock(first)
+    second = read(file)
+    assert second.lock_changes == ()
+    assert second.mesh == first.mesh
+
+
+def test_the_lock_is_byte_for_byte_the_same_when_written_again(file: Path) -> None:
+    write_lock(read(file).with_keys({("hub", "corp"): KEY}))
+    before = read(file).lock_path.read_bytes()
+    write_lock(read(file))
+    assert read(file).lock_path.read_bytes() == before
+
+
+def test_the_text_of_the_lock_is_stable(file: Path) -> None:
+    inventory = read(file).with_keys({("hub", "corp"): KEY})
+    lines = inventory.lock.to_yaml().splitlines()
+    hub = ", ".join(f'"{a}"' for a in inventory.mesh.nodes["hub"].attachments[0].addresses)
+    assert lines[0].startswith("# Written by `meshctl lock`")
+    assert lines[2:6] == ["version: 1", "nodes:", '  "hub":', f'    "corp": {{addresses: [{hub}], public_key: "{KEY}"}}']
+    assert [line.strip() for line in lines if line.startswith("  ") and line[2] != " "] == ['"hub":', '"phone":', '"web1":']
+
+
+def test_keys_go_into_mesh_and_lock_and_survive_a_round_trip(file: Path) -> None:
+    inventory = read(file).with_keys({("hub", "corp"): KEY, ("phone", "corp"): OTHER})
+    write_lock(inventory)
+    again = read(file)
+    assert again.mesh.nodes["hub"].attachments[0].public_key == KEY
+    assert again.lock.entry("phone", "corp").public_key == OTHER
+    assert again.missing_keys == (("web1", "corp"),)
+    assert again.without_keys([("hub", "corp")]).missing_keys == (("hub", "corp"), ("web1", "corp"))
+    assert again.without_keys([("hub", "corp")]).lock_changes == ("hub: public key in corp removed",)
+
+
+def test_keys_for_a_pair_that_does_not_exist_are_refused(file: Path) -> None:
+    with pytest.raises(KeyError):
+        read(file).with_keys({("nobody", "corp"): KEY})
+    with pytest.raises(KeyError):
+        read(file).with_keys({("hub", "nowhere"): KEY})
+
+
+def test_a_removed_node_leaves_the_lock_and_is_named(file: Path) -> None:
+    write_lock(read(file))
+    file.write_text(TEXT.replace("  web1: {}\n", ""))
+    inventory = read(file)
+    assert inventory.removed == ("web1",)
+    assert inventory.lock_changes == ("web1: not in the inventory any more",)
+    assert "web1" not in inventory.lock.nodes
+
+
+def test_a_new_node_and_a_given_address_make_the_lock_stale(file: Path) -> None:
+    write_lock(read(file))
+    old = read(file).lock.entry("web1", "corp").addresses
+    file.write_text(TEXT.replace("web1: {}", "web1: {address: 10.42.0.9}\n  web2: {}"))
+    inventory = read(file)
+    assert inventory.lock_changes == (
+        f"web1: address in corp {old[0]}, {old[1]} → 10.42.0.9, {old[1]}", "web2: new",
+    )  # fmt: skip
+
+
+def test_a_folder_keeps_its_lock_inside_and_does_not_read_it_as_inventory(file: Path) -> None:
+    write_lock(read(file.parent))
+    assert (file.parent / "inventory.lock.yml").exists()
+    assert read(file.parent).lock_changes == ()
+
+
+BAD_LOCKS = {
+    "a merge conflict": ("<<<<<<< HEAD\nversion: 1\n", "yaml-syntax"),
+    "an unknown key": ("version: 1\nnodes: {}\nextra: 1\n", "unknown-key"),
+    "a bad key": ('version: 1\nnodes: {a: {corp: {addresses: [], public_key: "abc"}}}\n', "bad-format"),
+    "a key of other bits": (f'version: 1\nnodes: {{a: {{corp: {{addresses: [], public_key: "{"A" * 42}B="}}}}}}\n', "bad-key"),
+    "a bad address": ("version: 1\nnodes: {a: {corp: {addresses: [10.0.0.300]}}}\n", "bad-address"),
+    "one key for two nodes": (
+        f'version: 1\nnodes:\n  a: {{corp: {{addresses: [], public_key: "{KEY}"}}}}\n'
+        f'  b: {{corp: {{addresses: [], public_key: "{KEY}"}}}}\n', "duplicate-public-key"),
+    "an empty file": ("", "empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_LOCKS)
+def test_a_bad_lock_is_explained_with(name: str, file: Path) -> None:
+    text, code = BAD_LOCKS[name]
+    lock = file.with_name("inventory.lock.yml")
+    lock.write_text(text)
+    with pytest.raises(InventoryError) as caught:
+        read(file)
+    assert {(d.code, d.file) for d in caught.value.diagnostics} == {(code, str(lock))}
+
+
+def test_a_lock_that_cannot_be_written_is_an_explained_error_and_leaves_nothing_behind(file: Path) -> None:
+    inventory = read(file)
+    unwritable = dataclasses.replace(inventory, lock_path=file / "inventory.lock.yml")
+    with pytest.raises(MeshctlError, match="cannot write the lock"):
+        write_lock(unwritable)
+    target = file.with_name("taken")
+    (target / "x").mkdir(parents=True)
+    with pytest.raises(MeshctlError, match="cannot write the lock"):
+        write_lock(dataclasses.replace(inventory, lock_path=target))
+    assert sorted(p.name for p in file.parent.iterdir()) == ["inventory.yml", "taken"]
