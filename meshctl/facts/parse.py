@@ -125,8 +125,8 @@ def _free(lines: Lines) -> dict[str, int]:
 
 def _packages(lines: Lines) -> dict[str, str]:
     rows = (line.split("\t") for line in lines)
-    # dpkg's abbreviation: the second letter is the state, `i` for installed (dpkg-query(1)).
-    return {name: version for name, status, version in rows if status[1] == "i"}
+    # `config-files`, `half-configured` and their like (dpkg(1), "Package states") still need an installation.
+    return {name: version for name, state, version in rows if state == "installed"}
 
 
 def _unquote(text: str) -> str:
