@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,8 @@ def _property(text: str) -> str:
 
 def to_human(diagnostics: Iterable[Diagnostic], *, colour: bool = False) -> str:
     """`file:line:col: error[code]: message`, the source line with a caret, the hint."""
-    return "".join(_human(d, colour) for d in diagnostics)
+    sources: dict[str, list[str]] = {}
+    return "".join(_human(d, colour, sources) for d in diagnostics)
 
 
 def summary(diagnostics: Iterable[Diagnostic]) -> str:
@@ -66,7 +66,7 @@ def summary(diagnostics: Iterable[Diagnostic]) -> str:
     return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts if n) or "no errors"
 
 
-def _human(d: Diagnostic, colour: bool) -> str:
+def _human(d: Diagnostic, colour: bool, sources: dict[str, list[str]]) -> str:
     tone = _RED if d.severity == "error" else _YELLOW
 
     def paint(text: str, *codes: str) -> str:
@@ -74,7 +74,9 @@ def _human(d: Diagnostic, colour: bool) -> str:
 
     place = f"{d.where()}: " if d.file else ""
     lines = [f"{paint(place, _BOLD)}{paint(f'{d.severity}[{d.code}]', tone, _BOLD)}: {printable(d.message)}"]
-    source = _source_line(d.file, d.line) if d.line else ""
+    if d.file not in sources:
+        sources[d.file] = _lines(d.file)
+    source = sources[d.file][d.line - 1] if 0 < d.line <= len(sources[d.file]) else ""
     if source.strip():
         start = max(0, d.column - 1 - _WINDOW // 2) if len(source) > _WINDOW else 0
         shown = printable(source[start : start + _WINDOW].replace("\t", " "))
@@ -90,12 +92,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _source_line(file: str, line: int) -> str:
-    lines = _lines(file)
-    return lines[line - 1] if line <= len(lines) else ""
-
-
-@cache
 def _lines(file: str) -> list[str]:
     """The file's lines as the parser counted them; none when it is gone meanwhile."""
     try:

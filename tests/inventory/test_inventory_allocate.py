@@ -78,7 +78,9 @@ def test_a_pin_outside_a_renumbered_network_is_replaced() -> None:
     assert result["a"][0].startswith("10.50.")
 
 
-@pytest.mark.parametrize(("prefix", "room"), [("10.0.0.0/30", 2), ("10.0.0.0/31", 2), ("10.0.0.0/32", 1), ("fd00::/126", 3)])
+@pytest.mark.parametrize(
+    ("prefix", "room"), [("10.0.0.0/30", 2), ("10.0.0.0/31", 2), ("10.0.0.0/32", 1), ("fd00::/126", 3)]
+)
 def test_a_prefix_can_be_filled_to_the_last_address_and_no_further(prefix: str, room: int) -> None:
     network = ip_network(prefix)
     where = Ranges(network, None) if network.version == 4 else Ranges(None, network)

@@ -53,8 +53,17 @@ def test_the_text_of_the_lock_is_stable(file: Path) -> None:
     lines = inventory.lock.to_yaml().splitlines()
     hub = ", ".join(f'"{a}"' for a in inventory.mesh.nodes["hub"].attachments[0].addresses)
     assert lines[0].startswith("# Written by `meshctl lock`")
-    assert lines[2:6] == ["version: 1", "nodes:", '  "hub":', f'    "corp": {{addresses: [{hub}], public_key: "{KEY}"}}']
-    assert [line.strip() for line in lines if line.startswith("  ") and line[2] != " "] == ['"hub":', '"phone":', '"web1":']
+    assert lines[2:6] == [
+        "version: 1",
+        "nodes:",
+        '  "hub":',
+        f'    "corp": {{addresses: [{hub}], public_key: "{KEY}"}}',
+    ]
+    assert [line.strip() for line in lines if line.startswith("  ") and line[2] != " "] == [
+        '"hub":',
+        '"phone":',
+        '"web1":',
+    ]
 
 
 def test_keys_go_into_mesh_and_lock_and_survive_a_round_trip(file: Path) -> None:
@@ -90,8 +99,9 @@ def test_a_new_node_and_a_given_address_make_the_lock_stale(file: Path) -> None:
     file.write_text(TEXT.replace("web1: {}", "web1: {address: 10.42.0.9}\n  web2: {}"))
     inventory = read(file)
     assert inventory.lock_changes == (
-        f"web1: address in corp {old[0]}, {old[1]} → 10.42.0.9, {old[1]}", "web2: new",
-    )  # fmt: skip
+        f"web1: address in corp {old[0]}, {old[1]} → 10.42.0.9, {old[1]}",
+        "web2: new",
+    )
 
 
 def test_a_folder_keeps_its_lock_inside_and_does_not_read_it_as_inventory(file: Path) -> None:
@@ -104,13 +114,18 @@ BAD_LOCKS = {
     "a merge conflict": ("<<<<<<< HEAD\nversion: 1\n", "yaml-syntax"),
     "an unknown key": ("version: 1\nnodes: {}\nextra: 1\n", "unknown-key"),
     "a bad key": ('version: 1\nnodes: {a: {corp: {addresses: [], public_key: "abc"}}}\n', "bad-format"),
-    "a key of other bits": (f'version: 1\nnodes: {{a: {{corp: {{addresses: [], public_key: "{"A" * 42}B="}}}}}}\n', "bad-key"),
+    "a key of other bits": (
+        f'version: 1\nnodes: {{a: {{corp: {{addresses: [], public_key: "{"A" * 42}B="}}}}}}\n',
+        "bad-key",
+    ),
     "a bad address": ("version: 1\nnodes: {a: {corp: {addresses: [10.0.0.300]}}}\n", "bad-address"),
     "one key for two nodes": (
         f'version: 1\nnodes:\n  a: {{corp: {{addresses: [], public_key: "{KEY}"}}}}\n'
-        f'  b: {{corp: {{addresses: [], public_key: "{KEY}"}}}}\n', "duplicate-public-key"),
+        f'  b: {{corp: {{addresses: [], public_key: "{KEY}"}}}}\n',
+        "duplicate-public-key",
+    ),
     "an empty file": ("", "empty"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD_LOCKS)

@@ -1,0 +1,163 @@
+"""validate, schema and lock on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from meshctl.cli import run
+from meshctl.errors import Diagnostic
+from meshctl.inventory.report import to_github, to_human
+from meshctl.inventory.schema import load_schema
+
+GOLDEN = Path(__file__).parent / "golden"
+BAD = """\
+version: 1
+networks: {corp: {cidr: 10.42.0.1/16}}
+nodes:
+  hub: {roles: [anchor], endpoint: "203.0.113.1:51820", listenport: 1}
+  web1: {roles: [gatway], psk: no}
+  phone: {client: true, peers: [hub], ssh: {port: 22}}
+"""
+GOOD = """\
+version: 1
+networks: {corp: {cidr: 10.42.0.0/16}}
+nodes: {hub: {roles: [anchor], endpoint: "203.0.113.1:51820"}, web1: {}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MESHCTL_INVENTORY", raising=False)
+    return tmp_path
+
+
+def golden(name: str, text: str) -> None:
+    """Compare with a golden file; UPDATE_GOLDEN=1 writes it."""
+    file = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("validate.txt", []),
+        ("validate.json", ["-o", "json"]),
+        ("validate.github", ["--format", "github"]),
+    ],
+)
+def test_an_invalid_inventory_is_printed_as_in_the_golden_file(
+    name: str, options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "inventory.yml").write_text(BAD)
+    assert run(["validate", *options]) == 65
+    golden(name, capsys.readouterr().out)
+
+
+def test_the_json_of_validate_fits_its_schema(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, valid in ((BAD, False), (GOOD, True)):
+        (folder / "inventory.yml").write_text(text)
+        run(["validate", "-o", "json"])
+        document = json.loads(capsys.readouterr().out)
+        Draft202012Validator(load_schema("validate")).validate(document)
+        assert document["valid"] is valid
+
+
+def test_a_valid_inventory_exits_with_zero_however_it_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "inventory.yml").write_text(GOOD)
+    (folder / "other").mkdir()
+    (folder / "other" / "x.yml").write_text(GOOD)
+    for arguments in ([], ["inventory.yml"], ["-i", "inventory.yml"], ["other"]):
+        assert run(["validate", *arguments]) == 0
+        assert "valid: 2 nodes, 1 networks" in capsys.readouterr().out
+
+
+def test_a_missing_inventory_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate", "none.yml", "-o", "json"]) == 65
+    assert json.loads(capsys.readouterr().out)["errors"][0]["code"] == "unreadable"
+
+
+def test_github_annotations_escape_what_would_end_them() -> None:
+    text = to_github([Diagnostic("x", "50% of\nit", "a,b:c.yml", 1, 2, hint="do: so, now")])
+    assert text == "::error file=a%2Cb%3Ac.yml,line=1,col=2,title=x::50%25 of%0Ait (do: so, now)\n"
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(folder: Path) -> None:
+    (folder / "x.yml").write_text("a: \x1b[31mred\n")
+    text = to_human([Diagnostic("x", "bad \x1b[2J", "x.yml", 1, 4, text="\x1b[31mred")])
+    assert "\x1b" not in text
+
+
+def test_colour_is_used_only_when_asked_for() -> None:
+    finding = Diagnostic("x", "bad", "x.yml", 1, 1, hint="h")
+    assert "\x1b" not in to_human([finding])
+    assert "\x1b[31m" in to_human([finding], colour=True)
+
+
+def test_a_long_line_is_shown_around_the_fault(folder: Path) -> None:
+    (folder / "x.yml").write_text("a" * 5000 + "FAULT" + "b" * 5000)
+    lines = to_human([Diagnostic("x", "bad", "x.yml", 1, 5001, text="FAULT")]).splitlines()
+    assert len(lines[1]) < 140
+    assert lines[1][lines[2].index("^") :].startswith("FAULT")
+
+
+def test_schema_lists_and_prints_and_refuses_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schema"]) == 0
+    assert {"inventory", "lock", "validate"} <= set(capsys.readouterr().out.split())
+    assert run(["schema", "lock"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "meshctl lock"
+    assert run(["schema", "lokc"]) == 64
+    assert "did you mean `lock`?" in capsys.readouterr().err
+
+
+def test_lock_is_written_once_and_check_says_why_it_is_stale(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "inventory.yml").write_text(GOOD)
+    assert run(["lock", "--check", "--offline"]) == 1
+    assert "there is no lock yet" in capsys.readouterr().out
+    assert not (folder / "inventory.lock.yml").exists()
+    assert run(["lock", "--offline"]) == 0
+    written = (folder / "inventory.lock.yml").read_text()
+    assert run(["lock", "--offline"]) == 0
+    assert (folder / "inventory.lock.yml").read_text() == written
+    assert run(["lock", "--check", "--offline"]) == 0
+    capsys.readouterr()
+    assert run(["lock", "--check", "-o", "json"]) == 1
+    assert json.loads(capsys.readouterr().out)["changes"] == [
+        "hub: no public key in corp yet",
+        "web1: no public key in corp yet",
+    ]
+    (folder / "inventory.yml").write_text(GOOD.replace("web1", "web2"))
+    assert run(["lock", "--check", "--offline"]) == 1
+    assert "web1: not in the inventory any more\nweb2: new\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["validate", "schema", "lock"])
+def test_help_has_examples_and_the_tables_first_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from meshctl.cli import COMMANDS
+
+    assert run([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"meshctl {name}" in text.split("Examples:")[1]
+    assert COMMANDS[name][1] in text
+
+
+def test_validate_imports_nothing_that_is_slow_when_all_is_well(folder: Path) -> None:
+    (folder / "inventory.yml").write_text(GOOD)
+    script = (
+        "import sys; from meshctl.cli import run; run(['validate'])\n"
+        "print([m for m in ('paramiko', 'jinja2', 'rich', 'jsonschema', 'netaddr', 'asyncio') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
