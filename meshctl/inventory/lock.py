@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +150,8 @@ def _entry_changes(prefix: str, network: str, before: LockEntry, after: LockEntr
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` as a whole or not at all. Raises MeshctlError."""
+    import tempfile  # here, for only `lock` and `apply` write, and every command reads
+
     temporary = ""
     try:
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
