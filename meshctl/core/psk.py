@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 from binascii import b2a_base64
-from collections import defaultdict
 from collections.abc import Iterable
 
 from meshctl.model.keys import PublicKey, Secret
 
 # Labels separate this use of the mesh secret from any other (RFC 5869 sections 3.1 and 3.2).
 EXTRACT_SALT = b"meshctl mesh secret v1"
-EXPAND_LABEL = b"meshctl pair psk v1"
+# 32 bytes: with the HMAC key's block and the first public key it fills two blocks of SHA-256, so that what is left to
+# do for a pair is one block.
+EXPAND_LABEL = b"meshctl pre-shared key of a pair"
 
 _BLOCK_BYTES = 64  # of SHA-256
 _IPAD = bytes(x ^ 0x36 for x in range(256))  # RFC 2104
@@ -42,6 +43,19 @@ def hkdf_expand(key: bytes, info: bytes, length: int) -> bytes:
     return out[:length]
 
 
+class _End:
+    """One public key: its bytes, the HMAC state with it as the first of a pair, and keys that wait for it."""
+
+    __slots__ = ("begun", "last", "raw", "waiting")
+
+    def __init__(self, raw: bytes, keyed: hashlib._Hash) -> None:
+        self.raw = raw
+        self.begun = keyed.copy()
+        self.begun.update(raw)
+        self.last = raw + b"\x01"  # the second of a pair, and HKDF's counter of the first block
+        self.waiting: dict[str, Secret] = {}  # the other end's key text -> the pair's key
+
+
 class PskRing:
     """Makes the pre-shared key of any pair of public keys; the order of the two does not matter.
 
@@ -54,47 +68,42 @@ class PskRing:
         padded = hkdf_extract(EXTRACT_SALT, secret.reveal().encode()).ljust(_BLOCK_BYTES, b"\0")
         self._inner = hashlib.sha256(padded.translate(_IPAD) + EXPAND_LABEL)
         self._outer = hashlib.sha256(padded.translate(_OPAD))
-        self._raw: dict[str, bytes] = {}
-        self._begun: dict[bytes, hashlib._Hash] = {}
-        self._waiting: dict[bytes, dict[bytes, Secret]] = defaultdict(dict)  # other end -> this end -> key
+        self._ends: dict[str, _End] = {}
 
     def __repr__(self) -> str:
         return "PskRing(…)"
 
     def psk(self, a: PublicKey, b: PublicKey) -> Secret:
         """32 bytes of HKDF(secret, label + sorted raw keys), in base64."""
-        return self._derive(self._bytes(a), self._bytes(b))
+        return self._derive(self._end(a), self._end(b))
 
     def psks(self, own: PublicKey, others: Iterable[PublicKey | None]) -> tuple[Secret | None, ...]:
         """`psk(own, other)` for each of `others`; None for None."""
-        one = self._bytes(own)
-        here = self._waiting.pop(one, {})
-        raw, waiting = self._raw, self._waiting
+        me, name, ends = self._end(own), own.text, self._ends
+        here, me.waiting = me.waiting, {}
         out: list[Secret | None] = []
         for key in others:
             if key is None:
                 out.append(None)
                 continue
-            other = raw.get(key.text) or self._bytes(key)
-            known = here.get(other)
+            known = here.get(key.text)
             if known is None:
-                known = waiting[other][one] = self._derive(one, other)
+                other = ends.get(key.text) or self._end(key)
+                known = other.waiting[name] = self._derive(me, other)
             out.append(known)
         return tuple(out)
 
-    def _bytes(self, key: PublicKey) -> bytes:
-        if key.text not in self._raw:
-            self._raw[key.text] = key.raw()
-        return self._raw[key.text]
+    def _end(self, key: PublicKey) -> _End:
+        end = self._ends.get(key.text)
+        if end is None:
+            end = self._ends[key.text] = _End(key.raw(), self._inner)
+        return end
 
-    def _derive(self, one: bytes, other: bytes) -> Secret:
-        first, second = (one, other) if one < other else (other, one)
-        begun = self._begun.get(first)
-        if begun is None:
-            begun = self._begun[first] = self._inner.copy()
-            begun.update(first)
-        inner = begun.copy()
-        inner.update(second + b"\x01")
+    def _derive(self, first: _End, second: _End) -> Secret:
+        if second.raw < first.raw:
+            first, second = second, first
+        inner = first.begun.copy()
+        inner.update(second.last)
         outer = self._outer.copy()
         outer.update(inner.digest())
         return Secret(b2a_base64(outer.digest(), newline=False).decode())

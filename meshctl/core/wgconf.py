@@ -6,7 +6,7 @@ belongs to a pair.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from meshctl.model.keys import Secret
 from meshctl.model.resources import Peer
@@ -32,20 +32,23 @@ class StanzaCache:
 
     def __init__(self, section: str = WG_SECTION) -> None:
         self._section = section
-        # By identity: hashing a Peer by its fields would cost more than writing it. The peer is kept alive with it.
-        self._known: dict[int, tuple[Peer, str]] = {}
+        # By identity: hashing a Peer by its fields would cost more than writing it. The peers are kept alive with it.
+        self._known: dict[int, str] = {}
+        self._peers: list[Peer] = []
 
-    def text(self, peers: Iterable[Peer], psks: Iterable[Secret | None]) -> str:
+    def text(self, peers: Sequence[Peer], psks: Sequence[Secret | None]) -> str:
         """All stanzas, each with its key and after an empty line; peers whose key is unknown are left out."""
-        parts: list[str] = []
-        known = self._known
-        for peer, psk in zip(peers, psks):
-            entry = known.get(id(peer))
-            if entry is None:
-                text = "\n" + stanza(peer, self._section) if peer.public_key else ""
-                entry = known[id(peer)] = (peer, text)
-            if psk is None:
-                parts.append(entry[1])
-            else:
-                parts += (entry[1], "PresharedKey = ", psk.reveal(), "\n")
-        return "".join(parts)
+        try:
+            stanzas = list(map(self._known.__getitem__, map(id, peers)))
+        except KeyError:
+            self._add(peers)
+            return self.text(peers, psks)
+        return "".join(
+            [f"{text}PresharedKey = {psk.reveal()}\n" if psk else text for text, psk in zip(stanzas, psks)]
+        )
+
+    def _add(self, peers: Sequence[Peer]) -> None:
+        for peer in peers:
+            if id(peer) not in self._known:
+                self._known[id(peer)] = "\n" + stanza(peer, self._section) if peer.public_key else ""
+                self._peers.append(peer)
