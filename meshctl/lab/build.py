@@ -64,7 +64,7 @@ def reboot(name: str, node: str, *, power_cut: bool = False) -> None:
         network.create_namespaces(name, [node])
         _plug(name, links)
         now = replace(now, unplugged=tuple(n for n in now.unplugged if n != node))
-        _rewire(name, now)
+        _rewire(name, now.blueprint, now.unplugged)
         now = replace(now, leaders={**now.leaders, node: hosts.boot(name, host)})
         state.save(name, now)
 
@@ -96,10 +96,12 @@ def set_link(name: str, node: str, *, up: bool) -> None:
         unplugged = {n for n in now.unplugged if n != node} | (set() if up else {node})
         now = replace(now, unplugged=tuple(sorted(unplugged)))
         if link in _wired(name, now.blueprint):
-            _rewire(name, now)
+            _rewire(name, now.blueprint, now.unplugged)
         else:
             lines = network.parent_lines(link) if up else [f"link set {link.parent_device} down"]
             ip_batch(lines, lab=name, element=link.parent)
+            if up:
+                network.await_up(name, node, link.device)
         state.save(name, now)
 
 
@@ -118,7 +120,7 @@ def _build_network(name: str, wanted: Blueprint, before: state.State | None) -> 
     for link in wanted.links:
         if before and link.child in before.unplugged:
             ip_batch(network.parent_lines(link), lab=name, element=link.parent)
-    wiring.lay(name, _wired(name, wanted), ())
+    _rewire(name, wanted, ())
     for router in wanted.routers:
         as_it_was = router == old_routers.get(router.name) and before and before.kinds.get(router.name) == router.nat
         if not as_it_was or router.name in renumbered:
@@ -144,8 +146,14 @@ def _wired(name: str, blueprint: Blueprint) -> frozenset[Link]:
     return frozenset() if not slow or network.has_netem(name) else slow
 
 
-def _rewire(name: str, now: state.State) -> None:
-    wiring.lay(name, _wired(name, now.blueprint), now.unplugged)
+def _rewire(name: str, blueprint: Blueprint, unplugged: tuple[str, ...]) -> None:
+    """Tell the wire of its cables, and wait until they carry."""
+    wired = _wired(name, blueprint)
+    wiring.lay(name, wired, unplugged)
+    for link in wired:
+        if link.child not in unplugged:
+            network.await_up(name, link.child, link.device)
+            network.await_up(name, link.parent, link.parent_device)
 
 
 def _login_files(name: str) -> None:

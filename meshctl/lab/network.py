@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 from collections import defaultdict
@@ -9,13 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from meshctl.lab.blueprint import LAN_BRIDGE, Link, Router
-from meshctl.lab.names import INTERNET, NETNS_ROOT, netns, netns_path, prefix
+from meshctl.lab.names import INTERNET, NETNS_ROOT, LabError, netns, netns_path, prefix
 from meshctl.lab.netns import within
 from meshctl.lab.shell import ip_batch, run
 
 FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 # Packets that netem may hold: 100 Mbit/s for a second.
 NETEM_LIMIT = 10_000
+RTMGRP_LINK = 1  # linux/rtnetlink.h
+CARRIER_TIMEOUT_S = 10.0
 
 
 def existing(lab: str) -> set[str]:
@@ -117,6 +120,26 @@ def parent_lines(link: Link) -> list[str]:
     for to, via in link.parent_routes:
         lines.append(f"route replace {to} via {via} dev {dev} onlink" if via else f"route replace {to} dev {dev}")
     return lines
+
+
+def await_up(lab: str, element: str, device: str) -> None:
+    """Wait until the device may send: the kernel acts on a carrier up to a second after it came (linkwatch)."""
+    with within(netns_path(lab, element), _link_events) as events:
+        events.settimeout(CARRIER_TIMEOUT_S)
+        show = ["ip", "-n", netns(lab, element), "-j", "link", "show", "dev", device]
+        while json.loads(run(show, where=element))[0]["operstate"] != "UP":
+            try:
+                events.recv(65_536)
+            except TimeoutError:
+                hint = f"meshctl lab down --name {lab}"
+                raise LabError(f"{device} gets no carrier", where=element, hint=hint) from None
+
+
+def _link_events() -> socket.socket:
+    """A netlink socket that receives a message for each change of a device."""
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    events.bind((0, RTMGRP_LINK))
+    return events
 
 
 def has_netem(lab: str) -> bool:

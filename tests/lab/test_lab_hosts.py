@@ -38,13 +38,13 @@ def meshctl(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[byte
 
 
 def pings(name: str, node: str, to: str, count: int, *words: str) -> tuple[int, float]:
-    """(replies, mean round trip in ms)."""
+    """(replies, shortest round trip in ms: what the cable adds, whatever else the machine is doing)."""
     command = ["ping", "-n", "-q", "-c", str(count), "-i", "0.005", "-W", "1", *words, to]
     out = lab.exec_(name, node, command).stdout.decode()
     received = re.search(r"(\d+) received", out)
-    mean = re.search(r"= [\d.]+/([\d.]+)/", out)
+    shortest = re.search(r"= ([\d.]+)/", out)
     assert received, out
-    return int(received[1]), float(mean[1]) if mean else 0.0
+    return int(received[1]), float(shortest[1]) if shortest else 0.0
 
 
 def test_exec_passes_bytes_and_the_exit_status_through(place: str) -> None:
@@ -108,9 +108,9 @@ def test_nothing_in_the_lab_reaches_the_machine(place: str) -> None:
 
 
 def test_a_delay_of_20_ms_each_way_makes_a_round_trip_of_40(place: str) -> None:
-    replies, mean = pings(place, "slow", "203.0.113.10", 50)
+    replies, shortest = pings(place, "slow", "203.0.113.10", 50)
     assert replies == 50
-    assert 2 * DELAY_MS <= mean < 2 * DELAY_MS + 5
+    assert 2 * DELAY_MS <= shortest < 2 * DELAY_MS + 5
 
 
 def test_a_lossy_cable_loses_its_share_each_way(place: str) -> None:
@@ -154,9 +154,9 @@ def test_a_reboot_keeps_the_disk_and_loses_the_kernels_state(place: str, power_c
 
 def test_a_host_with_a_delayed_cable_reboots_too(place: str) -> None:
     build.reboot(place, "slow")
-    replies, mean = pings(place, "slow", "203.0.113.10", 5)
+    replies, shortest = pings(place, "slow", "203.0.113.10", 5)
     assert replies == 5
-    assert mean >= 2 * DELAY_MS
+    assert shortest >= 2 * DELAY_MS
 
 
 def test_devices_on_the_lans_behind_a_gateway_answer_it(place: str) -> None:
