@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from types import FrameType
+from typing import Any, Generic, TypeVar
 
 R = TypeVar("R")
+# CI systems cancel a job with SIGTERM.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM as a count that is looked at, where an exception could come between any two lines.
+
+    A context manager; it does nothing outside the main thread, where Python delivers no signals.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.wake: Callable[[], None] | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._before[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.count += 1
+        if self.wake is not None:
+            self.wake()
+
+
+_AWAKE = ("", None)
 
 
 class Workers(Generic[R]):
@@ -18,12 +52,15 @@ class Workers(Generic[R]):
     keep the operator waiting after Ctrl-C.
     """
 
-    def __init__(self, function: Callable[[str], R], names: Sequence[str], forks: int) -> None:
+    def __init__(
+        self, function: Callable[[str], R], names: Sequence[str], forks: int, interrupts: Interrupts
+    ) -> None:
+        self._interrupts = interrupts
         self._function = function
         self._waiting = deque(names)
         self._count = max(1, min(forks, len(names)))
         self._lock = threading.Lock()
-        self._results: queue.SimpleQueue[tuple[str, R] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
         self.running: set[str] = set()
         self.stopped = False
 
@@ -33,27 +70,50 @@ class Workers(Generic[R]):
         The first Ctrl-C stops handing out names, tells `on_interrupt` who is running and waits for those; the second
         gives up on them: `running` keeps their names. Without `on_interrupt` the first one raises KeyboardInterrupt.
         """
-        for _ in range(self._count):
-            threading.Thread(target=self._work, daemon=True).start()
-        alive = self._count
-        while alive:
-            try:
-                item = self._results.get()
-            except KeyboardInterrupt:
-                again, self.stopped = self.stopped, True
+        # SimpleQueue.put may be called from a signal handler; this item only ends the waiting.
+        self._interrupts.wake = lambda: self._results.put(_AWAKE)
+        try:
+            return self._collect(on_result, on_interrupt)
+        finally:
+            self._interrupts.wake = None
+
+    def _collect(
+        self, on_result: Callable[[str, R], None], on_interrupt: Callable[[frozenset[str]], None] | None
+    ) -> bool:
+        heard = 0
+        alive = 0
+        while True:
+            if self._interrupts.count > heard:
+                heard = self._interrupts.count
                 if on_interrupt is None:
-                    raise
+                    self._stop()
+                    raise KeyboardInterrupt
+                again = self.stopped
+                running = self._stop()
                 if again:
                     break
-                with self._lock:
-                    running = frozenset(self.running)
                 on_interrupt(running)
-                continue
+            if not alive and not self.stopped and self._waiting:
+                alive = self._start()
+            if not alive:
+                break
+            item = self._results.get()
             if item is None:
                 alive -= 1
-            else:
+            elif item != _AWAKE:
                 on_result(*item)
         return not (self._waiting or self.running)
+
+    def _start(self) -> int:
+        for _ in range(self._count):
+            threading.Thread(target=self._work, daemon=True).start()
+        return self._count
+
+    def _stop(self) -> frozenset[str]:
+        """Hand out no more names; who is being worked on."""
+        with self._lock:
+            self.stopped = True
+            return frozenset(self.running)
 
     def _work(self) -> None:
         while True:

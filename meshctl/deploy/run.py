@@ -27,7 +27,7 @@ from meshctl.deploy.outcome import (
     PlanOutcome,
     status_of,
 )
-from meshctl.deploy.parallel import Workers
+from meshctl.deploy.parallel import Interrupts, Workers
 from meshctl.deploy.planfile import StoredPlan, check_fresh
 from meshctl.deploy.progress import Progress, Silent
 from meshctl.deploy.selection import select
@@ -115,6 +115,7 @@ class _Run:
         self._options = options
         self._progress: Progress = progress or Silent()
         self._interrupted = False
+        self._interrupts = Interrupts()
         names = select(inventory.mesh, options.limit)
         if options.local:
             names = (this_machine(inventory.mesh, frozenset(names)),)
@@ -129,9 +130,11 @@ class _Run:
         }
 
     def __enter__(self) -> _Run:
+        self._interrupts.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._interrupts.__exit__()
         self._connections.close()
 
     def check_lock(self) -> None:
@@ -182,15 +185,17 @@ class _Run:
         if needing := [host.name for host in self._hosts.values() if keys.needs_key(host)]:
             agent = zipapp.build()
             self._each("keys", needing, lambda host: host.converge(keys.first_changes(host), agent), finish=True)
-        found = keys.learned(self._hosts.values())
-        updated = self._inventory.with_keys(found) if found else self._inventory
-        if not self._options.locked and (found or self._inventory.lock_changes):
+        updated = self.with_learned_keys()
+        if not self._options.locked and updated.lock_changes:
             inventories.write_lock(updated)
-        self._inventory = updated
-        renderer = self._renderer() if found else None
+        renderer = None
+        if updated is not self._inventory:
+            self._inventory = updated
+            renderer = self._renderer()
         for host in self._hosts.values():
             host.doc = (renderer.node(host.name) if renderer else host.doc).without_keyless_peers()
-            host.compare()
+            if host.error is None:
+                self._guarded(host, Host.compare)
 
     def converge(self) -> None:
         """The main transactions of all hosts that still differ."""
@@ -236,11 +241,10 @@ class _Run:
     def _warnings(self) -> tuple[str, ...]:
         """What to tell besides changes: rendering's warnings, the applier's, and peers that are left out."""
         found = [f"{h.name}: {w}" for h in self._hosts.values() for w in (*h.doc.warnings, *h.warnings)]
-        without = sorted({p.name for h in self._hosts.values() for w in h.doc.interfaces() for p in w.peers
-                          if p.public_key is None and p.name not in self._hosts})  # fmt: skip
-        failed = sorted(n for n, h in self._hosts.items() if h.error and any(
-            w.public_key is None for w in h.doc.interfaces()))  # fmt: skip
-        found += [f"{name} has no key yet: its peers are configured without it" for name in (*failed, *without)]
+        keyless = sorted({
+            name for name, _ in self._inventory.missing_keys if name not in self._hosts or self._hosts[name].error
+        })  # fmt: skip
+        found += [f"{name} has no key yet: its peers are configured without it" for name in keyless]
         return tuple(dict.fromkeys(found))
 
     def _renderer(self) -> Renderer:
@@ -260,7 +264,8 @@ class _Run:
         """
         if not names or self._interrupted:
             return
-        workers = Workers(lambda name: self._guarded(self._hosts[name], work), names, self._options.forks)
+        workers = Workers(lambda name: self._guarded(self._hosts[name], work), names, self._options.forks,
+                          self._interrupts)  # fmt: skip
         self._progress.begin(phase, tuple(names))
 
         def interrupted(running: frozenset[str]) -> None:

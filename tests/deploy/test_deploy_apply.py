@@ -76,6 +76,7 @@ class Mesh:
     def apply(self, *words: str, code: int = 0) -> dict[str, Any]:
         done = self.run("apply", str(self.path), "-o", "json", *words)
         assert done.returncode == code, done.stderr + done.stdout
+        assert done.stdout, done.stderr
         document = json.loads(done.stdout)
         Draft202012Validator(json.loads(read_data("schemas", "apply.schema.json"))).validate(document)
         nodes: dict[str, Any] = document["nodes"]
