@@ -1,0 +1,190 @@
+"""The deploy parts that need no host: known_hosts, --limit, plan files, workers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshctl.core.change import Change
+from meshctl.deploy import planfile
+from meshctl.deploy.host import applied_changes
+from meshctl.deploy.hostkeys import HostKeyRefused, KnownHosts, known_name, parse
+from meshctl.deploy.outcome import PlanOutcome
+from meshctl.deploy.parallel import Interrupts, Workers
+from meshctl.deploy.selection import select
+from meshctl.errors import UsageError
+from meshctl.model.mesh import Attachment, Mesh, Network, Node, SshSettings
+from meshctl.model.steps import Result, Step, StepFailure, Transaction
+
+BLOB = base64.b64encode(b"key").decode()
+OTHER = base64.b64encode(b"other").decode()
+
+
+def known(tmp_path: Path, text: str, *, accept: bool = False) -> KnownHosts:
+    path = tmp_path / "known_hosts"
+    path.write_text(text)
+    return KnownHosts([path], accept)
+
+
+@given(st.text())
+def test_any_text_parses_as_known_hosts(text: str) -> None:
+    for key in parse(text):
+        key.covers("host")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "covered"),
+    [
+        ("web1", "web1", True),
+        ("web1,web2", "web2", True),
+        ("*.example.net", "a.example.net", True),
+        ("*.example.net,!b.example.net", "b.example.net", False),
+        ("web?", "web1", True),
+        ("[web1]:2222", "[web1]:2222", True),
+        ("[web1]:2222", "web1", False),
+        ("[2001:db8::1]:2222", "[2001:db8::1]:2222", True),
+    ],
+)
+def test_patterns_mean_what_openssh_says(patterns: str, name: str, covered: bool) -> None:
+    assert parse(f"{patterns} ssh-ed25519 {BLOB}")[0].covers(name) is covered
+
+
+def test_names_are_in_lower_case_with_the_port_where_it_is_not_22() -> None:
+    assert (known_name("Web1", 22), known_name("Web1", 2222)) == ("web1", "[web1]:2222")
+
+
+def test_a_revoked_key_is_refused_even_when_another_line_trusts_it(tmp_path: Path) -> None:
+    text = f"web1 ssh-ed25519 {BLOB}\n@revoked * ssh-ed25519 {BLOB}\n"
+    with pytest.raises(HostKeyRefused, match="revoked"):
+        known(tmp_path, text, accept=True).check("web1", "ssh-ed25519", BLOB)
+
+
+def test_many_threads_learn_every_key_once(tmp_path: Path) -> None:
+    hosts = known(tmp_path, "", accept=True)
+    threads = [
+        threading.Thread(target=hosts.check, args=(f"h{n % 10}", "ssh-ed25519", BLOB)) for n in range(40)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = (tmp_path / "known_hosts").read_text().splitlines()
+    assert sorted(lines) == [f"h{n} ssh-ed25519 {BLOB}" for n in range(10)]
+    with pytest.raises(HostKeyRefused, match="has changed"):
+        hosts.check("h1", "ssh-ed25519", OTHER)
+
+
+def mesh() -> Mesh:
+    def node(name: str, client: bool = False) -> Node:
+        return Node(name, (Attachment("corp", "wg0", ("10.0.0.1",), 1),), SshSettings(name), client=client)
+
+    nodes = {name: node(name) for name in ("db1", "web1", "web2", "web3")} | {"phone": node("phone", client=True)}
+    groups = {"web": frozenset({"web1", "web2", "web3"})}
+    return Mesh({"corp": Network("corp", ("10.0.0.0/8",))}, nodes, groups)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ((), ("db1", "web1", "web2", "web3")),
+        (("web1",), ("web1",)),
+        (("web,!web3",), ("web1", "web2")),
+        (("web*", "db1"), ("db1", "web1", "web2", "web3")),
+        (("!web",), ("db1",)),
+        (("corp",), ("db1", "web1", "web2", "web3")),
+    ],
+)
+def test_limit_takes_names_groups_networks_globs_and_exclusions(
+    limit: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    assert select(mesh(), limit) == expected
+
+
+@pytest.mark.parametrize("limit", ["phone", "web9*", "nobody", "web1,!web1"])
+def test_a_limit_that_leaves_nobody_is_wrong_usage(limit: str) -> None:
+    with pytest.raises(UsageError):
+        select(mesh(), (limit,))
+
+
+def test_a_plan_file_is_recognised_by_its_content_and_an_inventory_is_not(tmp_path: Path) -> None:
+    change = Change("web1", "mtu", "update", "wg0", {"mtu": 1420}, {"mtu": 1400})
+    outcome = PlanOutcome((change,))
+    file = tmp_path / "anything"
+    file.write_text(json.dumps(outcome.to_json()))
+    stored = planfile.read_plan(str(file))
+    assert stored is not None
+    planfile.check_fresh(stored, outcome)
+    with pytest.raises(planfile.StalePlanError, match="no longer to do: web1 update mtu wg0"):
+        planfile.check_fresh(stored, PlanOutcome(()))
+    for text in ("version: 1\n", '{"version": 1, "nodes": {}}', "{", "", "[1]"):
+        file.write_text(text)
+        assert planfile.read_plan(str(file)) is None
+    assert planfile.read_plan(str(tmp_path)) is None
+
+
+def test_a_change_counts_as_applied_when_all_of_its_steps_ran() -> None:
+    changes = tuple(Change("n", "file", "create", name) for name in "abc")
+    steps = (Step("write", 0), Step("write", 1), Step("run", 1), Step("write", 2), Step("ledger"))
+    assert [c.name for c in applied_changes(changes, steps, (0, 1))] == ["a"]
+    assert [c.name for c in applied_changes(changes, steps, (0, 1, 2, 3, 4))] == ["a", "b", "c"]
+
+
+def test_workers_hand_out_every_name_once_and_stop_when_told() -> None:
+    seen: list[str] = []
+    with Interrupts() as interrupts:
+        workers = Workers(lambda name: name.upper(), [str(n) for n in range(50)], 7, interrupts)
+        assert workers.run(lambda _, result: seen.append(result), None)
+        assert sorted(seen, key=int) == [str(n) for n in range(50)]
+        interrupts.count += 1
+        told: list[frozenset[str]] = []
+        stopped = Workers(lambda name: name, ["a", "b"], 1, interrupts)
+        assert not stopped.run(lambda name, _: seen.append(name), told.append)
+        assert told == [frozenset()]
+        assert "a" not in seen
+
+
+steps_strategy = st.builds(
+    Step,
+    do=st.sampled_from(["run", "write", "key", "ledger"]),
+    change=st.integers(-1, 9),
+    argv=st.lists(st.text(), max_size=3).map(tuple),
+    stdin=st.none() | st.binary(max_size=20),
+    content=st.none() | st.binary(max_size=20),
+    path=st.text(max_size=9),
+)
+
+
+@given(st.lists(steps_strategy, max_size=4), st.text(max_size=9))
+def test_a_transaction_survives_the_wire(steps: list[Step], script: str) -> None:
+    transaction = Transaction("id", "node", tuple(steps), script)
+    assert Transaction.decode(transaction.encode()) == transaction
+
+
+@given(st.binary(max_size=60))
+def test_anything_else_is_not_a_transaction(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Transaction.decode(raw)
+
+
+@given(st.booleans(), st.none() | st.builds(StepFailure, st.integers(), st.text(), st.text()), st.text())
+def test_a_result_survives_the_wire(ok: bool, failure: StepFailure | None, facts: str) -> None:
+    result = Result("id", ok, "done", (1, 2), failure, facts, ("w",))
+    assert Result.from_json(result.to_json()) == result
+
+
+def test_plan_and_apply_help_import_no_heavy_library() -> None:
+    for name in ("plan", "apply"):
+        program = (
+            f"import sys; from meshctl.cli import run; run(['{name}', '--help'])\n"
+            "print([n for n in ('paramiko', 'jinja2', 'rich', 'yaml') if n in sys.modules], file=sys.stderr)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == "[]"
