@@ -10,7 +10,7 @@ from meshctl.core.diff.host import is_active
 from meshctl.core.diff.interface import default_pieces
 from meshctl.core.diff.removal import wg_quick_interface
 from meshctl.core.prefixes import DEFAULT_ROUTES, version
-from meshctl.model.facts import HostFacts
+from meshctl.model.facts import HostFacts, InterfaceFacts
 from meshctl.model.keys import Secret
 from meshctl.model.resources import NodeDoc, Peer, Service, WireGuard
 from meshctl.model.steps import Step
@@ -63,7 +63,7 @@ def deletion_steps(index: int, name: str, changes: Sequence[Change]) -> Iterator
         yield Step("run", change=index, argv=("ip", "link", "del", "dev", name))
 
 
-def setting_steps(index: int, change: Change, want: WireGuard) -> Iterator[Step]:
+def setting_steps(index: int, change: Change, want: WireGuard, live: InterfaceFacts) -> Iterator[Step]:
     """Fields of the interface itself."""
     after, name = change.after or {}, want.interface
     if "mtu" in after:
@@ -72,8 +72,18 @@ def setting_steps(index: int, change: Change, want: WireGuard) -> Iterator[Step]
         yield Step("run", change=index, argv=("ip", "link", "set", "dev", name, "up"))
     if "listen_port" in after:
         yield Step("run", change=index, argv=("wg", "set", name, "listen-port", str(want.listen_port)))
+        yield from _announce(index, live)
     if "fwmark" in after:
         yield _fwmark(index, name, want.fwmark)
+
+
+def _announce(index: int, live: InterfaceFacts) -> Iterator[Step]:
+    """Turning a keepalive on sends one at once: the peers learn the new port, and a NAT maps it, now and not up to a
+    keepalive interval later."""
+    kept = sorted((str(key), peer.keepalive_s) for key, peer in live.peers.items() if peer.keepalive_s)
+    for off in (True, False) if kept else ():
+        words = [w for key, s in kept for w in ("peer", key, "persistent-keepalive", "off" if off else str(s))]
+        yield Step("run", change=index, argv=("wg", "set", live.name, *words))
 
 
 def peer_steps(first: int, changes: Sequence[Change], want: WireGuard) -> Iterator[Step]:

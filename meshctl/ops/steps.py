@@ -119,4 +119,4 @@ def _interface_steps(kind: str, batch: Batch, doc: NodeDoc, facts: HostFacts) ->
     elif kind == "route":
         yield from interface.route_steps(index, change)
     else:
-        yield from interface.setting_steps(index, change, want)
+        yield from interface.setting_steps(index, change, want, facts.interfaces[name])

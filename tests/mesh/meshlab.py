@@ -94,7 +94,7 @@ class MeshLab:
     def address(self, node: str, family: int = 4) -> str:
         """The node's mesh address, from the lab's lock."""
         lock = yaml.safe_load(lab.lock_path(self.name).read_text())
-        addresses: list[str] = lock["nodes"][node]["networks"]["corp"]["addresses"]
+        addresses: list[str] = lock["nodes"][node]["corp"]["addresses"]
         return next(a for a in addresses if (":" in a) == (family == 6))
 
     def reaches(self, source: str, address: str) -> bool:

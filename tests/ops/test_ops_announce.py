@@ -1,0 +1,28 @@
+"""A changed listen port is made known at once."""
+
+from __future__ import annotations
+
+from meshctl.core.change import Change
+from meshctl.model.facts import HostFacts, InterfaceFacts, PeerFacts
+from meshctl.model.keys import PublicKey
+from meshctl.model.resources import NodeDoc, WireGuard
+from meshctl.ops import steps_for
+
+NEAR = PublicKey("A" * 43 + "=")
+FAR = PublicKey("B" * 42 + "A=")
+
+
+def test_peers_with_a_keepalive_hear_of_a_new_port_at_once() -> None:
+    want = WireGuard("wg0", "corp", "wg-quick", (), 51999, 1420, "/etc/wireguard/wg0.key", None, (), ())
+    peers = {
+        NEAR: PeerFacts(NEAR, None, "192.0.2.1:51820", ("10.0.0.1/32",), keepalive_s=0),
+        FAR: PeerFacts(FAR, None, "192.0.2.2:51820", ("10.0.0.2/32",), keepalive_s=17),
+    }
+    facts = HostFacts("n", interfaces={"wg0": InterfaceFacts("wg0", None, 51820, 0, peers)})
+    change = Change("n", "listen-port", "update", "wg0", {"listen_port": 51820}, {"listen_port": 51999}, 0)
+    argvs = [s.argv for s in steps_for(NodeDoc("n", (want,)), facts, (change,)) if s.do == "run"]
+    assert argvs == [
+        ("wg", "set", "wg0", "listen-port", "51999"),
+        ("wg", "set", "wg0", "peer", str(FAR), "persistent-keepalive", "off"),
+        ("wg", "set", "wg0", "peer", str(FAR), "persistent-keepalive", "17"),
+    ]
