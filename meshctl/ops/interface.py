@@ -80,9 +80,9 @@ def setting_steps(index: int, change: Change, want: WireGuard, live: InterfaceFa
 def _announce(index: int, live: InterfaceFacts) -> Iterator[Step]:
     """Turning a keepalive on sends one at once: the peers learn the new port, and a NAT maps it, now and not up to a
     keepalive interval later."""
-    kept = sorted((str(key), peer.keepalive_s) for key, peer in live.peers.items() if peer.keepalive_s)
-    for off in (True, False) if kept else ():
-        words = [w for key, s in kept for w in ("peer", key, "persistent-keepalive", "off" if off else str(s))]
+    kept = sorted((str(key), str(peer.keepalive_s)) for key, peer in live.peers.items() if peer.keepalive_s)
+    words = [w for key, s in kept for value in ("off", s) for w in ("peer", key, "persistent-keepalive", value)]
+    if words:
         yield Step("run", change=index, argv=("wg", "set", live.name, *words))
 
 

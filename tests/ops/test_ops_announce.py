@@ -21,8 +21,8 @@ def test_peers_with_a_keepalive_hear_of_a_new_port_at_once() -> None:
     facts = HostFacts("n", interfaces={"wg0": InterfaceFacts("wg0", None, 51820, 0, peers)})
     change = Change("n", "listen-port", "update", "wg0", {"listen_port": 51820}, {"listen_port": 51999}, 0)
     argvs = [s.argv for s in steps_for(NodeDoc("n", (want,)), facts, (change,)) if s.do == "run"]
+    peer = ("peer", str(FAR), "persistent-keepalive")
     assert argvs == [
         ("wg", "set", "wg0", "listen-port", "51999"),
-        ("wg", "set", "wg0", "peer", str(FAR), "persistent-keepalive", "off"),
-        ("wg", "set", "wg0", "peer", str(FAR), "persistent-keepalive", "17"),
+        ("wg", "set", "wg0", *peer, "off", *peer, "17"),
     ]
