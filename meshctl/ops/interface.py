@@ -128,13 +128,17 @@ def address_steps(index: int, change: Change) -> Iterator[Step]:
         yield _ip(index, address, "addr", verb, address, "dev", interface)
 
 
-def restore_after_removal(index: int, want: WireGuard) -> Iterator[Step]:
+def restore_after_removal(
+    index: int, want: WireGuard, live: InterfaceFacts, changes: Sequence[Change]
+) -> Iterator[Step]:
     """With an IPv4 address the kernel takes its secondaries, and with the last one every route of the device, unless
-    promote_secondaries is set: what is wanted is said again."""
+    promote_secondaries is set: what is wanted is said again, and what was there and is not to go, others' routes too."""
+    going = {c.name for c in changes if c.kind == "route" and c.action == "delete"}
+    routes = [r for r in (*want.routes, *live.routes) if f"{want.interface} {r}" not in going]
     for address in want.addresses:
         if version(address) == 4:
             yield _ip(index, address, "addr", "replace", address, "dev", want.interface)
-    for route in want.routes:
+    for route in dict.fromkeys(routes):
         if version(route) == 4:
             yield _ip(index, route, "route", "replace", route, "dev", want.interface)
     if "4 route" in default_pieces(want):

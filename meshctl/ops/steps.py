@@ -92,10 +92,12 @@ def _steps(
     elif kind == "interface" and change.action == "delete":
         yield from interface.deletion_steps(index, change.name, changes)
     else:
-        yield from _interface_steps(kind, batch, doc, facts)
+        yield from _interface_steps(kind, batch, doc, facts, changes)
 
 
-def _interface_steps(kind: str, batch: Batch, doc: NodeDoc, facts: HostFacts) -> Iterator[Step]:
+def _interface_steps(
+    kind: str, batch: Batch, doc: NodeDoc, facts: HostFacts, changes: Sequence[Change]
+) -> Iterator[Step]:
     index, change = batch[0]
     name = change.name.split(" ")[0]
     want = doc.resources[change.resource] if change.resource >= 0 else None
@@ -113,7 +115,7 @@ def _interface_steps(kind: str, batch: Batch, doc: NodeDoc, facts: HostFacts) ->
         for number, each in batch:
             yield from interface.address_steps(number, each)
         if change.action == "delete" and any(":" not in each.name for _, each in batch):
-            yield from interface.restore_after_removal(index, want)
+            yield from interface.restore_after_removal(index, want, facts.interfaces[name], changes)
     elif change.name == f"{name} {DEFAULT}":
         yield from interface.default_route_steps(index, change, want, facts)
     elif kind == "route":

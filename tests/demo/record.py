@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from rich.console import Console
@@ -13,10 +14,9 @@ WIDTH = 110
 def main() -> None:
     """Read everything, write one SVG."""
     title, out = sys.argv[1:]
-    with open("/dev/null", "w", encoding="utf-8") as nowhere:
-        console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True)
-        console.print(Text.from_ansi(sys.stdin.read()))
-        console.save_svg(out, title=title)
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
+    console.print(Text.from_ansi(sys.stdin.read()))
+    console.save_svg(out, title=title)
 
 
 if __name__ == "__main__":
