@@ -69,12 +69,17 @@ $(VENV)/.lab-packages: meshctl/lab/packages.txt | $(BIN)/python
 	@$(call apt,$(shell sed 's/#.*//' meshctl/lab/packages.txt))
 	@touch $@
 
+TEST_PACKAGES := tests/packages.txt tests/kernel/packages.txt
+$(VENV)/.test-packages: $(TEST_PACKAGES) | $(BIN)/python
+	@$(call apt,$(shell sed 's/#.*//' $(TEST_PACKAGES)))
+	@touch $@
+
 .PHONY: demo
 demo: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Build the example mesh on this machine, in real hosts behind real NATs
 	@$(AS_ROOT) $(BIN)/python tests/demo/demo.py
 
 .PHONY: test
-test: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Run every test; a skipped one is a failure
+test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## Run every test; a skipped one is a failure
 	@echo "==> pytest, the lab included"
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python -m pytest -p no_skips $(PYTEST_ARGS) </dev/null
 

@@ -132,7 +132,7 @@ def restore_after_removal(
     index: int, want: WireGuard, live: InterfaceFacts, changes: Sequence[Change]
 ) -> Iterator[Step]:
     """With an IPv4 address the kernel takes its secondaries, and with the last one every route of the device, unless
-    promote_secondaries is set: what is wanted is said again, and what was there and is not to go, others' routes too."""
+    promote_secondaries is set: what is wanted is said again, and what was there and stays, others' too."""
     going = {c.name for c in changes if c.kind == "route" and c.action == "delete"}
     routes = [r for r in (*want.routes, *live.routes) if f"{want.interface} {r}" not in going]
     for address in want.addresses:

@@ -20,6 +20,8 @@ from meshctl import lab
 
 # 100 packets a second, DESIGN's yardstick for "no tunnel is bounced".
 PING_INTERVAL_S = 0.01
+# After an unanswered handshake initiation WireGuard waits this long (REKEY_TIMEOUT of the protocol's paper).
+HANDSHAKE_RETRY_S = 5
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,15 @@ class MeshLab:
         return next(a for a in addresses if (":" in a) == (family == 6))
 
     def reaches(self, source: str, address: str) -> bool:
-        """Whether a ping from `source` is answered; three tries, the first may wait for a handshake."""
-        script = f"ping -n -q -c 3 -i 0.3 -W 2 {address} >/dev/null 2>&1 && echo yes || true"
-        return self.sh(source, script).strip() == "yes"
+        """Whether a ping from `source` is answered, as soon as it is; WireGuard itself may need two handshake tries."""
+        return self._answers(source, f"-c 1 -w {2 * HANDSHAKE_RETRY_S + 1} {address}")
+
+    def is_denied(self, source: str, address: str) -> bool:
+        """Whether pings from `source` stay without an answer."""
+        return not self._answers(source, f"-c 3 -i 0.3 -W 1 {address}")
+
+    def _answers(self, source: str, ping: str) -> bool:
+        return self.sh(source, f"ping -n -q {ping} >/dev/null 2>&1 && echo yes || true").strip() == "yes"
 
     @contextmanager
     def lossless(self, *pairs: tuple[str, str]) -> Iterator[None]:

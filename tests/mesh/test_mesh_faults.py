@@ -53,14 +53,15 @@ def test_a_host_with_another_host_key_is_refused(mesh: MeshLab) -> None:
 
 def test_a_full_disk_fails_before_anything_is_touched(mesh: MeshLab) -> None:
     change_every_node(mesh)
-    before = mesh.sh("home1", "cat /etc/wireguard/wg0.conf; wg show wg0 peers; cat /sys/class/net/wg0/mtu")
+    state = "cat /etc/wireguard/wg0.conf; wg show wg0 allowed-ips | sort; cat /sys/class/net/wg0/mtu"
+    before = mesh.sh("home1", state)
     mesh.sh("home1", "mount -t tmpfs -o size=64k tmpfs /var/lib/meshctl")
     mesh.sh("home1", "head -c 1M /dev/zero > /var/lib/meshctl/fill || true")
     try:
         nodes = mesh.apply(code=1)
         assert nodes["home1"]["status"] == "failed"
         assert nodes["home1"]["error"]["kind"] == "disk-full"
-        assert mesh.sh("home1", "cat /etc/wireguard/wg0.conf; wg show wg0 peers; cat /sys/class/net/wg0/mtu") == before
+        assert mesh.sh("home1", state) == before
     finally:
         mesh.sh("home1", "umount /var/lib/meshctl")
     assert set(changes_of(mesh.apply())) == {"home1"}
