@@ -16,6 +16,9 @@ _SIGNS = {
     "create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red"), "run": (">", "cyan"),
 }  # fmt: skip
 _STATUS_COLOURS = {CHANGED: "yellow", UNCHANGED: "green"}
+# Fields that are hashes, and how much of one a person compares; `-o json` has them whole.
+_HASHES = ("sha256", "source")
+HASH_DIGITS = 12
 NO_CHANGES = "No changes. Every host is as the inventory says."
 
 
@@ -35,16 +38,18 @@ def changes_text(changes: Sequence[Change]) -> str:
 def _fields(change: Change) -> Iterator[str]:
     before, after = change.before or {}, change.after or {}
     for name in dict.fromkeys([*before, *after]):
-        old, new = before.get(name), after.get(name)
+        old, new = _shown(name, before.get(name)), _shown(name, after.get(name))
         if change.action == "update":
-            yield f"{name}: {_value(old)} -> {_value(new)}"
+            yield f"{name}: {old} -> {new}"
         else:
-            yield f"{name}: {_value(old if change.action == 'delete' else new)}"
+            yield f"{name}: {old if change.action == 'delete' else new}"
 
 
-def _value(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     if value is None:
         return "(none)"
+    if name in _HASHES:
+        return str(value)[:HASH_DIGITS]
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(str, value)) + "]"
     return str(value)
