@@ -18,6 +18,18 @@ from meshctl.model.steps import Step
 NETWORKD = "systemd-networkd"
 WAIT_ONLINE = "/lib/systemd/systemd-networkd-wait-online"
 NETWORKD_TIMEOUT_S = 30
+# Arguments: name, "true" where networkd is wanted, for each interface. networkd names in /run what it works by.
+RELOAD_WITHOUT_HANDOVER = """\
+while [ $# -gt 1 ]; do
+  if [ -e "/sys/class/net/$1" ]; then
+    state=/run/systemd/netif/links/$(cat "/sys/class/net/$1/ifindex")
+    if grep -qs "^NETWORK_FILE=/etc/systemd/network/.*-$1[.]network" "$state"; then has=true; else has=false; fi
+    [ $has = "$2" ] || exit 0
+  fi
+  shift 2
+done
+exec networkctl reload
+"""
 # 32 zero bytes stand for "no pre-shared key" (wg(8)).
 NO_PSK = "A" * 43 + "="
 # Where wg-quick's rules end up on a host without others: just before the main table's.
@@ -53,6 +65,13 @@ def creation_steps(index: int, want: WireGuard, doc: NodeDoc, facts: HostFacts) 
 def networkctl_reload(index: int = -1) -> Step:
     """networkd reads its files again and makes what is new."""
     return Step("run", change=index, argv=("networkctl", "reload"))
+
+
+def reload_without_handover(doc: NodeDoc) -> Step:
+    """A reload, unless networkd would take over a live interface (which replaces all of its peers and so drops their
+    sessions) or let one go (which drops its addresses). It does both unharmed at its next start."""
+    words = [word for want in doc.interfaces() for word in (want.interface, str(want.backend == NETWORKD).lower())]
+    return Step("run", argv=("sh", "-s", "--", *words), stdin=RELOAD_WITHOUT_HANDOVER.encode())
 
 
 def deletion_steps(index: int, name: str, changes: Sequence[Change]) -> Iterator[Step]:

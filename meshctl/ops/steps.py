@@ -47,7 +47,7 @@ def _work(doc: NodeDoc, facts: HostFacts, changes: Sequence[Change]) -> Iterator
             yield host.daemon_reload()
             units_stale = False
         if kind == "handler" and networkd_stale:
-            yield interface.networkctl_reload()
+            yield interface.reload_without_handover(doc)
             networkd_stale = False
         steps = tuple(_steps(kind, batch, doc, facts, changes))
         yield from steps
@@ -59,7 +59,7 @@ def _work(doc: NodeDoc, facts: HostFacts, changes: Sequence[Change]) -> Iterator
     if units_stale:
         yield host.daemon_reload()
     if networkd_stale:
-        yield interface.networkctl_reload()
+        yield interface.reload_without_handover(doc)
 
 
 def _batch_key(item: tuple[int, Change]) -> tuple[str, str, str]:

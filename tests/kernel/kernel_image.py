@@ -41,6 +41,8 @@ Name=eth0
 [Network]
 Address=10.0.2.15/24
 Gateway=10.0.2.2
+LinkLocalAddressing=no
+IPv6AcceptRA=no
 """
 # Says on the second serial port that this boot is done and sshd can be reached.
 READY_UNIT = """\

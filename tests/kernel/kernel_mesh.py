@@ -97,12 +97,12 @@ class KernelMesh:
     def address(self, node: str, family: int = 4) -> str:
         """The node's mesh address, from the lock."""
         lock = yaml.safe_load(self.path.with_name("inventory.lock.yml").read_text())
-        addresses: list[str] = lock["nodes"][node]["networks"]["corp"]["addresses"]
+        addresses: list[str] = lock["nodes"][node]["corp"]["addresses"]
         return next(a for a in addresses if (":" in a) == (family == 6))
 
     def client_reaches_node(self, family: int = 4) -> bool:
-        """Whether a ping of the client through the tunnel is answered; the first may wait for a handshake."""
-        ping = f"ping -n -q -c 3 -i 0.5 -W 10 {self.address('kern', family)}"
+        """Whether a ping of the client through the tunnel is answered; a dead session takes 15 s to be noticed."""
+        ping = f"ping -n -q -c 1 -w 60 {self.address('kern', family)}"
         script = f"ip netns exec phone {ping} >/dev/null && echo yes"
         return self.guest.sh(script, check=False) == "yes\n"
 

@@ -117,15 +117,23 @@ def test_a_change_of_backend_to_wg_quick_keeps_the_tunnel(mesh: KernelMesh) -> N
 
 
 def test_wg_quick_brings_the_kernels_interface_up_from_its_file(mesh: KernelMesh) -> None:
-    mesh.guest.sh("ip link del wg0; systemctl restart wg-quick@wg0")
+    # As after a boot: networkd knows nothing of the interface, and the interface nothing of its past.
+    mesh.guest.sh("systemctl restart systemd-networkd; ip link del wg0; systemctl restart wg-quick@wg0")
     assert "wireguard" in mesh.guest.sh("ip -d link show wg0")
     assert mesh.guest.sh("pgrep wireguard-go", check=False) == ""
+    assert mesh.networkd()["AdministrativeState"] == "unmanaged"
     assert mesh.client_reaches_node()
     assert mesh.plan() == []
 
 
-def test_a_live_interface_is_adopted_by_networkd_without_losing_a_packet(mesh: KernelMesh) -> None:
+def test_a_live_interface_is_adopted_without_losing_a_packet_and_is_networkds_from_its_next_start_on(
+    mesh: KernelMesh,
+) -> None:
     mesh.set(backend="systemd-networkd")
     with mesh.lossless():
         mesh.apply()
+    assert mesh.plan() == []
+    mesh.guest.sh("systemctl restart systemd-networkd; /lib/systemd/systemd-networkd-wait-online --interface=wg0")
+    assert mesh.networkd()["NetworkFile"] == NETWORK_FILE
+    assert mesh.client_reaches_node()
     assert mesh.plan() == []
