@@ -9,9 +9,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 from binascii import b2a_base64
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from meshctl.model.keys import PublicKey, Secret
+from meshctl.model.keys import PublicKey, Secret, SecretRow
+
+# For messages of one block, making OpenSSL's objects costs more than the hashing; Python's own SHA-256 is lighter.
+try:
+    from _sha2 import sha256  # type: ignore[import-not-found, unused-ignore]  # from Python 3.12
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:  # a Python built without it
+        from hashlib import sha256
 
 # Labels separate this use of the mesh secret from any other (RFC 5869 sections 3.1 and 3.2).
 EXTRACT_SALT = b"meshctl mesh secret v1"
@@ -53,7 +62,7 @@ class _End:
         self.begun = keyed.copy()
         self.begun.update(raw)
         self.last = raw + b"\x01"  # the second of a pair, and HKDF's counter of the first block
-        self.waiting: dict[str, Secret] = {}  # the other end's key text -> the pair's key
+        self.waiting: dict[str, str] = {}  # the other end's key text -> the pair's key
 
 
 class PskRing:
@@ -66,8 +75,8 @@ class PskRing:
 
     def __init__(self, secret: Secret) -> None:
         padded = hkdf_extract(EXTRACT_SALT, secret.reveal().encode()).ljust(_BLOCK_BYTES, b"\0")
-        self._inner = hashlib.sha256(padded.translate(_IPAD) + EXPAND_LABEL)
-        self._outer = hashlib.sha256(padded.translate(_OPAD))
+        self._inner = sha256(padded.translate(_IPAD) + EXPAND_LABEL)
+        self._outer = sha256(padded.translate(_OPAD))
         self._ends: dict[str, _End] = {}
 
     def __repr__(self) -> str:
@@ -75,23 +84,18 @@ class PskRing:
 
     def psk(self, a: PublicKey, b: PublicKey) -> Secret:
         """32 bytes of HKDF(secret, label + sorted raw keys), in base64."""
-        return self._derive(self._end(a), self._end(b))
+        return Secret(self._derive(self._end(a), self._end(b)))
 
-    def psks(self, own: PublicKey, others: Iterable[PublicKey | None]) -> tuple[Secret | None, ...]:
+    def psks(self, own: PublicKey, others: Sequence[PublicKey | None]) -> SecretRow:
         """`psk(own, other)` for each of `others`; None for None."""
-        me, name, ends = self._end(own), own.text, self._ends
+        me, name, ends, derive = self._end(own), own.text, self._ends, self._derive
         here, me.waiting = me.waiting, {}
-        out: list[Secret | None] = []
-        for key in others:
-            if key is None:
-                out.append(None)
-                continue
-            known = here.get(key.text)
-            if known is None:
+        texts = [None if key is None else here.get(key.text) for key in others]
+        for i, key in enumerate(others):
+            if texts[i] is None and key is not None:
                 other = ends.get(key.text) or self._end(key)
-                known = other.waiting[name] = self._derive(me, other)
-            out.append(known)
-        return tuple(out)
+                texts[i] = other.waiting[name] = derive(me, other)
+        return SecretRow(texts)
 
     def _end(self, key: PublicKey) -> _End:
         end = self._ends.get(key.text)
@@ -99,11 +103,10 @@ class PskRing:
             end = self._ends[key.text] = _End(key.raw(), self._inner)
         return end
 
-    def _derive(self, first: _End, second: _End) -> Secret:
-        if second.raw < first.raw:
-            first, second = second, first
-        inner = first.begun.copy()
-        inner.update(second.last)
+    def _derive(self, first: _End, second: _End) -> str:
+        inner, last = (second.begun, first.last) if second.raw < first.raw else (first.begun, second.last)
+        inner = inner.copy()
+        inner.update(last)
         outer = self._outer.copy()
         outer.update(inner.digest())
-        return Secret(b2a_base64(outer.digest(), newline=False).decode())
+        return b2a_base64(outer.digest(), newline=False).decode()

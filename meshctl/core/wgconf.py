@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshctl.model.keys import Secret
+from meshctl.model.keys import SecretRow
 from meshctl.model.resources import Peer
 
 WG_SECTION = "[Peer]"
@@ -36,7 +36,7 @@ class StanzaCache:
         self._known: dict[int, str] = {}
         self._peers: list[Peer] = []
 
-    def text(self, peers: Sequence[Peer], psks: Sequence[Secret | None]) -> str:
+    def text(self, peers: Sequence[Peer], psks: SecretRow) -> str:
         """All stanzas, each with its key and after an empty line; peers whose key is unknown are left out."""
         try:
             stanzas = list(map(self._known.__getitem__, map(id, peers)))
@@ -44,7 +44,7 @@ class StanzaCache:
             self._add(peers)
             return self.text(peers, psks)
         return "".join(
-            [f"{text}PresharedKey = {psk.reveal()}\n" if psk else text for text, psk in zip(stanzas, psks)]
+            [f"{text}PresharedKey = {key}\n" if key else text for text, key in zip(stanzas, psks.reveal())]
         )
 
     def _add(self, peers: Sequence[Peer]) -> None:

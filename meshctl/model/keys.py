@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -77,3 +78,31 @@ class Secret:
 
     def __getstate__(self) -> Any:
         raise TypeError("a Secret is not serialised; reveal() it where it is written")
+
+
+class SecretRow:
+    """Secrets in a row, None where there is none, in one object that redacts itself as Secret does.
+
+    A full mesh of a thousand nodes has a million ends of pre-shared keys: too many for an object each.
+    """
+
+    __slots__ = ("_texts",)
+
+    def __init__(self, texts: Sequence[str | None]) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __iter__(self) -> Iterator[Secret | None]:
+        return (None if text is None else Secret(text) for text in self._texts)
+
+    def reveal(self) -> Sequence[str | None]:
+        """The texts themselves."""
+        return self._texts
+
+    def __repr__(self) -> str:
+        return REDACTED
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("secrets are not serialised; reveal() them where they are written")

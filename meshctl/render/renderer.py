@@ -10,7 +10,7 @@ from meshctl.core.psk import PskRing
 from meshctl.core.topology import Link, Topology
 from meshctl.core.wgconf import NETWORKD_SECTION, StanzaCache
 from meshctl.errors import RenderError
-from meshctl.model.keys import Secret
+from meshctl.model.keys import SecretRow
 from meshctl.model.mesh import Mesh, Node
 from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Resource, Service, Sysctl, WireGuard
 from meshctl.render.engine import did_you_mean
@@ -33,6 +33,7 @@ class Renderer:
         self.topology = topology
         self.library = RoleLibrary(mesh.base_dir)
         self._ring = ring
+        self._without_psk = frozenset(node.name for node in mesh.nodes.values() if not node.psk)
         self._wg_stanzas = StanzaCache()
         self._networkd_stanzas = StanzaCache(NETWORKD_SECTION)
         # How many members each network has: a set of all of them but one is written as the network's prefix.
@@ -78,14 +79,14 @@ class Renderer:
         found = Evaluator(role, scope, name, _WireGuardMaker(node, links, psks).make).resources(files_only=True)
         return {file.path: file.content for file in found if isinstance(file, File) and file.content is not None}
 
-    def psks(self, link: Link) -> tuple[Secret | None, ...]:
+    def psks(self, link: Link) -> SecretRow:
         """The pre-shared keys of a link's peers, in their order; None where either side has none."""
-        own, nodes, ring = link.attachment.public_key, self.mesh.nodes, self._ring
-        if ring is None or own is None or not nodes[link.node].psk:
-            return (None,) * len(link.peers)
-        return ring.psks(own, (peer.public_key if nodes[peer.name].psk else None for peer in link.peers))
+        own, ring, without = link.attachment.public_key, self._ring, self._without_psk
+        if ring is None or own is None or link.node in without:
+            return SecretRow((None,) * len(link.peers))
+        return ring.psks(own, [None if peer.name in without else peer.public_key for peer in link.peers])
 
-    def interface(self, link: Link, psks: tuple[Secret | None, ...]) -> Interface:
+    def interface(self, link: Link, psks: SecretRow) -> Interface:
         """What templates see of a link."""
         return Interface(self.mesh, link, psks, self._wg_stanzas, self._networkd_stanzas)
 
@@ -104,7 +105,7 @@ class Renderer:
         return self._resolved[names]
 
     def _context(
-        self, node: Node, links: tuple[Link, ...], psks: Mapping[str, tuple[Secret | None, ...]]
+        self, node: Node, links: tuple[Link, ...], psks: Mapping[str, SecretRow]
     ) -> dict[str, Any]:
         return {
             "node": node,
@@ -124,7 +125,7 @@ class _WireGuardMaker:
     """Makes the WireGuard resources of one node."""
 
     def __init__(
-        self, node: Node, links: tuple[Link, ...], psks: Mapping[str, tuple[Secret | None, ...]]
+        self, node: Node, links: tuple[Link, ...], psks: Mapping[str, SecretRow]
     ) -> None:
         self._node = node
         self._links = {link.attachment.interface: link for link in links}
@@ -147,7 +148,7 @@ class _WireGuardMaker:
             key_file=f"{KEY_FOLDER}/{interface}.key",
             public_key=link.attachment.public_key,
             peers=link.peers,
-            psks=self._psks[interface],
+            psks=tuple(self._psks[interface]),
             routes=link.routes,
             fwmark=link.fwmark,
             key_mode="0640" if networkd else "0600",

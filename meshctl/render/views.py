@@ -8,7 +8,7 @@ from functools import cached_property
 from meshctl.core.prefixes import DEFAULT_ROUTES, host_prefix, merge_prefixes, sort_prefixes, version
 from meshctl.core.topology import Link
 from meshctl.core.wgconf import StanzaCache
-from meshctl.model.keys import Secret
+from meshctl.model.keys import SecretRow
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import Peer
 
@@ -22,7 +22,7 @@ class Interface:
         self,
         mesh: Mesh,
         link: Link,
-        psks: tuple[Secret | None, ...],
+        psks: SecretRow,
         wg_stanzas: StanzaCache,
         networkd_stanzas: StanzaCache,
     ) -> None:
