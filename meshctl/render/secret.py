@@ -29,7 +29,7 @@ class SecretError(MeshctlError):
 def find_secret(
     mesh: Mesh, secret_file: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> Secret | None:
-    """The mesh secret without surrounding white space; None when no source is named (then there are no PSKs).
+    """The mesh secret without surrounding white space; None when no source is named.
 
     Order: `secret_file`, the variable, the inventory. A relative `secret.file` and the command start from the
     inventory's folder. Raises SecretError for an unreadable source or a secret of less than 32 bytes of entropy.
@@ -46,10 +46,29 @@ def find_secret(
     return None
 
 
-def ring_for(mesh: Mesh, secret_file: str | None = None) -> PskRing | None:
-    """The ring that `Renderer` takes. Raises SecretError."""
-    secret = find_secret(mesh, secret_file)
-    return None if secret is None else PskRing(secret)
+def ring_for(
+    mesh: Mesh, secret_file: str | None = None, environ: Mapping[str, str] = os.environ
+) -> PskRing | None:
+    """The ring that `Renderer` takes; None when no pair of the mesh wants a pre-shared key (`psk: false`).
+
+    Raises SecretError, also when keys are wanted and no source is named: a mesh must not lose them in silence.
+    """
+    if not _wanted(mesh):
+        return None
+    secret = find_secret(mesh, secret_file, environ)
+    if secret is None:
+        raise SecretError(
+            "there is no mesh secret to make the pre-shared keys from",
+            hint=f"{MAKE_ONE} and set ${VARIABLE}, --secret-file PATH or the inventory's `secret: {{file: PATH}}`; "
+            "`defaults: {psk: false}` does without pre-shared keys",
+        )
+    return PskRing(secret)
+
+
+def _wanted(mesh: Mesh) -> bool:
+    """Whether two nodes of one network both want pre-shared keys."""
+    networks = Counter(a.network for node in mesh.nodes.values() if node.psk for a in node.attachments)
+    return any(count > 1 for count in networks.values())
 
 
 def _read(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -84,7 +85,8 @@ class Mesh:
 
 
 @pytest.fixture
-def mesh(sshlab: SshLab) -> Iterator[Mesh]:
+def mesh(sshlab: SshLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mesh]:
+    monkeypatch.setenv("MESHCTL_SECRET", secrets.token_urlsafe(48))
     hosts = start(sshlab, "one", "two")
     try:
         yield Mesh(sshlab, hosts)

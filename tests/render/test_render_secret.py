@@ -9,7 +9,7 @@ import pytest
 from meshes import mesh, node
 
 from meshctl.model.mesh import SecretSource
-from meshctl.render.secret import SecretError, find_secret
+from meshctl.render.secret import SecretError, find_secret, ring_for
 
 GOOD = "q8Zt5n0mB1Vw3yXk7uJ2cR4sL6dH9fGpTaEeOoIiUuQ="
 OTHER = "00112233445566778899aabbccddeeff0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -21,6 +21,18 @@ def made(folder: Path, **source: object) -> object:
 
 def test_without_any_source_there_is_no_secret(tmp_path: Path) -> None:
     assert find_secret(made(tmp_path), environ={}) is None
+
+
+def test_wanted_keys_without_a_secret_are_an_error_that_names_every_way_out() -> None:
+    with pytest.raises(SecretError, match="no mesh secret") as caught:
+        ring_for(mesh(node("a", 1), node("b", 2)), environ={})
+    for way in ("openssl rand", "$MESHCTL_SECRET", "--secret-file", "secret: {file: PATH}", "psk: false"):
+        assert way in caught.value.hint
+
+
+def test_a_mesh_in_which_no_pair_wants_keys_needs_no_secret() -> None:
+    assert ring_for(mesh(node("a", 1), node("b", 2, psk=False)), environ={}) is None
+    assert ring_for(mesh(node("a", 1), node("b", 2, networks=("lab",))), environ={}) is None
 
 
 def test_the_option_s_file_comes_before_the_variable_and_that_before_the_inventory(tmp_path: Path) -> None:
