@@ -53,7 +53,7 @@ class Evaluator:
 
     def _resource(self, task: Task, context: Mapping[str, Any]) -> Resource:
         engine, where = self._role.engine, task.where
-        args = {key: engine.value(value, context, node=self._node, where=where) for key, value in task.args.items()}
+        args = {key: self._argument(key, value, context, where) for key, value in task.args.items()}
         for key, value in args.items():
             if value is None:
                 raise self._error(task, f"`{key}` is empty", "give it a value")
@@ -73,6 +73,13 @@ class Evaluator:
         if task.module == "wireguard":
             return self._wireguard(str(args["interface"]), task.notify, where)
         return self._nftables(task, args, engine.template(str(args["src"]), context, node=self._node, where=where))
+
+    def _argument(self, key: str, value: Any, context: Mapping[str, Any], where: str) -> Any:
+        """A file's content is text, to the last newline; any other argument of one expression keeps its type."""
+        engine = self._role.engine
+        if key == "content" and isinstance(value, str):
+            return engine.text(value, context, node=self._node, where=where)
+        return engine.value(value, context, node=self._node, where=where)
 
     def _file(self, task: Task, args: Mapping[str, Any], content: bytes) -> File:
         return File(

@@ -91,6 +91,11 @@ def test_every_module_makes_its_resource(write: Any) -> None:
     assert "/etc/never" not in files
 
 
+def test_content_keeps_its_last_newline(write: Any) -> None:
+    doc = render(write(tasks='- copy: {content: "{{ node.name }}\\n", dest: /etc/x}\n'))
+    assert content(doc, "/etc/x") == "a\n"
+
+
 def test_a_user_s_role_replaces_the_packaged_one_as_a_whole(tmp_path: Path) -> None:
     folder = tmp_path / "roles" / "firewall" / "tasks"
     folder.mkdir(parents=True)
