@@ -11,10 +11,9 @@ import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 
-from meshctl.agent import process
+from meshctl.agent import process, versions
 from meshctl.agent.converge import Convergence
 from meshctl.agent.failure import NO_STEP, ApplyError, raise_for_os_error
 from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, forget_old, make_private_dir
@@ -63,6 +62,7 @@ def apply(transaction: Transaction) -> Result:
     except ApplyError as failure:
         return failed(transaction.id, "lock", failure)
     try:
+        versions.forget_old(Path(sys.argv[0]))
         return Apply(transaction).run()
     finally:
         os.close(lock)
@@ -91,6 +91,8 @@ class Apply:
             result = self._result(failure=failure)
         except Exception as error:
             # Our own bug. Places only: an exception's text may quote a secret.
+            import traceback  # takes milliseconds to import, hardly ever needed
+
             places = [[f.filename, f.lineno, f.name] for f in traceback.extract_tb(error.__traceback__)]
             if journal is not None:
                 journal.write("error", type=type(error).__name__, traceback=places)
