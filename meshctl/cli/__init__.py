@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from meshctl import __version__
-from meshctl.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, MeshctlError
+from meshctl.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, InventoryError, MeshctlError
 
 # name -> (module, one-line help). The module's `command` is the click command or group.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -75,10 +75,18 @@ def run(argv: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return EXIT_FAILED
+    except InventoryError as error:
+        from meshctl.cli.common import findings_text
+
+        click.echo(findings_text(error.diagnostics) + f"Error: {error}", err=True)
+        return error.exit_code
     except MeshctlError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
+        return EXIT_FAILED
+    except OSError as error:  # without a file name it is the output that cannot be written: a full disk
+        click.echo(f"Error: {error.filename or 'standard output'}: {error.strerror}", err=True)
         return EXIT_FAILED
     return outcome if isinstance(outcome, int) else EXIT_OK

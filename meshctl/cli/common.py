@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from meshctl.errors import InventoryError, UsageError
+from meshctl.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
     from meshctl.core.psk import PskRing
@@ -94,12 +94,11 @@ class Hosts:
     secret_file: str | None
 
     def read(self, argument: str | None, option: str | None) -> Inventory:
-        """The inventory, with the lab's own lock under --lab. Prints its warnings; raises InventoryError, printed."""
-        if argument and option:
-            raise UsageError("the inventory is named twice", hint="use the argument or -i, not both")
+        """The inventory, with the lab's own lock under --lab. Prints its warnings; raises InventoryError."""
+        path = named_inventory(argument, option)
         if self.lab is not None and self.local:
             raise UsageError("--lab and --local exclude each other")
-        return read_inventory(argument or option, self.lab)
+        return read_inventory(path, self.lab)
 
     def ring(self, inventory: Inventory) -> PskRing | None:
         """The pre-shared keys' ring; the lab has a secret of its own."""
@@ -130,25 +129,33 @@ class Hosts:
 def read_inventory(argument: str | None, lab_name: str | None = None) -> Inventory:
     """The inventory at `argument` (None: the default places), with the lab's own lock when `lab_name` is given.
 
-    Prints its warnings; raises InventoryError with every finding printed.
+    Prints its warnings. Raises InventoryError with every finding.
     """
     from meshctl import inventory
 
-    try:
-        path = inventory.find_inventory(argument)
-        if lab_name is None:
-            found = inventory.read(path)
-        else:
-            from meshctl import lab
+    path = inventory.find_inventory(argument)
+    lock_path = None
+    if lab_name is not None:
+        from meshctl import lab
 
-            found = inventory.read(path, lock_path=lab.lock_path(lab_name))
-    except InventoryError as error:
-        for diagnostic in error.diagnostics:
-            click.echo(f"{diagnostic.severity}: {diagnostic}", err=True)
-        raise
-    for warning in found.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        lock_path = lab.lock_path(lab_name)
+    found = inventory.read(path, lock_path=lock_path)
+    click.echo(findings_text(found.warnings), nl=False, err=True)
     return found
+
+
+def findings_text(diagnostics: Iterable[Diagnostic]) -> str:
+    """Findings for standard error, as `validate` shows them: place, source line, hint."""
+    from meshctl.inventory.report import to_human
+
+    return to_human(diagnostics, colour=sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+
+
+def named_inventory(argument: str | None, option: str | None) -> str | None:
+    """The one that was given of `[INVENTORY]` and `-i`. Raises UsageError when both were."""
+    if argument and option:
+        raise UsageError("the inventory is named twice", hint="use the argument or -i, not both")
+    return argument or option
 
 
 def psk_ring(inventory: Inventory, secret_file: str | None = None, lab_name: str | None = None) -> PskRing | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from meshctl.cli.common import DEFAULT_LAB, inventory_options, output_option, print_json
+from meshctl.cli.common import DEFAULT_LAB, inventory_options, named_inventory, output_option, print_json
 
 name_option = click.option(
     "--name", default=DEFAULT_LAB, show_default=True, metavar="NAME", help="Which lab; several may be up."
@@ -52,7 +52,7 @@ def up(inventory_argument: str | None, inventory_option: str | None, name: str, 
     from meshctl.lab.shell import require_root
 
     require_root()
-    read = inventory.read(inventory.find_inventory(inventory_argument or inventory_option))
+    read = inventory.read(inventory.find_inventory(named_inventory(inventory_argument, inventory_option)))
     if not image_path().is_dir():
         click.echo("Making the Debian image for lab hosts (once; a minute or two) ...", err=True)
     started = time.monotonic()

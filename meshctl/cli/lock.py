@@ -38,10 +38,7 @@ def command(
     if rekey:
         inventory = _forget_keys(inventory, rekey)
     if check:
-        # Only what `meshctl lock` would add: a client's key is made by `meshctl client show`.
-        managed = {node.name for node in inventory.mesh.managed()}
-        missing = [pair for pair in inventory.missing_keys if pair[0] in managed and not offline]
-        reasons = [*inventory.lock_changes, *(f"{node}: no public key in {network} yet" for node, network in missing)]
+        reasons = [*inventory.lock_changes, *(() if offline else _missing(inventory))]
         _report(inventory, reasons, output, written=False)
         return EXIT_FAILED if reasons else EXIT_OK
     if not offline:
@@ -59,6 +56,15 @@ def _forget_keys(inventory: Inventory, names: tuple[str, ...]) -> Inventory:
         if name not in managed:
             raise UsageError(f"--rekey: {name!r} is not a node that meshctl contacts")
     return inventory.without_keys([(name, a.network) for name in names for a in managed[name].attachments])
+
+
+def _missing(inventory: Inventory) -> list[str]:
+    """Managed nodes that no apply has reached yet; a client's key is made by `meshctl client show`, when it is."""
+    return [
+        f"{node}: no public key in {network} yet; the first `meshctl apply` to it makes one"
+        for node, network in inventory.missing_keys
+        if not inventory.mesh.nodes[node].client
+    ]
 
 
 def _collect_keys(inventory: Inventory, hosts: Hosts) -> Inventory:

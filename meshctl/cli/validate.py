@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from meshctl.cli.common import inventory_options, output_option, print_json
+from meshctl.cli.common import inventory_options, named_inventory, output_option, print_json
 from meshctl.errors import EXIT_INVENTORY, EXIT_OK, Diagnostic, InventoryError
 from meshctl.inventory import find_inventory, read
 from meshctl.inventory.report import summary, to_github, to_human, to_json
@@ -36,7 +36,7 @@ def command(inventory_argument: str | None, inventory_option: str | None, output
       meshctl validate -i inventory.yml -o json
       meshctl validate inventory.yml --format github
     """
-    path = find_inventory(inventory_option or inventory_argument)
+    path = find_inventory(named_inventory(inventory_argument, inventory_option))
     counts = ""
     diagnostics: tuple[Diagnostic, ...]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,57 @@ def test_an_invalid_inventory_is_printed_as_in_the_golden_file(
     (folder / "inventory.yml").write_text(BAD)
     assert run(["validate", *options]) == 65
     golden(name, capsys.readouterr().out)
+
+
+def test_every_other_command_shows_the_findings_as_validate_does(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "inventory.yml").write_text(BAD)
+    run(["validate"])
+    findings, _, _ = capsys.readouterr().out.rpartition("inventory.yml: not valid")
+    for words in (["plan"], ["apply"], ["lock", "--offline"], ["client", "list"], ["plan", "-o", "json"]):
+        assert run(words) == 65
+        assert capsys.readouterr() == ("", f"{findings}Error: 4 errors in the inventory\n")
+
+
+def test_the_findings_in_roles_are_shown_too(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHCTL_SECRET", secrets.token_urlsafe(48))
+    (folder / "inventory.yml").write_text(GOOD)
+    tasks = folder / "roles" / "firewall" / "tasks" / "main.yml"
+    tasks.parent.mkdir(parents=True)
+    tasks.write_text("- templte: {src: a, dest: /b}\n")
+    assert run(["plan"]) == 65
+    shown = capsys.readouterr().err
+    assert "firewall/tasks/main.yml:1:3: error[unknown-module]" in shown
+    assert "    - templte: {src: a, dest: /b}\n      ^^^^^^^\n" in shown
+
+
+@pytest.mark.parametrize("words", [["validate"], ["plan"], ["lock"]], ids=" ".join)
+def test_an_inventory_that_is_named_twice_is_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, "a.yml", "-i", "b.yml"]) == 64
+    assert "named twice" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_one_line_and_not_a_traceback() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [sys.executable, "-m", "meshctl", "schema", "inventory"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: standard output: No space left on device\n")
+
+
+def test_a_client_without_a_key_does_not_make_the_lock_stale_and_a_node_without_one_does(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = GOOD.replace("web1: {}", "phone: {client: true, peers: [hub], relay: routed}")
+    (folder / "inventory.yml").write_text(client)
+    assert run(["lock", "--offline"]) == 0
+    capsys.readouterr()
+    assert run(["lock", "--check", "-o", "json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    Draft202012Validator(load_schema("lock-result")).validate(result)
+    assert result["changes"] == ["hub: no public key in corp yet; the first `meshctl apply` to it makes one"]
 
 
 def test_the_json_of_validate_fits_its_schema(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,8 +187,8 @@ def test_lock_is_written_once_and_check_says_why_it_is_stale(folder: Path, capsy
     capsys.readouterr()
     assert run(["lock", "--check", "-o", "json"]) == 1
     assert json.loads(capsys.readouterr().out)["changes"] == [
-        "hub: no public key in corp yet",
-        "web1: no public key in corp yet",
+        "hub: no public key in corp yet; the first `meshctl apply` to it makes one",
+        "web1: no public key in corp yet; the first `meshctl apply` to it makes one",
     ]
     (folder / "inventory.yml").write_text(GOOD.replace("web1", "web2"))
     assert run(["lock", "--check", "--offline"]) == 1

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 import zxingcpp
 from conftest import DEMO, SECRET, renderer
+from jsonschema import Draft202012Validator
 from meshes import mesh, node, permit, without_key
 
 from meshctl import inventory
 from meshctl.cli import run
 from meshctl.core.psk import PskRing
 from meshctl.errors import MeshctlError, UsageError
+from meshctl.inventory.schema import load_schema
 from meshctl.model.keys import PublicKey, Secret, is_key_text
 from meshctl.render.client import check_profile, find_network, listen_port, new_key_pair, render_client
 
@@ -154,6 +156,7 @@ def test_a_png_that_cannot_be_written_leaves_the_lock_as_it_was(client: Any, fol
 def test_json_has_the_config_and_what_it_is_about(client: Any) -> None:
     code, out, _ = client("show", "phone", "-o", "json")
     shown = json.loads(out)
+    Draft202012Validator(load_schema("client")).validate(shown)
     assert code == 0
     assert shown["client"] == "phone"
     assert is_key_text(shown["public_key"])
@@ -163,7 +166,9 @@ def test_json_has_the_config_and_what_it_is_about(client: Any) -> None:
 def test_list_says_who_has_a_key(client: Any) -> None:
     assert "no key yet" in client("list")[1]
     client("show", "phone", "--conf")
-    (row,) = json.loads(client("list", "-o", "json")[1])["clients"]
+    listed = json.loads(client("list", "-o", "json")[1])
+    Draft202012Validator(load_schema("client")).validate(listed)
+    (row,) = listed["clients"]
     assert is_key_text(row["public_key"])
     assert row["profile"] == "direct"
 
