@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from meshctl.core.change import Change
 from meshctl.deploy.host import Host
 from meshctl.model.keys import PublicKey
+from meshctl.model.mesh import Mesh
 from meshctl.model.resources import WireGuard
 
 # What must be on a node before it can make a key: wg(8), and the key file itself.
 _FIRST = ("package", "key")
+# A warning names so many nodes, and counts the others.
+NAMED_AT_MOST = 5
 
 
 def key_of(host: Host, wireguard: WireGuard) -> PublicKey | None:
@@ -41,3 +44,20 @@ def learned(hosts: Iterable[Host]) -> dict[tuple[str, str], PublicKey]:
         for w in host.doc.interfaces()
         if w.public_key is None and (key := key_of(host, w)) is not None
     }
+
+
+def left_out(mesh: Mesh, keyless: Collection[str]) -> tuple[str, ...]:
+    """One sentence about the clients and one about the other nodes that their peers do not get yet, and the remedy."""
+    clients = sorted(name for name in keyless if mesh.nodes[name].client)
+    others = sorted(name for name in keyless if not mesh.nodes[name].client)
+    found = []
+    if clients:
+        found.append(f"no key yet, so left out: {_named(clients)}; `meshctl client show NAME` makes a client's key")
+    if others:
+        found.append(f"no key yet, so left out: {_named(others)}; a node's key is made by the first apply to it")
+    return tuple(found)
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -239,13 +239,12 @@ class _Run:
         return NodeOutcome(CHANGED if host.applied else UNCHANGED, tuple(host.applied), None, host.duration_s)
 
     def _warnings(self) -> tuple[str, ...]:
-        """What to tell besides changes: rendering's warnings, the applier's, and peers that are left out."""
+        """What to tell besides changes: rendering's warnings, the applier's, and nodes that are left out."""
         found = [f"{h.name}: {w}" for h in self._hosts.values() for w in (*h.doc.warnings, *h.warnings)]
-        keyless = sorted({
+        absent = {
             name for name, _ in self._inventory.missing_keys if name not in self._hosts or self._hosts[name].error
-        })  # fmt: skip
-        found += [f"{name} has no key yet: its peers are configured without it" for name in keyless]
-        return tuple(dict.fromkeys(found))
+        }
+        return (*dict.fromkeys(found), *keys.left_out(self._inventory.mesh, absent))
 
     def _renderer(self) -> Renderer:
         mesh = self._inventory.mesh

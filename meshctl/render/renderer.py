@@ -21,8 +21,6 @@ from meshctl.render.views import KEY_FOLDER, Firewall, Interface
 NETWORKD = "systemd-networkd"
 # Names that a variable must not take: templates would no longer see the thing itself.
 RESERVED = ("node", "mesh", "interfaces", "firewall", "vars", "item")
-# A warning names so many peers, and counts the others.
-NAMED_AT_MOST = 5
 
 
 class Renderer:
@@ -66,7 +64,7 @@ class Renderer:
             node=name,
             resources=found,
             handlers=tuple(h for h in dict.fromkeys(handlers) if h.name in notified),
-            warnings=(*_unknown_keys(links), *self.topology.warnings.get(name, ())),
+            warnings=self.topology.warnings.get(name, ()),
         )
 
     def config(self, name: str) -> dict[str, bytes]:
@@ -184,15 +182,3 @@ def _add(resources: dict[tuple[str, str], tuple[Resource, str]], resource: Resou
         raise RenderError(message, where=f"node {node}", hint="let one role own it, or make it a dependency of both")
     notify = tuple(dict.fromkeys((*before.notify, *resource.notify)))
     resources[key] = replace(before, notify=notify), other
-
-
-def _unknown_keys(links: tuple[Link, ...]) -> tuple[str, ...]:
-    warnings = []
-    for link in links:
-        missing = [peer.name for peer in link.peers if peer.public_key is None]
-        if missing:
-            named = ", ".join(missing[:NAMED_AT_MOST])
-            more = f" and {len(missing) - NAMED_AT_MOST} more" if len(missing) > NAMED_AT_MOST else ""
-            interface = link.attachment.interface
-            warnings.append(f"{interface}: no public key yet for {named}{more}; left out until their keys are known")
-    return tuple(warnings)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from meshctl.core.change import Change
 from meshctl.deploy import planfile
 from meshctl.deploy.host import applied_changes
 from meshctl.deploy.hostkeys import HostKeyRefused, KnownHosts, known_name, parse
+from meshctl.deploy.keys import left_out
 from meshctl.deploy.outcome import PlanOutcome
 from meshctl.deploy.parallel import Interrupts, Workers
 from meshctl.deploy.selection import select
@@ -106,6 +108,16 @@ def test_limit_takes_names_groups_networks_globs_and_exclusions(
     limit: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
     assert select(mesh(), limit) == expected
+
+
+def test_nodes_without_a_key_are_told_of_in_one_line_with_what_to_do() -> None:
+    assert left_out(mesh(), {"web2", "phone", "web1"}) == (
+        "no key yet, so left out: phone; `meshctl client show NAME` makes a client's key",
+        "no key yet, so left out: web1, web2; a node's key is made by the first apply to it",
+    )
+    assert left_out(mesh(), set()) == ()
+    many = {f"n{i}": mesh().nodes["web1"] for i in range(7)}
+    assert "n0, n1, n2, n3, n4 and 2 more;" in left_out(replace(mesh(), nodes=many), set(many))[0]
 
 
 @pytest.mark.parametrize("limit", ["phone", "web9*", "nobody", "web1,!web1"])

@@ -139,13 +139,12 @@ def test_files_with_pre_shared_keys_are_private_and_nothing_prints_them(demo: Me
             assert (resource.sensitive, resource.mode) == (True, "0600")
 
 
-def test_peers_without_a_key_are_left_out_of_the_files_kept_in_the_document_and_named_in_a_warning(demo: Mesh) -> None:
+def test_peers_without_a_key_are_left_out_of_the_files_and_kept_in_the_document(demo: Mesh) -> None:
     made = replace(demo, nodes={**demo.nodes, "fra1": without_key(demo.nodes["fra1"])})
     doc = renderer(made).node("home1")
     assert "# fra1" not in file(doc, "/etc/wireguard/wg0.conf").decode()
     assert [p.name for p in doc.interfaces()[0].peers] == ["fra1", "nyc1"]
     assert doc.interfaces()[0].psks[0] is None
-    assert doc.warnings == ("wg0: no public key yet for fra1; left out until their keys are known",)
 
 
 def test_a_node_that_declines_pre_shared_keys_has_none_from_either_side(demo: Mesh) -> None:
