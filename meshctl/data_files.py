@@ -6,9 +6,11 @@ at its root, beside the package.
 
 from __future__ import annotations
 
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 FOLDERS = ("schemas", "templates", "roles", "inventory")
 
@@ -20,6 +22,8 @@ def data_folder(name: str) -> Traversable:
     checkout = Path(__file__).resolve().parent.parent / name
     if (checkout / "__init__.py").is_file():
         return checkout
+    from importlib import resources  # brings tempfile and shutil: 10 ms that a checkout need not pay
+
     return resources.files(f"meshctl.data.{name}")
 
 
