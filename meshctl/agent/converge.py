@@ -7,7 +7,7 @@ import re
 from dataclasses import replace as replace_field
 from pathlib import Path
 
-from meshctl.agent import files, process
+from meshctl.agent import files, process, units
 from meshctl.agent.failure import ApplyError, classify_output, raise_for_os_error, redact
 from meshctl.agent.journal import Journal
 from meshctl.model.keys import is_key_text
@@ -70,8 +70,10 @@ class Convergence:
     def _run(self, index: int, step: Step) -> None:
         ran = process.run(step.argv, step.stdin, step.timeout_s)
         if ran.status != 0:
-            reason = redact(ran.output, step.stdin) or f"exit status {ran.status}"
-            raise ApplyError(classify_output(ran.output), f"{' '.join(step.argv)}: {reason}", index)
+            said = units.own_words(step.argv)
+            output = f"{ran.output}\n{said}" if ran.status == process.TIMED_OUT else said or ran.output
+            reason = redact(output, step.stdin) or f"exit status {ran.status}"
+            raise ApplyError(classify_output(output), f"{' '.join(step.argv)}: {reason}", index)
 
     def _put(self, temp: Path, path: Path, step: Step) -> None:
         """Attributes are set again: a user may have come with a package since the file was staged."""

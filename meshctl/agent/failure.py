@@ -15,9 +15,9 @@ _SIGNS = (
     ("disk-full", re.compile(r"No space left on device|not have enough free space|Disk quota exceeded", re.I)),
     ("package-lock", re.compile(r"Could not get lock|Unable to acquire the dpkg|is another process using it"
                                 r"|dpkg frontend lock|Unable to lock|waiting for .* lock", re.I)),
-    ("wireguard", re.compile(r"Unknown device type|wireguard-go: (?:command )?not found|Missing WireGuard"
-                             r"|Unable to access interface: Protocol not supported"
-                             r"|wg(?:-quick)?: (?:command )?not found|module wireguard not found", re.I)),
+    # Where wg-quick goes on to start wireguard-go, an unknown device type is not what stopped it.
+    ("wireguard", re.compile(r"Unknown device type(?!.*Falling back)|wireguard-go: (?:command )?not found"
+                             r"|wg(?:-quick)?: (?:command )?not found|module wireguard not found", re.I | re.S)),
 )  # fmt: skip
 # 32 bytes in base64, with or without padding: programs quote the line that they did not like.
 _KEY_TEXT = re.compile(r"[A-Za-z0-9+/]{42,}={0,2}")

@@ -1,0 +1,50 @@
+"""What a failed step's output is taken for, and what stays behind of earlier versions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from meshctl.agent import process, units, versions
+from meshctl.agent.failure import classify_output
+
+FALLBACK = "Error: Unknown device type.\n[!] Missing WireGuard kernel module. Falling back to slow userspace\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        ("Error: Unknown device type.\nCannot find device wg0\n", "wireguard"),
+        ("wireguard-go: not found\n", "wireguard"),
+        # wireguard-go is there and something else stopped it, or its interface has just gone.
+        (FALLBACK + "Unable to modify interface: Connection reset by peer\n", "command"),
+        (FALLBACK + "Name or service not known: `fra1.example.net:51820'\n", "command"),
+        ("Unable to access interface: Protocol not supported\n", "command"),
+        ("dpkg: error: No space left on device\n", "disk-full"),
+    ],
+)
+def test_a_failure_is_classified_by_what_stopped_it(output: str, kind: str) -> None:
+    assert classify_output(output) == kind
+
+
+def test_wg_gives_up_soon_on_a_name_that_does_not_resolve() -> None:
+    ran = process.run([sys.executable, "-c", "import os; print(os.environ['WG_ENDPOINT_RESOLUTION_RETRIES'])"])
+    assert 1 <= int(ran.stdout) <= 3
+
+
+def test_only_systemctl_has_a_unit_to_ask() -> None:
+    assert units.own_words(["ip", "link", "show"]) == ""
+
+
+def test_the_zipapp_that_runs_and_the_one_before_stay(tmp_path: Path) -> None:
+    for age, name in enumerate(["running", "before", "older", "oldest"]):
+        path = tmp_path / f"meshctl-agent-{name}.pyz"
+        path.write_bytes(b"")
+        os.utime(path, (1000 - age, 1000 - age))
+    (tmp_path / "theirs.pyz").write_bytes(b"")
+    versions.forget_old(tmp_path / "meshctl-agent-running.pyz")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"meshctl-agent-running.pyz", "meshctl-agent-before.pyz", "theirs.pyz"}
