@@ -17,7 +17,8 @@ DEFAULT_KNOWN_HOSTS = "~/.ssh/known_hosts"
 GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 NO_CONFIG = "none"
 _JUMP = re.compile(r"(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:@]+))(?::(?P<port>\d{1,5}))?")
-_DEFAULTS = SshSettings(host="")
+DEFAULT_PORT = 22
+DEFAULT_CONNECT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,11 @@ class SshConfigs:
 
 
 def resolve(settings: SshSettings, configs: SshConfigs, node: str) -> Way:
-    """The way in for a node. A setting that the inventory leaves at its default is open to ssh_config."""
+    """The way in for a node. A setting that the inventory does not make is open to ssh_config."""
     found = configs.lookup(settings.config, settings.host, node)
     host = str(found.get("hostname", settings.host))
-    port = settings.port if settings.port != _DEFAULTS.port else int(found.get("port", _DEFAULTS.port))
-    timeout_s = settings.connect_timeout_s
-    if timeout_s == _DEFAULTS.connect_timeout_s and "connecttimeout" in found:
-        timeout_s = float(found["connecttimeout"])
+    port = settings.port or int(found.get("port", DEFAULT_PORT))
+    timeout_s = settings.connect_timeout_s or float(found.get("connecttimeout", DEFAULT_CONNECT_TIMEOUT_S))
     jumps = settings.jump or _config_jumps(str(found.get("proxyjump", "")))
     proxy = "" if jumps else str(found.get("proxycommand", "") or "")
     files = settings.known_hosts.split() or str(found.get("userknownhostsfile", DEFAULT_KNOWN_HOSTS)).split()
@@ -109,7 +108,7 @@ def jump_settings(text: str, like: SshSettings, node: str) -> SshSettings:
         )
     return SshSettings(
         host=found["v6"] or found["host"],
-        port=int(found["port"] or 22),
+        port=int(found["port"]) if found["port"] else None,
         user=found["user"] or "",
         key=like.key,
         config=like.config,

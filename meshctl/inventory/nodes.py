@@ -282,14 +282,14 @@ class NodeReader:
         jump = value("jump", ())
         return SshSettings(
             host=value("host", draft.name),
-            port=value("port", 22),
+            port=value("port", None),
             user=value("user", ""),
             key=value("key", ""),
             jump=(jump,) if isinstance(jump, str) else tuple(jump),
             sudo=value("sudo", False),
             config=value("config", ""),
             known_hosts=value("known_hosts", ""),
-            connect_timeout_s=float(value("connect_timeout", 10.0)),
+            connect_timeout_s=value("connect_timeout", None),
             command_timeout_s=float(value("command_timeout", 300.0)),
             keepalive_s=value("keepalive", 15),
         )

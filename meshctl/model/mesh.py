@@ -41,17 +41,20 @@ class Network:
 
 @dataclass(frozen=True)
 class SshSettings:
-    """How the controller reaches a node. `jump` is a chain of node names or `user@host:port`, nearest first."""
+    """How the controller reaches a node. `jump` is a chain of node names or `user@host:port`, nearest first.
+
+    What is None or empty is open to ssh_config, and has OpenSSH's default after that.
+    """
 
     host: str
-    port: int = 22
+    port: int | None = None
     user: str = ""
     key: str = ""
     jump: tuple[str, ...] = ()
     sudo: bool = False
     config: str = ""  # an ssh_config file; "" means ~/.ssh/config, "none" means no file
     known_hosts: str = ""  # "" means ~/.ssh/known_hosts
-    connect_timeout_s: float = 10.0
+    connect_timeout_s: float | None = None
     command_timeout_s: float = 300.0
     keepalive_s: int = 15
 
@@ -107,6 +110,8 @@ class Node:
     relay: str = "auto"  # or "routed": by way of an anchor that could read (DESIGN 7.4)
     anchors: tuple[str, ...] = ()  # preferred anchors, best first; () means same region first, then by name
     psk: bool = True
+    nat: str | None = None  # the NAT in front, as declared (a lab.nat kind); None: unknown
+    capacity: int | None = None  # how many peers the node should have at most; None: any number
     vars: Mapping[str, Any] = field(default_factory=dict)  # free variables for roles and templates
     lab: LabSettings = LabSettings()
     position: Position = Position()

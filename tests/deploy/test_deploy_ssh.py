@@ -15,6 +15,7 @@ from sshlab import Agent, SshLab, free_port, make_key, node
 
 from meshctl.deploy.door import NetworkDoor
 from meshctl.deploy.ssh import Connections
+from meshctl.deploy.sshsettings import SshConfigs, resolve
 from meshctl.errors import RemoteError
 from meshctl.model.mesh import Node, SshSettings
 
@@ -219,6 +220,15 @@ def test_the_users_ssh_config_fills_what_the_inventory_leaves_open(sshlab: SshLa
         f"  IdentityFile {sshlab.key}\n  IdentitiesOnly yes\n  HostKeyAlias the-alias\n  UserKnownHostsFile {known}\n"
     )
     assert run(node("web1", SshSettings("web1", config=str(config))), "echo hi") == "hi\n"
+
+
+@pytest.mark.parametrize(("port", "used"), [(None, 2222), (22, 22), (2022, 2022)])
+def test_a_port_of_the_inventory_beats_ssh_config_also_when_it_is_22(
+    tmp_path: Path, port: int | None, used: int
+) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host web1\n  Port 2222\n")
+    assert resolve(SshSettings("web1", port, config=str(config)), SshConfigs(), "web1").port == used
 
 
 def test_a_proxy_command_carries_the_session(sshlab: SshLab) -> None:
