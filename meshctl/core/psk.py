@@ -88,13 +88,13 @@ class PskRing:
 
     def psks(self, own: PublicKey, others: Sequence[PublicKey | None]) -> SecretRow:
         """`psk(own, other)` for each of `others`; None for None."""
-        me, name, ends, derive = self._end(own), own.text, self._ends, self._derive
+        me, name, ends = self._end(own), own.text, self._ends
         here, me.waiting = me.waiting, {}
         texts = [None if key is None else here.get(key.text) for key in others]
         for i, key in enumerate(others):
             if texts[i] is None and key is not None:
                 other = ends.get(key.text) or self._end(key)
-                texts[i] = other.waiting[name] = derive(me, other)
+                texts[i] = other.waiting[name] = self._derive(me, other)
         return SecretRow(texts)
 
     def _end(self, key: PublicKey) -> _End:

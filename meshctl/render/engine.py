@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,13 @@ class _Undefined(jinja2.StrictUndefined):
         return f"`{kind}` has no `{name}`{did_you_mean(name, (k for k in known if isinstance(k, str)))}"
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """With a template's globals as a plain dict: jinja copies them for every rendering, and its ChainMap slowly."""
+
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
+        return {**self.globals, **(d or {})}
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of `known`, or nothing."""
     near = difflib.get_close_matches(word, sorted(k for k in known if not k.startswith("_")), n=1)
@@ -46,7 +53,7 @@ class Engine:
 
     def __init__(self, folders: Iterable[tuple[str, Traversable]]) -> None:
         self._folders = tuple(folders)
-        self._env = ImmutableSandboxedEnvironment(
+        self._env = _Environment(
             undefined=_Undefined,
             keep_trailing_newline=True,
             trim_blocks=True,
