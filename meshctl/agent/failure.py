@@ -23,6 +23,8 @@ _SIGNS = (
 _KEY_TEXT = re.compile(r"[A-Za-z0-9+/]{42,}={0,2}")
 # Tokens of a step's input shorter than this are words and addresses, not secrets.
 _SECRET_TOKEN_CHARS = 20
+# An endpoint, which is what wg complains of most.
+_HOST_AND_PORT = re.compile(r"[A-Za-z0-9.:\[\]-]+:\d{1,5}")
 
 
 class ApplyError(Exception):
@@ -52,7 +54,7 @@ def classify_output(output: str) -> str:
 def redact(output: str, stdin: bytes | None = None) -> str:
     """`output` without anything that looks like a key or that came in by `stdin`, on one line, shortened."""
     for token in sorted(set((stdin or b"").decode(errors="replace").split()), key=len, reverse=True):
-        if len(token) >= _SECRET_TOKEN_CHARS:
+        if len(token) >= _SECRET_TOKEN_CHARS and not _HOST_AND_PORT.fullmatch(token):
             output = output.replace(token, "(redacted)")
     output = " / ".join(line.strip() for line in _KEY_TEXT.sub("(redacted)", output).splitlines() if line.strip())
     return output if len(output) <= OUTPUT_SHOWN_CHARS else "… " + output[-OUTPUT_SHOWN_CHARS:]

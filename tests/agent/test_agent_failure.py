@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshctl.agent import process, units, versions
-from meshctl.agent.failure import classify_output
+from meshctl.agent.failure import classify_output, redact
 
 FALLBACK = "Error: Unknown device type.\n[!] Missing WireGuard kernel module. Falling back to slow userspace\n"
 
@@ -28,6 +28,12 @@ FALLBACK = "Error: Unknown device type.\n[!] Missing WireGuard kernel module. Fa
 )
 def test_a_failure_is_classified_by_what_stopped_it(output: str, kind: str) -> None:
     assert classify_output(output) == kind
+
+
+def test_the_name_that_does_not_resolve_is_told_and_the_key_beside_it_is_not() -> None:
+    stdin = b"PresharedKey = c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3I=\nEndpoint = fra1.example.net:51820\n"
+    said = redact("no `fra1.example.net:51820' c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3I=", stdin)
+    assert said == "no `fra1.example.net:51820' (redacted)"
 
 
 def test_wg_gives_up_soon_on_a_name_that_does_not_resolve() -> None:
