@@ -192,6 +192,8 @@ def _node(draft: Draft, tree: GroupTree, lock: Lock, reader: NodeReader, documen
         relay=settings.value("relay", "auto"),
         anchors=tuple(settings.value("anchors", ())),
         psk=settings.value("psk", True),
+        nat=settings.value("nat", None),
+        capacity=settings.value("capacity", None),
         vars={key: value for key, (value, _) in settings.merged("vars").items()},
         lab=lab_settings({key: value for key, (value, _) in settings.merged("lab").items()}),
         position=document.position(draft.path, key=True),
