@@ -37,13 +37,27 @@ def parse_prefix(text: str) -> Prefix:
             raise Malformed(f"`{text}` is not a prefix", "write ADDRESS/LENGTH, as in 10.42.0.0/16") from None
         raise Malformed(f"`{text}` has no prefix length", f"one address alone is {address}/{address.max_prefixlen}")
     try:
-        return ip_network(text)
+        prefix = ip_network(text)
     except ValueError as error:
         try:
             meant = ip_network(text, strict=False)
         except ValueError:
             raise Malformed(f"`{text}` is not a prefix", _reason(error)) from None
         raise Malformed(f"`{text}` has host bits set", f"write {meant}", meant) from None
+    if kind := unusable(prefix):
+        raise Malformed(f"`{text}` is {kind} range", "choose from 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fd00::/8")
+    return prefix
+
+
+def unusable(place: Prefix | Address) -> str:
+    """Why nothing can be sent there from afar (`a loopback`, …), or ""."""
+    kinds = {
+        "a multicast": place.is_multicast,
+        "a loopback": place.is_loopback,
+        "a link-local": place.version == 6 and place.is_link_local,
+        "the unspecified": place.is_unspecified,
+    }
+    return next((kind for kind, applies in kinds.items() if applies), "")
 
 
 def parse_address(text: str) -> Address:

@@ -9,6 +9,8 @@ from meshctl.inventory.document import Document, Path
 
 # A file with more faults than this is not an inventory; explaining each would take minutes.
 MAX_FINDINGS = 500
+# Values that could not be read; what stands in for them is not the author's, so nothing more is said of it.
+_UNREAD = ("bad-number", "yaml-tag")
 
 
 class Findings:
@@ -19,6 +21,7 @@ class Findings:
         self.items: list[Diagnostic] = []
         self.errors = 0
         self._seen: set[tuple[str, str, int, int, str]] = set()
+        self._unread: set[tuple[str, int, int]] = set()
 
     def error(self, code: str, path: Path, message: str, hint: str = "", *, key: bool = False) -> None:
         """Report what must be corrected. `key`: the place is the key at `path`, not its value."""
@@ -32,6 +35,8 @@ class Findings:
         """Take over findings that have their place already."""
         for diagnostic in diagnostics:
             self.errors += diagnostic.severity == "error"
+            if diagnostic.code in _UNREAD:
+                self._unread.add((diagnostic.file, diagnostic.line, diagnostic.column))
             if not self.full:
                 self.items.append(diagnostic)
 
@@ -57,6 +62,8 @@ class Findings:
         where = self.document.position(path, key=key)
         mark = (code, where.file, where.line, where.column, message)
         if mark in self._seen:  # a group's setting is met once for every node that inherits it
+            return
+        if (where.file, where.line, where.column) in self._unread:
             return
         self._seen.add(mark)
         self.items.append(

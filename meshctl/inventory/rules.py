@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from meshctl.inventory.addresses import Prefix, is_host, literal, overlaps, parse_prefix
+from meshctl.inventory.addresses import Prefix, is_host, literal, overlaps, parse_prefix, unusable
 from meshctl.inventory.allocate import lowest_free
 from meshctl.inventory.document import Path
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.names import Names
 from meshctl.inventory.resolve import Resolved
+from meshctl.inventory.rules_hosts import check_hosts, check_uris
 from meshctl.inventory.rules_ssh import check_jumps
 from meshctl.inventory.suggest import did_you_mean
 from meshctl.model.mesh import Mesh, Node, Permit
@@ -33,6 +34,8 @@ def check_rules(resolved: Resolved, names: Names, findings: Findings, *, whole: 
     check_references(resolved, names, findings)
     check_clients(resolved, findings)
     check_jumps(resolved, findings)
+    check_hosts(resolved, findings)
+    check_uris(resolved, findings)
     check_lab(resolved, findings)
     if whole and not findings.errors:
         check_paths(resolved, findings)
@@ -149,6 +152,9 @@ def check_endpoints(resolved: Resolved, findings: Findings) -> None:
                         f"endpoint {host} of `{draft.name}` is inside {prefix}, {what}: a routing loop",
                         hint if given else f"the endpoint defaults to the SSH host; set endpoint: ADDRESS:{port}",
                     )
+            if address is not None and (kind := unusable(address)):
+                message = f"endpoint {host} of `{draft.name}` is {kind} address: no other node can reach it"
+                findings.error("bad-endpoint", path, message, f"set endpoint: ADDRESS:{port}")
             if not given and not is_host(host):
                 message = f"`{host}` cannot be the endpoint of anchor `{draft.name}`"
                 findings.error("bad-endpoint", path, message, "set endpoint: HOST:PORT")

@@ -45,15 +45,20 @@ WORDS = {
 }
 # What the parser counts as the end of a line (YAML 1.1 section 5.4).
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+# What git leaves in a file that it could not merge; no YAML line of an inventory starts so.
+CONFLICT_MARKS = ("<<<<<<< ", "=======", ">>>>>>> ")
 _NUMBER_STARTS = frozenset("+-.0123456789")
 
 
 class Refused(Exception):  # noqa: N818 - it is an outcome that this package turns into a Diagnostic
     """A limit was hit; the rest of the file is not read."""
 
-    def __init__(self, code: str, message: str, hint: str) -> None:
+    def __init__(self, code: str, message: str, hint: str, parent: yaml.Node | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.hint = code, message, hint
+        # Where the reading stopped, as near as it is known: the start of what holds the value that was too much.
+        mark = parent.start_mark if parent is not None else None
+        self.line, self.column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 
 class _Composer(yaml.CSafeLoader):
@@ -66,9 +71,11 @@ class _Composer(yaml.CSafeLoader):
         self.depth += 1
         self.values += 1
         if self.depth > MAX_DEPTH:
-            raise Refused("yaml-depth", f"nested more than {MAX_DEPTH} levels deep", "flatten the document")
+            message = f"nested more than {MAX_DEPTH} levels deep"
+            raise Refused("yaml-depth", message, "flatten the document", current_node)
         if self.values > MAX_VALUES:
-            raise Refused("yaml-size", f"more than {MAX_VALUES:,} values", "split the mesh into several inventories")
+            message = f"more than {MAX_VALUES:,} values"
+            raise Refused("yaml-size", message, "split the mesh into several inventories", current_node)
 
     def ascend_resolver(self) -> None:
         self.depth -= 1
@@ -113,7 +120,7 @@ def compose(name: str, text: bytes) -> tuple[yaml.Node | None, list[Diagnostic]]
         loader = _Composer(stream)
         node = loader.get_single_node()
     except Refused as refused:
-        return None, [Diagnostic(refused.code, refused.message, file=name, hint=refused.hint)]
+        return None, [Diagnostic(refused.code, refused.message, name, refused.line, refused.column, hint=refused.hint)]
     except yaml.reader.ReaderError as error:
         code = ord(error.character) if isinstance(error.character, str) else error.character
         message = f"character U+{code:04X} is not allowed"
@@ -163,11 +170,13 @@ def _syntax_error(name: str, text: str, error: yaml.MarkedYAMLError) -> Diagnost
         hint = "an alias (*name) needs its anchor (&name) earlier in the same file; quote a text that starts with *"
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
     lines = LINE_BREAK.split(text)
+    conflict = next((i for i, source in enumerate(lines, 1) if source.startswith(CONFLICT_MARKS)), 0)
+    if conflict:
+        message = "a merge conflict was left in the file"
+        return Diagnostic(code, message, name, conflict, 1, text=lines[conflict - 1], hint="resolve it")
     source = lines[line - 1] if 0 < line <= len(lines) else ""
     if "\t" in source[: len(source) - len(source.lstrip())] or "tab character" in problem:
         code, problem, hint = "yaml-tab", "a tab is used for indentation", "indent with spaces"
-    elif source.startswith(("<<<<<<<", "=======", ">>>>>>>")):
-        problem, hint = "a merge conflict was left in the file", "resolve it"
     elif problem == "mapping values are not allowed in this context":
         hint = "quote a text that holds `: `, or check the indentation"
     return Diagnostic(code, problem, name, line, column, text=source.strip(), hint=hint)

@@ -51,6 +51,32 @@ ERRORS = {
         "10.42.0.5",
         "10.42.0.1 is free",
     ),
+    "two nodes are one machine": (
+        nodes("a: {ssh: {host: x.example.net}}\nb: {ssh: {host: X.example.net}}"),
+        "duplicate-host",
+        "X.example.net",
+        "`a`",
+    ),
+    "a network is multicast": (
+        nodes("a: {}").replace("10.42.0.0/16", "224.1.0.0/16"),
+        "bad-prefix",
+        "224.1.0.0/16",
+        "10.0.0.0/8",
+    ),
+    "a network is link-local": (
+        nodes("a: {}").replace("fd42:42::/48", "fe80::/64"),
+        "bad-prefix",
+        "fe80::/64",
+        "fd00::/8",
+    ),
+    "an endpoint is everywhere": (nodes("a: {endpoint: '0.0.0.0:1'}"), "bad-endpoint", "0.0.0.0:1", "unspecified"),
+    "an endpoint is a loopback": (nodes("a: {endpoint: '[::1]:1'}"), "bad-endpoint", "[::1]:1", "no other node"),
+    "a STUN server has no such port": (
+        nodes("a: {}", "stun: ['stun:x.example.net:99999']"),
+        "out-of-range",
+        "stun:x.example.net:99999",
+        "65535",
+    ),
     "networks overlap": (
         HEAD.replace("}}", "}, lab: {cidr: 10.42.8.0/24}}")
         + f"nodes:\n{ANCHOR.replace('hub: {', 'hub: {networks: [corp], ')}",
@@ -475,3 +501,8 @@ def test_one_endpoint_for_two_networks_is_refused(tmp_path: Path) -> None:
     found = findings(tmp_path, head + "nodes: {a: {endpoint: 'a.example.net:51820'}}")
     assert [d.code for d in found] == ["ambiguous-endpoint"]
     assert "one: HOST:51820, two: HOST:51821" in found[0].hint
+
+
+@pytest.mark.parametrize("value", [".nan", "9" * 50, "!!python/object:os.system {}"])
+def test_a_value_that_cannot_be_read_is_one_finding(value: str, tmp_path: Path) -> None:
+    assert len(findings(tmp_path, nodes(f"a: {{listen_port: {value}}}"))) == 1

@@ -62,9 +62,10 @@ CASES = {
     "an anchor defined twice": (b"a: &x 1\nb: &x 2\n", "yaml-syntax", 2, 4),
     "an alias that holds itself": (b"nodes: &x {a: *x}\n", "yaml-depth", 1, 1),
     "an open bracket": (b"nodes: [a\n", "yaml-syntax", 2, 1),
-    "a merge conflict": (b"<<<<<<< HEAD\nversion: 1\n=======\n", "yaml-syntax", 2, 8),
-    "brackets 100,000 deep": (b"[" * 100_000, "yaml-depth", 0, 0),
-    "dashes 50,000 deep": (b"- " * 50_000, "yaml-depth", 0, 0),
+    "a merge conflict": (b"<<<<<<< HEAD\nversion: 1\n=======\n", "yaml-syntax", 1, 1),
+    "brackets 100,000 deep": (b"[" * 100_000, "yaml-depth", 1, 64),
+    "dashes 50,000 deep": (b"- " * 50_000, "yaml-depth", 1, 127),
+    "a merge conflict further down": (b"version: 1\nnodes:\n  a: {}\n<<<<<<< HEAD\n  b: {}\n", "yaml-syntax", 4, 1),
     "a merge key on a text": (b"version: 1\n<<: x\n", "yaml-merge", 2, 5),
 }
 
