@@ -13,7 +13,9 @@ from jsonschema.exceptions import ValidationError
 
 from meshctl.inventory.document import Document, Path
 from meshctl.inventory.findings import Findings
+from meshctl.inventory.sensitive import is_sensitive
 from meshctl.inventory.suggest import did_you_mean, nearest
+from meshctl.model.keys import REDACTED
 
 # A value is as deep as this below what its loss makes unsound, at most (nodes → web1 → ssh → jump → 0, and some more).
 _MAX_PASSES = 8
@@ -141,7 +143,7 @@ class Explainer:
         """(message, hint) for a value that is not what the schema wants."""
         value: Any = error.instance
         keyword, wanted = error.validator, _wanted(error)
-        shown = _show(value)
+        shown = REDACTED if is_sensitive(tuple(error.absolute_path), value) else _show(value)
         about = self._about(error)
         if keyword == "type":
             kinds = [wanted] if isinstance(wanted, str) else wanted

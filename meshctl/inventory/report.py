@@ -8,6 +8,7 @@ from typing import Any
 
 from meshctl.errors import Diagnostic
 from meshctl.inventory.files import MAX_BYTES
+from meshctl.inventory.sensitive import mask
 from meshctl.inventory.yaml_source import LINE_BREAK
 
 _RED, _YELLOW, _CYAN, _BOLD, _RESET = "\033[31m", "\033[33m", "\033[36m", "\033[1m", "\033[0m"
@@ -79,7 +80,7 @@ def _human(d: Diagnostic, colour: bool, sources: dict[str, list[str]]) -> str:
     source = sources[d.file][d.line - 1] if 0 < d.line <= len(sources[d.file]) else ""
     if source.strip():
         start = max(0, d.column - 1 - _WINDOW // 2) if len(source) > _WINDOW else 0
-        shown = printable(source[start : start + _WINDOW].replace("\t", " "))
+        shown = printable(mask(source)[start : start + _WINDOW].replace("\t", " "))
         width = max(1, min(len(d.text.split("\n")[0]), len(shown) - (d.column - 1 - start)))
         lines += [f"    {shown}", f"    {' ' * (d.column - 1 - start)}{paint('^' * width, tone)}"]
     if d.hint:

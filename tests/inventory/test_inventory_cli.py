@@ -116,6 +116,20 @@ def test_a_client_without_a_key_does_not_make_the_lock_stale_and_a_node_without_
     assert result["changes"] == ["hub: no public key in corp yet; the first `meshctl apply` to it makes one"]
 
 
+@pytest.mark.parametrize("options", [[], ["-o", "json"], ["--format", "github"]], ids=" ".join)
+def test_a_secret_that_was_typed_into_the_inventory_is_not_repeated(
+    options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = [secrets.token_urlsafe(32) for _ in range(4)]
+    nodes = f"hub: {{psk: '{typed[1]}', ssh: {{password: {typed[2]}}}, mtu: 9}}, web1: {{private_key: {typed[3]}}}"
+    text = f"version: 1\nsecret: {typed[0]}\nnetworks: {{corp: {{cidr: 10.42.0.0/16}}}}\nnodes: {{{nodes}}}\n"
+    (folder / "inventory.yml").write_text(text)
+    assert run(["validate", *options]) == 65
+    out, err = capsys.readouterr()
+    assert "wrong-type" in out
+    assert not [secret for secret in typed if secret in out + err]
+
+
 def test_the_json_of_validate_fits_its_schema(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text, valid in ((BAD, False), (GOOD, True)):
         (folder / "inventory.yml").write_text(text)
