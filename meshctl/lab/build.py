@@ -13,6 +13,7 @@ from meshctl.lab import hosts, nat, network, procs, state, upnp, wiring
 from meshctl.lab.blueprint import Blueprint, Host, Link
 from meshctl.lab.design import design
 from meshctl.lab.image import ensure_image
+from meshctl.lab.limits import raise_limits
 from meshctl.lab.names import INTERNET, check_name, netns, state_dir
 from meshctl.lab.shell import ip_batch, require_root, run
 from meshctl.lab.teardown import disks, halt, remove_elements
@@ -32,6 +33,7 @@ def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> state.State:
     require_root()
     wanted = design(mesh)
     image = ensure_image()
+    raise_limits()
     with state.exclusive(name):
         before = state.load_if_any(name)
         if before is None or not before.complete:
