@@ -52,9 +52,11 @@ def classify_output(output: str) -> str:
 
 
 def redact(output: str, stdin: bytes | None = None) -> str:
-    """`output` without anything that looks like a key or that came in by `stdin`, on one line, shortened."""
+    """`output` without anything that looks like a key or that came in by `stdin`, on one line, each of its lines once,
+    shortened."""
     for token in sorted(set((stdin or b"").decode(errors="replace").split()), key=len, reverse=True):
         if len(token) >= _SECRET_TOKEN_CHARS and not _HOST_AND_PORT.fullmatch(token):
             output = output.replace(token, "(redacted)")
-    output = " / ".join(line.strip() for line in _KEY_TEXT.sub("(redacted)", output).splitlines() if line.strip())
+    lines = (line.strip() for line in _KEY_TEXT.sub("(redacted)", output).splitlines())
+    output = " / ".join(dict.fromkeys(line for line in lines if line))
     return output if len(output) <= OUTPUT_SHOWN_CHARS else "… " + output[-OUTPUT_SHOWN_CHARS:]

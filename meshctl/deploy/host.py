@@ -100,9 +100,8 @@ class Host:
         if result.failure is not None:
             failure = result.failure
             step = describe(steps[failure.index]) if 0 <= failure.index < len(steps) else result.phase
-            raise RemoteError(
-                failure.message, node=self.name, kind=failure.kind, step=step, hint=hint(failure.kind, self.name)
-            )
+            message = failure.message.removeprefix(f"{step}: ")
+            raise RemoteError(message, node=self.name, kind=failure.kind, step=step, hint=hint(failure.kind, self.name))
         self.compare(result.facts)
 
     def check_converged(self) -> None:

@@ -36,6 +36,10 @@ def test_the_name_that_does_not_resolve_is_told_and_the_key_beside_it_is_not() -
     assert said == "no `fra1.example.net:51820' (redacted)"
 
 
+def test_a_program_that_repeats_itself_is_quoted_once() -> None:
+    assert redact("Ign: nftables\nIgn: nftables\n\nErr: nftables\n") == "Ign: nftables / Err: nftables"
+
+
 def test_wg_gives_up_soon_on_a_name_that_does_not_resolve() -> None:
     ran = process.run([sys.executable, "-c", "import os; print(os.environ['WG_ENDPOINT_RESOLUTION_RETRIES'])"])
     assert 1 <= int(ran.stdout) <= 3
