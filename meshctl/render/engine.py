@@ -117,7 +117,7 @@ class Engine:
             candidate = folder.joinpath(*name.split("/"))
             if candidate.is_file():
                 self._files.add(f"{label}/{name}")
-                return candidate.read_text(encoding="utf-8"), f"{label}/{name}", None
+                return _text(candidate.read_bytes(), f"{label}/{name}"), f"{label}/{name}", None
         return None
 
     def _names(self) -> set[str]:
@@ -151,6 +151,14 @@ class Engine:
                 place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
             frame = frame.tb_next
         return place
+
+
+def _text(raw: bytes, file: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        message = f"byte 0x{raw[error.start]:02x} is not UTF-8"
+        raise jinja2.TemplateSyntaxError(message, raw.count(b"\n", 0, error.start) + 1, filename=file) from None
 
 
 def _place(where: str, node: str) -> str:

@@ -91,6 +91,14 @@ def test_every_module_makes_its_resource(write: Any) -> None:
     assert "/etc/never" not in files
 
 
+def test_a_template_that_is_not_text_is_named_with_its_line(write: Any) -> None:
+    base = write(tasks="- template: {src: t.j2, dest: /etc/t}\n", templates__t_j2="one\n")
+    (base / "roles" / "mine" / "templates" / "t.j2").write_bytes(b"one\n\xff\n")
+    with pytest.raises(RenderError, match="byte 0xff is not UTF-8") as caught:
+        render(base)
+    assert caught.value.where.endswith("templates/t.j2:2 (node a)")
+
+
 def test_content_keeps_its_last_newline(write: Any) -> None:
     doc = render(write(tasks='- copy: {content: "{{ node.name }}\\n", dest: /etc/x}\n'))
     assert content(doc, "/etc/x") == "a\n"
