@@ -134,4 +134,4 @@ def test_losing_all_peers_a_third_of_the_nodes_or_an_anchor_needs_a_yes() -> Non
     nodes = [f"n{i}" for i in range(10)]
     assert destructive_mesh(nodes, nodes[:7], ["n0"], ["n0"]) == ()
     assert len(destructive_mesh(nodes, nodes[:6], ["n0"], ["n0"])) == 1
-    assert destructive_mesh(nodes, nodes[1:], ["n0"], []) == ("n0 is an anchor in use",)
+    assert destructive_mesh(nodes, nodes[1:], ["n0"], []) == ("n0 is removed while others use its endpoint",)

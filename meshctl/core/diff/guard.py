@@ -41,12 +41,14 @@ def destructive_mesh(
 ) -> tuple[str, ...]:
     """The same for the mesh: node names as the hosts' peers know them now, and as the inventory has them.
 
-    `anchors_before` are the anchors in use: nodes that are peers of others as anchors today.
+    `anchors_before` are the anchors in use, or what cannot be told from one once it has left the inventory: nodes
+    that others reach at an endpoint of the inventory's.
     """
     reasons = []
     removed = sorted(set(before) - set(after))
     if removed and len(removed) > MAX_REMOVED_SHARE * len(before):
         share = f"{len(removed)} of {len(before)} nodes are removed, more than {MAX_REMOVED_SHARE:.0%}"
         reasons.append(f"{share}: {', '.join(removed)}")
-    reasons.extend(f"{name} is an anchor in use" for name in sorted(set(anchors_before) - set(anchors_after)))
+    used = sorted(set(anchors_before) - set(anchors_after))
+    reasons.extend(f"{name} is removed while others use its endpoint" for name in used)
     return tuple(reasons)
