@@ -159,11 +159,20 @@ def check_python(node: str, facts: HostFacts) -> None:
 
 
 def applied_changes(changes: tuple[Change, ...], steps: tuple[Step, ...], done: tuple[int, ...]) -> list[Change]:
-    """The changes all of whose steps ran."""
+    """The changes all of whose steps ran. One without a step of its own (the second peer of one `wg addconf`) goes
+    with the one before it; what the ledger alone takes note of is done when all is."""
     ran = set(done)
+    if len(ran) == len(steps):
+        return list(changes)
     pending = {step.change for index, step in enumerate(steps) if index not in ran}
-    served = {steps[index].change for index in ran if index < len(steps)}
-    return [change for index, change in enumerate(changes) if index in served and index not in pending]
+    own = {step.change for step in steps}
+    applied, with_it = [], False
+    for index, change in enumerate(changes):
+        if index in own:
+            with_it = index not in pending
+        if with_it:
+            applied.append(change)
+    return applied
 
 
 def describe(step: Step) -> str:

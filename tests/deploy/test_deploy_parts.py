@@ -149,6 +149,14 @@ def test_a_change_counts_as_applied_when_all_of_its_steps_ran() -> None:
     assert [c.name for c in applied_changes(changes, steps, (0, 1, 2, 3, 4))] == ["a", "b", "c"]
 
 
+def test_changes_that_share_a_command_are_applied_together() -> None:
+    changes = tuple(Change("n", "peer", "create", name, None, {}) for name in ("a", "b", "c"))
+    steps = (Step("ledger"), Step("run", change=0, argv=("wg",)), Step("run", change=2, argv=("ip",)), Step("ledger"))
+    assert [c.name for c in applied_changes(changes, steps, (0,))] == []
+    assert [c.name for c in applied_changes(changes, steps, (0, 1))] == ["a", "b"]
+    assert [c.name for c in applied_changes(changes, steps, (0, 1, 2, 3))] == ["a", "b", "c"]
+
+
 def test_workers_hand_out_every_name_once_and_stop_when_told() -> None:
     seen: list[str] = []
     with Interrupts() as interrupts:
