@@ -1,4 +1,4 @@
-"""Inventories of any size: full meshes of public nodes, as the benchmarks want them."""
+"""Inventories of any size, all nodes public: full meshes, or stars around a few hubs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ def public_address(index: int) -> str:
     return f"198.18.{index // 250}.{index % 250 + 1}"
 
 
-def text(count: int, *, delay_ms: float = 0.0, ssh: str = "{user: root}") -> str:
-    """The inventory of `count` nodes that may all talk to each other."""
+def text(count: int, *, hubs: int = 0, delay_ms: float = 0.0, ssh: str = "{user: root}") -> str:
+    """The inventory of `count` nodes that may all talk to each other, or (with `hubs`) to the first few alone."""
     lab = f", lab: {{nat: none, delay: {delay_ms:g}ms}}" if delay_ms else ""
     nodes = "\n".join(
         f'  n{i:04}: {{ssh: {{host: {public_address(i)}}}, endpoint: "{public_address(i)}:{LISTEN_PORT}"{lab}}}'
         for i in range(count)
     )
+    names = ", ".join(f"n{i:04}" for i in range(hubs))
+    policies = f'policies:\n  - {{name: hubs, from: ["*"], to: [{names}], allow: [any]}}\n' if hubs else ""
+    is_open = "" if hubs else ", policy: open"
     return f"""version: 1
 defaults: {{ssh: {ssh}}}
 networks:
-  corp: {{cidr: [{CIDRS[0]}, "{CIDRS[1]}"], policy: open}}
+  corp: {{cidr: [{CIDRS[0]}, "{CIDRS[1]}"]{is_open}}}
 nodes:
 {nodes}
-"""
+{policies}"""
 
 
 def write(folder: Path, count: int) -> Path:
