@@ -97,10 +97,13 @@ def setting_steps(index: int, change: Change, want: WireGuard, live: InterfaceFa
 
 
 def _announce(index: int, live: InterfaceFacts) -> Iterator[Step]:
-    """Turning a keepalive on sends one at once: the peers learn the new port, and a NAT maps it, now and not up to a
-    keepalive interval later."""
-    kept = sorted((str(key), str(peer.keepalive_s)) for key, peer in live.peers.items() if peer.keepalive_s)
-    words = [w for key, s in kept for value in ("off", s) for w in ("peer", key, "persistent-keepalive", value)]
+    """Turning a keepalive on sends one at once: the peers learn the new port, and a NAT maps it, now. A peer that
+    roamed to the old port would otherwise send there for ever when this side has nothing to send."""
+    words: list[str] = []
+    for key, peer in sorted(live.peers.items()):
+        before, after = ("off", str(peer.keepalive_s)) if peer.keepalive_s else ("1", "off")
+        if peer.endpoint or peer.keepalive_s:
+            words += [w for value in (before, after) for w in ("peer", str(key), "persistent-keepalive", value)]
     if words:
         yield Step("run", change=index, argv=("wg", "set", live.name, *words))
 

@@ -138,8 +138,9 @@ def _set(facts: HostFacts, live: InterfaceFacts) -> HostFacts:
 def _wg_set(facts: HostFacts, name: str, words: tuple[str, ...]) -> HostFacts:
     live = facts.interfaces[name]
     if words[0] == "peer" and words[2] == "persistent-keepalive":
-        last = dict(zip(words[1::4], words[3::4], strict=True))  # said twice for each peer: off, then as it was
-        assert last == {key.text: str(peer.keepalive_s) for key, peer in live.peers.items() if peer.keepalive_s}
+        last = dict(zip(words[1::4], words[3::4], strict=True))  # said twice for each peer: changed, then as it was
+        heard = {k: p for k, p in live.peers.items() if p.endpoint or p.keepalive_s}
+        assert last == {key.text: str(peer.keepalive_s or "off") for key, peer in heard.items()}
         return facts
     if words[0] == "peer":
         gone = words[1::3]
