@@ -18,10 +18,10 @@ from pathlib import Path
 import paramiko
 from kernel_image import ensure_guest_image, pack
 
-# A boot takes 25 s on two idle cores; a machine that also builds ten labs needed 150 s.
+# A boot takes 25 s on two idle cores; at a load of 12 it took 180 s.
 BOOT_TIMEOUT_S = 400.0
 COMMAND_TIMEOUT_S = 300.0
-# Not `max`: its AVX and five-level page tables cost 15 % more in emulation, and one boot in ten hung with QEMU 7.2.
+# Not `max`: more CPU seconds a boot (53 against 45), and one of seven boots hung under QEMU 7.2 on a busy machine.
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand,-svm"
 KERNEL_ARGUMENTS = (
     "console=ttyS0 net.ifnames=0 mitigations=off panic=-1 systemd.show_status=no"
