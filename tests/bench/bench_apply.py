@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible_side
-import meshes
+import bench_meshes
 import pyinfra_side
 from measure import CACHE, environment_of, run
 
@@ -36,7 +36,7 @@ NO_OPS = 3
 # Every host has these few peers: fifty times forty-nine handshakes of userspace WireGuard on one machine would be the
 # same load under all three tools, and hide them.
 HUBS = 2
-SECRET = {"MESHCTL_SECRET": meshes.SECRET}
+SECRET = {"MESHCTL_SECRET": bench_meshes.SECRET}
 # Everything that an apply leaves behind, but for the node's key: it stays, so that the three runs start alike.
 RESET = """
 systemctl disable --now -q {services} 2>/dev/null
@@ -112,7 +112,7 @@ def build(count: int, rtt_ms: int) -> Bench:
     path = folder / "inventory.yml"
     state = lab.state_dir(NAME)
     ssh = f"{{user: root, key: {state}/id_ed25519, known_hosts: {state}/known_hosts, config: none}}"
-    path.write_text(meshes.text(count, hubs=HUBS, delay_ms=rtt_ms / 2, ssh=ssh), encoding="utf-8")
+    path.write_text(bench_meshes.text(count, hubs=HUBS, delay_ms=rtt_ms / 2, ssh=ssh), encoding="utf-8")
     path.with_name("inventory.lock.yml").unlink(missing_ok=True)
     lab.down(NAME)
     mesh = inventory.read(path).mesh
@@ -121,7 +121,7 @@ def build(count: int, rtt_ms: int) -> Bench:
     Bench(folder, path, {}, addresses).inside(meshctl_command(path), SECRET)
     mesh = inventory.read(path).mesh
     run_secret = folder / "secret"
-    run_secret.write_text(meshes.SECRET, encoding="utf-8")
+    run_secret.write_text(bench_meshes.SECRET, encoding="utf-8")
     renderer = Renderer(mesh, compile_topology(mesh), ring_for(mesh, str(run_secret)))
     documents = {name: renderer.node(name) for name in addresses}
     return Bench(folder, path, documents, addresses)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import meshes
+import bench_meshes
 from measure import alternate
 
 NODES = 10
@@ -18,7 +18,7 @@ def measure() -> list[dict[str, Any]]:
     """One row a command: median milliseconds, and how many times Python's own start that is."""
     program = Path(sys.executable).with_name("meshctl")
     with tempfile.TemporaryDirectory() as scratch:
-        inventory = meshes.write(Path(scratch), NODES)
+        inventory = bench_meshes.write(Path(scratch), NODES)
         medians = alternate(
             {
                 "python -c pass": [sys.executable, "-c", "pass"],

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import meshes
+import bench_meshes
 from measure import ROOT, environment_of, run
 
 WG_MESHCONF = "wg-meshconf==2.5.1"
@@ -33,10 +33,9 @@ def database(tool: Path, folder: Path, count: int) -> Path:
         rows.writeheader()
         for i in range(count):
             mesh_address = f"10.42.{i // 250}.{i % 250 + 1}/16,fd42:42::{i + 1:x}/48"
-            endpoint = meshes.public_address(i)
-            rows.writerow(
-                {"Name": f"n{i:04}", "Address": mesh_address, "Endpoint": endpoint, "ListenPort": meshes.LISTEN_PORT}
-            )
+            endpoint = bench_meshes.public_address(i)
+            port = bench_meshes.LISTEN_PORT
+            rows.writerow({"Name": f"n{i:04}", "Address": mesh_address, "Endpoint": endpoint, "ListenPort": port})
     run([tool, "-d", path, "init"])
     return path
 
@@ -48,8 +47,8 @@ def measure() -> list[dict[str, Any]]:
     rows = []
     for count in SIZES:
         with tempfile.TemporaryDirectory() as scratch:
-            inventory = meshes.write(Path(scratch, "ours"), count)
-            secret = {"MESHCTL_SECRET": meshes.SECRET, "PYTHONPATH": str(ROOT)}
+            inventory = bench_meshes.write(Path(scratch, "ours"), count)
+            secret = {"MESHCTL_SECRET": bench_meshes.SECRET, "PYTHONPATH": str(ROOT)}
             csv_file = database(tool, Path(scratch), count)
             files, theirs = Path(scratch, "files"), Path(scratch, "theirs")
             files.mkdir()

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import zxingcpp
-from conftest import DEMO, SECRET, renderer
 from jsonschema import Draft202012Validator
-from meshes import mesh, node, permit, without_key
+from render_meshes import DEMO, SECRET, mesh, node, permit, renderer, without_key
 
 from meshctl import inventory
 from meshctl.cli import run
@@ -32,7 +31,7 @@ FRA = node("fra", 1, endpoint=True, roles=("anchor",))
 def _folder(tmp_path: Path) -> Path:
     """The demo, every node but the phone with a key in the lock."""
     path = tmp_path / "inventory.yml"
-    path.write_bytes((DEMO / "inventory.yml").read_bytes())
+    path.write_bytes(DEMO.read_bytes())
     read = inventory.read(path)
     pairs = [(n.name, a.network) for n in read.mesh.nodes.values() for a in n.attachments if not n.client]
     inventory.write_lock(read.with_keys({pair: new_key_pair()[1] for pair in pairs}))

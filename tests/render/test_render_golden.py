@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import SECRET, renderer
-from meshes import mesh, node, permit, without_key
+from render_meshes import SECRET, mesh, node, permit, renderer, without_key
 
 from meshctl.model.keys import Secret
 from meshctl.model.mesh import Mesh
@@ -162,19 +161,11 @@ def test_config_gives_the_files_of_the_whole_document(demo: Mesh) -> None:
 
 
 DIGEST = """
-import hashlib, sys
-sys.path.insert(0, {folder!r})
+import hashlib, sys, tempfile
 from pathlib import Path
-import conftest, tempfile
-from meshctl import inventory
-from meshes import key
-from dataclasses import replace
-with tempfile.TemporaryDirectory() as name:
-    text = (conftest.DEMO / "inventory.yml").read_bytes()
-    (Path(name) / "inventory.yml").write_bytes(text)
-    read = inventory.read(Path(name) / "inventory.yml")
-    pairs = {{(n.name, a.network): key(n.name, a.network) for n in read.mesh.nodes.values() for a in n.attachments}}
-    render = conftest.renderer(read.with_keys(pairs).mesh)
+from render_meshes import demo_mesh, renderer
+with tempfile.TemporaryDirectory() as folder:
+    render = renderer(demo_mesh(Path(folder)))
     out = hashlib.sha256()
     for n in render.mesh.managed():
         doc = render.node(n.name)
@@ -188,11 +179,8 @@ def test_rendering_does_not_depend_on_the_hash_seed() -> None:
     folder = Path(__file__).parent
     digests = set()
     for seed in ("0", "1", "77", "4242"):
-        environ = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(folder.parents[1])}
-        done = subprocess.run(
-            [sys.executable, "-c", DIGEST.format(folder=str(folder))],
-            env=environ, capture_output=True, text=True, check=True,
-        )
+        environ = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{folder}:{folder.parents[1]}"}
+        done = subprocess.run([sys.executable, "-c", DIGEST], env=environ, capture_output=True, text=True, check=True)
         digests.add(done.stdout)
     assert len(digests) == 1
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import renderer
-from meshes import mesh, node
+from render_meshes import mesh, node, renderer
 
 from meshctl.errors import Diagnostic, InventoryError, RenderError
 from meshctl.model.resources import File, Handler, NodeDoc, Package, Service, Sysctl

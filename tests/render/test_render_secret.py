@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from meshes import mesh, node
+from render_meshes import mesh, node
 
 from meshctl.model.mesh import SecretSource
 from meshctl.render.secret import SecretError, find_secret, ring_for

@@ -1,14 +1,22 @@
-"""Meshes made by hand, for tests of topology and rendering."""
+"""Meshes made by hand and the demo's with fixed keys, for tests of topology and rendering."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-from meshctl.model.keys import PublicKey
+from meshctl import inventory
+from meshctl.core.psk import PskRing
+from meshctl.core.topology import compile_topology
+from meshctl.model.keys import PublicKey, Secret
 from meshctl.model.mesh import Attachment, Mesh, Network, Node, Permit, SshSettings
+from meshctl.render import Renderer
+
+DEMO = Path(__file__).parents[2] / "inventory" / "demo" / "inventory.yml"
+SECRET = Secret("golden files need a mesh secret that never changes 0123456789")
 
 CORP = Network("corp", ("10.42.0.0/16", "fd42:42::/48"))
 LAB = Network("lab", ("10.43.0.0/16",))
@@ -58,6 +66,20 @@ def mesh(*nodes: Node, permits: tuple[Permit, ...] | None = None, base_dir: str 
             for members in [frozenset(n.name for n in nodes if n.attachment(net))]
         )
     return Mesh(networks=networks, nodes=named, groups={}, permits=permits, base_dir=base_dir)
+
+
+def demo_mesh(folder: Path) -> Mesh:
+    """The demo's mesh before any lock, read from a copy in `folder`, every node with a key that belongs to its name."""
+    path = folder / "inventory.yml"
+    path.write_bytes(DEMO.read_bytes())
+    read = inventory.read(path)
+    pairs = {(n.name, a.network): key(n.name, a.network) for n in read.mesh.nodes.values() for a in n.attachments}
+    return replace(read.with_keys(pairs).mesh, base_dir=str(folder))
+
+
+def renderer(mesh: Mesh) -> Renderer:
+    """A renderer with the fixed secret."""
+    return Renderer(mesh, compile_topology(mesh), PskRing(SECRET))
 
 
 def without_key(n: Node) -> Node:
