@@ -25,8 +25,12 @@ INVENTORY = ROOT / "inventory" / "demo" / "inventory.yml"
 NAME = "demo"
 # The lab puts one device into each LAN behind a gateway, at this host number of the prefix (docs/lab.md).
 LAN_DEVICE = "192.168.10.10"
-# Two tries of one second: the first packet to a peer waits for its handshake.
-PING = "ping -n -q -c 2 -i 0.2 -W 1 {address} >/dev/null 2>&1 && echo {name}"
+# Ends with the first answer, or after so many seconds.
+PING = "ping -n -q -c 1 -w {seconds} {address} >/dev/null 2>&1 && echo {name}"
+# A path may have to wait for a second try of a handshake on each of its two hops (5 s each, REKEY_TIMEOUT).
+PATIENCE_S = 11
+# Where nothing should answer, nothing is waited for.
+DENIED_S = 2
 
 console = Console()
 
@@ -53,9 +57,13 @@ def start_client(client: str) -> None:
     lab.exec_(NAME, client, ["sh", "-c", script], input=config.encode()).check_returncode()
 
 
-def reached(node: str, targets: dict[str, str]) -> set[str]:
+def reached(mesh: Mesh, node: str, targets: dict[str, str]) -> set[str]:
     """The names of `targets` (name -> address) that answer a ping from `node`; all are tried at once."""
-    script = "\n".join(f"({PING.format(address=a, name=n)}) &" for n, a in targets.items()) + "\nwait"
+    lines = []
+    for name, address in targets.items():
+        seconds = PATIENCE_S if permitted(mesh, node, name) else DENIED_S
+        lines.append(f"({PING.format(address=address, name=name, seconds=seconds)}) &")
+    script = "\n".join([*lines, "wait"])
     return set(lab.exec_(NAME, node, ["sh"], input=script.encode()).stdout.decode().split())
 
 
@@ -74,7 +82,7 @@ def reach_table(mesh: Mesh) -> bool:
         table.add_column(name, justify="center")
     right = True
     for source in mesh.nodes:
-        got = reached(source, {n: a for n, a in addresses.items() if n != source})
+        got = reached(mesh, source, {n: a for n, a in addresses.items() if n != source})
         cells = []
         for target in addresses:
             as_it_should = (target in got) == permitted(mesh, source, target)
