@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from meshctl.deploy.options import DEFAULT_FORKS, RunOptions
 from meshctl.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
     from meshctl.core.psk import PskRing
     from meshctl.deploy.door import Door
-    from meshctl.deploy.run import RunOptions
     from meshctl.inventory import Inventory
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,8 +24,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 # A bare `--lab` means the lab of this name.
 DEFAULT_LAB = "default"
 SUDO_PASSWORD_VARIABLE = "MESHCTL_SUDO_PASSWORD"  # noqa: S105 - the variable's name
-# As many workers as hosts is fastest (one exec each, mostly waiting); this bounds threads and sockets.
-DEFAULT_FORKS = 64
 
 
 def inventory_options(function: F) -> F:
@@ -114,7 +112,6 @@ class Hosts:
 
     def options(self, **more: Any) -> RunOptions:
         """RunOptions with these values and `more`."""
-        from meshctl.deploy.run import RunOptions
         from meshctl.model.keys import Secret
 
         password = os.environ.get(SUDO_PASSWORD_VARIABLE)

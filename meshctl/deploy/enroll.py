@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from meshctl.deploy.door import Door
+from meshctl.deploy.options import RunOptions
 from meshctl.deploy.progress import Progress
-from meshctl.deploy.run import RunOptions
 from meshctl.deploy.run import collect_keys as collect
 from meshctl.errors import MeshctlError
 from meshctl.inventory import Inventory

@@ -1,0 +1,96 @@
+"""One piece of work over many hosts in parallel: a failure stays with its host, progress is told, Ctrl-C is heard."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from meshctl.deploy.host import Host
+from meshctl.deploy.outcome import CHANGED, FAILED
+from meshctl.deploy.parallel import Interrupts, Workers
+from meshctl.deploy.progress import Progress
+from meshctl.errors import RemoteError
+
+LOG = logging.getLogger("meshctl")
+
+
+class Phases:
+    """The phases of one run. `interrupted` is set by the first Ctrl-C during a phase that is finished in order; no
+    phase begins after it. A context manager: the signals are its own for so long."""
+
+    def __init__(self, forks: int, progress: Progress) -> None:
+        self.interrupted = False
+        self._forks = forks
+        self._progress = progress
+        self._interrupts = Interrupts()
+
+    def __enter__(self) -> Phases:
+        self._interrupts.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._interrupts.__exit__()
+
+    def each(
+        self, phase: str, hosts: Sequence[Host], work: Callable[[Host], None], *, finish: bool = False
+    ) -> None:
+        """`work` for every host in parallel; its RemoteErrors become the hosts'.
+
+        With `finish`, Ctrl-C lets running hosts end and starts no new ones; without, it raises KeyboardInterrupt.
+        """
+        if not hosts or self.interrupted:
+            return
+        named = {host.name: host for host in hosts}
+        workers = Workers(lambda name: guarded(named[name], work), list(named), self._forks, self._interrupts)
+        self._progress.begin(phase, tuple(named))
+        try:
+            workers.run(
+                lambda name, _: self._progress.done(phase, name, _word(phase, named[name])),
+                self._stop if finish else None,
+            )
+        finally:
+            self._progress.end()
+        _mark_abandoned(workers.running, named)
+
+    def _stop(self, running: frozenset[str]) -> None:
+        self.interrupted = True
+        self._progress.note(
+            f"Interrupted: waiting for {', '.join(sorted(running)) or 'nothing'}; "
+            "Ctrl-C again leaves them to finish by themselves."
+        )
+
+
+def guarded(host: Host, work: Callable[[Host], None]) -> None:
+    """`work(host)`, its time added to the host's and its failure kept there. Never raises."""
+    started = time.monotonic()
+    try:
+        work(host)
+    except RemoteError as error:
+        host.error = error
+    except Exception as error:
+        # A worker thread must never end in a traceback; a bug is reported like a failed host.
+        LOG.debug("%s", host.name, exc_info=error)
+        host.error = RemoteError(
+            f"internal error: {type(error).__name__}: {error}", node=host.name, kind="protocol",
+            hint="please report it",
+        )  # fmt: skip
+    host.duration_s += time.monotonic() - started
+
+
+def _mark_abandoned(names: set[str], hosts: Mapping[str, Host]) -> None:
+    for name in names:
+        hosts[name].error = RemoteError(
+            "interrupted: was being applied, the node finishes it by itself", node=name, kind="interrupted",
+            hint="run plan to see what became of it",
+        )  # fmt: skip
+
+
+def _word(phase: str, host: Host) -> str:
+    if host.error is not None:
+        return f"{FAILED}: {host.error.message}"
+    if phase == "applying":
+        return CHANGED
+    if phase == "reading":
+        return f"{len(host.changes)} to do" if host.changes else "as wanted"
+    return "ok"

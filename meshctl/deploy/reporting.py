@@ -1,0 +1,58 @@
+"""From hosts to outcomes: what a run says of each when it is over. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshctl.deploy import keys
+from meshctl.deploy.host import Host
+from meshctl.deploy.outcome import (
+    CHANGED,
+    UNCHANGED,
+    ApplyOutcome,
+    FileDiff,
+    NodeOutcome,
+    PlanOutcome,
+    status_of,
+)
+from meshctl.errors import RemoteError
+from meshctl.inventory import Inventory
+
+
+def plan_outcome(hosts: Mapping[str, Host], inventory: Inventory, diffs: tuple[FileDiff, ...] = ()) -> PlanOutcome:
+    """The plan as it stands."""
+    return PlanOutcome(
+        changes=tuple(change for host in hosts.values() if host.error is None for change in host.changes),
+        errors=errors(hosts), warnings=_warnings(hosts, inventory), diffs=diffs,
+    )  # fmt: skip
+
+
+def apply_outcome(
+    hosts: Mapping[str, Host], inventory: Inventory, diffs: tuple[FileDiff, ...], *, interrupted: bool
+) -> ApplyOutcome:
+    """The outcome of all hosts, by name."""
+    return ApplyOutcome(
+        nodes={name: _node_outcome(host, interrupted) for name, host in hosts.items()},
+        warnings=_warnings(hosts, inventory), interrupted=interrupted, diffs=diffs,
+    )  # fmt: skip
+
+
+def errors(hosts: Mapping[str, Host]) -> tuple[RemoteError, ...]:
+    """What stopped hosts so far, by node."""
+    return tuple(host.error for host in hosts.values() if host.error is not None)
+
+
+def _node_outcome(host: Host, interrupted: bool) -> NodeOutcome:
+    applied, error = tuple(host.applied), host.error
+    if error is None and interrupted and host.changes:
+        error = RemoteError("interrupted: not applied", node=host.name, kind="interrupted", hint="apply again")
+    if error is not None:
+        return NodeOutcome(status_of(error, host.facts is not None), applied, error, host.duration_s)
+    return NodeOutcome(CHANGED if applied else UNCHANGED, applied, None, host.duration_s)
+
+
+def _warnings(hosts: Mapping[str, Host], inventory: Inventory) -> tuple[str, ...]:
+    """What to tell besides changes: rendering's warnings, the applier's, and nodes that are left out."""
+    found = [f"{h.name}: {w}" for h in hosts.values() for w in (*h.doc.warnings, *h.warnings)]
+    absent = {name for name, _ in inventory.missing_keys if name not in hosts or hosts[name].error}
+    return (*dict.fromkeys(found), *keys.left_out(inventory.mesh, absent))
