@@ -47,7 +47,7 @@ def list_clients(inventory_option: str | None, lab: str | None, output: str) -> 
       meshctl client list
       meshctl client list -o json
     """
-    from meshctl.core.topology import client_profile
+    from meshctl.core.anchors import client_profile
     from meshctl.render.client import listen_port
 
     mesh = read_inventory(inventory_option, lab).mesh
@@ -200,7 +200,7 @@ def _write_private(path: Path, data: bytes) -> Path:
 
 
 def _document(inventory: Inventory, name: str, network: str, public: PublicKey, config: Secret) -> dict[str, Any]:
-    from meshctl.core.topology import client_profile
+    from meshctl.core.anchors import client_profile
 
     node = inventory.mesh.nodes[name]
     attachment = node.attachment(network)

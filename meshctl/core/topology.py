@@ -9,61 +9,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from meshctl.core.prefixes import DEFAULT_ROUTES, covers, host_prefix, sort_prefixes
-from meshctl.model.mesh import Attachment, Mesh, Network, Node
+from meshctl.core.anchors import anchor_rank, client_profile, is_usable_anchor
+from meshctl.core.prefixes import DEFAULT_ROUTES, covers, host_prefix, sort_prefixes, version
+from meshctl.model.mesh import Mesh, Network, Node
 from meshctl.model.resources import Peer
-
-# `vars: {client_profile: routed}` sends everything of a stock client by its anchor. It is in the inventory, not an
-# option of `client show` alone, because the client's peers must expect its packets from that anchor too.
-CLIENT_PROFILE = "client_profile"
-
-# Rank of an anchor that a node does not list under `anchors:`: behind every one that it lists.
-UNLISTED = 1 << 16
-
-Names = frozenset[str]
-NOBODY: Names = frozenset()
-
-
-@dataclass(frozen=True)
-class Link:
-    """One WireGuard interface of one node.
-
-    `addresses` carry the network's prefix length. `peers` are sorted by name. `routes` are the prefixes of their
-    AllowedIPs that the interface's own prefixes do not cover. `fwmark` is 0 unless the node uses an exit node.
-
-    `incoming` names who may open connections to this node (the node itself may be among them), `routed` maps a peer
-    to the anchor that carries the pair, `forwards` are the (source, destination) pairs that this anchor carries
-    (answers follow by connection tracking), `route_users` and `exit_users` are the nodes that this gateway forwards.
-    """
-
-    node: str
-    network: str
-    attachment: Attachment
-    addresses: tuple[str, ...]
-    peers: tuple[Peer, ...]
-    routes: tuple[str, ...] = ()
-    fwmark: int = 0
-    default_route: bool = False
-    incoming: Names = NOBODY
-    routed: Mapping[str, str] = field(default_factory=dict)
-    forwards: tuple[tuple[str, str], ...] = ()
-    forwards_all: bool = False  # stands for the pairs of a network in which all may talk to all
-    route_users: Names = NOBODY
-    exit_users: Names = NOBODY
-
-
-@dataclass(frozen=True)
-class Topology:
-    """Every node's links, clients' included. `warnings` maps a node to what could not be had as asked."""
-
-    links: Mapping[str, tuple[Link, ...]]
-    warnings: Mapping[str, tuple[str, ...]]
-
-    def interfaces(self, node: str) -> tuple[Link, ...]:
-        """The node's links in the order of its attachments. Raises KeyError for an unknown node."""
-        return self.links[node]
+from meshctl.model.topology import NOBODY, Link, Names, Topology
 
 
 def compile_topology(mesh: Mesh) -> Topology:
@@ -78,29 +30,6 @@ def compile_topology(mesh: Mesh) -> Topology:
         if node.exit_via and not any(link.default_route for link in own):
             warnings[name] = (_no_exit(mesh, node, own),)
     return Topology(links=links, warnings=warnings)
-
-
-def client_profile(node: Node) -> str:
-    """`direct` or `routed`: whether a stock client has direct peers beside its anchor."""
-    return "routed" if node.vars.get(CLIENT_PROFILE) == "routed" else "direct"
-
-
-def anchor_rank(anchor: Node, one: Node, other: Node) -> tuple[int, int, str]:
-    """Sort key of an anchor for a pair, the same from both sides: listed first, then region, then name."""
-    listed = min(n.anchors.index(anchor.name) if anchor.name in n.anchors else UNLISTED for n in (one, other))
-    near = bool(anchor.region) and anchor.region in (one.region, other.region)
-    return listed, 0 if near else 1, anchor.name
-
-
-def home_anchor(mesh: Mesh, client: Node, network: str) -> str | None:
-    """The anchor that carries a stock client wherever it has no direct peer; None when the network has no anchor."""
-    usable = [n for n in mesh.nodes.values() if _is_usable_anchor(n, network)]
-    return min(usable, key=lambda anchor: anchor_rank(anchor, client, client)).name if usable else None
-
-
-def _is_usable_anchor(node: Node, network: str) -> bool:
-    attachment = node.attachment(network)
-    return node.is_anchor and attachment is not None and attachment.endpoint is not None
 
 
 def _mark_all(own: tuple[Link, ...]) -> tuple[Link, ...]:
@@ -140,7 +69,7 @@ class _NetworkCompiler:
         self.nodes = {n.name: n for n in mesh.nodes.values() if n.attachment(network.name) is not None}
         self.attached = {n.name: a for n in self.nodes.values() for a in n.attachments if a.network == network.name}
         self.own = {name: tuple(host_prefix(x) for x in a.addresses) for name, a in self.attached.items()}
-        self.lengths = {6 if ":" in cidr else 4: cidr.rsplit("/", 1)[1] for cidr in network.cidrs}
+        self.lengths = {version(cidr): cidr.rsplit("/", 1)[1] for cidr in network.cidrs}
         self.members: Names = frozenset(self.nodes)
         self.permits = [
             (p.sources & self.members, p.destinations & self.members) for p in mesh.permits if p.network == network.name
@@ -161,7 +90,7 @@ class _NetworkCompiler:
         nodes = self.nodes.values()
         self.everybody_open = any(s == self.members and d == self.members for s, d in self.permits)
         self.managed: Names = frozenset(n.name for n in nodes if not n.client)
-        self.anchors = [n for n in nodes if _is_usable_anchor(n, self.network.name)]
+        self.anchors = [n for n in nodes if is_usable_anchor(n, self.network.name)]
         self.anchor_names: Names = frozenset(a.name for a in self.anchors)
         self.by_anchor: Names = frozenset(n.name for n in nodes if n.client and client_profile(n) == "routed")
         self.endpointed: Names = frozenset(n for n, a in self.attached.items() if a.endpoint) - self.by_anchor
@@ -184,7 +113,7 @@ class _NetworkCompiler:
                 node=name,
                 network=self.network.name,
                 attachment=self.attached[name],
-                addresses=tuple(f"{x}/{self.lengths[6 if ':' in x else 4]}" for x in self.attached[name].addresses),
+                addresses=tuple(f"{x}/{self.lengths[version(x)]}" for x in self.attached[name].addresses),
                 peers=self._peers_of(name, routes_of[name], exits.get(name)),
                 routes=sort_prefixes(r for r in routes if not any(covers(c, r) for c in self.network.cidrs)),
                 default_route=name in exits,

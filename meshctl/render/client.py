@@ -10,12 +10,13 @@ from base64 import b64encode
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+from meshctl.core.anchors import CLIENT_PROFILE, home_anchor
 from meshctl.core.prefixes import covers, sort_prefixes
-from meshctl.core.topology import CLIENT_PROFILE, Link, home_anchor
 from meshctl.errors import MeshctlError, UsageError
 from meshctl.model.keys import PublicKey, Secret
 from meshctl.model.mesh import Mesh, Node
 from meshctl.model.resources import Peer
+from meshctl.model.topology import Link
 from meshctl.render.renderer import Renderer
 
 # WireGuard's usual port, which an inventory gives to every interface that names no other.

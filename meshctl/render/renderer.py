@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from meshctl.core.psk import PskRing
-from meshctl.core.topology import Link, Topology
 from meshctl.core.wgconf import NETWORKD_SECTION, StanzaCache
 from meshctl.errors import RenderError
 from meshctl.model.keys import SecretRow
 from meshctl.model.mesh import Mesh, Node
 from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Resource, Service, Sysctl, WireGuard
+from meshctl.model.topology import Link, Topology
 from meshctl.render.engine import did_you_mean
 from meshctl.render.roles import Role, RoleLibrary
 from meshctl.render.tasks import Evaluator

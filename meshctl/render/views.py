@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from meshctl.core.prefixes import DEFAULT_ROUTES, host_prefix, merge_prefixes, sort_prefixes, version
-from meshctl.core.topology import Link
 from meshctl.core.wgconf import StanzaCache
 from meshctl.model.keys import SecretRow
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import Peer
+from meshctl.model.topology import Link
 
 KEY_FOLDER = "/etc/wireguard"
 

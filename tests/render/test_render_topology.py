@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from render_meshes import mesh, node, permit
 
 from meshctl.core.prefixes import covers, host_prefix, overlap
-from meshctl.core.topology import Link, Topology, compile_topology
+from meshctl.core.topology import compile_topology
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import Peer
+from meshctl.model.topology import Link, Topology
 from meshctl.render.views import Firewall
 
 FRA = node("fra", 1, endpoint=True, roles=("anchor",), region="eu")
