@@ -228,8 +228,6 @@ def _router(
     return draft.parents[name]
 
 
-
-
 def _own(draft: _Draft, node: str, kind: str, above: _Parent, settings: LabSettings) -> _Parent:
     """The node's own router, and for the cgnat kind the carrier's router above it."""
     if kind != "cgnat":
