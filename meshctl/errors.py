@@ -93,11 +93,8 @@ class RemoteError(MeshctlError):
     key-mismatch, locked, protocol, command, not-converged, interrupted.
     """
 
-    def __init__(
-        self, message: str, *, node: str, kind: str, step: str = "", hint: str = "", detail: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, node: str, kind: str, step: str = "", hint: str = "") -> None:
         super().__init__(message, where=node, hint=hint)
         self.node = node
         self.kind = kind
         self.step = step
-        self.detail = detail

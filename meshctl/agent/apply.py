@@ -19,12 +19,11 @@ from meshctl.agent.failure import NO_STEP, ApplyError, raise_for_os_error
 from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, forget_old, make_private_dir
 from meshctl.agent.snapshot import snapshot
 from meshctl.agent.stage import stage, unstage
+from meshctl.model.places import FACTS_SHELL
 from meshctl.model.steps import Result, StepFailure, Transaction
 
 LOCK_PATH = Path("/run/meshctl/apply.lock")
 FACTS_TIMEOUT_S = 60.0
-# Reads its script from standard input whole, so that a cut connection never runs half of it.
-FACTS_COMMAND = ("sh", "-c", 'eval "$(cat)" </dev/null')
 
 
 def main() -> int:
@@ -161,7 +160,7 @@ def verify(transaction: Transaction) -> str:
     """Phase 4: the facts as they are now, for the controller to compare."""
     if not transaction.facts_script:
         return ""
-    ran = process.run(FACTS_COMMAND, transaction.facts_script.encode(), FACTS_TIMEOUT_S)
+    ran = process.run(("sh", "-c", FACTS_SHELL), transaction.facts_script.encode(), FACTS_TIMEOUT_S)
     if ran.status != 0:
         raise ApplyError("command", f"the facts script ended with status {ran.status}")
     return ran.stdout

@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Distributions put wg, nft and ip in different ones of these, and sudo may hide sbin.
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from meshctl.model.places import SEARCH_PATH
+
 # wg asks 15 times for a name that does not resolve, a minute and a half: one dead name must not hold up the others so.
 ENVIRONMENT = {
     "PATH": SEARCH_PATH, "LC_ALL": "C", "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive",
@@ -23,7 +23,7 @@ TIMED_OUT = 124  # as timeout(1) has it
 
 @dataclass(frozen=True)
 class Ran:
-    """A program's outcome. `output` is both of its streams; `stdout` alone is only kept by `capture`."""
+    """A program's outcome. `output` is both of its streams, standard error first."""
 
     status: int
     stdout: str

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-PATTERN = "meshctl-agent-*.pyz"
+from meshctl.model.places import AGENT_PREFIX, AGENT_SUFFIX
+
+PATTERN = f"{AGENT_PREFIX}*{AGENT_SUFFIX}"
 KEPT_BESIDE = 1
 
 

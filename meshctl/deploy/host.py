@@ -18,11 +18,11 @@ from meshctl.deploy.hints import hint
 from meshctl.deploy.transport import Completed, Transport
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts
+from meshctl.model.places import FACTS_SHELL
 from meshctl.model.resources import NodeDoc
 from meshctl.model.steps import Result, Step, Transaction
 
-# The script comes by standard input and is read whole before it runs: a cut connection never runs half of it.
-FACTS_COMMAND = """exec sh -c 'eval "$(cat)" </dev/null'"""
+FACTS_COMMAND = f"exec sh -c {shlex.quote(FACTS_SHELL)}"
 PYTHON_MIN = (3, 9)
 # -I -S: no environment, no site-packages, which is also a third of Python's start-up time.
 PYTHON = "python3 -I -S"

@@ -11,11 +11,12 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from meshctl.model.places import AGENT_DIR, AGENT_PREFIX, AGENT_SUFFIX
+
 # What runs on a node (L0, L1 and the agent): standard library only, Python 3.9.
 MODULES = ("__init__.py", "errors.py")
 PACKAGES = ("agent", "core", "model")
 HASH_DIGITS = 16
-AGENT_DIR = "/opt/meshctl"
 # The oldest time that a zip can hold: the same bytes whenever and wherever they are built.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 MAIN = b"import sys\nfrom meshctl.agent.main import main\n\nsys.exit(main())\n"
@@ -31,7 +32,7 @@ class Zipapp:
     @property
     def path(self) -> str:
         """Where it stands on a node."""
-        return f"{AGENT_DIR}/meshctl-agent-{self.hash}.pyz"
+        return f"{AGENT_DIR}/{AGENT_PREFIX}{self.hash}{AGENT_SUFFIX}"
 
 
 @cache

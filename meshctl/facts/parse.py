@@ -16,6 +16,7 @@ from meshctl.facts.script import BEGIN, END, SECTION_PREFIX
 from meshctl.model.facts import FileFacts, HostFacts, InterfaceFacts, UnitFacts
 from meshctl.model.keys import PublicKey
 from meshctl.model.ledger import LEDGER_PATH, Ledger
+from meshctl.model.places import AGENT_PREFIX, AGENT_SUFFIX
 
 T = TypeVar("T")
 Lines = list[str]
@@ -24,7 +25,7 @@ Lines = list[str]
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\([0-7]{3}|.)", re.DOTALL)
 _ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
-_AGENT = re.compile(r"meshctl-agent-([0-9a-f]+)\.pyz")
+_AGENT = re.compile(rf"{re.escape(AGENT_PREFIX)}([0-9a-f]+){re.escape(AGENT_SUFFIX)}")
 
 
 def parse(node: str, text: str) -> HostFacts:
@@ -52,11 +53,9 @@ def parse(node: str, text: str) -> HostFacts:
         os_id=host.get("os", [""])[0].strip("\"'"),
         python=read("host", _python),
         has_wg="wg" in tools,
-        has_nft="nft" in tools,
         tools=tools,
         init=host.get("init", [""])[0],
         agents=frozenset(m.group(1) for path in host.get("agent", []) if (m := _AGENT.search(path))),
-        free_bytes=read("free", _free),
         packages=read("packages", _packages),
         files=read("files", lambda lines: _files(lines, sums)),
         sysctls=read("sysctls", _sysctls),
@@ -74,8 +73,7 @@ def _sections(node: str, text: str) -> Mapping[str, Lines]:
     hint = "run the command again; if it stays, look at what the login shell prints"
     if BEGIN not in lines:
         raise RemoteError(
-            "the host did not answer with facts", node=node, kind="protocol", step="facts", hint=hint,
-            detail=text[-500:],
+            "the host did not answer with facts", node=node, kind="protocol", step="facts", hint=hint
         )
     lines = lines[lines.index(BEGIN) + 1 :]
     if END not in lines:
@@ -116,11 +114,6 @@ def _python(lines: Lines) -> tuple[int, int] | None:
         if match := re.match(r"(\d+)\.(\d+)", version):
             return int(match.group(1)), int(match.group(2))
     return None
-
-
-def _free(lines: Lines) -> dict[str, int]:
-    rows = (line.split(" ", 2) for line in lines)
-    return {path: int(blocks) * int(block_bytes) for blocks, block_bytes, path in rows}
 
 
 def _packages(lines: Lines) -> dict[str, str]:

@@ -14,12 +14,11 @@ import shlex
 from meshctl.core.sysctl import proc_path
 from meshctl.facts.request import FactsRequest
 from meshctl.model.ledger import LEDGER_PATH
+from meshctl.model.places import AGENT_DIR, AGENT_PREFIX, AGENT_SUFFIX, SEARCH_PATH
 
 BEGIN = "@@meshctl-facts 1 begin@@"
 END = "@@meshctl-facts 1 end@@"
 SECTION_PREFIX = "@@meshctl-facts section "
-# The applier's too: what a login shell would find (a pyenv, say) is not what the steps find.
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TOOLS = ("wg", "nft", "ip", "systemctl", "apt-get")
 
 _TEMPLATE = r"""meshctl_facts() {
@@ -44,7 +43,7 @@ while read -r line; do
 done </etc/os-release
 read -r value </proc/1/comm && printf 'init\t%s\n' "$value"
 for tool in @TOOLS@; do command -v "$tool" >/dev/null && printf 'tool\t%s\n' "$tool"; done
-for agent in /opt/meshctl/meshctl-agent-*.pyz; do [ -f "$agent" ] && printf 'agent\t%s\n' "$agent"; done
+for agent in @AGENTS@; do [ -f "$agent" ] && printf 'agent\t%s\n' "$agent"; done
 # The link's target tells the version without starting Python; where it does not (a wrapper), Python is asked.
 if value=$(command -v python3); then
   target=$(readlink -f "$value")
@@ -54,9 +53,6 @@ if value=$(command -v python3); then
   esac
   printf 'python\t%s\n' "$target"
 fi
-
-section free
-stat -f -c '%a %S %n' /etc /var /opt
 
 section ledger
 sed 's/^/ /' @LEDGER@
@@ -159,6 +155,7 @@ def script(request: FactsRequest) -> str:
         "SECTION": SECTION_PREFIX,
         "PATH": SEARCH_PATH,
         "TOOLS": " ".join(TOOLS),
+        "AGENTS": f"{AGENT_DIR}/{AGENT_PREFIX}*{AGENT_SUFFIX}",
         "LEDGER": LEDGER_PATH,
         "KNOWN": quote("\n".join(known)),
         "PACKAGES": _packages(request.packages),

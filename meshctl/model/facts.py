@@ -68,11 +68,9 @@ class HostFacts:
     os_id: str = ""  # ID of /etc/os-release
     python: tuple[int, int] | None = None  # None: no python3
     has_wg: bool = False
-    has_nft: bool = False
     tools: frozenset[str] = frozenset()  # which of wg, nft, ip, systemctl, apt-get there are
     init: str = ""  # "systemd" when PID 1 is
-    agents: frozenset[str] = frozenset()  # hashes of /opt/meshctl/meshctl-agent-HASH.pyz that are there
-    free_bytes: Mapping[str, int] = field(default_factory=dict)  # mount of path -> bytes free
+    agents: frozenset[str] = frozenset()  # hashes of the applier's zipapps that are there
     packages: Mapping[str, str] = field(default_factory=dict)  # installed name -> version
     files: Mapping[str, FileFacts] = field(default_factory=dict)  # only paths that exist
     sysctls: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshctl.core.sysctl import proc_path
 from meshctl.facts import FactsRequest, parse, request_for, script
-from meshctl.facts.script import SEARCH_PATH
+from meshctl.model.places import SEARCH_PATH
 from meshctl.model.resources import File, Nftables, NodeDoc, Package, Service, Sysctl
 
 NAMES = st.text(st.characters(blacklist_characters="\x00", blacklist_categories=("Cs",)), min_size=1, max_size=12)

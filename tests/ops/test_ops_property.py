@@ -29,7 +29,7 @@ from meshctl.ops import steps_for
 HOSTS = ("a", "b", "c", "d")
 PREFIXES = ("10.42.0.2/32", "10.42.0.3/32", "10.42.0.4/32", "192.168.1.0/24", "fd42::2/128", "fd77::/64")
 EMPTY = HostFacts(
-    "web1", os_id="debian", python=(3, 11), has_wg=True, has_nft=True, init="systemd",
+    "web1", os_id="debian", python=(3, 11), has_wg=True, init="systemd",
     tools=frozenset({"wg", "nft", "ip", "systemctl", "apt-get"}), sysctls={"net.ipv4.ip_forward": "0"},
 )
 
