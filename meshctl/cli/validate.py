@@ -46,7 +46,7 @@ def command(inventory_argument: str | None, inventory_option: str | None, output
     else:
         diagnostics, code = inventory.warnings, EXIT_OK
         mesh = inventory.mesh
-        counts = f": {len(mesh.nodes)} nodes, {len(mesh.networks)} networks, {len(mesh.permits)} permits"
+        counts = f": {len(mesh.nodes)} nodes, {len(mesh.networks)} networks, {len(mesh.rules)} policies"
     if output == "json":
         print_json(to_json(diagnostics))
     elif style == "github":

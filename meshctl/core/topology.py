@@ -12,16 +12,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from meshctl.core.anchors import anchor_rank, client_profile, is_usable_anchor
-from meshctl.core.prefixes import DEFAULT_ROUTES, covers, host_prefix, sort_prefixes, version
+from meshctl.core.prefixes import DEFAULT_ROUTES, covers, host_prefix, merge_prefixes, sort_prefixes, version
 from meshctl.model.mesh import Mesh, Network, Node
 from meshctl.model.resources import Peer
-from meshctl.model.topology import NOBODY, Link, Names, Topology
+from meshctl.model.topology import NOBODY, Link, Names, Reach, Topology
 
 
-def compile_topology(mesh: Mesh) -> Topology:
-    """Compile a resolved mesh. Pure; the result depends on the inventory alone, not on the order of its sets."""
+def compile_topology(mesh: Mesh, reaches: Mapping[str, Mapping[str, Reach]]) -> Topology:
+    """Compile a resolved mesh; `reaches` is what policy permits (`policy.Decisions.reaches`), network -> node -> Reach.
+
+    Pure; the result depends on the inventory alone, not on the order of its sets.
+    """
     claimed: set[tuple[str, str]] = set()
-    by_network = {name: _NetworkCompiler(mesh, net, claimed).links() for name, net in sorted(mesh.networks.items())}
+    by_network = {
+        name: _NetworkCompiler(mesh, net, reaches[name], claimed).links() for name, net in sorted(mesh.networks.items())
+    }
     links: dict[str, tuple[Link, ...]] = {}
     warnings: dict[str, tuple[str, ...]] = {}
     for name, node in mesh.nodes.items():
@@ -44,16 +49,7 @@ def _no_exit(mesh: Mesh, node: Node, own: tuple[Link, ...]) -> str:
         return f"exit node {node.exit_via} is only reached through anchor {carrier}; give {node.exit_via} an endpoint"
     if node.exit_via not in mesh.nodes:
         return f"exit node {node.exit_via} is not in the inventory"
-    return f"no policy lets {node.name} open connections to its exit node {node.exit_via}; add one"
-
-
-@dataclass(frozen=True, eq=False)
-class _Reach:
-    """What a group of nodes with equal permits may do; a node's own name may be among them. One object a group."""
-
-    outgoing: Names
-    incoming: Names
-    both: Names
+    return f"no policy lets {node.name} open connections to the internet by {node.exit_via}; add one"
 
 
 class _NetworkCompiler:
@@ -63,24 +59,21 @@ class _NetworkCompiler:
     cannot both have a gateway's routes, or the default route ("").
     """
 
-    def __init__(self, mesh: Mesh, network: Network, claimed: set[tuple[str, str]]) -> None:
+    def __init__(
+        self, mesh: Mesh, network: Network, reaches: Mapping[str, Reach], claimed: set[tuple[str, str]]
+    ) -> None:
         self.network = network
+        self.reaches = reaches
         self.claimed = claimed
         self.nodes = {n.name: n for n in mesh.nodes.values() if n.attachment(network.name) is not None}
         self.attached = {n.name: a for n in self.nodes.values() for a in n.attachments if a.network == network.name}
         self.own = {name: tuple(host_prefix(x) for x in a.addresses) for name, a in self.attached.items()}
         self.lengths = {version(cidr): cidr.rsplit("/", 1)[1] for cidr in network.cidrs}
-        self.members: Names = frozenset(self.nodes)
-        self.permits = [
-            (p.sources & self.members, p.destinations & self.members) for p in mesh.permits if p.network == network.name
-        ]
         self._classify()
-        self._reaches: dict[tuple[tuple[bool, bool], ...], _Reach] = {}
         self._peers: dict[tuple[str, tuple[str, ...], int], Peer] = {}
         self._best: dict[tuple[object, ...], str] = {}
-        self._directs: dict[tuple[_Reach, Names, Names], Names] = {}
+        self._directs: dict[tuple[Names, Names, Names], Names] = {}
         self._bases: dict[tuple[Names, int], tuple[list[str], list[Peer]]] = {}
-        self.reaches = {name: self._reach(name) for name in self.nodes}
         self.routed = {name: self._routed(name) for name in self.nodes}
         self.infrastructure = {name: self._infrastructure(name) for name in self.nodes}
         self.clients_at = self._invert({n: self.infrastructure[n] for n in self.nodes if self.nodes[n].client})
@@ -88,7 +81,6 @@ class _NetworkCompiler:
     def _classify(self) -> None:
         """The kinds of node that decide a pair's path (DESIGN 7.4)."""
         nodes = self.nodes.values()
-        self.everybody_open = any(s == self.members and d == self.members for s, d in self.permits)
         self.managed: Names = frozenset(n.name for n in nodes if not n.client)
         self.anchors = [n for n in nodes if is_usable_anchor(n, self.network.name)]
         self.anchor_names: Names = frozenset(a.name for a in self.anchors)
@@ -97,47 +89,33 @@ class _NetworkCompiler:
         self.routed_only: Names = frozenset(
             n.name for n in nodes if n.name not in self.endpointed and (n.client or n.relay == "routed")
         )
-        self.gateways: Names = frozenset(n.name for n in nodes if n.routes)
 
     def links(self) -> dict[str, Link]:
         """Every member's link, by node name."""
         routes_of = self._claim_routes()
         exits = self._claim_exits()
-        route_users = self._invert({name: NOBODY.union(gateways) for name, gateways in routes_of.items()})
         exit_users = self._invert({name: frozenset({via}) for name, via in exits.items()})
-        forwards = self._forwards(routes_of)
+        carried = self._carried(routes_of)
         out = {}
         for name in self.nodes:
-            routes = [prefix for gateway in routes_of[name] for prefix in self.nodes[gateway].routes]
+            routes = merge_prefixes(prefix for prefixes in routes_of[name].values() for prefix in prefixes)
             out[name] = Link(
                 node=name,
                 network=self.network.name,
                 attachment=self.attached[name],
                 addresses=tuple(f"{x}/{self.lengths[version(x)]}" for x in self.attached[name].addresses),
                 peers=self._peers_of(name, routes_of[name], exits.get(name)),
-                routes=sort_prefixes(r for r in routes if not any(covers(c, r) for c in self.network.cidrs)),
+                routes=tuple(r for r in routes if not any(covers(c, r) for c in self.network.cidrs)),
                 default_route=name in exits,
-                incoming=self.reaches[name].incoming,
                 routed=self.routed[name],
-                forwards=tuple(forwards.get(name, ())),
-                forwards_all=self.everybody_open and name in self.anchor_names,
-                route_users=route_users.get(name, NOBODY),
+                carried=carried.get(name, {}),
                 exit_users=exit_users.get(name, NOBODY),
             )
         return out
 
-    def _reach(self, name: str) -> _Reach:
-        signature = tuple((name in sources, name in destinations) for sources, destinations in self.permits)
-        known = self._reaches.get(signature)
-        if known is None:
-            outgoing = NOBODY.union(*(d for (_, d), (is_source, _) in zip(self.permits, signature) if is_source))
-            incoming = NOBODY.union(*(s for (s, _), (_, is_dest) in zip(self.permits, signature) if is_dest))
-            known = self._reaches[signature] = _Reach(outgoing, incoming, outgoing | incoming)
-        return known
-
     def _routed(self, name: str) -> dict[str, str]:
         """The permitted peers of `name` that an anchor carries, each with its anchor."""
-        both = self.reaches[name].both
+        both = self.reaches[name].peers
         if not self.anchors or name in self.anchor_names:
             return {}
         if name in self.by_anchor:
@@ -180,47 +158,50 @@ class _NetworkCompiler:
         self.claimed.add((name, what))
         return True
 
-    def _claim_routes(self) -> dict[str, list[str]]:
-        """node -> gateways whose routes it has on this interface because policy lets it reach them."""
+    def _claim_routes(self) -> dict[str, dict[str, list[str]]]:
+        """node -> gateway -> what of the prefixes behind it the node has on this interface."""
         return {
-            name: [g for g in sorted(self.gateways & self.reaches[name].outgoing) if g != name and self._claim(name, g)]
+            name: {
+                gateway: [p for p in prefixes if self._claim(name, p)]
+                for gateway, prefixes in self.reaches[name].prefixes.items()
+                if gateway != name
+            }
             for name in self.nodes
         }
 
     def _claim_exits(self) -> dict[str, str]:
-        """node -> its exit node, where that is a peer here and policy permits it."""
+        """node -> its exit node, where that is a peer here."""
         exits = {}
-        for name, node in self.nodes.items():
-            via = node.exit_via
-            permitted = via != name and via in self.reaches[name].outgoing
-            if via and permitted and via not in self.routed[name] and self._claim(name, ""):
+        for name in self.nodes:
+            via = self.reaches[name].exit_via
+            if via and via not in self.routed[name] and self._claim(name, ""):
                 exits[name] = via
         return exits
 
-    def _forwards(self, routes_of: dict[str, list[str]]) -> dict[str, list[tuple[str, str]]]:
-        """What each anchor carries. Adds to `routes_of` the gateways whose routes an anchor needs for others."""
-        forwards: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    def _carried(self, routes_of: dict[str, dict[str, list[str]]]) -> dict[str, dict[str, list[str]]]:
+        """anchor -> source -> destinations that it carries. Gives the anchors the routes that they need for that."""
+        carried: dict[str, dict[str, list[str]]] = defaultdict(dict)
         for name, routed in self.routed.items():
-            for gateway in routes_of[name]:
-                anchor = routed.get(gateway)
-                if anchor and self._claim(anchor, gateway):
-                    routes_of[anchor].append(gateway)
-            if not self.everybody_open:
-                outgoing = self.reaches[name].outgoing
-                for other, anchor in routed.items():
-                    if other in outgoing:
-                        forwards[anchor].append((name, other))
-        return forwards
+            for other, anchor in routed.items():
+                carried[anchor].setdefault(name, []).append(other)
+            for gateway, prefixes in routes_of[name].items():
+                anchor = routed.get(gateway, "")
+                if anchor:
+                    fresh = [p for p in prefixes if self._claim(anchor, p)]
+                    routes_of[anchor].setdefault(gateway, []).extend(fresh)
+        return carried
 
-    def _peers_of(self, name: str, gateways: list[str], exit_via: str | None) -> tuple[Peer, ...]:
+    def _peers_of(
+        self, name: str, routes_of: Mapping[str, list[str]], exit_via: str | None
+    ) -> tuple[Peer, ...]:
         attached, routed = self.attached[name], self.routed[name]
         keepalive = 0 if attached.endpoint else attached.keepalive_s
-        direct = self._direct(self.reaches[name], self.infrastructure[name], self._signalled(name))
+        direct = self._direct(self.reaches[name].peers, self.infrastructure[name], self._signalled(name))
         names, shared = self._base(direct.difference(routed) if routed else direct, keepalive)
         peers = list(shared)
         extra: dict[str, list[str]] = defaultdict(list)
-        for gateway in gateways:
-            extra[routed.get(gateway, gateway)].extend(self.nodes[gateway].routes)
+        for gateway, prefixes in routes_of.items():
+            extra[routed.get(gateway, gateway)].extend(merge_prefixes(prefixes))
         for other, anchor in routed.items():
             extra[anchor].extend(self.own[other])
         if exit_via:
@@ -239,11 +220,11 @@ class _NetworkCompiler:
             return NOBODY
         return self.managed | self.clients_at.get(name, NOBODY)
 
-    def _direct(self, reach: _Reach, infrastructure: Names, signalled: Names) -> Names:
+    def _direct(self, permitted: Names, infrastructure: Names, signalled: Names) -> Names:
         """Everybody that a node has to do with, made once for a group of nodes: the set's hash is then known too."""
-        key = (reach, infrastructure, signalled)
+        key = (permitted, infrastructure, signalled)
         if key not in self._directs:
-            self._directs[key] = reach.both | infrastructure | signalled
+            self._directs[key] = permitted | infrastructure | signalled
         return self._directs[key]
 
     def _base(self, direct: Names, keepalive: int) -> tuple[list[str], list[Peer]]:

@@ -31,7 +31,7 @@ from meshctl.inventory.yaml_source import (
     WORDS,
     Refused,
 )
-from meshctl.model.mesh import Position
+from meshctl.model.position import Position
 
 Path = tuple[Any, ...]  # of str (mapping keys) and int (list indices)
 

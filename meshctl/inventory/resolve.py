@@ -16,7 +16,8 @@ from meshctl.inventory.groups import GroupTree
 from meshctl.inventory.lock import Lock, LockEntry
 from meshctl.inventory.names import Names
 from meshctl.inventory.nodes import Draft, NodeReader, endpoint_text, known_roles, lab_settings
-from meshctl.inventory.permits import PolicyReader, Scope, open_permits
+from meshctl.inventory.policies import read_rules, read_tests
+from meshctl.inventory.selectors import Scope
 from meshctl.inventory.settings import Layer, Settings
 from meshctl.inventory.suggest import did_you_mean
 from meshctl.model.mesh import Attachment, Mesh, Network, Node, SecretSource
@@ -53,7 +54,6 @@ def resolve(
         network: frozenset(n.name for n in nodes.values() if n.attachment(network)) for network in sorted(raw_networks)
     }
     scope = Scope(nodes, groups, members, names, roles)
-    policies = PolicyReader(data, scope, findings, today)
     secret = data.get("secret", {})
     mesh = Mesh(
         networks={
@@ -67,8 +67,8 @@ def resolve(
         },
         nodes=nodes,
         groups=groups,
-        permits=open_permits(data, scope, findings) + policies.permits(),
-        tests=policies.tests(),
+        rules=read_rules(data, scope, findings, today),
+        tests=read_tests(data, scope, findings, data),
         stun=tuple(data.get("stun", ())),
         turn=tuple(data.get("turn", ())),
         secret=SecretSource(secret.get("file", ""), tuple(secret.get("command", ()))),

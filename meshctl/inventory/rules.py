@@ -14,9 +14,11 @@ from meshctl.inventory.resolve import Resolved
 from meshctl.inventory.rules_addresses import check_addresses, check_endpoints, check_ranges
 from meshctl.inventory.rules_hosts import check_hosts, check_uris
 from meshctl.inventory.rules_paths import check_paths
+from meshctl.inventory.rules_policies import check_policies
 from meshctl.inventory.rules_ssh import check_jumps
 from meshctl.inventory.suggest import did_you_mean
 from meshctl.model.mesh import Node
+from meshctl.policy import compile_policies
 
 # Words that selectors and policies give a meaning of their own.
 RESERVED = frozenset({"internet", "any", "icmp", "open", "all"})
@@ -36,7 +38,9 @@ def check_rules(resolved: Resolved, names: Names, findings: Findings, *, whole: 
     check_uris(resolved, findings)
     check_lab(resolved, findings)
     if whole and not findings.errors:
-        check_paths(resolved, findings)
+        decisions = compile_policies(resolved.mesh)
+        check_policies(resolved.mesh, decisions, findings)
+        check_paths(resolved, decisions, findings)
 
 
 def check_names(names: Names, findings: Findings) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshctl.model.keys import PublicKey
+from meshctl.model.policy import PolicyTest, Rule
+from meshctl.model.position import Position
 
 # Linux interface names are IFNAMSIZ - 1 characters at most (linux/if.h).
 INTERFACE_NAME_MAX = 15
@@ -18,15 +20,6 @@ INTERFACE_NAME_MAX = 15
 DEFAULT_MTU = 1420
 # The smallest MTU that may carry IPv6 (RFC 8200 section 5).
 IPV6_MIN_MTU = 1280
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where something stands in the inventory; line and column count from 1."""
-
-    file: str = ""
-    line: int = 0
-    column: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,28 +120,6 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Permit:
-    """Sources may open connections to destinations, within one network. Node names, already expanded."""
-
-    network: str
-    sources: frozenset[str]
-    destinations: frozenset[str]
-    policy: str
-    position: Position = Position()
-
-
-@dataclass(frozen=True)
-class PolicyTest:
-    """One entry of `tests:`, parsed; evaluated by the policy compiler."""
-
-    source: str
-    to: str
-    can: tuple[str, ...] = ()
-    cannot: tuple[str, ...] = ()
-    position: Position = Position()
-
-
-@dataclass(frozen=True)
 class SecretSource:
     """Where the mesh secret is read when MESHCTL_SECRET is unset: one of a file or a command."""
 
@@ -163,7 +134,7 @@ class Mesh:
     networks: Mapping[str, Network]
     nodes: Mapping[str, Node]
     groups: Mapping[str, frozenset[str]]  # group -> nodes, children's nodes included
-    permits: tuple[Permit, ...] = ()
+    rules: tuple[Rule, ...] = ()  # as written; `policy.compile_policies` puts them in order
     tests: tuple[PolicyTest, ...] = ()
     stun: tuple[str, ...] = ()
     turn: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from meshctl.model.mesh import Attachment
@@ -13,15 +13,29 @@ NOBODY: Names = frozenset()
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What policy lets one node have to do with in one network; nodes of which the same is said share one.
+
+    `peers` are the nodes with which it, or what is behind it, may exchange anything in either direction; its own name
+    may be among them. `prefixes` maps a gateway among them to what is behind it and meant. `exit_via` is the way to
+    the internet that policy lets it use, `exit_users` are those who use its own.
+    """
+
+    peers: Names = NOBODY
+    prefixes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    exit_via: str | None = None
+    exit_users: Names = NOBODY
+
+
+@dataclass(frozen=True)
 class Link:
     """One WireGuard interface of one node.
 
     `addresses` carry the network's prefix length. `peers` are sorted by name. `routes` are the prefixes of their
     AllowedIPs that the interface's own prefixes do not cover. `fwmark` is 0 unless the node uses an exit node.
 
-    `incoming` names who may open connections to this node (the node itself may be among them), `routed` maps a peer
-    to the anchor that carries the pair, `forwards` are the (source, destination) pairs that this anchor carries
-    (answers follow by connection tracking), `route_users` and `exit_users` are the nodes that this gateway forwards.
+    `routed` maps a peer to the anchor that carries the pair, `carried` is source -> destinations of the pairs that this
+    anchor carries, `exit_users` are the nodes that go to the internet through this one.
     """
 
     node: str
@@ -32,11 +46,8 @@ class Link:
     routes: tuple[str, ...] = ()
     fwmark: int = 0
     default_route: bool = False
-    incoming: Names = NOBODY
     routed: Mapping[str, str] = field(default_factory=dict)
-    forwards: tuple[tuple[str, str], ...] = ()
-    forwards_all: bool = False  # stands for the pairs of a network in which all may talk to all
-    route_users: Names = NOBODY
+    carried: Mapping[str, Sequence[str]] = field(default_factory=dict)
     exit_users: Names = NOBODY
 
 

@@ -1,0 +1,173 @@
+"""`policies:`, `services:` and `tests:` to rules with their selectors expanded (model.policy)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from meshctl.core.traffic import ANY, PORT_PROTOCOLS, WORDS, parse_ports, union
+from meshctl.inventory.document import Path
+from meshctl.inventory.findings import Findings
+from meshctl.inventory.selectors import Scope, Selectors
+from meshctl.inventory.suggest import did_you_mean
+from meshctl.model.policy import INTERNET, Limits, PolicyTest, Rule, Side, Traffic
+
+# How long an expired rule is warned about before validation fails: a pipeline must not break on a Sunday because of a
+# date that somebody wrote a year ago.
+EXPIRY_GRACE = datetime.timedelta(days=14)
+# `policy: open` is a rule of this name in its network; `:` keeps it apart from the rules of `policies:`.
+OPEN_PREFIX = "open:"
+_BITS = {"kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
+
+
+class TrafficReader:
+    """Reads lists such as `[tcp/22, postgres]`."""
+
+    def __init__(self, data: Mapping[str, Any], findings: Findings) -> None:
+        self._findings = findings
+        services: Mapping[str, list[str]] = data.get("services") or {}
+        self._services = {name: self._read(items, ("services", name), {}) for name, items in services.items()}
+
+    def items(self, given: list[str], path: Path) -> tuple[tuple[str, Traffic], ...]:
+        """Each item as written, and its traffic; those that mean nothing are reported and left out."""
+        found = [(text, self._one(text, (*path, index), self._services)) for index, text in enumerate(given)]
+        return tuple((text, traffic) for text, traffic in found if traffic is not None)
+
+    def traffic(self, given: list[str], path: Path) -> Traffic:
+        """All items together."""
+        return union(interval for _, traffic in self.items(given, path) for interval in traffic)
+
+    def _read(self, items: list[str], path: Path, services: Mapping[str, Traffic]) -> Traffic:
+        found = [self._one(text, (*path, index), services) for index, text in enumerate(items)]
+        return union(interval for traffic in found if traffic for interval in traffic)
+
+    def _one(self, text: str, path: Path, services: Mapping[str, Traffic]) -> Traffic | None:
+        if "/" in text:
+            try:
+                return (parse_ports(text),)
+            except ValueError as error:
+                self._findings.error("out-of-range", path, f"`{text}`: {error}")
+                return None
+        known = {**WORDS, **services}
+        if text not in known:
+            hint = f"write {text}/PORT" if text in PORT_PROTOCOLS else did_you_mean(text, known)
+            self._findings.error("unknown-service", path, f"there is no service `{text}`", hint or "write tcp/PORT")
+        return known.get(text)
+
+
+def read_rules(data: Mapping[str, Any], scope: Scope, findings: Findings, today: datetime.date) -> tuple[Rule, ...]:
+    """The rules of a document: those of open networks, then `policies:` as they are written."""
+    selectors, traffic = Selectors(scope, findings), TrafficReader(data, findings)
+    rules = list(_open_rules(data, scope, findings))
+    first: dict[str, int] = {}
+    for index, policy in enumerate(data.get("policies") or ()):
+        path: Path = ("policies", index)
+        before = first.setdefault(policy["name"], index)
+        if before != index:
+            place = findings.document.position(("policies", before, "name"))
+            hint = f"the first is at {place.file}:{place.line}:{place.column}; rename one"
+            findings.error("duplicate-name", (*path, "name"), f"there are two policies `{policy['name']}`", hint)
+        rule = _rule(policy, path, selectors, traffic, findings, today)
+        if rule is not None:
+            rules.append(rule)
+    return tuple(rules)
+
+
+def _rule(
+    policy: dict[str, Any],
+    path: Path,
+    selectors: Selectors,
+    reader: TrafficReader,
+    findings: Findings,
+    today: datetime.date,
+) -> Rule | None:
+    key = "deny" if "deny" in policy else "allow"
+    traffic = reader.traffic(policy[key], (*path, key))
+    expires = _expiry(policy, path, findings, today)
+    source, destination = (selectors.side(policy[side], (*path, side)) for side in ("from", "to"))
+    if source is None or destination is None or not traffic:
+        return None
+    if any(INTERNET in subjects for subjects in source.members.values()):
+        message = "nothing comes from the internet into the mesh but through a node's own services"
+        findings.error("internet-source", (*path, "from"), message, "name `internet` in `to` alone")
+        return None
+    if policy.get("both_ways") and any(INTERNET in subjects for subjects in destination.members.values()):
+        message = "nothing comes from the internet into the mesh, so `both_ways` cannot hold"
+        findings.error("internet-source", (*path, "both_ways"), message, "remove it")
+    if key == "deny" and "limits" in policy:
+        findings.error("limits-on-deny", (*path, "limits"), "what is denied cannot be limited", "remove `limits`")
+    return Rule(
+        name=policy["name"],
+        source=source,
+        destination=destination,
+        traffic=traffic,
+        deny=key == "deny",
+        priority=policy.get("priority", 0),
+        both_ways=policy.get("both_ways", False),
+        limits=_limits(policy.get("limits", {})),
+        expires=expires,
+        owner=policy.get("owner", ""),
+        reason=policy.get("reason", ""),
+        position=findings.document.position(path),
+    )
+
+
+def _limits(given: Mapping[str, Any]) -> Limits:
+    bandwidth = given.get("bandwidth")
+    bits = round(float(bandwidth[:-4]) * _BITS[bandwidth[-4:]]) if bandwidth else None
+    return Limits(given.get("connections_per_second"), bits)
+
+
+def _expiry(policy: dict[str, Any], path: Path, findings: Findings, today: datetime.date) -> datetime.date | None:
+    if "expires" not in policy:
+        return None
+    place = (*path, "expires")
+    try:
+        expires = datetime.date.fromisoformat(policy["expires"])
+    except ValueError:
+        message = f"`{policy['expires']}` is not a date"
+        findings.error("bad-date", place, message, "write YYYY-MM-DD, as in 2026-12-31")
+        return None
+    last = expires + EXPIRY_GRACE
+    if today > last:
+        message = f"policy `{policy['name']}` expired on {expires}"
+        findings.error("policy-expired", place, message, "remove it, or give it a new date")
+    elif today > expires:
+        message = f"policy `{policy['name']}` expired on {expires} and still holds; after {last} validation fails"
+        findings.warning("policy-expired", place, message, "remove it, or give it a new date")
+    return expires
+
+
+def read_tests(data: Mapping[str, Any], scope: Scope, findings: Findings, services: Mapping[str, Any]) -> tuple[PolicyTest, ...]:
+    """The assertions under `tests:`; `services` is the document (the inventory's) that names services."""
+    selectors, reader = Selectors(scope, findings), TrafficReader(services, findings)
+    tests = []
+    for index, test in enumerate(data.get("tests") or ()):
+        path: Path = ("tests", index)
+        source, destination = (selectors.side(test[side], (*path, side)) for side in ("from", "to"))
+        can, cannot = (reader.items(test.get(key, []), (*path, key)) for key in ("can", "cannot"))
+        if source is not None and destination is not None:
+            label = f"{_written(test['from'])} -> {_written(test['to'])}"
+            tests.append(PolicyTest(source, destination, label, can, cannot, findings.document.position(path)))
+    return tuple(tests)
+
+
+def _written(selectors: str | list[str]) -> str:
+    return selectors if isinstance(selectors, str) else ", ".join(selectors)
+
+
+def _open_rules(data: Mapping[str, Any], scope: Scope, findings: Findings) -> Iterable[Rule]:
+    """Everyone to everyone, to what is behind them, and out, in each network that says `policy: open`."""
+    for network, nodes in scope.members.items():
+        if data["networks"][network].get("policy") != "open":
+            continue
+        behind = {route for name in nodes for route in scope.nodes[name].routes}
+        ways_out = {INTERNET} if any(scope.nodes[name].exit_node for name in nodes) else set()
+        yield Rule(
+            name=f"{OPEN_PREFIX}{network}",
+            source=Side({network: nodes}),
+            destination=Side({network: nodes | behind | ways_out}),
+            traffic=ANY,
+            position=findings.document.position(("networks", network, "policy")),
+        )

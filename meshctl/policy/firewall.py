@@ -1,0 +1,288 @@
+"""One node's decisions as the parts of an nftables table: verdict maps by address, chains by what was decided.
+
+A packet of a new connection takes the same few look-ups whatever the number of rules: its destination, its source,
+then protocol and port; the last leads to the rule's own chain, which counts, limits and accepts or drops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import ip_network
+
+from meshctl.core.prefixes import covers, sort_prefixes, version
+from meshctl.core.traffic import ANY, PORTS, by_protocol
+from meshctl.model.mesh import Mesh, Node
+from meshctl.model.policy import INTERNET, Rule, Subject, is_prefix
+from meshctl.model.topology import Link
+from meshctl.policy.compile import Decisions
+from meshctl.policy.network import NetworkPolicy, Piece
+
+DENIED = "denied"
+_DECIDE = "decide_"
+# The upper half of a connection's mark tells its limit apart; the lower one is the exit node's (WireGuard's port).
+LIMIT_MARK_SHIFT = 16
+
+
+@dataclass(frozen=True)
+class RuleChain:
+    """The chain of one rule. `mark` is that of connections whose bandwidth it limits, 0 without such a limit."""
+
+    name: str
+    rule: Rule
+    mark: int = 0
+
+    @property
+    def bytes_per_second(self) -> int:
+        """The rule's bandwidth in nft's unit."""
+        return (self.rule.limits.bandwidth_bps or 0) // 8
+
+
+@dataclass(frozen=True)
+class DecisionChain:
+    """What happens to one kind of source: elements of verdict maps by `protocol . port` and by protocol, and the rest."""
+
+    name: str
+    ports: tuple[str, ...]
+    ranged: bool  # whether an element of `ports` is a range
+    protocols: tuple[str, ...]
+    rest: str
+
+
+@dataclass(frozen=True)
+class AddressMap:
+    """Elements `address : verdict` of one family; `nets` are those that are ranges, which need another kind of map."""
+
+    hosts: tuple[str, ...] = ()
+    nets: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.hosts or self.nets)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A chain that looks an address up, by family."""
+
+    name: str
+    v4: AddressMap
+    v6: AddressMap
+
+
+@dataclass(frozen=True)
+class Inward:
+    """How one interface's packets for the node itself are judged: by their source, when they are for its addresses."""
+
+    interface: str
+    own_v4: tuple[str, ...]
+    own_v6: tuple[str, ...]
+    sources: Lookup
+
+
+class FirewallTable:
+    """The table inet meshctl of one node, as `templates/firewall.nft.j2` writes it."""
+
+    def __init__(self, mesh: Mesh, decisions: Decisions, links: tuple[Link, ...]) -> None:
+        self._mesh = mesh
+        self._policies = [(link, decisions.network(link.network)) for link in links]
+        self._verdicts = _Verdicts()
+        self._columns: dict[tuple[tuple[str, str], ...], Lookup] = {}
+        self.inward = tuple(self._inward(link, policy) for link, policy in self._policies)
+        self.behind = self._behind("behind")
+        self.from_lan = self._from_lan("from_lan")
+        self.outside = self._outside("outside")
+        self.to_clients = self._to_clients("to_clients")
+
+    @property
+    def columns(self) -> tuple[Lookup, ...]:
+        """Chains that judge by source, one for each kind of destination that the node forwards to."""
+        return tuple(self._columns.values())
+
+    @cached_property
+    def decisions(self) -> tuple[DecisionChain, ...]:
+        """The chains that judge by protocol and port."""
+        return tuple(self._verdicts.chains())
+
+    @cached_property
+    def rules(self) -> tuple[RuleChain, ...]:
+        """The rules that decide anything here."""
+        return tuple(self._verdicts.rules())
+
+    @property
+    def forwards(self) -> bool:
+        """Whether anything is forwarded."""
+        return any(lookup.v4 or lookup.v6 for lookup in (self.behind, self.from_lan, self.outside))
+
+    def _inward(self, link: Link, policy: NetworkPolicy) -> Inward:
+        addresses = link.attachment.addresses
+        sources = self._sources(policy, link.node, policy.source)
+        return Inward(
+            interface=link.attachment.interface,
+            own_v4=tuple(a for a in addresses if version(a) == 4),
+            own_v6=tuple(a for a in addresses if version(a) == 6),
+            sources=_lookup(f"in_{link.attachment.interface}", sources),
+        )
+
+    def _sources(self, policy: NetworkPolicy, destination: Subject, among: Iterable[Subject]) -> list[tuple[str, str]]:
+        """(address or prefix, verdict) of everybody who may open anything to `destination`."""
+        found: list[tuple[Subject, str]] = []
+        for source in among:
+            if policy.carries(source, destination):
+                bits = policy.source[source] & policy.destination[destination]
+                if bits:
+                    found.append((source, self._verdicts.of(policy.pieces(bits))))
+        return self._addressed(policy, found, exclude=policy.home(destination) or "")
+
+    def _addressed(self, policy: NetworkPolicy, found: list[tuple[Subject, str]], exclude: str) -> list[tuple[str, str]]:
+        """Subjects as addresses; the network's prefix when the same is decided about everybody in it but `exclude`."""
+        nodes = {subject: verdict for subject, verdict in found if subject in policy.nodes}
+        elements: list[tuple[str, str]] = []
+        everybody = len(nodes) == len(policy.nodes) - (exclude in policy.nodes) and len(nodes) > 1
+        if everybody and len(set(nodes.values())) == 1:
+            verdict = next(iter(nodes.values()))
+            elements.extend((cidr, verdict) for cidr in self._mesh.networks[policy.name].cidrs)
+        else:
+            elements.extend((a, v) for name, v in nodes.items() for a in _addresses(policy.nodes[name], policy.name))
+        elements.extend((r, v) for subject, v in found if is_prefix(subject) for r in _cell(subject, policy.prefixes))
+        return elements
+
+    def _column(self, elements: list[tuple[str, str]]) -> str:
+        key = tuple(sorted(elements))
+        if key not in self._columns:
+            self._columns[key] = _lookup(f"to_{len(self._columns)}", elements)
+        return f"goto {self._columns[key].name}"
+
+    def _behind(self, name: str) -> Lookup:
+        """What the node forwards from the mesh: to the prefixes behind it, and between nodes when it carries them."""
+        elements: list[tuple[str, str]] = []
+        for link, policy in self._policies:
+            wanted = {p for p in policy.prefixes if policy.home(p) == link.node}
+            carried = frozenset[str]().union(*link.carried.values())
+            wanted.update(s for s in (*policy.nodes, *policy.prefixes) if policy.home(s) in carried)
+            found = []
+            for destination in sorted(wanted):
+                sources = self._sources(policy, destination, policy.source)
+                if sources:
+                    found.append((destination, self._column(sources)))
+            elements.extend(self._addressed(policy, found, exclude=link.node))
+        return _lookup(name, elements)
+
+    def _from_lan(self, name: str) -> Lookup:
+        """What the devices behind the node may open in the mesh."""
+        elements: list[tuple[str, str]] = []
+        for link, policy in self._policies:
+            own = [p for p in policy.prefixes if policy.home(p) == link.node]
+            found = []
+            for destination in (*policy.nodes, *policy.prefixes) if own else ():
+                sources = self._sources(policy, destination, own)
+                if sources:
+                    found.append((destination, self._column(sources)))
+            elements.extend(self._addressed(policy, found, exclude=link.node))
+        return _lookup(name, elements)
+
+    def _outside(self, name: str) -> Lookup:
+        """Who may go to the internet by way of this node."""
+        elements: list[tuple[str, str]] = []
+        for link, policy in self._policies:
+            elements.extend(self._sources(policy, INTERNET, sorted(link.exit_users)) if link.exit_users else ())
+        return _lookup(name, elements)
+
+    def _to_clients(self, name: str) -> Lookup:
+        """What this node may open to stock clients, which have no firewall of ours: judged here, where it starts."""
+        elements: list[tuple[str, str]] = []
+        for link, policy in self._policies:
+            for client in sorted(n.name for n in policy.nodes.values() if n.client and n.name != link.node):
+                verdict = self._verdicts.of(policy.decide(link.node, client))
+                elements.extend((a, verdict) for a in _addresses(policy.nodes[client], policy.name))
+        return _lookup(name, elements)
+
+
+class _Verdicts:
+    """Names the chains for what is decided; equal decisions share one."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Piece, ...], str] = {}
+        self._rules: dict[str, Rule] = {}
+
+    def of(self, pieces: tuple[Piece, ...]) -> str:
+        """The verdict for a list of decisions: straight to the rule when one decides everything."""
+        if not pieces:
+            return f"goto {DENIED}"
+        if pieces not in self._known:
+            for piece in pieces:
+                self._rules[piece.rule.name] = piece.rule
+            whole = len(pieces) == 1 and ((pieces[0].low, pieces[0].high),) == ANY
+            self._known[pieces] = chain_name(pieces[0].rule) if whole else f"{_DECIDE}{len(self._known)}"
+        return f"goto {self._known[pieces]}"
+
+    def chains(self) -> Iterable[DecisionChain]:
+        for pieces, name in self._known.items():
+            if name.startswith(_DECIDE):
+                yield _decision_chain(name, pieces)
+
+    def rules(self) -> Iterable[RuleChain]:
+        marks = 0
+        for rule in self._rules.values():
+            if rule.limits.bandwidth_bps:
+                marks += 1
+            yield RuleChain(chain_name(rule), rule, marks << LIMIT_MARK_SHIFT if rule.limits.bandwidth_bps else 0)
+
+
+def chain_name(rule: Rule) -> str:
+    """The rule's chain and counter: nft's names must not start with a digit, nor be a keyword, nor hold a colon."""
+    kind, colon, network = rule.name.partition(":")
+    return f"{kind}_{network}" if colon else f"rule_{rule.name}"
+
+
+def _decision_chain(name: str, pieces: tuple[Piece, ...]) -> DecisionChain:
+    ports: list[str] = []
+    protocols: list[str] = []
+    rest = f"goto {DENIED}"
+    ranged = False
+    for low, high, rule in pieces:
+        verdict = f"goto {chain_name(rule)}"
+        for protocol, first, last in by_protocol(((low, high),)):
+            if protocol == "other":
+                rest = verdict
+            elif protocol == "icmp":
+                protocols += [f"icmp : {verdict}", f"ipv6-icmp : {verdict}"]
+            elif first == 0 and last == PORTS - 1:
+                protocols.append(f"{protocol} : {verdict}")
+            else:
+                ranged = ranged or first != last
+                ports.append(f"{protocol} . {first if first == last else f'{first}-{last}'} : {verdict}")
+    return DecisionChain(name, tuple(ports), ranged, tuple(protocols), rest)
+
+
+def _addresses(node: Node, network: str) -> tuple[str, ...]:
+    attachment = node.attachment(network)
+    return attachment.addresses if attachment else ()
+
+
+def _cell(prefix: str, prefixes: Iterable[str]) -> tuple[str, ...]:
+    """A prefix without the subjects inside it, as ranges: the elements of a map must not overlap."""
+    net = ip_network(prefix)
+    kind = type(net.network_address)
+    start, end = int(net.network_address), int(net.broadcast_address)
+    ranges = []
+    for inner in map(ip_network, sort_prefixes(p for p in prefixes if p != prefix and covers(prefix, p))):
+        first, last = int(inner.network_address), int(inner.broadcast_address)
+        if first > start:
+            ranges.append((start, first - 1))
+        start = max(start, last + 1)
+    if not ranges and start == int(net.network_address):
+        return (prefix,)
+    if start <= end:
+        ranges.append((start, end))
+    return tuple(str(kind(low)) if low == high else f"{kind(low)}-{kind(high)}" for low, high in ranges)
+
+
+def _lookup(name: str, elements: Iterable[tuple[str, str]]) -> Lookup:
+    maps: dict[int, tuple[list[str], list[str]]] = {4: ([], []), 6: ([], [])}
+    for address, verdict in elements:
+        hosts, nets = maps[version(address)]
+        host = address.removesuffix("/128" if ":" in address else "/32")
+        (nets if "/" in host or "-" in host else hosts).append(f"{host} : {verdict}")
+    v4, v6 = (AddressMap(tuple(hosts), tuple(nets)) for hosts, nets in (maps[4], maps[6]))
+    return Lookup(name, v4, v6)
