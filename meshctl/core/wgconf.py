@@ -7,7 +7,9 @@ belongs to a pair.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from meshctl.core.endpoints import set_apart
 from meshctl.model.keys import SecretRow
 from meshctl.model.resources import Peer
 
@@ -28,10 +30,15 @@ def stanza(peer: Peer, section: str = WG_SECTION) -> str:
 
 
 class StanzaCache:
-    """Stanzas of shared peers, made once. One cache per kind of file; it lives as long as the topology."""
+    """Stanzas of shared peers, made once. One cache per kind of file; it lives as long as the topology.
 
-    def __init__(self, section: str = WG_SECTION) -> None:
+    With `names_apart`, endpoints that commands of their own set (core.endpoints.set_apart) are left out.
+    """
+
+    def __init__(self, section: str = WG_SECTION, *, names_apart: bool = False) -> None:
         self._section = section
+        self._names_apart = names_apart
+        self._apart: set[int] = set()
         # By identity: hashing a Peer by its fields would cost more than writing it. The peers are kept alive with it.
         self._known: dict[int, str] = {}
         self._peers: list[Peer] = []
@@ -47,8 +54,17 @@ class StanzaCache:
             [f"{text}PresharedKey = {key}\n" if key else text for text, key in zip(stanzas, psks.reveal())]
         )
 
+    def apart(self, peers: Sequence[Peer]) -> list[Peer]:
+        """Those of `peers`, which `text` was asked for before, whose endpoint was left out."""
+        return [peer for peer in peers if id(peer) in self._apart] if self._apart else []
+
     def _add(self, peers: Sequence[Peer]) -> None:
         for peer in peers:
             if id(peer) not in self._known:
-                self._known[id(peer)] = "\n" + stanza(peer, self._section) if peer.public_key else ""
+                apart = self._names_apart and set_apart(peer)
+                shown = replace(peer, endpoint=None) if apart else peer
+                text = "\n" + stanza(shown, self._section) if peer.public_key else ""
+                if apart and peer.public_key:
+                    self._apart.add(id(peer))
+                self._known[id(peer)] = text
                 self._peers.append(peer)
