@@ -83,6 +83,8 @@ class Renderer:
         own, ring, without = link.attachment.public_key, self._ring, self._without_psk
         if ring is None or own is None or link.node in without:
             return SecretRow((None,) * len(link.peers))
+        if not without:
+            return ring.psks(own, [peer.public_key for peer in link.peers])
         return ring.psks(own, [None if peer.name in without else peer.public_key for peer in link.peers])
 
     def interface(self, link: Link, psks: SecretRow) -> Interface:
