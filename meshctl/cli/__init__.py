@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from meshctl import __version__
-from meshctl.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, InventoryError, MeshctlError
+from meshctl.errors import EXIT_FAILED, EXIT_INVENTORY, EXIT_OK, EXIT_USAGE, InventoryError, MeshctlError
 
 # name -> (module, one-line help). The module's `command` is the click command or group.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -29,6 +29,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 class LazyGroup(click.Group):
     """A click group whose commands are imported on use."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what makes the inventory invalid also goes to a machine that asked for `-o json`."""
+        try:
+            return super().invoke(ctx)
+        except MeshctlError as error:
+            if error.exit_code == EXIT_INVENTORY:
+                from meshctl.cli.common import OUTPUT, print_findings
+
+                if ctx.meta.get(OUTPUT) == "json":
+                    print_findings(error)
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(COMMANDS)
