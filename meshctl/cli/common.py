@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from meshctl.deploy.options import DEFAULT_FORKS, RunOptions
 from meshctl.errors import Diagnostic, InventoryError, MeshctlError, UsageError
 
 if TYPE_CHECKING:
     from meshctl.core.psk import PskRing
     from meshctl.deploy.door import Door
+    from meshctl.deploy.options import RunOptions
     from meshctl.inventory import Inventory
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,6 +69,8 @@ def secret_option(function: F) -> F:
 
 def host_options(function: F) -> F:
     """What every command that contacts hosts takes; `Hosts(**…)` collects it."""
+    from meshctl.deploy.options import DEFAULT_FORKS  # here, for `validate` needs nothing of a run
+
     options = (
         click.option("--limit", metavar="PATTERN", multiple=True,
                      help="Only these nodes: names, groups, networks, globs, !excluded; commas or repeated."),
@@ -120,6 +122,7 @@ class Hosts:
 
     def options(self, **more: Any) -> RunOptions:
         """RunOptions with these values and `more`."""
+        from meshctl.deploy.options import RunOptions
         from meshctl.model.keys import Secret
 
         password = os.environ.get(SUDO_PASSWORD_VARIABLE)
