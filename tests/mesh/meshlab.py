@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from meshctl import lab
+from meshctl.lab.names import netns_path
 
 # 100 packets a second, DESIGN's yardstick for "no tunnel is bounced".
 PING_INTERVAL_S = 0.01
@@ -93,10 +94,24 @@ class MeshLab:
         assert not check or done.returncode == 0, f"{node}: {script!r} ended with {done.returncode}: {text}"
         return text
 
-    def address(self, node: str, family: int = 4) -> str:
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """`meshctl apply` in the background, as `on_lab`; the caller ends it."""
+        argv = [sys.executable, "-m", "meshctl", "apply", str(self.path), "--lab", self.name, *words]
+        env = {**os.environ, "CI": "true"}
+        return subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+
+    def from_inside(self, node: str, *words: str) -> Run:
+        """`meshctl WORDS` with this machine's files and the network of a lab host: SSH goes as in production."""
+        done = subprocess.run(
+            ["nsenter", f"--net={netns_path(self.name, node)}", "--", sys.executable, "-m", "meshctl", *words],
+            check=False, text=True, capture_output=True, timeout=300,
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    def address(self, node: str, family: int = 4, network: str = "corp") -> str:
         """The node's mesh address, from the lab's lock."""
         lock = yaml.safe_load(lab.lock_path(self.name).read_text())
-        addresses: list[str] = lock["nodes"][node]["corp"]["addresses"]
+        addresses: list[str] = lock["nodes"][node][network]["addresses"]
         return next(a for a in addresses if (":" in a) == (family == 6))
 
     def reaches(self, source: str, address: str) -> bool:
