@@ -135,7 +135,7 @@ class Host:
             if error.kind not in LOST:
                 raise
             raise RemoteError(
-                f"{error.message}; the node finishes by itself what it has begun", node=self.name, kind=error.kind,
+                f"{error.message}; the node may still be finishing what it has begun", node=self.name, kind=error.kind,
                 step="apply", hint="run apply again: it does what is left",
             ) from error  # fmt: skip
 

@@ -23,6 +23,8 @@ from meshctl.lab.names import netns_path
 PING_INTERVAL_S = 0.01
 # After an unanswered handshake initiation WireGuard waits this long (REKEY_TIMEOUT of the protocol's paper).
 HANDSHAKE_RETRY_S = 5
+# ping's options: one a second until the first answer, for as long as two tries of a handshake take.
+FIRST_ANSWER = f"-c 1 -w {2 * HANDSHAKE_RETRY_S + 1}"
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,16 @@ class MeshLab:
         assert not check or done.returncode == 0, f"{node}: {script!r} ended with {done.returncode}: {text}"
         return text
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """`meshctl apply` in the background, as `on_lab`; the caller ends it."""
+    @contextmanager
+    def start(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """`meshctl apply` in the background, as `on_lab`, killed at the end of the block if it still runs."""
         argv = [sys.executable, "-m", "meshctl", "apply", str(self.path), "--lab", self.name, *words]
         env = {**os.environ, "CI": "true"}
-        return subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+        with subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def from_inside(self, node: str, *words: str) -> Run:
         """`meshctl WORDS` with this machine's files and the network of a lab host: SSH goes as in production."""
@@ -116,7 +123,7 @@ class MeshLab:
 
     def reaches(self, source: str, address: str) -> bool:
         """Whether a ping from `source` is answered, as soon as it is; WireGuard itself may need two handshake tries."""
-        return self._answers(source, f"-c 1 -w {2 * HANDSHAKE_RETRY_S + 1} {address}")
+        return self._answers(source, f"{FIRST_ANSWER} {address}")
 
     def is_denied(self, source: str, address: str) -> bool:
         """Whether pings from `source` stay without an answer."""
@@ -144,7 +151,7 @@ class MeshLab:
     def _ping(self, source: str, address: str) -> Iterator[subprocess.Popen[str]]:
         # Says "up" after the first reply, then pings until its standard input is closed.
         script = (
-            f"ping -n -q -c 1 -W 5 {address} >/dev/null && echo up || exit 1;"
+            f"ping -n -q {FIRST_ANSWER} {address} >/dev/null && echo up || exit 1;"
             f" ping -n -q -i {PING_INTERVAL_S} {address} & read _; kill -INT $!; wait $!"
         )
         words = [sys.executable, "-m", "meshctl", "lab", "exec", "--name", self.name, source, "--", "sh", "-c", script]

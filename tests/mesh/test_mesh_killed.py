@@ -21,6 +21,19 @@ case "$*" in *"link set"*)
 esac
 exec /usr/sbin/ip "$@"
 """
+# A service that reads its file when it starts.
+ROLE = {
+    "tasks": """
+- copy: {dest: /etc/app.conf, content: "{{ vars.setting }}", mode: "0644"}
+  notify: restart app
+- copy:
+    dest: /etc/systemd/system/app.service
+    mode: "0644"
+    content: "[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/cp /etc/app.conf /run/app\\n"
+- service: {name: app, state: started}
+""",
+    "handlers": "- {name: restart app, service: {name: app, state: restarted}}\n",
+}
 MTU = "cat /sys/class/net/wg0/mtu"
 LOCK = "/run/meshctl/apply.lock"
 LATEST_JOURNAL = "tail -n 1 $(ls /var/lib/meshctl/journal/*.jsonl | tail -n 1)"
@@ -47,6 +60,12 @@ def await_end(mesh: MeshLab, node: str) -> None:
     mesh.sh(node, f"timeout 60 flock {LOCK} true")
 
 
+def kill_applier(mesh: MeshLab, node: str) -> None:
+    """The applier, and the command that it waits for, which would go on by itself."""
+    mesh.sh(node, f"kill -9 $(sed -n 's/pid \\([0-9]*\\) .*/\\1/p' {LOCK})")
+    mesh.sh(node, "pkill -9 -f '^/bin/sh /usr/local/bin/ip'")
+
+
 def read_until(stream: IO[str] | None, text: str) -> str:
     """The lines up to the one with `text`."""
     assert stream is not None
@@ -69,8 +88,7 @@ def nothing_half_done(mesh: MeshLab, node: str) -> None:
 
 
 def test_a_killed_controller_leaves_a_node_that_finishes_by_itself(small: MeshLab) -> None:
-    with held(small, "web1"):
-        controller = small.start()
+    with held(small, "web1"), small.start() as controller:
         await_held(small, "web1")
         controller.kill()
         controller.communicate()
@@ -82,11 +100,9 @@ def test_a_killed_controller_leaves_a_node_that_finishes_by_itself(small: MeshLa
 
 
 def test_a_killed_applier_is_said_to_be_and_the_next_apply_does_what_is_left(small: MeshLab) -> None:
-    with held(small, "web1"):
-        controller = small.start("-o", "json")
+    with held(small, "web1"), small.start("-o", "json") as controller:
         await_held(small, "web1")
-        small.sh("web1", f"kill -9 $(sed -n 's/pid \\([0-9]*\\) .*/\\1/p' {LOCK})")
-        small.sh("web1", "pkill -9 -f '^/bin/sh /usr/local/bin/ip'")  # which would go on by itself
+        kill_applier(small, "web1")
         out, err = controller.communicate(timeout=60)
     assert controller.returncode == 1, err
     nodes = json.loads(out)["nodes"]
@@ -101,9 +117,28 @@ def test_a_killed_applier_is_said_to_be_and_the_next_apply_does_what_is_left(sma
     nothing_half_done(small, "web1")
 
 
+def test_a_handler_that_the_killed_applier_did_not_come_to_is_run_by_the_next_apply(small: MeshLab) -> None:
+    for name, text in ROLE.items():
+        path = small.path.parent / "roles" / "app" / name / "main.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    small.edit(lambda d: d["nodes"]["web1"].update(roles=["app"], vars={"setting": "old"}))
+    small.apply()
+    assert small.sh("web1", "cat /run/app") == "old"
+    small.edit(lambda d: d["nodes"]["web1"].update(vars={"setting": "new"}))
+    with held(small, "web1"), small.start() as controller:
+        await_held(small, "web1")
+        kill_applier(small, "web1")
+        controller.communicate(timeout=60)
+        assert small.sh("web1", "cat /etc/app.conf; cat /run/app") == "newold", "the file is new, the unit has the old"
+    changed = changes_of(small.apply())["web1"]
+    assert ("handler", "run", "restart app") in changed
+    assert small.sh("web1", "cat /run/app") == "new"
+    nothing_half_done(small, "web1")
+
+
 def test_one_ctrl_c_waits_for_all_that_run(small: MeshLab) -> None:
-    with held(small, "web1"):
-        controller = small.start()
+    with held(small, "web1"), small.start() as controller:
         await_held(small, "web1")
         controller.send_signal(signal.SIGINT)
         read_until(controller.stderr, "Interrupted: waiting for")
@@ -115,8 +150,7 @@ def test_one_ctrl_c_waits_for_all_that_run(small: MeshLab) -> None:
 
 
 def test_a_second_ctrl_c_leaves_the_node_to_finish_by_itself_and_says_so(small: MeshLab) -> None:
-    with held(small, "web1"):
-        controller = small.start()
+    with held(small, "web1"), small.start() as controller:
         await_held(small, "web1")
         controller.send_signal(signal.SIGINT)
         assert "web1" in read_until(controller.stderr, "Interrupted: waiting for")
@@ -130,8 +164,7 @@ def test_a_second_ctrl_c_leaves_the_node_to_finish_by_itself_and_says_so(small: 
 
 
 def test_a_second_apply_meanwhile_is_told_who_is_at_work(small: MeshLab) -> None:
-    with held(small, "web1"):
-        controller = small.start()
+    with held(small, "web1"), small.start() as controller:
         await_held(small, "web1")
         nodes = small.apply("--limit", "web1", code=1)
         assert nodes["web1"]["error"]["kind"] == "locked"
