@@ -23,8 +23,10 @@ from meshctl.lab.names import netns_path
 PING_INTERVAL_S = 0.01
 # After an unanswered handshake initiation WireGuard waits this long (REKEY_TIMEOUT of the protocol's paper).
 HANDSHAKE_RETRY_S = 5
-# ping's options: one a second until the first answer, for as long as two tries of a handshake take.
-FIRST_ANSWER = f"-c 1 -w {2 * HANDSHAKE_RETRY_S + 1}"
+# So long it goes on by a session that its peer has lost in a reboot (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT).
+DEAD_SESSION_S = 15
+# ping's options: one a second until the first answer, for as long as that and two tries of a handshake take.
+FIRST_ANSWER = f"-c 1 -w {DEAD_SESSION_S + 2 * HANDSHAKE_RETRY_S + 1}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class MeshLab:
         return next(a for a in addresses if (":" in a) == (family == 6))
 
     def reaches(self, source: str, address: str) -> bool:
-        """Whether a ping from `source` is answered, as soon as it is; WireGuard itself may need two handshake tries."""
+        """Whether a ping from `source` is answered, as soon as it is (FIRST_ANSWER)."""
         return self._answers(source, f"{FIRST_ANSWER} {address}")
 
     def is_denied(self, source: str, address: str) -> bool:
