@@ -70,7 +70,7 @@ class Production:
 def production(small: MeshLab, tmp_path: Path) -> Production:
     script = (
         "id ops >/dev/null 2>&1 || useradd -m -s /bin/sh ops;"
-        " install -d -o ops /home/ops/.ssh; install -o ops /root/.ssh/authorized_keys /home/ops/.ssh/;"
+        " install -d -o ops ~ops/.ssh; install -o ops /root/.ssh/authorized_keys ~ops/.ssh/;"
         " echo 'ops ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ops"
     )
     for node in ("fra1", "nyc1", "web1", "home1"):
