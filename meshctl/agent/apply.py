@@ -136,6 +136,7 @@ class Apply:
             ok=failure is None,
             phase=self._phase,
             done=tuple(run.done) if run else (),
+            unresolved=tuple(run.unresolved) if run else (),
             failure=None if failure is None else StepFailure(failure.index, failure.kind, failure.message),
             facts=facts,
             warnings=tuple(run.warnings) if run else (),

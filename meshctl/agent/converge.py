@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import replace as replace_field
 from pathlib import Path
 
@@ -11,14 +12,15 @@ from meshctl.agent import files, process, units
 from meshctl.agent.failure import ApplyError, classify_output, raise_for_os_error, redact
 from meshctl.agent.journal import Journal
 from meshctl.model.keys import is_key_text
-from meshctl.model.ledger import LEDGER_PATH, Ledger
+from meshctl.model.ledger import LEDGER_PATH, InterfaceRecord, Ledger
 from meshctl.model.steps import Step, Transaction
 
 PRIVATE_FILE_MODE = "0600"
 
 
 class Convergence:
-    """One transaction's run through its steps. `done` are the indices that ran, `warnings` what to tell."""
+    """One transaction's run through its steps. `done` are the indices that ran, `unresolved` those of them whose
+    name did not resolve, `warnings` what to tell."""
 
     def __init__(self, transaction: Transaction, staged: dict[int, Path], journal: Journal) -> None:
         self._transaction = transaction
@@ -26,6 +28,7 @@ class Convergence:
         self._journal = journal
         self._listings: dict[str, str] = {}
         self.done: list[int] = []
+        self.unresolved: list[int] = []
         self.warnings: list[str] = []
 
     def run(self) -> None:
@@ -62,6 +65,8 @@ class Convergence:
             self._key(index, path, step)
         elif step.do == "table":
             self._table(index, step)
+        elif step.do == "endpoint":
+            self._endpoint(index, step)
         elif step.do == "ledger":
             self._ledger(index, step)
         else:
@@ -136,6 +141,15 @@ class Convergence:
             raise ApplyError(classify_output(ran.output), f"nft: {redact(ran.output)}", index)
         self._listings[step.path] = listing_hash(step.path)
 
+    def _endpoint(self, index: int, step: Step) -> None:
+        """One peer's named endpoint. Its failure is that of a name server, not of this node."""
+        argv = ["wg", "set", step.interface, "peer", step.peer, "endpoint", step.target]
+        ran = process.run(argv, timeout_s=step.timeout_s)
+        if ran.status != 0:
+            self.unresolved.append(index)
+            reason = (redact(ran.output).splitlines() or [f"exit status {ran.status}"])[-1]
+            self.warnings.append(f"{step.interface}: endpoint {step.target} is not set: {reason}; apply again")
+
     def _ledger(self, index: int, step: Step) -> None:
         """The controller cannot know how this kernel lists a table that was just loaded: fill that in."""
         try:
@@ -146,8 +160,20 @@ class Convergence:
             name: replace_field(record, listing=self._listings.get(name) or record.listing or listing_hash(name))
             for name, record in ledger.tables.items()
         }
-        text = replace_field(ledger, tables=tables).to_json()
+        interfaces = self._without_unresolved(ledger.interfaces)
+        text = replace_field(ledger, tables=tables, interfaces=interfaces).to_json()
         self._write_now(index, Path(step.path or LEDGER_PATH), text.encode() + b"\n", step)
+
+    def _without_unresolved(self, interfaces: Mapping[str, InterfaceRecord]) -> dict[str, InterfaceRecord]:
+        """The records as they are true: an endpoint that could not be set was not applied."""
+        records = dict(interfaces)
+        for index in self.unresolved:
+            step = self._transaction.steps[index]
+            record = records.get(step.interface)
+            if record is not None and step.peer in record.peers:
+                peer = replace_field(record.peers[step.peer], endpoint=None)
+                records[step.interface] = replace_field(record, peers={**record.peers, step.peer: peer})
+        return records
 
 
 def live_private_key(interface: str) -> str | None:

@@ -1,7 +1,7 @@
 """The command line: one module a command, imported only when that command runs.
 
 `meshctl --help` must not import paramiko, jinja2 or rich, so the table below carries the one-line helps itself; a test
-holds them to the commands' own.
+holds them to the commands' own. It is asked for most when nothing is wrong yet, so errors have a module of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from meshctl import __version__
-from meshctl.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, InventoryError, MeshctlError
 
 # name -> (module, one-line help). The module's `command` is the click command or group.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -29,6 +28,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 class LazyGroup(click.Group):
     """A click group whose commands are imported on use."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what makes the inventory invalid also goes to a machine that asked for `-o json`."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from meshctl.cli.failures import answer_in_json
+
+            answer_in_json(ctx, error)
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(COMMANDS)
@@ -66,27 +75,8 @@ def run(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; explained failures are printed, not raised."""
     try:
         outcome: Any = cli.main(args=argv, prog_name="meshctl", standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        return EXIT_USAGE
-    except click.Abort:
-        click.echo("Interrupted.", err=True)
-        return EXIT_FAILED
-    except click.ClickException as error:
-        error.show()
-        return EXIT_FAILED
-    except InventoryError as error:
-        from meshctl.cli.common import findings_text
+    except Exception as error:
+        from meshctl.cli.failures import explain
 
-        click.echo(findings_text(error.diagnostics) + f"Error: {error}", err=True)
-        return error.exit_code
-    except MeshctlError as error:
-        click.echo(f"Error: {error}", err=True)
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return EXIT_FAILED
-    except OSError as error:  # without a file name it is the output that cannot be written: a full disk
-        click.echo(f"Error: {error.filename or 'standard output'}: {error.strerror}", err=True)
-        return EXIT_FAILED
-    return outcome if isinstance(outcome, int) else EXIT_OK
+        return explain(error)
+    return outcome if isinstance(outcome, int) else 0

@@ -107,7 +107,6 @@ def show(
     chosen = [kind for kind, given in (("qr", qr), ("png", png), ("conf", conf), ("json", output == "json")) if given]
     if len(chosen) != 1:
         raise UsageError("choose how to show the config", hint="give one of --qr, --png FILE, --conf, -o json")
-    from meshctl.inventory import write_lock
     from meshctl.render.client import find_client, find_network, new_key_pair
 
     inventory = read_inventory(inventory_option, lab)
@@ -117,23 +116,34 @@ def show(
     private, public = new_key_pair()
     inventory = inventory.with_keys({(name, network): public})
     config = _render(inventory, name, network, private, profile, psk_ring(inventory, secret_file, lab))
-    shown = _picture(config, name) if qr or png else None
-    written = _write_private(Path(png), shown) if png and isinstance(shown, bytes) else None
-    try:
-        write_lock(inventory)
-    except MeshctlError:
-        if written:
-            written.unlink(missing_ok=True)  # a config whose key nobody pinned would never work
-        raise
-    if qr:
+    # The key is pinned once its only copy has been shown: a full disk or a closed pipe then costs nothing.
+    if png:
+        _write_private(Path(png), _picture(config, name))
+    elif qr:
         click.echo(_terminal(config))
     elif conf:
         click.echo(config.reveal(), nl=False)
-    elif not png:
+    else:
         print_json(_document(inventory, name, network, public, config))
+    _pin(inventory, name, Path(png) if png else None)
     click.echo(f"{name}'s public key is in {inventory.lock_path}; `meshctl apply` tells its peers.", err=True)
     if png:
         click.echo(f"{png} holds the private key: show it once, then delete it.", err=True)
+
+
+def _pin(inventory: Inventory, name: str, picture: Path | None) -> None:
+    """Write the lock. Raises MeshctlError; the config that was shown is worthless then."""
+    from meshctl.inventory import write_lock
+
+    try:
+        write_lock(inventory)
+    except MeshctlError as error:
+        if picture:
+            picture.unlink(missing_ok=True)
+        raise MeshctlError(
+            f"{error.message}; the config of {name} that was just shown will not work", where=error.where,
+            hint=f"throw it away, {error.hint}, and show it again",
+        ) from error
 
 
 def _refuse_second(node: Node, network: str, rekey: bool) -> None:

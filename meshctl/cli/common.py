@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from meshctl.deploy.options import DEFAULT_FORKS, RunOptions
-from meshctl.errors import Diagnostic, UsageError
+from meshctl.errors import Diagnostic, InventoryError, MeshctlError, UsageError
 
 if TYPE_CHECKING:
     from meshctl.core.psk import PskRing
     from meshctl.deploy.door import Door
+    from meshctl.deploy.options import RunOptions
     from meshctl.inventory import Inventory
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # A bare `--lab` means the lab of this name.
 DEFAULT_LAB = "default"
+# Under this name the context keeps the value of `-o`.
+OUTPUT = "meshctl.output"
 SUDO_PASSWORD_VARIABLE = "MESHCTL_SUDO_PASSWORD"  # noqa: S105 - the variable's name
 
 
@@ -39,8 +41,14 @@ def output_option(function: F) -> F:
     """`-o human|json`; passes `output`."""
     return click.option(
         "-o", "--output", type=click.Choice(["human", "json"]), default="human", show_default=True,
-        help="Result format on standard output.",
+        help="Result format on standard output.", callback=_remember_output,
     )(function)
+
+
+def _remember_output(ctx: click.Context, _: click.Parameter, value: str) -> str:
+    """For whoever has to answer when the command itself does not come to it."""
+    ctx.meta[OUTPUT] = value
+    return value
 
 
 def lab_option(function: F) -> F:
@@ -61,6 +69,8 @@ def secret_option(function: F) -> F:
 
 def host_options(function: F) -> F:
     """What every command that contacts hosts takes; `Hosts(**…)` collects it."""
+    from meshctl.deploy.options import DEFAULT_FORKS  # here, for `validate` needs nothing of a run
+
     options = (
         click.option("--limit", metavar="PATTERN", multiple=True,
                      help="Only these nodes: names, groups, networks, globs, !excluded; commas or repeated."),
@@ -112,6 +122,7 @@ class Hosts:
 
     def options(self, **more: Any) -> RunOptions:
         """RunOptions with these values and `more`."""
+        from meshctl.deploy.options import RunOptions
         from meshctl.model.keys import Secret
 
         password = os.environ.get(SUDO_PASSWORD_VARIABLE)
@@ -164,6 +175,17 @@ def psk_ring(inventory: Inventory, secret_file: str | None = None, lab_name: str
 
         secret_file = str(lab.secret_file(lab_name))
     return ring_for(inventory.mesh, secret_file)
+
+
+def print_findings(error: MeshctlError) -> None:
+    """An inventory that is not valid as every command answers it under `-o json`: schemas/validate.schema.json."""
+    from meshctl.inventory.report import to_json
+
+    if isinstance(error, InventoryError):
+        print_json(to_json(error.diagnostics))
+    else:  # a role or template
+        message = f"{error.where}: {error.message}" if error.where else error.message
+        print_json(to_json([Diagnostic("render", message, hint=error.hint)]))
 
 
 def print_json(document: object) -> None:

@@ -86,7 +86,7 @@ def apply_text(outcome: ApplyOutcome) -> str:
         counted = f"{len(node.changes)} change{'s' if len(node.changes) != 1 else ''}"
         parts.append(f"{name:<{width}}  {status}  {counted:>11}  {node.duration_s:6.1f} s")
     parts += [error_text(node.error) for node in outcome.nodes.values() if node.error]
-    if outcome.ok and not changes:
+    if outcome.ok and not changes and not any(node.waiting for node in outcome.nodes.values()):
         parts.append(NO_CHANGES)
     return "\n".join(parts)
 

@@ -55,14 +55,16 @@ def hkdf_expand(key: bytes, info: bytes, length: int) -> bytes:
 class _End:
     """One public key: its bytes, the HMAC state with it as the first of a pair, and keys that wait for it."""
 
-    __slots__ = ("begun", "last", "raw", "waiting")
+    __slots__ = ("begin", "last", "made_by", "raw", "waiting")
 
     def __init__(self, raw: bytes, keyed: hashlib._Hash) -> None:
         self.raw = raw
-        self.begun = keyed.copy()
-        self.begun.update(raw)
+        begun = keyed.copy()
+        begun.update(raw)
+        self.begin = begun.copy
         self.last = raw + b"\x01"  # the second of a pair, and HKDF's counter of the first block
-        self.waiting: dict[str, str] = {}  # the other end's key text -> the pair's key
+        self.waiting: list[str | None] = []  # the keys of pairs whose other end asked first
+        self.made_by: list[str | None] = []  # and for each of them that end's key text
 
 
 class PskRing:
@@ -84,29 +86,44 @@ class PskRing:
 
     def psk(self, a: PublicKey, b: PublicKey) -> Secret:
         """32 bytes of HKDF(secret, label + sorted raw keys), in base64."""
-        return Secret(self._derive(self._end(a), self._end(b)))
+        return next(filter(None, self.psks(a, [b])))
 
     def psks(self, own: PublicKey, others: Sequence[PublicKey | None]) -> SecretRow:
         """`psk(own, other)` for each of `others`; None for None."""
-        me, name, ends = self._end(own), own.text, self._ends
-        here, me.waiting = me.waiting, {}
-        texts = [None if key is None else here.get(key.text) for key in others]
-        for i, key in enumerate(others):
-            if texts[i] is None and key is not None:
-                other = ends.get(key.text) or self._end(key)
-                texts[i] = other.waiting[name] = self._derive(me, other)
+        me = self._end(own)
+        name, raw, begin, last, finish = own.text, me.raw, me.begin, me.last, self._outer.copy
+        texts, known = self._take(me, others)
+        for i in range(known, len(texts)):
+            key = others[i]
+            if key is None or texts[i] is not None:
+                continue
+            other = self._ends.get(key.text) or self._end(key)
+            if other.raw < raw:
+                inner = other.begin()
+                inner.update(last)
+            else:
+                inner = begin()
+                inner.update(other.last)
+            outer = finish()
+            outer.update(inner.digest())
+            text = texts[i] = b2a_base64(outer.digest(), newline=False).decode()
+            other.waiting.append(text)
+            other.made_by.append(name)
         return SecretRow(texts)
+
+    @staticmethod
+    def _take(me: _End, others: Sequence[PublicKey | None]) -> tuple[list[str | None], int]:
+        """The keys that waited for `me`, each at its name's place, and how many of the first places are known full."""
+        names = [None if key is None else key.text for key in others]
+        waiting, made_by = me.waiting, me.made_by
+        me.waiting, me.made_by = [], []
+        count = len(waiting)
+        if names[:count] == made_by:  # as when all nodes of a mesh ask in the order in which they are listed as peers
+            return waiting + [None] * (len(names) - count), count
+        return list(map(dict(zip(made_by, waiting)).get, names)), 0
 
     def _end(self, key: PublicKey) -> _End:
         end = self._ends.get(key.text)
         if end is None:
             end = self._ends[key.text] = _End(key.raw(), self._inner)
         return end
-
-    def _derive(self, first: _End, second: _End) -> str:
-        inner, last = (second.begun, first.last) if second.raw < first.raw else (first.begun, second.last)
-        inner = inner.copy()
-        inner.update(last)
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return b2a_base64(outer.digest(), newline=False).decode()

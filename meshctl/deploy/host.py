@@ -24,8 +24,12 @@ from meshctl.model.steps import Result, Step, Transaction
 
 FACTS_COMMAND = f"exec sh -c {shlex.quote(FACTS_SHELL)}"
 PYTHON_MIN = (3, 9)
+# Failures of a connection that was there before.
+LOST = ("unreachable", "timeout")
 # -I -S: no environment, no site-packages, which is also a third of Python's start-up time.
 PYTHON = "python3 -I -S"
+# Statuses from here on are signals; 255 is what SSH leaves of one.
+KILLED = 128
 # Puts the zipapp in its place, then becomes it; what is left on standard input is the transaction.
 # os.read, not sys.stdin: a buffered reader would swallow the start of the transaction.
 _PUSH = """
@@ -65,6 +69,7 @@ class Host:
     changes: tuple[Change, ...] = ()
     applied: list[Change] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    unresolved: set[str] = field(default_factory=set)  # `IFACE PEER` whose endpoint is a name that does not resolve
     error: RemoteError | None = None
     duration_s: float = 0.0
 
@@ -94,9 +99,10 @@ class Host:
         steps = tuple(ops.steps_for(self.doc, self.facts, changes))
         transaction = Transaction(new_id(), self.name, steps, self._script())
         command, stdin = command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
-        result = read_result(self.name, self.transport.run(command, stdin))
+        result = read_result(self.name, self._run_applier(command, stdin))
         self.warnings.extend(result.warnings)
-        self.applied.extend(applied_changes(changes, steps, result.done))
+        self.unresolved = peers_of(self.doc, [steps[index] for index in result.unresolved])
+        self.applied.extend(c for c in applied_changes(changes, steps, result.done) if not self.awaits_name(c))
         if result.failure is not None:
             failure = result.failure
             step = describe(steps[failure.index]) if 0 <= failure.index < len(steps) else result.phase
@@ -105,14 +111,33 @@ class Host:
         self.compare(result.facts)
 
     def check_converged(self) -> None:
-        """Raises RemoteError of kind not-converged that names what is still to do."""
-        if self.changes:
-            names = ", ".join(f"{c.action} {c.kind} {c.name}" for c in self.changes[:5])
-            more = f" and {len(self.changes) - 5} more" if len(self.changes) > 5 else ""
+        """Raises RemoteError of kind not-converged that names what is still to do, names that do not resolve aside."""
+        if left := [change for change in self.changes if not self.awaits_name(change)]:
+            names = ", ".join(f"{c.action} {c.kind} {c.name}" for c in left[:5])
+            more = f" and {len(left) - 5} more" if len(left) > 5 else ""
             raise RemoteError(
                 f"applied, but still to do: {names}{more}", node=self.name, kind="not-converged", step="verify",
                 hint=hint("not-converged", self.name),
             )  # fmt: skip
+
+    def awaits_name(self, change: Change) -> bool:
+        """Whether the change is nothing but an endpoint whose name did not resolve just now."""
+        endpoint_alone = change.kind == "peer" and set(change.after or ()) == {"endpoint"}
+        return endpoint_alone and change.name in self.unresolved
+
+    def _run_applier(self, command: str, stdin: bytes) -> Completed:
+        """A connection that breaks now leaves a node that goes on by itself. Raises RemoteError that says so."""
+        if self.transport is None:
+            raise RuntimeError("converge comes after read")
+        try:
+            return self.transport.run(command, stdin)
+        except RemoteError as error:
+            if error.kind not in LOST:
+                raise
+            raise RemoteError(
+                f"{error.message}; the node may still be finishing what it has begun", node=self.name, kind=error.kind,
+                step="apply", hint="run apply again: it does what is left",
+            ) from error  # fmt: skip
 
     def _script(self) -> str:
         return facts_of.script(facts_of.request_for(self.doc))
@@ -139,7 +164,14 @@ def read_result(node: str, completed: Completed) -> Result:
     try:
         return Result.from_json(lines[-1] if lines else "")
     except ValueError as error:
-        reason = completed.last_line() or f"status {completed.status}"
+        reason = completed.last_line()
+        if not reason and completed.status >= KILLED:
+            raise RemoteError(
+                f"the applier was killed (status {completed.status}) and may have left some steps undone", node=node,
+                kind="interrupted", step="apply",
+                hint=f"run apply again: it does what is left; `journalctl -k` on {node} may say what killed it",
+            ) from error  # fmt: skip
+        reason = reason or f"status {completed.status}"
         kind = "disk-full" if "No space left" in reason else "protocol"
         raise RemoteError(
             f"the applier gave no answer: {reason}", node=node, kind=kind, step="apply", hint=hint(kind, node)
@@ -173,6 +205,15 @@ def applied_changes(changes: tuple[Change, ...], steps: tuple[Step, ...], done: 
         if with_it:
             applied.append(change)
     return applied
+
+
+def peers_of(doc: NodeDoc, steps: list[Step]) -> set[str]:
+    """The names, as changes have them, of the peers that endpoint steps are about."""
+    wanted = {(step.interface, step.peer) for step in steps}
+    return {
+        f"{w.interface} {p.name}" for w in doc.interfaces() for p in w.peers
+        if p.public_key and (w.interface, p.public_key.text) in wanted
+    } if wanted else set()  # fmt: skip
 
 
 def describe(step: Step) -> str:

@@ -55,12 +55,14 @@ class PlanOutcome:
 
 @dataclass(frozen=True)
 class NodeOutcome:
-    """One node after an apply. `changes` are those that were applied, or that were to be when it failed."""
+    """One node after an apply. `changes` are those that were applied; `waiting` says that an endpoint is not set,
+    because its name does not resolve: a warning, for the next apply to try again."""
 
     status: str
     changes: tuple[Change, ...] = ()
     error: RemoteError | None = None
     duration_s: float = 0.0
+    waiting: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the apply document's `nodes`."""

@@ -48,7 +48,8 @@ def _node_outcome(host: Host, interrupted: bool) -> NodeOutcome:
         error = RemoteError("interrupted: not applied", node=host.name, kind="interrupted", hint="apply again")
     if error is not None:
         return NodeOutcome(status_of(error, host.facts is not None), applied, error, host.duration_s)
-    return NodeOutcome(CHANGED if applied else UNCHANGED, applied, None, host.duration_s)
+    waiting = bool(host.changes)
+    return NodeOutcome(CHANGED if applied else UNCHANGED, applied, None, host.duration_s, waiting)
 
 
 def _warnings(hosts: Mapping[str, Host], inventory: Inventory) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ node, nobody else moves, but for the rare pair whose hashes collide. With a lock
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
@@ -77,7 +76,9 @@ def _place(network: str, prefix: Prefix, claims: list[Claim]) -> dict[str, int]:
 
 
 def _hash(network: str, node: str) -> int:
-    digest = hashlib.blake2b(f"{network}/{node}".encode(), digest_size=HASH_BITS // 8).digest()
+    from hashlib import blake2b  # here, for it loads OpenSSL, and a node in the lock has its address already
+
+    digest = blake2b(f"{network}/{node}".encode(), digest_size=HASH_BITS // 8).digest()
     return int.from_bytes(digest, "big")
 
 
@@ -98,8 +99,10 @@ def capacity(prefix: Prefix) -> int:
 
 def is_host_address(address: Address, prefix: Prefix) -> bool:
     """Whether a node may have `address` in `prefix`: inside, and neither network nor broadcast address."""
+    if address.version != prefix.version:
+        return False
     first, size = _host_range(prefix)
-    return address.version == prefix.version and first <= int(address) < first + size
+    return first <= int(address) < first + size
 
 
 def lowest_free(prefix: Prefix, used: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from meshctl.errors import MeshctlError
@@ -21,6 +21,7 @@ _HEADER = """\
 # Written by `meshctl lock`; commit it, do not edit it.
 # Addresses stay with their nodes, and a node whose key differs from the one here is refused.
 """
+_EMPTY_HINT = "take it from version control; without it, `meshctl lock` makes a new one, with the addresses drawn anew"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def read_lock(path: Path) -> tuple[Lock | None, Findings]:
         return None, Findings(Document(None, str(path)))
     document, problems = load_document(path)
     findings = Findings(document)
-    findings.add(problems)
+    findings.add([replace(p, hint=_EMPTY_HINT) if p.code == "empty" else p for p in problems])
     if not problems:
         check(document, "lock", findings)
     if findings.errors:

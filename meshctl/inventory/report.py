@@ -8,7 +8,6 @@ from typing import Any
 
 from meshctl.errors import Diagnostic
 from meshctl.inventory.files import MAX_BYTES
-from meshctl.inventory.sensitive import mask
 from meshctl.inventory.yaml_source import LINE_BREAK
 
 _RED, _YELLOW, _CYAN, _BOLD, _RESET = "\033[31m", "\033[33m", "\033[36m", "\033[1m", "\033[0m"
@@ -79,6 +78,8 @@ def _human(d: Diagnostic, colour: bool, sources: dict[str, list[str]]) -> str:
         sources[d.file] = _lines(d.file)
     source = sources[d.file][d.line - 1] if 0 < d.line <= len(sources[d.file]) else ""
     if source.strip():
+        from meshctl.inventory.sensitive import mask  # here, for an inventory without findings shows no source
+
         start = max(0, d.column - 1 - _WINDOW // 2) if len(source) > _WINDOW else 0
         shown = printable(mask(source)[start : start + _WINDOW].replace("\t", " "))
         width = max(1, min(len(d.text.split("\n")[0]), len(shown) - (d.column - 1 - start)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from meshctl.inventory.document import Path
@@ -20,10 +21,15 @@ class Settings:
     networks: Mapping[str, Layer]
     defaults: tuple[Layer, ...]
 
-    def layers(self, network: str | None = None) -> list[Layer]:
+    def layers(self, network: str | None = None) -> tuple[Layer, ...]:
         """All layers, or those that count for the interface in one network."""
-        between = self.networks.values() if network is None else [self.networks[network]]
-        return [*self.own, *between, *self.defaults]
+        if network is None:
+            return self._all
+        return (*self.own, self.networks[network], *self.defaults)
+
+    @cached_property
+    def _all(self) -> tuple[Layer, ...]:
+        return (*self.own, *self.networks.values(), *self.defaults)
 
     def get(self, key: str) -> Setting | None:
         """The strongest value of `key` for the node as a whole."""

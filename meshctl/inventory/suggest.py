@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 # Below this likeness (difflib's ratio) a suggestion confuses more than it helps.
@@ -18,7 +17,11 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
         return ""
     names = sorted(set(candidates))[:MAX_CANDIDATES]
     by_case = [name for name in names if name.lower() == word.lower()]
-    found = by_case or difflib.get_close_matches(word, names, n=1, cutoff=CUTOFF)
+    if by_case:
+        return by_case[0]
+    import difflib  # here, for an inventory without errors needs no suggestion
+
+    found = difflib.get_close_matches(word, names, n=1, cutoff=CUTOFF)
     return found[0] if found else ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -57,6 +56,8 @@ class Secret:
 
     def fingerprint(self) -> str:
         """Twelve hex digits that tell two secrets apart. Only for secrets of full entropy (keys)."""
+        import hashlib  # here, for it loads OpenSSL, and reading an inventory needs no hash
+
         return hashlib.sha256(self._text.encode()).hexdigest()[:12]
 
     def __repr__(self) -> str:

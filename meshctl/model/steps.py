@@ -26,6 +26,8 @@ class Step:
          "attrs":   path, mode, owner, group
          "key":     path, interface (make the private key if absent; adopt it from the live interface or conf first)
          "table":   stdin (nft text), path ("inet meshctl"): load atomically, then record the listing's sha256
+         "endpoint": interface, peer (public key), target (NAME:PORT), timeout_s: a name that does not resolve is a
+                  warning, and the ledger then forgets the endpoint, so that the next plan asks for it again
          "ledger":  content (JSON); the applier fills in the tables' listing hashes
     """
 
@@ -40,6 +42,7 @@ class Step:
     group: str = ""
     target: str = ""
     interface: str = ""
+    peer: str = ""
     timeout_s: float = 60.0
 
     def to_wire(self) -> dict[str, Any]:
@@ -53,7 +56,7 @@ class Step:
             value = getattr(self, name)
             if value is not None:
                 out[name] = base64.b64encode(value).decode()
-        for name in ("path", "mode", "owner", "group", "target", "interface"):
+        for name in ("path", "mode", "owner", "group", "target", "interface", "peer"):
             if getattr(self, name):
                 out[name] = getattr(self, name)
         if self.timeout_s != 60.0:
@@ -130,6 +133,7 @@ class Result:
     ok: bool
     phase: str
     done: tuple[int, ...] = ()  # indices of the steps that ran
+    unresolved: tuple[int, ...] = ()  # those of them whose endpoint is a name that did not resolve
     failure: StepFailure | None = None
     facts: str = ""  # output of facts_script after converging
     warnings: tuple[str, ...] = field(default_factory=tuple)
@@ -138,8 +142,9 @@ class Result:
         """One line of JSON."""
         failure = self.failure and [self.failure.index, self.failure.kind, self.failure.message]
         document = {
-            "id": self.id, "ok": self.ok, "phase": self.phase, "done": list(self.done), "failure": failure,
-            "facts": self.facts, "warnings": list(self.warnings),
+            "id": self.id, "ok": self.ok, "phase": self.phase, "done": list(self.done),
+            "unresolved": list(self.unresolved), "failure": failure, "facts": self.facts,
+            "warnings": list(self.warnings),
         }  # fmt: skip
         return json.dumps(document, separators=(",", ":"))
 
@@ -154,6 +159,7 @@ class Result:
                 ok=bool(document["ok"]),
                 phase=str(document["phase"]),
                 done=tuple(int(i) for i in document["done"]),
+                unresolved=tuple(int(i) for i in document["unresolved"]),
                 failure=None if failure is None else StepFailure(int(failure[0]), str(failure[1]), str(failure[2])),
                 facts=str(document["facts"]),
                 warnings=tuple(str(w) for w in document["warnings"]),

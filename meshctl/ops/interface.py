@@ -9,6 +9,7 @@ from meshctl.core.change import Change
 from meshctl.core.diff.host import is_active
 from meshctl.core.diff.interface import default_pieces
 from meshctl.core.diff.removal import wg_quick_interface
+from meshctl.core.endpoints import is_named, set_apart
 from meshctl.core.prefixes import DEFAULT_ROUTES, version
 from meshctl.model.facts import HostFacts, InterfaceFacts
 from meshctl.model.keys import Secret
@@ -35,6 +36,9 @@ NO_PSK = "A" * 43 + "="
 # Where wg-quick's rules end up on a host without others: just before the main table's.
 RULE_PRIORITY = 32765
 SUPPRESS_PRIORITY = 32764
+# As long as a resolver waits for one answer of a name server (resolv.conf(5), `timeout`). What answers later is set by
+# the next apply; an operator with three dead names is not kept waiting for minutes.
+NAME_TIMEOUT_S = 5.0
 
 
 def key_steps(index: int, change: Change, want: WireGuard) -> Iterator[Step]:
@@ -108,18 +112,37 @@ def _announce(index: int, live: InterfaceFacts) -> Iterator[Step]:
         yield Step("run", change=index, argv=("wg", "set", live.name, *words))
 
 
-def peer_steps(first: int, changes: Sequence[Change], want: WireGuard) -> Iterator[Step]:
+def peer_steps(batch: Sequence[tuple[int, Change]], want: WireGuard) -> Iterator[Step]:
     """Additions and updates in one `wg addconf`, which replaces a peer's AllowedIPs and leaves what it does not name;
-    pre-shared keys go in by standard input. Peers whose key is not known yet wait for the next pass."""
+    pre-shared keys go in by standard input. Endpoints that are names follow one by one, so that the others are there
+    already. Peers whose key is not known yet wait for the next pass."""
     peers = {f"{want.interface} {peer.name}": (peer, psk) for peer, psk in zip(want.peers, want.psks)}
-    stanzas = []
-    for change in changes:
+    stanzas, endpoints = [], []
+    for index, change in batch:
         peer, psk = peers[change.name]
         if peer.public_key is not None and change.after != {"managed": True}:
             stanzas.append(_stanza(peer, psk, change))
+            if is_named(peer.endpoint) and "endpoint" in (change.after or ()):
+                endpoints.append(_endpoint(index, want.interface, peer))
     if stanzas:
         argv = ("wg", "addconf", want.interface, "/dev/stdin")
-        yield Step("run", change=first, argv=argv, stdin="\n".join(stanzas).encode())
+        yield Step("run", change=batch[0][0], argv=argv, stdin="\n".join(stanzas).encode())
+    yield from endpoints
+
+
+def named_endpoint_steps(index: int, want: WireGuard) -> Iterator[Step]:
+    """What the config file of a new interface leaves out, or leaves to networkd's own time: said at once, so that the
+    facts that follow show it."""
+    for peer in want.peers:
+        if peer.public_key and (is_named(peer.endpoint) if want.backend == NETWORKD else set_apart(peer)):
+            yield _endpoint(index, want.interface, peer)
+
+
+def _endpoint(index: int, interface: str, peer: Peer) -> Step:
+    return Step(
+        "endpoint", change=index, interface=interface, peer=str(peer.public_key), target=peer.endpoint or "",
+        timeout_s=NAME_TIMEOUT_S,
+    )  # fmt: skip
 
 
 def _stanza(peer: Peer, psk: Secret | None, change: Change) -> str:
@@ -129,7 +152,7 @@ def _stanza(peer: Peer, psk: Secret | None, change: Change) -> str:
         lines.append(f"AllowedIPs = {', '.join(peer.allowed_ips)}")
     if "psk" in fields:
         lines.append(f"PresharedKey = {psk.reveal() if psk else NO_PSK}")
-    if "endpoint" in fields and peer.endpoint:
+    if "endpoint" in fields and peer.endpoint and not is_named(peer.endpoint):
         lines.append(f"Endpoint = {peer.endpoint}")
     if "keepalive_s" in fields:
         lines.append(f"PersistentKeepalive = {peer.keepalive_s or 'off'}")

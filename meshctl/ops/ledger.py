@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from meshctl.core.change import Change
+from meshctl.core.diff import due_handlers
 from meshctl.core.diff.host import table_source
 from meshctl.core.diff.interface import DEFAULT
 from meshctl.model.facts import HostFacts
@@ -23,6 +24,7 @@ V = TypeVar("V")
 def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> Ledger:
     """The ledger once `changes` (all of `diff`'s, or some) are applied. A table's listing is left empty where the
     applier has to fill it in."""
+    changes = tuple(changes)
     files, sysctls = dict(facts.ledger.files), dict(facts.ledger.sysctls)
     units, tables = dict(facts.ledger.units), dict(facts.ledger.tables)
     touched = set()
@@ -51,10 +53,16 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
             interfaces[name] = _interface_record(wanted[name], facts)
         else:
             interfaces.pop(name, None)
-    return Ledger(interfaces, files, sysctls, units, tables)
+    return Ledger(interfaces, files, sysctls, units, tables, _handlers_left(doc, facts, changes))
 
 
 INTERFACE_KINDS = frozenset({"interface", "address", "route", "mtu", "listen-port", "peer"})
+
+
+def _handlers_left(doc: NodeDoc, facts: HostFacts, changes: tuple[Change, ...]) -> tuple[str, ...]:
+    """Notified by these changes and not among them: the first transaction of a node installs packages and no more."""
+    run = {change.name for change in changes if change.kind == "handler"}
+    return tuple(h.name for h in due_handlers(doc, changes, facts.ledger.handlers) if h.name not in run)
 
 
 def _file(files: dict[str, str], change: Change, resource: object) -> None:
@@ -81,8 +89,8 @@ def _interface_record(want: WireGuard, facts: HostFacts) -> InterfaceRecord:
     )
 
 
-def intent(old: Ledger, new: Ledger) -> Ledger:
-    """Everything that either of the two owns; values of `old` where both have one."""
+def intent(old: Ledger, new: Ledger, handlers: Iterable[str] = ()) -> Ledger:
+    """Everything that either of the two owns; values of `old` where both have one. `handlers` are about to run."""
     interfaces = _union(old.interfaces, new.interfaces)
     for name in set(old.interfaces) & set(new.interfaces):
         before, after = old.interfaces[name], new.interfaces[name]
@@ -100,6 +108,7 @@ def intent(old: Ledger, new: Ledger) -> Ledger:
         sysctls=_union(old.sysctls, new.sysctls),
         units=_union(old.units, new.units),
         tables=_union(old.tables, unloaded),
+        handlers=tuple(dict.fromkeys((*old.handlers, *new.handlers, *handlers))),
     )
 
 

@@ -29,10 +29,11 @@ def steps_for(doc: NodeDoc, facts: HostFacts, changes: Sequence[Change]) -> tupl
     if not changes:
         return ()
     after = ledger_after(doc, facts, changes)
+    before = intent(facts.ledger, after, (change.name for change in changes if change.kind == "handler"))
     work = tuple(_work(doc, facts, changes))
-    if after == facts.ledger:
+    if facts.ledger == before == after:
         return work
-    return (_ledger(intent(facts.ledger, after)), *work, _ledger(after))
+    return (_ledger(before), *work, _ledger(after))
 
 
 def _ledger(ledger: Ledger) -> Step:
@@ -40,7 +41,8 @@ def _ledger(ledger: Ledger) -> Step:
 
 
 def _work(doc: NodeDoc, facts: HostFacts, changes: Sequence[Change]) -> Iterator[Step]:
-    units_stale = networkd_stale = False
+    # An applier that did not come to its handlers may not have come to the reload before them either.
+    units_stale, networkd_stale = bool(facts.ledger.handlers), False
     for (kind, _, _), group in groupby(enumerate(changes), key=_batch_key):
         batch = list(group)
         if kind in ("unit", "handler") and units_stale:
@@ -60,6 +62,10 @@ def _work(doc: NodeDoc, facts: HostFacts, changes: Sequence[Change]) -> Iterator
         yield host.daemon_reload()
     if networkd_stale:
         yield interface.reload_without_handover(doc)
+    for index, change in enumerate(changes):
+        want = doc.resources[change.resource] if change.resource >= 0 else None
+        if change.kind == "interface" and change.action == "create" and isinstance(want, WireGuard):
+            yield from interface.named_endpoint_steps(index, want)
 
 
 def _batch_key(item: tuple[int, Change]) -> tuple[str, str, str]:
@@ -110,7 +116,7 @@ def _interface_steps(
     elif kind == "interface" and change.action == "create":
         yield from interface.creation_steps(index, want, doc, facts)
     elif kind == "peer":
-        yield from interface.peer_steps(index, [c for _, c in batch], want)
+        yield from interface.peer_steps(batch, want)
     elif kind == "address":
         for number, each in batch:
             yield from interface.address_steps(number, each)

@@ -103,7 +103,7 @@ class Engine:
         """A task's argument: `{{ x }}` alone gives x itself, other strings are filled in, the rest stays as it is."""
         if isinstance(source, list):
             return [self.value(item, context, node=node, where=where) for item in source]
-        if not isinstance(source, str):
+        if not isinstance(source, str) or "{" not in source:
             return source
         whole = WHOLE_EXPRESSION.fullmatch(source)
         if whole:

@@ -33,6 +33,7 @@ class Renderer:
         self._ring = ring
         self._without_psk = frozenset(node.name for node in mesh.nodes.values() if not node.psk)
         self._wg_stanzas = StanzaCache()
+        self._wg_quick_stanzas = StanzaCache(names_apart=True)
         self._networkd_stanzas = StanzaCache(NETWORKD_SECTION)
         # How many members each network has: a set of all of them but one is written as the network's prefix.
         self._sizes = dict.fromkeys(mesh.networks, 0)
@@ -82,11 +83,13 @@ class Renderer:
         own, ring, without = link.attachment.public_key, self._ring, self._without_psk
         if ring is None or own is None or link.node in without:
             return SecretRow((None,) * len(link.peers))
+        if not without:
+            return ring.psks(own, [peer.public_key for peer in link.peers])
         return ring.psks(own, [None if peer.name in without else peer.public_key for peer in link.peers])
 
     def interface(self, link: Link, psks: SecretRow) -> Interface:
         """What templates see of a link."""
-        return Interface(self.mesh, link, psks, self._wg_stanzas, self._networkd_stanzas)
+        return Interface(self.mesh, link, psks, self._wg_stanzas, self._wg_quick_stanzas, self._networkd_stanzas)
 
     def scope(self, role: Role, node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
         """A role's variables: node.vars over the role's defaults, with the things themselves over both."""

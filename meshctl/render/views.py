@@ -24,6 +24,7 @@ class Interface:
         link: Link,
         psks: SecretRow,
         wg_stanzas: StanzaCache,
+        wg_quick_stanzas: StanzaCache,
         networkd_stanzas: StanzaCache,
     ) -> None:
         self.interface = link.attachment.interface
@@ -41,6 +42,7 @@ class Interface:
         self.peers: tuple[Peer, ...] = link.peers
         self._psks = psks
         self._wg_stanzas = wg_stanzas
+        self._wg_quick_stanzas = wg_quick_stanzas
         self._networkd_stanzas = networkd_stanzas
 
     def __repr__(self) -> str:
@@ -61,6 +63,16 @@ class Interface:
     def peers_text(self) -> str:
         """The [Peer] sections of wg(8), each after an empty line."""
         return self._wg_stanzas.text(self.peers, self._psks)
+
+    @cached_property
+    def wg_quick_peers_text(self) -> str:
+        """The same without the endpoints of `peers_apart`."""
+        return self._wg_quick_stanzas.text(self.peers, self._psks)
+
+    @property
+    def peers_apart(self) -> list[Peer]:
+        """Peers whose endpoint is a name, which is set after the interface is up, so that it may fail."""
+        return self._wg_quick_stanzas.apart(self.peers) if self.wg_quick_peers_text else []
 
     @cached_property
     def networkd_peers_text(self) -> str:

@@ -22,6 +22,7 @@ def measure() -> list[dict[str, Any]]:
         medians = alternate(
             {
                 "python -c pass": [sys.executable, "-c", "pass"],
+                "python -c 'import click'": [sys.executable, "-c", "import click"],
                 "meshctl --help": [program, "--help"],
                 f"meshctl validate, {NODES} nodes": [program, "validate", inventory],
             },

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_meshes
-from measure import ROOT, environment_of, run
+from measure import ROOT, Run, environment_of, run
 
 WG_MESHCONF = "wg-meshconf==2.5.1"
 SIZES = (100, 300, 1000)
@@ -40,6 +40,14 @@ def database(tool: Path, folder: Path, count: int) -> Path:
     return path
 
 
+def _into(folder: Path, command: list[str | Path], count: int, environment: dict[str, str]) -> Run:
+    """The same with files, all of which must be there afterwards."""
+    folder.mkdir()
+    done = run([*command, "--files", folder], environment=environment)
+    assert len(list(folder.iterdir())) == count
+    return done
+
+
 def measure() -> list[dict[str, Any]]:
     """One row a size: seconds and MiB of both, and their ratio. Memory is the larger of all rounds."""
     tool = environment_of("wg-meshconf", WG_MESHCONF) / "wg-meshconf"
@@ -50,15 +58,21 @@ def measure() -> list[dict[str, Any]]:
             inventory = bench_meshes.write(Path(scratch, "ours"), count)
             secret = {"MESHCTL_SECRET": bench_meshes.SECRET, "PYTHONPATH": str(ROOT)}
             csv_file = database(tool, Path(scratch), count)
-            files, theirs = Path(scratch, "files"), Path(scratch, "theirs")
-            files.mkdir()
-            run([sys.executable, program, inventory], environment=secret)
-            ours = [run([sys.executable, program, inventory], environment=secret) for _ in range(ROUNDS)]
-            written = [run([sys.executable, program, inventory, files], environment=secret) for _ in range(ROUNDS)]
-            other = run([tool, "-d", csv_file, "genconfig", "-o", theirs])
-            made = json.loads(ours[0].stdout)
+            theirs = Path(scratch, "theirs")
+            command = [sys.executable, program, inventory]
+            made = json.loads(run([*command, "--count"], environment=secret).stdout)
+            # In turns, with the long run of wg-meshconf in the middle, so that a slow moment hits all of them.
+            ours, written = [], []
+            for turn in range(ROUNDS):
+                if turn == ROUNDS // 2:
+                    other = run([tool, "-d", csv_file, "genconfig", "-o", theirs])
+                ours.append(run(command, environment=secret))
+                # A new folder each time, as wg-meshconf has: to truncate an old file waits for the disk.
+                written.append(_into(Path(scratch, f"files{turn}"), command, count, secret))
             assert made["peers"] == made["psks"] == count * (count - 1)
-            assert len(list(theirs.iterdir())) == len(list(files.iterdir())) == count
+            for timed in (*ours, *written):  # the configs that were counted are those that were timed
+                assert json.loads(timed.stdout) == {"files": count, "bytes": made["bytes"]}
+            assert len(list(theirs.iterdir())) == count
             ours_s = statistics.median(r.wall_s for r in ours)
             rows.append({
                 "nodes": count,

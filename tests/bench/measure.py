@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Other programs' environments, generated inventories, and results. Not committed.
 CACHE = ROOT / ".bench"
 
+# Every program runs from its bytecode, as it does where it was installed, also where an environment forbids to keep it.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -38,7 +41,7 @@ def run(
         started = time.perf_counter()
         child = subprocess.Popen(
             argv, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **COMPILED, **(environment or {})},
         )  # fmt: skip
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.perf_counter() - started

@@ -16,14 +16,16 @@ Made by `make bench`; do not edit. What counts are the ratios: everything in one
 
 CLI = """## The command line
 
-Median of 31 runs each, in turns. `make bench` or `sudo .venv/bin/python tests/bench/main.py cli`.
+Median of 31 runs each, in turns, from bytecode. The import of click, which reads the command line, is the floor of
+both commands. `make bench` or `sudo .venv/bin/python tests/bench/main.py cli`.
 """
 
 GENERATE = """## Generation: a full mesh, from the description to every node's config
 
 meshctl reads YAML, validates it, takes addresses and keys from the lock and derives a pre-shared key for every pair;
 wg-meshconf 2.5.1 reads its CSV and derives each public key anew, without pre-shared keys. Whole processes, start-up
-included; meshctl's median of 5 runs, one run of wg-meshconf. `sudo .venv/bin/python tests/bench/main.py generate`.
+included; meshctl's median of 5 runs, one run of wg-meshconf. Files go into a new folder each time.
+`sudo .venv/bin/python tests/bench/main.py generate`.
 """
 
 APPLY = """## Apply over SSH

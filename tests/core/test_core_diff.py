@@ -135,3 +135,15 @@ def test_losing_all_peers_a_third_of_the_nodes_or_an_anchor_needs_a_yes() -> Non
     assert destructive_mesh(nodes, nodes[:7], ["n0"], ["n0"]) == ()
     assert len(destructive_mesh(nodes, nodes[:6], ["n0"], ["n0"])) == 1
     assert destructive_mesh(nodes, nodes[1:], ["n0"], []) == ("n0 is removed while others use its endpoint",)
+
+
+def test_a_handler_that_an_earlier_run_did_not_come_to_is_run() -> None:
+    handlers = (Handler("reload", "thing", "reloaded"), Handler("other", "thing", "restarted"))
+    due = diff(NodeDoc("web1", (), handlers), HostFacts("web1", ledger=Ledger(handlers=("reload", "gone"))))
+    assert [(c.kind, c.action, c.name) for c in due] == [("handler", "run", "reload")]
+
+
+def test_an_old_ledger_without_handlers_is_read() -> None:
+    text = Ledger(handlers=("x",)).to_json()
+    assert Ledger.from_json(text).handlers == ("x",)
+    assert Ledger.from_json(text.replace('"handlers":["x"],', "")) == Ledger()

@@ -27,6 +27,27 @@ exec cat
 _ENTER = """#!/bin/sh
 exec nsenter --mount=/proc/{pid}/ns/mnt --net=/proc/{pid}/ns/net -- sh -c "$SSH_ORIGINAL_COMMAND"
 """
+# What a host without systemd can follow. Variable `motd`.
+ROLES = {
+    "wireguard": [
+        "- file: {path: /etc/wireguard, state: directory, mode: '0700'}",
+        "- template: {src: wg-quick.conf.j2, dest: '/etc/wireguard/wg0.conf', mode: '0600'}",
+        "  loop: '{{ interfaces }}'",
+        "  no_log: true",
+        "- wireguard: {interface: wg0}",
+        "- file: {path: /etc/app, state: directory, mode: '0755'}",
+        "- copy: {dest: /etc/app/motd, content: \"{{ vars.motd }}\", mode: '0640'}",
+        "- copy: {dest: /etc/app/token, content: 'sesame open wide', mode: '0600'}",
+    ],
+    "firewall": ["- nftables: {family: inet, table: meshctl, src: firewall.nft.j2}"],
+}
+
+
+def write_roles(folder: Path) -> None:
+    """These roles, beside an inventory in `folder`."""
+    for role, tasks in ROLES.items():
+        (folder / "roles" / role / "tasks").mkdir(parents=True)
+        (folder / "roles" / role / "tasks" / "main.yml").write_text("\n".join(tasks) + "\n")
 
 
 class Host:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host, start
+from hosts import Host, start, write_roles
 from jsonschema import Draft202012Validator
 from sshlab import SshLab, free_port
 
@@ -24,19 +24,6 @@ from meshctl.deploy.ssh import SshTransport
 from meshctl.deploy.transport import Completed
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = {
-    "wireguard": [
-        "- file: {path: /etc/wireguard, state: directory, mode: '0700'}",
-        "- template: {src: wg-quick.conf.j2, dest: '/etc/wireguard/wg0.conf', mode: '0600'}",
-        "  loop: '{{ interfaces }}'",
-        "  no_log: true",
-        "- wireguard: {interface: wg0}",
-        "- file: {path: /etc/app, state: directory, mode: '0755'}",
-        "- copy: {dest: /etc/app/motd, content: \"{{ vars.motd }}\", mode: '0640'}",
-        "- copy: {dest: /etc/app/token, content: 'sesame open wide', mode: '0600'}",
-    ],
-    "firewall": ["- nftables: {family: inet, table: meshctl, src: firewall.nft.j2}"],
-}
 
 
 class Mesh:
@@ -46,9 +33,7 @@ class Mesh:
         self.sshlab = sshlab
         self.hosts = hosts
         self.folder = sshlab.folder / "mesh"
-        for role, tasks in ROLES.items():
-            (self.folder / "roles" / role / "tasks").mkdir(parents=True)
-            (self.folder / "roles" / role / "tasks" / "main.yml").write_text("\n".join(tasks) + "\n")
+        write_roles(self.folder)
         self.path = self.folder / "inventory.yml"
         self.nodes: dict[str, dict[str, Any]] = {
             name: {"ssh": {"port": sshlab.servers[name].port}, "endpoint": f"192.0.2.{number}:51820"}

@@ -196,7 +196,7 @@ def test_anything_else_is_not_a_transaction(raw: bytes) -> None:
 
 @given(st.booleans(), st.none() | st.builds(StepFailure, st.integers(), st.text(), st.text()), st.text())
 def test_a_result_survives_the_wire(ok: bool, failure: StepFailure | None, facts: str) -> None:
-    result = Result("id", ok, "done", (1, 2), failure, facts, ("w",))
+    result = Result("id", ok, "done", (1, 2), (2,), failure, facts, ("w",))
     assert Result.from_json(result.to_json()) == result
 
 

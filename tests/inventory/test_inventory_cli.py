@@ -71,9 +71,42 @@ def test_every_other_command_shows_the_findings_as_validate_does(
     (folder / "inventory.yml").write_text(BAD)
     run(["validate"])
     findings, _, _ = capsys.readouterr().out.rpartition("inventory.yml: not valid")
-    for words in (["plan"], ["apply"], ["lock", "--offline"], ["client", "list"], ["plan", "-o", "json"]):
+    for words in (["plan"], ["apply"], ["lock", "--offline"], ["client", "list"]):
         assert run(words) == 65
         assert capsys.readouterr() == ("", f"{findings}Error: 4 errors in the inventory\n")
+
+
+def test_every_command_that_was_asked_for_json_says_so_in_json(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "inventory.yml").write_text(BAD)
+    run(["validate", "-o", "json"])
+    findings = capsys.readouterr().out
+    for words in (["plan"], ["apply"], ["apply", "--check"], ["lock", "--offline"], ["client", "list"]):
+        assert run([*words, "-o", "json"]) == 65
+        out, err = capsys.readouterr()
+        assert out == findings
+        assert "Error: 4 errors in the inventory" in err
+
+    monkeypatch.setenv("MESHCTL_SECRET", secrets.token_urlsafe(48))
+    (folder / "inventory.yml").write_text(GOOD)
+    template = folder / "templates" / "wg-quick.conf.j2"
+    template.parent.mkdir()
+    template.write_text("{{ nodes }}\n")
+    assert run(["plan", "-o", "json"]) == 65
+    document = json.loads(capsys.readouterr().out)
+    Draft202012Validator(load_schema("validate")).validate(document)
+    assert document["errors"][0]["code"] == "render"
+    assert "wg-quick.conf.j2:1" in document["errors"][0]["message"]
+
+
+def test_an_empty_lock_is_told_how_to_get_it_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "inventory.yml").write_text(GOOD)
+    (folder / "inventory.lock.yml").write_text("")
+    assert run(["validate"]) == 65
+    shown = capsys.readouterr().out
+    assert "inventory.lock.yml:1:1: error[empty]: the file is empty" in shown
+    assert "hint: take it from version control" in shown
 
 
 def test_the_findings_in_roles_are_shown_too(

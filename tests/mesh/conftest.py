@@ -1,10 +1,12 @@
-"""One lab for all tests of this folder: two anchors, a gateway with a LAN, three hosts behind NATs, a stock client."""
+"""The labs of this folder. `mesh`: two anchors, a gateway with a LAN, three hosts behind NATs, a stock client.
+`small`: four hosts for what goes wrong and for the ways in; one is reached by a jump host and the mesh alone."""
 
 from __future__ import annotations
 
 import copy
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,22 +33,40 @@ policies:
   - {name: phone-to-office, from: [phone], to: [office, 192.168.10.0/24], allow: [any]}
   - {name: anchors, from: ["role:anchor"], to: ["*"], allow: [icmp]}
 """
+SMALL = """
+version: 1
+defaults: {ssh: {user: root}}
+networks:
+  corp: {cidr: [10.42.0.0/16], policy: open}
+  dmz:  {cidr: [10.43.0.0/16], policy: open, interface: wg1, listen_port: 51821}
+nodes:
+  fra1:  {roles: [anchor], endpoint: "fra1.example.net:51820", networks: [corp]}
+  nyc1:  {roles: [anchor], endpoint: "198.51.100.10:51820", networks: [corp]}
+  web1:  {networks: [corp, dmz], endpoint: {corp: "203.0.113.20:51820", dmz: "203.0.113.20:51821"}}
+  home1: {networks: [corp], address: 10.42.0.50, ssh: {host: 10.42.0.50, jump: nyc1}, lab: {nat: easy}}
+  home2: {client: true, networks: [dmz], lab: {nat: none}}
+"""
 
 
-@pytest.fixture(scope="session")
-def raw_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshLab]:
-    """The lab as `lab up` leaves it: Debian hosts that know nothing of WireGuard yet."""
-    folder: Path = tmp_path_factory.mktemp("mesh")
-    path = folder / "inventory.yml"
-    document = yaml.safe_load(INVENTORY)
-    mesh = MeshLab(f"mesh{os.getpid()}", path, document, copy.deepcopy(document))
+@contextmanager
+def running(folder: Path, name: str, inventory: str, *options: str) -> Iterator[MeshLab]:
+    """A lab of this inventory, as `lab up` leaves it: Debian hosts that know nothing of WireGuard yet."""
+    document = yaml.safe_load(inventory)
+    mesh = MeshLab(f"{name}{os.getpid()}", folder / "inventory.yml", document, copy.deepcopy(document))
     mesh.write()
-    done = mesh.run("lab", "up", str(path), "--name", mesh.name)
+    done = mesh.run("lab", "up", str(mesh.path), "--name", mesh.name, *options)
     try:
         assert done.code == 0, done.err
         yield mesh
     finally:
         mesh.run("lab", "down", "--name", mesh.name)
+
+
+@pytest.fixture(scope="session")
+def raw_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshLab]:
+    """The lab before the first apply."""
+    with running(tmp_path_factory.mktemp("mesh"), "mesh", INVENTORY) as mesh:
+        yield mesh
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +81,28 @@ def applied_mesh(raw_mesh: MeshLab) -> MeshLab:
 def mesh(applied_mesh: MeshLab) -> Iterator[MeshLab]:
     """The applied lab; whatever a test did to the inventory or the hosts is put right afterwards."""
     yield applied_mesh
-    applied_mesh.reset()
-    applied_mesh.apply("--allow-destructive")
-    left = applied_mesh.plan()
+    put_right(applied_mesh)
+
+
+@pytest.fixture(scope="session")
+def applied_small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshLab]:
+    """The small lab after a first apply; `home1` is reached by nyc1 and the mesh from then on."""
+    with running(tmp_path_factory.mktemp("small"), "small", SMALL, "--ssh-over-mesh") as mesh:
+        nodes = mesh.apply()
+        assert {node["status"] for node in nodes.values()} == {"changed"}, nodes
+        yield mesh
+
+
+@pytest.fixture
+def small(applied_small: MeshLab) -> Iterator[MeshLab]:
+    """As `mesh`, of the small lab."""
+    yield applied_small
+    put_right(applied_small)
+
+
+def put_right(mesh: MeshLab) -> None:
+    """The inventory as it was, and the hosts as it says; a test that left more than apply can mend has failed."""
+    mesh.reset()
+    mesh.apply("--allow-destructive")
+    left = mesh.plan()
     assert left["changes"] == [], "a test left something that apply could not put right"

@@ -17,11 +17,16 @@ from typing import Any
 import yaml
 
 from meshctl import lab
+from meshctl.lab.names import netns_path
 
 # 100 packets a second, DESIGN's yardstick for "no tunnel is bounced".
 PING_INTERVAL_S = 0.01
 # After an unanswered handshake initiation WireGuard waits this long (REKEY_TIMEOUT of the protocol's paper).
 HANDSHAKE_RETRY_S = 5
+# So long it goes on by a session that its peer has lost in a reboot (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT).
+DEAD_SESSION_S = 15
+# ping's options: one a second until the first answer, for as long as that and two tries of a handshake take.
+FIRST_ANSWER = f"-c 1 -w {DEAD_SESSION_S + 2 * HANDSHAKE_RETRY_S + 1}"
 
 
 @dataclass(frozen=True)
@@ -93,15 +98,34 @@ class MeshLab:
         assert not check or done.returncode == 0, f"{node}: {script!r} ended with {done.returncode}: {text}"
         return text
 
-    def address(self, node: str, family: int = 4) -> str:
+    @contextmanager
+    def start(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """`meshctl apply` in the background, as `on_lab`, killed at the end of the block if it still runs."""
+        argv = [sys.executable, "-m", "meshctl", "apply", str(self.path), "--lab", self.name, *words]
+        env = {**os.environ, "CI": "true"}
+        with subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def from_inside(self, node: str, *words: str) -> Run:
+        """`meshctl WORDS` with this machine's files and the network of a lab host: SSH goes as in production."""
+        done = subprocess.run(
+            ["nsenter", f"--net={netns_path(self.name, node)}", "--", sys.executable, "-m", "meshctl", *words],
+            check=False, text=True, capture_output=True, timeout=300,
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+    def address(self, node: str, family: int = 4, network: str = "corp") -> str:
         """The node's mesh address, from the lab's lock."""
         lock = yaml.safe_load(lab.lock_path(self.name).read_text())
-        addresses: list[str] = lock["nodes"][node]["corp"]["addresses"]
+        addresses: list[str] = lock["nodes"][node][network]["addresses"]
         return next(a for a in addresses if (":" in a) == (family == 6))
 
     def reaches(self, source: str, address: str) -> bool:
-        """Whether a ping from `source` is answered, as soon as it is; WireGuard itself may need two handshake tries."""
-        return self._answers(source, f"-c 1 -w {2 * HANDSHAKE_RETRY_S + 1} {address}")
+        """Whether a ping from `source` is answered, as soon as it is (FIRST_ANSWER)."""
+        return self._answers(source, f"{FIRST_ANSWER} {address}")
 
     def is_denied(self, source: str, address: str) -> bool:
         """Whether pings from `source` stay without an answer."""
@@ -129,7 +153,7 @@ class MeshLab:
     def _ping(self, source: str, address: str) -> Iterator[subprocess.Popen[str]]:
         # Says "up" after the first reply, then pings until its standard input is closed.
         script = (
-            f"ping -n -q -c 1 -W 5 {address} >/dev/null && echo up || exit 1;"
+            f"ping -n -q {FIRST_ANSWER} {address} >/dev/null && echo up || exit 1;"
             f" ping -n -q -i {PING_INTERVAL_S} {address} & read _; kill -INT $!; wait $!"
         )
         words = [sys.executable, "-m", "meshctl", "lab", "exec", "--name", self.name, source, "--", "sh", "-c", script]

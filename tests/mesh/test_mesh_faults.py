@@ -73,14 +73,19 @@ def test_ssh_cut_in_the_middle_of_an_apply_leaves_a_node_that_the_next_apply_fin
     mesh.sh("home1", f"cat > /usr/local/bin/ip <<'EOF'\n{CUTS_SSH}\nEOF\nchmod +x /usr/local/bin/ip")
     try:
         nodes = mesh.apply(code=1)
-        assert nodes["home1"]["status"] in ("failed", "unreachable")
+        assert nodes["home1"]["status"] == "failed", "it was reached, and then lost"
+        error = nodes["home1"]["error"]
+        assert (error["kind"], error["step"]) == ("unreachable", "apply")
+        assert "the node may still be finishing what it has begun" in error["message"]
         assert {n["status"] for name, n in nodes.items() if name != "home1"} == {"changed"}
     finally:
         mesh.sh("home1", "rm /usr/local/bin/ip")
-    mesh.apply()
+    mesh.sh("home1", "timeout 60 flock /run/meshctl/apply.lock true")
+    assert mesh.sh("home1", "cat /sys/class/net/wg0/mtu").strip() == "1400", "as it said"
+    assert mesh.sh("home1", "find /etc /opt/meshctl /var/lib/meshctl -name '.meshctl-*'") == "", "nothing is left over"
+    assert {n["status"] for n in mesh.apply().values()} == {"unchanged"}, "nor is anything half done"
     assert mesh.plan()["changes"] == []
-    assert mesh.sh("home1", "cat /sys/class/net/wg0/mtu").strip() == "1400"
-    assert mesh.sh("home1", "find /etc -name '.meshctl-*'") == "", "no temporary file is left"
+    assert mesh.reaches("home1", mesh.address("home2"))
 
 
 def test_ctrl_c_says_what_was_applied_and_leaves_no_half_written_file(mesh: MeshLab) -> None:

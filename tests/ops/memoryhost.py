@@ -46,6 +46,9 @@ def _one(facts: HostFacts, step: Step, doc: NodeDoc) -> HostFacts:
         ledger = Ledger.from_json((step.content or b"").decode())
         tables = {n: replace(t, listing=t.listing or facts.tables.get(n, "")) for n, t in ledger.tables.items()}
         return replace(facts, ledger=replace(ledger, tables=tables))
+    elif step.do == "endpoint":
+        live, key = facts.interfaces[step.interface], PublicKey(step.peer)
+        return _set(facts, replace(live, peers={**live.peers, key: replace(live.peers[key], endpoint=step.target)}))
     elif step.do == "run":
         return _run(facts, step, doc)
     return replace(facts, files=files)
@@ -120,7 +123,7 @@ def _up(facts: HostFacts, name: str, doc: NodeDoc) -> HostFacts:
     want = next(w for w in doc.interfaces() if w.interface == name)
     assert name not in facts.interfaces
     peers = {
-        p.public_key: PeerFacts(p.public_key, psk, p.endpoint, p.allowed_ips, keepalive_s=p.keepalive_s)
+        p.public_key: PeerFacts(p.public_key, psk, _number(p.endpoint), p.allowed_ips, keepalive_s=p.keepalive_s)
         for p, psk in zip(want.peers, want.psks, strict=True)
         if p.public_key
     }
@@ -129,6 +132,11 @@ def _up(facts: HostFacts, name: str, doc: NodeDoc) -> HostFacts:
         want.mtu, True,
     )
     return replace(facts, interfaces={**facts.interfaces, name: live})
+
+
+def _number(endpoint: str | None) -> str | None:
+    """What a configuration may set at once: no name."""
+    return None if endpoint and "example" in endpoint else endpoint
 
 
 def _set(facts: HostFacts, live: InterfaceFacts) -> HostFacts:
@@ -165,6 +173,7 @@ def _addconf(facts: HostFacts, name: str, text: str) -> HostFacts:
         allowed = tuple(fields["AllowedIPs"].split(", ")) if "AllowedIPs" in fields else ()
         for other, found in peers.items():  # a prefix has one owner
             peers[other] = replace(found, allowed_ips=tuple(a for a in found.allowed_ips if a not in allowed))
+        assert _number(fields.get("Endpoint")) == fields.get("Endpoint"), "one dead name would fail all of them"
         peer = replace(peer, allowed_ips=allowed, endpoint=fields.get("Endpoint", peer.endpoint))
         if "PresharedKey" in fields:
             peer = replace(peer, psk=None if fields["PresharedKey"] == NO_PSK else Secret(fields["PresharedKey"]))

@@ -42,7 +42,8 @@ def interfaces(draw: st.DrawFn) -> WireGuard:
     peers = tuple(
         Peer(
             name, key(name), tuple(p for p in PREFIXES if owners.get(p) == name),
-            draw(st.sampled_from([None, "192.0.2.1:1", "192.0.2.2:2"])), draw(st.sampled_from([0, 25])),
+            draw(st.sampled_from([None, "192.0.2.1:1", "192.0.2.2:2", "anchor.example:3"])),
+            draw(st.sampled_from([0, 25])),
         )
         for name in sorted(names)
     )
@@ -102,6 +103,19 @@ def test_an_applier_killed_at_any_step_is_made_good_by_the_next_run(before: Node
     facts = applied(NodeDoc("web1", ()), facts)
     assert (facts.interfaces, facts.tables) == ({}, {})
     assert set(facts.files) <= {"/etc/wireguard/wgt0.key"}
+
+
+@given(documents(), st.integers(0, 30))
+def test_what_was_notified_runs_after_it_also_when_the_applier_was_killed_before_it(doc: NodeDoc, at: int) -> None:
+    steps = steps_for(doc, EMPTY, diff(doc, EMPTY))
+    facts = obey(EMPTY, steps[:at], doc)
+    after = steps_for(doc, facts, diff(doc, facts))
+    paths = {r.path for r in doc.resources if isinstance(r, File) and r.notify}
+    done = [*steps[:at], *after]
+    touched = [i for i, step in enumerate(done) if step.path in paths]
+    restarts = [i for i, step in enumerate(done) if step.argv == ("systemctl", "restart", "--", "thing")]
+    assert not touched or (restarts and restarts[-1] > touched[-1])
+    assert obey(facts, after, doc).ledger.handlers == ()
 
 
 @given(documents(), documents())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import struct
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +152,23 @@ def test_a_png_that_cannot_be_written_leaves_the_lock_as_it_was(client: Any, fol
     code, _, err = client("show", "phone", "--png", str(folder / "no" / "such" / "phone.png"))
     assert code == 1
     assert "cannot write" in err
+    assert (folder / "inventory.lock.yml").read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["--conf", "--qr", "-o json"])
+def test_a_config_that_could_not_be_printed_is_not_pinned(folder: Path, how: str) -> None:
+    before = (folder / "inventory.lock.yml").read_bytes()
+    words = [sys.executable, "-m", "meshctl", "client", "show", "phone", *how.split()]
+    words += ["-i", str(folder / "inventory.yml")]
+    env = {**os.environ, "MESHCTL_SECRET": SECRET.reveal()}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "Error: standard output: No space left on device\n")
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(words, stdout=write_end, stderr=subprocess.PIPE, env=env, check=False, timeout=60)
+    os.close(write_end)
+    assert done.returncode == 1
     assert (folder / "inventory.lock.yml").read_bytes() == before
 
 

@@ -34,6 +34,31 @@ def test_help_imports_none_of_the_heavy_libraries() -> None:
     assert done.stderr.strip() == ""
 
 
+def loaded_by(*words: str) -> set[str]:
+    """The modules that a command line has loaded by its end, in a Python of its own."""
+    program = "import sys; from meshctl.cli import run; run(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True, cwd=ROOT,
+    )
+    return set(done.stderr.split())
+
+
+def test_help_imports_nothing_that_only_failures_need() -> None:
+    assert not loaded_by("--help") & {"dataclasses", "meshctl.errors", "pathlib"}
+
+
+def test_validating_a_sound_inventory_imports_nothing_that_only_errors_hosts_or_new_nodes_need(tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.yml"
+    nodes = 'nodes: {a: {endpoint: "203.0.113.1:51820"}, b: {endpoint: "203.0.113.2:51820"}}'
+    inventory.write_text(f"version: 1\nnetworks: {{corp: {{cidr: 10.42.0.0/16, policy: open}}}}\n{nodes}\n")
+    assert meshctl("lock", "--offline", str(inventory)).returncode == 0
+    unneeded = {
+        "difflib", "hashlib", "jsonschema", "meshctl.deploy.options", "meshctl.inventory.explain",
+        "meshctl.inventory.sensitive", "netaddr", "shutil", "tempfile",
+    }  # fmt: skip
+    assert not loaded_by("validate", str(inventory)) & unneeded
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_help_in_the_table_is_the_commands_own(name: str) -> None:
     module, help_ = COMMANDS[name]

@@ -6,7 +6,7 @@ was last applied (docs/architecture.md, "Ownership on a host").
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from meshctl.core.change import Change
 from meshctl.core.diff.host import file_change, package_changes, sysctl_change, table_change, unit_change
@@ -14,9 +14,9 @@ from meshctl.core.diff.interface import interface_changes
 from meshctl.core.diff.keys import key_changes
 from meshctl.core.diff.removal import removals
 from meshctl.model.facts import HostFacts
-from meshctl.model.resources import File, Nftables, NodeDoc, Package, Service, Sysctl, WireGuard
+from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Package, Service, Sysctl, WireGuard
 
-__all__ = ["diff", "foreign"]
+__all__ = ["diff", "due_handlers", "foreign"]
 
 
 def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
@@ -26,7 +26,8 @@ def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
     Raises RemoteError(kind="key-mismatch") when the host's private key is not the one that the lock pins.
     """
     changes = [*_wanted(doc, facts), *removals(doc, facts)]
-    return (*changes, *_handlers(doc, changes))
+    due = due_handlers(doc, changes, facts.ledger.handlers)
+    return (*changes, *(_handler_change(doc.node, handler) for handler in due))
 
 
 def foreign(doc: NodeDoc, facts: HostFacts) -> tuple[str, ...]:
@@ -74,11 +75,15 @@ def _wanted(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
             yield from unit_change(index, resource, facts)
 
 
-def _handlers(doc: NodeDoc, changes: list[Change]) -> Iterator[Change]:
-    """A handler runs once, after everything else; a unit that this very run starts has the new state already."""
+def due_handlers(doc: NodeDoc, changes: Iterable[Change], pending: Iterable[str]) -> tuple[Handler, ...]:
+    """Those that the changes notify, or that an earlier run notified and did not come to. Each runs once, after
+    everything else; a unit that this very run starts has the new state already."""
+    changes = tuple(changes)
     notified = {name for change in changes if change.resource >= 0 for name in doc.resources[change.resource].notify}
+    notified.update(pending)
     started = {c.name for c in changes if c.kind == "unit" and c.after and c.after.get("state") == "started"}
-    for handler in doc.handlers:
-        if handler.name in notified and handler.service not in started:
-            after = {"service": handler.service, "action": handler.action}
-            yield Change(doc.node, "handler", "run", handler.name, None, after)
+    return tuple(h for h in doc.handlers if h.name in notified and h.service not in started)
+
+
+def _handler_change(node: str, handler: Handler) -> Change:
+    return Change(node, "handler", "run", handler.name, None, {"service": handler.service, "action": handler.action})

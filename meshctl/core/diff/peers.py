@@ -63,7 +63,8 @@ def _differing(
         before["psk"], after["psk"] = shown_secret(found.psk), shown_secret(psk)
     if endpoint_is_due(peer, found, applied):
         # Not the live endpoint: it may roam between plan and apply, and the plan is no staler for that.
-        before["endpoint"], after["endpoint"] = applied.endpoint if applied else None, peer.endpoint
+        known = applied.endpoint if applied and found.endpoint else None
+        before["endpoint"], after["endpoint"] = known, peer.endpoint
     keepalive_s = applied.keepalive_s if applied else found.keepalive_s
     if keepalive_s != peer.keepalive_s:
         before["keepalive_s"], after["keepalive_s"] = keepalive_s, peer.keepalive_s

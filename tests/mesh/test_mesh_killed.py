@@ -1,0 +1,194 @@
+"""Somebody dies in the middle of an apply: the controller, the applier, or the operator's patience."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import pytest
+from meshlab import MeshLab, changes_of
+
+pytestmark = pytest.mark.lab
+
+# Stands before the real `ip` and holds the first change that it is asked for, when the new files are in place already.
+WAITS = """#!/bin/sh
+case "$*" in *"link set"*)
+  touch /run/reached
+  while [ -e /run/hold ]; do sleep 0.05; done ;;
+esac
+exec /usr/sbin/ip "$@"
+"""
+# A service that reads its file when it starts.
+ROLE = {
+    "tasks": """
+- copy: {dest: /etc/app.conf, content: "{{ vars.setting }}", mode: "0644"}
+  notify: restart app
+- copy:
+    dest: /etc/systemd/system/app.service
+    mode: "0644"
+    content: "[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart=/bin/cp /etc/app.conf /run/app\\n"
+- service: {name: app, state: started}
+""",
+    "handlers": "- {name: restart app, service: {name: app, state: restarted}}\n",
+}
+MTU = "cat /sys/class/net/wg0/mtu"
+LOCK = "/run/meshctl/apply.lock"
+LATEST_JOURNAL = "tail -n 1 $(ls /var/lib/meshctl/journal/*.jsonl | tail -n 1)"
+
+
+@contextmanager
+def held(mesh: MeshLab, node: str) -> Iterator[None]:
+    """The applier of `node` stops between its files and its interface, until the end of the block."""
+    mesh.edit(lambda d: d["defaults"].update(mtu=1390))
+    mesh.sh(node, f"touch /run/hold; cat > /usr/local/bin/ip <<'EOF'\n{WAITS}\nEOF\nchmod +x /usr/local/bin/ip")
+    try:
+        yield
+    finally:
+        mesh.sh(node, "rm -f /run/hold /run/reached /usr/local/bin/ip")
+
+
+def await_held(mesh: MeshLab, node: str) -> None:
+    """Until the applier stands still."""
+    mesh.sh(node, "timeout 60 sh -c 'while [ ! -e /run/reached ]; do sleep 0.05; done'")
+
+
+def await_end(mesh: MeshLab, node: str) -> None:
+    """Until no applier runs there any more."""
+    mesh.sh(node, f"timeout 60 flock {LOCK} true")
+
+
+def kill_applier(mesh: MeshLab, node: str) -> None:
+    """The applier, and the command that it waits for, which would go on by itself."""
+    mesh.sh(node, f"kill -9 $(sed -n 's/pid \\([0-9]*\\) .*/\\1/p' {LOCK})")
+    mesh.sh(node, "pkill -9 -f '^/bin/sh /usr/local/bin/ip'")
+
+
+def read_until(stream: IO[str] | None, text: str) -> str:
+    """The lines up to the one with `text`."""
+    assert stream is not None
+    seen = ""
+    for line in stream:
+        seen += line
+        if text in line:
+            break
+    assert text in seen
+    return seen
+
+
+def nothing_half_done(mesh: MeshLab, node: str) -> None:
+    """What another apply finds to do is done, and no temporary file is left."""
+    mesh.apply()
+    assert mesh.plan()["changes"] == []
+    assert mesh.sh(node, MTU).strip() == "1390"
+    assert mesh.sh(node, "find /etc /var/lib/meshctl /opt/meshctl -name '.meshctl-*'") == ""
+    assert mesh.reaches(node, mesh.address("nyc1"))
+
+
+def test_a_killed_controller_leaves_a_node_that_finishes_by_itself(small: MeshLab) -> None:
+    with held(small, "web1"), small.start() as controller:
+        await_held(small, "web1")
+        controller.kill()
+        controller.communicate()
+        assert small.sh("web1", MTU).strip() != "1390"
+    await_end(small, "web1")
+    assert json.loads(small.sh("web1", LATEST_JOURNAL))["ok"] is True
+    assert small.sh("web1", MTU).strip() == "1390"
+    nothing_half_done(small, "web1")
+
+
+def test_a_killed_applier_is_said_to_be_and_the_next_apply_does_what_is_left(small: MeshLab) -> None:
+    with held(small, "web1"), small.start("-o", "json") as controller:
+        await_held(small, "web1")
+        kill_applier(small, "web1")
+        out, err = controller.communicate(timeout=60)
+    assert controller.returncode == 1, err
+    nodes = json.loads(out)["nodes"]
+    assert nodes["web1"]["status"] == "failed"
+    error = nodes["web1"]["error"]
+    assert error["kind"] == "interrupted"
+    assert "the applier was killed" in error["message"]
+    assert "run apply again" in error["hint"]
+    assert {node["status"] for name, node in nodes.items() if name != "web1"} == {"changed"}
+    assert small.sh("web1", MTU).strip() != "1390", "it was killed before it came to that"
+    assert "1390" in small.sh("web1", "cat /etc/wireguard/wg0.conf"), "and after the file"
+    nothing_half_done(small, "web1")
+
+
+def test_a_handler_that_the_killed_applier_did_not_come_to_is_run_by_the_next_apply(small: MeshLab) -> None:
+    for name, text in ROLE.items():
+        path = small.path.parent / "roles" / "app" / name / "main.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    small.edit(lambda d: d["nodes"]["web1"].update(roles=["app"], vars={"setting": "old"}))
+    small.apply()
+    assert small.sh("web1", "cat /run/app") == "old"
+    small.edit(lambda d: d["nodes"]["web1"].update(vars={"setting": "new"}))
+    with held(small, "web1"), small.start() as controller:
+        await_held(small, "web1")
+        kill_applier(small, "web1")
+        controller.communicate(timeout=60)
+        assert small.sh("web1", "cat /etc/app.conf; cat /run/app") == "newold", "the file is new, the unit has the old"
+    changed = changes_of(small.apply())["web1"]
+    assert ("handler", "run", "restart app") in changed
+    assert small.sh("web1", "cat /run/app") == "new"
+    nothing_half_done(small, "web1")
+
+
+def test_one_ctrl_c_waits_for_all_that_run(small: MeshLab) -> None:
+    with held(small, "web1"), small.start() as controller:
+        await_held(small, "web1")
+        controller.send_signal(signal.SIGINT)
+        read_until(controller.stderr, "Interrupted: waiting for")
+        small.sh("web1", "rm /run/hold")
+        out, err = controller.communicate(timeout=60)
+    assert controller.returncode == 0, out + err
+    assert small.sh("web1", MTU).strip() == "1390"
+    assert small.plan()["changes"] == []
+
+
+def test_a_second_ctrl_c_leaves_the_node_to_finish_by_itself_and_says_so(small: MeshLab) -> None:
+    with held(small, "web1"), small.start() as controller:
+        await_held(small, "web1")
+        controller.send_signal(signal.SIGINT)
+        assert "web1" in read_until(controller.stderr, "Interrupted: waiting for")
+        controller.send_signal(signal.SIGINT)
+        out, err = controller.communicate(timeout=20)
+        assert controller.returncode == 1
+        assert "web1: interrupted: interrupted: was being applied, the node finishes it by itself" in out
+        assert "Traceback" not in out + err
+    await_end(small, "web1")
+    nothing_half_done(small, "web1")
+
+
+def test_a_second_apply_meanwhile_is_told_who_is_at_work(small: MeshLab) -> None:
+    with held(small, "web1"), small.start() as controller:
+        await_held(small, "web1")
+        nodes = small.apply("--limit", "web1", code=1)
+        assert nodes["web1"]["error"]["kind"] == "locked"
+        assert "pid" in nodes["web1"]["error"]["message"]
+        small.sh("web1", "rm /run/hold")
+        controller.communicate(timeout=60)
+    nothing_half_done(small, "web1")
+
+
+def test_a_busy_package_manager_is_told_before_anything_is_touched(small: MeshLab) -> None:
+    hold = 'import fcntl,time; f=open("/var/lib/dpkg/lock-frontend","w"); fcntl.lockf(f, 2)'
+    small.sh("web1", f"systemd-run -q --unit=busy python3 -c '{hold}; open(\"/run/busy\",\"w\"); time.sleep(600)'")
+    small.sh("web1", "timeout 20 sh -c 'while [ ! -e /run/busy ]; do sleep 0.05; done'")
+    before = small.sh("web1", f"cat /etc/wireguard/wg0.conf; {MTU}")
+    small.edit(lambda d: d["defaults"].update(mtu=1390))
+    packages = {"wireguard_packages": ["wireguard-tools", "tcpdump"]}
+    small.edit(lambda d: d["nodes"]["web1"].update(vars=packages))
+    try:
+        nodes = small.apply(code=1)
+    finally:
+        small.sh("web1", "systemctl stop busy; rm -f /run/busy")
+    assert nodes["web1"]["status"] == "failed"
+    assert nodes["web1"]["error"]["kind"] == "package-lock"
+    assert {node["status"] for name, node in nodes.items() if name != "web1"} == {"changed"}
+    assert small.sh("web1", f"cat /etc/wireguard/wg0.conf; {MTU}") == before
+    small.edit(lambda d: d["nodes"]["web1"].pop("vars"))
+    assert set(changes_of(small.apply())) == {"web1"}
