@@ -158,17 +158,18 @@ def _refuse_second(node: Node, network: str, rekey: bool) -> None:
 def _render(
     inventory: Inventory, name: str, network: str, private: Secret, profile: str | None, ring: PskRing | None
 ) -> Secret:
-    from meshctl.core.topology import compile_topology
+    from meshctl.policy import compile_mesh
     from meshctl.render import Renderer
     from meshctl.render.client import check_profile, render_client
 
     mesh = inventory.mesh
-    topology = compile_topology(mesh)
+    compiled = compile_mesh(mesh)
+    topology = compiled.topology
     link = next(x for x in topology.interfaces(name) if x.network == network)
     check_profile(mesh, mesh.nodes[name], link, profile)
     for warning in topology.warnings.get(name, ()):
         click.echo(f"Warning: {name}: {warning}", err=True)
-    return render_client(Renderer(mesh, topology, ring), name, network, private)
+    return render_client(Renderer(compiled, ring), name, network, private)
 
 
 def _code(config: Secret, name: str) -> Any:

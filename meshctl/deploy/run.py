@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
-from meshctl.core.topology import compile_topology
 from meshctl.deploy import filediff, guard, keys, reporting, zipapp
 from meshctl.deploy.door import Door, NetworkDoor
 from meshctl.deploy.host import Host
@@ -24,6 +23,7 @@ from meshctl.deploy.ssh import Connections
 from meshctl.deploy.transport import Transport
 from meshctl.errors import MeshctlError, RemoteError
 from meshctl.inventory import Inventory
+from meshctl.policy import compile_mesh
 from meshctl.render import Renderer
 
 
@@ -188,8 +188,7 @@ class _Run:
         return [host for host in self._hosts.values() if host.error is None and host.changes]
 
     def _renderer(self) -> Renderer:
-        mesh = self._inventory.mesh
-        return Renderer(mesh, compile_topology(mesh), self._ring)
+        return Renderer(compile_mesh(self._inventory.mesh), self._ring)
 
     def _connector(self, name: str) -> Callable[[], Transport]:
         node = self._inventory.mesh.nodes[name]

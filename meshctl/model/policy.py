@@ -39,9 +39,12 @@ class Limits:
     bandwidth_bps: int | None = None  # bits a second, both directions together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
-    """One policy. Sources may open connections of `traffic` to destinations, or (`deny`) may not."""
+    """One policy. Sources may open connections of `traffic` to destinations, or (`deny`) may not.
+
+    Compared and hashed as the object that it is: there is one for each entry of the inventory.
+    """
 
     name: str
     source: Side

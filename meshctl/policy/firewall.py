@@ -116,7 +116,7 @@ class FirewallTable:
 
     def _inward(self, link: Link, policy: NetworkPolicy) -> Inward:
         addresses = link.attachment.addresses
-        sources = self._sources(policy, link.node, policy.source)
+        sources = self._sources(policy, link.node)
         return Inward(
             interface=link.attachment.interface,
             own_v4=tuple(a for a in addresses if version(a) == 4),
@@ -124,22 +124,22 @@ class FirewallTable:
             sources=_lookup(f"in_{link.attachment.interface}", sources),
         )
 
-    def _sources(self, policy: NetworkPolicy, destination: Subject, among: Iterable[Subject]) -> list[tuple[str, str]]:
-        """(address or prefix, verdict) of everybody who may open anything to `destination`."""
-        found: list[tuple[Subject, str]] = []
-        for source in among:
-            if policy.carries(source, destination):
-                bits = policy.source[source] & policy.destination[destination]
-                if bits:
-                    found.append((source, self._verdicts.of(policy.pieces(bits))))
-        return self._addressed(policy, found, exclude=policy.home(destination) or "")
+    def _sources(
+        self, policy: NetworkPolicy, destination: Subject, among: frozenset[Subject] | None = None
+    ) -> list[tuple[str, str]]:
+        """(address or range, verdict) of everybody, or of those `among`, about whom a rule says something."""
+        found = [
+            (source, self._verdicts.of(pieces))
+            for source, pieces in policy.askers(destination)
+            if (among is None or source in among) and policy.carries(source, destination)
+        ]
+        return self._addressed(policy, found, but=policy.home(destination) or "")
 
-    def _addressed(self, policy: NetworkPolicy, found: list[tuple[Subject, str]], exclude: str) -> list[tuple[str, str]]:
-        """Subjects as addresses; the network's prefix when the same is decided about everybody in it but `exclude`."""
+    def _addressed(self, policy: NetworkPolicy, found: list[tuple[Subject, str]], but: str) -> list[tuple[str, str]]:
+        """Subjects as addresses; the network's prefix where the same is decided about everybody in it `but` one."""
         nodes = {subject: verdict for subject, verdict in found if subject in policy.nodes}
         elements: list[tuple[str, str]] = []
-        everybody = len(nodes) == len(policy.nodes) - (exclude in policy.nodes) and len(nodes) > 1
-        if everybody and len(set(nodes.values())) == 1:
+        if len(nodes) > 1 and len({*policy.nodes} - {*nodes, but}) == 0 and len(set(nodes.values())) == 1:
             verdict = next(iter(nodes.values()))
             elements.extend((cidr, verdict) for cidr in self._mesh.networks[policy.name].cidrs)
         else:
@@ -162,30 +162,30 @@ class FirewallTable:
             wanted.update(s for s in (*policy.nodes, *policy.prefixes) if policy.home(s) in carried)
             found = []
             for destination in sorted(wanted):
-                sources = self._sources(policy, destination, policy.source)
+                sources = self._sources(policy, destination)
                 if sources:
                     found.append((destination, self._column(sources)))
-            elements.extend(self._addressed(policy, found, exclude=link.node))
+            elements.extend(self._addressed(policy, found, but=link.node))
         return _lookup(name, elements)
 
     def _from_lan(self, name: str) -> Lookup:
         """What the devices behind the node may open in the mesh."""
         elements: list[tuple[str, str]] = []
         for link, policy in self._policies:
-            own = [p for p in policy.prefixes if policy.home(p) == link.node]
+            own = frozenset(p for p in policy.prefixes if policy.home(p) == link.node)
             found = []
             for destination in (*policy.nodes, *policy.prefixes) if own else ():
                 sources = self._sources(policy, destination, own)
                 if sources:
                     found.append((destination, self._column(sources)))
-            elements.extend(self._addressed(policy, found, exclude=link.node))
+            elements.extend(self._addressed(policy, found, but=link.node))
         return _lookup(name, elements)
 
     def _outside(self, name: str) -> Lookup:
         """Who may go to the internet by way of this node."""
         elements: list[tuple[str, str]] = []
         for link, policy in self._policies:
-            elements.extend(self._sources(policy, INTERNET, sorted(link.exit_users)) if link.exit_users else ())
+            elements.extend(self._sources(policy, INTERNET, link.exit_users))
         return _lookup(name, elements)
 
     def _to_clients(self, name: str) -> Lookup:

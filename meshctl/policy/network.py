@@ -43,6 +43,7 @@ class NetworkPolicy:
         self.destination: dict[Subject, int] = dict.fromkeys((*self.nodes, *self.prefixes, INTERNET), 0)
         self._sources = [self._mark(self.source, bit, turn[1]) for bit, turn in enumerate(self._turns)]
         self._destinations = [self._mark(self.destination, bit, turn[2]) for bit, turn in enumerate(self._turns)]
+        self._askers: dict[int, tuple[tuple[Subject, tuple[Piece, ...]], ...]] = {}
         self._pieces: dict[int, tuple[Piece, ...]] = {0: ()}
         self._opened: dict[tuple[int, bool], frozenset[Subject]] = {}
 
@@ -72,6 +73,14 @@ class NetworkPolicy:
     def allowed(self, source: Subject, destination: Subject) -> Traffic:
         """The traffic that `source` may open to `destination`."""
         return union((low, high) for low, high, rule in self.decide(source, destination) if not rule.deny)
+
+    def askers(self, destination: Subject) -> tuple[tuple[Subject, tuple[Piece, ...]], ...]:
+        """Everybody about whom a rule says something towards `destination`, and what."""
+        wanted = self.destination[destination]
+        if wanted not in self._askers:
+            pairs = ((source, bits & wanted) for source, bits in self.source.items())
+            self._askers[wanted] = tuple((source, self.pieces(bits)) for source, bits in pairs if bits)
+        return self._askers[wanted]
 
     def pieces(self, bits: int) -> tuple[Piece, ...]:
         """The decisions of the rules in `bits`: each takes what better ones left."""
@@ -126,7 +135,8 @@ class NetworkPolicy:
     def _reach(self, subjects: tuple[Subject, ...]) -> Reach:
         met: frozenset[Subject] = frozenset()
         for subject in subjects:
-            met |= self._open(self.source[subject], outgoing=True) | self._open(self.destination[subject], outgoing=False)
+            met |= self._open(self.source[subject], outgoing=True)
+            met |= self._open(self.destination[subject], outgoing=False)
         behind: dict[str, list[str]] = {}
         for prefix in sort_prefixes(filter(is_prefix, met)):
             behind.setdefault(self._home[prefix], []).append(prefix)

@@ -10,9 +10,10 @@ from meshctl.core.psk import PskRing
 from meshctl.core.wgconf import NETWORKD_SECTION, StanzaCache
 from meshctl.errors import RenderError
 from meshctl.model.keys import SecretRow
-from meshctl.model.mesh import Mesh, Node
+from meshctl.model.mesh import Node
 from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Resource, Service, Sysctl, WireGuard
-from meshctl.model.topology import Link, Topology
+from meshctl.model.topology import Link
+from meshctl.policy import Compiled
 from meshctl.render.engine import did_you_mean
 from meshctl.render.roles import Role, RoleLibrary
 from meshctl.render.tasks import Evaluator
@@ -26,20 +27,16 @@ RESERVED = ("node", "mesh", "interfaces", "firewall", "vars", "item")
 class Renderer:
     """Renders nodes one at a time; what they share (roles, templates, peers' stanzas) is made once."""
 
-    def __init__(self, mesh: Mesh, topology: Topology, ring: PskRing | None = None) -> None:
-        self.mesh = mesh
-        self.topology = topology
-        self.library = RoleLibrary(mesh.base_dir)
+    def __init__(self, compiled: Compiled, ring: PskRing | None = None) -> None:
+        self.mesh = compiled.mesh
+        self.topology = compiled.topology
+        self._decisions = compiled.decisions
+        self.library = RoleLibrary(self.mesh.base_dir)
         self._ring = ring
-        self._without_psk = frozenset(node.name for node in mesh.nodes.values() if not node.psk)
+        self._without_psk = frozenset(node.name for node in self.mesh.nodes.values() if not node.psk)
         self._wg_stanzas = StanzaCache()
         self._wg_quick_stanzas = StanzaCache(names_apart=True)
         self._networkd_stanzas = StanzaCache(NETWORKD_SECTION)
-        # How many members each network has: a set of all of them but one is written as the network's prefix.
-        self._sizes = dict.fromkeys(mesh.networks, 0)
-        for node in mesh.nodes.values():
-            for attachment in node.attachments:
-                self._sizes[attachment.network] += 1
         self._resolved: dict[tuple[str, ...], tuple[Role, ...]] = {}
 
     def node(self, name: str) -> NodeDoc:
@@ -112,7 +109,7 @@ class Renderer:
             "node": node,
             "mesh": self.mesh,
             "interfaces": tuple(self.interface(link, psks[link.attachment.interface]) for link in links),
-            "firewall": Firewall(self.mesh, links, self._sizes),
+            "firewall": Firewall(self.mesh, self._decisions, links),
         }
 
     def _handlers(self, role: Role, scope: Mapping[str, Any], node: str) -> list[Handler]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 
-from meshctl.core.prefixes import DEFAULT_ROUTES, host_prefix, merge_prefixes, sort_prefixes, version
+from meshctl.core.prefixes import DEFAULT_ROUTES, merge_prefixes, sort_prefixes, version
 from meshctl.core.wgconf import StanzaCache
 from meshctl.model.keys import SecretRow
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import Peer
 from meshctl.model.topology import Link
+from meshctl.policy import Decisions
+from meshctl.policy.firewall import FirewallTable
 
 KEY_FOLDER = "/etc/wireguard"
 
@@ -81,62 +83,23 @@ class Interface:
 
 
 class Firewall:
-    """The sets of the table inet meshctl for one node: prefixes, or `prefix . prefix` pairs, in canonical order."""
+    """What templates see of the table inet meshctl; prefixes are in canonical order."""
 
-    def __init__(self, mesh: Mesh, links: tuple[Link, ...], sizes: Mapping[str, int]) -> None:
+    def __init__(self, mesh: Mesh, decisions: Decisions, links: tuple[Link, ...]) -> None:
         self._mesh = mesh
-        self._sizes = sizes
+        self._decisions = decisions
         self._links = links
         self.interfaces = tuple(link.attachment.interface for link in links)
         self.cidrs_v4, self.cidrs_v6 = _split(c for link in links for c in mesh.networks[link.network].cidrs)
         self.has_v6 = bool(self.cidrs_v6)
         self.exit_mark = links[0].fwmark if links else 0
-        self.allow_v4, self.allow_v6 = _split(x for link in links for x in self._sources(link, link.incoming))
-        self.exit_v4, self.exit_v6 = _split(x for link in links for x in self._sources(link, link.exit_users))
-        used = [link for link in links if link.route_users]
-        self.routes_v4, self.routes_v6 = _split(merge_prefixes(mesh.nodes[used[0].node].routes) if used else ())
-        self.masquerades = bool(used or self.exit_v4 or self.exit_v6)
-        pairs = [pair for link in links for pair in self._pairs(link)]
-        self.forward_v4 = tuple(f"{a} . {b}" for a, b in pairs if version(a) == 4)
-        self.forward_v6 = tuple(f"{a} . {b}" for a, b in pairs if version(a) == 6)
-        self.forwards = bool(pairs)
+        self.routes_v4, self.routes_v6 = _split(merge_prefixes(mesh.nodes[links[0].node].routes) if links else ())
+        self.masquerades = bool(self.routes_v4 or self.routes_v6 or any(link.exit_users for link in links))
 
-    def _sources(self, link: Link, names: frozenset[str]) -> tuple[str, ...]:
-        """The nodes' addresses, or the network's prefixes when that is everybody else in it."""
-        names -= {link.node}
-        if not names:
-            return ()
-        if len(names) == self._sizes[link.network] - 1:
-            return self._mesh.networks[link.network].cidrs
-        return tuple(host_prefix(x) for name in names for x in self._addresses(name, link.network))
-
-    def _addresses(self, name: str, network: str) -> tuple[str, ...]:
-        attachment = self._mesh.nodes[name].attachment(network)
-        return attachment.addresses if attachment else ()
-
-    def _pairs(self, link: Link) -> list[tuple[str, str]]:
-        """(source, destination) prefixes of one family each that this node forwards, without duplicates."""
-        pairs: set[tuple[str, str]] = set()
-        nodes = self._mesh.nodes
-        if link.forwards_all:
-            pairs.update(_products(self._mesh.networks[link.network].cidrs, self._carried_everything(link)))
-        for source, destination in link.forwards:
-            targets = merge_prefixes(
-                (*(host_prefix(x) for x in self._addresses(destination, link.network)), *nodes[destination].routes)
-            )
-            pairs.update(_products([host_prefix(x) for x in self._addresses(source, link.network)], targets))
-        if link.route_users:
-            pairs.update(_products(self._sources(link, link.route_users), merge_prefixes(nodes[link.node].routes)))
-        order = {prefix: rank for rank, prefix in enumerate(sort_prefixes(p for pair in pairs for p in pair))}
-        return sorted(pairs, key=lambda pair: (order[pair[0]], order[pair[1]]))
-
-    def _carried_everything(self, link: Link) -> tuple[str, ...]:
-        """The network itself, and what its members have behind them as far as this anchor routes there."""
-        return merge_prefixes((*self._mesh.networks[link.network].cidrs, *link.routes))
-
-
-def _products(sources: tuple[str, ...] | list[str], targets: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [(a, b) for a in sources for b in targets if version(a) == version(b)]
+    @cached_property
+    def table(self) -> FirewallTable:
+        """Verdict maps and chains: what policies decide here. Made when a template asks for it."""
+        return FirewallTable(self._mesh, self._decisions, self._links)
 
 
 def _split(prefixes: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

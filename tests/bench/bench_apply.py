@@ -21,9 +21,9 @@ import pyinfra_side
 from measure import CACHE, environment_of, run
 
 from meshctl import inventory, lab
-from meshctl.core.topology import compile_topology
 from meshctl.lab.names import INTERNET, netns_path
 from meshctl.model.resources import File, NodeDoc, Service
+from meshctl.policy import compile_mesh
 from meshctl.render import Renderer
 from meshctl.render.secret import ring_for
 
@@ -122,7 +122,7 @@ def build(count: int, rtt_ms: int) -> Bench:
     mesh = inventory.read(path).mesh
     run_secret = folder / "secret"
     run_secret.write_text(bench_meshes.SECRET, encoding="utf-8")
-    renderer = Renderer(mesh, compile_topology(mesh), ring_for(mesh, str(run_secret)))
+    renderer = Renderer(compile_mesh(mesh), ring_for(mesh, str(run_secret)))
     documents = {name: renderer.node(name) for name in addresses}
     return Bench(folder, path, documents, addresses)
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from meshctl import inventory
-from meshctl.core.topology import compile_topology
+from meshctl.policy import compile_mesh
 from meshctl.render import Renderer
 from meshctl.render.secret import ring_for
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--count", action="store_true")
     asked = parser.parse_args()
     mesh = inventory.read(asked.inventory).mesh
-    renderer = Renderer(mesh, compile_topology(mesh), ring_for(mesh))
+    renderer = Renderer(compile_mesh(mesh), ring_for(mesh))
     configs = {node.name: renderer.config(node.name) for node in mesh.managed()}
     if asked.files:
         for name, files in configs.items():

@@ -10,9 +10,11 @@ from typing import Any
 
 from meshctl import inventory
 from meshctl.core.psk import PskRing
-from meshctl.core.topology import compile_topology
+from meshctl.core.traffic import ANY
 from meshctl.model.keys import PublicKey, Secret
-from meshctl.model.mesh import Attachment, Mesh, Network, Node, Permit, SshSettings
+from meshctl.model.mesh import Attachment, Mesh, Network, Node, SshSettings
+from meshctl.model.policy import INTERNET, Rule, Side
+from meshctl.policy import compile_mesh
 from meshctl.render import Renderer
 
 DEMO = Path(__file__).parents[2] / "inventory" / "demo" / "inventory.yml"
@@ -49,23 +51,27 @@ def node(name: str, number: int, *, endpoint: bool = False, networks: tuple[str,
     return Node(name, attachments, SshSettings(name), roles=roles, **more)
 
 
-def permit(sources: str, destinations: str, network: str = "corp") -> Permit:
-    """Permit between names that are given with spaces."""
-    return Permit(network, frozenset(sources.split()), frozenset(destinations.split()), policy="test")
+def rule(sources: str, destinations: str, network: str = "corp") -> Rule:
+    """Everything from these to those, names or prefixes that are given with spaces."""
+    name = f"{sources}-to-{destinations}".replace(" ", "+").translate({ord("/"): "_", ord("+"): "."})
+    sides = (Side({network: frozenset(side.split())}) for side in (sources, destinations))
+    return Rule(name, *sides, traffic=ANY)
 
 
-def mesh(*nodes: Node, permits: tuple[Permit, ...] | None = None, base_dir: str = "/nonexistent") -> Mesh:
-    """A mesh of these nodes; without permits all may talk to all."""
+def mesh(*nodes: Node, rules: tuple[Rule, ...] | None = None, base_dir: str = "/nonexistent") -> Mesh:
+    """A mesh of these nodes; without rules its networks are open."""
     named = {n.name: n for n in sorted(nodes, key=lambda n: n.name)}
     used = sorted({a.network for n in nodes for a in n.attachments})
     networks = {name: {"corp": CORP, "lab": LAB}[name] for name in used}
-    if permits is None:
-        permits = tuple(
-            Permit(net, members, members, policy="open")
-            for net in used
-            for members in [frozenset(n.name for n in nodes if n.attachment(net))]
-        )
-    return Mesh(networks=networks, nodes=named, groups={}, permits=permits, base_dir=base_dir)
+    if rules is None:
+        rules = tuple(_open(network, [n for n in nodes if n.attachment(network)]) for network in used)
+    return Mesh(networks=networks, nodes=named, groups={}, rules=rules, base_dir=base_dir)
+
+
+def _open(network: str, nodes: list[Node]) -> Rule:
+    members = frozenset(n.name for n in nodes)
+    behind = {route for n in nodes for route in n.routes}
+    return Rule(f"open:{network}", Side({network: members}), Side({network: members | behind | {INTERNET}}), ANY)
 
 
 def demo_mesh(folder: Path) -> Mesh:
@@ -79,7 +85,7 @@ def demo_mesh(folder: Path) -> Mesh:
 
 def renderer(mesh: Mesh) -> Renderer:
     """A renderer with the fixed secret."""
-    return Renderer(mesh, compile_topology(mesh), PskRing(SECRET))
+    return Renderer(compile_mesh(mesh), PskRing(SECRET))
 
 
 def without_key(n: Node) -> Node:

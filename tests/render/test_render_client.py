@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import zxingcpp
 from jsonschema import Draft202012Validator
-from render_meshes import DEMO, SECRET, mesh, node, permit, renderer, without_key
+from render_meshes import DEMO, SECRET, mesh, node, renderer, rule, without_key
 
 from meshctl import inventory
 from meshctl.cli import run
@@ -222,7 +222,7 @@ def test_a_client_that_reaches_nobody_is_told_what_is_missing() -> None:
 def test_direct_peers_stand_beside_the_anchor_that_has_all_the_rest() -> None:
     m = mesh(
         FRA, node("open", 5, endpoint=True), node("hidden", 6), node("phone", 9, client=True, peers=("hidden",)),
-        permits=(permit("phone", "open hidden"),),
+        rules=(rule("phone", "open hidden"),),
     )
     config = render_client(renderer(m), "phone", "corp", Secret("x")).reveal()
     assert "AllowedIPs = 10.42.0.0/16, fd42:42::/48\nEndpoint = 203.0.113.1:51820\nPersistentKeepalive = 25" in config

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from render_meshes import SECRET, mesh, node, permit, renderer, without_key
+from render_meshes import SECRET, mesh, node, renderer, rule, without_key
 
 from meshctl.model.keys import Secret
 from meshctl.model.mesh import Mesh
@@ -75,7 +75,7 @@ def exit_mesh() -> Mesh:
         node("exit", 4, endpoint=True, roles=("gateway",), exit_node=True, routes=("192.168.20.0/24", "fd99::/64")),
         node("user", 5, exit_via="exit", networks=("corp", "lab")),
         node("fra", 1, endpoint=True, roles=("anchor",)),
-        permits=(permit("user", "exit"),),
+        rules=(rule("user", "exit internet 192.168.20.0/24 fd99::/64"),),
     )
 
 

@@ -6,17 +6,20 @@ from itertools import permutations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from render_meshes import mesh, node, permit
+from render_meshes import mesh, node, rule
 
 from meshctl.core.prefixes import covers, host_prefix, overlap
-from meshctl.core.topology import compile_topology
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import Peer
 from meshctl.model.topology import Link, Topology
-from meshctl.render.views import Firewall
+from meshctl.policy import compile_mesh
 
 FRA = node("fra", 1, endpoint=True, roles=("anchor",), region="eu")
 NYC = node("nyc", 2, endpoint=True, roles=("anchor",), region="us")
+
+
+def compile_topology(made: Mesh) -> Topology:
+    return compile_mesh(made).topology
 
 
 def peers(topology: Topology, name: str, index: int = 0) -> dict[str, Peer]:
@@ -25,7 +28,7 @@ def peers(topology: Topology, name: str, index: int = 0) -> dict[str, Peer]:
 
 def test_permitted_pairs_are_peers_and_others_are_not() -> None:
     t = compile_topology(
-        mesh(node("a", 5, endpoint=True), node("b", 6), node("c", 7, endpoint=True), permits=(permit("a", "b"),))
+        mesh(node("a", 5, endpoint=True), node("b", 6), node("c", 7, endpoint=True), rules=(rule("a", "b"),))
     )
     assert list(peers(t, "a")) == ["b"]
     assert list(peers(t, "b")) == ["a"]
@@ -33,10 +36,9 @@ def test_permitted_pairs_are_peers_and_others_are_not() -> None:
 
 
 def test_anchors_are_peers_of_every_node_of_their_network() -> None:
-    t = compile_topology(mesh(FRA, NYC, node("a", 5), permits=()))
+    t = compile_topology(mesh(FRA, NYC, node("a", 5), rules=()))
     assert list(peers(t, "a")) == ["fra", "nyc"]
     assert list(peers(t, "fra")) == ["a", "nyc"]
-    assert not t.interfaces("fra")[0].incoming
 
 
 def test_only_peers_with_an_endpoint_get_one_and_keepalive_comes_from_nodes_without() -> None:
@@ -68,21 +70,21 @@ def test_a_listed_anchor_is_preferred_then_the_region_s_then_the_first_by_name()
 
 def test_routes_of_a_gateway_go_to_its_permitted_sources_alone() -> None:
     gateway = node("gw", 3, endpoint=True, roles=("gateway",), routes=("192.168.10.0/24",))
-    t = compile_topology(mesh(FRA, gateway, node("a", 5), node("b", 6), permits=(permit("a", "gw"), permit("gw", "b"))))
+    t = compile_topology(mesh(FRA, gateway, node("a", 5), node("b", 6), rules=(rule("a", "192.168.10.0/24"), rule("gw", "b"))))
     assert "192.168.10.0/24" in peers(t, "a")["gw"].allowed_ips
     assert t.interfaces("a")[0].routes == ("192.168.10.0/24",)
     assert "192.168.10.0/24" not in peers(t, "b")["gw"].allowed_ips
     assert "192.168.10.0/24" not in peers(t, "fra")["gw"].allowed_ips
-    assert t.interfaces("gw")[0].route_users == {"a"}
+    assert peers(t, "gw")["a"].allowed_ips == ("10.42.0.5/32", "fd42:42::5/128")
 
 
 def test_an_anchor_routes_to_a_gateway_s_lan_when_it_carries_somebody_who_uses_it() -> None:
     gateway = node("gw", 3, roles=("gateway",), routes=("192.168.10.0/24",), relay="routed")
-    t = compile_topology(mesh(FRA, NYC, gateway, node("a", 5), permits=(permit("a", "gw"),)))
+    t = compile_topology(mesh(FRA, NYC, gateway, node("a", 5), rules=(rule("a", "192.168.10.0/24"),)))
     assert "192.168.10.0/24" in peers(t, "a")["fra"].allowed_ips
     assert t.interfaces("fra")[0].routes == ("192.168.10.0/24",)
     assert t.interfaces("nyc")[0].routes == ()
-    assert t.interfaces("fra")[0].forwards == (("a", "gw"),)
+    assert t.interfaces("fra")[0].carried == {"a": ["gw"], "gw": ["a"]}
 
 
 def test_a_gateway_met_in_two_networks_is_routed_to_in_one() -> None:
@@ -110,14 +112,14 @@ def test_an_exit_node_that_cannot_be_used_is_a_warning_with_its_reason() -> None
     hidden = node("exit", 4, exit_node=True, relay="routed")
     t = compile_topology(mesh(FRA, hidden, node("a", 5, exit_via="exit"), node("b", 6)))
     assert t.warnings["a"] == ("exit node exit is only reached through anchor fra; give exit an endpoint",)
-    t = compile_topology(mesh(FRA, hidden, node("a", 5, exit_via="exit"), permits=()))
+    t = compile_topology(mesh(FRA, hidden, node("a", 5, exit_via="exit"), rules=()))
     assert "no policy lets a" in t.warnings["a"][0]
 
 
 def test_a_client_has_direct_peers_with_an_endpoint_and_one_anchor_for_the_rest() -> None:
     phone = node("phone", 9, client=True, region="us")
     others = (node("a", 5), node("b", 6, endpoint=True))
-    t = compile_topology(mesh(FRA, NYC, phone, *others, permits=(permit("phone", "a b"),)))
+    t = compile_topology(mesh(FRA, NYC, phone, *others, rules=(rule("phone", "a b"),)))
     assert list(peers(t, "phone")) == ["b", "nyc"]
     assert "10.42.0.5/32" in peers(t, "phone")["nyc"].allowed_ips
     assert "phone" in peers(t, "nyc")
@@ -169,7 +171,7 @@ def meshes(draw: st.DrawFn) -> Mesh:
         )
     names = st.sets(st.sampled_from([n.name for n in nodes]), min_size=1).map(" ".join)
     permits = draw(st.lists(st.builds(permit, names, names), max_size=4))
-    return mesh(*nodes, permits=None if draw(st.booleans()) and draw(st.booleans()) else tuple(permits))
+    return mesh(*nodes, rules=None if draw(st.booleans()) and draw(st.booleans()) else tuple(permits))
 
 
 def link_of(t: Topology, name: str) -> Link:
