@@ -39,12 +39,9 @@ class Limits:
     bandwidth_bps: int | None = None  # bits a second, both directions together
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Rule:
-    """One policy. Sources may open connections of `traffic` to destinations, or (`deny`) may not.
-
-    Compared and hashed as the object that it is: there is one for each entry of the inventory.
-    """
+    """One policy. Sources may open connections of `traffic` to destinations, or (`deny`) may not."""
 
     name: str
     source: Side
@@ -58,6 +55,9 @@ class Rule:
     owner: str = ""
     reason: str = ""
     position: Position = Position()
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # unique in an inventory, and a side's mapping has no hash
 
 
 @dataclass(frozen=True)

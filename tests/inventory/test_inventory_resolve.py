@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meshctl.errors import UsageError
+from meshctl.errors import InventoryError, UsageError
 from meshctl.inventory import find_inventory, read
 from meshctl.model.mesh import LabSettings, Mesh, SecretSource
 
@@ -151,6 +151,7 @@ nodes:
   hub: {roles: [anchor], endpoint: {one: "203.0.113.1:1", two: "203.0.113.1:2"}}
   w1: {groups: [web]}
   w2: {groups: [web], networks: [one]}
+  w3: {networks: [one], exit_via: gw}
   gw: {networks: [one], roles: [gateway], routes: [192.168.0.0/16], exit_node: true}
   c: {client: true, networks: [one], peers: [gw]}
 policies:
@@ -159,24 +160,23 @@ policies:
 )
 
 
-def pairs(found: Mesh, policy: str) -> dict[str, list[tuple[list[str], list[str]]]]:
-    result: dict[str, list[tuple[list[str], list[str]]]] = {}
-    for p in found.permits:
-        if p.policy == policy:
-            result.setdefault(p.network, []).append((sorted(p.sources), sorted(p.destinations)))
-    return result
+def pairs(found: Mesh, policy: str) -> dict[str, tuple[list[str], list[str]]]:
+    """network -> (sources, destinations), where the policy selects anybody on both sides."""
+    rule = next(r for r in found.rules if r.name == policy)
+    sides = {n: (sorted(rule.source.members[n]), sorted(rule.destination.members[n])) for n in rule.source.members}
+    return {network: both for network, both in sides.items() if all(both)}
 
 
 SELECTORS = {
-    "from: w1, to: hub": {"one": [(["w1"], ["hub"])], "two": [(["w1"], ["hub"])]},
-    "from: web, to: hub": {"one": [(["w1", "w2"], ["hub"])], "two": [(["w1"], ["hub"])]},
-    "from: ['tag:http'], to: ['role:anchor']": {"one": [(["w1", "w2"], ["hub"])], "two": [(["w1"], ["hub"])]},
-    "from: two, to: hub": {"two": [(["hub", "w1"], ["hub"])]},
-    "from: w2, to: 192.168.7.0/24": {"one": [(["w2"], ["gw"])]},
-    "from: w2, to: internet": {"one": [(["w2"], ["gw"])]},
-    "from: ['*', '!c', '!two'], to: hub": {"one": [(["gw", "w2"], ["hub"])]},
-    "from: ['!web'], to: w2": {"one": [(["c", "gw", "hub"], ["w2"])]},
-    "from: w2, to: hub, both_ways: true": {"one": [(["w2"], ["hub"]), (["hub"], ["w2"])]},
+    "from: w1, to: hub": {"one": (["w1"], ["hub"]), "two": (["w1"], ["hub"])},
+    "from: web, to: hub": {"one": (["w1", "w2"], ["hub"]), "two": (["w1"], ["hub"])},
+    "from: ['tag:http'], to: ['role:anchor']": {"one": (["w1", "w2"], ["hub"]), "two": (["w1"], ["hub"])},
+    "from: two, to: hub": {"two": (["hub", "w1"], ["hub"])},
+    "from: w2, to: 192.168.7.0/24": {"one": (["w2"], ["192.168.7.0/24"])},
+    "from: 192.168.7.0/24, to: w2": {"one": (["192.168.7.0/24"], ["w2"])},
+    "from: w3, to: internet": {"one": (["w3"], ["internet"])},
+    "from: ['*', '!c', '!two'], to: hub": {"one": (["gw", "w2", "w3"], ["hub"])},
+    "from: ['!web'], to: w2": {"one": (["c", "gw", "hub", "w3"], ["w2"])},
 }
 
 
@@ -184,23 +184,29 @@ SELECTORS = {
 def test_a_policy_permits_the_pairs_that_it_names(selectors: str, tmp_path: Path) -> None:
     found = mesh(tmp_path, f"{POLICY_NODES}  - {{name: p, {selectors}, allow: [any]}}\n")
     assert pairs(found, "p") == SELECTORS[selectors]
-    assert next(p.position.line for p in found.permits if p.policy == "p") == POLICY_NODES.count("\n") + 1
+    assert next(r.position.line for r in found.rules if r.name == "p") == POLICY_NODES.count("\n") + 1
+
+
+def test_what_is_excluded_of_a_prefix_is_kept_beside_it(tmp_path: Path) -> None:
+    policy = "  - {name: p, from: w2, to: [192.168.0.0/16, '!192.168.7.0/24'], allow: [any]}\n"
+    rule = next(r for r in mesh(tmp_path, POLICY_NODES + policy).rules if r.name == "p")
+    assert (rule.destination.members["one"], rule.destination.excluded) == ({"192.168.0.0/16"}, ("192.168.7.0/24",))
 
 
 def test_an_open_network_permits_everyone_and_a_closed_one_nobody(tmp_path: Path) -> None:
     text = TWO.replace("10.1.0.0/16", "10.1.0.0/16, policy: open") + "nodes: {a: {endpoint: {one: 'x:1'}}, b: {}}"
-    assert pairs(mesh(tmp_path, text), "open") == {"one": [(["a", "b"], ["a", "b"])]}
+    assert pairs(mesh(tmp_path, text), "open:one") == {"one": (["a", "b"], ["a", "b"])}
 
 
-def test_a_deny_permits_nothing(tmp_path: Path) -> None:
-    assert pairs(mesh(tmp_path, f"{POLICY_NODES}  - {{name: p, from: w1, to: hub, deny: [any]}}\n"), "p") == {}
-
-
-def test_a_policy_is_expired_on_the_day_after_its_last(tmp_path: Path) -> None:
+def test_an_expired_policy_is_warned_about_for_two_weeks_and_then_refused(tmp_path: Path) -> None:
     file = tmp_path / "inventory.yml"
     file.write_text(f"{POLICY_NODES}  - {{name: p, from: w1, to: hub, allow: [any], expires: 2026-12-31}}\n")
     assert read(file, today=datetime.date(2026, 12, 31)).warnings == ()
-    assert [d.code for d in read(file, today=datetime.date(2027, 1, 1)).warnings] == ["policy-expired"]
+    for today in (datetime.date(2027, 1, 1), datetime.date(2027, 1, 14)):
+        assert [d.code for d in read(file, today=today).warnings] == ["policy-expired"]
+    with pytest.raises(InventoryError) as refused:
+        read(file, today=datetime.date(2027, 1, 15))
+    assert [d.code for d in refused.value.diagnostics] == ["policy-expired"]
 
 
 def test_the_users_own_roles_folder_is_known(tmp_path: Path) -> None:

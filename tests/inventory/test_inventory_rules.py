@@ -222,6 +222,39 @@ ERRORS = {
         "udp/20-10",
         "udp/10-20",
     ),
+    "a policy expired long ago": (
+        nodes("a: {}", "policies: [{name: p, from: a, to: hub, allow: [any], expires: 2020-01-31}]"),
+        "policy-expired",
+        "2020-01-31",
+        "new date",
+    ),
+    "a policy allows what another denies as strongly": (
+        nodes(
+            "a: {}",
+            "policies:\n- {name: no, from: a, to: hub, deny: [any]}\n- {name: p, from: a, to: hub, allow: [tcp/22]}",
+        ),
+        "contradiction",
+        "",
+        "priority",
+    ),
+    "a policy has the internet for a source": (
+        nodes("a: {}", "policies: [{name: p, from: internet, to: a, allow: [any]}]"),
+        "internet-source",
+        "internet",
+        "alone",
+    ),
+    "a policy limits what it denies": (
+        nodes("a: {}", "policies: [{name: p, from: a, to: hub, deny: [any], limits: {connections_per_second: 1}}]"),
+        "limits-on-deny",
+        "",
+        "remove",
+    ),
+    "a test wants the same both ways": (
+        nodes("a: {}", "tests: [{from: a, to: hub, can: [tcp/20-30], cannot: [tcp/22]}]"),
+        "contradiction",
+        "tcp/22",
+        "remove",
+    ),
     "a policy's date is none": (
         nodes("a: {}", "policies: [{name: p, from: a, to: hub, allow: [any], expires: 2026-02-30}]"),
         "bad-date",
@@ -420,20 +453,21 @@ WARNINGS = {
     "a node that is no client has peers": (nodes("a: {peers: [hub]}"), "ignored-setting", "policy"),
     "a client's peer is not permitted": (nodes("p: {client: true, peers: [hub]}"), "peer-not-permitted", "policy"),
     "a jump is nearly a node": (nodes("web1: {}\na: {ssh: {jump: web2}}"), "jump-not-a-node", "`web1`"),
-    "a policy denies": (
-        nodes("a: {}", "policies: [{name: p, from: a, to: hub, deny: [any]}]"),
-        "deny-ignored",
-        "not enforced",
-    ),
     "a policy matches nobody": (
-        nodes("a: {}", "groups: {g: {}}\npolicies: [{name: p, from: g, to: hub, allow: [any]}]"),
-        "matches-nothing",
-        "pair",
+        nodes("a: {}", "policies: [{name: p, from: a, to: a, allow: [any]}]"), "matches-nothing", "one and the same node"
     ),
-    "a policy has expired": (
-        nodes("a: {}", "policies: [{name: p, from: a, to: hub, allow: [any], expires: 2020-01-31}]"),
-        "policy-expired",
-        "2020-01-31",
+    "a policy is decided by a better one": (
+        nodes(
+            "a: {}",
+            "policies:\n- {name: p, from: a, to: hub, allow: [any]}\n- {name: q, from: a, to: hub, allow: [tcp/22]}",
+        ),
+        "shadowed",
+        "`p`",
+    ),
+    "a policy names a group without nodes": (
+        nodes("a: {}", "groups: {g: {}}\npolicies: [{name: p, from: [a, g], to: hub, allow: [any]}]"),
+        "empty-group",
+        "`g`",
     ),
 }
 

@@ -53,7 +53,7 @@ def node(name: str, number: int, *, endpoint: bool = False, networks: tuple[str,
 
 def rule(sources: str, destinations: str, network: str = "corp") -> Rule:
     """Everything from these to those, names or prefixes that are given with spaces."""
-    name = f"{sources}-to-{destinations}".replace(" ", "+").translate({ord("/"): "_", ord("+"): "."})
+    name = f"{sources}-to-{destinations}".replace(" ", "+").translate({ord("/"): "_", ord(":"): "_", ord("+"): "."})
     sides = (Side({network: frozenset(side.split())}) for side in (sources, destinations))
     return Rule(name, *sides, traffic=ANY)
 
