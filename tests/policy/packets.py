@@ -33,7 +33,7 @@ class Host:
 
     def __init__(self, wg: dict[str, list[str]], routes: dict[str, str]) -> None:
         self.name = f"packets-{uuid.uuid4().hex[:8]}"
-        self._serial = 1024
+        self.serial = 1024
         run("ip", "netns", "add", self.name)
         for key, value in _SYSCTLS.items():
             self.run("sysctl", "-qw", f"{key}={value}")
@@ -58,14 +58,17 @@ class Host:
         """Replace the table, as the boot file does, in one transaction."""
         self.run("nft", "-f", "-", text=f"table inet meshctl\ndelete table inet meshctl\n{table}")
 
-    def passes(self, device: str, source: str, destination: str, protocol: str, port: int) -> str:
-        """The device at which the packet, or the node's own answer to it, came out; empty: nowhere."""
-        self._serial = self._serial + 1 if self._serial < 60000 else 1024
-        os.write(self._tuns[device], frame(source, destination, protocol, self._serial, port))
-        os.write(self._tuns["lan0"], frame(_SENTINEL[1], _SENTINEL[0], "icmp", self._serial, 0))
+    def passes(self, device: str, source: str, destination: str, protocol: str, port: int, again: int = 0) -> str:
+        """The device at which the packet, or the node's own answer to it, came out; empty: nowhere.
+
+        It opens a connection of its own, unless it belongs to that of an earlier `serial` (`again`).
+        """
+        self.serial = again or (self.serial + 1 if self.serial < 60000 else 1024)
+        os.write(self._tuns[device], frame(source, destination, protocol, self.serial, port))
+        os.write(self._tuns["lan0"], frame(_SENTINEL[1], _SENTINEL[0], "icmp", self.serial, 0))
         for came_out, packet in self._until_sentinel():
             forwarded, answered = _ends(packet)[1] == destination, _ends(packet) == (destination, source)
-            if struct.pack("!H", self._serial) in packet and (forwarded or answered):
+            if struct.pack("!H", self.serial) in packet and (forwarded or answered):
                 return came_out
         return ""
 
@@ -81,7 +84,7 @@ class Host:
             for device, tun in self._tuns.items():
                 if tun in ready:
                     packet = os.read(tun, 65535)
-                    answered = answered or (_ends(packet) == _SENTINEL and struct.pack("!H", self._serial) in packet)
+                    answered = answered or (_ends(packet) == _SENTINEL and struct.pack("!H", self.serial) in packet)
                     found.append((device, packet))
 
     def _tun(self, name: str) -> int:
