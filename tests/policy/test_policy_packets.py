@@ -73,7 +73,8 @@ def expected(compiled: Compiled, reference: Reference, name: str, device: str, p
 def sample(mesh: Mesh, name: str, chance: random.Random) -> Iterator[tuple[str, Packet]]:
     """(device, packet) of connections that somebody may open by way of the node."""
     own = LAYOUT["nodes"][name]["address"]["corp"]
-    interesting = [(p if p in PROTOCOLS else "other", n) for p, n in points(mesh) if p != "sctp" and (n or p != "tcp")]
+    judged = [(p, n) for p, n in points(mesh) if p != "sctp" and (n or p != "tcp")]
+    interesting = [(p if p in PROTOCOLS else "other", n) for p, n in judged]
     for source in EVERYWHERE:
         for destination in EVERYWHERE:
             behind = source in BEHIND and name == "gate"
@@ -84,7 +85,13 @@ def sample(mesh: Mesh, name: str, chance: random.Random) -> Iterator[tuple[str, 
 
 
 @given(data=st.data())
-@settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 def test_the_kernel_does_with_packets_what_the_reference_says(host: tuple[str, Host], data: st.DataObject) -> None:
     name, namespace = host
     written: dict[str, Any] = {**LAYOUT, "policies": data.draw(policies(LAYOUT))}

@@ -32,7 +32,7 @@ def read(data: dict[str, Any]) -> Mesh:
             return inventory.read(path).mesh
         except InventoryError as error:
             codes = {d.code for d in error.diagnostics if d.severity == "error"}
-            assert codes == {"contradiction"}, error.diagnostics
+            assert codes == {"contradiction"}, error.diagnostics  # noqa: PT017
             assume(False)
             raise
 
