@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from meshctl.cli.common import Hosts, host_options, inventory_options, output_option, print_json
+from meshctl.cli.common import Hosts, host_options, inventory_options, output_option
 from meshctl.cli.plan import run_plan
 from meshctl.errors import EXIT_FAILED, EXIT_OK
 
@@ -48,10 +48,5 @@ def command(
 
     options = hosts.options(diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored)
     outcome = apply(inventory, hosts.ring(inventory), options, hosts.door(), progress.for_terminal())
-    for warning in outcome.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if output == "json":
-        print_json(outcome.to_json())
-    else:
-        click.echo(show.apply_text(outcome))
+    show.answer(outcome, output, show.apply_text)
     return EXIT_OK if outcome.ok else EXIT_FAILED

@@ -50,6 +50,7 @@ class PlanOutcome:
             "unreachable": [
                 {"node": e.node, "kind": e.kind, "message": e.message, "hint": e.hint} for e in self.errors
             ],
+            "warnings": list(self.warnings),
         }
 
 
@@ -91,7 +92,10 @@ class ApplyOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """The apply document."""
-        return {"nodes": {name: outcome.to_json() for name, outcome in self.nodes.items()}}
+        return {
+            "nodes": {name: outcome.to_json() for name, outcome in self.nodes.items()},
+            "warnings": list(self.warnings),
+        }
 
 
 def status_of(error: RemoteError, reached: bool) -> str:
