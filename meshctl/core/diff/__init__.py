@@ -16,7 +16,7 @@ from meshctl.core.diff.removal import removals
 from meshctl.model.facts import HostFacts
 from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Package, Service, Sysctl, WireGuard
 
-__all__ = ["diff", "due_handlers", "foreign"]
+__all__ = ["diff", "due_handlers"]
 
 
 def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
@@ -28,25 +28,6 @@ def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
     changes = [*_wanted(doc, facts), *removals(doc, facts)]
     due = due_handlers(doc, changes, facts.ledger.handlers)
     return (*changes, *(_handler_change(doc.node, handler) for handler in due))
-
-
-def foreign(doc: NodeDoc, facts: HostFacts) -> tuple[str, ...]:
-    """Warnings about what stands on the document's interfaces and is neither wanted nor meshctl's: left alone."""
-    warnings = []
-    for want in doc.interfaces():
-        live = facts.interfaces.get(want.interface)
-        if live is None:
-            continue
-        record = facts.ledger.interfaces.get(want.interface)
-        known = {peer.public_key for peer in want.peers}
-        owned = record.peers if record else {}
-        count = sum(1 for key in live.peers if key not in known and key.text not in owned)
-        if count:
-            peers = "peer that is" if count == 1 else "peers that are"
-            warnings.append(
-                f"{want.interface} has {count} {peers} neither in the inventory nor made by meshctl: left alone"
-            )
-    return tuple(warnings)
 
 
 def _wanted(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
