@@ -107,8 +107,7 @@ def read(path: Path | str, *, lock_path: Path | None = None, today: datetime.dat
     """Read, validate and resolve the inventory at `path` (a file or a folder).
 
     Contacts nobody and writes nothing. `lock_path` is a lock elsewhere than beside the inventory (a lab has its own);
-    `today` decides which policies have expired. Raises InventoryError with every
-    finding, warnings included.
+    `today` decides which policies have expired. Raises InventoryError with every finding, warnings included.
     """
     path = Path(path)
     document, problems = load_inventory(path)

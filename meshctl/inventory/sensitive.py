@@ -27,4 +27,3 @@ def mask(line: str) -> str:
         return found[1] + (value if len(value) < _MIN_LENGTH else "*" * len(value))
 
     return _ASSIGNED.sub(starred, line)
-
