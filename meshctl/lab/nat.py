@@ -10,7 +10,7 @@
 | symmetric-sequential | address and port-dependent, consecutive ports | address and port-dependent |
 | udp-blocked | as easy, for TCP and ICMP | no UDP passes, IPv4 or IPv6 |
 
-cgnat is no ruleset: it is an easy home router behind a carrier's router that does the same (`design.CARRIER_NAT`).
+cgnat is no ruleset: it is an easy home router behind a carrier's router that does the same (`draft.CARRIER_NAT`).
 """
 
 from __future__ import annotations

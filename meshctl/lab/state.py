@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from meshctl.lab.blueprint import Blueprint, Forward, Host, Link, Router
-from meshctl.lab.design import CARRIER_NAT, DEFAULT_NAT, check_kind
+from meshctl.lab.draft import CARRIER_NAT, DEFAULT_NAT, check_kind
 from meshctl.lab.names import STATE_ROOT, LabError, state_dir
 
 STATE_VERSION = 1
