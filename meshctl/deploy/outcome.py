@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from meshctl.core.change import Change, digest
@@ -82,8 +82,7 @@ class ApplyOutcome:
 
     nodes: Mapping[str, NodeOutcome]
     warnings: tuple[str, ...] = ()
-    interrupted: bool = False
-    diffs: tuple[FileDiff, ...] = field(default=())
+    diffs: tuple[FileDiff, ...] = ()
 
     @property
     def ok(self) -> bool:
