@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshctl.data_files import data_folder
-from meshctl.inventory.addresses import Address, Ranges, is_host, join_endpoint
+from meshctl.inventory.addresses import HIGHEST_PORT, Address, Ranges, is_host, join_endpoint
 from meshctl.inventory.document import Path
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.names import Names
@@ -127,11 +127,11 @@ class NodeReader:
         base, path = found if found else (DEFAULT_PORT, ())
         if index == 0 or (path and path[-1] == network) or path[:1] == ("networks",):
             return int(base)
-        if base + index > 65535:
+        if base + index > HIGHEST_PORT:
             self._findings.error(
                 "out-of-range",
                 path,
-                f"port {base + index} (for network {network}) is above 65535",
+                f"port {base + index} (for network {network}) is above {HIGHEST_PORT}",
                 "give each network a port: listen_port: {NETWORK: PORT}",
             )
         return int(base) + index
