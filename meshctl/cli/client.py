@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import lab_option, output_option, print_json, psk_ring, read_inventory, secret_option
+from meshctl.cli.common import (
+    INVENTORY_HELP,
+    lab_option,
+    output_option,
+    print_json,
+    psk_ring,
+    read_inventory,
+    secret_option,
+)
 from meshctl.errors import MeshctlError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +27,6 @@ if TYPE_CHECKING:
     from meshctl.model.keys import PublicKey, Secret
     from meshctl.model.mesh import Node
 
-INVENTORY_HELP = "Inventory file or folder. [default: $MESHCTL_INVENTORY, ./inventory.yml, ./inventory/]"
 
 
 @click.group()
