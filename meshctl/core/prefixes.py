@@ -50,3 +50,8 @@ def covers(outer: str, inner: str) -> bool:
     if isinstance(a, IPv4Network):
         return isinstance(b, IPv4Network) and b.subnet_of(a)
     return isinstance(b, IPv6Network) and b.subnet_of(a)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two prefixes have an address in common."""
+    return _parse(one).overlaps(_parse(other)) if version(one) == version(other) else False
