@@ -113,7 +113,7 @@ def read(path: Path | str, *, lock_path: Path | None = None, today: datetime.dat
     document, problems = load_inventory(path)
     findings = Findings(document)
     findings.add(problems)
-    if document.root is None or not document.data:
+    if document.root is None or (problems and not document.data):
         raise InventoryError(findings.sorted())
     names = names_of(document)
     lock_path = lock_path or lock_path_of(path)

@@ -56,8 +56,8 @@ class PolicyReader:
                 self._check_traffic(item, ("services", service, index), services=False)
         for index, policy in enumerate(self._policies):
             path: Path = ("policies", index)
-            first = names.setdefault(policy["name"], index)
-            if first != index:
+            first = names.setdefault(policy.get("name", ""), index)
+            if first != index and "name" in policy:
                 place = self._findings.document.position(("policies", first, "name"))
                 message = f"there are two policies `{policy['name']}`"
                 hint = f"the first is at {place.file}:{place.line}:{place.column}; rename one"
@@ -70,26 +70,29 @@ class PolicyReader:
         result: list[PolicyTest] = []
         for index, test in enumerate(self._tests):
             path: Path = ("tests", index)
-            for side in ("from", "to"):
+            for side in {"from", "to"} & test.keys():
                 self._select_one(test[side].removeprefix("!"), (*path, side))
             for key in ("can", "cannot"):
                 for i, item in enumerate(test.get(key, ())):
                     self._check_traffic(item, (*path, key, i))
+            if not {"from", "to"} <= test.keys():
+                continue
             position = self._findings.document.position(path)
             can, cannot = tuple(test.get("can", ())), tuple(test.get("cannot", ()))
             result.append(PolicyTest(test["from"], test["to"], can, cannot, position))
         return tuple(result)
 
     def _policy(self, policy: dict[str, Any], path: Path) -> list[Permit]:
-        key = "allow" if "allow" in policy else "deny"
-        for index, item in enumerate(policy[key]):
-            self._check_traffic(item, (*path, key, index))
+        for key in ("allow", "deny"):
+            for index, item in enumerate(policy.get(key, ())):
+                self._check_traffic(item, (*path, key, index))
         self._check_expiry(policy, path)
-        sources = self._select(policy["from"], (*path, "from"))
-        destinations = self._select(policy["to"], (*path, "to"))
-        if sources is None or destinations is None:
+        sources, destinations = (
+            self._select(policy[side], (*path, side)) if side in policy else None for side in ("from", "to")
+        )
+        if sources is None or destinations is None or "name" not in policy:
             return []
-        if key == "deny":
+        if "deny" in policy:
             message = f"policy `{policy['name']}` denies, which is not enforced yet"
             self._findings.warning("deny-ignored", path, message, "narrow the policies that allow instead")
             return []

@@ -86,6 +86,14 @@ def exclusive(lab: str) -> Iterator[Path]:
             os.close(descriptor)
 
 
+@contextmanager
+def changing(lab: str) -> Iterator[State]:
+    """The state of a lab that is up, locked against other commands that change it. Raises LabError."""
+    load(lab)  # before the lock, which would make the folder of a lab that there is not
+    with exclusive(lab):
+        yield load(lab)
+
+
 def host(lab: str, now: State, name: str) -> Host:
     """The host of that name, or LabError."""
     found = now.blueprint.host(name)

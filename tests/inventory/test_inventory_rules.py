@@ -484,6 +484,24 @@ def test_all_faults_are_reported_in_one_run(tmp_path: Path) -> None:
     }
 
 
+def test_a_policy_that_lacks_something_is_judged_for_the_rest(tmp_path: Path) -> None:
+    policies = """
+policies:
+- {name: p, from: nowhere, to: hub, allow: [foo], deny: [tcp/5-2]}
+- {name: p, from: [], to: 9.9.9.0/24, allow: [any]}
+tests: [{from: nobody, to: hub}]
+"""
+    assert {d.code for d in findings(tmp_path, nodes("a: {}", policies))} == {
+        "missing-key",
+        "unknown-selector",
+        "unknown-service",
+        "out-of-range",
+        "duplicate-name",
+        "empty-list",
+        "unknown-prefix",
+    }
+
+
 def test_a_fault_in_a_group_is_reported_once_however_many_nodes_inherit_it(tmp_path: Path) -> None:
     text = nodes("a: {groups: [g]}\nb: {groups: [g]}", "groups: {g: {vars: {mtu: 1000}}}")
     assert [d.path for d in findings(tmp_path, text)] == ["groups.g.vars.mtu"]
