@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meshctl import inventory, lab
-from meshctl.lab.report import names
+from meshctl.lab.teardown import all_labs
 
 # A lab of a test run is called after the process that made it, so that runs do not meet and leftovers are told apart.
 PREFIX = "pytest"
@@ -45,7 +45,7 @@ class Labs:
 
     def close(self) -> None:
         """Take down whatever is up under this session's names."""
-        for name in names():
+        for name in all_labs():
             if name.startswith(f"{PREFIX}{os.getpid()}-"):
                 lab.down(name)
 
@@ -53,7 +53,7 @@ class Labs:
 @pytest.fixture(scope="session", name="labs")
 def _labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labs]:
     """`labs(key, inventory text or path)` gives the name of a lab that is up; it lives as long as the session."""
-    for name in names():
+    for name in all_labs():
         owner = re.match(rf"{PREFIX}(\d+)-", name)
         if owner and not Path("/proc", owner[1]).exists():
             lab.down(name)

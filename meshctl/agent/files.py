@@ -34,16 +34,22 @@ def write_temp(path: Path, content: bytes, unique: str, journal: Journal) -> Pat
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temp, flags, 0o600)
     try:
+        write_and_close(fd, content)
+    except BaseException:
+        remove_quietly(temp)
+        raise
+    return temp
+
+
+def write_and_close(fd: int, content: bytes) -> None:
+    """All of `content` into an open file, and on disk; the descriptor is closed in any case. Raises OSError."""
+    try:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
         os.fsync(fd)
-    except BaseException:
-        remove_quietly(temp)
-        raise
     finally:
         os.close(fd)
-    return temp
 
 
 def set_attributes(path: Path, mode: str, owner: str, group: str) -> None:

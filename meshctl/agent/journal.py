@@ -3,12 +3,12 @@
     {"event": "begin", "id": …, "node": …, "pid": …, "time": …}
     {"event": "temp", "path": …}                       a temporary file is about to be made
     {"event": "phase", "phase": …}
-    {"event": "step", "index": …, "do": …, "what": …}   about to run; "done" or "failed" follows
-    {"event": "done", "index": …}  ·  {"event": "failed", "index": …, "kind": …, "message": …}
-    {"event": "error", "traceback": [[file, line, function], …]}
-    {"event": "end", "ok": …, "result": {…}}           without the facts, which hold pre-shared keys
+    {"event": "step", "index": …, "do": …, "what": …}  about to run; "done" follows when it succeeded
+    {"event": "done", "index": …}
+    {"event": "error", "type": …, "traceback": [[file, line, function], …]}  a bug of ours
+    {"event": "end", "ok": …, "phase": …, "done": [INDEX…], "failure": null | [index, kind, message], "warnings": […]}
 
-No file content, standard input or secret is ever written here.
+Each has its "time" in Unix seconds. No file content, standard input or secret is ever written here.
 """
 
 from __future__ import annotations

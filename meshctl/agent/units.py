@@ -8,13 +8,14 @@ from meshctl.agent import process
 
 JOURNAL_TIMEOUT_S = 10.0
 LINES = "30"
+_VERBS_THAT_RUN = frozenset({"start", "restart", "reload", "reload-or-restart"})
 # wg-quick repeats each command that it runs; wireguard-go prints a box.
 _CHATTER = ("[#]", "┌", "│", "└")
 
 
 def own_words(argv: Sequence[str]) -> str:
-    """What the unit of a failed `systemctl VERB -- UNIT` printed in its latest run; "" for any other command."""
-    if argv[0] != "systemctl" or len(argv) < 2:
+    """What the unit of a failed `systemctl VERB -- UNIT` that runs it printed; "" for any other command."""
+    if argv[0] != "systemctl" or len(argv) < 2 or argv[1] not in _VERBS_THAT_RUN:
         return ""
     shown = process.run(["systemctl", "show", "-p", "InvocationID", "--value", "--", argv[-1]])
     invocation = shown.stdout.strip()

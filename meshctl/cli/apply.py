@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from meshctl.cli.common import Hosts, host_options, inventory_options, output_option, print_json
+from meshctl.cli.common import Hosts, host_options, inventory_options, output_option
 from meshctl.cli.plan import run_plan
-from meshctl.errors import EXIT_FAILED, EXIT_OK
+from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
 
 
 @click.command(name="apply", short_help="Converge the hosts to the inventory.")
@@ -37,21 +37,19 @@ def command(
       meshctl apply inventory.yml --lab
     """
     hosts = Hosts(**host_values)
-    if check:
-        return run_plan(hosts, inventory_argument, inventory_option, show_diff, False, output)
     from meshctl.deploy import planfile
 
     stored = planfile.read_plan(inventory_argument) if inventory_argument else None
+    if check and stored:
+        hint = "without --check a plan is applied only while it still is what would be done"
+        raise UsageError("--check takes an inventory, not a plan", where=str(inventory_argument), hint=hint)
+    if check:
+        return run_plan(hosts, inventory_argument, inventory_option, show_diff, False, output)
     inventory = hosts.read(None if stored else inventory_argument, inventory_option)
     from meshctl.cli import progress, show
     from meshctl.deploy.run import apply
 
     options = hosts.options(diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored)
     outcome = apply(inventory, hosts.ring(inventory), options, hosts.door(), progress.for_terminal())
-    for warning in outcome.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if output == "json":
-        print_json(outcome.to_json())
-    else:
-        click.echo(show.apply_text(outcome))
+    show.answer(outcome, output, show.apply_text)
     return EXIT_OK if outcome.ok else EXIT_FAILED

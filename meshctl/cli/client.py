@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import lab_option, output_option, print_json, psk_ring, read_inventory, secret_option
+from meshctl.cli.common import (
+    INVENTORY_HELP,
+    lab_option,
+    output_option,
+    print_json,
+    psk_ring,
+    read_inventory,
+    secret_option,
+)
 from meshctl.errors import MeshctlError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +27,6 @@ if TYPE_CHECKING:
     from meshctl.model.keys import PublicKey, Secret
     from meshctl.model.mesh import Node
 
-INVENTORY_HELP = "Inventory file or folder. [default: $MESHCTL_INVENTORY, ./inventory.yml, ./inventory/]"
 
 
 @click.group()
@@ -120,7 +127,7 @@ def show(
     if png:
         _write_private(Path(png), _picture(config, name))
     elif qr:
-        click.echo(_terminal(config))
+        click.echo(_terminal(config, name))
     elif conf:
         click.echo(config.reveal(), nl=False)
     else:
@@ -182,9 +189,9 @@ def _code(config: Secret, name: str) -> Any:
         raise MeshctlError("the config is too long for a QR code", where=name, hint=hint) from None
 
 
-def _terminal(config: Secret) -> str:
+def _terminal(config: Secret, name: str) -> str:
     text = io.StringIO()
-    _code(config, "").terminal(text, compact=True)
+    _code(config, name).terminal(text, compact=True)
     return text.getvalue().rstrip("\n")
 
 
@@ -194,7 +201,7 @@ def _picture(config: Secret, name: str) -> bytes:
     return data.getvalue()
 
 
-def _write_private(path: Path, data: bytes) -> Path:
+def _write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner can read, atomically. Raises MeshctlError."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
@@ -207,7 +214,6 @@ def _write_private(path: Path, data: bytes) -> Path:
             raise
     except OSError as error:
         raise MeshctlError(f"cannot write: {error.strerror}", where=str(path), hint="choose another file") from None
-    return path
 
 
 def _document(inventory: Inventory, name: str, network: str, public: PublicKey, config: Secret) -> dict[str, Any]:

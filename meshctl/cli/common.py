@@ -28,11 +28,13 @@ OUTPUT = "meshctl.output"
 SUDO_PASSWORD_VARIABLE = "MESHCTL_SUDO_PASSWORD"  # noqa: S105 - the variable's name
 
 
+INVENTORY_HELP = "Inventory file or folder. [default: $MESHCTL_INVENTORY, ./inventory.yml, ./inventory/]"
+
+
 def inventory_options(function: F) -> F:
     """`[INVENTORY]` as argument or `-i PATH`; passes `inventory_argument` and `inventory_option`."""
     function = click.option(
-        "-i", "--inventory", "inventory_option", metavar="PATH",
-        help="Inventory file or folder. [default: $MESHCTL_INVENTORY, ./inventory.yml, ./inventory/]",
+        "-i", "--inventory", "inventory_option", metavar="PATH", help=INVENTORY_HELP
     )(function)
     return click.argument("inventory_argument", metavar="[INVENTORY]", required=False)(function)
 

@@ -73,11 +73,11 @@ def down(name: str, everything: bool) -> None:
       meshctl lab down --all
     """
     from meshctl import lab
-    from meshctl.lab.report import names
     from meshctl.lab.shell import require_root
+    from meshctl.lab.teardown import all_labs
 
     require_root()
-    for each in names() if everything else [name]:
+    for each in all_labs() if everything else [name]:
         there = lab.down(each)
         click.echo(f"Lab {each} {'is gone' if there else 'was not up'}.", err=True)
 
@@ -94,9 +94,9 @@ def status(name: str | None, output: str) -> None:
       meshctl lab status --name demo -o json
     """
     from meshctl import lab
-    from meshctl.lab.report import names
+    from meshctl.lab.teardown import all_labs
 
-    found = [lab.status(each) for each in ([name] if name else names())]
+    found = [lab.status(each) for each in ([name] if name else all_labs())]
     if output == "json":
         print_json({"labs": found})
         return

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from meshctl.cli.common import Hosts, host_options, inventory_options, output_option, print_json
+from meshctl.cli.common import Hosts, host_options, inventory_options, output_option
 from meshctl.errors import EXIT_CHANGES, EXIT_FAILED, EXIT_OK
 
 
@@ -47,12 +47,7 @@ def run_plan(
     outcome = plan(
         inventory, hosts.ring(inventory), hosts.options(diff=show_diff), hosts.door(), progress.for_terminal()
     )
-    for warning in outcome.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if output == "json":
-        print_json(outcome.to_json())
-    else:
-        click.echo(show.plan_text(outcome))
+    show.answer(outcome, output, show.plan_text)
     if outcome.errors:
         return EXIT_FAILED
     return EXIT_CHANGES if detailed_exitcode and outcome.changes else EXIT_OK

@@ -1,13 +1,15 @@
-"""Plans and outcomes as text, in Terraform's way."""
+"""Plans and outcomes as the command line answers them: as JSON, or as text in Terraform's way."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
-from meshctl.cli.common import colour
+import click
+
+from meshctl.cli.common import colour, print_json
 from meshctl.core.change import Change
 from meshctl.deploy.outcome import CHANGED, UNCHANGED, ApplyOutcome, FileDiff, PlanOutcome
 from meshctl.errors import RemoteError
@@ -20,6 +22,19 @@ _STATUS_COLOURS = {CHANGED: "yellow", UNCHANGED: "green"}
 _HASHES = ("sha256", "source")
 HASH_DIGITS = 12
 NO_CHANGES = "No changes. Every host is as the inventory says."
+
+
+Outcome = TypeVar("Outcome", PlanOutcome, ApplyOutcome)
+
+
+def answer(outcome: Outcome, output: str, text: Callable[[Outcome], str]) -> None:
+    """The outcome on standard output, as its JSON document or its `text`; warnings on standard error in any case."""
+    for warning in outcome.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if output == "json":
+        print_json(outcome.to_json())
+    else:
+        click.echo(text(outcome))
 
 
 def changes_text(changes: Sequence[Change]) -> str:

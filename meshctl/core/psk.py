@@ -38,20 +38,6 @@ def hkdf_extract(salt: bytes, key_material: bytes) -> bytes:
     return hmac.new(salt or bytes(hashlib.sha256().digest_size), key_material, hashlib.sha256).digest()
 
 
-def hkdf_expand(key: bytes, info: bytes, length: int) -> bytes:
-    """RFC 5869 section 2.3 with SHA-256. Raises ValueError for more than 255 blocks."""
-    size = hashlib.sha256().digest_size
-    if not 0 < length <= 255 * size:
-        raise ValueError(f"HKDF-SHA256 gives 1 to {255 * size} bytes, not {length}")
-    out = block = b""
-    counter = 0
-    while len(out) < length:
-        counter += 1
-        block = hmac.new(key, block + info + bytes((counter,)), hashlib.sha256).digest()
-        out += block
-    return out[:length]
-
-
 class _End:
     """One public key: its bytes, the HMAC state with it as the first of a pair, and keys that wait for it."""
 
@@ -70,9 +56,9 @@ class _End:
 class PskRing:
     """Makes the pre-shared key of any pair of public keys; the order of the two does not matter.
 
-    A full mesh of 1,000 nodes needs half a million keys, so this is `hkdf_expand` of one block written out: the HMAC
-    states that depend on the secret and on one of the keys are kept, and each pair's key is kept from its first use
-    (by one end) to its second (by the other).
+    A full mesh of 1,000 nodes needs half a million keys, so HKDF-Expand of one block (RFC 5869 section 2.3) is
+    written out here: the HMAC states that depend on the secret and on one of the keys are kept, and each pair's key
+    is kept from its first use (by one end) to its second (by the other).
     """
 
     def __init__(self, secret: Secret) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from meshctl.core.anchors import anchor_rank, client_profile, is_usable_anchor
 from meshctl.core.prefixes import DEFAULT_ROUTES, covers, host_prefix, merge_prefixes, sort_prefixes, version

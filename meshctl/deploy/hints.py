@@ -9,7 +9,6 @@ HINTS = {
     "wireguard": "{node} needs a kernel with WireGuard or the package wireguard-go",
     "python": "needs python3: apt-get install -y python3",
     "locked": "wait for it to end, then apply again",
-    "key-mismatch": "if {node} was reinstalled, remove its public_key from the lock file and apply again",
     "protocol": "look at the newest file in /var/lib/meshctl/journal on {node}",
     "command": "correct the cause on {node}, then apply again: every step may be repeated",
     "not-converged": "run plan again; something on {node} undoes the change",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from meshctl.core.change import Change, digest
@@ -50,6 +50,7 @@ class PlanOutcome:
             "unreachable": [
                 {"node": e.node, "kind": e.kind, "message": e.message, "hint": e.hint} for e in self.errors
             ],
+            "warnings": list(self.warnings),
         }
 
 
@@ -81,8 +82,7 @@ class ApplyOutcome:
 
     nodes: Mapping[str, NodeOutcome]
     warnings: tuple[str, ...] = ()
-    interrupted: bool = False
-    diffs: tuple[FileDiff, ...] = field(default=())
+    diffs: tuple[FileDiff, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -91,7 +91,10 @@ class ApplyOutcome:
 
     def to_json(self) -> dict[str, Any]:
         """The apply document."""
-        return {"nodes": {name: outcome.to_json() for name, outcome in self.nodes.items()}}
+        return {
+            "nodes": {name: outcome.to_json() for name, outcome in self.nodes.items()},
+            "warnings": list(self.warnings),
+        }
 
 
 def status_of(error: RemoteError, reached: bool) -> str:

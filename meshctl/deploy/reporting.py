@@ -33,7 +33,7 @@ def apply_outcome(
     """The outcome of all hosts, by name."""
     return ApplyOutcome(
         nodes={name: _node_outcome(host, interrupted) for name, host in hosts.items()},
-        warnings=_warnings(hosts, inventory), interrupted=interrupted, diffs=diffs,
+        warnings=_warnings(hosts, inventory), diffs=diffs,
     )  # fmt: skip
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from meshctl.errors import UsageError
+from meshctl.inventory.suggest import nearest
 from meshctl.model.mesh import Mesh
 
 _GLOB_SIGNS = frozenset("*?[")
@@ -47,7 +47,7 @@ def _named(mesh: Mesh, pattern: str) -> set[str]:
         return {node.name for node in mesh.nodes.values() if node.attachment(pattern)}
     found = {name for name in mesh.nodes if fnmatchcase(name, pattern)} if _GLOB_SIGNS & set(pattern) else set()
     if not found:
-        near = difflib.get_close_matches(pattern, [*mesh.nodes, *mesh.groups, *mesh.networks], 1)
-        hint = f"did you mean {near[0]}?" if near else "name a node, a group, a network or a glob"
+        near = nearest(pattern, [*mesh.nodes, *mesh.groups, *mesh.networks])
+        hint = f"did you mean {near}?" if near else "name a node, a group, a network or a glob"
         raise UsageError(f"--limit: no node, group or network is called {pattern!r}", hint=hint)
     return found

@@ -1,31 +1,27 @@
-"""Commands over SSH: connections that are opened once a run and shared (a node may be the jump host of others)."""
+"""SSH connections, opened once a run and shared: a node may be the jump host of others."""
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meshctl.deploy import sshconnect, sudo
+from meshctl.deploy import sshconnect
 from meshctl.deploy.door import Door
 from meshctl.deploy.hostkeys import KnownHosts
 from meshctl.deploy.identities import Identities
 from meshctl.deploy.sshsettings import SshConfigs, Way, jump_settings, resolve
-from meshctl.deploy.transport import OUTPUT_LIMIT_BYTES, Completed
+from meshctl.deploy.sshtransport import SshTransport
 from meshctl.errors import RemoteError
 from meshctl.model.keys import Secret
 from meshctl.model.mesh import Node, SshSettings
 
 if TYPE_CHECKING:
     import paramiko
-
-_CHUNK_BYTES = 65536
 
 
 class Connections:
@@ -37,7 +33,7 @@ class Connections:
         self._nodes = nodes
         self._door = door
         self._accept_new = accept_new_host_keys
-        self.password = password
+        self._password = password
         self._configs = SshConfigs()
         self._identities = Identities()
         self._lock = threading.Lock()
@@ -51,7 +47,7 @@ class Connections:
         way = resolve(settings, self._configs, node.name)
         self._check_jumps(node, (node.name,))
         connection = self._shared(f"node {node.name}", lambda: self._connect_node(node))
-        return SshTransport(node.name, way, connection, self.password)
+        return SshTransport(node.name, way, connection, self._password)
 
     def close(self) -> None:
         """Close every connection."""
@@ -173,105 +169,3 @@ class Connections:
             if way.known_hosts not in self._known:
                 self._known[way.known_hosts] = KnownHosts(way.known_hosts, self._accept_new)
             return self._known[way.known_hosts]
-
-
-class SshTransport:
-    """One node's shell. The connection belongs to `Connections`, which closes it."""
-
-    def __init__(self, node: str, way: Way, connection: paramiko.Transport, password: Secret | None) -> None:
-        self._node = node
-        self._way = way
-        self._connection = connection
-        self._password = password
-
-    def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:
-        """As Transport.run: one channel, one exec."""
-        limit_s = timeout_s or self._way.settings.command_timeout_s
-        as_root = self._way.settings.sudo
-        if as_root:
-            command, stdin = sudo.wrap(command, stdin, self._password)
-        completed = self._exec(command, stdin, limit_s)
-        if as_root:
-            sudo.check(completed, self._node, self._way.user, self._password is not None)
-        return completed
-
-    def close(self) -> None:
-        """Nothing of its own to close."""
-
-    def _exec(self, command: str, stdin: bytes, limit_s: float) -> Completed:
-        import paramiko
-
-        deadline = time.monotonic() + limit_s
-        try:
-            channel = self._connection.open_session(timeout=self._way.connect_timeout_s)
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._lost(error) from error
-        try:
-            channel.settimeout(limit_s)
-            channel.exec_command(command)
-            errors = _Drain(channel)
-            threading.Thread(target=_feed, args=(channel, stdin), daemon=True).start()
-            stdout = _read_to_end(channel, deadline)
-            if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
-            status = channel.recv_exit_status()
-            stderr = errors.result()
-        except TimeoutError as error:
-            raise RemoteError(
-                f"no end of the command after {limit_s:g} s", node=self._node, kind="timeout",
-                hint="look at the host's load, or raise ssh.command_timeout",
-            ) from error  # fmt: skip
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._lost(error) from error
-        finally:
-            channel.close()
-        if status < 0 and not self._connection.is_active():
-            raise self._lost(None)
-        return Completed(status if status >= 0 else 255, stdout, stderr)
-
-    def _lost(self, error: BaseException | None) -> RemoteError:
-        reason = f": {error}" if error is not None and str(error) else ""
-        return RemoteError(
-            f"the SSH connection was lost{reason}", node=self._node, kind="unreachable", hint="run the command again"
-        )
-
-
-class _Drain:
-    """Reads a channel's standard error beside its output, so that neither can fill the window and stop both."""
-
-    def __init__(self, channel: paramiko.Channel) -> None:
-        self._channel = channel
-        self._chunks: list[bytes] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := self._channel.recv_stderr(_CHUNK_BYTES):
-                if len(self._chunks) < 16:  # the first megabyte tells enough
-                    self._chunks.append(chunk)
-
-    def result(self) -> bytes:
-        self._thread.join()
-        return b"".join(self._chunks)
-
-
-def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
-    """Standard input, beside the reading: a command may answer before it has read all of it."""
-    with contextlib.suppress(OSError):  # the command ended without reading: its status says why
-        channel.sendall(stdin)
-        channel.shutdown_write()
-
-
-def _read_to_end(channel: paramiko.Channel, deadline: float) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        channel.settimeout(max(0.001, deadline - time.monotonic()))
-        chunk = channel.recv(_CHUNK_BYTES)
-        if not chunk:
-            return b"".join(chunks)
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > OUTPUT_LIMIT_BYTES:
-            raise OSError(f"more than {OUTPUT_LIMIT_BYTES >> 20} MiB of output")

@@ -107,14 +107,13 @@ def read(path: Path | str, *, lock_path: Path | None = None, today: datetime.dat
     """Read, validate and resolve the inventory at `path` (a file or a folder).
 
     Contacts nobody and writes nothing. `lock_path` is a lock elsewhere than beside the inventory (a lab has its own);
-    `today` decides which policies have expired. Raises InventoryError with every
-    finding, warnings included.
+    `today` decides which policies have expired. Raises InventoryError with every finding, warnings included.
     """
     path = Path(path)
     document, problems = load_inventory(path)
     findings = Findings(document)
     findings.add(problems)
-    if document.root is None or not document.data:
+    if document.root is None or (problems and not document.data):
         raise InventoryError(findings.sorted())
     names = names_of(document)
     lock_path = lock_path or lock_path_of(path)

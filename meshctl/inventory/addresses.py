@@ -9,6 +9,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeVar, Union
 
+HIGHEST_PORT = 65535
 Prefix = Union[IPv4Network, IPv6Network]
 Address = Union[IPv4Address, IPv6Address]
 T = TypeVar("T")
@@ -81,8 +82,8 @@ def parse_endpoint(text: str) -> tuple[str, int]:
         raise Malformed(f"`{text}` has no port", f"write [{text}]:51820, with the port that is reachable")
     if not colon or not port_text:
         raise Malformed(f"`{text}` has no port", f"write {text.rstrip(':')}:51820, with the port that is reachable")
-    if not port_text.isascii() or not port_text.isdigit() or not 0 < int(port_text[:6]) < 65536:
-        raise Malformed(f"`{port_text}` is not a port", "ports are numbers from 1 to 65535")
+    if not port_text.isascii() or not port_text.isdigit() or not 0 < int(port_text[:6]) <= HIGHEST_PORT:
+        raise Malformed(f"`{port_text}` is not a port", f"ports are numbers from 1 to {HIGHEST_PORT}")
     if host.startswith("[") and host.endswith("]"):
         if not _is_address(host[1:-1]) or ":" not in host:
             raise Malformed(f"`{host}` is not an IPv6 address", "brackets are for IPv6: [2001:db8::1]:51820")

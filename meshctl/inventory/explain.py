@@ -96,7 +96,7 @@ class Explainer:
                 if missing not in have:
                     hint = _sentence(properties.get(missing, {}).get("description", ""))
                     report("missing-key", path, f"`{missing}` is missing{_inside(path)}", hint, key=True)
-            return [path] if len(path) > 1 else []
+            return _unsound_item(path)
         words = _required_alternatives(error)
         if words:
             instance: Any = error.instance
@@ -105,7 +105,7 @@ class Explainer:
             given = [word for word in words if word in instance]
             listed = " or ".join(f"`{word}`" for word in words)
             report("missing-key", path, f"takes one of {listed}, not both" if given else f"needs {listed}", key=True)
-            return [path]
+            return _unsound_item(path)
         if error.validator == "type":
             if path in self._mistyped:  # said by a schema and again by the one that it builds on
                 return []
@@ -167,6 +167,11 @@ class Explainer:
         examples = _schema_of(error).get("examples", [])
         example = f"for example: {', '.join(map(str, examples[:3]))}" if examples else about
         return f"{shown} is not well-formed", example
+
+
+def _unsound_item(path: Path) -> list[Path]:
+    """What to prune when something is missing: policies and tests stay, so that the rest of them is judged too."""
+    return [path] if len(path) > 1 and path[0] not in ("policies", "tests") else []
 
 
 _LIMITS = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than"}

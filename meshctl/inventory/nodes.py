@@ -8,20 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meshctl.data_files import data_folder
-from meshctl.inventory.addresses import (
-    Address,
-    Malformed,
-    Ranges,
-    is_host,
-    join_endpoint,
-    parse_address,
-    parse_endpoint,
-    parse_prefix,
-)
-from meshctl.inventory.allocate import is_host_address
+from meshctl.inventory.addresses import HIGHEST_PORT, Address, Ranges, is_host, join_endpoint
 from meshctl.inventory.document import Path
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.names import Names
+from meshctl.inventory.places import PlaceReader
 from meshctl.inventory.settings import Setting, Settings
 from meshctl.inventory.suggest import did_you_mean
 from meshctl.model.mesh import DEFAULT_MTU, INTERFACE_NAME_MAX, IPV6_MIN_MTU, LabSettings, SshSettings
@@ -70,14 +61,14 @@ class NodeReader:
         self._names = names
         self._roles = roles
         self._findings = findings
+        self._places = PlaceReader(networks, findings)
 
     def draft(self, name: str, settings: Settings) -> Draft:
         """Everything about one node but its allocated addresses."""
         draft = Draft(name, ("nodes", name), settings, client=bool(settings.value("client", False)))
         draft.roles = self._read_roles(draft)
         used: dict[str, dict[Any, str]] = {"interface": {}, "listen_port": {}}
-        members = list(settings.networks)
-        for index, network in enumerate(members):
+        for index, network in enumerate(settings.networks):
             interface = Interface(
                 network,
                 self._interface_name(settings, network, index),
@@ -85,22 +76,25 @@ class NodeReader:
                 self._mtu(settings, network),
                 settings_int(settings.in_network("keepalive", network), 25),
             )
-            for key, value in (("interface", interface.name), ("listen_port", interface.port)):
-                other = used[key].setdefault(value, network)
-                if other != network:
-                    found = settings.in_network(key, network)
-                    self._findings.error(
-                        f"{'interface' if key == 'interface' else 'port'}-clash",
-                        found[1] if found else draft.path,
-                        f"node `{name}` has {key} {value} in both {other} and {network}",
-                        f"give each network its own: {key}: {{{other}: …, {network}: …}}",
-                    )
+            self._check_clashes(draft, interface, used)
             draft.interfaces.append(interface)
-        self._read_addresses(draft)
-        self._read_endpoints(draft)
-        self._read_routes(draft)
+        self._places.read(draft)
         self._check_network_keys(draft)
         return draft
+
+    def _check_clashes(self, draft: Draft, interface: Interface, used: dict[str, dict[Any, str]]) -> None:
+        """Name and port differ from those of the node's other interfaces; `used` is key -> value -> network."""
+        network = interface.network
+        for key, value in (("interface", interface.name), ("listen_port", interface.port)):
+            other = used[key].setdefault(value, network)
+            if other != network:
+                found = draft.settings.in_network(key, network)
+                self._findings.error(
+                    f"{'interface' if key == 'interface' else 'port'}-clash",
+                    found[1] if found else draft.path,
+                    f"node `{draft.name}` has {key} {value} in both {other} and {network}",
+                    f"give each network its own: {key}: {{{other}: …, {network}: …}}",
+                )
 
     def _read_roles(self, draft: Draft) -> tuple[str, ...]:
         given = draft.settings.added("roles")
@@ -133,11 +127,11 @@ class NodeReader:
         base, path = found if found else (DEFAULT_PORT, ())
         if index == 0 or (path and path[-1] == network) or path[:1] == ("networks",):
             return int(base)
-        if base + index > 65535:
+        if base + index > HIGHEST_PORT:
             self._findings.error(
                 "out-of-range",
                 path,
-                f"port {base + index} (for network {network}) is above 65535",
+                f"port {base + index} (for network {network}) is above {HIGHEST_PORT}",
                 "give each network a port: listen_port: {NETWORK: PORT}",
             )
         return int(base) + index
@@ -159,99 +153,6 @@ class NodeReader:
                 f"use at least {IPV6_MIN_MTU}, or remove the IPv6 prefix from the network",
             )
         return mtu
-
-    def _read_addresses(self, draft: Draft) -> None:
-        given = draft.settings.own[0][0].get("address")
-        if given is None:
-            return
-        path = (*draft.path, "address")
-        if isinstance(given, dict):
-            for network, value in given.items():
-                interface = next((i for i in draft.interfaces if i.network == network), None)
-                if interface is not None:
-                    self._place_addresses(value, (*path, network), [interface])
-        else:
-            self._place_addresses(given, path, draft.interfaces)
-
-    def _place_addresses(self, value: Any, path: Path, interfaces: list[Interface]) -> None:
-        items = [(v, (*path, i)) for i, v in enumerate(value)] if isinstance(value, list) else [(value, path)]
-        for text, place in items:
-            try:
-                address = parse_address(text)
-            except Malformed as error:
-                self._findings.error("bad-address", place, error.message, error.hint)
-                continue
-            interface = next((i for i in interfaces if self._networks[i.network].holding(address)), None)
-            if interface is None and not any(self._networks[i.network].prefixes() for i in interfaces):
-                continue  # the networks were refused
-            if interface is None:
-                prefixes = [str(p) for i in interfaces for p in self._networks[i.network].prefixes()]
-                where = " and ".join(f"network `{i.network}`" for i in interfaces)
-                self._findings.error(
-                    "address-outside-network",
-                    place,
-                    f"{address} is outside {where}",
-                    f"choose one inside {' or '.join(prefixes)}",
-                )
-                continue
-            prefix = self._networks[interface.network].holding(address)
-            assert prefix is not None  # noqa: S101 - holding() chose the interface
-            if not is_host_address(address, prefix):
-                kind = "network" if address == prefix.network_address else "broadcast"
-                self._findings.error(
-                    "reserved-address", place, f"{address} is the {kind} address of {prefix}", "choose another"
-                )
-            elif any(a.version == address.version for a in interface.given):
-                message = f"two IPv{address.version} addresses in network `{interface.network}`"
-                self._findings.error("too-many-addresses", place, message, "keep one for each family")
-            else:
-                interface.given = (*interface.given, address)
-
-    def _read_endpoints(self, draft: Draft) -> None:
-        own = draft.settings.own[0][0].get("endpoint")
-        if own is not None and not isinstance(own, dict) and len(draft.interfaces) > 1:
-            example = ", ".join(f"{i.network}: HOST:{i.port}" for i in draft.interfaces)
-            self._findings.error(
-                "ambiguous-endpoint",
-                (*draft.path, "endpoint"),
-                f"node `{draft.name}` is in {len(draft.interfaces)} networks, each with a port of its own",
-                f"write endpoint: {{{example}}}",
-            )
-            return
-        for interface in draft.interfaces:
-            text, path = own, (*draft.path, "endpoint")
-            if isinstance(own, dict):
-                text, path = own.get(interface.network), (*path, interface.network)
-            if text is not None:
-                try:
-                    interface.endpoint, interface.endpoint_path = parse_endpoint(text), path
-                except Malformed as error:
-                    self._findings.error("bad-endpoint", path, error.message, error.hint)
-            elif "anchor" in draft.roles:
-                host = draft.settings.merged("ssh").get("host", (draft.name, draft.path))
-                interface.endpoint, interface.endpoint_path = (str(host[0]), interface.port), host[1]
-
-    def _read_routes(self, draft: Draft) -> None:
-        found = draft.settings.get("routes")
-        if found is None:
-            return
-        seen: set[str] = set()
-        for index, text in enumerate(found[0]):
-            place = (*found[1], index)
-            try:
-                prefix = parse_prefix(text)
-            except Malformed as error:
-                self._findings.error("bad-prefix", place, error.message, error.hint)
-                continue
-            if prefix.prefixlen == 0:
-                self._findings.error(
-                    "default-route", place, f"{prefix} is not a subnet", "write exit_node: true to offer the internet"
-                )
-            elif str(prefix) in seen:
-                self._findings.error("duplicate-item", place, f"{prefix} is listed twice", "list it once")
-            else:
-                seen.add(str(prefix))
-                draft.routes.append((str(prefix), place))
 
     def _check_network_keys(self, draft: Draft) -> None:
         """`{NETWORK: …}` must name networks that the node is in."""

@@ -63,8 +63,8 @@ def read_rules(data: Mapping[str, Any], scope: Scope, findings: Findings, today:
     first: dict[str, int] = {}
     for index, policy in enumerate(data.get("policies") or ()):
         path: Path = ("policies", index)
-        before = first.setdefault(policy["name"], index)
-        if before != index:
+        before = first.setdefault(policy.get("name", ""), index)
+        if before != index and "name" in policy:
             place = findings.document.position(("policies", before, "name"))
             hint = f"the first is at {place.file}:{place.line}:{place.column}; rename one"
             findings.error("duplicate-name", (*path, "name"), f"there are two policies `{policy['name']}`", hint)
@@ -82,27 +82,26 @@ def _rule(
     findings: Findings,
     today: datetime.date,
 ) -> Rule | None:
-    key = "deny" if "deny" in policy else "allow"
-    traffic = reader.traffic(policy[key], (*path, key))
+    allowed, denied = (reader.traffic(policy.get(key, []), (*path, key)) for key in ("allow", "deny"))
     expires = _expiry(policy, path, findings, today)
-    source, destination = (selectors.side(policy[side], (*path, side)) for side in ("from", "to"))
-    if source is None or destination is None or not traffic:
+    source, destination = _sides(policy, path, selectors)
+    if source is None or destination is None or not (allowed or denied) or "name" not in policy:
         return None
-    if any(INTERNET in subjects for subjects in source.members.values()):
+    if INTERNET in _listed(policy["from"]):
         message = "nothing comes from the internet into the mesh but through a node's own services"
         findings.error("internet-source", (*path, "from"), message, "name `internet` in `to` alone")
         return None
-    if policy.get("both_ways") and any(INTERNET in subjects for subjects in destination.members.values()):
+    if policy.get("both_ways") and INTERNET in _listed(policy["to"]):
         message = "nothing comes from the internet into the mesh, so `both_ways` cannot hold"
         findings.error("internet-source", (*path, "both_ways"), message, "remove it")
-    if key == "deny" and "limits" in policy:
+    if denied and "limits" in policy:
         findings.error("limits-on-deny", (*path, "limits"), "what is denied cannot be limited", "remove `limits`")
     return Rule(
         name=policy["name"],
         source=source,
         destination=destination,
-        traffic=traffic,
-        deny=key == "deny",
+        traffic=denied or allowed,
+        deny=bool(denied),
         priority=policy.get("priority", 0),
         both_ways=policy.get("both_ways", False),
         limits=_limits(policy.get("limits", {})),
@@ -111,6 +110,11 @@ def _rule(
         reason=policy.get("reason", ""),
         position=findings.document.position(path),
     )
+
+
+def _sides(item: dict[str, Any], path: Path, selectors: Selectors) -> list[Side | None]:
+    """`from` and `to`; None for what is missing or unknown, which is reported elsewhere or has been."""
+    return [selectors.side(item[side], (*path, side)) if side in item else None for side in ("from", "to")]
 
 
 def _limits(given: Mapping[str, Any]) -> Limits:
@@ -139,22 +143,24 @@ def _expiry(policy: dict[str, Any], path: Path, findings: Findings, today: datet
     return expires
 
 
-def read_tests(data: Mapping[str, Any], scope: Scope, findings: Findings, services: Mapping[str, Any]) -> tuple[PolicyTest, ...]:
+def read_tests(
+    data: Mapping[str, Any], scope: Scope, findings: Findings, services: Mapping[str, Any]
+) -> tuple[PolicyTest, ...]:
     """The assertions under `tests:`; `services` is the document (the inventory's) that names services."""
     selectors, reader = Selectors(scope, findings), TrafficReader(services, findings)
     tests = []
     for index, test in enumerate(data.get("tests") or ()):
         path: Path = ("tests", index)
-        source, destination = (selectors.side(test[side], (*path, side)) for side in ("from", "to"))
+        source, destination = _sides(test, path, selectors)
         can, cannot = (reader.items(test.get(key, []), (*path, key)) for key in ("can", "cannot"))
         if source is not None and destination is not None:
-            label = f"{_written(test['from'])} -> {_written(test['to'])}"
+            label = f"{', '.join(_listed(test['from']))} -> {', '.join(_listed(test['to']))}"
             tests.append(PolicyTest(source, destination, label, can, cannot, findings.document.position(path)))
     return tuple(tests)
 
 
-def _written(selectors: str | list[str]) -> str:
-    return selectors if isinstance(selectors, str) else ", ".join(selectors)
+def _listed(selectors: str | list[str]) -> list[str]:
+    return [selectors] if isinstance(selectors, str) else selectors
 
 
 def _open_rules(data: Mapping[str, Any], scope: Scope, findings: Findings) -> Iterable[Rule]:

@@ -6,8 +6,9 @@ policy), so they run only when nothing was refused before: a refused line may be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from meshctl.inventory.document import Path
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.names import Names
 from meshctl.inventory.resolve import Resolved
@@ -74,28 +75,28 @@ def check_gateways(resolved: Resolved, names: Names, findings: Findings) -> None
         if node.exit_node and exit_node and not draft.client and "gateway" not in node.roles:
             message = f"`{node.name}` is an exit node but has not the role gateway"
             findings.error("not-a-gateway", exit_node[1], message, "add roles: [gateway]")
-        exit_via = draft.settings.get("exit_via")
-        if exit_via is None:
-            continue
-        target, path = exit_via
-        exits = [n.name for n in nodes.values() if n.exit_node and n is not node]
-        if target not in names.nodes:
-            findings.error(
-                "unknown-node", path, f"there is no node `{target}`", did_you_mean(target, exits or names.nodes)
-            )
-        elif target == node.name:
-            findings.error("exit-loop", path, f"`{node.name}` cannot be its own exit node", did_you_mean("", exits))
-        elif node.exit_node:
-            message = f"`{node.name}` is an exit node, so it cannot use one"
-            findings.error("exit-loop", path, message, "remove exit_via or exit_node")
-        elif target in nodes and not nodes[target].exit_node:
-            findings.error(
-                "not-an-exit-node", path, f"`{target}` is not an exit node", f"set exit_node: true on `{target}`"
-            )
-        elif target in nodes and not _share(node, nodes[target]):
-            findings.error(
-                "no-shared-network", path, f"`{node.name}` and `{target}` share no network", "add one to both"
-            )
+        if exit_via := draft.settings.get("exit_via"):
+            _check_exit(node, *exit_via, nodes, names, findings)
+
+
+def _check_exit(
+    node: Node, target: str, path: Path, nodes: Mapping[str, Node], names: Names, findings: Findings
+) -> None:
+    """`exit_via` names another node that is an exit node of a network of this one."""
+    exits = [n.name for n in nodes.values() if n.exit_node and n is not node]
+    if target not in names.nodes:
+        findings.error("unknown-node", path, f"there is no node `{target}`", did_you_mean(target, exits or names.nodes))
+    elif target == node.name:
+        findings.error("exit-loop", path, f"`{node.name}` cannot be its own exit node", did_you_mean("", exits))
+    elif node.exit_node:
+        message = f"`{node.name}` is an exit node, so it cannot use one"
+        findings.error("exit-loop", path, message, "remove exit_via or exit_node")
+    elif target in nodes and not nodes[target].exit_node:
+        message = f"`{target}` is not an exit node"
+        findings.error("not-an-exit-node", path, message, f"set exit_node: true on `{target}`")
+    elif target in nodes and not _share(node, nodes[target]):
+        message = f"`{node.name}` and `{target}` share no network"
+        findings.error("no-shared-network", path, message, "add one to both")
 
 
 def _share(one: Node, other: Node) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from meshctl.inventory.addresses import HIGHEST_PORT
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.resolve import Resolved
 
-HIGHEST_PORT = 65535
 _URI_PORT = re.compile(r":([0-9]+)(?:\?.*)?\Z")
 
 

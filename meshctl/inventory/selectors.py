@@ -96,7 +96,8 @@ class Selectors:
         known = scope.names.nodes | scope.names.groups | scope.names.networks
         if text in known:  # it was refused where it is defined
             return NOBODY
-        hint = did_you_mean(text, known) or "select by name, tag:NAME, role:NAME, a prefix behind a gateway, internet or *"
+        forms = "select by name, tag:NAME, role:NAME, a prefix behind a gateway, internet or *"
+        hint = did_you_mean(text, known) or forms
         if text in self._tags:
             hint = f"did you mean `tag:{text}`?"
         self._findings.error("unknown-selector", path, f"there is no node, group or network `{text}`", hint)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# Shorter texts are mistakes for true and false, or too weak to be anybody's secret.
-_MIN_LENGTH = 8
+# What stands where a secret would and is none.
+_WORDS = frozenset({"", "true", "false", "null", "~", "yes", "no", "on", "off"})
 _NAME = r"(?:private_?key|preshared_?key|psk|secret|token|pass(?:word|wd|phrase)?|sudo_pass(?:word)?)"
 _SENSITIVE_NAME = re.compile(_NAME + r"\Z", re.IGNORECASE)
 _ASSIGNED = re.compile(
@@ -16,7 +16,7 @@ _ASSIGNED = re.compile(
 def is_sensitive(path: tuple[object, ...], value: object) -> bool:
     """Whether the text at `path` of a document may be a secret."""
     last = next((part for part in reversed(path) if isinstance(part, str)), "")
-    return isinstance(value, str) and len(value) >= _MIN_LENGTH and bool(_SENSITIVE_NAME.match(last))
+    return isinstance(value, str) and value.lower() not in _WORDS and bool(_SENSITIVE_NAME.match(last))
 
 
 def mask(line: str) -> str:
@@ -24,7 +24,6 @@ def mask(line: str) -> str:
 
     def starred(found: re.Match[str]) -> str:
         value = found[2]
-        return found[1] + (value if len(value) < _MIN_LENGTH else "*" * len(value))
+        return found[1] + (value if value.lower() in _WORDS else "*" * len(value))
 
     return _ASSIGNED.sub(starred, line)
-

@@ -56,8 +56,7 @@ def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> state.State:
 def reboot(name: str, node: str, *, power_cut: bool = False) -> None:
     """Restart one host over its own disk, with an empty kernel state as after a real boot."""
     require_root()
-    with state.exclusive(name):
-        now = state.load(name)
+    with state.changing(name) as now:
         host = state.host(name, now, node)
         hosts.stop(name, node, power_cut=power_cut)
         links = now.blueprint.links_of(node)
@@ -77,8 +76,7 @@ def set_nat(name: str, target: str, kind: str) -> None:
     A node behind a carrier has two: `cgnat` makes both translate, any other kind leaves the carrier transparent.
     """
     require_root()
-    with state.exclusive(name):
-        now = state.load(name)
+    with state.changing(name) as now:
         chosen = state.routers_for(now, target, kind)
         for router, its_kind in chosen.items():
             nat.apply(name, router, its_kind)
@@ -91,8 +89,7 @@ def set_nat(name: str, target: str, kind: str) -> None:
 def set_link(name: str, node: str, *, up: bool) -> None:
     """Plug or unplug the node's own cable; it sees its carrier come and go."""
     require_root()
-    with state.exclusive(name):
-        now = state.load(name)
+    with state.changing(name) as now:
         state.host(name, now, node)
         link = next(k for k in now.blueprint.links if k.child == node)
         unplugged = {n for n in now.unplugged if n != node} | (set() if up else {node})

@@ -48,7 +48,7 @@ def ensure_image() -> Path:
     if path.is_dir():
         return path
     CACHE_ROOT.mkdir(parents=True, exist_ok=True)
-    with _lock():
+    with locked(CACHE_ROOT):
         if not path.is_dir():
             _build(path)
     return path
@@ -63,8 +63,9 @@ def mirror(sources: Path = Path("/etc/apt")) -> str:
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
-    descriptor = os.open(CACHE_ROOT, os.O_RDONLY | os.O_DIRECTORY)
+def locked(folder: Path) -> Iterator[None]:
+    """The folder for one process alone; the others wait."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -10,7 +10,7 @@
 | symmetric-sequential | address and port-dependent, consecutive ports | address and port-dependent |
 | udp-blocked | as easy, for TCP and ICMP | no UDP passes, IPv4 or IPv6 |
 
-cgnat is no ruleset: it is an easy home router behind a carrier's router that does the same (`design.CARRIER_NAT`).
+cgnat is no ruleset: it is an easy home router behind a carrier's router that does the same (`draft.CARRIER_NAT`).
 """
 
 from __future__ import annotations
@@ -28,6 +28,29 @@ UPNP_CHAINS = ("upnp_forward", "upnp_prerouting", "upnp_postrouting")
 TABLE = "lab"
 
 _INDEPENDENT = ("easy", "full-cone", "address-dependent")
+# What is remembered of each mapping: inside to outside port and back, ports that are taken, whom it has talked to.
+_MAPS = f"""\
+  map mapped {{
+    type ipv4_addr . inet_service : inet_service
+    flags dynamic,timeout
+    timeout {MAPPING_TIMEOUT_S}s
+  }}
+  map owner {{
+    type inet_service : ipv4_addr . inet_service
+    flags dynamic,timeout
+    timeout {MAPPING_TIMEOUT_S}s
+  }}
+  set taken {{
+    type inet_service
+    flags dynamic,timeout
+    timeout {MAPPING_TIMEOUT_S}s
+  }}
+  set contacted {{
+    type ipv4_addr . inet_service
+    flags dynamic,timeout
+    timeout {MAPPING_TIMEOUT_S}s
+  }}
+"""
 
 
 def apply(lab: str, router: Router, kind: str) -> None:
@@ -80,30 +103,8 @@ def _nat(router: Router, kind: str) -> str:
     """IPv4 translation. The maps remember what each host behind was given, which conntrack alone does not:
     it preserves a port only until two hosts use the same one towards the same destination."""
     independent = kind in _INDEPENDENT
-    maps = f"""\
-  map mapped {{
-    type ipv4_addr . inet_service : inet_service
-    flags dynamic,timeout
-    timeout {MAPPING_TIMEOUT_S}s
-  }}
-  map owner {{
-    type inet_service : ipv4_addr . inet_service
-    flags dynamic,timeout
-    timeout {MAPPING_TIMEOUT_S}s
-  }}
-  set taken {{
-    type inet_service
-    flags dynamic,timeout
-    timeout {MAPPING_TIMEOUT_S}s
-  }}
-  set contacted {{
-    type ipv4_addr . inet_service
-    flags dynamic,timeout
-    timeout {MAPPING_TIMEOUT_S}s
-  }}
-"""
     return f"""\
-{maps if independent else ""}  chain upnp_prerouting {{
+{_MAPS if independent else ""}  chain upnp_prerouting {{
   }}
   chain upnp_postrouting {{
   }}

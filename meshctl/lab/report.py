@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from meshctl.lab import network, procs, state
-from meshctl.lab.teardown import all_labs
 
 
 def status(name: str) -> dict[str, Any]:
@@ -33,8 +32,3 @@ def status(name: str) -> dict[str, Any]:
         },
         "lans": {lan: {"running": lan in there} for lan in now.blueprint.lans},
     }
-
-
-def names() -> list[str]:
-    """All labs of which anything is left."""
-    return all_labs()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from meshctl.lab.blueprint import Blueprint, Forward, Host, Link, Router
-from meshctl.lab.design import CARRIER_NAT, DEFAULT_NAT, check_kind
+from meshctl.lab.draft import CARRIER_NAT, DEFAULT_NAT, check_kind
 from meshctl.lab.names import STATE_ROOT, LabError, state_dir
 
 STATE_VERSION = 1
@@ -84,6 +84,14 @@ def exclusive(lab: str) -> Iterator[Path]:
                 return
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def changing(lab: str) -> Iterator[State]:
+    """The state of a lab that is up, locked against other commands that change it. Raises LabError."""
+    load(lab)  # before the lock, which would make the folder of a lab that there is not
+    with exclusive(lab):
+        yield load(lab)
 
 
 def host(lab: str, now: State, name: str) -> Host:

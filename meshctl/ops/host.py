@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from meshctl.core.change import Change
-from meshctl.core.diff.host import is_active
+from meshctl.core.diff.host import MASKED, is_active
 from meshctl.core.sysctl import proc_path
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts
@@ -78,11 +78,14 @@ def unit_steps(index: int, change: Change, facts: HostFacts) -> Iterator[Step]:
     if after is None:  # no longer wanted: back to how it was found
         after = {"enabled": False} if "enabled" in before else {}
         after.update({"state": "stopped"} if "state" in before else {})
+    live = facts.units.get(change.name)
+    if live is not None and live.file_state == MASKED and (after.get("enabled") or after.get("state") == "started"):
+        yield _systemctl(index, "unmask", change.name)
     if "enabled" in after:
         yield _systemctl(index, "enable" if after["enabled"] else "disable", change.name)
     if "state" in after:
         verb = "start" if after["state"] == "started" else "stop"
-        if verb == "start" and is_active(facts.units.get(change.name)):
+        if verb == "start" and is_active(live):
             verb = "restart"  # it says that it runs, yet its interface is gone
         yield _systemctl(index, verb, change.name)
 

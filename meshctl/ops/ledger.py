@@ -20,6 +20,9 @@ from meshctl.model.resources import File, Nftables, NodeDoc, WireGuard
 
 V = TypeVar("V")
 
+# Kinds of change whose name begins with the interface that they belong to.
+INTERFACE_KINDS = frozenset({"interface", "address", "route", "mtu", "listen-port", "peer"})
+
 
 def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> Ledger:
     """The ledger once `changes` (all of `diff`'s, or some) are applied. A table's listing is left empty where the
@@ -54,9 +57,6 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
         else:
             interfaces.pop(name, None)
     return Ledger(interfaces, files, sysctls, units, tables, _handlers_left(doc, facts, changes))
-
-
-INTERFACE_KINDS = frozenset({"interface", "address", "route", "mtu", "listen-port", "peer"})
 
 
 def _handlers_left(doc: NodeDoc, facts: HostFacts, changes: tuple[Change, ...]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ class RuleChain:
 
 @dataclass(frozen=True)
 class DecisionChain:
-    """What happens to one kind of source: elements of verdict maps by `protocol . port` and by protocol, and the rest."""
+    """What is decided about one kind of source: elements of maps by `protocol . port` and by protocol, and the rest."""
 
     name: str
     ports: tuple[str, ...]

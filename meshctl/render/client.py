@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 from meshctl.core.anchors import CLIENT_PROFILE, home_anchor
 from meshctl.core.prefixes import covers, sort_prefixes
 from meshctl.errors import MeshctlError, UsageError
+from meshctl.inventory.addresses import HIGHEST_PORT
 from meshctl.model.keys import PublicKey, Secret
 from meshctl.model.mesh import Mesh, Node
 from meshctl.model.resources import Peer
@@ -21,7 +22,6 @@ from meshctl.render.renderer import Renderer
 
 # WireGuard's usual port, which an inventory gives to every interface that names no other.
 USUAL_PORT = 51820
-HIGHEST_PORT = 65535
 
 
 def new_key_pair() -> tuple[Secret, PublicKey]:

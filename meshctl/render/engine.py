@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
 from importlib.resources.abc import Traversable
@@ -13,6 +12,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from meshctl.errors import RenderError
+from meshctl.inventory.suggest import nearest
 
 # `{{ expression }}` and nothing else: its value keeps its type, as in Ansible.
 WHOLE_EXPRESSION = re.compile(r"\s*\{\{((?:(?!\}\}).)*)\}\}\s*", re.DOTALL)
@@ -44,8 +44,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of `known`, or nothing."""
-    near = difflib.get_close_matches(word, sorted(k for k in known if not k.startswith("_")), n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
+    near = nearest(word, (name for name in known if not name.startswith("_")))
+    return f"; did you mean `{near}`?" if near else ""
 
 
 class Engine:

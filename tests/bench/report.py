@@ -32,8 +32,8 @@ APPLY = """## Apply over SSH
 
 One lab of Debian hosts (systemd, sshd), each in its own network namespace on this one machine, all of them reached by
 plain TCP from one other namespace in which the three controllers ran. All three end at the same state: the same files
-with the same content and modes, WireGuard up with a full mesh of peers, the units enabled. The WireGuard keys were
-there before.
+with the same content and modes, WireGuard up with the same few peers each (a star), the units enabled. The WireGuard
+keys were there before.
 
 - *meshctl* also compares packages, sysctls, the nftables table and WireGuard's kernel state in each run; the others do
   not.

@@ -20,7 +20,7 @@ from sshlab import SshLab, free_port
 
 from meshctl.cli import run as meshctl
 from meshctl.data_files import read_data
-from meshctl.deploy.ssh import SshTransport
+from meshctl.deploy.sshtransport import SshTransport
 from meshctl.deploy.transport import Completed
 
 ROOT = Path(__file__).resolve().parents[2]

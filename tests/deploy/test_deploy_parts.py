@@ -1,4 +1,4 @@
-"""The deploy parts that need no host: known_hosts, --limit, plan files, workers."""
+"""The deploy parts that need no host: known_hosts, --limit, plan files, answers, workers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from meshctl.cli import show
 from meshctl.core.change import Change
 from meshctl.deploy import planfile
 from meshctl.deploy.host import applied_changes
 from meshctl.deploy.hostkeys import HostKeyRefused, KnownHosts, known_name, parse
 from meshctl.deploy.keys import left_out
-from meshctl.deploy.outcome import PlanOutcome
+from meshctl.deploy.outcome import UNCHANGED, ApplyOutcome, NodeOutcome, PlanOutcome
 from meshctl.deploy.parallel import Interrupts, Workers
 from meshctl.deploy.selection import select
 from meshctl.errors import UsageError
+from meshctl.inventory import load_schema
 from meshctl.model.mesh import Attachment, Mesh, Network, Node, SshSettings
 from meshctl.model.steps import Result, Step, StepFailure, Transaction
 
@@ -124,6 +127,25 @@ def test_nodes_without_a_key_are_told_of_in_one_line_with_what_to_do() -> None:
 def test_a_limit_that_leaves_nobody_is_wrong_usage(limit: str) -> None:
     with pytest.raises(UsageError):
         select(mesh(), (limit,))
+
+
+@pytest.mark.parametrize(("schema", "outcome"), [
+    ("plan", PlanOutcome((), warnings=("web1: look",))),
+    ("apply", ApplyOutcome({"web1": NodeOutcome(UNCHANGED)}, warnings=("web1: look",))),
+])  # fmt: skip
+@pytest.mark.parametrize("output", ["human", "json"])
+def test_warnings_are_on_standard_error_and_in_the_json_document(
+    schema: str, outcome: PlanOutcome | ApplyOutcome, output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show.answer(outcome, output, lambda _: "in words")
+    out, err = capsys.readouterr()
+    assert err == "Warning: web1: look\n"
+    if output == "human":
+        assert out == "in words\n"
+        return
+    document = json.loads(out)
+    Draft202012Validator(load_schema(schema)).validate(document)
+    assert document["warnings"] == ["web1: look"]
 
 
 def test_a_plan_file_is_recognised_by_its_content_and_an_inventory_is_not(tmp_path: Path) -> None:

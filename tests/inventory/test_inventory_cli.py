@@ -109,6 +109,20 @@ def test_an_empty_lock_is_told_how_to_get_it_back(folder: Path, capsys: pytest.C
     assert "hint: take it from version control" in shown
 
 
+def test_an_empty_mapping_is_told_what_it_lacks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "inventory.yml").write_text("{}\n")
+    assert run(["validate", "-o", "json"]) == 65
+    document = json.loads(capsys.readouterr().out)
+    assert {error["code"] for error in document["errors"]} == {"missing-key"}
+
+
+def test_a_dry_run_of_a_plan_is_wrong_usage(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "inventory.yml").write_text(GOOD)
+    (folder / "plan.json").write_text(json.dumps({"digest": "0", "changes": [], "unreachable": [], "warnings": []}))
+    assert run(["apply", "--check", "plan.json", "-i", "inventory.yml"]) == 64
+    assert "--check takes an inventory, not a plan" in capsys.readouterr().err
+
+
 def test_the_findings_in_roles_are_shown_too(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +167,7 @@ def test_a_client_without_a_key_does_not_make_the_lock_stale_and_a_node_without_
 def test_a_secret_that_was_typed_into_the_inventory_is_not_repeated(
     options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = [secrets.token_urlsafe(32) for _ in range(4)]
+    typed = [secrets.token_urlsafe(length) for length in (32, 32, 4, 32)]  # people have short passwords too
     nodes = f"hub: {{psk: '{typed[1]}', ssh: {{password: {typed[2]}}}, mtu: 9}}, web1: {{private_key: {typed[3]}}}"
     text = f"version: 1\nsecret: {typed[0]}\nnetworks: {{corp: {{cidr: 10.42.0.0/16}}}}\nnodes: {{{nodes}}}\n"
     (folder / "inventory.yml").write_text(text)

@@ -454,7 +454,9 @@ WARNINGS = {
     "a client's peer is not permitted": (nodes("p: {client: true, peers: [hub]}"), "peer-not-permitted", "policy"),
     "a jump is nearly a node": (nodes("web1: {}\na: {ssh: {jump: web2}}"), "jump-not-a-node", "`web1`"),
     "a policy matches nobody": (
-        nodes("a: {}", "policies: [{name: p, from: a, to: a, allow: [any]}]"), "matches-nothing", "one and the same node"
+        nodes("a: {}", "policies: [{name: p, from: a, to: a, allow: [any]}]"),
+        "matches-nothing",
+        "one and the same node",
     ),
     "a policy is decided by a better one": (
         nodes(
@@ -515,6 +517,24 @@ def test_all_faults_are_reported_in_one_run(tmp_path: Path) -> None:
         "unknown-selector",
         "out-of-range",
         "bad-format",
+    }
+
+
+def test_a_policy_that_lacks_something_is_judged_for_the_rest(tmp_path: Path) -> None:
+    policies = """
+policies:
+- {name: p, from: nowhere, to: hub, allow: [foo], deny: [tcp/5-2]}
+- {name: p, from: [], to: 9.9.9.0/24, allow: [any]}
+tests: [{from: nobody, to: hub}]
+"""
+    assert {d.code for d in findings(tmp_path, nodes("a: {}", policies))} == {
+        "missing-key",
+        "unknown-selector",
+        "unknown-service",
+        "out-of-range",
+        "duplicate-name",
+        "empty-list",
+        "unknown-prefix",
     }
 
 

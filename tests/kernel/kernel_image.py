@@ -6,16 +6,12 @@ WireGuard, veth and nftables as modules. It has no 9p, and a disk is several tim
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshctl.lab.image import ensure_image
+from meshctl.lab.image import ensure_image, locked
 from meshctl.lab.shell import run
 
 CACHE_ROOT = Path("/var/cache/meshctl/kernel")
@@ -83,7 +79,7 @@ def ensure_guest_image() -> GuestImage:
     texts = (base.name, UPLINK, READY_UNIT, INIT, BUILD.read_text(), DISK_SIZE, *INITRD_MODULES, *MASKED_UNITS)
     path = CACHE_ROOT / hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
     CACHE_ROOT.mkdir(parents=True, exist_ok=True)
-    with _lock():
+    with locked(CACHE_ROOT):
         if not path.is_dir():
             _build(base, path)
     return GuestImage(path / "vmlinuz", path / "initrd.cpio", path / "disk.img")
@@ -93,16 +89,6 @@ def pack(folder: Path, archive: Path) -> None:
     """Write the folder as a cpio archive that the kernel unpacks into its initial root, owned by root."""
     script = 'cd "$1" && find . -print0 | sort -z | cpio --quiet --null -o -H newc -R 0:0 >"$2"'
     run(["sh", "-c", script, "pack", str(folder), str(archive)], where="guest image")
-
-
-@contextmanager
-def _lock() -> Iterator[None]:
-    descriptor = os.open(CACHE_ROOT, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _build(base: Path, path: Path) -> None:

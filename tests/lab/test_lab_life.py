@@ -15,7 +15,7 @@ import yaml
 
 from meshctl import inventory, lab
 from meshctl.lab import hosts, procs, state
-from meshctl.lab.names import LabError, prefix
+from meshctl.lab.names import LabError, prefix, state_dir
 
 if TYPE_CHECKING:
     from conftest import Labs
@@ -158,3 +158,11 @@ def test_a_lab_that_is_not_up_is_named_with_the_remedy() -> None:
     assert done.returncode == 1
     assert b"there is no lab 'nowhere'" in done.stderr
     assert b"meshctl lab up" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["link", "hub", "up"], ["nat", "hub", "easy"], ["reboot", "hub"]], ids=" ".join)
+def test_a_command_about_a_lab_that_is_not_up_leaves_nothing(words: list[str]) -> None:
+    done = subprocess.run(command(*words, "--name", "nowhere"), check=False, capture_output=True)
+    assert done.returncode == 1
+    assert b"there is no lab 'nowhere'" in done.stderr
+    assert not state_dir("nowhere").exists()

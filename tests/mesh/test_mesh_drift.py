@@ -24,6 +24,7 @@ pytestmark = pytest.mark.lab
         ("rm /etc/wireguard/wg0.conf", "file"),
         ("systemctl stop wg-quick@wg0", "unit"),
         ("systemctl disable wg-quick@wg0", "unit"),
+        ("systemctl mask --now wg-quick@wg0", "unit"),
         ("nft flush chain inet meshctl input", "table"),
         ("nft delete table inet meshctl", "table"),
     ],

@@ -24,7 +24,9 @@ def test_a_dead_name_holds_up_neither_the_apply_nor_the_boot_and_is_set_when_it_
     done = small.on_lab("apply", "-o", "json")
     assert done.code == 0, done.err
     assert f"Warning: home1: wg0: endpoint {NAME} is not set" in done.err
-    nodes = done.json()["nodes"]
+    document = done.json()
+    assert any(text.startswith(f"home1: wg0: endpoint {NAME} is not set") for text in document["warnings"])
+    nodes = document["nodes"]
     assert {node["status"] for node in nodes.values()} == {"changed"}
     assert small.sh("home1", "cat /sys/class/net/wg0/mtu").strip() == "1400"
     assert f"{key}\t(none)" in small.sh("home1", "wg show wg0 endpoints")

@@ -73,7 +73,8 @@ def test_a_listed_anchor_is_preferred_then_the_region_s_then_the_first_by_name()
 
 def test_routes_of_a_gateway_go_to_its_permitted_sources_alone() -> None:
     gateway = node("gw", 3, endpoint=True, roles=("gateway",), routes=("192.168.10.0/24",))
-    t = compile_topology(mesh(FRA, gateway, node("a", 5), node("b", 6), rules=(rule("a", "192.168.10.0/24"), rule("gw", "b"))))
+    rules = (rule("a", "192.168.10.0/24"), rule("gw", "b"))
+    t = compile_topology(mesh(FRA, gateway, node("a", 5), node("b", 6), rules=rules))
     assert "192.168.10.0/24" in peers(t, "a")["gw"].allowed_ips
     assert t.interfaces("a")[0].routes == ("192.168.10.0/24",)
     assert "192.168.10.0/24" not in peers(t, "b")["gw"].allowed_ips

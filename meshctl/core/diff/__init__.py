@@ -6,7 +6,8 @@ was last applied (docs/architecture.md, "Ownership on a host").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from meshctl.core.change import Change
 from meshctl.core.diff.host import file_change, package_changes, sysctl_change, table_change, unit_change
@@ -16,7 +17,18 @@ from meshctl.core.diff.removal import removals
 from meshctl.model.facts import HostFacts
 from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Package, Service, Sysctl, WireGuard
 
-__all__ = ["diff", "due_handlers", "foreign"]
+__all__ = ["diff", "due_handlers"]
+
+# Whose changes are applied after whose; `diff` says why.
+_ORDER: tuple[tuple[type, Callable[[int, Any, HostFacts], Iterable[Change]]], ...] = (
+    (Package, package_changes),
+    (WireGuard, key_changes),
+    (Sysctl, sysctl_change),
+    (File, file_change),
+    (Nftables, table_change),
+    (WireGuard, interface_changes),
+    (Service, unit_change),
+)
 
 
 def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
@@ -30,49 +42,12 @@ def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
     return (*changes, *(_handler_change(doc.node, handler) for handler in due))
 
 
-def foreign(doc: NodeDoc, facts: HostFacts) -> tuple[str, ...]:
-    """Warnings about what stands on the document's interfaces and is neither wanted nor meshctl's: left alone."""
-    warnings = []
-    for want in doc.interfaces():
-        live = facts.interfaces.get(want.interface)
-        if live is None:
-            continue
-        record = facts.ledger.interfaces.get(want.interface)
-        known = {peer.public_key for peer in want.peers}
-        owned = record.peers if record else {}
-        count = sum(1 for key in live.peers if key not in known and key.text not in owned)
-        if count:
-            peers = "peer that is" if count == 1 else "peers that are"
-            warnings.append(
-                f"{want.interface} has {count} {peers} neither in the inventory nor made by meshctl: left alone"
-            )
-    return tuple(warnings)
-
-
 def _wanted(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
-    """One pass over the resources for each kind; the order inside a kind is the document's."""
-    numbered = tuple(enumerate(doc.resources))
-    for index, resource in numbered:
-        if isinstance(resource, Package):
-            yield from package_changes(index, resource, facts)
-    for index, resource in numbered:
-        if isinstance(resource, WireGuard):
-            yield from key_changes(index, resource, facts)
-    for index, resource in numbered:
-        if isinstance(resource, Sysctl):
-            yield from sysctl_change(index, resource, facts)
-    for index, resource in numbered:
-        if isinstance(resource, File):
-            yield from file_change(index, resource, facts)
-    for index, resource in numbered:
-        if isinstance(resource, Nftables):
-            yield from table_change(index, resource, facts)
-    for index, resource in numbered:
-        if isinstance(resource, WireGuard):
-            yield from interface_changes(index, resource, facts)
-    for index, resource in numbered:
-        if isinstance(resource, Service):
-            yield from unit_change(index, resource, facts)
+    """One pass over the resources for each row of the table; the order inside a kind is the document's."""
+    for kind, changes_of in _ORDER:
+        for index, resource in enumerate(doc.resources):
+            if isinstance(resource, kind):
+                yield from changes_of(index, resource, facts)
 
 
 def due_handlers(doc: NodeDoc, changes: Iterable[Change], pending: Iterable[str]) -> tuple[Handler, ...]:

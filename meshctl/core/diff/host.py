@@ -15,6 +15,7 @@ from meshctl.model.resources import File, Nftables, Package, Service, Sysctl
 ACTIVE_STATES = frozenset({"active", "activating", "reloading"})
 # UnitFileState of units that start at boot. `static` and its like cannot be enabled: something else pulls them in.
 BOOT_STATES = frozenset({"enabled"})
+MASKED = "masked"
 NOT_ENABLEABLE = frozenset({"static", "alias", "indirect", "generated"})
 
 
@@ -79,7 +80,8 @@ def unit_change(index: int, want: Service, facts: HostFacts) -> Iterator[Change]
         before["state"] = "started" if _runs(want, live, facts) else "stopped"
         after["state"] = want.state
     if want.enabled is not None:
-        before["enabled"] = is_enabled(live, want.enabled)
+        masked = want.enabled and live is not None and live.file_state == MASKED
+        before["enabled"] = MASKED if masked else is_enabled(live, want.enabled)
         after["enabled"] = want.enabled
     yield from changed(facts.node, "unit", want.name, before, after, index)
 
