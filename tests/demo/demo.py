@@ -18,12 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 from meshctl import inventory, lab
+from meshctl.core.traffic import WORDS, subtract
 from meshctl.model.mesh import Mesh
+from meshctl.policy import compile_policies
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "inventory" / "demo" / "inventory.yml"
 NAME = "demo"
 # The lab puts one device into each LAN behind a gateway, at this host number of the prefix (docs/lab.md).
+LAN = "192.168.10.0/24"
 LAN_DEVICE = "192.168.10.10"
 # Ends with the first answer, or after so many seconds.
 PING = "ping -n -q -c 1 -w {seconds} {address} >/dev/null 2>&1 && echo {name}"
@@ -69,8 +72,8 @@ def reached(mesh: Mesh, node: str, targets: dict[str, str]) -> set[str]:
 
 def permitted(mesh: Mesh, source: str, target: str) -> bool:
     """Whether a policy lets `source` open connections to `target` (a node, or the device on the office's LAN)."""
-    owner = "office" if target == "lan" else target
-    return any(source in p.sources and owner in p.destinations for p in mesh.permits)
+    subject = LAN if target == "lan" else target
+    return subtract(WORDS["icmp"], compile_policies(mesh).network("corp").allowed(source, subject)) == ()
 
 
 def reach_table(mesh: Mesh) -> bool:
