@@ -59,6 +59,12 @@ def set_in(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return edit
 
 
+def a_second_lan(document: dict[str, Any]) -> None:
+    """The office gets another LAN, which the homes may use."""
+    document["nodes"]["office"]["routes"].append("192.168.11.0/24")
+    document["policies"][1]["to"].append("192.168.11.0/24")
+
+
 def kinds(changes: list[tuple[str, str, str]]) -> set[str]:
     """The kinds of the changes, without the files that say the same for the next boot."""
     return {kind for kind, _, _ in changes} - {"file"}
@@ -69,8 +75,8 @@ def kinds(changes: list[tuple[str, str, str]]) -> set[str]:
     [
         (set_in("nodes", "office", "mtu", value=1380), "office", {"mtu"}),
         (set_in("nodes", "office", "listen_port", value=51999), "office", {"listen-port"}),
-        (set_in("nodes", "office", "address", value=["10.42.99.9", "fd42:42::99:9"]), "office", {"address"}),
-        (set_in("nodes", "office", "routes", value=["192.168.10.0/24", "192.168.11.0/24"]), "home1", {"route", "peer"}),
+        (set_in("nodes", "office", "address", value=["10.42.99.9", "fd42:42::99:9"]), "office", {"address", "table"}),
+        (a_second_lan, "home1", {"route", "peer"}),
         (set_in("nodes", "office", "psk", value=False), "fra1", {"peer"}),
     ],
     ids=["mtu", "listen-port", "address", "route", "psk"],
