@@ -6,6 +6,7 @@ then protocol and port; the last leads to the rule's own chain, which counts, li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ from meshctl.policy.network import NetworkPolicy, Piece
 
 DENIED = "denied"
 _DECIDE = "decide_"
+# Linux lets an interface be called `wg+1`; nft's names are more narrow.
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+\Z")
 # The upper half of a connection's mark tells its limit apart; the lower one is the exit node's (WireGuard's port).
 LIMIT_MARK_SHIFT = 16
 
@@ -88,7 +91,7 @@ class FirewallTable:
         self._policies = [(link, decisions.network(link.network)) for link in links]
         self._verdicts = _Verdicts()
         self._columns: dict[tuple[tuple[str, str], ...], Lookup] = {}
-        self.inward = tuple(self._inward(link, policy) for link, policy in self._policies)
+        self.inward = tuple(self._inward(i, link, policy) for i, (link, policy) in enumerate(self._policies))
         self.behind = self._behind("behind")
         self.from_lan = self._from_lan("from_lan")
         self.outside = self._outside("outside")
@@ -114,14 +117,15 @@ class FirewallTable:
         """Whether anything is forwarded."""
         return any(lookup.v4 or lookup.v6 for lookup in (self.behind, self.from_lan, self.outside))
 
-    def _inward(self, link: Link, policy: NetworkPolicy) -> Inward:
-        addresses = link.attachment.addresses
+    def _inward(self, index: int, link: Link, policy: NetworkPolicy) -> Inward:
+        addresses, interface = link.attachment.addresses, link.attachment.interface
+        name = f"in_{interface}" if _PLAIN.match(interface) else f"in_{index}"
         sources = self._sources(policy, link.node)
         return Inward(
-            interface=link.attachment.interface,
+            interface=interface,
             own_v4=tuple(a for a in addresses if version(a) == 4),
             own_v6=tuple(a for a in addresses if version(a) == 6),
-            sources=_lookup(f"in_{link.attachment.interface}", sources),
+            sources=_lookup(name, sources),
         )
 
     def _sources(

@@ -78,9 +78,10 @@ def sample(mesh: Mesh, name: str, chance: random.Random) -> Iterator[tuple[str, 
     for source in EVERYWHERE:
         for destination in EVERYWHERE:
             behind = source in BEHIND and name == "gate"
-            if (":" in source) != (":" in destination) or source in (destination, *own) or (behind and destination in (*own, *BEHIND)):
+            same_family = (":" in source) == (":" in destination)
+            if not same_family or source in (destination, *own):
                 continue
-            if not (behind and destination in INTERNET_HOSTS):
+            if not (behind and destination in (*own, *BEHIND, *INTERNET_HOSTS)):
                 yield "lan0" if behind else "wg0", Packet("corp", source, destination, *chance.choice(interesting))
 
 

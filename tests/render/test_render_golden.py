@@ -189,3 +189,10 @@ def test_the_mesh_secret_is_in_nothing_that_is_rendered(demo: Mesh) -> None:
     doc = renderer(demo).node("home1")
     everything = repr(doc).encode() + b"".join(r.content or b"" for r in doc.resources if isinstance(r, File))
     assert SECRET.reveal().encode() not in everything
+
+
+def test_an_interface_whose_name_nft_does_not_take_has_a_chain_all_the_same(demo: Mesh) -> None:
+    home = demo.nodes["home1"]
+    odd = replace(home, attachments=(replace(home.attachments[0], interface="wg+1"),))
+    loaded = nft_accepts(table(renderer(replace(demo, nodes={**demo.nodes, "home1": odd})).node("home1")))
+    assert loaded.returncode == 0, loaded.stderr
