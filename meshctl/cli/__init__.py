@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("meshctl.cli.apply", "Converge the hosts to the inventory."),
     "client": ("meshctl.cli.client", "Show configs and QR codes for stock WireGuard clients."),
     "lab": ("meshctl.cli.lab", "Build the inventory's twin on this machine: real hosts, real NATs."),
+    "lint": ("meshctl.cli.lint", "Predict how every permitted pair will meet, and what will disappoint."),
     "lock": ("meshctl.cli.lock", "Pin addresses and public keys in inventory.lock.yml."),
     "plan": ("meshctl.cli.plan", "Show what apply would change on the live hosts."),
     "schema": ("meshctl.cli.schema", "Print a JSON Schema (inventory, lock, plan, ...)."),

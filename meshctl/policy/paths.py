@@ -1,0 +1,99 @@
+"""What to expect of every permitted pair before anything is deployed: its outcome and its MTU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from meshctl.core.anchors import is_usable_anchor
+from meshctl.core.reachability import RELAYED, UNREACHABLE, End, Helpers, Outcome, predict
+from meshctl.model.mesh import Node
+from meshctl.model.topology import Reach
+from meshctl.policy.compile import Compiled
+
+# What WireGuard puts around a packet: 40 (IPv6) + 8 (UDP) + 32. Over IPv4 it is 20 less; which one a pair will use is
+# not known before it runs.
+OVERHEAD = 80
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One permitted pair of one network; `one` < `other`.
+
+    `mtu` is the largest packet that both ends and, for a routed relay (`via`: its anchor), the anchor take; `wire_mtu`
+    is what the networks below must carry for that. `introduced`: the two meet by an anchor's help alone.
+    """
+
+    network: str
+    one: str
+    other: str
+    outcome: str
+    reason: str
+    mtu: int
+    wire_mtu: int
+    via: str = ""
+    introduced: bool = False
+
+
+def predictions(compiled: Compiled, reaches: Mapping[str, Mapping[str, Reach]]) -> tuple[Prediction, ...]:
+    """Every pair that policy permits anything, in either direction, by network and names.
+
+    `reaches` is `compiled.decisions.reaches()`, which is dear.
+    """
+    return tuple(
+        prediction
+        for network, of_node in reaches.items()
+        for prediction in _Network(compiled, network).predictions(of_node)
+    )
+
+
+def end_of(node: Node, network: str) -> End:
+    """The node as the oracle sees it."""
+    attachment = node.attachment(network)
+    return End(node.nat or node.lab.nat, attachment is not None and attachment.endpoint is not None, not node.client)
+
+
+class _Network:
+    """One network's members as the oracle sees them, and the outcomes that it gave: few kinds of pair make many."""
+
+    def __init__(self, compiled: Compiled, network: str) -> None:
+        mesh = compiled.mesh
+        nodes = [n for n in mesh.nodes.values() if n.attachment(network) is not None]
+        self.network = network
+        self.ends = {n.name: end_of(n, network) for n in nodes}
+        self.mtus = {n.name: a.mtu for n in nodes for a in n.attachments if a.network == network}
+        self.anchors = {n.name for n in nodes if is_usable_anchor(n, network)}
+        self.helpers = Helpers(bool(self.anchors), bool(self.anchors or mesh.turn))
+        self.routed = {
+            link.node: link.routed for links in compiled.topology.links.values() for link in links
+            if link.network == network
+        }  # fmt: skip
+        self._known: dict[tuple[End, End], Outcome] = {}
+
+    def predictions(self, reaches: Mapping[str, Reach]) -> Iterator[Prediction]:
+        for one in sorted(reaches):
+            for other in sorted(p for p in reaches[one].peers if p > one):
+                yield self._predict(one, other)
+
+    def _predict(self, one: str, other: str) -> Prediction:
+        via = self.routed[one].get(other) or self.routed[other].get(one) or ""
+        outcome = self._by_way_of(via, one, other) if via else self._outcome(one, other)
+        mtu = min(self.mtus[name] for name in (one, other, via) if name)
+        helped = not via and not self.ends[one].endpoint and not self.ends[other].endpoint
+        introduced = helped and outcome.kind != UNREACHABLE
+        kind, reason = outcome
+        return Prediction(self.network, one, other, kind, reason, mtu, mtu + OVERHEAD, via, introduced)
+
+    def _outcome(self, one: str, other: str) -> Outcome:
+        key = self.ends[one], self.ends[other]
+        if key not in self._known:
+            self._known[key] = predict(*key, self.helpers)
+        return self._known[key]
+
+    def _by_way_of(self, anchor: str, one: str, other: str) -> Outcome:
+        """A routed relay: the anchor is a peer of both, decrypts what one sends and encrypts it for the other."""
+        for end in (one, other):
+            hop = self._outcome(end, anchor)
+            if hop.kind == UNREACHABLE:
+                return Outcome(UNREACHABLE, f"{end} does not reach anchor {anchor}: {hop.reason}")
+        return Outcome(RELAYED, f"routed by anchor {anchor}")

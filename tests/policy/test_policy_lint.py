@@ -1,0 +1,226 @@
+"""lint: predictions of pairs, findings with their place, and the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from meshctl import inventory
+from meshctl.cli import run
+from meshctl.inventory.schema import load_schema
+from meshctl.model.mesh import Mesh, Node
+from meshctl.policy import compile_mesh
+from meshctl.policy.lint import LintReport, lint
+from meshctl.policy.paths import OVERHEAD, Prediction
+
+HUB = {"roles": ["anchor"], "endpoint": "203.0.113.1:51820"}
+HUB2 = {"roles": ["anchor"], "endpoint": "203.0.113.2:51820"}
+
+
+def read(folder: Path, nodes: dict[str, Any], **more: Any) -> Mesh:
+    """The mesh of these nodes, in one open network unless said otherwise."""
+    file = folder / "inventory.yml"
+    networks = {"corp": {"cidr": "10.42.0.0/16", "policy": "open"}}
+    file.write_text(yaml.safe_dump({"version": 1, "networks": networks, "nodes": nodes, **more}, sort_keys=False))
+    return inventory.read(file).mesh
+
+
+def linted(folder: Path, nodes: dict[str, Any], **more: Any) -> LintReport:
+    return lint(compile_mesh(read(folder, nodes, **more)))
+
+
+def pair(report: LintReport, one: str, other: str) -> Prediction:
+    return next(p for p in report.pairs if (p.one, p.other) == (one, other))
+
+
+def codes(report: LintReport) -> set[str]:
+    return {d.code for d in report.findings}
+
+
+def test_declared_nats_decide_and_nat_comes_before_the_labs(tmp_path: Path) -> None:
+    report = linted(tmp_path, {
+        "hub": HUB,
+        "a": {"nat": "easy"},
+        "b": {"nat": "symmetric", "lab": {"nat": "easy"}},
+        "c": {"lab": {"nat": "symmetric"}},
+        "d": {},
+    })  # fmt: skip
+    found = {(p.one, p.other): p.outcome for p in report.pairs}
+    assert found == {
+        ("a", "b"): "spliced",
+        ("a", "c"): "spliced",
+        ("a", "d"): "unknown",
+        ("a", "hub"): "direct",
+        ("b", "c"): "relayed",
+        ("b", "d"): "unknown",
+        ("b", "hub"): "direct",
+        ("c", "d"): "unknown",
+        ("c", "hub"): "direct",
+        ("d", "hub"): "direct",
+    }
+
+
+def test_only_permitted_pairs_are_predicted(tmp_path: Path) -> None:
+    rule = {"name": "one-way", "from": "b", "to": "a", "allow": ["tcp/22"]}
+    report = linted(
+        tmp_path, {"hub": HUB, "a": {}, "b": {}}, networks={"corp": {"cidr": "10.42.0.0/16"}}, policies=[rule]
+    )
+    assert [(p.one, p.other) for p in report.pairs] == [("a", "b")]
+
+
+def test_a_routed_relay_takes_what_the_smallest_of_all_three_takes(tmp_path: Path) -> None:
+    nodes = {"hub": {**HUB, "mtu": 1320}, "a": {"relay": "routed"}, "b": {"mtu": 1380}}
+    report = linted(tmp_path, nodes)
+    found = pair(report, "a", "b")
+    assert (found.outcome, found.via, found.mtu, found.wire_mtu) == ("relayed", "hub", 1320, 1320 + OVERHEAD)
+    finding = next(d for d in report.findings if d.code == "anchor-mtu")
+    assert (finding.path, "1320" in finding.message) == ("nodes.hub", True)
+    assert "anchor-mtu" not in codes(linted(tmp_path, {**nodes, "hub": {**HUB, "mtu": 1380}}))
+
+
+def test_a_blind_relay_costs_no_bytes(tmp_path: Path) -> None:
+    hard = {"nat": "symmetric"}
+    found = pair(linted(tmp_path, {"hub": {**HUB, "mtu": 1320}, "a": hard, "b": hard}), "a", "b")
+    assert (found.outcome, found.via, found.mtu) == ("relayed", "", 1420)
+
+
+def test_a_stock_client_without_udp_reaches_nobody_and_that_is_an_error_at_the_node(tmp_path: Path) -> None:
+    nodes = {"hub": HUB, "web": {}, "phone": {"client": True, "nat": "udp-blocked"}}
+    report = linted(tmp_path, nodes)
+    assert pair(report, "phone", "web").outcome == "unreachable"
+    lines = (tmp_path / "inventory.yml").read_text().splitlines()
+    found = [d for d in report.findings if d.code == "unreachable-pair" and d.path == "nodes.phone"]
+    assert [(d.severity, lines[d.line - 1].strip()) for d in found] == [("error", "phone:")]
+
+
+def test_without_udp_a_managed_node_needs_an_anchor_or_a_turn_server(tmp_path: Path) -> None:
+    nodes = {"web": {"endpoint": "203.0.113.1:51820"}, "home": {"nat": "udp-blocked"}}
+    assert pair(linted(tmp_path, nodes), "home", "web").outcome == "unreachable"
+    turn = {"turn": ["turns:turn.example.net:443"]}
+    assert pair(linted(tmp_path, nodes, **turn), "home", "web").outcome == "relayed"
+
+
+def test_one_anchor_is_a_single_point_of_failure_only_where_somebody_needs_it(tmp_path: Path) -> None:
+    hidden = {"a": {"nat": "easy"}, "b": {"nat": "easy"}}
+    assert "single-anchor" in codes(linted(tmp_path, {"hub": HUB, **hidden}))
+    assert "single-anchor" not in codes(linted(tmp_path, {"hub": HUB, "hub2": HUB2, **hidden}))
+    assert "single-anchor" not in codes(linted(tmp_path, {"hub": HUB, "a": {}}))
+
+
+def test_anchors_of_one_region_are_a_single_point_of_failure(tmp_path: Path) -> None:
+    def regions(one: str, other: str) -> set[str]:
+        anchors = {"hub": {**HUB, "region": one}, "hub2": {**HUB2, "region": other}}
+        return codes(linted(tmp_path, {**anchors, "a": {}, "b": {}}))
+
+    assert "anchors-in-one-region" in regions("eu", "eu")
+    assert "anchors-in-one-region" not in regions("eu", "us")
+
+
+def gateways(folder: Path) -> Mesh:
+    return read(folder, {
+        "hub": HUB,
+        "gate": {"roles": ["gateway"], "routes": ["192.168.10.0/24"]},
+        "gate2": {"roles": ["gateway"], "routes": ["192.168.20.0/24"]},
+    })  # fmt: skip
+
+
+def changed(mesh: Mesh, name: str, **values: Any) -> Mesh:
+    node: Node = dataclasses.replace(mesh.nodes[name], **values)
+    return dataclasses.replace(mesh, nodes={**mesh.nodes, name: node})
+
+
+def test_routes_that_overlap_at_one_node_are_an_error(tmp_path: Path) -> None:
+    mesh = gateways(tmp_path)
+    assert "overlapping-routes" not in codes(lint(compile_mesh(mesh)))
+    narrow = dataclasses.replace(mesh.rules[0], destination=mesh.rules[0].source)
+    for route in ("192.168.10.128/25", "10.42.7.0/24"):
+        side = dataclasses.replace(narrow.source, members={"corp": narrow.source.members["corp"] | {route}})
+        clash = changed(mesh, "gate2", routes=(route,))
+        rules = (mesh.rules[0], dataclasses.replace(narrow, name="more", destination=side))
+        report = lint(compile_mesh(dataclasses.replace(clash, rules=rules)))
+        assert any(d.code == "overlapping-routes" and route in d.message for d in report.findings)
+
+
+def test_an_endpoint_that_a_peer_routes_into_the_mesh_is_a_loop(tmp_path: Path) -> None:
+    mesh = gateways(tmp_path)
+    hub = mesh.nodes["hub"].attachments[0]
+    for endpoint, loops in (("192.168.10.9:51820", True), ("192.168.30.9:51820", False), ("hub.example.net:1", False)):
+        moved = changed(mesh, "hub", attachments=(dataclasses.replace(hub, endpoint=endpoint),))
+        found = [d for d in lint(compile_mesh(moved)).findings if d.code == "endpoint-inside-mesh"]
+        assert [d.path for d in found] == (["nodes.hub"] if loops else [])
+
+
+def test_a_rule_whose_gateway_its_sources_never_meet_is_found_at_the_rule(tmp_path: Path) -> None:
+    networks = {"corp": {"cidr": "10.42.0.0/16"}, "lab": {"cidr": "10.43.0.0/16"}}
+    nodes = {
+        "hub": {**HUB, "networks": ["corp"]},
+        "a": {"networks": ["corp"]},
+        "gate": {"networks": ["lab"], "roles": ["gateway"], "routes": ["192.168.10.0/24"]},
+    }
+    rule = {"name": "to-lan", "from": "a", "to": ["192.168.10.0/24", "hub"], "allow": ["any"]}
+    report = linted(tmp_path, nodes, networks=networks, policies=[rule])
+    found = [d for d in report.findings if d.code == "gateway-not-reached"]
+    lines = (tmp_path / "inventory.yml").read_text().splitlines()
+    assert ["- " in lines[d.line - 1] for d in found] == [True]
+    assert "`to-lan` names 192.168.10.0/24 behind `gate`" in found[0].message
+    nodes["a"]["networks"] = ["corp", "lab"]
+    nodes["hub"]["networks"] = ["corp", "lab"]
+    nodes["hub"]["endpoint"] = {"corp": "203.0.113.1:51820", "lab": "203.0.113.1:51821"}
+    assert "gateway-not-reached" not in codes(linted(tmp_path, nodes, networks=networks, policies=[rule]))
+
+
+def test_more_peers_than_the_declared_capacity_are_a_warning(tmp_path: Path) -> None:
+    nodes = {"hub": {**HUB, "capacity": 2}, "a": {}, "b": {}}
+    assert "over-capacity" not in codes(linted(tmp_path, nodes))
+    assert "over-capacity" in codes(linted(tmp_path, {**nodes, "c": {}}))
+
+
+def test_nodes_that_forward_are_told_of_other_firewalls(tmp_path: Path) -> None:
+    nodes = {"hub": HUB, "gate": {"roles": ["gateway"], "routes": ["192.168.10.0/24"]}, "a": {}}
+    found = [d.path for d in linted(tmp_path, nodes).findings if d.code == "forward-policy"]
+    assert found == ["nodes.gate"]
+    carried = {**nodes, "a": {"relay": "routed"}}
+    found = [d.path for d in linted(tmp_path, carried).findings if d.code == "forward-policy"]
+    assert sorted(found) == ["nodes.gate", "nodes.hub"]
+
+
+def test_the_json_follows_its_schema_and_exit_codes_follow_fail_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read(tmp_path, {"hub": HUB, "a": {"nat": "easy"}, "b": {"nat": "symmetric"}})
+    file = str(tmp_path / "inventory.yml")
+    assert run(["lint", file, "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    Draft202012Validator(load_schema("lint")).validate(document)
+    assert document["counts"] == {"direct": 2, "spliced": 1, "relayed": 0, "unreachable": 0, "unknown": 0}
+    assert [w["code"] for w in document["warnings"]] == ["single-anchor"]
+    assert run(["lint", file, "--fail-on", "warning"]) == 1
+    shown = capsys.readouterr().out
+    assert "warning[single-anchor]: `hub` is the only anchor" in shown
+    assert "corp: spliced, MTU 1420: one mapping is unknown" in shown
+    assert run(["lint", file, "--pairs"]) == 0
+    assert "corp: a - b: spliced, MTU 1420" in capsys.readouterr().out
+
+
+def test_annotations_for_github_stand_at_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(tmp_path, {"web": {"endpoint": "203.0.113.1:51820"}, "home": {"nat": "udp-blocked"}})
+    file = str(tmp_path / "inventory.yml")
+    assert run(["lint", file, "--format", "github"]) == 1
+    shown = capsys.readouterr().out
+    line = (tmp_path / "inventory.yml").read_text().splitlines().index("  home:") + 1
+    assert shown.startswith(f"::error file={file},line={line},col=3,title=unreachable-pair::`home` will not reach")
+
+
+def test_an_invalid_inventory_is_answered_as_validate_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "inventory.yml"
+    file.write_text("version: 1\nnodes: {a: {nat: wrong}}\n")
+    assert run(["lint", str(file), "--format", "github"]) == 65
+    assert capsys.readouterr().out.startswith("::error ")
+    assert run(["lint", str(file), "-o", "json"]) == 65
+    Draft202012Validator(load_schema("validate")).validate(json.loads(capsys.readouterr().out))
