@@ -210,7 +210,7 @@ class _NetworkDiff:
     def _passes(self, source: Subject, destination: Subject) -> bool:
         """Whether the two stand at different nodes in either version."""
         pairs = zip(self._homes[source], self._homes[destination], strict=True)
-        return destination == INTERNET or any(start != end for start, end in pairs if start and end)
+        return INTERNET in (source, destination) or any(start != end for start, end in pairs if start and end)
 
     def _party(self, subjects: list[Subject], others: list[Subject], kind: _Kind) -> Party:
         """One end. Opposite a single subject what stands at its node may be told or not: the shorter is told."""

@@ -116,6 +116,13 @@ def test_a_group_that_changes_is_not_named_for_those_who_were_in_it_before() -> 
     assert common == [("+", "web1,web2", "db1", "udp/53", "common")]
 
 
+def test_a_way_to_the_internet_is_gained_by_those_alone_who_use_an_exit_node() -> None:
+    way_out = node(6, ("corp",), endpoint=True, roles=["gateway"], exit_node=True)
+    user = node(7, ("corp",), exit_via="out")
+    base, head = (fleet(SSH, *rules, out=way_out, user=user) for rules in ((), (allow("*", "internet", "any"),)))
+    assert told(base, head) == [("+", "user", "internet", "any", "common")]
+
+
 def test_a_prefix_that_one_version_tells_apart_is_told_less_the_rest() -> None:
     lan, part = "192.168.10.0/24", "192.168.10.0/28"
     base = fleet(SSH)
