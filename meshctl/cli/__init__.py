@@ -22,7 +22,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lint": ("meshctl.cli.lint", "Predict how every permitted pair will meet, and what will disappoint."),
     "lock": ("meshctl.cli.lock", "Pin addresses and public keys in inventory.lock.yml."),
     "plan": ("meshctl.cli.plan", "Show what apply would change on the live hosts."),
+    "policy": ("meshctl.cli.policy", "Ask what the policies allow: diff, explain, matrix, graph."),
     "schema": ("meshctl.cli.schema", "Print a JSON Schema (inventory, lock, plan, ...)."),
+    "test": ("meshctl.cli.test", "Run the policy tests without contacting a host."),
     "validate": ("meshctl.cli.validate", "Check the inventory without contacting a host."),
 }
 

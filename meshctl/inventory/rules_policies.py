@@ -18,7 +18,7 @@ def check_policies(mesh: Mesh, decisions: Decisions, findings: Findings) -> None
         if not idle.rule.name.startswith(OPEN_PREFIX):
             _report(idle, ("policies", places.index(idle.rule.name)), findings)
     for index, test in enumerate(mesh.tests):
-        _check_test(test, ("tests", index), findings)
+        check_test(test, ("tests", index), findings)
 
 
 def _report(idle: Idle, path: tuple[str, int], findings: Findings) -> None:
@@ -45,7 +45,8 @@ def _place(rule: Rule) -> str:
     return f"{rule.position.file}:{rule.position.line}"
 
 
-def _check_test(test: PolicyTest, path: tuple[str, int], findings: Findings) -> None:
+def check_test(test: PolicyTest, path: tuple[str, int], findings: Findings) -> None:
+    """Report what a test, at `path` of the document, wants both allowed and denied."""
     can = union(interval for _, traffic in test.can for interval in traffic)
     for index, (text, traffic) in enumerate(test.cannot):
         if subtract(traffic, can) != traffic:

@@ -1,0 +1,120 @@
+"""Who is asked about, what was decided, by which rule, and which nodes the packet passes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+
+from meshctl.core.prefixes import covers, host_prefix, merge_prefixes
+from meshctl.model.mesh import Mesh
+from meshctl.model.policy import INTERNET, Rule, Subject, is_prefix
+from meshctl.policy.compile import Compiled, Decisions
+from meshctl.policy.network import NetworkPolicy
+
+
+class NoSubjectError(ValueError):
+    """Nobody, or more than one, is meant by the text. `hint` is the next thing to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What happens to one new connection.
+
+    `rule` is None where no rule decided, which denies. `network` is "" where the two share none. `path` is both ends
+    and the nodes between them, () when nothing passes.
+    """
+
+    allowed: bool
+    rule: Rule | None = None
+    network: str = ""
+    path: tuple[str, ...] = ()
+
+
+def subject(mesh: Mesh, decisions: Decisions, text: str) -> Subject:
+    """A node's name, `internet`, an address or a prefix to the subject that it is judged as. Raises NoSubjectError."""
+    if text in mesh.nodes or text == INTERNET:
+        return text
+    if text in mesh.groups or text in mesh.networks:
+        raise NoSubjectError(f"`{text}` is not one node", "name one of its nodes, or see `meshctl policy matrix`")
+    try:
+        prefix = str(ip_network(text)) if is_prefix(text) else host_prefix(str(ip_address(text)))
+    except ValueError:
+        raise NoSubjectError(f"there is no node `{text}`") from None
+    for node in mesh.nodes.values():
+        if any(host_prefix(address) == prefix for a in node.attachments for address in a.addresses):
+            return node.name
+    found = dict.fromkeys(s for policy in decisions.networks.values() for s in judged(policy, prefix))
+    if not found:
+        raise NoSubjectError(f"{text} is neither a node's address nor behind a gateway")
+    if len(found) > 1:
+        hint = f"policies tell {', '.join(found)} apart; ask about one address"
+        raise NoSubjectError(f"{text} is not judged as one", hint)
+    return next(iter(found))
+
+
+def judged(policy: NetworkPolicy, prefix: str, excluded: Collection[str] = ()) -> Iterator[Subject]:
+    """The subjects of the network that devices in `prefix`, less `excluded`, are judged as."""
+    around = [s for s in policy.prefixes if covers(s, prefix)]
+    narrowest = max(around, key=lambda s: ip_network(s).prefixlen, default=None)
+    inside = [s for s in policy.prefixes if covers(prefix, s) and s != narrowest]
+    for candidate in ([narrowest] if narrowest else []) + inside:
+        region = prefix if candidate == narrowest else candidate
+        gone = [x for x in (*policy.prefixes, *excluded) if covers(region, x) and x != candidate]
+        if candidate in excluded or any(covers(x, region) for x in excluded):
+            continue
+        if merge_prefixes(gone) != (region,):  # nothing is left of it when others take all of it
+            yield candidate
+
+
+def networks_for(decisions: Decisions, source: Subject, destination: Subject) -> tuple[NetworkPolicy, ...]:
+    """The networks by which a connection may go, in order.
+
+    Two nodes have addresses in each network that they share. A prefix and the internet are reached by one network
+    alone: the first in which policy lets the two have to do with each other (core.topology), else the first of all.
+    """
+    shared = tuple(p for p in decisions.networks.values() if _knows(p, source, destination))
+    if all(end in p.nodes for p in shared for end in (source, destination)):
+        return shared
+    serving = (p for p in shared if p.allowed(source, destination) or _answered(p, source, destination))
+    return (next(serving, shared[0]),)
+
+
+def explain(compiled: Compiled, source: Subject, destination: Subject, point: int) -> Answer:
+    """What is decided about traffic number `point` (core.traffic); a network that allows it is preferred."""
+    answer = Answer(allowed=False)
+    for policy in networks_for(compiled.decisions, source, destination):
+        pieces = policy.decide(source, destination)
+        rule = next((piece.rule for piece in pieces if piece.low <= point <= piece.high), None)
+        if rule is not None and not rule.deny:
+            return Answer(True, rule, policy.name, path(compiled, policy, source, destination))
+        if answer.rule is None and (rule is not None or not answer.network):
+            answer = Answer(False, rule, policy.name)
+    return answer
+
+
+def path(compiled: Compiled, policy: NetworkPolicy, source: Subject, destination: Subject) -> tuple[str, ...]:
+    """The ends and every node between them that unwraps the packet.
+
+    An anchor is named when it routes the pair; one that only relays sealed packets is chosen while the mesh runs.
+    """
+    start, end = policy.home(source), policy.home(destination, source)
+    if start is None or end is None:
+        return ()
+    link = next(x for x in compiled.topology.interfaces(start) if x.network == policy.name)
+    between = (link.routed[end],) if end in link.routed else ()
+    return tuple(dict.fromkeys((source, start, *between, end, destination)))
+
+
+def _knows(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:
+    known = source in policy.source and destination in policy.destination
+    return known and policy.carries(source, destination)
+
+
+def _answered(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:
+    """Whether the destination may open anything to the source, which gives the source the way back."""
+    return destination in policy.source and bool(policy.allowed(destination, source))
