@@ -22,6 +22,9 @@ from meshctl.policy.network import NetworkPolicy, Piece
 
 DENIED = "denied"
 _DECIDE = "decide_"
+# Protocol numbers of IANA: names need /etc/protocols, which minimal systems lack (Debian's is in the package netbase).
+_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+_ICMP = (1, 58)  # ICMP and ICMPv6
 # Linux lets an interface be called `wg+1`; nft's names are more narrow.
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+\Z")
 # The upper half of a connection's mark tells its limit apart; the lower one is the exit node's (WireGuard's port).
@@ -250,12 +253,12 @@ def _decision_chain(name: str, pieces: tuple[Piece, ...]) -> DecisionChain:
             if protocol == "other":
                 rest = verdict
             elif protocol == "icmp":
-                protocols += [f"icmp : {verdict}", f"ipv6-icmp : {verdict}"]
+                protocols += [f"{number} : {verdict}" for number in _ICMP]
             elif first == 0 and last == PORTS - 1:
-                protocols.append(f"{protocol} : {verdict}")
+                protocols.append(f"{_NUMBERS[protocol]} : {verdict}")
             else:
                 ranged = ranged or first != last
-                ports.append(f"{protocol} . {first if first == last else f'{first}-{last}'} : {verdict}")
+                ports.append(f"{_NUMBERS[protocol]} . {first if first == last else f'{first}-{last}'} : {verdict}")
     return DecisionChain(name, tuple(ports), ranged, tuple(protocols), rest)
 
 

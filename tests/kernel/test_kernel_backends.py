@@ -70,7 +70,7 @@ def test_a_changed_address_changes_only_that_and_networkd_agrees(mesh: KernelMes
     mesh.set(address=[kept, "fd42:42::77"])
     with mesh.lossless():
         changes = mesh.apply()
-    assert {kind for kind, _, _ in changes} - {"file"} == {"address"}
+    assert {kind for kind, _, _ in changes} - {"file"} == {"address", "table"}
     mesh.guest.sh("networkctl reload")
     addresses = mesh.guest.sh("ip -o -6 addr show dev wg0")
     assert "fd42:42::77/48" in addresses
