@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from meshctl.model.mesh import Node
 
 
-
 @click.group()
 def command() -> None:
     """Show configs and QR codes for stock WireGuard clients.

@@ -26,8 +26,6 @@ DEFAULT_LAB = "default"
 # Under this name the context keeps the value of `-o`.
 OUTPUT = "meshctl.output"
 SUDO_PASSWORD_VARIABLE = "MESHCTL_SUDO_PASSWORD"  # noqa: S105 - the variable's name
-
-
 INVENTORY_HELP = "Inventory file or folder. [default: $MESHCTL_INVENTORY, ./inventory.yml, ./inventory/]"
 
 

@@ -68,7 +68,7 @@ class Host:
         steps = tuple(ops.steps_for(self.doc, self.facts, changes))
         transaction = Transaction(applier.new_id(), self.name, steps, self._script())
         command, stdin = applier.command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
-        result = applier.read_result(self.name, self._run_applier(command, stdin))
+        result = applier.read_result(self.name, self._run_applier(self.transport, command, stdin))
         self.warnings.extend(result.warnings)
         self.unresolved = peers_of(self.doc, [steps[index] for index in result.unresolved])
         self.applied.extend(c for c in applied_changes(changes, steps, result.done) if not self.awaits_name(c))
@@ -94,12 +94,10 @@ class Host:
         endpoint_alone = change.kind == "peer" and set(change.after or ()) == {"endpoint"}
         return endpoint_alone and change.name in self.unresolved
 
-    def _run_applier(self, command: str, stdin: bytes) -> Completed:
+    def _run_applier(self, transport: Transport, command: str, stdin: bytes) -> Completed:
         """A connection that breaks now leaves a node that goes on by itself. Raises RemoteError that says so."""
-        if self.transport is None:
-            raise RuntimeError("converge comes after read")
         try:
-            return self.transport.run(command, stdin)
+            return transport.run(command, stdin)
         except RemoteError as error:
             if error.kind not in LOST:
                 raise
