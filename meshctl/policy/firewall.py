@@ -132,14 +132,14 @@ class FirewallTable:
         )
 
     def _sources(
-        self, policy: NetworkPolicy, destination: Subject, among: frozenset[Subject] | None = None
+        self, policy: NetworkPolicy, destination: Subject, among: Iterable[Subject] | None = None
     ) -> list[tuple[str, str]]:
         """(address or range, verdict) of everybody, or of those `among`, about whom a rule says something."""
-        found = [
-            (source, self._verdicts.of(pieces))
-            for source, pieces in policy.askers(destination)
-            if (among is None or source in among) and policy.carries(source, destination)
-        ]
+        if among is None:
+            asking = ((s, pieces) for s, pieces in policy.askers(destination) if policy.carries(s, destination))
+        else:
+            asking = ((s, pieces) for s in among if (pieces := policy.decide(s, destination)))
+        found = [(source, self._verdicts.of(pieces)) for source, pieces in asking]
         return self._addressed(policy, found, but=policy.home(destination) or "")
 
     def _addressed(self, policy: NetworkPolicy, found: list[tuple[Subject, str]], but: str) -> list[tuple[str, str]]:
@@ -179,7 +179,7 @@ class FirewallTable:
         """What the devices behind the node may open in the mesh."""
         elements: list[tuple[str, str]] = []
         for link, policy in self._policies:
-            own = frozenset(p for p in policy.prefixes if policy.home(p) == link.node)
+            own = [p for p in policy.prefixes if policy.home(p) == link.node]
             found = []
             for destination in (*policy.nodes, *policy.prefixes) if own else ():
                 sources = self._sources(policy, destination, own)
@@ -192,7 +192,7 @@ class FirewallTable:
         """Who may go to the internet by way of this node."""
         elements: list[tuple[str, str]] = []
         for link, policy in self._policies:
-            elements.extend(self._sources(policy, INTERNET, link.exit_users))
+            elements.extend(self._sources(policy, INTERNET, sorted(link.exit_users)))
         return _lookup(name, elements)
 
     def _to_clients(self, name: str) -> Lookup:
