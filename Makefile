@@ -104,7 +104,7 @@ docs: $(VENV)/.installed ## Regenerate docs/cli-reference.md from the commands' 
 
 .PHONY: bench
 bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ansible, pyinfra and wg-meshconf; writes docs/benchmarks.md
-	@$(call apt,nftables openssh-server iproute2)
+	@$(call apt,nftables openssh-server iproute2 iperf3)
 	@$(AS_ROOT) $(BIN)/python tests/bench/main.py all
 
 .PHONY: zipapp
