@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
+import socket
 import struct
 import subprocess
 import uuid
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
 from meshctl.lab.netns import within
 
+T = TypeVar("T")
 _TUNSETIFF, _IFF_TUN_NO_PI = 0x400454CA, 0x1001  # linux/if_tun.h
-PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "other": 253}
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "sctp": 132, "other": 253}
+SELF = "self"  # in place of a device: the node itself sends
 _SENTINEL = ("198.51.100.1", "198.51.100.2")  # the node's and a neighbour's address on lan0
 _LIMIT_S = 5.0
 _SYSCTLS = {
@@ -38,6 +44,7 @@ class Host:
         for key, value in _SYSCTLS.items():
             self.run("sysctl", "-qw", f"{key}={value}")
         self._tuns = {name: self._tun(name) for name in (*wg, "lan0")}
+        self._own = {4: self.within(_raw_v4), 6: self.within(_raw_v6)}
         lan = [f"{_SENTINEL[0]}/24", "2001:db8:1::1/64"]
         self._lines("link set lo up", *(f"link set {name} up" for name in self._tuns))
         for name, addresses in {**wg, "lan0": lan}.items():
@@ -48,6 +55,8 @@ class Host:
         """Take everything down."""
         for tun in self._tuns.values():
             os.close(tun)
+        for own in self._own.values():
+            own.close()
         run("ip", "netns", "del", self.name)
 
     def run(self, *command: str, text: str = "") -> str:
@@ -64,7 +73,14 @@ class Host:
         It opens a connection of its own, unless it belongs to that of an earlier `serial` (`again`).
         """
         self.serial = again or (self.serial + 1 if self.serial < 60000 else 1024)
-        os.write(self._tuns[device], frame(source, destination, protocol, self.serial, port))
+        if protocol == "other":
+            # It has no ports that would tell its connections apart, nor those of the other direction.
+            self.run("conntrack", "-F")
+        packet = frame(source, destination, protocol, self.serial, port)
+        if device == SELF:
+            self._send(packet, destination)
+        else:
+            os.write(self._tuns[device], packet)
         os.write(self._tuns["lan0"], frame(_SENTINEL[1], _SENTINEL[0], "icmp", self.serial, 0))
         for came_out, packet in self._until_sentinel():
             forwarded, answered = _ends(packet)[1] == destination, _ends(packet) == (destination, source)
@@ -87,16 +103,33 @@ class Host:
                     answered = answered or (_ends(packet) == _SENTINEL and struct.pack("!H", self.serial) in packet)
                     found.append((device, packet))
 
+    def _send(self, packet: bytes, destination: str) -> None:
+        """Send as a program on the node does: by way of the output hook, which answers a drop with EPERM."""
+        with contextlib.suppress(PermissionError):
+            self._own[ip_address(destination).version].sendto(packet, (destination, 0))
+
+    def within(self, make: Callable[[], T]) -> T:
+        """What `make` returns, called in the namespace."""
+        return within(Path("/run/netns") / self.name, make)
+
     def _tun(self, name: str) -> int:
         def opened() -> int:
             tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN_NO_PI))
             return tun
 
-        return within(Path("/run/netns") / self.name, opened)
+        return self.within(opened)
 
     def _lines(self, *lines: str) -> None:
         self.run("ip", "-batch", "-", text="\n".join(lines) + "\n")
+
+
+def _raw_v4() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+
+
+def _raw_v6() -> socket.socket:
+    return socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
 
 def run(*command: str, text: str = "") -> str:
@@ -106,7 +139,7 @@ def run(*command: str, text: str = "") -> str:
 
 
 def frame(source: str, destination: str, protocol: str, serial: int, port: int) -> bytes:
-    """An IP packet: a TCP SYN, a UDP datagram, an echo request, or bytes of an unassigned protocol."""
+    """An IP packet: a TCP SYN, a UDP datagram, an SCTP INIT, an echo request, or bytes of an unassigned protocol."""
     one, other = ip_address(source), ip_address(destination)
     number = 58 if protocol == "icmp" and one.version == 6 else PROTOCOLS[protocol]
     body = _body(protocol, one.version, serial, port)
@@ -128,7 +161,26 @@ def _body(protocol: str, version: int, serial: int, port: int) -> bytes:
         return struct.pack("!HHHH", serial, port, 12, 0) + b"test"
     if protocol == "icmp":
         return struct.pack("!BBHHH", 8 if version == 4 else 128, 0, 0, serial, 1) + b"test"
+    if protocol == "sctp":
+        return _sctp_init(serial, port)
     return struct.pack("!HH", serial, port)
+
+
+def _sctp_init(serial: int, port: int) -> bytes:
+    """RFC 9260: the common header without a verification tag, and an INIT chunk."""
+    init = struct.pack("!BBHLLHHL", 1, 0, 20, serial, 65535, 1, 1, 1)
+    crc = crc32c(struct.pack("!HHLL", serial, port, 0, 0) + init)
+    return struct.pack("!HHL", serial, port, 0) + struct.pack("<L", crc) + init
+
+
+def crc32c(data: bytes) -> int:
+    """RFC 9260, appendix A: CRC with the Castagnoli polynomial, reflected."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
 
 def checksum(data: bytes) -> int:

@@ -44,18 +44,27 @@ class Reference:
         self.networks: dict[str, dict[str, Any]] = inventory["networks"]
         # Asked again and again; the answers never change.
         self.end = lru_cache(None)(self._end)
-        self._about = lru_cache(None)(self._rules_about)
+        self.about = lru_cache(None)(self._rules_about)
+        self.matches = lru_cache(None)(self._matches)
 
     def allowed(self, packet: Packet) -> bool:
         """Whether policy lets this packet open a connection across the mesh."""
-        source = self.end(packet.network, packet.source)
-        destination = self.end(packet.network, packet.destination)
-        if source is None or destination is None or source.node == INTERNET:
-            return False
-        if self._place(packet.network, source, destination) in (None, source.node):
-            return False
-        rule = self._winner(packet, source, destination)
+        rule = self.decides(packet)
         return rule is not None and "deny" not in rule
+
+    def decides(self, packet: Packet) -> dict[str, Any] | None:
+        """The rule that decides about a packet across the mesh; None: nobody speaks of it, which denies it."""
+        if self.between(packet.network, packet.source, packet.destination) is None:
+            return None
+        return self._winner(packet)
+
+    def between(self, network: str, source: str, destination: str) -> tuple[str, str] | None:
+        """The nodes at which such a packet enters and leaves the mesh; None: it does not cross it."""
+        start, end = self.end(network, source), self.end(network, destination)
+        if start is None or end is None or start.node == INTERNET:
+            return None
+        place = self._place(network, start, end)
+        return None if place in (None, start.node) else (start.node, str(place))
 
     def _end(self, network: str, address: str) -> End | None:
         """Whose address this is in the network; None: nobody's."""
@@ -80,21 +89,26 @@ class Reference:
         via: str | None = None if source.behind else self.nodes[source.node].get("exit_via")
         return via if via in self.members(network) else None
 
-    def _winner(self, packet: Packet, source: End, destination: End) -> dict[str, Any] | None:
+    def _winner(self, packet: Packet) -> dict[str, Any] | None:
         best: dict[str, Any] | None = None
-        for rule in self._about(packet.network, source, destination):
-            matches = any(self._matches(item, packet) for item in rule.get("deny", rule.get("allow")))
+        for rule in self.about(packet.network, packet.source, packet.destination):
+            given = rule["deny" if "deny" in rule else "allow"]
+            matches = any(self.matches(item, packet.protocol, packet.port) for item in given)
             if matches and (best is None or rank(rule) > rank(best)):
                 best = rule
         return best
 
-    def _rules_about(self, network: str, source: End, destination: End) -> list[dict[str, Any]]:
-        return [rule for rule in self._rules(network) if self._speaks_of(rule, network, source, destination)]
+    def _rules_about(self, network: str, source: str, destination: str) -> list[dict[str, Any]]:
+        """The rules that select the two addresses, whatever the traffic."""
+        start, end = self.end(network, source), self.end(network, destination)
+        if start is None or end is None:
+            return []
+        return [rule for rule in self._rules(network) if self._speaks_of(rule, network, start, end)]
 
     def _rules(self, network: str) -> list[dict[str, Any]]:
         rules = list(self.inventory.get("policies") or ())
         if self.networks[network].get("policy") == "open":
-            rules.insert(0, {"open": network, "allow": ["any"]})
+            rules.insert(0, {"name": f"open:{network}", "open": network, "allow": ["any"]})
         return rules
 
     def _speaks_of(self, rule: dict[str, Any], network: str, source: End, destination: End) -> bool:
@@ -106,15 +120,15 @@ class Reference:
             for one, other in ways
         )
 
-    def _matches(self, item: str, packet: Packet) -> bool:
+    def _matches(self, item: str, protocol: str, port: int) -> bool:
         services = self.inventory.get("services") or {}
         if item in services:
-            return any(self._matches(inner, packet) for inner in services[item])
+            return any(self._matches(inner, protocol, port) for inner in services[item])
         if item in ("any", "icmp"):
-            return item in ("any", packet.protocol)
-        protocol, _, ports = item.partition("/")
+            return item in ("any", protocol)
+        wanted, _, ports = item.partition("/")
         low, _, high = ports.partition("-")
-        return protocol == packet.protocol and int(low) <= packet.port <= int(high or low)
+        return wanted == protocol and int(low) <= port <= int(high or low)
 
     def _selected(self, given: str | list[str], network: str, end: End) -> bool:
         items = [given] if isinstance(given, str) else given
