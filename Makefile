@@ -83,6 +83,12 @@ test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root 
 	@echo "==> pytest, the lab included"
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python -m pytest -p no_skips $(PYTEST_ARGS) </dev/null
 
+FUZZ ?= 20
+.PHONY: fuzz
+fuzz: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The random tests of policies, FUZZ=20 times as hard, with new seeds
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 MESHCTL_FUZZ=$(FUZZ) $(BIN)/python -m pytest $(PYTEST_ARGS) \
+		tests/policy/test_policy_{fuzz,reference,packets}.py </dev/null
+
 .PHONY: need-root
 need-root:
 	@if [[ -n "$(AS_ROOT)" ]] && ! command -v sudo >/dev/null; then \

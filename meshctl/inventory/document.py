@@ -75,7 +75,7 @@ class Document:
             if isinstance(data, dict):
                 for key in keys:
                     data.pop(key, None)
-                node.value = [pair for pair in node.value if pair[0].value not in keys]
+                node.value = [pair for pair in node.value if not _is_named(pair[0], keys)]
             elif isinstance(data, list):
                 data[:] = [value for index, value in enumerate(data) if index not in keys]
                 node.value = [value for index, value in enumerate(node.value) if index not in keys]
@@ -112,6 +112,10 @@ class Document:
             index = {k.value: (k, v) for k, v in node.value if isinstance(k, yaml.ScalarNode)}
             self._index[id(node)] = index
         return index
+
+
+def _is_named(key: yaml.Node, names: set[Any]) -> bool:
+    return isinstance(key, yaml.ScalarNode) and key.value in names  # a list as key has been refused and has no hash
 
 
 def _get(data: Any, path: Path) -> Any:
@@ -213,7 +217,7 @@ class Constructor:
         if merged:
             self._merge(node, keys, merged)
             for key, value in node.value:
-                if key.tag == STR and key.value not in data:
+                if isinstance(key, yaml.ScalarNode) and key.tag == STR and key.value not in data:
                     data[key.value] = self._value(value, depth + 1)
         return data
 

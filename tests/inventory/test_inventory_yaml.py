@@ -58,6 +58,8 @@ CASES = {
     "a key that is a number": (b"nodes: {1: {}}\n", "key-type", 1, 9),
     "a key that is a boolean": (b"nodes: {true: {}}\n", "key-type", 1, 9),
     "a key that is a list": (b"? [a]\n: b\n", "key-type", 1, 3),
+    "a list for a key beside a key that is refused": (b"[a]: 1\nx: 1\n", "key-type", 1, 1),
+    "a list tagged as text for a key beside a merge": (b"nodes: {<<: {}, !!str [a]: 1}\n", "key-type", 1, 17),
     "an alias without its anchor": (b"nodes: *x\n", "yaml-syntax", 1, 8),
     "an anchor defined twice": (b"a: &x 1\nb: &x 2\n", "yaml-syntax", 2, 4),
     "an alias that holds itself": (b"nodes: &x {a: *x}\n", "yaml-depth", 1, 1),

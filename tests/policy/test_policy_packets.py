@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from effort import examples
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from packets import PROTOCOLS, SELF, Host
@@ -131,9 +132,9 @@ def disagreement(host: tuple[str, Host], data: dict[str, Any]) -> str:
 
 @given(seed=st.integers(0, 2**32))
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
-    derandomize=True,
+    derandomize=examples(1) == 1,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

@@ -15,6 +15,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_strategies import INTERNET_HOSTS, RuleMaker, layouts
@@ -27,8 +28,7 @@ from meshctl.model.mesh import Mesh
 from meshctl.model.policy import INTERNET, Rule, Subject, is_prefix
 from meshctl.policy import NetworkPolicy, compile_policies
 
-MESHES = 220
-SETS_OF_RULES = 5  # over each mesh; with four rules a set these are 4,400 policies
+SETS_OF_RULES = 5  # over each mesh; with 220 meshes and four rules a set these are 4,400 policies
 PAIRS = 40  # asked about for each set of rules, in each network
 POINTS = 12  # of traffic, asked about for each pair
 _CONTRADICTED = re.compile(r"policy `(\w+)` has no effect")
@@ -131,7 +131,7 @@ def smallest(data: dict[str, Any], fails: Callable[[dict[str, Any]], str]) -> st
 
 
 @given(layouts(), st.integers(0, 2**32))
-@settings(max_examples=MESHES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(220), deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_compiler_names_the_rule_that_the_reference_names(layout: dict[str, Any], seed: int) -> None:
     def fails(data: dict[str, Any]) -> str:
         return disagreement(*sound(data), random.Random(seed))  # noqa: S311
@@ -143,7 +143,7 @@ def test_the_compiler_names_the_rule_that_the_reference_names(layout: dict[str, 
 
 
 @given(layouts(), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 def test_those_are_peers_between_whom_some_packet_may_pass_and_nobody_else(layout: dict[str, Any], seed: int) -> None:
     data, mesh = sound({**layout, "policies": RuleMaker(layout, seed).policies()})
     reference, decisions = Reference(data), compile_policies(mesh)
