@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,10 @@ from meshctl.errors import EXIT_OK, MeshctlError, UsageError
 if TYPE_CHECKING:
     from meshctl.policy import NetworkPolicy
     from meshctl.policy.explain import Answer
+    from meshctl.policy.naming import Party
 
 network_option = click.option("--network", metavar="NAME", help="This network only. [default: all]")
+expand_option = click.option("--expand", is_flag=True, help="Every node by itself, not those that are alike together.")
 
 
 # Commands that stand in a module of their own, imported on use: name -> (module, attribute).
@@ -96,16 +99,18 @@ def explain_command(
 @command.command("matrix")
 @inventory_options
 @network_option
+@expand_option
 @click.option(
     "--format", "style", type=click.Choice(["table", "csv", "html"]), default="table", show_default=True,
     help="A table for people, a line for each pair for spreadsheets, or one page of HTML.",
 )  # fmt: skip
 def matrix_command(
-    inventory_argument: str | None, inventory_option: str | None, network: str | None, style: str
+    inventory_argument: str | None, inventory_option: str | None, network: str | None, expand: bool, style: str
 ) -> int:
     """Show who may open what to whom.
 
-    Rows are sources, columns destinations; `-` is nothing.
+    Rows are sources, columns destinations; `-` is nothing. Nodes for which the policies say the same are one row and
+    column, but in CSV; what stands there where the two meet is what they may open to each other.
 
     \b
     Examples:
@@ -115,7 +120,8 @@ def matrix_command(
     """
     from meshctl.policy import matrix as matrices
 
-    made = [matrices.matrix(policy) for policy in _policies(inventory_argument, inventory_option, network)]
+    networks = _networks(inventory_argument, inventory_option, network, expand=expand or style == "csv")
+    made = [matrices.matrix(policy, parties) for policy, parties in networks]
     write = {"table": matrices.to_table, "csv": matrices.to_csv, "html": matrices.to_html}[style]
     click.echo(write(made), nl=False)
     return EXIT_OK
@@ -124,12 +130,13 @@ def matrix_command(
 @command.command("graph")
 @inventory_options
 @network_option
+@expand_option
 @click.option(
     "--format", "style", type=click.Choice(["dot", "svg"]), default="dot", show_default=True,
     help="Graphviz's language, or a picture, for which Graphviz must be installed.",
 )  # fmt: skip
 def graph_command(
-    inventory_argument: str | None, inventory_option: str | None, network: str | None, style: str
+    inventory_argument: str | None, inventory_option: str | None, network: str | None, expand: bool, style: str
 ) -> int:
     """Draw who may open what to whom.
 
@@ -140,19 +147,28 @@ def graph_command(
     """
     from meshctl.policy.graph import to_dot
 
-    text = to_dot(_policies(inventory_argument, inventory_option, network))
+    text = to_dot(_networks(inventory_argument, inventory_option, network, expand=expand))
     click.echo(_draw(text) if style == "svg" else text, nl=False)
     return EXIT_OK
 
 
-def _policies(argument: str | None, option: str | None, network: str | None) -> tuple[NetworkPolicy, ...]:
+def _networks(
+    argument: str | None, option: str | None, network: str | None, *, expand: bool
+) -> list[tuple[NetworkPolicy, Sequence[Party]]]:
+    """The networks asked for, each with its parties."""
     from meshctl.inventory.suggest import did_you_mean
     from meshctl.policy import compile_policies
+    from meshctl.policy.naming import parties, single
 
-    networks = compile_policies(read_inventory(named_inventory(argument, option)).mesh).networks
+    mesh = read_inventory(named_inventory(argument, option)).mesh
+    networks = compile_policies(mesh).networks
     if network is not None and network not in networks:
         raise UsageError(f"--network: there is no network `{network}`", hint=did_you_mean(network, networks))
-    return tuple(policy for name, policy in networks.items() if network in (None, name))
+    return [
+        (policy, [single(s) for s in policy.subjects()] if expand else parties(policy, frozenset(mesh.nodes)))
+        for name, policy in networks.items()
+        if network in (None, name)
+    ]
 
 
 def _draw(text: str) -> str:

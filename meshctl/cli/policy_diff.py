@@ -13,7 +13,8 @@ from meshctl.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     from meshctl.model.policy import Rule
-    from meshctl.policy.diff import Change, Party
+    from meshctl.policy.diff import Change
+    from meshctl.policy.naming import Party
 
 
 @click.command("diff")

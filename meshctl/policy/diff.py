@@ -16,19 +16,11 @@ from meshctl.core.traffic import subtract, union
 from meshctl.model.mesh import Node
 from meshctl.model.policy import INTERNET, Rule, Subject, Traffic, is_prefix
 from meshctl.policy.compile import Decisions
-from meshctl.policy.naming import Naming, narrowest
+from meshctl.policy.naming import Naming, Party, narrowest
 from meshctl.policy.network import NetworkPolicy, Piece
 
 # Which versions have both ends of a change in the network.
 COMMON, ADDED, REMOVED = "common", "added", "removed"
-
-
-@dataclass(frozen=True)
-class Party:
-    """One end of a change. `names` are selectors that mean just the `subjects`."""
-
-    names: tuple[str, ...]
-    subjects: tuple[Subject, ...]
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from meshctl.core.traffic import words
 from meshctl.model.policy import INTERNET, is_prefix
+from meshctl.policy.naming import Party, pair_of
 from meshctl.policy.network import NetworkPolicy
 
 
-def to_dot(policies: tuple[NetworkPolicy, ...]) -> str:
-    """A digraph: nodes as boxes, prefixes as notes, an arrow for each pair that may talk, labelled with its traffic."""
-    subjects = dict.fromkeys(s for policy in policies for s in policy.subjects())
-    lines = [f"  {_quoted(s)} [shape={_shape(s)}];" for s in subjects]
-    for policy in policies:
-        lines += _arrows(policy, name_network=len(policies) > 1)
+def to_dot(networks: Sequence[tuple[NetworkPolicy, Sequence[Party]]]) -> str:
+    """A digraph of each network's parties: nodes as boxes, prefixes as notes, an arrow for each pair that may talk.
+
+    An arrow from a party to itself is for those in it among themselves.
+    """
+    lines = list(dict.fromkeys(_box(party) for _, parties in networks for party in parties))
+    for policy, parties in networks:
+        lines += _arrows(policy, parties, prefix=f"{policy.name}: " if len(networks) > 1 else "")
     return "\n".join(("digraph policies {", "  rankdir=LR;", *lines, "}", ""))
 
 
-def _arrows(policy: NetworkPolicy, *, name_network: bool) -> Iterator[str]:
-    for source in policy.source:
-        for destination in policy.subjects():
-            traffic = words(policy.allowed(source, destination))
+def _box(party: Party) -> str:
+    subject = party.subjects[0]
+    shape = "ellipse" if subject == INTERNET else "note" if is_prefix(subject) else "box"
+    return f"  {_id(party)} [label={_quoted(party.label)}, shape={shape}];"
+
+
+def _arrows(policy: NetworkPolicy, parties: Sequence[Party], *, prefix: str) -> Iterator[str]:
+    for source in parties:
+        for destination in parties:
+            traffic = words(policy.allowed(*pair_of(source, destination)))
             if traffic:
-                label = " ".join((*((f"{policy.name}:",) if name_network else ()), *traffic))
-                yield f"  {_quoted(source)} -> {_quoted(destination)} [label={_quoted(label)}];"
+                yield f"  {_id(source)} -> {_id(destination)} [label={_quoted(prefix + ' '.join(traffic))}];"
 
 
-def _shape(subject: str) -> str:
-    return "ellipse" if subject == INTERNET else "note" if is_prefix(subject) else "box"
+def _id(party: Party) -> str:
+    return _quoted(", ".join(party.names))
 
 
 def _quoted(text: str) -> str:

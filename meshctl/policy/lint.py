@@ -12,7 +12,7 @@ from meshctl.core.prefixes import covers, host_prefix, overlap
 from meshctl.core.reachability import RELAYED, UNREACHABLE
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Mesh, Node
-from meshctl.model.policy import INTERNET, Rule, is_prefix
+from meshctl.model.policy import INTERNET, Rule, is_prefix, whose
 from meshctl.model.topology import Reach
 from meshctl.policy.compile import Compiled, Decisions
 from meshctl.policy.paths import Prediction, predictions
@@ -193,6 +193,7 @@ def _idle_prefixes(decisions: Decisions) -> Iterator[Diagnostic]:
     for name, prefixes in named.items():
         for prefix in sorted(prefixes - met[name]):
             message = f"policy `{name}` names {prefix} behind `{gateways[prefix]}`, whom nobody of its other side meets"
+            message += whose(rules[name].owner, rules[name].reason)
             hint = f"put them and `{gateways[prefix]}` into one network, or remove the prefix"
             at = rules[name].position
             yield Diagnostic(

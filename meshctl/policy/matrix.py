@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from meshctl.core.traffic import words
 from meshctl.model.policy import INTERNET
+from meshctl.policy.naming import Party, pair_of
 from meshctl.policy.network import NetworkPolicy
 
 # What a cell says where nothing is allowed; it is empty where the two stand at one node.
@@ -30,11 +31,15 @@ class Matrix:
     cells: tuple[tuple[str, ...], ...]
 
 
-def matrix(policy: NetworkPolicy) -> Matrix:
-    """The network's matrix, everybody with everybody."""
-    subjects = policy.subjects()
-    sources = tuple(s for s in subjects if s != INTERNET)
-    return Matrix(policy.name, sources, subjects, tuple(tuple(_cell(policy, s, d) for d in subjects) for s in sources))
+def matrix(policy: NetworkPolicy, parties: Sequence[Party]) -> Matrix:
+    """The network's matrix of parties that are alike within themselves, everybody with everybody."""
+    sources = [party for party in parties if INTERNET not in party.subjects]
+    return Matrix(
+        policy.name,
+        tuple(party.label for party in sources),
+        tuple(party.label for party in parties),
+        tuple(tuple(_cell(policy, *pair_of(source, p)) for p in parties) for source in sources),
+    )
 
 
 def to_table(matrices: Iterable[Matrix]) -> str:
@@ -43,7 +48,7 @@ def to_table(matrices: Iterable[Matrix]) -> str:
 
 
 def to_csv(matrices: Iterable[Matrix]) -> str:
-    """One line a pair that may talk or is denied: network, source, destination, traffic (empty when denied)."""
+    """One line a pair: network, source, destination, traffic (empty when denied)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("network", "source", "destination", "allowed"))

@@ -3,13 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_network
 
 from meshctl.model.mesh import Node
-from meshctl.model.policy import Subject, is_prefix
+from meshctl.model.policy import INTERNET, Subject, is_prefix
+from meshctl.policy.network import NetworkPolicy
 
+# A label has so many names at most.
+_LABEL_NAMES = 3
 # Base and head of a diff.
 _Sets = tuple[frozenset[str], frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Party:
+    """Subjects at one end of a connection. `names` are selectors that mean just the `subjects`."""
+
+    names: tuple[str, ...]
+    subjects: tuple[Subject, ...]
+
+    @property
+    def label(self) -> str:
+        """The names, or the first of many."""
+        if len(self.names) <= _LABEL_NAMES:
+            return ", ".join(self.names)
+        return f"{self.names[0]} and {len(self.names) - 1} more"
+
+
+def single(subject: Subject) -> Party:
+    """One subject as a party."""
+    return Party((subject,), (subject,))
+
+
+def pair_of(source: Party, destination: Party) -> tuple[Subject, Subject]:
+    """A pair that stands for all of the two parties: two different subjects where there are two."""
+    other = destination.subjects[-1] if destination == source else destination.subjects[0]
+    return source.subjects[0], other
+
+
+def parties(policy: NetworkPolicy, everyone: frozenset[str]) -> tuple[Party, ...]:
+    """The network's subjects, those about whom its policies say the same together; `everyone` is in the mesh.
+
+    Nodes alone are put together: a prefix and its gateway, which nothing passes between, stay apart.
+    """
+    gateways = {policy.home(prefix) for prefix in policy.prefixes}
+    alike: dict[tuple[object, ...], list[Subject]] = {}
+    for subject in policy.subjects():
+        apart = subject not in policy.nodes or subject in gateways
+        said = policy.source.get(subject), policy.destination[subject], policy.home(INTERNET, subject)
+        alike.setdefault((subject,) if apart else said, []).append(subject)
+    naming = Naming(policy.name, (policy.nodes, policy.nodes), (everyone, everyone), policy.prefixes)
+    return tuple(
+        Party(naming.names(found, (True, True)) if len(found) > 1 else (found[0],), tuple(found))
+        for found in alike.values()
+    )
 
 
 class Naming:

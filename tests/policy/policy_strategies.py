@@ -75,6 +75,11 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     return made
 
 
+def policies(layout: dict[str, Any]) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """One to seven rules over what the layout has."""
+    return st.integers(0, 2**32 - 1).map(lambda seed: RuleMaker(layout, seed).policies())
+
+
 class RuleMaker:
     """Rules over what a layout has.
 
