@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from effort import examples
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from policy_strategies import INTERNET_HOSTS, RuleMaker, layouts
 from reference import Packet, Reference
@@ -130,8 +130,12 @@ def smallest(data: dict[str, Any], fails: Callable[[dict[str, Any]], str]) -> st
     return f"{fails(data)}\n{json.dumps(data['policies'])}"
 
 
+# Hypothesis would take minutes to make the layout smaller, which is small already.
+QUICK = {"deadline": None, "suppress_health_check": list(HealthCheck), "phases": [Phase.reuse, Phase.generate]}
+
+
 @given(layouts(), st.integers(0, 2**32))
-@settings(max_examples=examples(220), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(220), **QUICK)
 def test_the_compiler_names_the_rule_that_the_reference_names(layout: dict[str, Any], seed: int) -> None:
     def fails(data: dict[str, Any]) -> str:
         return disagreement(*sound(data), random.Random(seed))  # noqa: S311
@@ -143,7 +147,7 @@ def test_the_compiler_names_the_rule_that_the_reference_names(layout: dict[str, 
 
 
 @given(layouts(), st.integers(0, 2**32))
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), **QUICK)
 def test_those_are_peers_between_whom_some_packet_may_pass_and_nobody_else(layout: dict[str, Any], seed: int) -> None:
     data, mesh = sound({**layout, "policies": RuleMaker(layout, seed).policies()})
     reference, decisions = Reference(data), compile_policies(mesh)

@@ -3,52 +3,98 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from kernel_log import kernel_log
 from packets import Host
-from test_policy_packets import LAYOUT, table
+from test_policy_packets import LAYOUT, host_of, table
 from test_policy_reference import read
 
 from meshctl.policy import compile_mesh
 
 pytestmark = pytest.mark.lab
-N4, N5 = (LAYOUT["nodes"][name]["address"]["corp"][0] for name in ("n4", "n5"))
+ENDS = [tuple(LAYOUT["nodes"][name]["address"]["corp"][family] for name in ("n5", "n4")) for family in (0, 1)]
 RULE: dict[str, Any] = {"name": "ping", "from": "n5", "to": "n4", "allow": ["icmp"]}
+PER_SECOND = 2
+LOGGED_AT_ONCE = 20  # the burst in templates/firewall.nft.j2
 
 
 @pytest.fixture
 def n4() -> Iterator[Host]:
-    made = Host({"wg0": [f"{N4}/16"]}, {})
+    made = host_of("n4")
     yield made
     made.close()
 
 
-def rendered(*rules: dict[str, Any]) -> str:
-    return table(compile_mesh(read({**LAYOUT, "policies": list(rules)})), "n4")
+@pytest.fixture(params=ENDS, ids=["v4", "v6"])
+def ends(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The addresses of n5 and n4."""
+    found: tuple[str, str] = request.param
+    return found
 
 
-def test_a_rule_counts_the_connections_that_it_decides(n4: Host) -> None:
+def rendered(*rules: dict[str, Any], **variables: Any) -> str:
+    nodes = {**LAYOUT["nodes"], "n4": {**LAYOUT["nodes"]["n4"], "vars": variables}}
+    return table(compile_mesh(read({**LAYOUT, "nodes": nodes, "policies": list(rules)})), "n4")
+
+
+def counted(host: Host, name: str) -> int:
+    found = re.search(r"packets (\d+)", host.run("nft", "list", "counter", "inet", "meshctl", name))
+    assert found is not None
+    return int(found[1])
+
+
+def test_a_rule_counts_the_connections_that_it_decides(n4: Host, ends: tuple[str, str]) -> None:
     n4.load(rendered(RULE))
     for _ in range(3):
-        assert n4.passes("wg0", N5, N4, "icmp", 0) == "wg0"
-    counted = re.search(r"packets (\d+)", n4.run("nft", "list", "counter", "inet", "meshctl", "rule_ping"))
-    assert counted is not None
-    assert counted[1] == "3"
+        assert n4.passes("wg0", *ends, "icmp", 0) == "wg0"
+        assert n4.passes("wg0", *ends, "icmp", 0, n4.serial) == "wg0", "and it goes on"
+    assert counted(n4, "rule_ping") == 3
 
 
-def test_new_connections_beyond_a_rule_s_limit_are_dropped(n4: Host) -> None:
-    n4.load(rendered({**RULE, "limits": {"connections_per_second": 2}}))
-    answers = [n4.passes("wg0", N5, N4, "icmp", 0) for _ in range(40)]
-    assert answers[:2] == ["wg0", "wg0"]
-    assert "" in answers
+def test_a_deny_rule_counts_what_it_refuses(n4: Host, ends: tuple[str, str]) -> None:
+    n4.load(rendered({"name": "all", "from": "n5", "to": "n4", "allow": ["any"]}, {
+        "name": "no-ssh", "from": "n5", "to": "n4", "deny": ["tcp/22"],
+    }))  # fmt: skip
+    assert [n4.passes("wg0", *ends, "tcp", port) for port in (22, 23, 22)] == ["", "wg0", ""]
+    assert (counted(n4, "rule_no-ssh"), counted(n4, "rule_all")) == (2, 1)
 
 
-def test_a_connection_survives_the_reload_that_takes_its_rule_away(n4: Host) -> None:
+def test_new_connections_beyond_a_rules_limit_are_dropped_whatever_their_family(n4: Host) -> None:
+    other = {"name": "web", "from": "n5", "to": "n4", "allow": ["tcp/80"]}
+    n4.load(rendered({**RULE, "limits": {"connections_per_second": PER_SECOND}}, other))
+    started = time.monotonic()
+    assert n4.passes("wg0", *ENDS[0], "icmp", 0) == "wg0"
+    first = n4.serial
+    opened = 1 + [n4.passes("wg0", *ENDS[i % 2], "icmp", 0) for i in range(60)].count("wg0")
+    elapsed = time.monotonic() - started
+    assert PER_SECOND <= opened <= PER_SECOND + PER_SECOND * elapsed
+    assert n4.passes("wg0", *ENDS[0], "icmp", 0, first) == "wg0", "what is established goes on"
+    assert {n4.passes("wg0", *pair, "tcp", 80) for pair in ENDS * 10} == {"wg0"}, "and another rule has no limit"
+
+
+def test_a_connection_survives_the_reload_that_takes_its_rule_away(n4: Host, ends: tuple[str, str]) -> None:
     n4.load(rendered(RULE))
-    assert n4.passes("wg0", N5, N4, "icmp", 0) == "wg0"
+    assert n4.passes("wg0", *ends, "icmp", 0) == "wg0"
     serial = n4.serial
     n4.load(rendered({**RULE, "allow": ["tcp/22"]}))
-    assert n4.passes("wg0", N5, N4, "icmp", 0) == ""
-    assert n4.passes("wg0", N5, N4, "icmp", 0, serial) == "wg0"
+    assert n4.passes("wg0", *ends, "icmp", 0) == ""
+    assert n4.passes("wg0", *ends, "icmp", 0, serial) == "wg0"
+
+
+def test_drops_are_logged_when_asked_for_and_no_more_than_the_rate(n4: Host, ends: tuple[str, str]) -> None:
+    about = f"SRC={ip_address(ends[0]).exploded} DST={ip_address(ends[1]).exploded}"
+    with kernel_log() as log:
+        n4.load(rendered(RULE))
+        assert n4.passes("wg0", *ends, "tcp", 22) == ""
+        assert [line for line in log.lines() if about in line] == []
+        n4.load(rendered(RULE, firewall_log=True))
+        assert n4.passes("wg0", *ends, "icmp", 0) == "wg0"
+        assert {n4.passes("wg0", *ends, "tcp", 22) for _ in range(2 * LOGGED_AT_ONCE)} == {""}
+        lines = [line for line in log.lines() if about in line]
+    assert all(line.startswith("meshctl denied: IN=wg0 OUT= ") and " DPT=22 " in line for line in lines), lines
+    assert LOGGED_AT_ONCE <= len(lines) <= LOGGED_AT_ONCE + 1
