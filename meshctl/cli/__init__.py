@@ -33,13 +33,13 @@ class LazyGroup(click.Group):
     """A click group whose commands are imported on use."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what makes the inventory invalid also goes to a machine that asked for `-o json`."""
+        """Run the command; what makes the inventory invalid also goes into every format that was asked for."""
         try:
             return super().invoke(ctx)
         except Exception as error:
-            from meshctl.cli.failures import answer_in_json
+            from meshctl.cli.failures import answer_in_format
 
-            answer_in_json(ctx, error)
+            answer_in_format(ctx, error)
             raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

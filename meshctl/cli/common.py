@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from meshctl.errors import Diagnostic, InventoryError, MeshctlError, UsageError
+from meshctl.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
     from meshctl.core.psk import PskRing
@@ -23,8 +23,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # A bare `--lab` means the lab of this name.
 DEFAULT_LAB = "default"
-# Under this name the context keeps the value of `-o`.
+# Under these names the context keeps the value of `-o`, and which command it was given to (`policy diff`).
 OUTPUT = "meshctl.output"
+COMMAND = "meshctl.command"
 SUDO_PASSWORD_VARIABLE = "MESHCTL_SUDO_PASSWORD"  # noqa: S105 - the variable's name
 INVENTORY_HELP = "Inventory file or folder. [default: $MESHCTL_INVENTORY, ./inventory.yml, ./inventory/]"
 
@@ -41,13 +42,13 @@ def output_option(function: F) -> F:
     """`-o human|json`; passes `output`."""
     return click.option(
         "-o", "--output", type=click.Choice(["human", "json"]), default="human", show_default=True,
-        help="Result format on standard output.", callback=_remember_output,
+        help="Result format on standard output.", callback=remember_output,
     )(function)
 
 
-def _remember_output(ctx: click.Context, _: click.Parameter, value: str) -> str:
+def remember_output(ctx: click.Context, _: click.Parameter, value: str) -> str:
     """For whoever has to answer when the command itself does not come to it."""
-    ctx.meta[OUTPUT] = value
+    ctx.meta[OUTPUT], ctx.meta[COMMAND] = value, " ".join(ctx.command_path.split()[1:])
     return value
 
 
@@ -175,17 +176,6 @@ def psk_ring(inventory: Inventory, secret_file: str | None = None, lab_name: str
 
         secret_file = str(lab.secret_file(lab_name))
     return ring_for(inventory.mesh, secret_file)
-
-
-def print_findings(error: MeshctlError) -> None:
-    """An inventory that is not valid as every command answers it under `-o json`: schemas/validate.schema.json."""
-    from meshctl.inventory.report import to_json
-
-    if isinstance(error, InventoryError):
-        print_json(to_json(error.diagnostics))
-    else:  # a role or template
-        message = f"{error.where}: {error.message}" if error.where else error.message
-        print_json(to_json([Diagnostic("render", message, hint=error.hint)]))
 
 
 def print_json(document: object) -> None:

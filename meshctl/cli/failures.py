@@ -6,16 +6,22 @@ import sys
 
 import click
 
-from meshctl.errors import EXIT_FAILED, EXIT_INVENTORY, EXIT_USAGE, InventoryError, MeshctlError
+from meshctl.errors import EXIT_FAILED, EXIT_INVENTORY, EXIT_USAGE, Diagnostic, InventoryError, MeshctlError
 
 
-def answer_in_json(ctx: click.Context, error: Exception) -> None:
-    """What makes the inventory invalid, on standard output, for a machine that asked for `-o json`."""
-    if isinstance(error, MeshctlError) and error.exit_code == EXIT_INVENTORY:
-        from meshctl.cli.common import OUTPUT, print_findings
+def answer_in_format(ctx: click.Context, error: Exception) -> None:
+    """What makes the inventory invalid, for a machine that asked for `-o json` or for a report."""
+    from meshctl.cli.common import OUTPUT
 
-        if ctx.meta.get(OUTPUT) == "json":
-            print_findings(error)
+    if not isinstance(error, MeshctlError) or error.exit_code != EXIT_INVENTORY or OUTPUT not in ctx.meta:
+        return
+    from meshctl.cli.reporting import deliver_findings
+
+    if isinstance(error, InventoryError):
+        deliver_findings(ctx, error.diagnostics)
+    else:  # a role or template
+        message = f"{error.where}: {error.message}" if error.where else error.message
+        deliver_findings(ctx, (Diagnostic("render", message, hint=error.hint),))
 
 
 def explain(error: Exception) -> int:

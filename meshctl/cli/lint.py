@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import inventory_options, named_inventory, output_option, print_json
-from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic, InventoryError
+from meshctl.cli.common import inventory_options, named_inventory
+from meshctl.cli.reporting import Answer, deliver, report_options
+from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
 from meshctl.inventory import find_inventory, read
-from meshctl.inventory.report import summary, to_github, to_human, to_json
+from meshctl.inventory.report import summary, to_human, to_json
+from meshctl.reports import FORMATS, Report, case_of
 
 if TYPE_CHECKING:
     from meshctl.policy.paths import Prediction
@@ -24,15 +26,7 @@ _EXAMPLES = 3
 
 @click.command("lint")
 @inventory_options
-@output_option
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["human", "github"]),
-    default="human",
-    show_default=True,
-    help="Style of the human output; github prints annotations for a pull request.",
-)
+@report_options(*FORMATS)
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning"]),
@@ -42,12 +36,7 @@ _EXAMPLES = 3
 )
 @click.option("--pairs", "every_pair", is_flag=True, help="List every pair, not a few of each outcome.")
 def command(
-    inventory_argument: str | None,
-    inventory_option: str | None,
-    output: str,
-    style: str,
-    fail_on: str,
-    every_pair: bool,
+    inventory_argument: str | None, inventory_option: str | None, fail_on: str, every_pair: bool
 ) -> int:
     """Predict how every permitted pair will meet, and what will disappoint.
 
@@ -59,30 +48,24 @@ def command(
       meshctl lint
       meshctl lint inventory/fleet --fail-on warning
       meshctl lint -i inventory.yml -o json
-      meshctl lint inventory.yml --format github
+      meshctl lint inventory.yml -o github --report junit=lint.xml
     """
     path = find_inventory(named_inventory(inventory_argument, inventory_option))
-    try:
-        inventory = read(path)
-    except InventoryError as error:
-        if style == "github" and output == "human":
-            click.echo(to_github(error.diagnostics), nl=False)
-        raise
+    inventory = read(path)
     from meshctl.policy import compile_mesh  # here, for an inventory that is not valid needs none of it
     from meshctl.policy.lint import lint
 
-    report = lint(compile_mesh(inventory.mesh))
-    findings = (*inventory.warnings, *report.findings)
-    if output == "json":
-        print_json(_document(findings, report.pairs))
-    elif style == "github":
-        click.echo(to_github(findings), nl=False)
-    else:
+    found = lint(compile_mesh(inventory.mesh))
+    findings = (*inventory.warnings, *found.findings)
+
+    def human() -> str:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        click.echo(to_human(findings, colour=colour), nl=False)
-        for line in _all_lines(report.pairs) if every_pair else _grouped_lines(report.pairs):
-            click.echo(line)
-        click.echo(f"{path}: {_counts_text(report.pairs)} ({summary(findings)})")
+        lines = _all_lines(found.pairs) if every_pair else _grouped_lines(found.pairs)
+        total = f"{path}: {_counts_text(found.pairs)} ({summary(findings)})"
+        return to_human(findings, colour=colour) + "".join(f"{line}\n" for line in (*lines, total))
+
+    report = Report("lint", str(path), findings, tuple(case_of(d, fail_on) for d in findings))
+    deliver(Answer(human, lambda: _document(findings, found.pairs), report))
     failing = any(fail_on == "warning" or d.severity == "error" for d in findings)
     return EXIT_FAILED if failing else EXIT_OK
 

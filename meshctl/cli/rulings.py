@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshctl.model.policy import whose
+
 if TYPE_CHECKING:
     from meshctl.model.policy import Rule
 
 
 def rule_words(rule: Rule) -> str:
     """`policy NAME (FILE:LINE)`, with whose it is and why."""
-    about = "; ".join(text for text in (rule.owner, rule.reason) if text)
-    return f"policy `{rule.name}` ({rule.position.file}:{rule.position.line})" + (f" [{about}]" if about else "")
+    place = f"{rule.position.file}:{rule.position.line}"
+    return f"policy `{rule.name}` ({place}){whose(rule.owner, rule.reason)}"
 
 
 def rule_fields(rule: Rule | None) -> dict[str, Any]:

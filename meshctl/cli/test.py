@@ -6,21 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import colour, inventory_options, named_inventory, output_option, print_json, read_inventory
+from meshctl.cli.common import colour, inventory_options, named_inventory, read_inventory
+from meshctl.cli.reporting import Answer, deliver, report_options
 from meshctl.cli.rulings import rule_fields, rule_words
-from meshctl.errors import EXIT_FAILED, EXIT_OK
+from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
+from meshctl.reports import FORMATS, Case, Report
 
 if TYPE_CHECKING:
     from meshctl.policy.testing import Failure, Result
 
 # Of one test that fails for many pairs, so that the others stay in sight; `-o json` has all.
 _SHOWN = 10
+# What a failing test is called among findings.
+_CODE = "policy-test"
 
 
 @click.command("test")
 @inventory_options
-@output_option
-def command(inventory_argument: str | None, inventory_option: str | None, output: str) -> int:
+@report_options(*FORMATS)
+def command(inventory_argument: str | None, inventory_option: str | None) -> int:
     """Run the policy tests without contacting a host.
 
     The tests are the inventory's `tests:` and those of the *_test.yml files beside it (in its folder). Exits 1 when
@@ -31,6 +35,7 @@ def command(inventory_argument: str | None, inventory_option: str | None, output
       meshctl test
       meshctl test inventory/fleet
       meshctl test -i inventory.yml -o json
+      meshctl test --report junit=tests.xml --report sarif=tests.sarif
     """
     from meshctl.inventory.assertions import read_assertions
     from meshctl.policy import compile_policies
@@ -39,28 +44,52 @@ def command(inventory_argument: str | None, inventory_option: str | None, output
     inventory = read_inventory(named_inventory(inventory_argument, inventory_option))
     results = run_tests(compile_policies(inventory.mesh), read_assertions(inventory))
     failed = sum(not result.passed for result in results)
-    if output == "json":
-        tests = [_document(result) for result in results]
-        print_json({"passed": len(results) - failed, "failed": failed, "tests": tests})
-    else:
-        for result in results:
-            _show(result)
-        click.echo(f"{len(results)} tests: {len(results) - failed} passed, {failed} failed")
+    tests = {"passed": len(results) - failed, "failed": failed, "tests": [_document(result) for result in results]}
+
+    def human() -> str:
+        total = f"{len(results)} tests: {len(results) - failed} passed, {failed} failed\n"
+        return "".join(map(_shown, results)) + total
+
+    findings = tuple(_finding(result) for result in results if not result.passed)
+    report = Report("test", str(inventory.path), findings, tuple(map(_case, results)))
+    deliver(Answer(human, lambda: tests, report))
     if not results:
         click.echo("Warning: there are no tests; write some under `tests:` or in a *_test.yml file", err=True)
     return EXIT_FAILED if failed else EXIT_OK
 
 
-def _show(result: Result) -> None:
+def _shown(result: Result) -> str:
     place = result.test.position
     mark = colour("ok  ", "green") if result.passed else colour("FAIL", "red")
-    click.echo(f"{mark} {place.file}:{place.line}: {result.test.label}")
+    head = f"{mark} {place.file}:{place.line}: {result.test.label}"
+    return "".join(f"{line}\n" for line in (head, *(f"     {why}" for why in _why(result))))
+
+
+def _why(result: Result) -> list[str]:
+    """What fails, in lines; empty for a test that passed."""
     if not result.pairs:
-        click.echo("     no pair of nodes is meant; check both sides")
-    for failure in result.failures[:_SHOWN]:
-        click.echo(f"     {_sentence(failure)}")
-    if len(result.failures) > _SHOWN:
-        click.echo(f"     and {len(result.failures) - _SHOWN} more; see -o json")
+        return ["no pair of nodes is meant; check both sides"]
+    lines = [_sentence(failure) for failure in result.failures[:_SHOWN]]
+    more = len(result.failures) - _SHOWN
+    return [*lines, f"and {more} more; see -o json"] if more > 0 else lines
+
+
+def _finding(result: Result) -> Diagnostic:
+    """A test that fails as a finding about its place."""
+    place, why = result.test.position, _why(result)
+    more = f" (the first of {len(result.failures)} failures)" if len(result.failures) > 1 else ""
+    return Diagnostic(
+        _CODE, f"{result.test.label}: {why[0]}{more}", place.file, place.line, place.column,
+        hint="correct the policy, or the test", text=result.test.label,
+    )  # fmt: skip
+
+
+def _case(result: Result) -> Case:
+    place = result.test.position
+    where = f"{place.file}:{place.line}: "
+    failure = "" if result.passed else where + "\n".join(_why(result))
+    note = f"{where}{result.pairs} pair{'' if result.pairs == 1 else 's'}"
+    return Case(result.test.label, place.file, place.line, _CODE, failure, note)
 
 
 def _sentence(failure: Failure) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from meshctl.errors import Diagnostic
 from meshctl.inventory.document import Document, Path
+from meshctl.model.policy import whose
 
 # A file with more faults than this is not an inventory; explaining each would take minutes.
 MAX_FINDINGS = 500
@@ -60,6 +61,7 @@ class Findings:
         if self.full:
             return
         where = self.document.position(path, key=key)
+        message += self._whose(path)
         mark = (code, where.file, where.line, where.column, message)
         if mark in self._seen:  # a group's setting is met once for every node that inherits it
             return
@@ -79,6 +81,14 @@ class Findings:
                 severity,
             )
         )
+
+    def _whose(self, path: Path) -> str:
+        """Whose policy it is about, and why there is one; so every report carries it."""
+        if len(path) < 2 or path[0] != "policies" or not isinstance(path[1], int):
+            return ""
+        policies = self.document.data.get("policies")
+        policy = policies[path[1]] if isinstance(policies, list) and path[1] < len(policies) else None
+        return whose(policy.get("owner"), policy.get("reason")) if isinstance(policy, dict) else ""
 
 
 def dotted(path: Path) -> str:

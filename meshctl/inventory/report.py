@@ -1,4 +1,4 @@
-"""Diagnostics for people, for machines and for GitHub."""
+"""Diagnostics for people and as JSON. The formats of pipelines are in meshctl.reports."""
 
 from __future__ import annotations
 
@@ -31,25 +31,6 @@ def to_json(diagnostics: Iterable[Diagnostic]) -> dict[str, Any]:
             }
         )
     return {"valid": not found["error"], "errors": found["error"], "warnings": found["warning"]}
-
-
-def to_github(diagnostics: Iterable[Diagnostic]) -> str:
-    """Workflow commands, one a line, which GitHub shows as annotations in the diff."""
-    lines = []
-    for d in diagnostics:
-        place = {"file": d.file, "line": d.line, "col": d.column, "title": d.code}
-        properties = ",".join(f"{key}={_property(str(value))}" for key, value in place.items() if value)
-        message = f"{d.message} ({d.hint})" if d.hint else d.message
-        lines.append(f"::{d.severity} {properties}::{_data(message)}\n")
-    return "".join(lines)
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def to_human(diagnostics: Iterable[Diagnostic], *, colour: bool = False) -> str:

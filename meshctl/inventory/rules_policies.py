@@ -6,7 +6,7 @@ from meshctl.core.traffic import subtract, union
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.policies import OPEN_PREFIX
 from meshctl.model.mesh import Mesh
-from meshctl.model.policy import INTERNET, PolicyTest, Rule
+from meshctl.model.policy import INTERNET, PolicyTest, Rule, whose
 from meshctl.policy import Decisions
 from meshctl.policy.review import Idle, idle_rules
 
@@ -26,7 +26,7 @@ def _report(idle: Idle, path: tuple[str, int], findings: Findings) -> None:
     if not idle.by:
         findings.warning("matches-nothing", path, f"policy `{name}` matches no pair of nodes", _why_nothing(idle.rule))
         return
-    named = ", ".join(f"`{rule.name}` ({_place(rule)})" for rule in idle.by)
+    named = ", ".join(f"`{rule.name}` ({_place(rule)}){whose(rule.owner, rule.reason)}" for rule in idle.by)
     if idle.contradicted:
         message = f"policy `{name}` has no effect: of the same priority, {named} says the opposite, and deny wins"
         findings.error("contradiction", path, message, "give the one that shall win a higher `priority`")

@@ -39,6 +39,12 @@ class Limits:
     bandwidth_bps: int | None = None  # bits a second, both directions together
 
 
+def whose(owner: object, reason: object) -> str:
+    """` [data team; reports]` after what is said of a rule: whose it is and why. What is not a text is left out."""
+    about = "; ".join(text for text in (owner, reason) if isinstance(text, str) and text)
+    return f" [{about}]" if about else ""
+
+
 @dataclass(frozen=True)
 class Rule:
     """One policy. Sources may open connections of `traffic` to destinations, or (`deny`) may not."""

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from meshctl.cli import run
 from meshctl.errors import Diagnostic
-from meshctl.inventory.report import to_github, to_human
+from meshctl.inventory.report import to_human
 from meshctl.inventory.schema import load_schema
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -200,11 +200,6 @@ def test_a_valid_inventory_exits_with_zero_however_it_is_named(
 def test_a_missing_inventory_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["validate", "none.yml", "-o", "json"]) == 65
     assert json.loads(capsys.readouterr().out)["errors"][0]["code"] == "unreadable"
-
-
-def test_github_annotations_escape_what_would_end_them() -> None:
-    text = to_github([Diagnostic("x", "50% of\nit", "a,b:c.yml", 1, 2, hint="do: so, now")])
-    assert text == "::error file=a%2Cb%3Ac.yml,line=1,col=2,title=x::50%25 of%0Ait (do: so, now)\n"
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(folder: Path) -> None:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "meshctl"
 LAYERS = {
     "errors": 0, "data_files": 0, "model": 0,
     "core": 1,
-    "inventory": 2, "policy": 2, "render": 2, "facts": 2, "ops": 2,
+    "inventory": 2, "policy": 2, "render": 2, "reports": 2, "facts": 2, "ops": 2,
     "deploy": 3, "agent": 3, "lab": 3,
     "cli": 4, "__main__": 5,
 }

@@ -1,0 +1,70 @@
+"""JUnit XML, as Jenkins and GitLab read it: a suite for each file, a case for each test.
+
+Written to the schema of Jenkins' xUnit plugin (junit-10.xsd), which has no place for lines: they stand in the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from xml.sax.saxutils import escape, quoteattr
+
+from meshctl.reports.report import Case, Report
+
+
+def write(report: Report) -> str:
+    """The document. A run without findings or tests is one case that passed: an empty report is an error to many."""
+    report = report.placed()
+    cases = report.cases or (Case(f"meshctl {report.command}", report.inventory, note="nothing to report"),)
+    suites = {case.file: [c for c in cases if c.file == case.file] for case in cases}
+    failed = sum(bool(case.failure) for case in cases)
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f"<testsuites name={_quoted(f'meshctl {report.command}')} {_counts(len(cases), failed)}>",
+    ]
+    for file, members in suites.items():
+        lines += _suite(report.command, file, members)
+    return "\n".join([*lines, "</testsuites>"]) + "\n"
+
+
+def _suite(command: str, file: str, cases: Sequence[Case]) -> list[str]:
+    counts = _counts(len(cases), sum(bool(case.failure) for case in cases))
+    lines = [f"  <testsuite name={_quoted(f'meshctl {command}: {file}')} file={_quoted(file)} {counts}>"]
+    used: set[str] = set()
+    for case in cases:
+        name = _unused(_allowed(case.name), used)
+        used.add(name)
+        head = f"    <testcase classname={_quoted(file)} name={_quoted(name)}"
+        inner = _inner(case)
+        lines += [f"{head}>", inner, "    </testcase>"] if inner else [f"{head}/>"]
+    return [*lines, "  </testsuite>"]
+
+
+def _unused(name: str, used: set[str]) -> str:
+    """`name`, numbered when it is taken: of two cases of the same name GitLab shows one."""
+    numbered = (f"{name} ({number})" for number in count(2))
+    return name if name not in used else next(other for other in numbered if other not in used)
+
+
+def _inner(case: Case) -> str:
+    if case.failure:
+        message = case.failure.partition("\n")[0]
+        return f"      <failure type={_quoted(case.kind)} message={_quoted(message)}>{_text(case.failure)}</failure>"
+    return f"      <system-out>{_text(case.note)}</system-out>" if case.note else ""
+
+
+def _counts(tests: int, failed: int) -> str:
+    return f'tests="{tests}" failures="{failed}" errors="0"'
+
+
+def _text(text: str) -> str:
+    return escape(_allowed(text))
+
+
+def _quoted(text: str) -> str:
+    return quoteattr(_allowed(text))
+
+
+def _allowed(text: str) -> str:
+    """Without the two code points that Python prints and XML 1.0 (section 2.2) has no way to write."""
+    return text.replace("\ufffe", "?").replace("\uffff", "?")

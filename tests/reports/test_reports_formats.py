@@ -1,0 +1,142 @@
+"""Each format by its own schema, whatever stands in an inventory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import xmlschema
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft4Validator
+
+from meshctl.errors import Diagnostic
+from meshctl.reports import FORMATS, Case, Report, case_of, write
+
+SCHEMAS = Path(__file__).parent / "schemas"
+SARIF = Draft4Validator(json.loads((SCHEMAS / "sarif-2.1.0-rtm.5.json").read_text()))
+JUNIT = xmlschema.XMLSchema(SCHEMAS / "junit-10.xsd")
+GITLAB_SEVERITIES = {"info", "minor", "major", "critical", "blocker"}
+
+# Everything that Python can hold in a text, lone surrogates and control characters included.
+ANYTHING = st.text(st.characters(), max_size=20)
+FINDINGS = st.builds(
+    Diagnostic,
+    code=st.sampled_from(["unknown-key", "policy-test", "no-such-code"]),
+    message=ANYTHING,
+    file=st.sampled_from(["", "inventory.yml", "a b/ü%20#?.yml", "/elsewhere/x.yml", "a:b.yml", "../../../../up.yml"]),
+    line=st.integers(0, 10**6),
+    column=st.integers(0, 10**6),
+    path=ANYTHING,
+    hint=ANYTHING,
+    severity=st.sampled_from(["error", "warning"]),
+)
+CASES = st.builds(
+    Case, name=ANYTHING, file=st.just("t_test.yml"), line=st.integers(0, 9), kind=st.just("policy-test"),
+    failure=ANYTHING, note=ANYTHING,
+)  # fmt: skip
+REPORTS = st.builds(
+    Report, command=st.sampled_from(["validate", "policy diff"]), inventory=st.just("inventory.yml"),
+    findings=st.lists(FINDINGS, max_size=4).map(tuple), cases=st.lists(CASES, max_size=4).map(tuple),
+)  # fmt: skip
+
+
+def report(*findings: Diagnostic, fail_on: str = "error") -> Report:
+    return Report("lint", "inventory.yml", findings, tuple(case_of(d, fail_on) for d in findings))
+
+
+@given(REPORTS)
+def test_sarif_is_valid_by_the_schema_of_2_1_0(found: Report) -> None:
+    document = json.loads(write(found, "sarif"))
+    SARIF.validate(document)
+    (run,) = document["runs"]
+    assert len(run["results"]) == len(found.findings)
+    for result in run["results"]:
+        assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+        uri = result["locations"][0]["physicalLocation"]["artifactLocation"]
+        assert uri["uri"].startswith("file:///") is ("uriBaseId" not in uri)
+        assert uri["uri"].isascii()
+        assert "\\" not in uri["uri"]
+    prints = [result["partialFingerprints"]["primaryLocationLineHash"] for result in run["results"]]
+    assert len(set(prints)) == len(prints)
+
+
+def test_a_wrong_sarif_is_found_by_the_schema() -> None:
+    document = json.loads(write(report(Diagnostic("x", "m")), "sarif"))
+    document["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["region"]["startLine"] = 0
+    assert not SARIF.is_valid(document)
+
+
+@given(REPORTS)
+def test_junit_is_valid_by_jenkins_schema_and_counts_what_it_holds(found: Report) -> None:
+    text = write(found, "junit")
+    JUNIT.validate(text)
+    root = ElementTree.fromstring(text)  # noqa: S314 - our own output
+    cases = root.findall("testsuite/testcase")
+    assert len(cases) == int(root.get("tests", "")) == max(len(found.cases), 1)
+    failed = [case.name for case in found.cases if case.failure]
+    assert len(root.findall("testsuite/testcase/failure")) == int(root.get("failures", "")) == len(failed)
+    names = [(case.get("classname"), case.get("name")) for case in cases]
+    assert len(set(names)) == len(names)
+
+
+@given(REPORTS)
+def test_gitlab_gets_the_documented_fields(found: Report) -> None:
+    entries = json.loads(write(found, "gitlab"))
+    assert len(entries) == len(found.findings)
+    for entry in entries:
+        assert set(entry) == {"description", "check_name", "fingerprint", "severity", "location"}
+        assert entry["severity"] in GITLAB_SEVERITIES
+        assert set(entry["location"]) == {"path", "lines"}
+        assert entry["location"]["path"]
+        assert entry["location"]["lines"]["begin"] >= 1
+    assert len({entry["fingerprint"] for entry in entries}) == len(entries)
+
+
+@given(REPORTS)
+def test_github_gets_one_command_a_finding_and_no_other(found: Report) -> None:
+    lines = write(found, "github").splitlines()
+    assert len(lines) == len(found.findings)
+    assert all(line.startswith(("::error file=", "::warning file=")) for line in lines)
+
+
+@given(REPORTS)
+def test_every_format_can_be_written_as_utf_8(found: Report) -> None:
+    for style in FORMATS:
+        write(found, style).encode()
+
+
+def test_github_annotations_escape_what_would_end_them() -> None:
+    text = write(report(Diagnostic("x", "50% of\nit", "a,b:c.yml", 1, 2, hint="do: so, now")), "github")
+    assert text == "::error file=a%2Cb%3Ac.yml,line=1,col=2,title=x::50%25 of%0Ait (do: so, now)\n"
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_paths_are_those_of_the_repository_wherever_the_command_runs(
+    style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "net" / "prod").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "net" / "prod")
+    for name in ("main.yml", str(tmp_path / "net" / "prod" / "main.yml"), "../prod/main.yml"):
+        text = write(report(Diagnostic("x", "m", name, 3, 1)), style)
+        assert "net/prod/main.yml" in text.replace("&#46;", ".")
+        assert str(tmp_path) not in text.replace(case_of(Diagnostic("x", "m", name, 3, 1)).failure, "")
+
+
+def test_a_fingerprint_stays_when_lines_move_and_changes_with_the_words() -> None:
+    def fingerprint(line: int, message: str) -> str:
+        (entry,) = json.loads(write(report(Diagnostic("x", message, "i.yml", line, 1)), "gitlab"))
+        return str(entry["fingerprint"])
+
+    assert fingerprint(3, "denied by policy `a` (i.yml:9)") == fingerprint(4, "denied by policy `a` (i.yml:10)")
+    assert fingerprint(3, "denied by policy `a` (i.yml:9)") != fingerprint(3, "denied by policy `b` (i.yml:9)")
+
+
+def test_warnings_pass_in_junit_unless_they_are_to_fail() -> None:
+    warning = Diagnostic("single-anchor", "m", "i.yml", 1, 1, severity="warning")
+    assert 'failures="0"' in write(report(warning), "junit")
+    assert "i.yml:1:1: warning[single-anchor]: m" in write(report(warning), "junit")
+    assert 'failures="1"' in write(report(warning, fail_on="warning"), "junit")
