@@ -32,7 +32,7 @@ class Diagnostic:
     path: str = ""
     hint: str = ""
     text: str = ""
-    severity: str = "error"  # or "warning"
+    severity: str = "error"  # or "warning", or "note": nothing to mend, only to know
 
     def where(self) -> str:
         """`file:line:column`, shortened to what is known."""

@@ -14,7 +14,7 @@ from meshctl.cli.common import inventory_options, named_inventory
 from meshctl.cli.reporting import Answer, deliver, report_options
 from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
 from meshctl.inventory import find_inventory, read
-from meshctl.inventory.report import summary, to_human, to_json
+from meshctl.inventory.report import by_severity, summary, to_human
 from meshctl.reports import FORMATS, Report, case_of
 
 if TYPE_CHECKING:
@@ -66,17 +66,18 @@ def command(
 
     report = Report("lint", str(path), findings, tuple(case_of(d, fail_on) for d in findings))
     deliver(Answer(human, lambda: _document(findings, found.pairs), report))
-    failing = any(fail_on == "warning" or d.severity == "error" for d in findings)
+    failing = any(d.severity in ("error", fail_on) for d in findings)
     return EXIT_FAILED if failing else EXIT_OK
 
 
 def _document(findings: Iterable[Diagnostic], pairs: Iterable[Prediction]) -> dict[str, Any]:
     """The shape of schemas/lint.schema.json."""
-    found = to_json(findings)
+    found = by_severity(findings)
     pairs = tuple(pairs)
     return {
-        "errors": found["errors"],
-        "warnings": found["warnings"],
+        "errors": found["error"],
+        "warnings": found["warning"],
+        "notes": found["note"],
         "counts": _counts(pairs),
         "pairs": [
             {

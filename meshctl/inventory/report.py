@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,21 @@ from meshctl.inventory.files import MAX_BYTES
 from meshctl.inventory.yaml_source import LINE_BREAK
 
 _RED, _YELLOW, _CYAN, _BOLD, _RESET = "\033[31m", "\033[33m", "\033[36m", "\033[1m", "\033[0m"
+# By severity, the gravest first.
+_TONES = {"error": _RED, "warning": _YELLOW, "note": _CYAN}
 # A source line longer than this is shown as a window around the column.
 _WINDOW = 120
 
 
 def to_json(diagnostics: Iterable[Diagnostic]) -> dict[str, Any]:
     """The shape of schemas/validate.schema.json."""
-    found: dict[str, list[dict[str, Any]]] = {"error": [], "warning": []}
+    found = by_severity(diagnostics)
+    return {"valid": not found["error"], "errors": found["error"], "warnings": found["warning"]}
+
+
+def by_severity(diagnostics: Iterable[Diagnostic]) -> dict[str, list[dict[str, Any]]]:
+    """Each severity's findings as JSON has them."""
+    found: dict[str, list[dict[str, Any]]] = {severity: [] for severity in _TONES}
     for d in diagnostics:
         found[d.severity].append(
             {
@@ -30,7 +39,7 @@ def to_json(diagnostics: Iterable[Diagnostic]) -> dict[str, Any]:
                 "hint": d.hint,
             }
         )
-    return {"valid": not found["error"], "errors": found["error"], "warnings": found["warning"]}
+    return found
 
 
 def to_human(diagnostics: Iterable[Diagnostic], *, colour: bool = False) -> str:
@@ -41,14 +50,13 @@ def to_human(diagnostics: Iterable[Diagnostic], *, colour: bool = False) -> str:
 
 def summary(diagnostics: Iterable[Diagnostic]) -> str:
     """`2 errors, 1 warning`."""
-    items = list(diagnostics)
-    errors = sum(1 for d in items if d.severity == "error")
-    counts = [(errors, "error"), (len(items) - errors, "warning")]
-    return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts if n) or "no errors"
+    counts = Counter(d.severity for d in diagnostics)
+    found = [f"{n} {word}{'' if n == 1 else 's'}" for word in _TONES if (n := counts[word])]
+    return ", ".join(found) or "no errors"
 
 
 def _human(d: Diagnostic, colour: bool, sources: dict[str, list[str]]) -> str:
-    tone = _RED if d.severity == "error" else _YELLOW
+    tone = _TONES[d.severity]
 
     def paint(text: str, *codes: str) -> str:
         return f"{''.join(codes)}{text}{_RESET}" if colour else text

@@ -11,6 +11,8 @@ from meshctl.core.reachability import RELAYED, UNREACHABLE
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Mesh
 from meshctl.policy.compile import Compiled
+from meshctl.policy.lint_hosts import about, capacities, exits, forwarding, logins
+from meshctl.policy.lint_routes import routes, unmet_prefixes
 from meshctl.policy.paths import Prediction, predictions
 
 # So many names are listed in a finding; the rest is counted.
@@ -34,7 +36,7 @@ def lint(compiled: Compiled) -> LintReport:
         *_anchors(compiled.mesh, pairs),
         *_anchor_mtus(compiled.mesh, pairs),
         *routes(compiled, reaches),
-        *idle_prefixes(compiled.decisions),
+        *unmet_prefixes(compiled.decisions),
         *exits(compiled),
         *capacities(compiled),
         *forwarding(compiled),

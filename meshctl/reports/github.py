@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from meshctl.reports.report import Report, message_of
 
+_COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
+
 
 def write(report: Report) -> str:
     """One command a line."""
@@ -11,7 +13,7 @@ def write(report: Report) -> str:
     for d in report.placed().findings:
         place = {"file": d.file, "line": d.line, "col": d.column, "title": d.code}
         properties = ",".join(f"{key}={_property(str(value))}" for key, value in place.items())
-        lines.append(f"::{d.severity} {properties}::{_data(message_of(d))}\n")
+        lines.append(f"::{_COMMANDS[d.severity]} {properties}::{_data(message_of(d))}\n")
     return "".join(lines)
 
 

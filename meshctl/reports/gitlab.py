@@ -7,7 +7,7 @@ import json
 from meshctl.reports.report import Report, fingerprints, message_of
 
 # Of info, minor, major, critical and blocker.
-_SEVERITIES = {"error": "major", "warning": "minor"}
+_SEVERITIES = {"error": "major", "warning": "minor", "note": "info"}
 
 
 def write(report: Report) -> str:

@@ -66,9 +66,9 @@ class Report:
 
 
 def case_of(finding: Diagnostic, fail_on: str = "error") -> Case:
-    """A finding as a test, for formats that know nothing else; warnings pass unless `fail_on` is `warning`."""
+    """A finding as a test, where all is tests. Warnings pass unless `fail_on` is `warning`, notes always."""
     text = f"{finding.where()}: {finding.severity}[{finding.code}]: {message_of(finding)}"
-    failed = finding.severity == "error" or fail_on == "warning"
+    failed = finding.severity in ("error", fail_on)
     return Case(
         finding.message, finding.file, finding.line, finding.code, text if failed else "", "" if failed else text
     )  # fmt: skip

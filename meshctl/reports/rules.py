@@ -103,6 +103,7 @@ _MEANINGS: Mapping[str, str] = {
     "anchor-mtu": "An anchor takes smaller packets than those whom it carries.",
     "gateway-not-reached": "A policy names a prefix whose gateway nobody of its other side meets.",
     "no-exit": "A node's way out to the internet cannot be had.",
+    "login-denied": "A node that is logged in to through the mesh must let somebody in.",
     "over-capacity": "A node has more peers than it can serve.",
     "forward-policy": "Docker and firewalld may drop what this node forwards.",
     # Roles

@@ -181,9 +181,30 @@ def test_more_peers_than_the_declared_capacity_are_a_warning(tmp_path: Path) -> 
     assert "over-capacity" in codes(linted(tmp_path, {**nodes, "c": {}}))
 
 
+def test_a_node_that_is_logged_in_to_through_the_mesh_must_let_its_jump_host_in(tmp_path: Path) -> None:
+    nodes = {
+        "hub": {**HUB, "groups": ["ops"]},
+        "inside": {"address": "10.42.0.9", "ssh": {"host": "10.42.0.9", "port": 2222, "jump": "hub"}},
+        "other": {"groups": ["ops"]},
+    }
+    networks = {"corp": {"cidr": "10.42.0.0/16"}}
+
+    def denied(*rules: dict[str, Any], jump: str = "hub") -> list[tuple[str, str]]:
+        nodes["inside"]["ssh"]["jump"] = jump
+        policies = [{"name": f"r{i}", "to": "inside", **rule} for i, rule in enumerate(rules)]
+        found = linted(tmp_path, nodes, networks=networks, policies=policies, groups={"ops": {}}).findings
+        return [(d.severity, d.path) for d in found if d.code == "login-denied"]
+
+    assert denied({"from": "ops", "allow": ["tcp/22"]}) == [("error", "nodes.inside")]
+    assert denied({"from": "other", "allow": ["tcp/2222"]}) == [("error", "nodes.inside")]
+    assert denied({"from": "ops", "allow": ["tcp/2222"]}) == []
+    # A jump host outside the inventory may be anybody of the mesh.
+    assert denied({"from": "other", "allow": ["tcp/2222"]}, jump="bastion.example.net") == []
+
+
 def test_nodes_that_forward_are_told_of_other_firewalls(tmp_path: Path) -> None:
     nodes = {"hub": HUB, "gate": {"roles": ["gateway"], "routes": ["192.168.10.0/24"]}, "a": {}}
-    found = [d.path for d in linted(tmp_path, nodes).findings if d.code == "forward-policy"]
+    found = [d.path for d in linted(tmp_path, nodes).findings if (d.code, d.severity) == ("forward-policy", "note")]
     assert found == ["nodes.gate"]
     carried = {**nodes, "a": {"relay": "routed"}}
     found = [d.path for d in linted(tmp_path, carried).findings if d.code == "forward-policy"]

@@ -1,0 +1,77 @@
+"""Findings of lint about single nodes: what they forward, how many peers they have, how they are logged in to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshctl.core.traffic import parse_ports
+from meshctl.errors import Diagnostic
+from meshctl.model.mesh import Node
+from meshctl.policy.compile import Compiled
+
+_SSH_PORT = 22
+
+
+def about(node: Node, code: str, message: str, hint: str, *, severity: str = "warning") -> Diagnostic:
+    """A finding with the place of the node that it is about."""
+    at = node.position
+    return Diagnostic(
+        code, message, at.file, at.line, at.column, f"nodes.{node.name}", hint, node.name, severity
+    )  # fmt: skip
+
+
+def exits(compiled: Compiled) -> Iterator[Diagnostic]:
+    """Nodes that do not get the exit node that they ask for."""
+    for name, warnings in compiled.topology.warnings.items():
+        for warning in warnings:
+            yield about(compiled.mesh.nodes[name], "no-exit", warning, "without it the node uses its own way out")
+
+
+def capacities(compiled: Compiled) -> Iterator[Diagnostic]:
+    """Nodes with more peers than they are declared to take."""
+    for node in compiled.mesh.nodes.values():
+        count = sum(len(link.peers) for link in compiled.topology.links[node.name])
+        if node.capacity is not None and count > node.capacity:
+            message = f"`{node.name}` has {count} peers, more than its capacity of {node.capacity}"
+            yield about(node, "over-capacity", message, "narrow the policies that permit it peers, or raise capacity")
+
+
+def forwarding(compiled: Compiled) -> Iterator[Diagnostic]:
+    """Nodes that forward: a packet must be accepted by every table at the hook, not by ours alone."""
+    for node in compiled.mesh.nodes.values():
+        links = compiled.topology.links[node.name]
+        work = [
+            *(["as gateway"] if node.routes else []),
+            *(["as exit node"] if any(link.exit_users for link in links) else []),
+            *(["as anchor"] if any(link.carried for link in links) else []),
+        ]
+        if not work or node.client:
+            continue
+        interfaces = ", ".join(link.attachment.interface for link in links)
+        message = (
+            f"`{node.name}` forwards {' and '.join(work)}: where docker or firewalld run, "
+            "their forward policy drops what ours accepts"
+        )
+        hint = (
+            f"with docker, accept {interfaces} (in and out) in its chain DOCKER-USER; "
+            f"with firewalld, let a policy accept between the zone of {interfaces} and the others"
+        )
+        yield about(node, "forward-policy", message, hint, severity="note")
+
+
+def logins(compiled: Compiled) -> Iterator[Diagnostic]:
+    """Nodes that SSH reaches by their mesh address, where policy lets nobody in: one apply, and it is locked."""
+    for node in compiled.mesh.nodes.values():
+        network = next((a.network for a in node.attachments if node.ssh.host in a.addresses), None)
+        if network is None:
+            continue
+        policy, ssh = compiled.decisions.network(network), node.ssh
+        port = ssh.port or _SSH_PORT
+        point = parse_ports(f"tcp/{port}")[0]
+        jump = ssh.jump[-1] if ssh.jump and ssh.jump[-1] in policy.nodes else None
+        sources = (jump,) if jump else tuple(policy.source)
+        if not any(low <= point <= high for s in sources for low, high in policy.allowed(s, node.name)):
+            who = f"its jump host `{jump}`" if jump else "anybody"
+            message = f"`{node.name}` is logged in to at its mesh address; no policy lets {who} open tcp/{port} to it"
+            hint = "allow it, or set ssh.host to an address outside the mesh"
+            yield about(node, "login-denied", message, hint, severity="error")
