@@ -1,0 +1,285 @@
+"""WireGuard as the kernel has it, without the cryptography: handshakes, timers, roaming, AllowedIPs, counters.
+
+Names and values are those of Linux's drivers/net/wireguard (timers.c, messages.h). A packet is authentic when it
+carries the pair's secret, which nobody else has; what is recorded and sent again is refused as it is there: by the
+initiation's timestamp and the data's counter.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from simclock import Clock
+from simnat import Place
+from simnet import Host, Packet
+
+REKEY_TIMEOUT_S = 5.0
+REKEY_AFTER_S = 120.0
+REJECT_AFTER_S = 180.0
+KEEPALIVE_TIMEOUT_S = 10.0
+MAX_HANDSHAKES = 90 // 5
+MAX_STAGED = 128
+_JITTER_S = 0.333
+_INITIATION, _RESPONSE, _DATA = 1, 2, 4
+# Type and three zero bytes, the sender, the pair's secret, a timestamp or counter, the initiator's index.
+_HEAD = struct.Struct("<B3x16s16sQI")
+
+
+@dataclass
+class _Keypair:
+    """One session key. `index` is the initiator's, `heard` what was received under it."""
+
+    index: int
+    initiator: bool
+    born: float
+    sent: int = 0
+    heard: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Peer:
+    """One peer as `wg show dump` has it, and what the timers know."""
+
+    key: bytes  # 16 bytes here
+    secret: bytes
+    allowed: frozenset[str]
+    endpoint: Place | None = None
+    keepalive_s: float = 0.0
+    handshake_at: float | None = None
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    staged: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_STAGED))
+    current: _Keypair | None = None
+    previous: _Keypair | None = None
+    following: _Keypair | None = None
+    offered: int | None = None
+    newest_initiation: int = -1
+    initiated_at: float = -REKEY_TIMEOUT_S
+    attempts: int = 0
+    need_another_keepalive: bool = False
+    last_minute: bool = False
+    due: dict[str, float] = field(default_factory=dict)  # timers by name
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+class WireGuard:
+    """One interface. `deliver(inner source, data)` gets what arrives."""
+
+    def __init__(
+        self, clock: Clock, host: Host, port: int, key: bytes, dice: random.Random,
+        deliver: Callable[[str, bytes], None],
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._host = host
+        self.port = port
+        self.key = key
+        self._dice = dice
+        self._deliver = deliver
+        self._peers: dict[bytes, Peer] = {}
+        self._by_address: dict[str, Peer] = {}
+        self._index = dice.getrandbits(16)
+        self._timers: dict[str, Callable[[Peer], None]] = {
+            "retransmit": self._retransmit,
+            "new-handshake": self._stopped_hearing,
+            "keepalive": self._passive_keepalive,
+            "persistent": self._persistent_keepalive,
+        }
+
+    def add(self, key: bytes, secret: bytes, allowed: Iterable[str], endpoint: Place | None = None) -> None:
+        """Configure a peer; inner addresses are single ones."""
+        peer = self._peers[key] = Peer(key, secret, frozenset(allowed), endpoint)
+        self._by_address.update(dict.fromkeys(peer.allowed, peer))
+
+    def remove(self, key: bytes) -> None:
+        """Take a peer away with all that is known of it."""
+        peer = self._peers.pop(key)
+        peer.due.clear()
+        for address in peer.allowed:
+            self._by_address.pop(address, None)
+
+    def peers(self) -> tuple[Peer, ...]:
+        """All of them, by key: what a dump shows. Not to be changed."""
+        return tuple(self._peers[key] for key in sorted(self._peers))
+
+    def set_endpoint(self, key: bytes, endpoint: Place) -> None:
+        """As `wg set … endpoint`: sends nothing by itself."""
+        self._peers[key].endpoint = endpoint
+
+    def set_keepalive(self, key: bytes, interval_s: float) -> None:
+        """As `wg set … persistent-keepalive`: turned on, it sends one at once."""
+        peer = self._peers[key]
+        begins = interval_s > 0 and peer.keepalive_s == 0
+        peer.keepalive_s = interval_s
+        if begins:
+            self._send_data(peer, [b""])
+
+    def send(self, destination: str, data: bytes) -> bool:
+        """Send an inner packet; False when no peer has that address (`ENOKEY`), or none knows where it is."""
+        peer = self._by_address.get(destination)
+        if peer is None or peer.endpoint is None:
+            return False
+        inner = struct.pack("<B", len(destination)) + destination.encode() + data
+        self._send_data(peer, [inner])
+        return True
+
+    def receive(self, packet: Packet) -> None:
+        """A packet to the port. What is not authentic is dropped without a word."""
+        if len(packet.data) < _HEAD.size:
+            return
+        kind, sender, secret, number, index = _HEAD.unpack_from(packet.data)
+        peer = self._peers.get(sender)
+        if peer is None or secret != peer.secret:
+            return
+        handle = {_INITIATION: self._initiation, _RESPONSE: self._response}.get(kind)
+        if handle is not None:
+            handle(peer, packet, number, index)
+        elif kind == _DATA:
+            self._data(peer, packet, number, index)
+
+    # Sending
+
+    def _send_data(self, peer: Peer, inner: list[bytes]) -> None:
+        """Inner packets, an empty one is a keepalive; staged while there is no key."""
+        peer.staged.extend(inner)
+        pair = peer.current
+        if pair is None or self._clock.now - pair.born >= REJECT_AFTER_S:
+            self._initiate(peer, retry=False)
+            return
+        waiting = list(peer.staged)
+        peer.staged.clear()
+        for one in waiting:
+            pair.sent += 1
+            self._transmit(peer, _DATA, pair.sent, pair.index, one)
+            if one:
+                self._arm(peer, "new-handshake", KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S, again=False)
+        if pair.initiator and self._clock.now - pair.born >= REKEY_AFTER_S:
+            self._initiate(peer, retry=False)
+
+    def _transmit(self, peer: Peer, kind: int, number: int, index: int, body: bytes = b"") -> None:
+        peer.due.pop("keepalive", None)
+        self._traversed(peer)
+        if peer.endpoint is None:
+            return
+        data = _HEAD.pack(kind, self.key, peer.secret, number, index) + body
+        peer.tx_bytes += len(data)
+        family = ":" in peer.endpoint[0]
+        source = next((a for a in self._host.addresses if (":" in a) == family), None)
+        if source is not None:
+            self._host.send((source, self.port), peer.endpoint, data)
+
+    def _initiate(self, peer: Peer, *, retry: bool) -> None:
+        if not retry:
+            peer.attempts = 0
+        if self._clock.now - peer.initiated_at < REKEY_TIMEOUT_S or peer.endpoint is None:
+            return
+        peer.initiated_at = self._clock.now
+        self._index += 1
+        peer.offered = self._index
+        self._arm(peer, "retransmit", REKEY_TIMEOUT_S)
+        self._transmit(peer, _INITIATION, int(self._clock.now * 1e6), self._index)
+
+    # Receiving
+
+    def _initiation(self, peer: Peer, packet: Packet, number: int, index: int) -> None:
+        if number <= peer.newest_initiation:
+            return
+        peer.newest_initiation = number
+        self._authentic(peer, packet)
+        peer.following = _Keypair(index, initiator=False, born=self._clock.now)
+        self._transmit(peer, _RESPONSE, 0, index)
+
+    def _response(self, peer: Peer, packet: Packet, _number: int, index: int) -> None:
+        if peer.offered != index:
+            return
+        peer.offered = None
+        self._authentic(peer, packet)
+        peer.previous, peer.current = peer.current, _Keypair(index, initiator=True, born=self._clock.now)
+        peer.following = None
+        self._complete(peer)
+        self._send_data(peer, [] if peer.staged else [b""])
+
+    def _data(self, peer: Peer, packet: Packet, number: int, index: int) -> None:
+        pair = next((p for p in (peer.current, peer.previous, peer.following) if p and p.index == index), None)
+        if pair is None or number in pair.heard or self._clock.now - pair.born >= REJECT_AFTER_S:
+            return
+        pair.heard.add(number)
+        self._authentic(peer, packet)
+        if pair is peer.following:  # the initiator has shown that it has the key
+            peer.previous, peer.current, peer.following = peer.current, pair, None
+            self._complete(peer)
+            if peer.staged:
+                self._send_data(peer, [])
+        self._keep_fresh(peer, pair)
+        body = packet.data[_HEAD.size :]
+        if body:
+            if not peer.due.get("keepalive"):
+                self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S)
+            else:
+                peer.need_another_keepalive = True
+            self._deliver(min(peer.allowed, default=""), body[1 + body[0] :])
+
+    def _authentic(self, peer: Peer, packet: Packet) -> None:
+        """Any authentic packet: the peer is where it came from."""
+        peer.rx_bytes += len(packet.data)
+        peer.endpoint = packet.source
+        peer.due.pop("new-handshake", None)
+        self._traversed(peer)
+
+    def _complete(self, peer: Peer) -> None:
+        peer.due.pop("retransmit", None)
+        peer.attempts = 0
+        peer.last_minute = False
+        peer.handshake_at = self._clock.now
+
+    def _keep_fresh(self, peer: Peer, pair: _Keypair) -> None:
+        age = self._clock.now - pair.born
+        limit = REJECT_AFTER_S - KEEPALIVE_TIMEOUT_S - REKEY_TIMEOUT_S
+        if pair is peer.current and pair.initiator and age >= limit and not peer.last_minute:
+            peer.last_minute = True
+            self._initiate(peer, retry=False)
+
+    # Timers
+
+    def _arm(self, peer: Peer, name: str, delay_s: float, *, again: bool = True) -> None:
+        """Let a timer ring; one that is set is moved, unless not `again`."""
+        if not again and name in peer.due:
+            return
+        jitter = self._dice.random() * _JITTER_S if name in ("retransmit", "new-handshake") else 0.0
+        when = peer.due[name] = self._clock.now + delay_s + jitter
+        self._clock.at(when, lambda: self._ring(peer, name, when))
+
+    def _ring(self, peer: Peer, name: str, when: float) -> None:
+        if peer.due.get(name) == when and self._peers.get(peer.key) is peer:
+            del peer.due[name]
+            self._timers[name](peer)
+
+    def _traversed(self, peer: Peer) -> None:
+        if peer.keepalive_s > 0:
+            self._arm(peer, "persistent", peer.keepalive_s)
+
+    def _retransmit(self, peer: Peer) -> None:
+        if peer.attempts > MAX_HANDSHAKES:
+            peer.due.pop("keepalive", None)
+            peer.staged.clear()
+            return
+        peer.attempts += 1
+        self._initiate(peer, retry=True)
+
+    def _stopped_hearing(self, peer: Peer) -> None:
+        self._initiate(peer, retry=False)
+
+    def _passive_keepalive(self, peer: Peer) -> None:
+        self._send_data(peer, [b""])
+        if peer.need_another_keepalive:
+            peer.need_another_keepalive = False
+            self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S)
+
+    def _persistent_keepalive(self, peer: Peer) -> None:
+        if peer.keepalive_s > 0:
+            self._send_data(peer, [b""])

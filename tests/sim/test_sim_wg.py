@@ -1,0 +1,144 @@
+"""The model of WireGuard keeps the kernel's own times and habits."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+from simclock import Clock
+from simnet import Cable, Host, Packet, Segment
+from simwg import KEEPALIVE_TIMEOUT_S, REKEY_AFTER_S, WireGuard
+
+PORT = 51820
+A, B = b"a" * 16, b"b" * 16
+SECRET = b"secret of a pair"
+
+
+class Pair:
+    """Two hosts on one internet, `a` and `b`, each the other's peer; `seen` is every packet on the wire."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        dice = random.Random(1)  # noqa: S311
+        self.internet = Segment(self.clock, dice)
+        self.cables = {"a": Cable(), "b": Cable()}
+        self.seen: list[tuple[float, str, Packet]] = []
+        self.got: dict[str, list[bytes]] = {"a": [], "b": []}
+        self.hosts, self.wg = {}, {}
+        for name, key, ip in (("a", A, "203.0.113.1"), ("b", B, "203.0.113.2")):
+            host = self.hosts[name] = Host()
+            host.join(self.internet, ip, self.cables[name])
+            got = self.got[name]
+            wg = self.wg[name] = WireGuard(self.clock, host, PORT, key, dice, lambda _, data, got=got: got.append(data))
+            host.bind(PORT, lambda packet, name=name, wg=wg: self.receive(name, wg, packet))
+        self.wg["a"].add(B, SECRET, ["10.0.0.2"], ("203.0.113.2", PORT))
+        self.wg["b"].add(A, SECRET, ["10.0.0.1"])
+
+    def receive(self, name: str, wg: WireGuard, packet: Packet) -> None:
+        self.seen.append((self.clock.now, name, packet))
+        wg.receive(packet)
+
+    def run(self, seconds: float) -> None:
+        self.clock.run(self.clock.now + seconds)
+
+    def arrivals(self, name: str, kind: int) -> list[float]:
+        return [when for when, to, packet in self.seen if to == name and packet.data[0] == kind]
+
+
+def test_the_first_packet_starts_a_handshake_and_is_delivered_after_it() -> None:
+    pair = Pair()
+    assert pair.wg["a"].send("10.0.0.2", b"hello")
+    pair.run(1)
+    assert pair.got["b"] == [b"hello"]
+    assert [len(pair.arrivals("b", 1)), len(pair.arrivals("a", 2))] == [1, 1]
+    (peer,) = pair.wg["b"].peers()
+    assert peer.endpoint == ("203.0.113.1", PORT)
+    assert pair.wg["b"].send("10.0.0.1", b"back")
+    pair.run(1)
+    assert pair.got["a"] == [b"back"]
+
+
+def test_an_unanswered_handshake_is_tried_again_every_five_seconds_and_given_up_after_ninety() -> None:
+    pair = Pair()
+    pair.cables["a"].loss = 0.0
+    pair.hosts["b"].bind(PORT, lambda packet: pair.seen.append((pair.clock.now, "b", packet)))
+    pair.wg["a"].send("10.0.0.2", b"hello")
+    pair.run(300)
+    times = pair.arrivals("b", 1)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(5.0 <= gap <= 5.4 for gap in gaps)
+    assert 90 <= times[-1] <= 110
+
+
+def test_a_session_under_traffic_is_renewed_after_two_minutes_without_a_gap() -> None:
+    pair = Pair()
+    for _ in range(400):
+        pair.wg["a"].send("10.0.0.2", b"x")
+        pair.run(1)
+    assert len(pair.got["b"]) == 400
+    times = pair.arrivals("b", 1)
+    assert [round(t / REKEY_AFTER_S) for t in times] == [0, 1, 2, 3]
+
+
+def test_who_only_receives_sends_a_keepalive_after_ten_seconds() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(60)
+    data = pair.arrivals("a", 4)
+    assert [round(t) for t in data] == [KEEPALIVE_TIMEOUT_S]
+
+
+def test_when_nothing_comes_back_for_fifteen_seconds_there_is_a_new_handshake() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    pair.wg["b"].send("10.0.0.1", b"back")
+    pair.run(1)
+    pair.cables["b"].loss_out = 1.0
+    start = pair.clock.now
+    for _ in range(20):
+        pair.wg["a"].send("10.0.0.2", b"x")
+        pair.run(1)
+    again = [t - start for t in pair.arrivals("b", 1) if t > start]
+    assert 15 <= again[0] <= 15.5
+
+
+def test_a_peer_is_where_its_last_authentic_packet_came_from() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    pair.hosts["a"].leave("203.0.113.1")
+    pair.hosts["a"].join(pair.internet, "203.0.113.77", pair.cables["a"])
+    pair.wg["a"].send("10.0.0.2", b"y")
+    pair.run(1)
+    (peer,) = pair.wg["b"].peers()
+    assert peer.endpoint == ("203.0.113.77", PORT)
+
+
+def test_what_is_forged_or_sent_again_moves_nothing() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    recorded = [packet.data for _, to, packet in pair.seen if to == "b"]
+    stranger = Host()
+    stranger.join(pair.internet, "203.0.113.66")
+    for data in (*recorded, recorded[0].replace(SECRET, b"x" * 16)):
+        stranger.send(("203.0.113.66", PORT), ("203.0.113.2", PORT), data)
+        pair.run(1)
+    (peer,) = pair.wg["b"].peers()
+    assert peer.endpoint == ("203.0.113.1", PORT)
+    assert pair.got["b"] == [b"x"]
+
+
+def test_the_persistent_keepalive_is_sent_when_nothing_else_was() -> None:
+    pair = Pair()
+    pair.wg["a"].set_keepalive(B, 25)
+    pair.run(101)
+    data = [t for t in pair.arrivals("b", 4) if t > 1]
+    assert [round(t) for t in data] == [25, 50, 75, 100]
+
+
+def test_nobody_is_sent_to_without_an_endpoint_or_an_address() -> None:
+    pair = Pair()
+    assert not pair.wg["b"].send("10.0.0.1", b"x")
+    assert not pair.wg["a"].send("10.0.0.9", b"x")
