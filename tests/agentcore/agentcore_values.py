@@ -1,0 +1,32 @@
+"""Keys, peers and configurations for the tests of the agent's core; nothing in them is secret."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from meshctl.core.agent.config import InterfaceConfig, PeerConfig
+from meshctl.model.keys import PublicKey
+
+
+def key(name: str) -> PublicKey:
+    """A public key that nobody has the private half of."""
+    return PublicKey(base64.b64encode(hashlib.sha256(name.encode()).digest()).decode())
+
+
+def shared(a: str, b: str) -> bytes:
+    """The pair's key, the same from both ends."""
+    return hashlib.sha256("|".join(sorted((a, b))).encode()).digest()
+
+
+def peer(owner: str, name: str, number: int, **settings: Any) -> PeerConfig:
+    """The peer `name` of `owner`, at 10.42.0.`number`."""
+    return PeerConfig(name, key(name), (f"10.42.0.{number}",), shared(owner, name), **settings)
+
+
+def interface(owner: str, number: int, *peers: PeerConfig, **settings: Any) -> InterfaceConfig:
+    """The interface of `owner`, at 10.42.0.`number`."""
+    return InterfaceConfig(
+        "corp", "wg0", key(owner), (f"10.42.0.{number}",), 51820, ("10.42.0.0/16",), peers=peers, **settings
+    )
