@@ -1,0 +1,169 @@
+"""What signalling messages say, one frozen class for each type. `fields` has their bytes, `signal` the header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Union
+
+from meshctl.core.agent.address import Address
+
+
+class SignalError(ValueError):
+    """A signalling message that cannot be read or written; says in a few words why, and nothing of its content."""
+
+
+class MessageType(IntEnum):
+    """The header's type byte."""
+
+    HELLO = 1
+    HELLO_ACK = 2
+    OFFER = 3
+    ACK = 4
+    OBSERVED = 5
+    RELAY_ASK = 6
+    RELAY_GRANT = 7
+    RELAY_REFUSE = 8
+    RELAY_REFRESH = 9
+    RELAY_RELEASE = 10
+
+
+TOKEN_BYTES = 16
+# How many candidates of one node a message carries: 32 of IPv6 with the NAT's fields take 1,090 of 1,200 bytes.
+MAX_OFFERED = 32
+MAX_PRIORITY = 2**31 - 1  # RFC 8445 section 5.1.2
+# Candidate kinds by their number on the wire.
+KIND_NUMBERS = {"host": 1, "srflx": 2, "observed": 3, "mapped": 4, "prflx": 5, "static": 6, "relay": 7}
+
+
+class RefuseReason(IntEnum):
+    """Why an anchor does not relay."""
+
+    NOT_PERMITTED = 1
+    FULL = 2
+    UNKNOWN = 3  # no such allocation (any more): ask again
+    UNABLE = 4  # this anchor cannot forward for this pair
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A candidate as it is told to the peer. `foundation` is 8 hex digits, `priority` RFC 8445's."""
+
+    kind: str
+    address: Address
+    foundation: str
+    priority: int
+
+
+@dataclass(frozen=True)
+class NatSummary:
+    """What a node knows of the NAT in front of it in one family; numbers as in `nat.Mapping` and `nat.Filtering`.
+
+    `port_step` is what a NAT with sequential allocation adds from one mapping to the next, 0: not known.
+    """
+
+    family: int
+    mapping: int
+    filtering: int
+    port_step: int = 0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """WireGuard's endpoint of the node with this id, as the sender sees it, and how old that is."""
+
+    node: bytes
+    address: Address
+    age_s: int
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Asks the peer for its session; the header says all."""
+
+
+@dataclass(frozen=True)
+class HelloAck:
+    """Answers the HELLO of that sequence number."""
+
+    answers: int
+
+
+@dataclass(frozen=True)
+class Offer:
+    """All candidates of a node; a newer generation takes the place of an older one."""
+
+    generation: int
+    candidates: tuple[Offered, ...] = ()
+    nat: tuple[NatSummary, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ack:
+    """The newest generation that has arrived."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Observed:
+    """An anchor's view of the endpoints of the receiver, and of clients that it may reach."""
+
+    observations: tuple[Observation, ...]
+
+
+@dataclass(frozen=True)
+class RelayAsk:
+    """Asks an anchor for a relay port to this peer."""
+
+    peer: bytes
+
+
+@dataclass(frozen=True)
+class RelayGrant:
+    """The anchor's relay to this peer; both ends of a pair get one, with a token each for their bind probes."""
+
+    peer: bytes
+    relay: tuple[Address, ...]  # one for each family
+    token: bytes
+    lifetime_s: int
+
+
+@dataclass(frozen=True)
+class RelayRefuse:
+    """No relay to this peer at this anchor; `retry_s` 0: never with this configuration."""
+
+    peer: bytes
+    reason: RefuseReason
+    retry_s: int = 0
+
+
+@dataclass(frozen=True)
+class RelayRefresh:
+    """Asks for the whole lifetime again; answered by a grant."""
+
+    peer: bytes
+    token: bytes
+
+
+@dataclass(frozen=True)
+class RelayRelease:
+    """The relay is not needed any more."""
+
+    peer: bytes
+    token: bytes
+
+
+Body = Union[Hello, HelloAck, Offer, Ack, Observed, RelayAsk, RelayGrant, RelayRefuse, RelayRefresh, RelayRelease]
+TYPE_OF = {
+    Hello: MessageType.HELLO,
+    HelloAck: MessageType.HELLO_ACK,
+    Offer: MessageType.OFFER,
+    Ack: MessageType.ACK,
+    Observed: MessageType.OBSERVED,
+    RelayAsk: MessageType.RELAY_ASK,
+    RelayGrant: MessageType.RELAY_GRANT,
+    RelayRefuse: MessageType.RELAY_REFUSE,
+    RelayRefresh: MessageType.RELAY_REFRESH,
+    RelayRelease: MessageType.RELAY_RELEASE,
+}
