@@ -7,7 +7,7 @@ done (an `Effect`) is done around it. docs/agent.md shows it as a diagram, which
 from __future__ import annotations
 
 import enum
-from typing import Dict, NamedTuple, Tuple
+from typing import NamedTuple
 
 
 class State(enum.Enum):
@@ -57,14 +57,14 @@ class Step(NamedTuple):
     """One row's right side."""
 
     state: State
-    effects: Tuple[Effect, ...] = ()
+    effects: tuple[Effect, ...] = ()
 
 
-class IllegalTransition(Exception):
+class IllegalTransitionError(Exception):
     """What cannot happen in a state has happened: a defect of ours. The state is as it was."""
 
 
-_TABLE: Dict[State, Dict[Trigger, Step]] = {
+_TABLE: dict[State, dict[Trigger, Step]] = {
     State.UNKNOWN: {
         Trigger.SESSION: Step(State.PROBING, (Effect.ASK_RELAY, Effect.CHECK_PAIRS)),
     },
@@ -118,13 +118,13 @@ _TABLE: Dict[State, Dict[Trigger, Step]] = {
 
 
 def step(state: State, trigger: Trigger) -> Step:
-    """What becomes of `state`. Raises IllegalTransition."""
+    """What becomes of `state`. Raises IllegalTransitionError."""
     try:
         return _TABLE[state][trigger]
     except KeyError:
-        raise IllegalTransition(f"{trigger.value} while {state.value}") from None
+        raise IllegalTransitionError(f"{trigger.value} while {state.value}") from None
 
 
-def rows() -> Tuple[Tuple[State, Trigger, Step], ...]:
+def rows() -> tuple[tuple[State, Trigger, Step], ...]:
     """The whole table, in the order in which it is written."""
     return tuple((state, trigger, found) for state, row in _TABLE.items() for trigger, found in row.items())

@@ -1,0 +1,280 @@
+"""Connectivity checks with one peer: STUN Binding requests on every pair of addresses (RFC 8445 sections 6 and 7).
+
+They leave from WireGuard's own port, so that they open and test the very mappings that the tunnel would use. Each pair
+is asked a few times, less and less often; what the peer asks is answered, and asked back at once. Which pair is used
+in the end is decided elsewhere (`choice.py`): here a pair is nominated when told so, and both sides hear of it.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.events import SendProbe
+from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
+from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
+
+# Between two checks of one peer (RFC 8445 section 14.2 demands 5 ms at least).
+PACE_S = 0.02
+# When a pair is asked, counted from its first check: a hole takes both ends' packets, which start a round trip apart,
+# and the later ones are for paths that lose.
+SCHEDULE_S = (0.0, 0.1, 0.3, 0.7, 1.5, 3.0)
+# How long an answer may take after the last of them. Later ones count for nothing.
+ANSWER_S = 1.0
+# The quick questions to a pair in use that may be dead: at five a second, one second of silence is an answer.
+PATH_SCHEDULE_S = (0.0, 0.2, 0.4, 0.6, 0.8)
+PATH_ANSWER_S = 0.4
+MAX_PAIRS = 100
+# Open requests that are remembered: those of all pairs at their quickest.
+MAX_TRANSACTIONS = 512
+
+
+class Pair(NamedTuple):
+    """A local and a remote address. The local one is a base: an address of this host, or a splice's port."""
+
+    local: Address
+    remote: Address
+
+
+class Progress(enum.Enum):
+    """What is known of a pair."""
+
+    WAITING = "waiting"
+    ASKING = "asking"
+    VALID = "valid"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What makes a check authentic. `outgoing` and `incoming` are USERNAMEs, `key` is the pair's for this session."""
+
+    outgoing: str
+    incoming: str
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A pair has answered. `mapped` is our address as the peer saw it; `nominated`: the answer was to a nomination."""
+
+    pair: Pair
+    rtt_s: float
+    mapped: Address | None
+    nominated: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """The peer has asked on a pair. `nominated`: it wants this pair to be used, and it has answered us before."""
+
+    pair: Pair
+    nominated: bool
+
+
+@dataclass
+class _Check:
+    """One pair. `due_at` is its next question, `asked` how many there were in this round."""
+
+    priority: int
+    progress: Progress = Progress.WAITING
+    schedule: tuple[float, ...] = SCHEDULE_S
+    answer_s: float = ANSWER_S
+    began_at: float = 0.0
+    due_at: float | None = None
+    asked: int = 0
+    nominating: bool = False
+    wanted: bool = False  # by the peer, which nominated it before it had answered us
+    rtt_s: float | None = None
+    answered_at: float | None = None
+
+
+class _Open(NamedTuple):
+    pair: Pair
+    sent_at: float
+    nominating: bool
+
+
+class CheckList:
+    """The pairs of one peer. Nothing here raises for what a peer does; the caller has checked who sent it."""
+
+    def __init__(self, credentials: Credentials, *, controlling: bool, dice: random.Random) -> None:
+        self._credentials = credentials
+        self._controlling = controlling
+        self._tie_breaker = dice.getrandbits(64)
+        self._dice = dice
+        self._checks: dict[Pair, _Check] = {}
+        self._open: dict[bytes, _Open] = {}
+        self._triggered: deque[Pair] = deque()
+        self._quiet_until = 0.0
+
+    # What is known
+
+    def valid(self) -> tuple[tuple[Pair, int, float], ...]:
+        """(pair, priority, round-trip seconds) of those that have answered in this round, sorted."""
+        return tuple(
+            (pair, check.priority, check.rtt_s)
+            for pair, check in sorted(self._checks.items())
+            if check.progress is Progress.VALID and check.rtt_s is not None
+        )
+
+    def answered_at(self, pair: Pair) -> float | None:
+        """When the pair last answered."""
+        check = self._checks.get(pair)
+        return check.answered_at if check else None
+
+    def failed(self, pair: Pair) -> bool:
+        """Whether the pair was asked as often as it is asked, and has not answered; true for one that is not there."""
+        check = self._checks.get(pair)
+        return check is None or check.progress is Progress.FAILED
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing is left to ask."""
+        return not any(c.progress in (Progress.WAITING, Progress.ASKING) or c.nominating for c in self._checks.values())
+
+    # What to do
+
+    def set_pairs(self, pairs: Iterable[tuple[Pair, int]]) -> None:
+        """(pair, priority) of all pairs there are now. What is known of those that were there stays known."""
+        wanted = dict(list(pairs)[:MAX_PAIRS])
+        for pair in [p for p in self._checks if p not in wanted]:
+            del self._checks[pair]
+        for pair, priority in wanted.items():
+            self._checks.setdefault(pair, _Check(priority)).priority = priority
+
+    def restart(self, now: float) -> None:
+        """Ask every pair again from the beginning."""
+        for check in self._checks.values():
+            check.progress = Progress.WAITING
+            _begin(check, now)
+
+    def ask_quickly(self, pair: Pair, now: float) -> None:
+        """Ask a pair in use whether it lives; it has failed when it says nothing for a second."""
+        check = self._checks.setdefault(pair, _Check(0))
+        if check.progress is not Progress.ASKING or check.schedule != PATH_SCHEDULE_S:
+            _begin(check, now, PATH_SCHEDULE_S, PATH_ANSWER_S)
+            check.progress = Progress.ASKING
+
+    def nominate(self, pair: Pair, now: float) -> None:
+        """Tell the peer, by checks that say so, that this pair shall be used. The controlling side alone may.
+
+        Raises KeyError for a pair that is not there.
+        """
+        check = self._checks[pair]
+        if not check.nominating:
+            check.nominating = True
+            _begin(check, now)
+
+    def poll(self, now: float) -> SendProbe | None:
+        """The next check that is due, if any is: at most one every PACE_S."""
+        if now < self._quiet_until:
+            return None
+        pair = self._next(now)
+        if pair is None:
+            return None
+        self._quiet_until = now + PACE_S
+        return self._ask(pair, now)
+
+    def due(self) -> float | None:
+        """When `poll` has something to do next."""
+        times = [c.due_at for c in self._checks.values() if c.due_at is not None]
+        if self._triggered:
+            return self._quiet_until
+        return max(min(times), self._quiet_until) if times else None
+
+    # What comes in
+
+    def receive_request(self, request: stun.Message, pair: Pair) -> tuple[SendProbe, Question]:
+        """The answer to an authentic request, and what it means. An unknown pair is learned (peer-reflexive)."""
+        answer = stun.encode(
+            stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key,
+            integrity=(MESSAGE_INTEGRITY_SHA256,),
+        )  # fmt: skip
+        check = self._checks.get(pair)
+        if check is None and len(self._checks) < MAX_PAIRS:
+            check = self._checks[pair] = _Check(request.priority or 0)
+        if check is None:
+            return SendProbe(pair.local, pair.remote, answer), Question(pair, nominated=False)
+        nominated = request.use_candidate and not self._controlling
+        if check.progress is not Progress.VALID and pair not in self._triggered:
+            check.wanted = check.wanted or nominated
+            self._triggered.append(pair)
+        return (
+            SendProbe(pair.local, pair.remote, answer),
+            Question(pair, nominated=nominated and check.progress is Progress.VALID),
+        )
+
+    def receive_response(self, response: stun.Message, pair: Pair, now: float) -> Answer | None:
+        """What an authentic success response means; None when nobody asked for it, or it took another way back."""
+        opened = self._open.get(response.transaction)
+        if opened is None or opened.pair != pair:  # RFC 8445 section 7.2.5.2.1
+            return None
+        del self._open[response.transaction]
+        check = self._checks.get(pair)
+        if check is None:
+            return None
+        check.progress = Progress.VALID
+        check.rtt_s = now - opened.sent_at
+        check.answered_at = now
+        nominated = (opened.nominating and check.nominating) or check.wanted
+        if not check.nominating or opened.nominating:
+            check.due_at = None
+            check.nominating = False
+        check.wanted = False
+        mapped = response.xor_mapped_address
+        return Answer(pair, check.rtt_s, Address(*mapped) if mapped else None, nominated)
+
+    # Inside
+
+    def _next(self, now: float) -> Pair | None:
+        while self._triggered:
+            pair = self._triggered.popleft()
+            if pair in self._checks:
+                return pair
+        ready = [(-c.priority, pair) for pair, c in self._checks.items() if c.due_at is not None and c.due_at <= now]
+        for _, pair in sorted(ready):
+            check = self._checks[pair]
+            if check.asked < len(check.schedule):
+                return pair
+            check.due_at = None  # the last question had its time
+            check.nominating = False
+            check.progress = Progress.FAILED
+        return None
+
+    def _ask(self, pair: Pair, now: float) -> SendProbe:
+        check = self._checks[pair]
+        if check.due_at is None or check.asked >= len(check.schedule):  # triggered, when its own round was over
+            _begin(check, now)
+        check.asked += 1
+        if check.progress is not Progress.VALID:
+            check.progress = Progress.ASKING
+        following = check.schedule[check.asked] if check.asked < len(check.schedule) else None
+        last = check.schedule[-1] + check.answer_s
+        check.due_at = check.began_at + (last if following is None else following)
+        transaction = self._dice.getrandbits(96).to_bytes(12, "big")
+        if len(self._open) >= MAX_TRANSACTIONS:
+            del self._open[next(iter(self._open))]
+        self._open[transaction] = _Open(pair, now, check.nominating)
+        request = stun.Message(
+            stun.Class.REQUEST,
+            transaction,
+            username=self._credentials.outgoing,
+            priority=check.priority,
+            use_candidate=check.nominating,
+            ice_controlling=self._tie_breaker if self._controlling else None,
+            ice_controlled=None if self._controlling else self._tie_breaker,
+        )
+        data = stun.encode(request, self._credentials.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        return SendProbe(pair.local, pair.remote, data)
+
+
+def _begin(check: _Check, now: float, schedule: tuple[float, ...] = SCHEDULE_S, answer_s: float = ANSWER_S) -> None:
+    check.schedule, check.answer_s = schedule, answer_s
+    check.began_at, check.due_at, check.asked = now, now, 0
