@@ -146,7 +146,7 @@ def test_an_answer_that_took_another_way_back_or_comes_twice_counts_for_nothing(
     assert a.valid() == ((pair, 1, 0.1),)
 
 
-def test_a_path_that_says_nothing_for_a_second_has_failed() -> None:
+def test_a_path_that_does_not_answer_quick_questions_has_failed_within_a_second() -> None:
     world, a, _ = meet("none", "easy")
     (pair,) = a.valid_at
     world.internet.detach("203.0.113.10")
@@ -155,7 +155,7 @@ def test_a_path_that_says_nothing_for_a_second_has_failed() -> None:
     a.turn()
     while not a.list.failed(pair):
         world.clock.run(world.clock.now + 0.01)
-    assert 1.0 <= world.clock.now - started <= 1.3
+    assert 0.6 <= world.clock.now - started <= 1.0
 
 
 def test_checks_of_one_peer_are_never_faster_than_their_pace() -> None:

@@ -27,9 +27,10 @@ PACE_S = 0.02
 SCHEDULE_S = (0.0, 0.1, 0.3, 0.7, 1.5, 3.0)
 # How long an answer may take after the last of them. Later ones count for nothing.
 ANSWER_S = 1.0
-# The quick questions to a pair in use that may be dead: at five a second, one second of silence is an answer.
-PATH_SCHEDULE_S = (0.0, 0.2, 0.4, 0.6, 0.8)
-PATH_ANSWER_S = 0.4
+# The quick questions to a pair in use that may be dead, and how long the last one has: with liveness.UNANSWERED_S they
+# make less than the two seconds after which traffic must flow again.
+PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
+PATH_ANSWER_S = 0.3
 MAX_PAIRS = 100
 # Open requests that are remembered: those of all pairs at their quickest.
 MAX_TRANSACTIONS = 512
@@ -156,7 +157,7 @@ class CheckList:
             _begin(check, now)
 
     def ask_quickly(self, pair: Pair, now: float) -> None:
-        """Ask a pair in use whether it lives; it has failed when it says nothing for a second."""
+        """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered."""
         check = self._checks.setdefault(pair, _Check(0))
         if check.progress is not Progress.ASKING or check.schedule != PATH_SCHEDULE_S:
             _begin(check, now, PATH_SCHEDULE_S, PATH_ANSWER_S)

@@ -1,0 +1,80 @@
+"""Whether a peer's path is alive, from WireGuard's own counters: nothing is sent while they say that it is.
+
+A path that is dead shows as bytes that leave while none come. That is also how a flow in one direction looks, so it is
+a sign and no proof (`distress`): the path is then asked. Silence without traffic is no sign until keepalives are
+missed.
+"""
+
+from __future__ import annotations
+
+from meshctl.core.agent.events import PeerStatus
+
+# A WireGuard packet without content: what a keepalive adds to a counter. Everything else is longer.
+KEEPALIVE_BYTES = 32
+# How often the counters must be read for what follows to be found in time.
+SAMPLE_S = 0.25
+# So long nothing came after something was sent. Sampling, this and the questions that follow it
+# (checks.PATH_SCHEDULE_S) make less than two seconds.
+UNANSWERED_S = 0.5
+# So many of the peer's keepalives may be lost before an idle path is asked.
+MISSED_KEEPALIVES = 2.5
+# WireGuard refuses keys that are older (REJECT_AFTER_TIME); with traffic there would be a new one by then.
+HANDSHAKE_MAX_S = 180.0
+# Traffic within this makes a path one that is in use.
+BUSY_S = 10.0
+
+
+class Liveness:
+    """One peer's signs of life. `sample` is fed with each reading of the counters."""
+
+    def __init__(self) -> None:
+        self._last: PeerStatus | None = None
+        self._heard_at: float | None = None
+        self._unanswered_since: float | None = None
+        self._sent_at: float | None = None
+
+    def sample(self, status: PeerStatus, now: float) -> None:
+        """Take one reading. A counter that fell is a new interface: nothing is known of it."""
+        last, self._last = self._last, status
+        if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
+            self._heard_at, self._unanswered_since, self._sent_at = now, None, None
+            return
+        if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES:
+            self._sent_at = now
+            if self._unanswered_since is None:
+                self._unanswered_since = now
+        if status.rx_bytes > last.rx_bytes:
+            self.heard(now)
+
+    def heard(self, now: float) -> None:
+        """The path has shown that it lives: bytes came, or a question was answered."""
+        self._heard_at, self._unanswered_since = now, None
+
+    def moved(self, now: float) -> None:
+        """The peer has another path now: what was not answered on the old one says nothing of it."""
+        self.heard(now)
+
+    @property
+    def heard_at(self) -> float | None:
+        """When it last showed that it lives."""
+        return self._heard_at
+
+    def busy(self, now: float) -> bool:
+        """Whether anybody uses the path."""
+        return self._sent_at is not None and now - self._sent_at < BUSY_S
+
+    def distress(self, now: float) -> str:
+        """Why the path may be dead, in words; "" when nothing says so."""
+        status = self._last
+        if status is None or self._heard_at is None:
+            return ""
+        since = self._unanswered_since
+        if since is not None and now - since >= UNANSWERED_S:
+            return f"nothing came for {now - since:.1f} s after something was sent"
+        age = status.handshake_age_s
+        if self.busy(now) and age is not None and age > HANDSHAKE_MAX_S:
+            return f"the last handshake was {age:.0f} s ago"
+        silence = now - self._heard_at
+        if status.keepalive_s and silence >= MISSED_KEEPALIVES * status.keepalive_s:
+            return f"nothing came for {silence:.0f} s, though there is a keepalive every {status.keepalive_s} s"
+        return ""
