@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
@@ -19,6 +20,8 @@ INNER_NETWORKS = tuple(
 )
 # What no router has on any side: unspecified, loopback, multicast, reserved, broadcast.
 IMPOSSIBLE_NETWORKS = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4"))
+# RFC 4193 and RFC 4291 section 2.5.6.
+INNER_NETWORKS_6 = tuple(IPv6Network(text) for text in ("fc00::/7", "fe80::/10"))
 # The only IPv6 unicast that IANA gives out for the internet.
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 
@@ -66,14 +69,22 @@ def pack_mapped(host: str) -> bytes:
     return packed if len(packed) == 16 else MAPPED_PREFIX + packed
 
 
-def is_inner(host: str) -> bool:
-    """Whether the IPv4 address is a private or carrier-grade-NAT one: a router that has it outside is behind a NAT."""
-    return ":" not in host and any(IPv4Address(host) in network for network in INNER_NETWORKS)
+class Reach(Enum):
+    """From where an address can be reached."""
+
+    GLOBAL = "global"  # the internet; documentation ranges count, for labs are made of them
+    INNER = "inner"  # its own network: a router that has it outside is behind another NAT
+    NONE = "none"  # nowhere: a router that says this has no address yet
 
 
-def is_global(host: str) -> bool:
-    """Whether the internet may route to the address. Documentation ranges count: labs are made of them."""
-    if ":" in host:
-        return IPv6Address(host) in GLOBAL_UNICAST
-    address = IPv4Address(host)
-    return not any(address in network for network in INNER_NETWORKS + IMPOSSIBLE_NETWORKS)
+def reach(host: str) -> Reach:
+    """Of an address in text. Raises WireError."""
+    packed = pack_ip(host)
+    if len(packed) == 16:
+        address = IPv6Address(packed)
+        if address in GLOBAL_UNICAST:
+            return Reach.GLOBAL
+        return Reach.INNER if any(address in network for network in INNER_NETWORKS_6) else Reach.NONE
+    if any(IPv4Address(packed) in network for network in INNER_NETWORKS):
+        return Reach.INNER
+    return Reach.NONE if any(IPv4Address(packed) in network for network in IMPOSSIBLE_NETWORKS) else Reach.GLOBAL
