@@ -1,0 +1,51 @@
+"""Which of the pairs that have answered is used, and when a better one is worth a change."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from meshctl.core.agent.checks import Pair
+
+# Round trips that are nearer to each other than this are equal, and priority decides: a measurement is not more exact.
+MARGIN_S = 0.010
+MARGIN_SHARE = 0.2
+# Changes from one working pair to another, without need, in an hour. Each may reorder packets.
+CHANGES_PER_HOUR = 4
+_HOUR_S = 3600.0
+
+# A pair, its priority (RFC 8445 section 6.1.2.3) and its round trip in seconds.
+Valid = tuple[Pair, int, float]
+
+
+def best(valid: Iterable[Valid]) -> Pair | None:
+    """The pair of the shortest round trip; of those that are as short but for a margin, the one of highest priority."""
+    found = sorted(valid)
+    if not found:
+        return None
+    shortest = min(rtt for _, _, rtt in found)
+    near = [(priority, pair) for pair, priority, rtt in found if not _is_better(shortest, rtt)]
+    return max(near, key=lambda entry: entry[0])[1]
+
+
+class Changes:
+    """Decides on changes without need, and remembers those of the last hour."""
+
+    def __init__(self) -> None:
+        self._made: deque[float] = deque(maxlen=CHANGES_PER_HOUR)
+
+    def worth(self, valid: Iterable[Valid], current: Pair, now: float) -> Pair | None:
+        """The pair to change to, None to stay. `current` stays while nothing is better by the margin."""
+        found = sorted(valid)
+        wanted = best(found)
+        rtts = {pair: rtt for pair, _, rtt in found}
+        if wanted is None or current not in rtts or not _is_better(rtts[wanted], rtts[current]):
+            return None
+        if len(self._made) == CHANGES_PER_HOUR and now - self._made[0] < _HOUR_S:
+            return None
+        self._made.append(now)
+        return wanted
+
+
+def _is_better(rtt_s: float, than_s: float) -> bool:
+    return than_s - rtt_s > max(MARGIN_S, MARGIN_SHARE * than_s)
