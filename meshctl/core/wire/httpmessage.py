@@ -1,0 +1,165 @@
+"""As much of HTTP (RFC 9110, RFC 9112) as routers speak, over UDP (SSDP) and over TCP (UPnP): heads, URLs, one request
+and one response a connection.
+
+The URLs are hostile: who answers a multicast could send us anywhere. One is used only if its host is, as a literal, the
+very IPv4 address that answered, and a redirect is never followed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshctl.core.wire.error import WireError
+
+# Descriptions of real routers have up to some 40 kB.
+MAX_BODY = 128 * 1024
+MAX_HEAD = 8 * 1024
+MAX_HEADERS = 64
+MAX_URL = 512
+
+# Headers of which there cannot be two.
+_SINGLE = {"location", "content-length", "transfer-encoding"}
+_STATUS = re.compile(r"HTTP/1\.[01] ([1-5][0-9][0-9])(?: .*)?")
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_URL = re.compile(r"http://([0-9.]{7,15})(?::([0-9]{1,5}))?(/[!-~]*)?", re.IGNORECASE)
+_PATH = re.compile(r"[!-~]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,6})[ \t]*(?:;[^\r\n]*)?\r?\n")
+
+
+@dataclass(frozen=True)
+class Url:
+    """A place on the router. `path` begins with a slash and holds the query too."""
+
+    host: str
+    port: int
+    path: str
+
+    def __str__(self) -> str:
+        return f"http://{self.host}:{self.port}{self.path}"
+
+    def join(self, reference: str) -> Url:
+        """The place that a link in the document at this one means (RFC 3986 section 5.2). Raises WireError unless it is
+        on the same host."""
+        reference = reference.strip()
+        if reference[:7].lower() == "http://":
+            return parse_url(reference, self.host)
+        if not reference or not _PATH.fullmatch(reference) or reference.startswith("//") or _SCHEME.match(reference):
+            raise WireError("a link that leads nowhere on this host")
+        if len(reference) > MAX_URL:
+            raise WireError("a link is too long")
+        if reference.startswith("/"):
+            return Url(self.host, self.port, reference)
+        folder = self.path.partition("?")[0].rpartition("/")[0]
+        return Url(self.host, self.port, f"{folder}/{reference.removeprefix('./')}")
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """A whole response: status and body."""
+
+    status: int
+    body: bytes
+
+
+def parse_url(text: str, host: str) -> Url:
+    """A URL that must be http on `host`, an IPv4 literal. Raises WireError."""
+    text = text.strip()
+    match = _URL.fullmatch(text) if len(text) <= MAX_URL else None
+    if match is None:
+        raise WireError("not an http URL of an IPv4 address")
+    if match[1] != host:
+        raise WireError("the URL is on another host than the one that answered")
+    port = int(match[2] or 80)
+    if not 0 < port <= 0xFFFF:
+        raise WireError("the URL has an impossible port")
+    return Url(host, port, (match[3] or "/").partition("#")[0])
+
+
+def parse_head(raw: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers, their names in small letters, of a status line and what follows up to an empty line.
+
+    Takes the bare line feeds and the missing last line of some routers. Raises WireError; also for control characters,
+    and when a header on which safety rests repeats with another value: who sends these means to be read in two ways.
+    """
+    if len(raw) > MAX_HEAD:
+        raise WireError("the head is too long")
+    lines = raw.decode("latin-1").replace("\r\n", "\n").split("\n")
+    status = _STATUS.fullmatch(lines[0].rstrip())
+    if status is None:
+        raise WireError("not an HTTP response")
+    headers: dict[str, str] = {}
+    for line in lines[1:]:
+        if not line.strip():
+            break
+        name, colon, value = line.partition(":")
+        name, value = name.rstrip().lower(), value.strip()
+        if not colon or not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise WireError("a malformed header")
+        if headers.setdefault(name, value) != value and name in _SINGLE:
+            raise WireError("a header that contradicts itself")
+        if len(headers) > MAX_HEADERS:
+            raise WireError("too many headers")
+    return int(status[1]), headers
+
+
+def encode_request(method: str, url: Url, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
+    """One request after which the connection ends, as one piece: some routers read a single segment."""
+    lines = [f"{method} {url.path} HTTP/1.1", f"Host: {url.host}:{url.port}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+def decode_response(raw: bytes) -> HttpResponse:
+    """All that came until the connection ended. Raises WireError, also for a redirect and for a body cut short."""
+    head, body = _split(raw)
+    status, headers = parse_head(head)
+    if status == 100:
+        head, body = _split(body)
+        status, headers = parse_head(head)
+    if 300 <= status < 400:
+        raise WireError("a redirect, which we do not follow")
+    if headers.get("transfer-encoding", "identity").lower() == "chunked":
+        body = _unchunk(body)
+    elif "content-length" in headers:
+        declared = headers["content-length"]
+        if not (declared.isascii() and declared.isdigit() and len(declared) < 10):
+            raise WireError("a malformed Content-Length")
+        if len(body) < int(declared):
+            raise WireError("the response is cut short")
+        body = body[: int(declared)]
+    if len(body) > MAX_BODY:
+        raise WireError("the body is too long")
+    return HttpResponse(status, body)
+
+
+def _split(raw: bytes) -> tuple[bytes, bytes]:
+    """Head and body, at the first empty line in either spelling."""
+    ends = [(at, len(mark)) for mark in (b"\r\n\r\n", b"\n\n") if (at := raw.find(mark, 0, MAX_HEAD)) >= 0]
+    if not ends:
+        raise WireError("a response without an end of its head")
+    at, size = min(ends)
+    return raw[:at], raw[at + size :]
+
+
+def _unchunk(raw: bytes) -> bytes:
+    """RFC 9112 section 7.1; the trailer is of no interest."""
+    pieces: list[bytes] = []
+    at = 0
+    while True:
+        head = _CHUNK.match(raw, at)
+        if head is None:
+            raise WireError("a malformed chunk")
+        size = int(head[1], 16)
+        if size == 0:
+            return b"".join(pieces)
+        at = head.end() + size
+        if at > len(raw):
+            raise WireError("the response is cut short")
+        pieces.append(raw[head.end() : at])
+        at += 2 if raw[at : at + 2] == b"\r\n" else 1
