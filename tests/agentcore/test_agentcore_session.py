@@ -141,12 +141,21 @@ class Adversary(RuleBasedStateMachine):
         if lose:
             self.pair.deliver(to, data)
 
-    @precondition(lambda self: self.pair.wire)
+    @rule(name=st.sampled_from(NAMES), restart=st.booleans())
+    def meet_and_talk(self, name: str, restart: bool) -> None:
+        """What mostly happens, so that there is something to spoil."""
+        if restart:
+            self.pair.restart(name)
+        self.pair.ends[name].start(self.pair.now)
+        self.pair.settle()
+        self.talk(name)
+        self.talk(OTHER[name])
+
     @rule()
-    def deliver_all(self) -> None:
-        for to, data in self.pair.wire[:]:
+    def all_that_is_under_way_arrives(self) -> None:
+        under_way, self.pair.wire = self.pair.wire, []
+        for to, data in under_way:
             self.pair.deliver(to, data)
-            self.pair.wire.remove((to, data))
 
     @precondition(lambda self: self.pair.record)
     @rule(at=st.integers(0, 10_000), to=st.sampled_from(NAMES))
@@ -307,6 +316,27 @@ def test_a_session_that_is_over_does_not_come_back_with_an_answer_that_was_held_
     assert pair.deliver("a", offer) is Verdict.STALE
     assert a.theirs == pair.ends["b"].mine
     assert pair.accepted == [("a", 1)]
+
+
+def test_of_two_answers_to_one_round_the_first_to_arrive_ends_it(pair: Pair) -> None:
+    """b answers the second HELLO, restarts, and then gets the first: the later session answers the earlier HELLO."""
+    a = pair.ends["a"]
+    said = pair.ends["b"].seal(Ack(1))
+    pair.deliver("a", said)
+    a.start(pair.now)
+    first = a.poll(pair.now)
+    pair.now += 0.1
+    second = a.poll(pair.now)
+    assert first is not None
+    assert second is not None
+    held = pair.ends["b"].receive(second, pair.now).replies[0]
+    pair.restart("b")
+    pair.deliver("b", first)
+    pair.deliver(*pair.wire.pop(0))
+    assert a.theirs == pair.ends["b"].mine
+    assert pair.deliver("a", held) is Verdict.STALE
+    assert pair.deliver("a", said) is Verdict.STALE
+    assert a.theirs == pair.ends["b"].mine
 
 
 def test_replaying_old_messages_makes_an_agent_ask_at_most_four_times_a_second(pair: Pair) -> None:
