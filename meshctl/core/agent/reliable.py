@@ -1,0 +1,73 @@
+"""Offers of candidates, sent until the peer has the newest: each is whole, so an older one is not worth sending."""
+
+from __future__ import annotations
+
+from meshctl.core.agent.backoff import Backoff
+from meshctl.core.agent.bodies import Ack, NatSummary, Offer, Offered
+
+
+class OfferSender:
+    """This agent's offer to one peer. Sent when there is a session, again by `Backoff` until it is acknowledged, and
+    anew when the offer or the peer's session is a new one."""
+
+    def __init__(self) -> None:
+        self._offer: Offer | None = None
+        self._backoff = Backoff()
+        self._session = False
+
+    @property
+    def due(self) -> float | None:
+        """When `poll` has something to send, or to give up."""
+        return self._backoff.due
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether the newest offer was sent in vain."""
+        return self._backoff.exhausted
+
+    def put(self, candidates: tuple[Offered, ...], nat: tuple[NatSummary, ...], now: float) -> bool:
+        """Offer these from now on; whether that is another offer than the one before."""
+        if self._offer is not None and (self._offer.candidates, self._offer.nat) == (candidates, nat):
+            return False
+        self._offer = Offer(1 if self._offer is None else self._offer.generation + 1, candidates, nat)
+        self._begin(now)
+        return True
+
+    def renewed(self, now: float) -> None:
+        """The peer's session is a new one: it knows no offer."""
+        self._session = True
+        self._begin(now)
+
+    def poll(self, now: float) -> Offer | None:
+        """The offer, when it is due. To be sealed anew each time: a repeated sequence number would not count."""
+        return self._offer if self._backoff.take(now) else None
+
+    def acknowledged(self, ack: Ack) -> bool:
+        """Whether the peer now has the newest offer."""
+        if self._offer is None or ack.generation != self._offer.generation:
+            return False
+        self._backoff.stop()
+        return True
+
+    def _begin(self, now: float) -> None:
+        if self._session and self._offer is not None:
+            self._backoff.start(now)
+
+
+class OfferReceiver:
+    """The newest offer of one peer, in its present session."""
+
+    def __init__(self) -> None:
+        self.offer: Offer | None = None
+        self._generation = 0
+
+    def renewed(self) -> None:
+        """The peer's session is a new one: it counts from 1 again. What it offered stays until it offers anew."""
+        self._generation = 0
+
+    def receive(self, offer: Offer) -> tuple[bool, Ack]:
+        """Whether the offer takes the place of the one before; and the acknowledgement, which is due in any case."""
+        newer = offer.generation > self._generation
+        if newer:
+            self.offer, self._generation = offer, offer.generation
+        return newer, Ack(self._generation)

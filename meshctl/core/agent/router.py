@@ -1,0 +1,141 @@
+"""Which peer carries a signalling message on its way, and which messages this agent carries for others.
+
+A message goes to its receiver's own tunnel, by way of an anchor, or by way of a peer that both have. WireGuard vouches
+for the last hop; the source is what the header claims until the receiver checks the tag. So only an anchor's word is
+taken for it where messages are handed on: any other peer has its own handed on, and hands on to the receiver alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from enum import Enum
+
+from meshctl.core.agent import signal
+from meshctl.core.agent.bodies import SignalError
+from meshctl.core.agent.config import InterfaceConfig, PeerConfig
+
+# Of one source. An agent that starts among 300 peers sends each of them a HELLO and an offer in its first seconds, most
+# of them by way of the same anchor, and repeats what is not answered.
+RATE_PER_S = 50.0
+BURST = 100.0
+
+
+class Outcome(Enum):
+    """What to do with a message that came in."""
+
+    LOCAL = "for this node"
+    FORWARD = "for another"
+    UNREADABLE = "not a signalling message"
+    STRANGER = "the last hop is no agent among this node's peers"
+    UNKNOWN = "source or destination is not a peer of this node"
+    NOT_SOURCE = "another's message from a peer that is no anchor"
+    NOT_PERMITTED = "policy does not permit the pair"
+    RATE = "too many from this source"
+    TTL = "handed on often enough"
+    NO_ROUTE = "no tunnel leads on"
+
+
+@dataclass(frozen=True)
+class Routed:
+    """`peer` is the source of a local message, or the next hop of one to forward; `data` is what to hand on."""
+
+    outcome: Outcome
+    peer: PeerConfig | None = None
+    data: bytes = b""
+
+
+class TokenBucket:
+    """At most `burst` at once, and `rate_per_s` in the long run."""
+
+    def __init__(self, rate_per_s: float = RATE_PER_S, burst: float = BURST) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._tokens = burst
+        self._filled_at: float | None = None
+
+    def take(self, now: float) -> bool:
+        """Whether one more may pass."""
+        if self._filled_at is not None:
+            gained = max(0.0, now - self._filled_at) * self._rate_per_s
+            self._tokens = min(self._burst, self._tokens + gained)
+        self._filled_at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+class Router:
+    """Signalling in one network. `up` is always the set of names of the peers whose tunnels are up."""
+
+    def __init__(self, config: InterfaceConfig) -> None:
+        self._id = config.id
+        self._is_anchor = config.is_anchor
+        self._by_id = {p.id: p for p in config.peers if p.kind != "client"}  # a client has no agent to signal with
+        self._by_ip = {ip: p for p in self._by_id.values() for ip in p.mesh_addresses}
+        self._anchors = sorted((p for p in self._by_id.values() if p.is_anchor), key=lambda p: p.name)
+        self._nodes = sorted((p for p in self._by_id.values() if not p.is_anchor), key=lambda p: p.name)
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
+
+    def hops(self, destination: PeerConfig, up: AbstractSet[str]) -> tuple[PeerConfig, ...]:
+        """Every peer that may carry a message there, best first: itself, the anchors, then nodes that both reach."""
+        anchors = [p for p in self._anchors if p.name != destination.name]
+        common = [p for p in self._nodes if permitted(p, destination) and p.name != destination.name]
+        return tuple(p for p in (destination, *anchors, *common) if p.name in up)
+
+    def route(self, destination: PeerConfig, attempt: int, up: AbstractSet[str]) -> PeerConfig | None:
+        """The next hop of sending number `attempt` (from 0): each tries another way, a tunnel may be dead unnoticed."""
+        hops = self.hops(destination, up)
+        return hops[attempt % len(hops)] if hops else None
+
+    def receive(self, data: bytes, from_mesh_ip: str, up: AbstractSet[str], now: float) -> Routed:
+        """What to do with a message that the owner of that mesh address handed over."""
+        last_hop = self._by_ip.get(from_mesh_ip)
+        if last_hop is None:
+            return Routed(Outcome.STRANGER)
+        try:
+            header = signal.peek(data)
+        except SignalError:
+            return Routed(Outcome.UNREADABLE)
+        source = self._by_id.get(header.source)
+        if source is None:
+            return Routed(Outcome.UNKNOWN)
+        if not self._bucket(last_hop, source).take(now):
+            return Routed(Outcome.RATE)
+        if header.destination == self._id:
+            return Routed(Outcome.LOCAL, source, data)
+        return self._forward(data, header, source, last_hop, up)
+
+    def _bucket(self, last_hop: PeerConfig, source: PeerConfig) -> TokenBucket:
+        # The last hop is certain, the source only claimed. An anchor speaks for many, each with a share of its own; any
+        # other peer has one share, whomever it claims to speak for, and cannot use up the share of another.
+        key = (last_hop.name, source.name if last_hop.is_anchor else "")
+        return self._buckets.setdefault(key, TokenBucket())
+
+    def _forward(
+        self, data: bytes, header: signal.Header, source: PeerConfig, last_hop: PeerConfig, up: AbstractSet[str]
+    ) -> Routed:
+        destination = self._by_id.get(header.destination)
+        if destination is None:
+            return Routed(Outcome.UNKNOWN)
+        if last_hop.name != source.name and not last_hop.is_anchor:
+            return Routed(Outcome.NOT_SOURCE)
+        if not permitted(source, destination):
+            return Routed(Outcome.NOT_PERMITTED)
+        if header.ttl <= 1:
+            return Routed(Outcome.TTL)
+        behind = {source.name, last_hop.name}
+        onward = self.hops(destination, up) if self._is_anchor else self.hops(destination, up & {destination.name})
+        hops = [p for p in onward if p.name not in behind]
+        if not hops:
+            return Routed(Outcome.NO_ROUTE)
+        return Routed(Outcome.FORWARD, hops[0], signal.with_ttl(data, min(header.ttl, signal.TTL) - 1))
+
+
+def permitted(a: PeerConfig, b: PeerConfig) -> bool:
+    """Whether two peers of this node may signal each other: policy permits it both ways, or one is an anchor, which
+    every node may ask for introduction and relay."""
+    if a.name == b.name:
+        return False
+    return a.is_anchor or b.is_anchor or (b.name in a.reaches and a.name in b.reaches)

@@ -1,0 +1,236 @@
+"""Routing of signals. Hunted: a message between two that policy does not permit, one that goes round, one that comes
+back to where it was, a peer that uses up another's share, and a pair that a live way connects and no message does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from agentcore_values import interface, key, peer, shared
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshctl.core.agent import signal
+from meshctl.core.agent.bodies import Hello, MessageType
+from meshctl.core.agent.config import node_id
+from meshctl.core.agent.router import BURST, RATE_PER_S, Outcome, Router, TokenBucket, permitted
+from meshctl.core.agent.signal import Header
+
+ANCHORS = ("x", "y")
+NODES = ("a", "b", "c", "m")
+ALL = (*ANCHORS, *NODES)
+IP = {name: f"10.42.0.{number}" for number, name in enumerate(ALL, 1)}
+# m may reach c alone; the rest reach each other, except that b names a and a does not name b in ONE_SIDED.
+REACHES = {
+    "a": frozenset("bcxy"), "b": frozenset("acxy"), "c": frozenset("abmxy"), "m": frozenset("c"),
+    "x": frozenset(), "y": frozenset(),
+}  # fmt: skip
+
+
+def router(owner: str, reaches: dict[str, frozenset[str]] = REACHES) -> Router:
+    """The router of a node all of whose fellows are its peers, as far as policy and infrastructure make them so."""
+    names = [
+        name
+        for name in ALL
+        if name != owner
+        and (name in ANCHORS or owner in ANCHORS or (name in reaches[owner] and owner in reaches[name]))
+    ]
+    peers = [
+        peer(owner, name, ALL.index(name) + 1, kind="anchor" if name in ANCHORS else "node", reaches=reaches[name])
+        for name in names
+    ]
+    return Router(interface(owner, ALL.index(owner) + 1, *peers, is_anchor=owner in ANCHORS))
+
+
+def message(source: str, destination: str, ttl: int = signal.TTL) -> bytes:
+    header = Header(MessageType.HELLO, node_id(key(source)), node_id(key(destination)), b"\x01" * 8, bytes(8), 1, ttl)
+    return signal.encode(header, Hello(), shared(source, destination))
+
+
+def peer_of(owner: str, name: str) -> object:
+    return next(p for p in router(owner)._by_id.values() if p.name == name)
+
+
+def way(of: Router, destination: str, up: set[str]) -> str:
+    """Names of the hops, best first."""
+    return "".join(p.name for p in of.hops(of._by_id[node_id(key(destination))], up))
+
+
+def test_the_peers_own_tunnel_comes_first_then_anchors_then_nodes_that_both_reach() -> None:
+    assert way(router("a"), "b", set(ALL)) == "bxyc"
+    assert way(router("a"), "b", {"x", "y", "c"}) == "xyc"
+    assert way(router("a"), "b", {"c"}) == "c"
+    assert way(router("c"), "m", {"a", "b"}) == ""  # neither reaches m
+    assert way(router("a"), "x", {"y", "b"}) == "yb"
+
+
+def test_each_sending_tries_another_way_and_begins_anew_after_the_last() -> None:
+    a = router("a")
+    b = a._by_id[node_id(key("b"))]
+    routes = [a.route(b, attempt, {"b", "y"}) for attempt in range(4)]
+    assert [hop.name for hop in routes if hop] == ["b", "y", "b", "y"]
+    assert a.route(b, 0, set()) is None
+
+
+def test_an_anchor_hands_on_between_permitted_peers_and_lowers_the_ttl() -> None:
+    routed = router("x").receive(message("a", "b"), IP["a"], {"a", "b"}, 0.0)
+    assert routed.outcome is Outcome.FORWARD
+    assert routed.peer is not None
+    assert routed.peer.name == "b"
+    assert signal.peek(routed.data) == replace(signal.peek(message("a", "b")), ttl=2)
+    assert signal.decode(routed.data, shared("a", "b"))
+
+
+def test_a_message_for_this_node_names_the_peer_that_it_claims_to_be_from() -> None:
+    routed = router("b").receive(message("a", "b"), IP["x"], set(), 0.0)
+    assert routed.outcome is Outcome.LOCAL
+    assert routed.peer is not None
+    assert routed.peer.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("data", "from_ip", "up", "outcome"),
+    [
+        (message("a", "b"), "10.42.9.9", {"b"}, Outcome.STRANGER),
+        (b"hello", IP["a"], {"b"}, Outcome.UNREADABLE),
+        (message("stranger", "b"), IP["a"], {"b"}, Outcome.UNKNOWN),
+        (message("a", "stranger"), IP["a"], {"b"}, Outcome.UNKNOWN),
+        (message("x", "b"), IP["a"], {"b"}, Outcome.UNKNOWN),  # the anchor's own name, from someone else
+        (message("a", "m"), IP["a"], {"m"}, Outcome.NOT_PERMITTED),
+        (message("m", "a"), IP["m"], {"a"}, Outcome.NOT_PERMITTED),
+        (message("a", "a"), IP["a"], {"a"}, Outcome.NOT_PERMITTED),
+        (message("a", "b"), IP["m"], {"b"}, Outcome.NOT_SOURCE),
+        (message("a", "b"), IP["y"], {"b"}, Outcome.FORWARD),
+        (message("a", "b", ttl=1), IP["a"], {"b"}, Outcome.TTL),
+        (message("a", "b", ttl=0), IP["a"], {"b"}, Outcome.TTL),
+        (message("a", "b"), IP["a"], set(), Outcome.NO_ROUTE),
+        (message("a", "b"), IP["a"], {"a"}, Outcome.NO_ROUTE),
+        (message("a", "b"), IP["y"], {"y"}, Outcome.NO_ROUTE),  # never back to where it came from
+        (message("c", "b"), IP["y"], {"c"}, Outcome.NO_ROUTE),  # nor to where it began
+        (message("a", "y"), IP["a"], {"y"}, Outcome.FORWARD),
+    ],
+)
+def test_an_anchor_refuses_with_a_reason(data: bytes, from_ip: str, up: set[str], outcome: Outcome) -> None:
+    assert router("x").receive(data, from_ip, up, 0.0).outcome is outcome
+
+
+def test_a_pair_that_only_one_side_is_permitted_is_not_permitted() -> None:
+    one_sided = {**REACHES, "a": frozenset("cxy")}
+    assert router("x", one_sided).receive(message("b", "a"), IP["b"], {"a"}, 0.0).outcome is Outcome.NOT_PERMITTED
+    assert router("x", one_sided).receive(message("a", "b"), IP["a"], {"b"}, 0.0).outcome is Outcome.NOT_PERMITTED
+
+
+def test_a_node_hands_on_to_the_receiver_alone() -> None:
+    assert router("c").receive(message("a", "b"), IP["a"], {"b"}, 0.0).outcome is Outcome.FORWARD
+    assert router("c").receive(message("a", "b"), IP["a"], {"x", "y"}, 0.0).outcome is Outcome.NO_ROUTE
+
+
+def test_a_client_has_no_say() -> None:
+    of = Router(interface("x", 1, peer("x", "phone", 9, kind="client"), peer("x", "a", 3), is_anchor=True))
+    assert of.receive(message("phone", "x"), "10.42.0.9", set(), 0.0).outcome is Outcome.STRANGER
+    assert of.receive(message("phone", "x"), IP["a"], set(), 0.0).outcome is Outcome.UNKNOWN
+
+
+def test_a_flood_from_one_peer_is_cut_and_does_not_touch_the_others_whatever_name_it_claims() -> None:
+    of = router("b")
+    through = sum(of.receive(message("a", "b"), IP["c"], set(), 0.0).outcome is Outcome.LOCAL for _ in range(300))
+    assert through == BURST
+    assert of.receive(message("c", "b"), IP["c"], set(), 0.0).outcome is Outcome.RATE
+    assert of.receive(message("a", "b"), IP["a"], set(), 0.0).outcome is Outcome.LOCAL
+    assert of.receive(message("a", "b"), IP["x"], set(), 0.0).outcome is Outcome.LOCAL
+    assert of.receive(message("c", "b"), IP["c"], set(), 1.0 / RATE_PER_S).outcome is Outcome.LOCAL
+
+
+def test_at_an_anchor_each_that_it_speaks_for_has_a_share_of_its_own() -> None:
+    of = router("b")
+    for _ in range(300):
+        of.receive(message("a", "b"), IP["x"], set(), 0.0)
+    assert of.receive(message("a", "b"), IP["x"], set(), 0.0).outcome is Outcome.RATE
+    assert of.receive(message("c", "b"), IP["x"], set(), 0.0).outcome is Outcome.LOCAL
+
+
+@given(st.lists(st.floats(0, 2), max_size=400))
+def test_a_bucket_lets_through_no_more_than_its_rate_and_burst(gaps: list[float]) -> None:
+    bucket, now, passed = TokenBucket(), 0.0, 0
+    for gap in gaps:
+        now += gap / 100
+        passed += bucket.take(now)
+    assert passed <= BURST + RATE_PER_S * now + 1e-6
+    assert bucket.take(now + 1.0)
+
+
+def test_a_bucket_gains_nothing_when_time_stands_or_goes_back() -> None:
+    bucket = TokenBucket(burst=1.0)
+    assert bucket.take(10.0)
+    assert not bucket.take(10.0)
+    assert not bucket.take(3.0)
+
+
+graphs = st.frozensets(st.tuples(st.sampled_from(ALL), st.sampled_from(ALL)), max_size=24)
+policies = st.dictionaries(st.sampled_from(ALL), st.frozensets(st.sampled_from(ALL)), min_size=0).map(
+    lambda some: {name: some.get(name, frozenset()) for name in ALL}
+)
+
+
+Reaches = dict[str, frozenset[str]]
+
+
+def holders(reaches: Reaches, up: dict[str, set[str]], source: str, destination: str, attempt: int) -> list[str]:
+    """Who has the message, from its source on."""
+    routers = {name: router(name, reaches) for name in ALL}
+    target = routers[source]._by_id.get(node_id(key(destination)))
+    hop = target and routers[source].route(target, attempt, up[source])
+    had, data = [source], message(source, destination)
+    while hop is not None:
+        had.append(hop.name)
+        routed = routers[hop.name].receive(data, IP[had[-2]], up[hop.name], 0.0)
+        assert (routed.outcome is Outcome.LOCAL) == (hop.name == destination)
+        hop, data = (routed.peer, routed.data) if routed.outcome is Outcome.FORWARD else (None, b"")
+    return had
+
+
+def tunnels_up(tunnels: frozenset[tuple[str, str]]) -> dict[str, set[str]]:
+    return {n: {b for a, b in tunnels if a == n} | {a for a, b in tunnels if b == n} for n in ALL}
+
+
+@given(graphs, policies, st.sampled_from(ALL), st.sampled_from(ALL), st.integers(0, 8))
+def test_a_message_goes_from_hand_to_hand_at_most_three_times_and_never_back(
+    tunnels: frozenset[tuple[str, str]], reaches: Reaches, source: str, destination: str, attempt: int
+) -> None:
+    had = holders(reaches, tunnels_up(tunnels), source, destination, attempt)
+    assert len(set(had)) == len(had) <= signal.TTL + 1
+
+
+@given(graphs, st.sampled_from("abc"), st.sampled_from("abc"))
+def test_where_a_tunnel_an_anchor_two_anchors_or_a_common_peer_connects_two_one_sending_of_eight_arrives(
+    tunnels: frozenset[tuple[str, str]], source: str, destination: str
+) -> None:
+    up = tunnels_up(tunnels)
+    between = {*ANCHORS, *"abc"}
+    connected = (
+        destination in up[source]
+        or up[source] & up[destination] & between
+        or any(x in up[source] and x in up[y] and destination in up[y] for x in ANCHORS for y in ANCHORS)
+    )
+    if source != destination and connected:
+        arrived = [holders(REACHES, up, source, destination, attempt)[-1] == destination for attempt in range(8)]
+        assert any(arrived)
+
+
+@given(policies, st.sampled_from(ALL), st.sampled_from(ALL), st.sampled_from(ALL), st.sampled_from(ALL))
+def test_nobody_hands_on_between_two_nodes_that_policy_does_not_permit(
+    reaches: Reaches, owner: str, last: str, source: str, destination: str
+) -> None:
+    of = router(owner, reaches)
+    if of.receive(message(source, destination), IP[last], set(ALL), 0.0).outcome is Outcome.FORWARD:
+        both_ways = destination in reaches[source] and source in reaches[destination]
+        assert source != destination
+        assert both_ways or source in ANCHORS or destination in ANCHORS
+
+
+@given(policies, st.sampled_from(ALL), st.sampled_from(ALL))
+def test_permission_is_the_same_both_ways(reaches: Reaches, one: str, other: str) -> None:
+    a, b = (
+        peer("x", name, 9, kind="anchor" if name in ANCHORS else "node", reaches=reaches[name]) for name in (one, other)
+    )
+    assert permitted(a, b) == permitted(b, a)
