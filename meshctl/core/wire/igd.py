@@ -6,6 +6,7 @@ WANIPv6FirewallControl:1.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from meshctl.core.wire.error import WireError
@@ -94,22 +95,17 @@ def _bases(url_base: str, location: Url) -> tuple[Url, ...]:
 
 def _services(found: list[tuple[str, str]], wanted: str, bases: tuple[Url, ...]) -> list[Service]:
     """The services of a type, in the description's order, each once."""
-    services: list[Service] = []
-    for service_type, link in found:
-        if service_type.lower() != wanted.lower():
-            continue
-        controls: list[Url] = []
-        for base in bases:
-            try:
-                url = base.join(link)
-            except WireError:
-                continue
-            if url not in controls:
-                controls.append(url)
-        service = Service(wanted, tuple(controls))
-        if controls and service not in services:
-            services.append(service)
-    return services
+    places = [_places(link, bases) for service_type, link in found if service_type.lower() == wanted.lower()]
+    return [Service(wanted, controls) for controls in dict.fromkeys(places) if controls]
+
+
+def _places(link: str, bases: tuple[Url, ...]) -> tuple[Url, ...]:
+    """Where the link may lead, less what is on another host."""
+    places: dict[Url, None] = {}
+    for base in bases:
+        with suppress(WireError):
+            places[base.join(link)] = None
+    return tuple(places)
 
 
 def _word(text: str) -> str:
