@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wire_fixtures import FIXTURES, from_hex
-from wire_strategies import damaged, hosts, ports
+from wire_strategies import damaged, hosts
 
 from meshctl.core.wire import natpmp, pcp
 from meshctl.core.wire.address import TransportAddress
@@ -16,6 +16,7 @@ from meshctl.core.wire.error import WireError
 
 NONCE = bytes(range(12))
 REQUEST = pcp.MapRequest("192.168.1.5", NONCE, 51820, 7200, TransportAddress("203.0.113.7", 51820))
+PORTS = st.integers(1, 65535)
 RECORDED = sorted(path.name for path in (FIXTURES / "gateway").glob("*.hex"))
 
 
@@ -35,7 +36,7 @@ def test_a_map_request_without_a_wish_asks_for_any_address_of_its_family() -> No
     assert four[42:] == bytes.fromhex("0000 00000000000000000000ffff00000000")
     six = pcp.encode_map(pcp.MapRequest("2001:db8::5", NONCE, 51820, 7200))
     assert six[8:24] == bytes.fromhex("20010db8000000000000000000000005")
-    assert six[42:] == bytes(18)
+    assert six[42:] == bytes.fromhex("ca6c 20010db8000000000000000000000005")
 
 
 def test_a_deletion_has_no_lifetime_and_suggests_nothing() -> None:
@@ -61,6 +62,9 @@ def test_a_map_request_out_of_range_is_refused(
 
 
 def test_a_mapping_is_read_from_the_answer() -> None:
+    recorded = pcp.decode(gateway("recorded-pcp-map"))
+    assert isinstance(recorded, pcp.Response)
+    assert recorded.mapping == pcp.Mapping(NONCE, 17, 51820, TransportAddress("11.0.0.1", 51820))
     response = pcp.decode(gateway("miniupnpd-pcp-map"))
     mapping = pcp.Mapping(NONCE, 17, 51820, TransportAddress("203.0.113.7", 51820))
     assert response == pcp.Response(pcp.Opcode.MAP, 0, 7200, 3600, mapping)
@@ -73,6 +77,19 @@ def test_a_pinhole_is_read_from_the_answer() -> None:
     assert isinstance(response, pcp.Response)
     assert response.mapping is not None
     assert response.mapping.external == TransportAddress("2001:db8::5", 51820)
+
+
+def test_a_pinhole_without_a_port_is_for_the_internal_one() -> None:
+    response = pcp.decode(gateway("recorded-pcp-pinhole"))
+    assert isinstance(response, pcp.Response)
+    assert response.mapping is not None
+    assert response.mapping.external == TransportAddress("2001:db8:77::5", 51820)
+
+
+def test_a_deletion_is_confirmed() -> None:
+    response = pcp.decode(gateway("recorded-pcp-del"))
+    assert isinstance(response, pcp.Response)
+    assert (response.result, response.lifetime_s, response.answers(REQUEST)) == (0, 0, True)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +108,7 @@ def test_only_the_answer_with_our_nonce_and_port_is_ours(changed: dict[str, obje
     [
         ("miniupnpd-pcp-not-authorized", pcp.Result.NOT_AUTHORIZED, pcp.Retry.NOT_HERE, 1800),
         ("pcp-unsupp-opcode-bare", pcp.Result.UNSUPP_OPCODE, pcp.Retry.NOT_HERE, pcp.MAX_ERROR_S),
+        ("recorded-pcp-mismatch", pcp.Result.ADDRESS_MISMATCH, pcp.Retry.NEW_ADDRESS, pcp.MIN_ERROR_S),
         ("pcp-address-mismatch", pcp.Result.ADDRESS_MISMATCH, pcp.Retry.NEW_ADDRESS, pcp.MAX_ERROR_S),
     ],
 )
@@ -131,7 +149,7 @@ def test_a_lifetime_beyond_a_day_is_not_believed() -> None:
 @pytest.mark.parametrize(
     ("raw", "speaks"),
     [
-        (gateway("apple-airport-refuses-pcp"), 0),
+        (gateway("apple-airport-refuses-pcp"), 0), (gateway("recorded-pcp-version3"), 2),
         (bytes.fromhex("0281 0001 00000000 00000000 000000000000000000000000"), 2),
         (bytes.fromhex("0181 0001 00000000 00000000 000000000000000000000000"), 1),
     ],
@@ -205,6 +223,10 @@ def test_a_nat_pmp_request_out_of_range_is_refused(wrong: tuple[int, int, int]) 
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
+        ("recorded-natpmp-ext", natpmp.ExternalAddress("11.0.0.1", 27473)),
+        ("recorded-natpmp-map", natpmp.Mapping(51820, 51820, 600, 27473)),
+        ("recorded-natpmp-low", natpmp.Mapping(51820, 1024, 600, 27473)),
+        ("recorded-natpmp-del", natpmp.Mapping(51820, 0, 0, 27474)),
         ("apple-airport-external-address", natpmp.ExternalAddress("203.0.113.7", 107187)),
         ("apple-airport-mapping", natpmp.Mapping(51820, 51821, 7200, 107189)),
         ("natpmp-refused-short", natpmp.Refusal(natpmp.Result.NOT_AUTHORIZED, 3600, True)),
@@ -230,7 +252,7 @@ def test_what_is_no_nat_pmp_response_is_refused(text: str) -> None:
         natpmp.decode(bytes.fromhex(text))
 
 
-@given(hosts, st.binary(min_size=12, max_size=12), st.integers(1, 65535), st.integers(1, 2**32 - 1), ports)
+@given(hosts, st.binary(min_size=12, max_size=12), PORTS, st.integers(1, 2**32 - 1), PORTS)
 def test_a_server_that_grants_what_was_asked_is_understood(
     client: str, nonce: bytes, port: int, lifetime_s: int, outside: int
 ) -> None:

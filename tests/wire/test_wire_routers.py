@@ -1,6 +1,6 @@
 """What named routers send when they are searched for, described and asked: each with the quirk that it is here for.
 
-The texts are written from what is publicly known of the devices (see fixtures/gateway/README.md), not recorded.
+Debian's miniupnpd was recorded, the others are written from what is publicly known of them (see fixtures/README.md).
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ class Router:
 
 
 EXPECTED = {
+    # Recorded: IGD:2, the port of its HTTP server is another after each start.
+    "debian-miniupnpd": Router(
+        "192.168.77.1", "Debian router", (f"{IP_2} http://192.168.77.1:46867/ctl/IPConn",),
+        ("http://192.168.77.1:46867/ctl/IP6FCtl",),
+    ),
     # IGD:2 with the IPv6 firewall's control; all of the XML in one line.
     "openwrt-miniupnpd": Router(
         "192.168.1.1", "OpenWRT router", (f"{IP_2} http://192.168.1.1:5000/ctl/IPConn",),
@@ -156,6 +161,7 @@ def test_where_the_base_url_may_be_wrong_both_places_are_to_be_tried() -> None:
 @pytest.mark.parametrize(
     ("name", "address", "expected"),
     [
+        ("debian-miniupnpd", "11.0.0.1", Reach.GLOBAL),
         ("openwrt-miniupnpd", "203.0.113.7", Reach.GLOBAL), ("tplink-archer-c9", "203.0.113.9", Reach.GLOBAL),
         ("huawei-hg8245", "203.0.113.11", Reach.GLOBAL), ("asus-rt-ac68u", "100.64.12.7", Reach.INNER),
         ("pfsense-miniupnpd", "10.9.8.7", Reach.INNER), ("netgear-wnr2000v5", "0.0.0.0", Reach.NONE),  # noqa: S104
@@ -177,6 +183,7 @@ def test_a_router_without_a_line_has_no_address() -> None:
 @pytest.mark.parametrize(
     ("name", "status"),
     [
+        ("debian-miniupnpd", soap.Status(True, 27472)),
         ("avm-fritzbox-7490", soap.Status(True, 412345)), ("huawei-hg8245", soap.Status(True, 0)),
         ("mikrotik-routeros", soap.Status(False, 0)), ("tplink-archer-ax1500", soap.Status(False, 4688824)),
         ("draytek-vigor-2860", soap.Status(True, 1609)),
@@ -198,6 +205,8 @@ REFUSALS: list[tuple[str, Callable[[HttpResponse], object], int, Remedy]] = [
     ("ubiquiti-edgerouter.AddPortMapping", soap.decode_port_mapping, 501, Remedy.OTHER_PORT),
     ("linksys-wrt120n.AddPortMapping", soap.decode_done, 0, Remedy.LATER),
     ("draytek-vigor-2900.AddPortMapping", soap.decode_pinhole, 0, Remedy.LATER),
+    ("debian-miniupnpd.AddPortMapping-taken", soap.decode_done, 718, Remedy.OTHER_PORT),
+    ("debian-miniupnpd.GetSpecificPortMappingEntry-none", soap.decode_port_mapping, 714, Remedy.GONE),
     ("openwrt-miniupnpd.DeletePortMapping", soap.decode_external_address, 714, Remedy.GONE),
 ]
 
@@ -214,27 +223,49 @@ def test_a_refusal_says_what_to_do(
 
 def test_a_pinhole_is_opened_or_refused_by_the_rules_of_its_own_service() -> None:
     assert soap.decode_pinhole(answer("openwrt-miniupnpd.AddPinhole")) == 1
+    assert soap.decode_pinhole(answer("debian-miniupnpd.AddPinhole")) == 1
+    assert soap.decode_done(answer("debian-miniupnpd.DeletePinhole")) is None
+    another = soap.decode_pinhole(answer("debian-miniupnpd.AddPinhole-for-another"))
+    assert isinstance(another, Fault)
+    assert another.code == 606
     fault = soap.decode_pinhole(answer("avm-fritzbox-7490.AddPinhole"))
     assert isinstance(fault, Fault)
     assert fault.pinhole_remedy == Remedy.NOT_HERE
     assert fault.pinhole_meaning == "the firewall is set not to be opened"
 
 
-@pytest.mark.parametrize("name", ["asus-rt-ac68u", "mikrotik-routeros"])
+@pytest.mark.parametrize("name", ["asus-rt-ac68u", "mikrotik-routeros", "debian-miniupnpd"])
 def test_a_mapping_is_granted(name: str) -> None:
     assert soap.decode_done(answer(f"{name}.AddPortMapping")) is None
 
 
 def test_a_router_that_chooses_the_port_says_which() -> None:
     assert soap.decode_reserved_port(answer("openwrt-miniupnpd.AddAnyPortMapping")) == 51821
+    assert soap.decode_reserved_port(answer("debian-miniupnpd.AddAnyPortMapping")) == 51820
 
 
 def test_an_entry_of_the_routers_table_is_read() -> None:
     assert soap.decode_port_mapping(answer("openwrt-miniupnpd.GetSpecificPortMappingEntry")) == soap.MappedTo(
         "192.168.1.5", 51820, True, "WireGuard & co.", 7190,
     )
+    assert soap.decode_port_mapping(answer("debian-miniupnpd.GetSpecificPortMappingEntry")) == soap.MappedTo(
+        "192.168.77.5", 51820, True, "meshctl <&>", 600,
+    )
+
+
+def test_a_mapping_is_deleted() -> None:
+    assert soap.decode_done(answer("debian-miniupnpd.DeletePortMapping")) is None
+
+
+def test_a_router_that_is_asked_over_ipv6_gives_its_place_there() -> None:
+    raw = (ROUTERS / "debian-miniupnpd-over-ipv6.ssdp").read_bytes()
+    reply = ssdp.decode_reply(raw, "2001:db8:77::1")
+    assert str(reply.location) == "http://[2001:db8:77::1]:46867/rootDesc.xml"
+    device = igd.decode_description((ROUTERS / "debian-miniupnpd.xml").read_bytes(), reply.location)
+    assert str(device.firewall[0].controls[0]) == "http://[2001:db8:77::1]:46867/ctl/IP6FCtl"
 
 
 def test_every_fixture_of_a_router_is_used() -> None:
     names = {path.name.partition(".")[0] for path in ROUTERS.iterdir()}
-    assert names == set(EXPECTED) | {"draytek-vigor-2860"}  # of which only an answer is known
+    # Of the first only an answer is known, the second is another reply of the first router.
+    assert names == set(EXPECTED) | {"draytek-vigor-2860", "debian-miniupnpd-over-ipv6"}

@@ -54,6 +54,23 @@ def ok(arguments: str, status: int = 200) -> HttpResponse:
 # Searching
 
 
+def test_a_search_over_ipv6_names_its_group_in_brackets() -> None:
+    assert b"\r\nHOST: [ff02::c]:1900\r\n" in ssdp.encode_search(ssdp.TARGETS[0], ssdp.GROUP_6)
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[fe80::1]/", "http://[2001:db8::2]/", "http://2001:db8::1/", "http://[2001:db8::1/", "http://192.0.2.1/"],
+)
+def test_a_reply_over_ipv6_may_not_lead_away_either(location: str) -> None:
+    with pytest.raises(WireError):
+        ssdp.decode_reply(reply(f"LOCATION: {location}"), "2001:db8::1")
+
+
+def test_a_reply_over_ipv6_may_spell_its_address_in_its_own_way() -> None:
+    answer = ssdp.decode_reply(reply("LOCATION: http://[2001:DB8:0::1]:5000/x"), "2001:db8::1")
+    assert encode_request("GET", answer.location).startswith(b"GET /x HTTP/1.1\r\nHost: [2001:db8::1]:5000\r\n")
+
+
 @pytest.mark.parametrize("target", ssdp.TARGETS)
 def test_a_search_has_the_form_that_routers_insist_on(target: str) -> None:
     assert ssdp.encode_search(target).decode() == (

@@ -2,7 +2,7 @@
 and one response a connection.
 
 The URLs are hostile: who answers a multicast could send us anywhere. One is used only if its host is, as a literal, the
-very IPv4 address that answered, and a redirect is never followed.
+very address that answered, and a redirect is never followed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meshctl.core.wire.address import canonical_ip
 from meshctl.core.wire.error import WireError
 
 # Descriptions of real routers have up to some 40 kB.
@@ -24,7 +25,7 @@ _SINGLE = {"location", "content-length", "transfer-encoding"}
 _STATUS = re.compile(r"HTTP/1\.[01] ([1-5][0-9][0-9])(?: .*)?")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_URL = re.compile(r"http://([0-9.]{7,15})(?::([0-9]{1,5}))?(/[!-~]*)?", re.IGNORECASE)
+_URL = re.compile(r"http://([0-9.]{7,15}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?(/[!-~]*)?", re.IGNORECASE)
 _PATH = re.compile(r"[!-~]+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,6})[ \t]*(?:;[^\r\n]*)?\r?\n")
@@ -32,14 +33,19 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,6})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 @dataclass(frozen=True)
 class Url:
-    """A place on the router. `path` begins with a slash and holds the query too."""
+    """A place on the router. `host` is an address in canonical text, `path` begins with a slash and has the query."""
 
     host: str
     port: int
     path: str
 
+    @property
+    def authority(self) -> str:
+        """Host and port as in a URL: IPv6 in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
-        return f"http://{self.host}:{self.port}{self.path}"
+        return f"http://{self.authority}{self.path}"
 
     def join(self, reference: str) -> Url:
         """The place that a link in the document at this one means (RFC 3986 section 5.2). Raises WireError unless it is
@@ -66,12 +72,15 @@ class HttpResponse:
 
 
 def parse_url(text: str, host: str) -> Url:
-    """A URL that must be http on `host`, an IPv4 literal. Raises WireError."""
+    """A URL that must be http on `host`, a canonical address. Raises WireError.
+
+    A link-local IPv6 address is none that it could be, for it means nothing without the interface.
+    """
     text = text.strip()
     match = _URL.fullmatch(text) if len(text) <= MAX_URL else None
     if match is None:
-        raise WireError("not an http URL of an IPv4 address")
-    if match[1] != host:
+        raise WireError("not an http URL of an address")
+    if canonical_ip(match[1].strip("[]")) != host:
         raise WireError("the URL is on another host than the one that answered")
     port = int(match[2] or 80)
     if not 0 < port <= 0xFFFF:
@@ -108,7 +117,7 @@ def parse_head(raw: bytes) -> tuple[int, dict[str, str]]:
 
 def encode_request(method: str, url: Url, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
     """One request after which the connection ends, as one piece: some routers read a single segment."""
-    lines = [f"{method} {url.path} HTTP/1.1", f"Host: {url.host}:{url.port}", "Connection: close"]
+    lines = [f"{method} {url.path} HTTP/1.1", f"Host: {url.authority}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if body:
         lines.append(f"Content-Length: {len(body)}")

@@ -19,8 +19,10 @@ SERVER_PORT = 5351
 # Where servers announce by multicast that they restarted: 224.0.0.1 and ff02::1 (section 14.1).
 ANNOUNCE_PORT = 5350
 NONCE_BYTES = 12
-# Bounds on the lifetimes that a server may have us believe (section 15): a mapping's and an error's.
+# Bounds on the lifetimes that a server may have us believe: a mapping's (section 15), and an error's (section 7.4 has
+# 30 seconds and 30 minutes). miniupnpd says 0 of errors, which would have us ask without end.
 MAX_MAPPING_S = 24 * 3600
+MIN_ERROR_S = 30
 MAX_ERROR_S = 30 * 60
 
 UDP = 17
@@ -87,7 +89,7 @@ MEANINGS: dict[int, tuple[str, Retry]] = {
 @dataclass(frozen=True)
 class MapRequest:
     """A MAP request for UDP. `client` is the address that the node sends it from; `suggested` the external address and
-    port to ask for, None for any. A `lifetime_s` of 0 deletes (section 15.1)."""
+    port to ask for, None for any (of a pinhole: its own). A `lifetime_s` of 0 deletes (section 15.1)."""
 
     client: str
     nonce: bytes
@@ -166,10 +168,10 @@ def encode_map(request: MapRequest) -> bytes:
         raise WireError("a nonce has 12 bytes")
     if not (0 < request.internal_port <= 0xFFFF and 0 <= request.lifetime_s <= 0xFFFFFFFF):
         raise WireError("port or lifetime is out of range")
-    any_address = "0.0.0.0" if len(pack_ip(request.client)) == 4 else "::"  # noqa: S104 - nothing binds here
-    host, port = request.suggested or (any_address, 0)
-    if request.lifetime_s == 0:
-        host, port = any_address, 0
+    pinhole = len(pack_ip(request.client)) == 16
+    nothing = TransportAddress("::" if pinhole else "0.0.0.0", 0)  # noqa: S104 - nothing binds here
+    anything = TransportAddress(request.client, request.internal_port) if pinhole else nothing
+    host, port = (request.suggested or anything) if request.lifetime_s else nothing
     if not 0 <= port <= 0xFFFF:
         raise WireError("port or lifetime is out of range")
     head = _REQUEST.pack(VERSION, Opcode.MAP, 0, request.lifetime_s, client)
@@ -190,7 +192,7 @@ def decode(raw: bytes) -> Response | VersionRefused:
         raise WireError("not a PCP response")
     if result == Result.UNSUPP_VERSION:
         return VersionRefused(version)
-    lifetime_s = min(lifetime_s, MAX_ERROR_S if result else MAX_MAPPING_S)
+    lifetime_s = min(max(lifetime_s, MIN_ERROR_S), MAX_ERROR_S) if result else min(lifetime_s, MAX_MAPPING_S)
     if opcode & ~_RESPONSE_BIT == Opcode.ANNOUNCE:
         return Response(Opcode.ANNOUNCE, result, lifetime_s, epoch_s)
     if opcode & ~_RESPONSE_BIT != Opcode.MAP:
@@ -201,7 +203,11 @@ def decode(raw: bytes) -> Response | VersionRefused:
         return Response(Opcode.MAP, result, lifetime_s, epoch_s)
     nonce, protocol, internal_port, external_port, external = _MAP.unpack_from(raw, _RESPONSE.size)
     _check_options(raw, _RESPONSE.size + _MAP.size)
-    mapping = Mapping(nonce, protocol, internal_port, TransportAddress(unpack_ip(external), external_port))
+    host = unpack_ip(external)
+    if ":" in host and not external_port:
+        # miniupnpd says 0 of a pinhole for which no port was suggested; there is no other than the internal one.
+        external_port = internal_port
+    mapping = Mapping(nonce, protocol, internal_port, TransportAddress(host, external_port))
     return Response(Opcode.MAP, result, lifetime_s, epoch_s, mapping)
 
 

@@ -97,7 +97,10 @@ def get_port_mapping(control: Control, external_port: int) -> bytes:
 
 
 def add_pinhole(control: Control, internal_host: str, internal_port: int, lease_s: int) -> bytes:
-    """The request for AddPinhole: from anyone to this IPv6 address and UDP port. Raises WireError."""
+    """The request for AddPinhole: from anyone to this IPv6 address and UDP port. Raises WireError.
+
+    To be sent over IPv6, from that address: routers refuse to open for another host than the one that asks.
+    """
     if ":" not in canonical_ip(internal_host) or not 0 < lease_s <= MAX_PINHOLE_S:
         raise WireError("a pinhole is for an IPv6 address, and for a day at most")
     return _request(

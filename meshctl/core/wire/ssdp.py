@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from meshctl.core.wire.error import WireError
 from meshctl.core.wire.httpmessage import Url, parse_head, parse_url
 
-MULTICAST_GROUP = "239.255.255.250"
+# A router opens its IPv6 firewall only for the host that asks over IPv6, so it must be searched for there too, from a
+# global address: to others it may name a link-local one, which is refused.
+GROUP = "239.255.255.250"
+GROUP_6 = "ff02::c"
 PORT = 1900
 # Seconds within which devices spread their replies; the least that the architecture allows.
 MAX_WAIT_S = 1
@@ -38,17 +41,18 @@ class Reply:
     server: str
 
 
-def encode_search(target: str) -> bytes:
-    """The search for one target, for the group or for a gateway's own address."""
+def encode_search(target: str, group: str = GROUP) -> bytes:
+    """The search for one target in one of the two groups."""
+    host = f"[{group}]" if ":" in group else group
     lines = [
-        "M-SEARCH * HTTP/1.1", f"HOST: {MULTICAST_GROUP}:{PORT}", 'MAN: "ssdp:discover"', f"MX: {MAX_WAIT_S}",
+        "M-SEARCH * HTTP/1.1", f"HOST: {host}:{PORT}", 'MAN: "ssdp:discover"', f"MX: {MAX_WAIT_S}",
         f"ST: {target}", "", "",
     ]
     return "\r\n".join(lines).encode("ascii")
 
 
 def decode_reply(raw: bytes, sender: str) -> Reply:
-    """A reply that came from `sender`, an IPv4 address. Raises WireError."""
+    """A reply that came from `sender`, a canonical address. Raises WireError."""
     if len(raw) > MAX_REPLY:
         raise WireError("the reply is too long")
     status, headers = parse_head(raw)
