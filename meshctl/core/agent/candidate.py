@@ -1,0 +1,72 @@
+"""Candidates: addresses where a node may be reached, and how good each is (RFC 8445, RFC 8421)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+
+from meshctl.core.agent.address import Address, is_private
+from meshctl.core.agent.bodies import Offered
+
+# RFC 8445 section 5.1.2.2 recommends host 126, prflx 110, srflx 100, relay 0. Between them: an address that the
+# inventory names, one that a router has promised, and one that somebody saw a while ago.
+TYPE_PREFERENCE = {"host": 126, "static": 120, "mapped": 115, "prflx": 110, "srflx": 100, "observed": 98, "relay": 0}
+COMPONENT = 1
+MAX_LOCAL_PREFERENCE = 65535
+# Of one node: more than any has, and what a hostile one costs at most.
+MAX_CANDIDATES = 100
+# Kinds whose address is the outside of whatever NAT there is, as far as one knows.
+OUTSIDE = ("srflx", "observed", "mapped", "static")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate. `base` is the own address that it is sent from (a remote candidate is its own base), `generation`
+    the offer in which it first stood, `expires_at` the time from which it does not count."""
+
+    kind: str
+    address: Address
+    base: Address
+    foundation: str
+    priority: int
+    generation: int = 0
+    expires_at: float = inf
+
+    def offered(self) -> Offered:
+        """As it is told to the peer."""
+        return Offered(self.kind, self.address, self.foundation, self.priority)
+
+    @property
+    def order(self) -> tuple[int, Address, Address]:
+        """Sorts the best first."""
+        return -self.priority, self.address, self.base
+
+
+def priority(kind: str, local_preference: int) -> int:
+    """RFC 8445 section 5.1.2.1."""
+    return (TYPE_PREFERENCE[kind] << 24) + (local_preference << 8) + (256 - COMPONENT)
+
+
+def foundation(kind: str, base_ip: str, server_ip: str = "") -> str:
+    """RFC 8445 section 5.1.1.3: the same for candidates of one kind from one base address by way of one server."""
+    return hashlib.sha256(f"{kind} {base_ip} {server_ip}".encode()).hexdigest()[:8]
+
+
+def local_preferences(ips: Iterable[str]) -> dict[str, int]:
+    """A preference for each of a host's addresses: IPv6 first, then the families in turn by how many there are of each,
+    so that neither waits for the whole of the other (RFC 8421 section 4). In a family, private addresses come last."""
+    ordered = sorted(set(ips), key=lambda ip: (is_private(ip), ip))
+    six, four = [ip for ip in ordered if ":" in ip], [ip for ip in ordered if ":" not in ip]
+    stride = max(2, (len(six) + len(four)) // max(1, len(four)))  # the RFC's Hi: one IPv4 address in so many
+    mixed: list[str] = []
+    while six or four:
+        turn_of_four = not six or (len(mixed) + 1) % stride == 0
+        mixed.append(four.pop(0) if four and turn_of_four else six.pop(0))
+    return {ip: MAX_LOCAL_PREFERENCE - rank for rank, ip in enumerate(mixed)}
+
+
+def public_ips(candidates: Iterable[Candidate]) -> frozenset[str]:
+    """The public addresses that a node is seen under: behind one NAT, all show the same (`nat.same_nat`)."""
+    return frozenset(c.address.ip for c in candidates if c.kind in OUTSIDE and not is_private(c.address.ip))

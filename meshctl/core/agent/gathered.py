@@ -1,0 +1,174 @@
+"""The candidates that there are: this node's own in a network, and those of one peer. Both forget what has expired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from math import inf
+
+from meshctl.core.agent.address import Address, LocalAddress, refusal
+from meshctl.core.agent.bodies import MAX_OFFERED, Offer, Offered
+from meshctl.core.agent.candidate import MAX_CANDIDATES, Candidate, foundation, local_preferences, priority
+
+# How long an address counts from which a peer's authentic check came, and which the peer has not offered itself.
+PRFLX_LIFETIME_S = 60.0
+
+
+class LocalCandidates:
+    """What this node offers in one network. `generation` grows with each change that peers should hear of."""
+
+    def __init__(self, mesh_ranges: tuple[str, ...]) -> None:
+        self._mesh_ranges = mesh_ranges
+        self._preferences: dict[str, int] = {}
+        self._all: dict[tuple[str, Address, Address], Candidate] = {}
+        self._told: tuple[Offered, ...] = ()
+        self.generation = 0
+
+    def all(self) -> tuple[Candidate, ...]:
+        """Best first. Of those with one address and one base the best alone (RFC 8445 section 5.1.3)."""
+        best: dict[tuple[Address, Address], Candidate] = {}
+        for c in sorted(self._all.values(), key=lambda c: c.order):
+            best.setdefault((c.address, c.base), c)
+        return tuple(best.values())
+
+    def offered(self) -> tuple[Offered, ...]:
+        """What peers are told: each address once, at most as many as a message holds, best first."""
+        best: dict[Address, Offered] = {}
+        for c in self.all():
+            best.setdefault(c.address, c.offered())
+        return tuple(best.values())[:MAX_OFFERED]
+
+    def base(self, family: int) -> Address | None:
+        """The own address that is best to send from, of that family; None without one."""
+        return next((c.base for c in self.all() if c.kind == "host" and c.base.family == family), None)
+
+    def set_hosts(self, addresses: Iterable[LocalAddress], port: int) -> bool:
+        """These are the host's addresses now. What hung on one that has gone goes too. Whether peers should hear."""
+        ips = {a.ip for a in addresses if not refusal(a.ip, port, self._mesh_ranges)}
+        self._preferences = local_preferences(ips)
+        kept = (c for c in self._all.values() if c.kind != "host" and c.base.ip in ips and c.base.port == port)
+        self._all = {}
+        for c in [*kept, *(self._candidate("host", Address(ip, port), Address(ip, port)) for ip in sorted(ips))]:
+            if len(self._all) < MAX_CANDIDATES:
+                renewed = priority(c.kind, self._preferences[c.base.ip])
+                self._all[c.kind, c.address, c.base] = replace(c, priority=renewed)
+        return self._changed()
+
+    def put(self, kind: str, address: Address, base: Address, expires_at: float = inf, server_ip: str = "") -> bool:
+        """Add a candidate, or give one that is there a later end. Whether peers should hear.
+
+        What is nobody's endpoint, hangs on no address of this host, or is one too many is not added.
+        """
+        key = (kind, address, base)
+        if key in self._all:
+            self._all[key] = replace(self._all[key], expires_at=max(expires_at, self._all[key].expires_at))
+            return False
+        full = len(self._all) >= MAX_CANDIDATES
+        if full or base.ip not in self._preferences or refusal(address.ip, address.port, self._mesh_ranges):
+            return False
+        self._all[key] = replace(self._candidate(kind, address, base, server_ip), expires_at=expires_at)
+        return self._changed()
+
+    def drop(self, kind: str, keep: Iterable[Address] = ()) -> bool:
+        """Take all of a kind away but those with an address in `keep`. Whether peers should hear."""
+        kept = set(keep)
+        self._all = {key: c for key, c in self._all.items() if c.kind != kind or c.address in kept}
+        return self._changed()
+
+    def expire(self, now: float) -> bool:
+        """Take away what has had its time. Whether peers should hear."""
+        self._all = {key: c for key, c in self._all.items() if c.expires_at > now}
+        return self._changed()
+
+    def next_expiry(self) -> float | None:
+        """When `expire` has something to do."""
+        return min((c.expires_at for c in self._all.values() if c.expires_at < inf), default=None)
+
+    def _candidate(self, kind: str, address: Address, base: Address, server_ip: str = "") -> Candidate:
+        return Candidate(
+            kind, address, base, foundation(kind, base.ip, server_ip), priority(kind, self._preferences[base.ip]),
+            self.generation + 1,
+        )  # fmt: skip
+
+    def _changed(self) -> bool:
+        told = self.offered()
+        if told == self._told:
+            return False
+        self._told = told
+        self.generation += 1
+        return True
+
+
+class RemoteCandidates:
+    """What is known of one peer: what it offered, and what was learned without it."""
+
+    def __init__(self, mesh_ranges: tuple[str, ...]) -> None:
+        self._mesh_ranges = mesh_ranges
+        self._offered: dict[Address, Candidate] = {}
+        self._learned: dict[Address, Candidate] = {}
+        self.refused: dict[Address, str] = {}  # of the last offer, with the reason: for `why`
+
+    def all(self) -> tuple[Candidate, ...]:
+        """Best first; what the peer itself offers comes before what was learned of the same address."""
+        merged = {**self._learned, **self._offered}
+        return tuple(sorted(merged.values(), key=lambda c: c.order))[:MAX_CANDIDATES]
+
+    def offer(self, offer: Offer) -> bool:
+        """The peer's newest offer takes the place of the one before. Whether that is a change."""
+        before, fresh = self._offered, dict[Address, Candidate]()
+        self.refused = {}
+        for o in offer.candidates[:MAX_CANDIDATES]:
+            why = refusal(o.address.ip, o.address.port, self._mesh_ranges)
+            if why:
+                self.refused[o.address] = why
+                continue
+            known = before.get(o.address)
+            generation = known.generation if known else offer.generation
+            c = Candidate(o.kind, o.address, o.address, o.foundation, o.priority, generation)
+            if o.address not in fresh or c.priority > fresh[o.address].priority:
+                fresh[o.address] = c
+        self._offered = fresh
+        return fresh != before
+
+    def learn(self, kind: str, address: Address, expires_at: float = inf, told_priority: int = 0) -> bool:
+        """An address from a check (`prflx`, with its PRIORITY), an anchor (`observed`) or the inventory (`static`).
+
+        Whether that is a change. When there are too many, the one that ends first makes room.
+        """
+        if refusal(address.ip, address.port, self._mesh_ranges):
+            return False
+        known = self._learned.get(address)
+        if known is not None and known.kind == kind:
+            self._learned[address] = replace(known, expires_at=max(expires_at, known.expires_at))
+            return False
+        rank = told_priority or priority(kind, 0)
+        if known is not None and known.priority >= rank:
+            return False
+        if known is None and len(self._learned) >= MAX_CANDIDATES:
+            first = min(self._learned.values(), key=lambda c: (c.expires_at, c.order))
+            if first.expires_at >= expires_at:
+                return False
+            del self._learned[first.address]
+        self._learned[address] = Candidate(
+            kind, address, address, foundation(kind, address.ip), rank, expires_at=expires_at
+        )
+        return address not in self._offered
+
+    def forget(self, kind: str, keep: Iterable[Address] = ()) -> bool:
+        """Take what was learned of a kind away but those in `keep`. Whether that is a change."""
+        kept = set(keep)
+        gone = [a for a, c in self._learned.items() if c.kind == kind and a not in kept]
+        for address in gone:
+            del self._learned[address]
+        return any(address not in self._offered for address in gone)
+
+    def expire(self, now: float) -> bool:
+        """Take away what has had its time. Whether that is a change."""
+        gone = [a for a, c in self._learned.items() if c.expires_at <= now]
+        for address in gone:
+            del self._learned[address]
+        return any(address not in self._offered for address in gone)
+
+    def next_expiry(self) -> float | None:
+        """When `expire` has something to do."""
+        return min((c.expires_at for c in self._learned.values() if c.expires_at < inf), default=None)
