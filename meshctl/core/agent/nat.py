@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from meshctl.core.agent.address import Address, is_private
@@ -47,11 +47,14 @@ class Filtering(IntEnum):
 
 @dataclass(frozen=True)
 class _Seen:
-    """A server's view of a base: the mapping, when it was seen last, and since when it has been that."""
+    """A server's view of a base: the mapping, when it was seen last and first, when it took the place of another one,
+    and whether another server has seen the NAT rebind since."""
 
     mapped: Address
     at: float
     since: float
+    changed_at: float = float("-inf")
+    void: bool = False
 
 
 @dataclass
@@ -59,7 +62,6 @@ class _Base:
     """What is known of one own address and port."""
 
     seen: dict[Address, _Seen] = field(default_factory=dict)  # by server
-    rebound_at: float = float("-inf")  # a server saw another mapping than before: older views are void
     sent: dict[Address, None] = field(default_factory=dict)  # remote addresses, the oldest first
     forgot_at: float = float("-inf")  # one of those was let go for want of room
     filtering: tuple[Filtering, float] = (Filtering.UNKNOWN, float("-inf"))
@@ -92,14 +94,20 @@ class NatKnowledge:
     def observe(self, base: Address, server: Address, mapped: Address, now: float) -> bool:
         """`server` saw `base` as `mapped`. Whether it saw another mapping before: the NAT has rebound (or it lies)."""
         known = self._bases.setdefault(base, _Base())
-        before = known.seen.pop(server, None)
-        changed = before is not None and before.mapped != mapped
-        known.seen[server] = _Seen(mapped, now, now if before is None or changed else before.since)
-        if len(known.seen) > MAX_SERVERS:
-            del known.seen[min(known.seen, key=lambda s: (known.seen[s].at, s))]
-        if changed:
-            known.rebound_at = now
-        return changed
+        before = known.seen.get(server)
+        if before is None:
+            known.seen[server] = _Seen(mapped, now, now)
+            if len(known.seen) > MAX_SERVERS:
+                del known.seen[min(known.seen, key=lambda s: (known.seen[s].at, s))]
+            return False
+        if before.mapped == mapped:
+            known.seen[server] = replace(before, at=now, void=False)
+            return False
+        for other, seen in known.seen.items():
+            # It happened after `before.at`: who has noticed since then stands, of the others nobody knows.
+            known.seen[other] = replace(seen, void=seen.void or seen.changed_at <= before.at)
+        known.seen[server] = _Seen(mapped, now, now, now)
+        return True
 
     def mapping(self, base: Address, now: float) -> Mapping:
         """How the NAT maps this base, told by two servers or more."""
@@ -170,13 +178,14 @@ class NatKnowledge:
         )
 
     def _fresh(self, base: Address, now: float) -> dict[Address, _Seen]:
-        """By server, what still says something. A server in the same private network sees no NAT and does not count
-        where another one does."""
+        """By server, what still says something. One that sees a private address as it is stands in the same network,
+        and says nothing of the NAT."""
         known = self._bases.get(base, _Base())
-        since = max(now - OBSERVATION_S, known.rebound_at)
-        fresh = {server: seen for server, seen in sorted(known.seen.items()) if seen.at >= since}
-        beyond = {server: seen for server, seen in fresh.items() if seen.mapped != base}
-        return beyond if beyond and is_private(base.ip) else fresh
+        return {
+            server: seen
+            for server, seen in sorted(known.seen.items())
+            if seen.at >= now - OBSERVATION_S and not seen.void and not (seen.mapped == base and is_private(base.ip))
+        }
 
     def _mapping(self, base: Address, now: float) -> tuple[Mapping, bool]:
         views: dict[str, set[Address]] = {}
