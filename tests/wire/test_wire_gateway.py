@@ -61,6 +61,25 @@ def test_a_map_request_out_of_range_is_refused(
         pcp.encode_map(pcp.MapRequest(client, nonce, port, lifetime, suggested))
 
 
+def test_a_request_at_the_edge_of_the_range_is_sent() -> None:
+    edge = pcp.MapRequest("192.168.1.5", NONCE, 65535, 2**32 - 1, TransportAddress("203.0.113.7", 65535))
+    assert pcp.encode_map(edge)[4:8] == b"\xff\xff\xff\xff"
+    assert natpmp.encode_map(65535, 65535, 2**32 - 1) == bytes.fromhex("0001 0000 ffff ffff ffffffff")
+    assert natpmp.encode_map(1, 0, 1) == bytes.fromhex("0001 0000 0001 0000 00000001")
+
+
+def test_a_response_of_any_size_that_the_rfc_allows_is_read() -> None:
+    longest = gateway("miniupnpd-pcp-map") + bytes(1100 - 60)
+    assert pcp.decode(longest) == pcp.decode(gateway("miniupnpd-pcp-map"))
+    assert pcp.decode(bytes.fromhex("0081 0001")) == pcp.VersionRefused(0)
+    assert natpmp.decode(bytes.fromhex("0081 0004 00000007")) == natpmp.Refusal(4, 7, True)
+    assert natpmp.decode(bytes.fromhex("0080 0000 00000007 cb007107") + bytes(1088)) == natpmp.ExternalAddress(
+        "203.0.113.7", 7,
+    )
+    with pytest.raises(WireError):
+        natpmp.decode(bytes.fromhex("0080 0000 00000007 cb007107") + bytes(1089))
+
+
 def test_a_mapping_is_read_from_the_answer() -> None:
     recorded = pcp.decode(gateway("recorded-pcp-map"))
     assert isinstance(recorded, pcp.Response)
@@ -172,7 +191,8 @@ def test_a_server_that_does_not_speak_nat_pmp_says_what_it_speaks(raw: bytes, sp
 @pytest.mark.parametrize(
     "raw",
     [
-        b"", bytes(24), bytes.fromhex("0201") + bytes(22), bytes.fromhex("0281 0000") + bytes(20),
+        b"", bytes(24), bytes.fromhex("0001 0001"), bytes.fromhex("0001 0001 00000000"),
+        bytes.fromhex("0201") + bytes(22), bytes.fromhex("0281 0000") + bytes(20),
         bytes.fromhex("0282 0000") + bytes(56), bytes.fromhex("0281 0000") + bytes(57),
         bytes.fromhex("0281 0000") + bytes(1100), bytes.fromhex("0281 0000") + bytes(56) + bytes.fromhex("01000004"),
         bytes.fromhex("0080 0000 00000000 01020304"),
@@ -194,18 +214,24 @@ def test_options_behind_a_mapping_are_passed_over() -> None:
     [
         (1100, 100.0, False), (1099, 100.0, False), (1000, 0.0, False), (999, 0.0, False), (998, 0.0, True),
         (0, 100.0, True), (1092, 100.0, False), (1091, 100.0, True), (1108, 100.0, False), (1109, 100.0, True),
+        (2498, 1600.0, False), (2497, 1600.0, True), (2708, 1600.0, False), (2709, 1600.0, True),
     ],
 )
 def test_a_clock_that_jumps_tells_that_a_pcp_server_forgot(server_s: int, client_s: float, lost: bool) -> None:
     assert pcp.lost_state(pcp.Epoch(1000, 0.0), pcp.Epoch(server_s, client_s)) is lost
+    assert pcp.lost_state(pcp.Epoch(1000, 5000.0), pcp.Epoch(server_s, 5000.0 + client_s)) is lost
 
 
 @pytest.mark.parametrize(
     ("server_s", "client_s", "lost"),
-    [(1100, 100.0, False), (1086, 100.0, False), (1085, 100.0, True), (3, 100.0, True)],
+    [
+        (1100, 100.0, False), (1086, 100.0, False), (1085, 100.0, True), (3, 100.0, True), (1005, 8.0, False),
+        (1004, 8.0, True), (9000, 8.0, False),
+    ],
 )
 def test_a_clock_that_went_back_tells_that_a_nat_pmp_router_forgot(server_s: int, client_s: float, lost: bool) -> None:
     assert natpmp.lost_state(pcp.Epoch(1000, 0.0), pcp.Epoch(server_s, client_s)) is lost
+    assert natpmp.lost_state(pcp.Epoch(1000, 5000.0), pcp.Epoch(server_s, 5000.0 + client_s)) is lost
 
 
 def test_nat_pmp_requests_have_the_bytes_of_rfc_6886() -> None:

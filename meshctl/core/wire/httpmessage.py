@@ -91,11 +91,10 @@ def parse_url(text: str, host: str) -> Url:
 def parse_head(raw: bytes) -> tuple[int, dict[str, str]]:
     """Status and headers, their names in small letters, of a status line and what follows up to an empty line.
 
-    Takes the bare line feeds and the missing last line of some routers. Raises WireError; also for control characters,
-    and when a header on which safety rests repeats with another value: who sends these means to be read in two ways.
+    Takes the bare line feeds and the missing last line of some routers; callers bound the length. Raises WireError,
+    also for control characters, and when a header on which safety rests repeats with another value: who sends these
+    means to be read in two ways.
     """
-    if len(raw) > MAX_HEAD:
-        raise WireError("the head is too long")
     lines = raw.decode("latin-1").replace("\r\n", "\n").split("\n")
     status = _STATUS.fullmatch(lines[0].rstrip())
     if status is None:
