@@ -168,6 +168,12 @@ def test_a_kind_can_be_dropped_but_for_those_that_are_named() -> None:
     assert {c.address for c in made.all() if c.kind == "mapped"} == {other}
 
 
+def test_this_node_has_at_most_a_hundred_candidates() -> None:
+    made = local()
+    added = sum(made.put("prflx", Address("203.0.113.7", 1000 + n), V4) for n in range(200))
+    assert added < MAX_CANDIDATES == len(made.all())
+
+
 def test_an_offer_holds_the_best_that_fit_in_a_message() -> None:
     made = local(*(LocalAddress(f"2001:db8::{n:x}", 64, "eth0") for n in range(1, 200)))
     assert len(made.all()) == MAX_CANDIDATES

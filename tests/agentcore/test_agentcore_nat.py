@@ -158,6 +158,13 @@ def test_two_servers_that_disagree_make_a_nat_hard_for_the_harm_of_a_mistake_is_
     assert knowledge.mapping(BASE, 1.0).is_hard
 
 
+def test_two_against_two_is_no_majority() -> None:
+    knowledge = NatKnowledge()
+    for n, port in enumerate((1, 1, 2, 2)):
+        knowledge.observe(BASE, Address(f"198.51.100.{n}", 1), Address(OUTSIDE, port), 0.0)
+    assert knowledge.mapping(BASE, 1.0).is_hard
+
+
 def test_a_rebinding_is_told_and_voids_what_was_seen_before_it() -> None:
     nat = Nat(Mapping.ENDPOINT_INDEPENDENT)
     knowledge = learned(nat, A, B)

@@ -55,6 +55,13 @@ def test_a_pair_leaves_from_the_base_once_whatever_leads_to_it() -> None:
     ]
 
 
+def test_of_several_ways_to_one_pair_the_best_gives_its_priority() -> None:
+    ours, theirs = [*OURS[::-1]], [candidate("srflx", "198.51.100.1"), candidate("host", "198.51.100.1")]
+    (pair,) = up(theirs, ours)
+    assert pair.kinds == ("host", "host")
+    assert pair.priority == pair_priority(priority("host", 65535), priority("host", 65535))
+
+
 def test_a_relay_is_where_to_send_and_never_where_from() -> None:
     relay = candidate("relay", "198.51.100.99", "192.168.1.10", 40100)
     assert [p.remote for p in up([relay], [*OURS, relay])] == [relay.address]

@@ -89,29 +89,37 @@ def test_a_message_for_this_node_names_the_peer_that_it_claims_to_be_from() -> N
 
 
 @pytest.mark.parametrize(
-    ("data", "from_ip", "up", "outcome"),
+    ("source", "destination", "last", "up", "outcome"),
     [
-        (message("a", "b"), "10.42.9.9", {"b"}, Outcome.STRANGER),
-        (b"hello", IP["a"], {"b"}, Outcome.UNREADABLE),
-        (message("stranger", "b"), IP["a"], {"b"}, Outcome.UNKNOWN),
-        (message("a", "stranger"), IP["a"], {"b"}, Outcome.UNKNOWN),
-        (message("x", "b"), IP["a"], {"b"}, Outcome.UNKNOWN),  # the anchor's own name, from someone else
-        (message("a", "m"), IP["a"], {"m"}, Outcome.NOT_PERMITTED),
-        (message("m", "a"), IP["m"], {"a"}, Outcome.NOT_PERMITTED),
-        (message("a", "a"), IP["a"], {"a"}, Outcome.NOT_PERMITTED),
-        (message("a", "b"), IP["m"], {"b"}, Outcome.NOT_SOURCE),
-        (message("a", "b"), IP["y"], {"b"}, Outcome.FORWARD),
-        (message("a", "b", ttl=1), IP["a"], {"b"}, Outcome.TTL),
-        (message("a", "b", ttl=0), IP["a"], {"b"}, Outcome.TTL),
-        (message("a", "b"), IP["a"], set(), Outcome.NO_ROUTE),
-        (message("a", "b"), IP["a"], {"a"}, Outcome.NO_ROUTE),
-        (message("a", "b"), IP["y"], {"y"}, Outcome.NO_ROUTE),  # never back to where it came from
-        (message("c", "b"), IP["y"], {"c"}, Outcome.NO_ROUTE),  # nor to where it began
-        (message("a", "y"), IP["a"], {"y"}, Outcome.FORWARD),
+        ("a", "b", "nobody", "b", Outcome.STRANGER),
+        ("stranger", "b", "a", "b", Outcome.UNKNOWN),
+        ("a", "stranger", "a", "b", Outcome.UNKNOWN),
+        ("x", "b", "a", "b", Outcome.UNKNOWN),  # the anchor's own name, from someone else
+        ("a", "m", "a", "m", Outcome.NOT_PERMITTED),
+        ("m", "a", "m", "a", Outcome.NOT_PERMITTED),
+        ("a", "a", "a", "a", Outcome.NOT_PERMITTED),
+        ("a", "b", "m", "b", Outcome.NOT_SOURCE),
+        ("a", "b", "y", "b", Outcome.FORWARD),
+        ("a", "y", "a", "y", Outcome.FORWARD),
+        ("a", "b", "a", "", Outcome.NO_ROUTE),
+        ("a", "b", "a", "a", Outcome.NO_ROUTE),  # never back to its source
+        ("c", "b", "y", "c", Outcome.NO_ROUTE),
+        ("a", "b", "y", "y", Outcome.NO_ROUTE),  # nor to where it came from
     ],
 )
-def test_an_anchor_refuses_with_a_reason(data: bytes, from_ip: str, up: set[str], outcome: Outcome) -> None:
-    assert router("x").receive(data, from_ip, up, 0.0).outcome is outcome
+def test_an_anchor_hands_on_or_says_why_not(
+    source: str, destination: str, last: str, up: str, outcome: Outcome
+) -> None:
+    from_ip = IP.get(last, "10.42.9.9")
+    assert router("x").receive(message(source, destination), from_ip, set(up), 0.0).outcome is outcome
+
+
+def test_what_is_no_message_or_was_handed_on_often_enough_goes_no_further() -> None:
+    x = router("x")
+    assert x.receive(b"hello", IP["a"], {"b"}, 0.0).outcome is Outcome.UNREADABLE
+    ttls = [x.receive(message("a", "b", ttl), IP["a"], {"b"}, 0.0) for ttl in (0, 1, 2, 3, 255)]
+    assert [routed.outcome is Outcome.TTL for routed in ttls] == [True, True, False, False, False]
+    assert [signal.peek(routed.data).ttl for routed in ttls[2:]] == [1, 2, 2]
 
 
 def test_a_pair_that_only_one_side_is_permitted_is_not_permitted() -> None:

@@ -203,6 +203,14 @@ def test_what_no_field_can_hold_is_not_written(body: Body) -> None:
         sealed(body)
 
 
+@pytest.mark.parametrize(("at", "value"), [(0, 0), (2, 2), (3, 0), (5, 1)], ids=["magic", "version", "type", "flags"])
+def test_a_header_of_another_version_is_not_read(at: int, value: int) -> None:
+    data = bytearray(sealed(bodies.Hello())[: -signal.TAG_BYTES])
+    data[at] = value
+    with pytest.raises(SignalError, match="not a message of this version"):
+        signal.decode(bytes(data) + signal.tag(bytes(data), KEY), KEY)
+
+
 def test_a_header_that_does_not_fit_is_not_written() -> None:
     for header in (replace(HEADER, source=b"short"), replace(HEADER, sequence=2**64), replace(HEADER, ttl=256)):
         with pytest.raises(SignalError, match=r"length|fit the header"):

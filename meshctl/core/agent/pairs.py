@@ -84,15 +84,13 @@ def pair_up(
         if r.address.ip in own_ips:  # both networks use the same private addresses: what is sent there ends here
             continue
         for mine in ours:
-            if mine.kind == "relay" or mine.base.family != r.address.family:
-                continue
+            if mine.kind == "relay" or mine.base.family != r.address.family or (mine.base, r.address) in found:
+                continue  # candidates come best first, and so do pairs
             value = pair_priority(*((mine.priority, r.priority) if controlling else (r.priority, mine.priority)))
-            known = found.get((mine.base, r.address))
-            if known is None or value > known.priority:
-                found[mine.base, r.address] = CandidatePair(
-                    mine.base, r.address, place.tier(mine.base, r), value, mine.foundation + r.foundation,
-                    (mine.kind, r.kind),
-                )  # fmt: skip
+            found[mine.base, r.address] = CandidatePair(
+                mine.base, r.address, place.tier(mine.base, r), value, mine.foundation + r.foundation,
+                (mine.kind, r.kind),
+            )  # fmt: skip
     return _limited(sorted(found.values(), key=_order), keep)
 
 
