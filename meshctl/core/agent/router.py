@@ -7,9 +7,11 @@ taken for it where messages are handed on: any other peer has its own handed on,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 
 from meshctl.core.agent import signal
 from meshctl.core.agent.bodies import SignalError
@@ -78,15 +80,22 @@ class Router:
         self._nodes = sorted((p for p in self._by_id.values() if not p.is_anchor), key=lambda p: p.name)
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
 
-    def hops(self, destination: PeerConfig, up: AbstractSet[str]) -> tuple[PeerConfig, ...]:
-        """Every peer that may carry a message there, best first: itself, the anchors, then nodes that both reach."""
-        anchors = [p for p in self._anchors if p.name != destination.name]
-        common = [p for p in self._nodes if permitted(p, destination) and p.name != destination.name]
-        return tuple(p for p in (destination, *anchors, *common) if p.name in up)
+    def hops(self, destination: PeerConfig, up: AbstractSet[str]) -> Iterator[PeerConfig]:
+        """Every peer that may carry a message there, best first: itself, the anchors, then nodes that both reach.
+
+        Found one by one: of 300 peers, the first or second is mostly all that is wanted.
+        """
+        anchors = (p for p in self._anchors if p.name != destination.name)
+        common = (p for p in self._nodes if permitted(p, destination))
+        return (p for p in chain((destination,), anchors, common) if p.name in up)
 
     def route(self, destination: PeerConfig, attempt: int, up: AbstractSet[str]) -> PeerConfig | None:
         """The next hop of sending number `attempt` (from 0): each tries another way, a tunnel may be dead unnoticed."""
-        hops = self.hops(destination, up)
+        hops: list[PeerConfig] = []
+        for hop in self.hops(destination, up):
+            hops.append(hop)
+            if len(hops) > attempt:
+                return hop
         return hops[attempt % len(hops)] if hops else None
 
     def receive(self, data: bytes, from_mesh_ip: str, up: AbstractSet[str], now: float) -> Routed:
@@ -125,12 +134,11 @@ class Router:
             return Routed(Outcome.NOT_PERMITTED)
         if header.ttl <= 1:
             return Routed(Outcome.TTL)
-        behind = {source.name, last_hop.name}
-        onward = self.hops(destination, up) if self._is_anchor else self.hops(destination, up & {destination.name})
-        hops = [p for p in onward if p.name not in behind]
-        if not hops:
+        onward = up if self._is_anchor else up & {destination.name}
+        hop = next(self.hops(destination, onward - {source.name, last_hop.name}), None)
+        if hop is None:
             return Routed(Outcome.NO_ROUTE)
-        return Routed(Outcome.FORWARD, hops[0], signal.with_ttl(data, min(header.ttl, signal.TTL) - 1))
+        return Routed(Outcome.FORWARD, hop, signal.with_ttl(data, min(header.ttl, signal.TTL) - 1))
 
 
 def permitted(a: PeerConfig, b: PeerConfig) -> bool:
