@@ -36,7 +36,11 @@ def test_noise_is_classified_without_an_error(noise: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "packet", [b"", bytes(19), b"\1\0\0\0" + bytes(30), b"\4\0\0\0" + bytes(27), b"\5\0\0\0" + bytes(28)],
+    "packet",
+    [
+        b"", b"\x40\1\0\0" + COOKIE + bytes(12), bytes(19),
+        b"\1\0\0\0" + bytes(30), b"\4\0\0\0" + bytes(27), b"\5\0\0\0" + bytes(28),
+    ],
 )
 def test_neither_is_recognised_as_neither(packet: bytes) -> None:
     assert classify(packet) == Protocol.OTHER

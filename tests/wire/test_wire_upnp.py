@@ -154,6 +154,11 @@ def test_a_link_that_leads_away_is_refused(link: str) -> None:
         LOCATION.join(link)
 
 
+@pytest.mark.parametrize("port", [1, 80, 65535])
+def test_every_port_can_be_named(port: int) -> None:
+    assert parse_url(f"http://192.168.1.1:{port}/x", GATEWAY) == Url(GATEWAY, port, "/x")
+
+
 def test_a_url_without_a_path_is_the_root_and_a_fragment_is_none_of_the_servers_business() -> None:
     assert parse_url("http://192.168.1.1", GATEWAY) == Url(GATEWAY, 80, "/")
     assert parse_url("http://192.168.1.1/a#b", GATEWAY) == Url(GATEWAY, 80, "/a")
@@ -182,9 +187,15 @@ def test_a_body_is_found_however_it_is_framed(raw: bytes) -> None:
     assert decode_response(raw) == HttpResponse(200, b"body")
 
 
+@pytest.mark.parametrize("status", [200, 299, 400, 401, 500])
+def test_a_status_that_is_no_redirect_is_the_callers_to_judge(status: int) -> None:
+    assert decode_response(b"HTTP/1.1 %d X\r\n\r\n<a/>" % status) == HttpResponse(status, b"<a/>")
+
+
 @pytest.mark.parametrize(
     "raw",
     [
+        b"HTTP/1.1 300 X\r\n\r\n", b"HTTP/1.1 399 X\r\n\r\n",
         b"", b"HTTP/1.1 200 OK\r\n", b"<html>", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbody",
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\nbody", "HTTP/1.1 200 OK\r\nContent-Length: ²\r\n\r\nx".encode(),
         b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody!",
@@ -277,7 +288,8 @@ def test_a_routers_name_cannot_play_with_a_terminal() -> None:
     ("text", "expected"),
     [
         ("a &amp; b", "a & b"), ("&lt;&gt;&quot;&apos;", "<>\"'"), ("&#65;&#x42;", "AB"), ("&nbsp;", "&nbsp;"),
-        ("AT&T", "AT&T"), ("&#0;&#xd800;&#1114112;", ""), ("&amp;lt;", "&lt;"),
+        ("AT&T", "AT&T"), ("&#0;&#xd800;&#xdfff;&#1114112;", ""),
+        ("&#xd7ff;&#xe000;&#1;&#x10ffff;", "\ud7ff\ue000\x01\U0010ffff"), ("&amp;lt;", "&lt;"),
     ],
 )
 def test_entities_are_replaced_once_and_unknown_ones_left(text: str, expected: str) -> None:
@@ -373,6 +385,12 @@ def test_a_mapping_that_would_open_too_much_is_refused(mapping: soap.PortMapping
         soap.add_port_mapping(CONTROL, mapping)
 
 
+@pytest.mark.parametrize("lease_s", [0, 2**32 - 1])
+def test_a_lease_has_32_bits(lease_s: int) -> None:
+    request = soap.add_port_mapping(CONTROL, soap.PortMapping(1, "192.168.1.5", 65535, lease_s, ""))
+    assert f"<NewLeaseDuration>{lease_s}</NewLeaseDuration>".encode() in request
+
+
 @pytest.mark.parametrize(
     ("host", "port", "lease_s"),
     [("192.168.1.5", 1, 60), ("2001:db8::5", 0, 60), ("2001:db8::5", 1, 0), ("2001:db8::5", 1, soap.MAX_PINHOLE_S + 1)],
@@ -402,6 +420,21 @@ def test_an_answer_that_says_nothing_of_use_is_refused(decode: object, arguments
     assert decode in DECODERS
     with pytest.raises(WireError):
         decode(ok(arguments))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html><body>Log in</body></html>", b"<Envelope><Body></Body></Envelope>"])
+def test_a_page_that_is_no_answer_does_not_count_as_done(body: bytes) -> None:
+    with pytest.raises(WireError):
+        soap.decode_done(HttpResponse(200, body))
+
+
+def test_words_of_a_router_cannot_play_with_a_terminal() -> None:
+    evil = "\x1b[31m\x9b2J\u202e" + "x" * 500
+    fault = soap.decode_done(ok(f"<errorCode>501</errorCode><errorDescription>{evil}</errorDescription>"))
+    assert isinstance(fault, Fault)
+    answer = ssdp.decode_reply(reply("LOCATION: http://192.168.1.1/", "SERVER: \x9b2J", "ST: \x85"), GATEWAY)
+    assert (fault.description + answer.server + answer.target).isprintable()
+    assert len(fault.description) <= 256
 
 
 def test_an_error_without_a_number_is_a_refusal_that_may_pass() -> None:

@@ -114,6 +114,11 @@ def parse_head(raw: bytes) -> tuple[int, dict[str, str]]:
     return int(status[1]), headers
 
 
+def printable(text: str, limit: int) -> str:
+    """A stranger's words as they may stand on a person's screen: nothing that steers a terminal, and not too many."""
+    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
+
+
 def encode_request(method: str, url: Url, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
     """One request after which the connection ends, as one piece: some routers read a single segment."""
     lines = [f"{method} {url.path} HTTP/1.1", f"Host: {url.authority}", "Connection: close"]

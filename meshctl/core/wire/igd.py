@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from meshctl.core.wire.error import WireError
-from meshctl.core.wire.httpmessage import MAX_BODY, Url, parse_url
+from meshctl.core.wire.httpmessage import MAX_BODY, Url, parse_url, printable
 from meshctl.core.wire.xmlscan import leaves
 
 _UPNP = "urn:schemas-upnp-org:service:"
-# Devices made before UPnP's names were settled still say so.
+# The DSL Forum's names (TR-064) of the same services, which some routers give to UPnP too.
 _LEGACY = "urn:dslforum-org:service:"
 
 WAN_IP_2 = f"{_UPNP}WANIPConnection:2"
@@ -81,7 +81,7 @@ def decode_description(body: bytes, location: Url) -> Device:
         raise WireError("the device has no service that maps ports")
     return Device(
         tuple(mapping[:MAX_SERVICES]), tuple(firewall[:MAX_SERVICES]),
-        _word(words.get("friendlyname", "")), _word(words.get("manufacturer", "")), _word(words.get("modelname", "")),
+        *(printable(words.get(tag, ""), _MAX_WORD) for tag in ("friendlyname", "manufacturer", "modelname")),
     )
 
 
@@ -106,8 +106,3 @@ def _places(link: str, bases: tuple[Url, ...]) -> tuple[Url, ...]:
         with suppress(WireError):
             places[base.join(link)] = None
     return tuple(places)
-
-
-def _word(text: str) -> str:
-    """A stranger's word as it may stand on a person's screen."""
-    return "".join(c if c.isprintable() else " " for c in text[:_MAX_WORD]).strip()

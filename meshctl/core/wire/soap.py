@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from meshctl.core.wire.address import canonical_ip
 from meshctl.core.wire.error import WireError
-from meshctl.core.wire.httpmessage import HttpResponse, Url, encode_request
+from meshctl.core.wire.httpmessage import HttpResponse, Url, encode_request, printable
 from meshctl.core.wire.upnperrors import Fault
 from meshctl.core.wire.xmlscan import escape, leaves
 
@@ -24,6 +24,7 @@ _ENVELOPE = (
     '<s:Body><u:{action} xmlns:u="{service}">{arguments}</u:{action}></s:Body></s:Envelope>\r\n'
 )
 _UP = ("connected", "up")
+_MAX_WORDS = 256
 # What a pinhole may be leased for (WANIPv6FirewallControl:1 section 2.3.9).
 MAX_PINHOLE_S = 86400
 
@@ -163,7 +164,7 @@ def decode_port_mapping(response: HttpResponse) -> MappedTo | Fault:
         canonical_ip(_required(values, "NewInternalClient")),
         _port_number(_required(values, "NewInternalPort")),
         values.get("newenabled", "1").lower() in ("1", "true", "yes"),
-        values.get("newportmappingdescription", "")[:256],
+        printable(values.get("newportmappingdescription", ""), _MAX_WORDS),
         int(lease) if _is_number(lease) else 0,
     )
 
@@ -215,9 +216,11 @@ def _values(response: HttpResponse) -> dict[str, str] | Fault:
             values.setdefault(tag[1:], text)
     if "errorcode" in values:
         code = values["errorcode"]
-        return Fault(int(code) if _is_number(code) else 0, values.get("errordescription", "")[:256])
+        return Fault(int(code) if _is_number(code) else 0, printable(values.get("errordescription", ""), _MAX_WORDS))
     if response.status != 200 or "fault" in values:
         return Fault(0, f"HTTP status {response.status}")
+    if not any(name.endswith("response") for name in values):
+        raise WireError("not an answer to an action")
     return values
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshctl.core.wire.error import WireError
-from meshctl.core.wire.httpmessage import Url, parse_head, parse_url
+from meshctl.core.wire.httpmessage import Url, parse_head, parse_url, printable
 
 # A router opens its IPv6 firewall only for the host that asks over IPv6, so it must be searched for there too, from a
 # global address: to others it may name a link-local one, which is refused.
@@ -62,4 +62,7 @@ def decode_reply(raw: bytes, sender: str) -> Reply:
         raise WireError("the reply has no location")
     # Where ST is missing, USN ends in the same words: `uuid:…::urn:…`.
     target = headers.get("st") or headers.get("usn", "").partition("::")[2]
-    return Reply(parse_url(headers["location"], sender), target[:_MAX_WORD], headers.get("server", "")[:_MAX_WORD])
+    return Reply(
+        parse_url(headers["location"], sender), printable(target, _MAX_WORD),
+        printable(headers.get("server", ""), _MAX_WORD),
+    )
