@@ -1,0 +1,35 @@
+"""docs/signalling.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from meshctl.core.agent import config, signal
+from meshctl.core.agent.bodies import MessageType
+from meshctl.core.agent.fields import Field
+from meshctl.core.agent.router import BURST, RATE_PER_S
+from meshctl.core.agent.session import WINDOW
+
+PAGE = (Path(__file__).parents[2] / "docs" / "signalling.md").read_text(encoding="utf-8")
+
+
+def rows(prefix: str) -> list[tuple[int, str]]:
+    """Number and name of the rows of a table whose numbers look like that."""
+    return [(int(number, 0), name) for number, name in re.findall(rf"^\| ({prefix}) \| (\w+) \|", PAGE, re.MULTILINE)]
+
+
+def test_every_type_and_field_is_on_the_page_with_its_number() -> None:
+    assert rows(r"\d+") == [(kind.value, kind.name) for kind in MessageType]
+    assert rows(r"0x[0-9a-f]+") == [(field.value, field.name) for field in Field]
+
+
+def test_the_figures_on_the_page_are_those_of_the_code() -> None:
+    for text in (
+        f"At most {signal.MAX_BYTES:,} bytes",
+        f"the ttl ({signal.TTL})",
+        f"one of the last {WINDOW}",
+        f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
+        f"`{config.PAIR_KEY_SALT.decode()}`",
+    ):
+        assert text in PAGE
