@@ -362,6 +362,17 @@ def test_an_answer_ends_only_the_round_that_it_answers(pair: Pair) -> None:
     assert a.due == due
 
 
+def test_both_ends_derive_the_same_keys_and_others_after_a_restart(pair: Pair) -> None:
+    a, b = pair.ends["a"], pair.ends["b"]
+    before = a.shared_key(b"probes")
+    assert b.shared_key(b"probes") == before != a.shared_key(b"splices")
+    assert len(before) == 32
+    pair.restart("b")
+    pair.ends["b"].start(pair.now)
+    pair.settle()
+    assert a.shared_key(b"probes") == pair.ends["b"].shared_key(b"probes") != before
+
+
 def test_a_message_of_the_pair_for_someone_else_is_foreign(pair: Pair) -> None:
     header = replace(signal.peek(pair.record[0]), destination=node_id(key("c")))
     assert pair.ends["b"].receive(signal.encode(header, Hello(), KEY), 0.0).verdict is Verdict.FOREIGN

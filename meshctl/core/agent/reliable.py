@@ -25,6 +25,11 @@ class OfferSender:
         """Whether the newest offer was sent in vain."""
         return self._backoff.exhausted
 
+    @property
+    def attempt(self) -> int:
+        """Which of its round the offer is that `poll` gave last, from 0: for `Router.route`."""
+        return max(0, self._backoff.sent - 1)
+
     def put(self, candidates: tuple[Offered, ...], nat: tuple[NatSummary, ...], now: float) -> bool:
         """Offer these from now on; whether that is another offer than the one before."""
         if self._offer is not None and (self._offer.candidates, self._offer.nat) == (candidates, nat):

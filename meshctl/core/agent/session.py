@@ -20,6 +20,7 @@ from random import Random
 from meshctl.core.agent import signal
 from meshctl.core.agent.backoff import Backoff
 from meshctl.core.agent.bodies import TYPE_OF, Body, Hello, HelloAck, SignalError
+from meshctl.core.agent.config import purpose_key
 from meshctl.core.agent.signal import NO_SESSION, Header, Message
 
 WINDOW = 64  # messages, as RFC 6479's smallest bitmap: more than are ever under way between two agents
@@ -40,8 +41,8 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Received:
-    """`message` is there when it counts. `replies` go back to the peer. `renewed`: the peer's session is a new one,
-    so it knows nothing of what was said before, and counts its generations anew."""
+    """`message` is there when it counts. `replies` go back the way it came, which works now. `renewed`: the peer's
+    session is a new one, so it knows nothing of what was said before, and counts its generations anew."""
 
     verdict: Verdict
     message: Message | None = None
@@ -107,6 +108,16 @@ class Session:
     def unanswered(self) -> bool:
         """Whether the last round of HELLOs has ended without an answer."""
         return self._hello.exhausted
+
+    @property
+    def attempt(self) -> int:
+        """Which of its round the HELLO is that `poll` gave last, from 0: for `Router.route`."""
+        return max(0, self._hello.sent - 1)
+
+    def shared_key(self, purpose: bytes) -> bytes:
+        """32 bytes that both ends derive for this purpose, once each knows the other's session; others after a restart
+        of either."""
+        return purpose_key(self._key, purpose + b"".join(sorted((self.mine, self.theirs))))
 
     def start(self, now: float) -> None:
         """Ask for the peer's session, at once and then until it answers or `Backoff` gives up."""
