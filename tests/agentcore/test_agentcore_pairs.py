@@ -60,6 +60,7 @@ def test_of_several_ways_to_one_pair_the_best_gives_its_priority() -> None:
     (pair,) = up(theirs, ours)
     assert pair.kinds == ("host", "host")
     assert pair.priority == pair_priority(priority("host", 65535), priority("host", 65535))
+    assert pair.prflx_priority == priority("prflx", 65535)
 
 
 def test_a_relay_is_where_to_send_and_never_where_from() -> None:

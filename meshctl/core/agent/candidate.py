@@ -49,6 +49,12 @@ def priority(kind: str, local_preference: int) -> int:
     return (TYPE_PREFERENCE[kind] << 24) + (local_preference << 8) + (256 - COMPONENT)
 
 
+def prflx_priority(own: int) -> int:
+    """The PRIORITY of checks from a candidate of that priority (RFC 8445 section 7.1.1): what the peer gives it when its
+    address is news to the peer."""
+    return (TYPE_PREFERENCE["prflx"] << 24) + (own & 0xFFFFFF)
+
+
 def foundation(kind: str, base_ip: str, server_ip: str = "") -> str:
     """RFC 8445 section 5.1.1.3: the same for candidates of one kind from one base address by way of one server."""
     return hashlib.sha256(f"{kind} {base_ip} {server_ip}".encode()).hexdigest()[:8]

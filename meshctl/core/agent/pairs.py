@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address, LocalAddress, is_private, shared_prefix
-from meshctl.core.agent.candidate import Candidate, public_ips
+from meshctl.core.agent.candidate import Candidate, prflx_priority, public_ips
 from meshctl.core.agent.nat import same_nat
 
 MAX_PAIRS = 100
@@ -29,7 +29,10 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True)
 class CandidatePair:
-    """An own base and an address of the peer, with the kinds of the candidates that led to it."""
+    """An own base and an address of the peer, with the kinds of the candidates that led to it.
+
+    `prflx_priority` is what a check on the pair carries as PRIORITY.
+    """
 
     local: Address
     remote: Address
@@ -37,6 +40,7 @@ class CandidatePair:
     priority: int
     foundation: str
     kinds: tuple[str, str]
+    prflx_priority: int
 
     @property
     def key(self) -> Key:
@@ -89,7 +93,7 @@ def pair_up(
             value = pair_priority(*((mine.priority, r.priority) if controlling else (r.priority, mine.priority)))
             found[mine.base, r.address] = CandidatePair(
                 mine.base, r.address, place.tier(mine.base, r), value, mine.foundation + r.foundation,
-                (mine.kind, r.kind),
+                (mine.kind, r.kind), prflx_priority(mine.priority),
             )  # fmt: skip
     return _limited(sorted(found.values(), key=_order), keep)
 

@@ -1,0 +1,219 @@
+"""An anchor's relays: for permitted pairs alone, and forwarding between who has shown its token alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from agentcore_values import interface, key, peer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse, RelayRelease
+from meshctl.core.agent.config import PeerConfig, node_id
+from meshctl.core.agent.events import InstallRelay, RemoveRelay
+from meshctl.core.agent.relayserver import LIFETIME_S, MAX_OF_NODE, PORTS, TOO_EARLY, RelayServer
+from meshctl.core.wire import stun
+from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
+
+OWN = (Address("203.0.113.1", 51820), Address("2001:db8::1", 51820))
+A_AT, B_AT, ELSEWHERE = (Address(f"198.51.100.{i}", 1000 + i) for i in (1, 2, 3))
+
+
+def peers_of(count: int) -> list[PeerConfig]:
+    """`p0` … that may all reach each other, and `loner`, whom nobody may."""
+    names = frozenset(f"p{i}" for i in range(count))
+    made = [peer("hub", f"p{i}", 10 + i, reaches=names) for i in range(count)]
+    return [*made, peer("hub", "loner", 9)]
+
+
+class Anchor:
+    """A relay server with p0, p1, … and loner as peers."""
+
+    def __init__(self, count: int = 3, seed: int = 0) -> None:
+        self.peers = peers_of(count)
+        config = interface("hub", 1, *self.peers, is_anchor=True)
+        self.server = RelayServer(config, OWN, random.Random(seed))  # noqa: S311
+
+    def granted(self, one: int = 0, other: int = 1, now: float = 0.0) -> tuple[RelayGrant, RelayGrant]:
+        said = dict(self.server.ask(self.peers[one], RelayAsk(self.peers[other].id), now))
+        grants = said[self.peers[one]], said[self.peers[other]]
+        assert all(isinstance(grant, RelayGrant) for grant in grants)
+        return grants  # type: ignore[return-value]
+
+    def bind(self, grant: RelayGrant, remote: Address, *, token: bytes | None = None) -> stun.Message | None:
+        """What comes back to a bind with this grant, or with another token."""
+        name, secret = grant.token.hex(), grant.token if token is None else token
+        request = stun.Message(stun.Class.REQUEST, bytes(12), username=name)
+        data = stun.encode(request, secret, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        answer = self.server.bind(grant.relay[0].port, remote, data)
+        if answer is None:
+            return None
+        assert answer.remote == remote
+        received = stun.decode(answer.data)
+        assert received.is_authentic(grant.token)
+        return received.message
+
+
+def test_both_ends_are_granted_one_port_with_tokens_of_their_own() -> None:
+    a, b = Anchor().granted()
+    assert a.relay == b.relay
+    assert [address.ip for address in a.relay] == ["203.0.113.1", "2001:db8::1"]
+    assert a.relay[0].port in PORTS
+    assert a.token != b.token
+
+
+def test_a_pair_that_policy_does_not_permit_gets_nothing() -> None:
+    anchor = Anchor()
+    for asked in (anchor.peers[-1].id, anchor.peers[0].id, node_id(key("stranger"))):
+        ((to, body),) = anchor.server.ask(anchor.peers[0], RelayAsk(asked), 0.0)
+        assert to is anchor.peers[0]
+        assert isinstance(body, RelayRefuse)
+        assert body.reason is RefuseReason.NOT_PERMITTED
+
+
+def test_nothing_is_forwarded_before_both_have_bound_and_then_between_these_two() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    early = anchor.bind(a, A_AT)
+    assert early is not None
+    assert early.error is not None
+    assert early.error.code == TOO_EARLY
+    assert list(anchor.server.actions()) == []
+    late = anchor.bind(b, B_AT)
+    assert late is not None
+    assert late.xor_mapped_address == B_AT
+    assert list(anchor.server.actions()) == [InstallRelay(a.relay[0].port, A_AT, B_AT)]
+    again = anchor.bind(a, A_AT)
+    assert again is not None
+    assert again.error is None
+    assert list(anchor.server.actions()) == []
+
+
+def test_an_end_that_has_moved_is_forwarded_to_where_it_is_now() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.bind(a, A_AT)
+    anchor.bind(b, B_AT)
+    list(anchor.server.actions())
+    anchor.bind(a, ELSEWHERE)
+    port = a.relay[0].port
+    assert list(anchor.server.actions()) == [RemoveRelay(port, A_AT, B_AT), InstallRelay(port, ELSEWHERE, B_AT)]
+
+
+def test_a_bind_that_is_not_signed_with_the_token_is_not_answered() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    assert anchor.bind(a, A_AT, token=b.token) is None
+    assert anchor.bind(a, A_AT, token=b"") is None
+    assert anchor.server.bind(a.relay[0].port, A_AT, b"\x01\x00\x00\x00 not STUN") is None
+    assert anchor.server.bind(a.relay[0].port + 1, A_AT, b"") is None
+    assert list(anchor.server.actions()) == []
+
+
+def test_the_token_of_one_pair_opens_no_other_pairs_port() -> None:
+    anchor = Anchor()
+    a, _ = anchor.granted(0, 1)
+    c, _ = anchor.granted(2, 1)
+    moved = RelayGrant(a.peer, c.relay, a.token, a.lifetime_s)
+    assert anchor.bind(moved, A_AT) is None
+
+
+def test_two_families_are_not_forwarded_between() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.bind(a, A_AT)
+    answer = anchor.bind(b, Address("2001:db8:7::2", 1))
+    assert answer is not None
+    assert answer.error is not None
+    assert list(anchor.server.actions()) == []
+
+
+def test_asking_again_gives_the_same_port_and_token() -> None:
+    anchor = Anchor()
+    assert anchor.granted(0, 1) == anchor.granted(1, 0, now=5.0)[::-1]
+
+
+def test_a_relay_that_is_not_refreshed_ends_and_one_that_is_does_not() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.bind(a, A_AT)
+    anchor.bind(b, B_AT)
+    list(anchor.server.actions())
+    ((_, renewed),) = anchor.server.refresh(anchor.peers[0], RelayRefresh(a.peer, a.token), 40.0)
+    assert renewed == a
+    anchor.server.expire(LIFETIME_S + 1.0)
+    assert list(anchor.server.actions()) == []
+    assert anchor.server.due() == 40.0 + LIFETIME_S
+    anchor.server.expire(40.0 + LIFETIME_S)
+    assert list(anchor.server.actions()) == [RemoveRelay(a.relay[0].port, A_AT, B_AT)]
+    assert anchor.server.due() is None
+    ((_, refused),) = anchor.server.refresh(anchor.peers[0], RelayRefresh(a.peer, a.token), 101.0)
+    assert isinstance(refused, RelayRefuse)
+    assert refused.reason is RefuseReason.UNKNOWN
+
+
+def test_a_relay_ends_when_both_have_released_it() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.server.release(anchor.peers[0], RelayRelease(a.peer, a.token))
+    assert anchor.server.due() is not None
+    anchor.server.release(anchor.peers[1], RelayRelease(b.peer, b"x" * 16))
+    assert anchor.server.due() is not None, "not with a wrong token"
+    anchor.server.release(anchor.peers[1], RelayRelease(b.peer, b.token))
+    assert anchor.server.due() is None
+
+
+def test_one_that_is_asked_for_again_was_not_released() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.server.release(anchor.peers[0], RelayRelease(a.peer, a.token))
+    anchor.granted(now=1.0)
+    anchor.server.release(anchor.peers[1], RelayRelease(b.peer, b.token))
+    assert anchor.server.due() is not None
+
+
+def test_a_node_has_no_more_relays_than_its_share() -> None:
+    anchor = Anchor(MAX_OF_NODE + 2)
+    for other in range(1, MAX_OF_NODE + 1):
+        anchor.granted(0, other)
+    ((_, refused),) = anchor.server.ask(anchor.peers[0], RelayAsk(anchor.peers[MAX_OF_NODE + 1].id), 0.0)
+    assert isinstance(refused, RelayRefuse)
+    assert (refused.reason, refused.retry_s > 0) == (RefuseReason.FULL, True)
+    anchor.granted(1, 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 3), st.integers(1, 4)), max_size=60))
+def test_whatever_is_asked_and_bound_each_port_forwards_for_one_permitted_pair(
+    seed: int, steps: list[tuple[int, int, int, int]]
+) -> None:
+    anchor = Anchor(3, seed)
+    tokens: dict[tuple[int, int], RelayGrant] = {}
+    installed: dict[int, tuple[Address, Address]] = {}
+    for turn, (what, one, other, place) in enumerate(steps):
+        now, remote = turn * 5.0, Address(f"198.51.100.{place}", 7)
+        asking, asked = anchor.peers[one], anchor.peers[other]
+        if what == 0:
+            for to, body in anchor.server.ask(asking, RelayAsk(asked.id), now):
+                if isinstance(body, RelayGrant):
+                    assert "loner" not in (asking.name, asked.name)
+                    peer_ids = [p.id for p in anchor.peers]
+                    tokens[peer_ids.index(to.id), peer_ids.index(body.peer)] = body
+        elif (one, other) in tokens:
+            grant = tokens[one, other]
+            if what == 1:
+                anchor.server.refresh(asking, RelayRefresh(asked.id, grant.token), now)
+            elif what == 2:
+                anchor.server.release(asking, RelayRelease(asked.id, grant.token))
+            else:
+                anchor.bind(grant, remote)
+        anchor.server.expire(now)
+        for action in anchor.server.actions():
+            if isinstance(action, InstallRelay):
+                assert action.port not in installed
+                installed[action.port] = action.a, action.b
+            else:
+                assert isinstance(action, RemoveRelay)
+                assert installed.pop(action.port) == (action.a, action.b)
