@@ -1,0 +1,202 @@
+"""An anchor's relays: which pair has which port, who has shown where it is, and what the kernel is told to forward.
+
+A pair gets a port, and each of its ends a token, by signalling. Each end then binds: it sends a STUN Binding request
+that is signed with its token to the port, from the very socket that its tunnel will use, and so shows where its packets
+come from. Once both have, the kernel forwards between the two addresses and nothing else; the anchor reads nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Union
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bodies import (
+    TOKEN_BYTES,
+    RefuseReason,
+    RelayAsk,
+    RelayGrant,
+    RelayRefresh,
+    RelayRefuse,
+    RelayRelease,
+)
+from meshctl.core.agent.config import InterfaceConfig, PeerConfig
+from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay, SendProbe
+from meshctl.core.agent.router import permitted
+from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
+from meshctl.core.wire.error import WireError
+from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256, StunError
+
+# The ports that an anchor's firewall opens (templates/firewall.nft.j2, relay_ports).
+PORTS = range(40000, 50000)
+LIFETIME_S = 60
+# A node asks for no more than this, however many peers it has: each costs two elements of kernel maps.
+MAX_OF_NODE = 256
+# An end that cannot have a relay now may ask again after this.
+RETRY_S = 30
+# The answer to who has bound first: the other end has not yet. No code of STUN says this; HTTP's 425 does.
+TOO_EARLY = 425
+
+
+@dataclass
+class _End:
+    """One end of a pair. `address` is where its packets to the port come from, None until it has bound."""
+
+    peer: PeerConfig
+    token: bytes
+    address: Address | None = None
+    released: bool = False
+
+
+@dataclass
+class _Allocation:
+    port: int
+    ends: tuple[_End, _End]
+    expires_at: float
+    installed: tuple[Address, Address] | None = field(default=None)
+
+    def end(self, peer: PeerConfig) -> _End:
+        return next(end for end in self.ends if end.peer is peer)
+
+
+# What is to be said to a peer by signalling.
+Say = tuple[PeerConfig, Union[RelayGrant, RelayRefuse]]
+
+
+class RelayServer:
+    """The relays of one interface. `addresses` are the anchor's own, one of a family, that the relay ports are on."""
+
+    def __init__(self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random) -> None:
+        self._peers = {peer.id: peer for peer in config.peers}
+        self._addresses = tuple(address.ip for address in addresses)
+        self._dice = dice
+        self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
+        self._by_port: dict[int, _Allocation] = {}
+        self._actions: list[Action] = []
+
+    def actions(self) -> Iterator[Action]:
+        """What is to be done, once."""
+        actions, self._actions = self._actions, []
+        return iter(actions)
+
+    def due(self) -> float | None:
+        """When the next relay ends unless it is refreshed."""
+        return min((a.expires_at for a in self._by_port.values()), default=None)
+
+    def expire(self, now: float) -> None:
+        """End what was not refreshed."""
+        for allocation in [a for a in self._by_port.values() if a.expires_at <= now]:
+            self._remove(allocation)
+
+    def ask(self, asking: PeerConfig, body: RelayAsk, now: float) -> list[Say]:
+        """A port for the pair: both ends are told, or the asking one why not. Asking again changes nothing."""
+        other = self._peers.get(body.peer)
+        if other is None or other is asking or not permitted(asking, other):
+            return [(asking, RelayRefuse(body.peer, RefuseReason.NOT_PERMITTED))]
+        key = _pair(asking, other)
+        allocation = self._by_pair.get(key)
+        if allocation is None:
+            port = self._free_port()
+            if port is None or max(map(self._count, (asking, other))) >= MAX_OF_NODE:
+                return [(asking, RelayRefuse(body.peer, RefuseReason.FULL, RETRY_S))]
+            ends = (_End(asking, self._token()), _End(other, self._token()))
+            allocation = self._by_pair[key] = self._by_port[port] = _Allocation(port, ends, 0.0)
+        allocation.expires_at = now + LIFETIME_S
+        for end in allocation.ends:
+            end.released = False
+        return [(end.peer, self._grant(allocation, end)) for end in allocation.ends]
+
+    def refresh(self, asking: PeerConfig, body: RelayRefresh, now: float) -> list[Say]:
+        """The whole lifetime again, to who has the token."""
+        end, allocation = self._held(asking, body.peer, body.token)
+        if end is None or allocation is None:
+            return [(asking, RelayRefuse(body.peer, RefuseReason.UNKNOWN))]
+        allocation.expires_at = now + LIFETIME_S
+        return [(asking, self._grant(allocation, end))]
+
+    def release(self, asking: PeerConfig, body: RelayRelease) -> None:
+        """One end needs it no more; it is gone when the other does not either, or lets it expire."""
+        end, allocation = self._held(asking, body.peer, body.token)
+        if end is not None and allocation is not None:
+            end.released = True
+            if all(e.released for e in allocation.ends):
+                self._remove(allocation)
+
+    def bind(self, port: int, remote: Address, data: bytes) -> SendProbe | None:
+        """A datagram came to a relay port: the answer to a bind of one of its ends; None for anything else."""
+        allocation = self._by_port.get(port)
+        if allocation is None:
+            return None
+        try:
+            received = stun.decode(data)
+        except WireError:
+            return None
+        message = received.message
+        end = next((e for e in allocation.ends if e.token.hex() == message.username), None)
+        if message.message_class is not stun.Class.REQUEST or end is None or not received.is_authentic(end.token):
+            return None
+        end.address = remote
+        self._install(allocation)
+        if allocation.installed is None:
+            answer = stun.Message(stun.Class.ERROR, message.transaction, error=StunError(TOO_EARLY, "Too Early"))
+        else:
+            answer = stun.success_response(message, TransportAddress(*remote))
+        local = Address(next((ip for ip in self._addresses if (":" in ip) == (":" in remote.ip)), ""), port)
+        signed = stun.encode(answer, end.token, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        return SendProbe(local, remote, signed)
+
+    # Inside
+
+    def _install(self, allocation: _Allocation) -> None:
+        """Tell the kernel the two addresses, when both are known and it has others. One relay has one family."""
+        a, b = (end.address for end in allocation.ends)
+        wanted = (a, b) if a is not None and b is not None and a.family == b.family else None
+        if wanted == allocation.installed:
+            return
+        self._uninstall(allocation)
+        if wanted is not None:
+            self._actions.append(InstallRelay(allocation.port, *wanted))
+            allocation.installed = wanted
+
+    def _uninstall(self, allocation: _Allocation) -> None:
+        if allocation.installed is not None:
+            self._actions.append(RemoveRelay(allocation.port, *allocation.installed))
+            allocation.installed = None
+
+    def _remove(self, allocation: _Allocation) -> None:
+        self._uninstall(allocation)
+        del self._by_port[allocation.port]
+        del self._by_pair[_pair(*(end.peer for end in allocation.ends))]
+
+    def _held(self, asking: PeerConfig, other: bytes, token: bytes) -> tuple[_End | None, _Allocation | None]:
+        peer = self._peers.get(other)
+        allocation = self._by_pair.get(_pair(asking, peer)) if peer is not None and peer is not asking else None
+        if allocation is None:
+            return None, None
+        end = allocation.end(asking)
+        return (end, allocation) if hmac.compare_digest(end.token, token) else (None, None)
+
+    def _grant(self, allocation: _Allocation, end: _End) -> RelayGrant:
+        other = next(e for e in allocation.ends if e is not end)
+        relay = tuple(Address(ip, allocation.port) for ip in self._addresses)
+        return RelayGrant(other.peer.id, relay, end.token, LIFETIME_S)
+
+    def _count(self, peer: PeerConfig) -> int:
+        return sum(peer.id in pair for pair in self._by_pair)
+
+    def _free_port(self) -> int | None:
+        """A port at random, so that a restarted anchor does not give a port to another pair than it had at once."""
+        start = self._dice.randrange(len(PORTS))
+        ports = (PORTS[(start + step) % len(PORTS)] for step in range(len(PORTS)))
+        return next((port for port in ports if port not in self._by_port), None)
+
+    def _token(self) -> bytes:
+        return self._dice.getrandbits(8 * TOKEN_BYTES).to_bytes(TOKEN_BYTES, "big")
+
+
+def _pair(one: PeerConfig, other: PeerConfig) -> tuple[bytes, bytes]:
+    return (one.id, other.id) if one.id < other.id else (other.id, one.id)
