@@ -7,7 +7,7 @@ from agentcore_values import interface, key, peer
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from meshctl.core.agent.config import node_id, pair_key, purpose_key
+from meshctl.core.agent.config import PeerConfig, node_id, pair_key, purpose_key
 
 
 def test_the_keys_of_a_pair_are_hkdf_of_its_psk() -> None:
@@ -32,6 +32,13 @@ def test_a_peer_does_not_print_its_key() -> None:
 def test_a_word_that_a_setting_does_not_know_is_refused(settings: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="is none of"):
         peer("a", "b", 2, **settings)
+
+
+def test_a_peer_without_a_whole_key_or_an_address_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have 32 bytes"):
+        PeerConfig("b", key("b"), ("10.42.0.2",), b"short")
+    with pytest.raises(ValueError, match="has no mesh address"):
+        PeerConfig("b", key("b"), (), bytes(32))
 
 
 def test_two_peers_cannot_share_a_name_a_key_or_an_address() -> None:

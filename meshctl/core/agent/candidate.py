@@ -50,8 +50,8 @@ def priority(kind: str, local_preference: int) -> int:
 
 
 def prflx_priority(own: int) -> int:
-    """The PRIORITY of checks from a candidate of that priority (RFC 8445 section 7.1.1): what the peer gives it when its
-    address is news to the peer."""
+    """The PRIORITY of checks from a candidate of that priority (RFC 8445 section 7.1.1): what the peer gives it when
+    its address is news to the peer."""
     return (TYPE_PREFERENCE["prflx"] << 24) + (own & 0xFFFFFF)
 
 
