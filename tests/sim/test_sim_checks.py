@@ -75,7 +75,7 @@ def meet(one: str, other: str, *, seconds: float = 8.0, loss: float = 0.0) -> tu
     for one_cable in cables:
         one_cable.loss = loss
     for (asker, _), (_, mapped) in (ends, ends[::-1]):
-        asker.list.set_pairs([(Pair(asker.base, mapped), 100)])
+        asker.list.set_pairs([(Pair(asker.base, mapped), 100, 1)])
         asker.list.restart(world.clock.now)
         asker.turn()
     world.clock.run(world.clock.now + seconds)
@@ -134,7 +134,7 @@ def test_a_nomination_that_comes_before_the_pair_was_answered_counts_when_it_is(
 def test_an_answer_that_took_another_way_back_or_comes_twice_counts_for_nothing() -> None:
     a = CheckList(Credentials("b:a", "a:b", KEY), controlling=True, dice=random.Random(0))  # noqa: S311
     pair = Pair(Address("192.0.2.1", PORT), Address("192.0.2.2", PORT))
-    a.set_pairs([(pair, 1)])
+    a.set_pairs([(pair, 1, 1)])
     a.restart(0.0)
     probe = a.poll(0.0)
     assert probe is not None
@@ -161,7 +161,7 @@ def test_a_path_that_does_not_answer_quick_questions_has_failed_within_a_second(
 def test_checks_of_one_peer_are_never_faster_than_their_pace() -> None:
     a = CheckList(Credentials("b:a", "a:b", KEY), controlling=True, dice=random.Random(0))  # noqa: S311
     local = Address("192.0.2.1", PORT)
-    a.set_pairs([(Pair(local, Address(f"198.51.100.{i}", PORT)), i) for i in range(200)])
+    a.set_pairs([(Pair(local, Address(f"198.51.100.{i}", PORT)), i, 1) for i in range(200)])
     a.restart(0.0)
     sent, now = [], 0.0
     while (due := a.due()) is not None and now < 60:
@@ -177,9 +177,9 @@ def test_pairs_that_stay_keep_what_is_known_of_them() -> None:
     _, a, _ = meet("none", "none")
     ((pair, _, rtt),) = a.list.valid()
     other = Pair(a.base, Address("203.0.113.99", PORT))
-    a.list.set_pairs([(pair, 7), (other, 3)])
+    a.list.set_pairs([(pair, 7, 1), (other, 3, 1)])
     assert a.list.valid() == ((pair, 7, rtt),)
-    a.list.set_pairs([(other, 3)])
+    a.list.set_pairs([(other, 3, 1)])
     assert a.list.failed(pair)
 
 

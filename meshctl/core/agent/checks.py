@@ -83,7 +83,8 @@ class Question:
 class _Check:
     """One pair. `due_at` is its next question, `asked` how many there were in this round."""
 
-    priority: int
+    rank: int
+    priority: int = 0
     progress: Progress = Progress.WAITING
     schedule: tuple[float, ...] = SCHEDULE_S
     answer_s: float = ANSWER_S
@@ -118,9 +119,9 @@ class CheckList:
     # What is known
 
     def valid(self) -> tuple[tuple[Pair, int, float], ...]:
-        """(pair, priority, round-trip seconds) of those that have answered in this round, sorted."""
+        """(pair, rank, round-trip seconds) of those that have answered in this round, sorted."""
         return tuple(
-            (pair, check.priority, check.rtt_s)
+            (pair, check.rank, check.rtt_s)
             for pair, check in sorted(self._checks.items())
             if check.progress is Progress.VALID and check.rtt_s is not None
         )
@@ -142,13 +143,18 @@ class CheckList:
 
     # What to do
 
-    def set_pairs(self, pairs: Iterable[tuple[Pair, int]]) -> None:
-        """(pair, priority) of all pairs there are now. What is known of those that were there stays known."""
-        wanted = dict(list(pairs)[:MAX_PAIRS])
+    def set_pairs(self, pairs: Iterable[tuple[Pair, int, int]]) -> None:
+        """(pair, rank, PRIORITY) of all pairs there are now. What is known of those that were there stays known.
+
+        The higher rank is asked first; PRIORITY is what the peer gives the candidate if it has to learn it from the
+        request (RFC 8445 section 7.1.1).
+        """
+        wanted = {pair: (rank, priority) for pair, rank, priority in list(pairs)[:MAX_PAIRS]}
         for pair in [p for p in self._checks if p not in wanted]:
             del self._checks[pair]
-        for pair, priority in wanted.items():
-            self._checks.setdefault(pair, _Check(priority)).priority = priority
+        for pair, (rank, priority) in wanted.items():
+            check = self._checks.setdefault(pair, _Check(rank))
+            check.rank, check.priority = rank, priority
 
     def restart(self, now: float) -> None:
         """Ask every pair again from the beginning."""
@@ -239,7 +245,7 @@ class CheckList:
             pair = self._triggered.popleft()
             if pair in self._checks:
                 return pair
-        ready = [(-c.priority, pair) for pair, c in self._checks.items() if c.due_at is not None and c.due_at <= now]
+        ready = [(-c.rank, pair) for pair, c in self._checks.items() if c.due_at is not None and c.due_at <= now]
         for _, pair in sorted(ready):
             check = self._checks[pair]
             if check.asked < len(check.schedule):
