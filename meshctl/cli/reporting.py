@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from meshctl.cli.common import COMMAND, OUTPUT, F, remember_output
 from meshctl.errors import Diagnostic
-from meshctl.reports import Report, case_of, write
+
+# meshctl.reports is imported on use: `--help` needs none of it.
+if TYPE_CHECKING:
+    from meshctl.reports import Report
 
 # Under this name the context keeps the values of `--report`.
 REPORTS = "meshctl.reports"
@@ -37,6 +41,8 @@ class Answer:
             return json.dumps(self.document(), indent=2) + "\n"
         if style == "markdown" and self.markdown:
             return self.markdown()
+        from meshctl.reports import write
+
         return write(self.report, style)
 
 
@@ -82,6 +88,7 @@ def deliver(answer: Answer, ctx: click.Context | None = None) -> None:
 def deliver_findings(ctx: click.Context, findings: tuple[Diagnostic, ...]) -> None:
     """What makes the inventory invalid, in the formats that were asked for; words are for standard error."""
     from meshctl.inventory.report import to_json
+    from meshctl.reports import Report, case_of
 
     report = Report(ctx.meta[COMMAND], findings[0].file, findings, tuple(map(case_of, findings)))
     deliver(Answer(lambda: "", lambda: to_json(findings), report), ctx)

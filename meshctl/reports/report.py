@@ -46,6 +46,7 @@ class Report:
                 d,
                 message=_printable_lines(d.message),
                 hint=_printable_lines(d.hint),
+                path=printable(d.path),
                 file=in_repository(d.file) if d.file else place,
                 line=max(d.line, 1),
                 column=max(d.column, 1),

@@ -31,7 +31,7 @@ FINDINGS = st.builds(
     column=st.integers(0, 10**6),
     path=ANYTHING,
     hint=ANYTHING,
-    severity=st.sampled_from(["error", "warning"]),
+    severity=st.sampled_from(["error", "warning", "note"]),
 )
 CASES = st.builds(
     Case, name=ANYTHING, file=st.just("t_test.yml"), line=st.integers(0, 9), kind=st.just("policy-test"),
@@ -99,7 +99,7 @@ def test_gitlab_gets_the_documented_fields(found: Report) -> None:
 def test_github_gets_one_command_a_finding_and_no_other(found: Report) -> None:
     lines = write(found, "github").splitlines()
     assert len(lines) == len(found.findings)
-    assert all(line.startswith(("::error file=", "::warning file=")) for line in lines)
+    assert all(line.startswith(("::error file=", "::warning file=", "::notice file=")) for line in lines)
 
 
 @given(REPORTS)
