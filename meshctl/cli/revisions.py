@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -18,6 +19,7 @@ from meshctl.inventory.files import find_inventory, lock_path_of
 # Neither version is refused for a policy that has expired: that is for `validate` to say, and removing an expired
 # policy is a difference that must be shown.
 _BEFORE_ALL_DATES = datetime.date.min
+_RESOLVE = ("rev-parse", "--verify", "--quiet", "--end-of-options")
 
 
 def read_version(version: str, inventory: str | None) -> tuple[Inventory, Callable[[str], str]]:
@@ -27,6 +29,7 @@ def read_version(version: str, inventory: str | None) -> tuple[Inventory, Callab
     its path in the repository. Raises UsageError, MeshctlError and InventoryError.
     """
     if Path(version).exists():
+        _refuse_ambiguous(version)
         return read(version, today=_BEFORE_ALL_DATES), str
     path = find_inventory(inventory)
     top, inside = _place(path, version)
@@ -43,6 +46,15 @@ def read_version(version: str, inventory: str | None) -> tuple[Inventory, Callab
         except InventoryError as error:
             found = tuple(replace(d, file=shown(d.file), hint=shown(d.hint)) for d in error.diagnostics)
             raise InventoryError(found) from None
+
+
+def _refuse_ambiguous(path: str) -> None:
+    """As Git does: else whoever proposes a change could add a file called as the branch that it is compared with."""
+    if path.startswith(("/", "./", "../")) or shutil.which("git") is None:
+        return
+    if _git(Path.cwd(), *_RESOLVE, f"{path}^{{commit}}").returncode == 0:
+        hint = f"write ./{path} for the path, or rename what stands there"
+        raise UsageError(f"`{path}` is both a path and a Git revision", hint=hint)
 
 
 def read_working_tree(inventory: str | None) -> Inventory:
@@ -65,7 +77,7 @@ def _place(path: Path, version: str) -> tuple[Path, Path]:
 
 
 def _commit(top: Path, version: str) -> str:
-    done = _git(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{version}^{{commit}}")
+    done = _git(top, *_RESOLVE, f"{version}^{{commit}}")
     if done.returncode:
         raise UsageError(
             f"`{version}` is neither a file, nor a folder, nor a Git revision",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
+import meshctl
 from meshctl.errors import Diagnostic
+from meshctl.inventory.explain import _CODES as SCHEMA_CODES
 from meshctl.reports import FORMATS, Case, Report, case_of, write
+from meshctl.reports.rules import explanation
 
 SCHEMAS = Path(__file__).parent / "schemas"
 SARIF = Draft4Validator(json.loads((SCHEMAS / "sarif-2.1.0-rtm.5.json").read_text()))
@@ -140,3 +144,13 @@ def test_warnings_pass_in_junit_unless_they_are_to_fail() -> None:
     assert 'failures="0"' in write(report(warning), "junit")
     assert "i.yml:1:1: warning[single-anchor]: m" in write(report(warning), "junit")
     assert 'failures="1"' in write(report(warning, fail_on="warning"), "junit")
+
+
+def test_every_rule_has_an_explanation() -> None:
+    package = Path(meshctl.__file__).parent
+    files = [file for name in ("inventory", "policy", "render", "cli") for file in (package / name).glob("*.py")]
+    calls = r"(?:\.error|\.warning|\.append|Diagnostic|Refused|report|_report|about)\("
+    reported = re.compile(calls + r'\s*(?:[\w.\[\]]+, )?"([a-z]+(?:-[a-z0-9]+)*)"')
+    codes = {code for file in files for code in reported.findall(file.read_text())} | set(SCHEMA_CODES.values())
+    assert len(codes) > 60
+    assert not [code for code in sorted(codes) if explanation(code).startswith("The rule ")]
