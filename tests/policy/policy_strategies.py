@@ -96,7 +96,7 @@ class RuleMaker:
     def policies(self) -> list[dict[str, Any]]:
         """One to seven rules."""
         chance = self._chance
-        focus = self._side(), self._side("internet")
+        focus = self._side(), self._side("internet", "internet")
         made = []
         for index in range(chance.randint(1, 7)):
             source, destination = focus if chance.random() < 0.5 else (self._side(), self._side("internet"))

@@ -40,6 +40,7 @@ LAYOUT = inventory(
 )
 NODES: dict[str, dict[str, Any]] = LAYOUT["nodes"]
 INTERFACES = {"corp": "wg0", "lab": "wg1"}
+PRIVATE = ("10.9.9.9", "192.168.77.1", "172.16.0.1", "100.64.0.1", "fd77::1")
 BEHIND = ("192.168.10.1", "192.168.10.9", "192.168.10.200", "fd99::9", "fd99::1:0:0:1")
 # Only addresses that somebody has: WireGuard itself drops what comes from any other.
 OF_NODES = {network: [a for n in NODES.values() for a in n["address"].get(network, ())] for network in INTERFACES}
@@ -98,8 +99,9 @@ def sample(mesh: Mesh, name: str, chance: random.Random) -> Iterator[tuple[str, 
     # Port 0 is none: the kernel itself drops such a TCP segment.
     interesting = [(p if p in PROTOCOLS else "other", n) for p, n in borders(mesh) if n or p not in ("tcp", "sctp")]
     for network, own in NODES[name]["address"].items():
+        elsewhere = [a for other, found in NODES[name]["address"].items() if other != network for a in found]
         for source in EVERYWHERE[network]:
-            for destination in EVERYWHERE[network]:
+            for destination in [*EVERYWHERE[network], *elsewhere]:
                 device = _device(name, network, source, destination, own)
                 if device and (":" in source) == (":" in destination):
                     yield device, Packet(network, source, destination, *chance.choice(interesting))
@@ -141,3 +143,17 @@ def disagreement(host: tuple[str, Host], data: dict[str, Any]) -> str:
 def test_the_kernel_does_with_packets_what_the_reference_says(host: tuple[str, Host], seed: int) -> None:
     data = {**LAYOUT, "policies": RuleMaker(LAYOUT, seed).policies()}
     assert not disagreement(host, data), smallest(data, lambda fewer: disagreement(host, fewer))
+
+
+@pytest.mark.parametrize("host", ["exit"], indirect=True)
+def test_an_exit_node_leads_its_users_to_the_internet_and_to_no_private_address(host: tuple[str, Host]) -> None:
+    rule = {"name": "out", "from": "*", "to": "internet", "allow": ["any"]}
+    host[1].load(table(compile_mesh(sound({**LAYOUT, "policies": [rule]})[1]), "exit"))
+
+    def led(user: str, destination: str) -> bool:
+        source = NODES[user]["address"]["corp"][":" in destination]
+        return host[1].passes("wg0", source, destination, "udp", 443) == "lan0"
+
+    assert [led(user, to) for user in ("n5", "n6") for to in INTERNET_HOSTS] == [True] * 4
+    assert [led("n4", to) for to in INTERNET_HOSTS] == [False, False], "it has no `exit_via`"
+    assert [to for to in PRIVATE if led("n5", to)] == []

@@ -89,7 +89,8 @@ def addresses(policy: NetworkPolicy, subject: Subject) -> Iterable[str]:
 
 def pairs(policy: NetworkPolicy) -> Iterator[tuple[Subject, Subject, str, str]]:
     """(subject, subject, their addresses) of one family."""
-    places = [(s, a, ip_address(a).version) for s in policy.subjects() for a in addresses(policy, s)]
+    subjects = dict.fromkeys((*policy.subjects(), INTERNET))
+    places = [(s, a, ip_address(a).version) for s in subjects for a in addresses(policy, s)]
     for one, source, version in places:
         for other, destination, its_version in places:
             if version == its_version:
