@@ -162,30 +162,37 @@ class FirewallTable:
 
     def _behind(self, name: str) -> Lookup:
         """What the node forwards from the mesh: to the prefixes behind it, and between nodes when it carries them."""
-        elements: list[tuple[str, str]] = []
+        asked = []
         for link, policy in self._policies:
             wanted = {p for p in policy.prefixes if policy.home(p) == link.node}
             carried = frozenset[str]().union(*link.carried.values())
             wanted.update(s for s in (*policy.nodes, *policy.prefixes) if policy.home(s) in carried)
-            found = []
-            for destination in sorted(wanted):
-                sources = self._sources(policy, destination)
-                if sources:
-                    found.append((destination, self._column(sources)))
-            elements.extend(self._addressed(policy, found, but=link.node))
-        return _lookup(name, elements)
+            asked.append({destination: self._sources(policy, destination) for destination in sorted(wanted)})
+        return self._by_column(name, asked)
 
     def _from_lan(self, name: str) -> Lookup:
         """What the devices behind the node may open in the mesh."""
-        elements: list[tuple[str, str]] = []
+        asked = []
         for link, policy in self._policies:
             own = [p for p in policy.prefixes if policy.home(p) == link.node]
-            found = []
-            for destination in (*policy.nodes, *policy.prefixes) if own else ():
-                sources = self._sources(policy, destination, own)
-                if sources:
-                    found.append((destination, self._column(sources)))
-            elements.extend(self._addressed(policy, found, but=link.node))
+            wanted = (*policy.nodes, *policy.prefixes) if own else ()
+            asked.append({destination: self._sources(policy, destination, own) for destination in wanted})
+        return self._by_column(name, asked)
+
+    def _by_column(self, name: str, asked: list[dict[Subject, list[tuple[str, str]]]]) -> Lookup:
+        """Destinations, for each of the node's networks with their sources, to the chains that judge by source.
+
+        What is behind a gateway in two networks is one destination, since its address tells nothing of the network.
+        """
+        shared: dict[Subject, dict[tuple[str, str], None]] = {}
+        for found in asked:
+            for destination in filter(is_prefix, found):
+                shared.setdefault(destination, {}).update(dict.fromkeys(found[destination]))
+        elements: dict[tuple[str, str], None] = {}
+        for (link, policy), found in zip(self._policies, asked):
+            judged = {destination: [*shared.get(destination, sources)] for destination, sources in found.items()}
+            columns = [(destination, self._column(sources)) for destination, sources in judged.items() if sources]
+            elements.update(dict.fromkeys(self._addressed(policy, columns, but=link.node)))
         return _lookup(name, elements)
 
     def _outside(self, name: str) -> Lookup:

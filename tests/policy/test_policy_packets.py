@@ -27,7 +27,8 @@ SECRET = Secret("tests of the firewall need a mesh secret of some length 0123456
 LAYOUT = inventory(
     {
         "hub": node(1, ("corp",), endpoint=True, roles=["anchor"]),
-        "gate": node(2, ("corp",), roles=["gateway"], routes=list(LANS), relay="routed"),
+        "gate": node(2, ("corp", "lab"), roles=["gateway"], routes=list(LANS), relay="routed")
+        | {"endpoint": {"lab": "203.0.113.2:51820"}},
         "exit": node(3, ("corp",), roles=["gateway"], endpoint=True, exit_node=True),
         "n4": node(4, ("corp", "lab"), groups=["inner"], tags=["red"], relay="routed"),
         "n5": node(5, ("corp",), groups=["outer"], exit_via="exit"),
@@ -46,7 +47,7 @@ BEHIND = ("192.168.10.1", "192.168.10.9", "192.168.10.200", "fd99::9", "fd99::1:
 OF_NODES = {network: [a for n in NODES.values() for a in n["address"].get(network, ())] for network in INTERFACES}
 HOME = {a: name for name, n in NODES.items() for own in n["address"].values() for a in own}
 HOME.update(dict.fromkeys(BEHIND, "gate"))
-EVERYWHERE = {"corp": [*OF_NODES["corp"], *BEHIND, *INTERNET_HOSTS], "lab": [*OF_NODES["lab"], *INTERNET_HOSTS]}
+EVERYWHERE = {"corp": [*OF_NODES["corp"], *BEHIND, *INTERNET_HOSTS], "lab": [*OF_NODES["lab"], *BEHIND]}
 
 
 @pytest.fixture(scope="module", params=["n4", "n5", "gate", "hub", "exit"])
@@ -109,13 +110,19 @@ def sample(mesh: Mesh, name: str, chance: random.Random) -> Iterator[tuple[str, 
 
 def _device(name: str, network: str, source: str, destination: str, own: list[str]) -> str:
     """Where such a packet comes from, seen from the node; empty: it never sees one."""
-    if HOME.get(source) == HOME.get(destination):
+    if HOME.get(source) == HOME.get(destination) or not _meet_in(network, source, destination):
         return ""
     if source in own:
         return SELF if destination in OF_NODES[network] else ""
     if source in BEHIND and name == "gate":
         return "" if destination in INTERNET_HOSTS else "lan0"
     return INTERFACES[network]
+
+
+def _meet_in(network: str, source: str, destination: str) -> bool:
+    """Whether WireGuard would take such a packet: what is behind a gateway is routed in one network for each node."""
+    others = [NODES[HOME[end]]["networks"][0] for end in (source, destination) if end in HOME and end not in BEHIND]
+    return len(others) != 1 or (source not in BEHIND and destination not in BEHIND) or others == [network]
 
 
 def disagreement(host: tuple[str, Host], data: dict[str, Any]) -> str:
