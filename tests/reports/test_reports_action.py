@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from ci_checkout import FAILING, GOOD, INVALID, ROOT, WIDER, bare_environment, c
 pytestmark = pytest.mark.lab
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
+TOKEN = secrets.token_hex(8)
 STEPS = {step["name"]: step for step in ACTION["runs"]["steps"]}
 
 
@@ -28,12 +31,16 @@ class Runner:
     temp: Path
     action: Path
 
-    def step(self, name: str, **inputs: str) -> subprocess.CompletedProcess[str]:
-        """One step, its `env` filled from the inputs and their defaults; in a network namespace with nothing in it."""
+    def step(self, name: str, before: str = "", **inputs: str) -> subprocess.CompletedProcess[str]:
+        """One step, its `env` filled from the inputs and their defaults; in a network namespace with nothing in it.
+
+        `before` prepares the namespace, in bash.
+        """
         values = {key: str(about.get("default", "")) for key, about in ACTION["inputs"].items()} | inputs
         env = bare_environment(self.temp) | {
             "RUNNER_TEMP": str(self.temp),
             "GITHUB_ACTION_PATH": str(self.action),
+            "GITHUB_REPOSITORY": "somebody/mesh",
             **{f"GITHUB_{what}": str(self.temp / what) for what in ("OUTPUT", "PATH", "STEP_SUMMARY")},
         }
         added = self.temp / "PATH"
@@ -44,7 +51,8 @@ class Runner:
         assert STEPS[name]["shell"] == "bash"
         script = self.temp / "script.sh"
         script.write_text(STEPS[name]["run"])
-        words = ["unshare", "--net", "bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)]
+        shell = "bash --noprofile --norc -eo pipefail"
+        words = ["unshare", "--net", "--mount", "bash", "-c", f"{before or ':'} && {shell} {script}"]
         return subprocess.run(words, cwd=self.workspace, env=env, capture_output=True, text=True, check=False)
 
     def check(self, **inputs: str) -> tuple[int, str]:
@@ -177,3 +185,44 @@ def test_another_inventory_can_be_named(runner: Runner) -> None:
     assert runner.check()[0] == 64
     code, output = runner.check(inventory="net dir/mesh.yml")
     assert code == 0, output
+
+
+def test_a_plan_without_a_network_names_the_hosts_that_could_not_be_read(runner: Runner) -> None:
+    (runner.workspace / "inventory.yml").write_text(GOOD.replace("version: 1", "version: 1\ndefaults: {psk: false}"))
+    done = runner.step("Plan")
+    assert done.returncode == 1, done.stderr
+    assert "3 hosts could not be read" in runner.report("plan.md")
+    assert runner.report("plan.md") in (runner.temp / "STEP_SUMMARY").read_text()
+
+
+@pytest.fixture
+def github(tmp_path: Path) -> tuple[Path, str]:
+    """A file of comments behind GitHub's API, and the commands that bring that API up in a namespace."""
+    comments, hosts = tmp_path / "comments.json", tmp_path / "hosts"
+    comments.write_text("[]")
+    hosts.write_text("127.0.0.1 localhost api.github.localhost\n")
+    server = f"{sys.executable} {Path(__file__).with_name('github_api.py')} {comments} {TOKEN}"
+    return comments, (
+        f"ip link set lo up && mount --bind {hosts} /etc/hosts && export GH_HOST=github.localhost"
+        f" && {{ exec 3< <(exec {server}); trap 'kill $!' EXIT; read -r _ <&3; }}"
+    )
+
+
+def test_the_comment_is_made_once_and_then_replaced(runner: Runner, github: tuple[Path, str]) -> None:
+    comments, before = github
+    marker = "<!-- meshctl plan inventory.yml -->\n"
+    strangers = {"id": 1, "user": {"type": "User"}, "body": f"{marker}mine"}
+    comments.write_text(json.dumps([strangers]))
+    for text in ("first", "x" * 60_000):
+        (runner.temp / "meshctl-reports" / "plan.md").write_text(f"{marker}{text}\n")
+        done = runner.step("Comment", before, comment="7", token=TOKEN)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(comments.read_text()) == [
+            strangers, {"id": 2, "user": {"type": "Bot"}, "body": f"{marker}{text}\n"},
+        ]  # fmt: skip
+
+
+def test_a_comment_goes_to_a_pull_request_alone(runner: Runner) -> None:
+    done = runner.step("Comment", comment="7/../../labels")
+    assert done.returncode == 1
+    assert "::error::comment is not the number" in done.stdout
