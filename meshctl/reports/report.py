@@ -101,13 +101,13 @@ def in_repository(file: str) -> str:
     A file that is in neither keeps its absolute path.
     """
     path = Path(os.path.abspath(file))  # noqa: PTH100 - `resolve` would follow links out of the repository
-    root = _repository(path.parent)
+    root = _repository(path.parent) or Path.cwd()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
 @functools.cache
-def _repository(folder: Path) -> Path:
-    return next((f for f in (folder, *folder.parents) if (f / ".git").exists()), Path.cwd())
+def _repository(folder: Path) -> Path | None:
+    return next((f for f in (folder, *folder.parents) if (f / ".git").exists()), None)
 
 
 def _printable_lines(text: str) -> str:

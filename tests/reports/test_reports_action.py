@@ -103,6 +103,14 @@ def test_no_expression_stands_in_a_script() -> None:
         assert "${{" not in step["run"]
 
 
+def test_the_document_uses_inputs_and_outputs_that_exist() -> None:
+    shown = (ROOT / "docs" / "gitops.md").read_text()
+    (workflow,) = [block for block in re.findall(r"```yaml\n(.*?)```", shown, re.DOTALL) if "uses: OWNER" in block]
+    (step,) = [s for s in yaml.safe_load(workflow)["jobs"]["mesh"]["steps"] if s["uses"].startswith("OWNER/")]
+    assert set(step["with"]) <= set(ACTION["inputs"])
+    assert set(re.findall(rf"steps\.{step['id']}\.outputs\.(\w+)", workflow)) <= set(ACTION["outputs"])
+
+
 def test_a_good_inventory_passes_and_leaves_its_reports(runner: Runner) -> None:
     code, output = runner.check()
     assert code == 0, output
