@@ -7,6 +7,7 @@ then protocol and port; the last leads to the rule's own chain, which counts, li
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -236,17 +237,25 @@ class _Verdicts:
                 yield _decision_chain(name, pieces)
 
     def rules(self) -> Iterable[RuleChain]:
-        marks = 0
+        taken = {0}
         for rule in self._rules.values():
-            if rule.limits.bandwidth_bps:
-                marks += 1
-            yield RuleChain(chain_name(rule), rule, marks << LIMIT_MARK_SHIFT if rule.limits.bandwidth_bps else 0)
+            mark = _limit_mark(rule, taken) if rule.limits.bandwidth_bps else 0
+            yield RuleChain(chain_name(rule), rule, mark << LIMIT_MARK_SHIFT)
 
 
 def chain_name(rule: Rule) -> str:
     """The rule's chain and counter: nft's names must not start with a digit, nor be a keyword, nor hold a colon."""
     kind, colon, network = rule.name.partition(":")
     return f"{kind}_{network}" if colon else f"rule_{rule.name}"
+
+
+def _limit_mark(rule: Rule, taken: set[int]) -> int:
+    """A number of 16 bits that comes of the rule's name: connections keep it when the table is replaced by another."""
+    mark = zlib.crc32(rule.name.encode()) & 0xFFFF
+    while mark in taken:
+        mark = (mark + 1) & 0xFFFF
+    taken.add(mark)
+    return mark
 
 
 def _decision_chain(name: str, pieces: tuple[Piece, ...]) -> DecisionChain:

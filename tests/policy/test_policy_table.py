@@ -86,6 +86,19 @@ def test_a_connection_survives_the_reload_that_takes_its_rule_away(n4: Host, end
     assert n4.passes("wg0", *ends, "icmp", 0, serial) == "wg0"
 
 
+def test_a_limited_connection_keeps_its_own_limit_when_another_rule_gets_one(n4: Host, ends: tuple[str, str]) -> None:
+    def limited(name: str, port: int) -> dict[str, Any]:
+        return {"name": name, "from": "n5", "to": "n4", "allow": [f"udp/{port}"], "limits": {"bandwidth": "1mbit"}}
+
+    n4.load(rendered(limited("b", 1001)))
+    assert n4.passes("wg0", *ends, "udp", 1001) == "wg0"
+    n4.load(rendered(limited("a", 1000), limited("b", 1001), limited("c", 1002)))
+    found = re.search(r"mark=(\d+)", n4.run("conntrack", "-L", "-p", "udp", "-f", f"ipv{6 if ':' in ends[0] else 4}"))
+    assert found is not None
+    meters = n4.run("nft", "list", "chain", "inet", "meshctl", "input")
+    assert f"0x{int(found[1]):08x} : jump limit_rule_b" in meters
+
+
 def test_drops_are_logged_when_asked_for_and_no_more_than_the_rate(n4: Host, ends: tuple[str, str]) -> None:
     about = f"SRC={ip_address(ends[0]).exploded} DST={ip_address(ends[1]).exploded}"
     with kernel_log() as log:
