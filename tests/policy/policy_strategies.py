@@ -7,6 +7,7 @@ small by leaving rules out (`test_policy_reference.smallest`).
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -87,10 +88,18 @@ class RuleMaker:
     never meet would not show how they are weighed against each other.
     """
 
-    def __init__(self, layout: dict[str, Any], seed: int) -> None:
+    def __init__(
+        self,
+        layout: dict[str, Any],
+        seed: int,
+        lans: Mapping[str, Collection[str]] = LANS,
+        ports: tuple[int, ...] = _PORTS,
+    ) -> None:
+        """`lans` maps what is behind gateways to parts of it that rules may name."""
         self._chance = random.Random(seed)  # noqa: S311
+        self._ports = ports
         labels = ["outer", "inner", "tag:red", "tag:inherited", "role:anchor", "role:gateway"]
-        prefixes = [*LANS, *(p for inner in LANS.values() for p in inner)]
+        prefixes = [*lans, *(p for inner in lans.values() for p in inner)]
         self._selectors = ["*", "*", *labels, *layout["nodes"], *layout["networks"], *prefixes]
 
     def policies(self) -> list[dict[str, Any]]:
@@ -124,5 +133,5 @@ class RuleMaker:
         if chance.random() < 0.4:
             return chance.choice(["any", "icmp", *SERVICES])
         protocol = chance.choice(["tcp", "tcp", "udp", "sctp"])
-        low, high = sorted((chance.choice(_PORTS), chance.choice(_PORTS)))
+        low, high = sorted((chance.choice(self._ports), chance.choice(self._ports)))
         return f"{protocol}/{low}" if low == high else f"{protocol}/{low}-{high}"

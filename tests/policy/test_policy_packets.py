@@ -32,9 +32,10 @@ LAYOUT = inventory(
         "exit": node(3, ("corp",), roles=["gateway"], endpoint=True, exit_node=True),
         "n4": node(4, ("corp", "lab"), groups=["inner"], tags=["red"], relay="routed"),
         "n5": node(5, ("corp",), groups=["outer"], exit_via="exit"),
-        "n6": node(6, ("corp",), tags=["blue"], relay="routed", exit_via="exit"),
+        "n6": node(6, ("corp",), tags=["blue"], relay="routed", exit_via="exit2"),
         "n7": node(7, ("lab",), endpoint=True, tags=["red"]),
         "n8": node(8, ("corp", "lab"), groups=["inner"], endpoint=True),
+        "exit2": node(10, ("corp",), roles=["gateway"], endpoint=True, exit_node=True),
         "phone": node(9, ("corp",), client=True, peers=["hub"], tags=["blue"]),
     },
     ("corp", "lab"),
@@ -161,6 +162,6 @@ def test_an_exit_node_leads_its_users_to_the_internet_and_to_no_private_address(
         source = NODES[user]["address"]["corp"][":" in destination]
         return host[1].passes("wg0", source, destination, "udp", 443) == "lan0"
 
-    assert [led(user, to) for user in ("n5", "n6") for to in INTERNET_HOSTS] == [True] * 4
-    assert [led("n4", to) for to in INTERNET_HOSTS] == [False, False], "it has no `exit_via`"
+    assert [led("n5", to) for to in INTERNET_HOSTS] == [True, True]
+    assert [led(user, to) for user in ("n4", "n6") for to in INTERNET_HOSTS] == [False] * 4, "they use none, or another"
     assert [to for to in PRIVATE if led("n5", to)] == []
