@@ -76,13 +76,13 @@ def _target(value: str, styles: tuple[str, ...], ctx: click.Context, param: clic
 
 
 def deliver(answer: Answer, ctx: click.Context | None = None) -> None:
-    """The files of `--report`, then standard output. Raises OSError."""
+    """Standard output, then the files of `--report`. Raises OSError."""
     meta = (ctx or click.get_current_context()).meta
+    click.echo(answer.text(meta[OUTPUT]), nl=False)
     for style, path in meta.get(REPORTS, ()):
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(answer.text(style), encoding="utf-8")
-    click.echo(answer.text(meta[OUTPUT]), nl=False)
 
 
 def deliver_findings(ctx: click.Context, findings: tuple[Diagnostic, ...]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from ci_checkout import git
 
 from meshctl.cli import run
 from meshctl.reports import FORMATS
@@ -157,12 +158,27 @@ def test_the_diff_as_a_comment_has_a_section_for_each_network(folder: Path, caps
     )
 
 
+def test_what_two_revisions_differ_in_is_told_about_the_file_that_a_reader_has(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(folder, "init", "-q")
+    for text in (HEAD + SSH, HEAD + SSH + SQL):
+        (folder / "inventory.yml").write_text(text)
+        git(folder, "add", ".")
+        git(folder, "commit", "-qm", "One more")
+    assert run(["policy", "diff", "HEAD~1", "HEAD", "-o", "gitlab"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["location"] == {"path": "inventory.yml", "lines": {"begin": 1}}
+    assert f"(HEAD:inventory.yml:{line_of('name: sql', folder)})" in entry["description"]
+
+
 def test_what_could_be_a_path_or_a_revision_is_refused_as_git_does(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    who = ("-c", "user.name=Test", "-c", "user.email=test@example.net")
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "One"], ["branch", "-m", "main"]):
-        subprocess.run(["git", *who, *words], cwd=folder, check=True)
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "One")
+    git(folder, "branch", "-m", "main")
     assert run(["policy", "diff", "main"]) == 0
     (folder / "main").write_text(HEAD + SSH)
     capsys.readouterr()

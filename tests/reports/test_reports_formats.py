@@ -25,7 +25,8 @@ JUNIT = xmlschema.XMLSchema(SCHEMAS / "junit-10.xsd")
 GITLAB_SEVERITIES = {"info", "minor", "major", "critical", "blocker"}
 
 # Everything that Python can hold in a text, lone surrogates and control characters included.
-ANYTHING = st.text(st.characters(), max_size=20)
+HARD = ["<", "&", "]]>", '"', "'", "%", "\n", "\x00", "\x1b", "\ud800", "\ufffe", "\uffff", "\U0001f9a1"]
+ANYTHING = st.lists(st.sampled_from(HARD) | st.characters(), max_size=12).map("".join)
 FINDINGS = st.builds(
     Diagnostic,
     code=st.sampled_from(["unknown-key", "policy-test", "no-such-code"]),
@@ -84,6 +85,16 @@ def test_junit_is_valid_by_jenkins_schema_and_counts_what_it_holds(found: Report
     assert len(root.findall("testsuite/testcase/failure")) == int(root.get("failures", "")) == len(failed)
     names = [(case.get("classname"), case.get("name")) for case in cases]
     assert len(set(names)) == len(names)
+
+
+def test_junit_keeps_markup_as_text_and_nothing_that_xml_cannot_hold() -> None:
+    cases = (Case("a<b>&\"'\ufffe", "t.yml", 1, "policy-test", "i.yml:1: ]]> <x/>\x1b[0m\uffff\nnext"),)
+    (case,) = ElementTree.fromstring(write(Report("test", "i.yml", (), cases), "junit")).findall(".//testcase")  # noqa: S314
+    assert case.get("name") == "a<b>&\"'?"
+    failure = case.find("failure")
+    assert failure is not None
+    assert failure.text == "i.yml:1: ]]> <x/>?[0m?\nnext"
+    assert failure.get("message") == "i.yml:1: ]]> <x/>?[0m?"
 
 
 @given(REPORTS)
