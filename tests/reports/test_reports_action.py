@@ -70,6 +70,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clone(runner.action)
     done = runner.step("Install")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert list(runner.temp.glob("meshctl/lib/python*/site-packages/meshctl/reports/sarif.py"))
     reports = runner.temp / "meshctl-reports"
     assert (runner.temp / "OUTPUT").read_text() == f"reports={reports}\n"
     assert list(reports.iterdir()) == []

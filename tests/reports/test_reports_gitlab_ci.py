@@ -46,6 +46,7 @@ def venv(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     assert all("before_script" not in TEMPLATE[name] for name in JOBS)
     done = script(folder, job(JOBS[0])["before_script"], environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert list(folder.glob(".meshctl/lib/python*/site-packages/meshctl/reports/sarif.py"))
     return folder / ".meshctl"
 
 
