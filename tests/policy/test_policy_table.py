@@ -37,9 +37,9 @@ def ends(request: pytest.FixtureRequest) -> tuple[str, str]:
     return found
 
 
-def rendered(*rules: dict[str, Any], **variables: Any) -> str:
-    nodes = {**LAYOUT["nodes"], "n4": {**LAYOUT["nodes"]["n4"], "vars": variables}}
-    return table(compile_mesh(read({**LAYOUT, "nodes": nodes, "policies": list(rules)})), "n4")
+def rendered(*rules: dict[str, Any], host: str = "n4", **variables: Any) -> str:
+    nodes = {**LAYOUT["nodes"], host: {**LAYOUT["nodes"][host], "vars": variables}}
+    return table(compile_mesh(read({**LAYOUT, "nodes": nodes, "policies": list(rules)})), host)
 
 
 def counted(host: Host, name: str) -> int:
@@ -97,6 +97,25 @@ def test_a_limited_connection_keeps_its_own_limit_when_another_rule_gets_one(n4:
     assert found is not None
     meters = n4.run("nft", "list", "chain", "inet", "meshctl", "input")
     assert f"0x{int(found[1]):08x} : jump limit_rule_b" in meters
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
+def test_an_anchor_carries_answers_and_what_is_established_though_the_rule_goes(family: int) -> None:
+    one, other = (LAYOUT["nodes"][name]["address"]["corp"][family] for name in ("n4", "n6"))
+    carrying = {"name": "carried", "from": "n4", "to": "n6", "allow": ["udp/443"]}
+    hub = host_of("hub")
+    try:
+        hub.load(rendered(carrying, host="hub"))
+        assert hub.passes("wg0", one, other, "udp", 443) == "wg0"
+        opened = hub.serial
+        assert hub.passes("wg0", other, one, "udp", opened, again=443) == "wg0", "the answer"
+        hub.load(rendered({**carrying, "allow": ["udp/53"]}, host="hub"))
+        assert hub.passes("wg0", other, one, "udp", opened, again=443) == "wg0"
+        assert hub.passes("wg0", one, other, "udp", 443, again=opened) == "wg0"
+        assert hub.passes("wg0", one, other, "udp", 443, again=opened + 1) == "", "a new one"
+        assert hub.passes("wg0", other, one, "udp", opened + 2, again=443) == "", "nor an answer to nothing"
+    finally:
+        hub.close()
 
 
 def test_drops_are_logged_when_asked_for_and_no_more_than_the_rate(n4: Host, ends: tuple[str, str]) -> None:
