@@ -73,18 +73,17 @@ with ThreadPoolExecutor(len(probes)) as pool:
     print(json.dumps(list(pool.map(ask, probes))))
 """
 
-# argv: address, port, `tcp` or `udp`. Sends numbered lines, reads each back and says how many; stops at end of input.
+# argv: address, port, `tcp` or `udp`. Sends numbered blocks one by one and reads each back until its input ends. Prints
+# how many it sent, and how many of them (datagrams) were lost; "broken: WHY" when the connection is.
 STREAM = """
 import socket, sys, threading, time
 address, port, kind = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
 sock = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
-sock.settimeout(10)
+sock.settimeout(10 if kind == "tcp" else 1)
 sock.connect((address, port))
 stop = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-def block(number):
-    return (b"%d," % number) * (200 if kind == "tcp" else 1)
 def receive(size):
     data = b""
     while len(data) < size:
@@ -93,18 +92,29 @@ def receive(size):
             raise EOFError("closed")
         data += more
     return data
-sent = back = 0
+def tcp(block):
+    sock.sendall(block * 200)
+    if receive(len(block) * 200) != block * 200:
+        raise ValueError(f"{block} came back wrong")
+    return True
+def udp(block):
+    sock.send(block)
+    try:
+        while sock.recv(65536) != block:  # one that had been given up
+            pass
+    except TimeoutError:
+        return False
+    return True
+sent, lost, talk = 0, [], {"tcp": tcp, "udp": udp}[kind]
 try:
     while not stop.is_set():
-        sock.sendall(block(sent))
+        if not talk(b"%d," % sent):
+            lost.append(f"{sent} at {time.time():.1f}")
         sent += 1
-        if receive(len(block(back))) != block(back):
-            raise ValueError(f"block {back} came back wrong")
-        back += 1
-        if back == 1:
+        if sent == 1:
             print("up", flush=True)
         time.sleep(0.001)
+    print(sent, len(lost), *lost, flush=True)
 except (OSError, EOFError, ValueError) as error:
-    print(f"after {back} blocks: {error!r}", flush=True)
-print(f"{sent} {back}", flush=True)
+    print(f"broken: {error!r} after {sent}", flush=True)
 """

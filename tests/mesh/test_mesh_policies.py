@@ -32,6 +32,8 @@ pytestmark = pytest.mark.lab
 PORTS = (7001, 7002, 7003, 7004)
 # A first handshake that is lost is tried again after five seconds.
 PATIENCE_S = 7
+# Of the thousands of a stream: on a busy machine the lab's tunnels, which are processes, drop one now and then.
+LOST_DATAGRAMS = 1
 LANS = {"192.168.10.0/24": ("192.168.10.0/28", "192.168.10.10/32"), "fd00:10::/64": ("fd00:10::/80",)}
 LAYOUT: dict[str, Any] = inventory(
     {
@@ -178,30 +180,40 @@ def test_a_denied_pair_leaves_no_trace_of_either_on_the_others_disk(mesh: MeshLa
         apply_policies(mesh, rule("one", "tcp/7001"))
         assert {host: traces(mesh, host, *words).now for host, words in about.items()} == {"home1": [], "srv1": []}
         assert not opened(mesh, [probe], patience_s=1)[probe]
-        assert "after" in stream.communicate()[0], "what was established goes with the peer"
+        assert "broken" in stream.communicate()[0], "what was established goes with the peer"
+
+
+def expectations(data: dict[str, Any]) -> dict[Probe, bool]:
+    """What the reference says of every probe."""
+    reference = Reference(data)
+    return {
+        probe: reference.allowed(Packet("corp", address_of(probe.source, probe.address), *probe[1:]))
+        for probe in every_probe()
+    }
+
+
+def random_policies(seed: int) -> tuple[dict[str, Any], dict[Probe, bool]]:
+    """Policies that allow enough and deny enough to tell something, as an inventory; what is to be expected of them."""
+    maker = RuleMaker(LAYOUT, seed, LANS, PORTS[:3])
+    while True:
+        rules = [rule for rule in (*maker.policies(), *maker.policies()) if "internet" not in rule["to"]]
+        named = [{**rule, "name": f"r{index}"} for index, rule in enumerate(rules)]
+        data, _ = sound({**LAYOUT, "policies": named})
+        expected = expectations(data)
+        if 0.15 < sum(expected.values()) / len(expected) < 0.85:
+            return data, expected
 
 
 @pytest.mark.parametrize("seed", [secrets.randbelow(2**32) for _ in range(2)], ids=["one", "two"])
 def test_random_policies_are_enforced_as_reference_and_explain_say(mesh: MeshLab, seed: int) -> None:
     print(f"seed {seed}")
-    maker = RuleMaker(LAYOUT, seed, LANS, PORTS[:3])
-    rules = [*maker.policies(), *maker.policies()]
-    named = [{**rule, "name": f"r{index}"} for index, rule in enumerate(rules) if "internet" not in rule["to"]]
-    data, _ = sound({**LAYOUT, "policies": named})
+    data, expected = random_policies(seed)
     apply_policies(mesh, *data["policies"])
-    reference = Reference(data)
-
-    def allowed(probe: Probe) -> bool:
-        source = address_of(probe.source, probe.address)
-        return reference.allowed(Packet("corp", source, probe.address, probe.protocol, probe.port))
-
-    expected = {probe: allowed(probe) for probe in every_probe()}
     seen = opened(mesh, list(expected))
     wrong = [(probe, seen[probe]) for probe in expected if seen[probe] != expected[probe]]
     assert not wrong, (seed, wrong, data["policies"])
     asked = random.Random(seed).sample(list(expected), 40)  # noqa: S311
     assert {probe: explained(mesh, probe) for probe in asked} == {probe: expected[probe] for probe in asked}, seed
-    print(f"{sum(expected.values())} of {len(expected)} connections allowed")
 
 
 def test_streams_outlive_a_reload_and_a_rule_that_is_widened_or_narrowed_holds_after_one_apply(mesh: MeshLab) -> None:
@@ -225,5 +237,7 @@ def test_streams_outlive_a_reload_and_a_rule_that_is_widened_or_narrowed_holds_a
         assert reached(7002) == [True] * 8
         for stream in streams:
             said, _ = stream.communicate()
-            sent, back = (int(word) for word in said.split())
-            assert sent == back > 100, said
+            sent, lost = (int(word) for word in said.split()[:2])
+            assert sent > 100, said
+            assert lost <= LOST_DATAGRAMS, said
+    assert mesh.plan()["changes"] == []
