@@ -93,7 +93,7 @@ def test_everybody_is_told_as_a_star_though_nobody_reaches_himself() -> None:
 
 def test_a_narrowed_rule_is_a_loss() -> None:
     assert told(fleet(allow("inner", "db1", "any")), fleet(allow("inner", "db1", "tcp/22"))) == [
-        ("-", "inner", "db1", "tcp/0-21,tcp/23-65535,udp,sctp,icmp,other", "common")
+        ("-", "inner", "db1", "tcp/1-21,tcp/23-65535,udp,sctp,icmp,other", "common")
     ]
 
 
