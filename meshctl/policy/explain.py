@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 
 from meshctl.core.prefixes import covers, host_prefix, merge_prefixes
 from meshctl.model.mesh import Mesh
@@ -35,10 +36,17 @@ class Answer:
     path: tuple[str, ...] = ()
 
 
-def subject(mesh: Mesh, decisions: Decisions, text: str) -> Subject:
+class End(NamedTuple):
+    """Who is asked about, and by which network when that follows from the address ("": by any)."""
+
+    subject: Subject
+    network: str = ""
+
+
+def end(mesh: Mesh, decisions: Decisions, text: str) -> End:
     """A node's name, `internet`, an address or a prefix to the subject that it is judged as. Raises NoSubjectError."""
     if text in mesh.nodes or text == INTERNET:
-        return text
+        return End(text)
     if text in mesh.groups or text in mesh.networks:
         raise NoSubjectError(f"`{text}` is not one node", "name one of its nodes, or see `meshctl policy matrix`")
     try:
@@ -46,15 +54,16 @@ def subject(mesh: Mesh, decisions: Decisions, text: str) -> Subject:
     except ValueError:
         raise NoSubjectError(f"there is no node `{text}`") from None
     for node in mesh.nodes.values():
-        if any(host_prefix(address) == prefix for a in node.attachments for address in a.addresses):
-            return node.name
+        for attachment in node.attachments:
+            if prefix in map(host_prefix, attachment.addresses):
+                return End(node.name, attachment.network)
     found = dict.fromkeys(s for policy in decisions.networks.values() for s in judged(policy, prefix))
     if not found:
         raise NoSubjectError(f"{text} is neither a node's address nor behind a gateway")
     if len(found) > 1:
         hint = f"policies tell {', '.join(found)} apart; ask about one address"
         raise NoSubjectError(f"{text} is not judged as one", hint)
-    return next(iter(found))
+    return End(next(iter(found)))
 
 
 def judged(policy: NetworkPolicy, prefix: str, excluded: Collection[str] = ()) -> Iterator[Subject]:
@@ -84,10 +93,14 @@ def networks_for(decisions: Decisions, source: Subject, destination: Subject) ->
     return (next(serving, shared[0]),)
 
 
-def explain(compiled: Compiled, source: Subject, destination: Subject, point: int) -> Answer:
+def explain(compiled: Compiled, start: End, finish: End, point: int) -> Answer:
     """What is decided about traffic number `point` (core.traffic); a network that allows it is preferred."""
     answer = Answer(allowed=False)
+    source, destination = start.subject, finish.subject
+    meant = {start.network, finish.network} - {""}
     for policy in networks_for(compiled.decisions, source, destination):
+        if meant - {policy.name}:
+            continue
         pieces = policy.decide(source, destination)
         rule = next((piece.rule for piece in pieces if piece.low <= point <= piece.high), None)
         if rule is not None and not rule.deny:

@@ -90,7 +90,7 @@ class FirewallTable:
 
     def _inward(self, index: int, link: Link, policy: NetworkPolicy) -> Inward:
         addresses, interface = link.attachment.addresses, link.attachment.interface
-        name = f"in_{interface}" if _PLAIN.match(interface) else f"in_{index}"
+        name = f"in_{interface}" if _PLAIN.match(interface) else f"inward_{index}"
         sources = self._sources(policy, link.node)
         return Inward(
             interface=interface,

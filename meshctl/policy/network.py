@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from meshctl.core.prefixes import covers, sort_prefixes
+from meshctl.core.prefixes import covers, sort_prefixes, without_covered
 from meshctl.core.traffic import subtract, union
 from meshctl.model.mesh import Mesh, Node
 from meshctl.model.policy import INTERNET, Rule, Side, Subject, Traffic, is_prefix
@@ -35,7 +35,8 @@ class NetworkPolicy:
         self.nodes: dict[str, Node] = {n.name: n for n in mesh.nodes.values() if n.attachment(network) is not None}
         self._home = {prefix: n.name for n in self.nodes.values() for prefix in n.routes}
         self._add_named_prefixes()
-        self.prefixes: tuple[str, ...] = sort_prefixes(self._home)
+        # A route of which rules name every part stands for nobody.
+        self.prefixes: tuple[str, ...] = without_covered(self._home)
         # Bit by bit: the rule, and which of its sides is the source.
         self._turns = [turn for rule in rules for turn in _turns(rule)]
         self._denies = sum(1 << bit for bit, (rule, _, _) in enumerate(self._turns) if rule.deny)
@@ -46,6 +47,7 @@ class NetworkPolicy:
         self._askers: dict[int, tuple[tuple[Subject, tuple[Piece, ...]], ...]] = {}
         self._pieces: dict[int, tuple[Piece, ...]] = {0: ()}
         self._opened: dict[tuple[int, bool], frozenset[Subject]] = {}
+        self._left: dict[tuple[int, int], bool] = {}
 
     def subjects(self) -> tuple[Subject, ...]:
         """Everybody who may be at an end of a connection: nodes by name, prefixes by number, `internet` if there."""
@@ -91,9 +93,11 @@ class NetworkPolicy:
 
     def sides(self, rule: Rule) -> tuple[tuple[frozenset[Subject], frozenset[Subject]], ...]:
         """(sources, destinations) that the rule selects here; twice when it holds both ways."""
-        return tuple(
-            (self._sources[bit], self._destinations[bit]) for bit, turn in enumerate(self._turns) if turn[0] is rule
-        )
+        return tuple((self._sources[bit], self._destinations[bit]) for bit in self.turns(rule))
+
+    def turns(self, rule: Rule) -> tuple[int, ...]:
+        """The bits of the rule, one for each of its `sides`."""
+        return tuple(bit for bit, turn in enumerate(self._turns) if turn[0] is rule)
 
     def rules_of(self, bits: int) -> Iterator[Rule]:
         """The rules of `bits`, best first."""
@@ -155,7 +159,16 @@ class NetworkPolicy:
         return self._opened[key]
 
     def _opens(self, bits: int) -> bool:
-        return not bits & self._denies or any(not piece.rule.deny for piece in self.pieces(bits))
+        """Whether an allowing rule among these keeps anything that no better rule denies."""
+        denies = bits & self._denies
+        return not denies or any(self._leaves(bit, denies & ((1 << bit) - 1)) for bit in _bits(bits ^ denies))
+
+    def _leaves(self, bit: int, denies: int) -> bool:
+        key = bit, denies
+        if key not in self._left:
+            denied = union(interval for rule in self.rules_of(denies) for interval in rule.traffic)
+            self._left[key] = bool(subtract(self._turns[bit][0].traffic, denied))
+        return self._left[key]
 
     def _paint(self, bits: int) -> tuple[Piece, ...]:
         covered: Traffic = ()
