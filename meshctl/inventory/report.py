@@ -86,7 +86,7 @@ def printable(text: str) -> str:
 def _lines(file: str) -> list[str]:
     """The file's lines as the parser counted them; none when it is gone meanwhile."""
     try:
-        text = Path(file).read_bytes()[:MAX_BYTES].decode("utf-8-sig", errors="replace")
-        return LINE_BREAK.split(text)
+        with Path(file).open("rb") as stream:  # /dev/zero has no end
+            return LINE_BREAK.split(stream.read(MAX_BYTES).decode("utf-8-sig", errors="replace"))
     except OSError:
         return []
