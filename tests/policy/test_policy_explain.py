@@ -100,6 +100,33 @@ def test_a_question_that_cannot_be_answered_says_how_to_ask(
     assert said in capsys.readouterr().err
 
 
+def test_an_address_is_asked_about_in_its_own_network(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = INVENTORY.replace("both: {networks: [corp, lab]", "both: {networks: [corp, lab], address: {lab: 10.43.0.7}")
+    addresses = "{corp: 10.42.0.8, lab: 10.43.0.8}"
+    text = text.replace("two: {networks: [corp, lab],", f"two: {{networks: [corp, lab], address: {addresses},")
+    (folder / "inventory.yml").write_text(text)
+    assert explained(capsys, "both", "10.43.0.8", "icmp")["allowed"] is True
+    assert explained(capsys, "10.43.0.7", "10.43.0.8", "icmp")["network"] == "lab"
+    assert explained(capsys, "both", "10.42.0.8", "icmp")["allowed"] is False
+    assert explained(capsys, "10.43.0.7", "10.42.0.8", "icmp")["network"] == ""
+
+
+def test_a_route_of_which_rules_name_all_parts_is_told_by_its_parts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "inventory.yml").write_text(
+        INVENTORY.replace("to: 192.168.10.0/25, allow", "to: [192.168.10.0/25, 192.168.10.128/25], allow").replace(
+            "192.168.10.0/28", "192.168.10.128/26"
+        )
+    )
+    assert run(["policy", "matrix", "--network", "corp"]) == 0
+    heads = cells_of(capsys.readouterr().out.splitlines()[0])
+    assert "192.168.10.0/24" not in heads
+    assert {"192.168.10.0/25", "192.168.10.128/25", "192.168.10.128/26"} <= set(heads)
+
+
 def test_the_human_answer_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["policy", "explain", "web1", "internet", "udp/443"]) == 0
     assert capsys.readouterr().out == (

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kernel_log import kernel_log
 from packets import Host
+from policy_strategies import inventory, node
 from test_policy_packets import LAYOUT, host_of, table
 from test_policy_reference import read
 
@@ -130,3 +131,16 @@ def test_drops_are_logged_when_asked_for_and_no_more_than_the_rate(n4: Host, end
         lines = [line for line in log.lines() if about in line]
     assert all(line.startswith("meshctl denied: IN=wg0 OUT= ") and " DPT=22 " in line for line in lines), lines
     assert LOGGED_AT_ONCE <= len(lines) <= LOGGED_AT_ONCE + 1
+
+
+def test_interfaces_of_any_name_have_chains_of_their_own() -> None:
+    """`1` is a name that nft takes, `wg+1` is one that it does not."""
+    networks = ("corp", "lab")
+    nodes = {
+        "a": node(1, networks, endpoint=True, interface={"corp": "1", "lab": "wg+1"}),
+        "b": node(2, networks, endpoint=True),
+    }
+    data = inventory(nodes, networks, policies=[{"name": "all", "from": "*", "to": "*", "allow": ["any"]}])
+    text = table(compile_mesh(read(data)), "a")
+    assert len(re.findall(r"^\tchain in\w+ \{", text, re.MULTILINE)) == 3  # one each, and the hook's
+    assert len(set(re.findall(r"^\tchain (\S+) \{", text, re.MULTILINE))) == text.count("\tchain ")

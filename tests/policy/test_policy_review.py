@@ -1,0 +1,53 @@
+"""Rules without effect are found by what they decide, pair by pair."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policy_strategies import RuleMaker, inventory, layouts, node
+from test_policy_reference import read, sound
+
+from meshctl.core.prefixes import without_covered
+from meshctl.model.mesh import Mesh
+from meshctl.policy import compile_policies
+from meshctl.policy.review import idle_rules
+
+
+def deciding(mesh: Mesh) -> set[str]:
+    """The rules that decide anything for any pair, found the slow way."""
+    return {
+        piece.rule.name
+        for policy in compile_policies(mesh).networks.values()
+        for source in policy.source
+        for destination in policy.subjects()
+        for piece in policy.decide(source, destination)
+    }
+
+
+@settings(max_examples=100, deadline=None)
+@given(layout=layouts(), seed=st.integers(0, 2**32))
+def test_a_rule_has_no_effect_when_it_decides_no_pair(layout: dict[str, object], seed: int) -> None:
+    _, mesh = sound({**layout, "policies": RuleMaker(layout, seed).policies()})
+    idle = {found.rule.name for found in idle_rules(compile_policies(mesh))}
+    assert idle == {rule.name for rule in mesh.rules} - deciding(mesh)
+
+
+def test_a_copy_of_a_better_rule_is_told_by_that_rule_alone() -> None:
+    rule = {"from": "*", "to": "*", "allow": ["tcp/22"]}
+    nodes = {f"n{i}": node(i, ("corp",), endpoint=True) for i in (1, 2, 3)}
+    names = ("first", "second", "third")
+    mesh = read(inventory(nodes, policies=[{"name": name, **rule} for name in names]))
+    found = {idle.rule.name: [by.name for by in idle.by] for idle in idle_rules(compile_policies(mesh))}
+    assert found == {"second": ["first"], "third": ["first"]}
+
+
+def test_prefixes_of_which_nothing_is_left_are_left_out() -> None:
+    halves = ("192.168.0.0/25", "192.168.0.128/25")
+    assert without_covered(["192.168.0.0/24", *halves]) == halves
+    assert without_covered(["192.168.0.0/24", halves[0]]) == ("192.168.0.0/24", halves[0])
+    assert without_covered(["192.168.0.0/24", *halves, "192.168.0.0/26", "192.168.0.64/26"]) == (
+        "192.168.0.0/26",
+        "192.168.0.64/26",
+        "192.168.0.128/25",
+    )
+    assert without_covered(["fd00::/64", "192.168.0.0/24"]) == ("192.168.0.0/24", "fd00::/64")
