@@ -70,7 +70,7 @@ def _human(d: Diagnostic, colour: bool, sources: dict[str, list[str]]) -> str:
         from meshctl.inventory.sensitive import mask  # here, for an inventory without findings shows no source
 
         start = max(0, d.column - 1 - _WINDOW // 2) if len(source) > _WINDOW else 0
-        shown = printable(mask(source)[start : start + _WINDOW].replace("\t", " "))
+        shown = printable(mask(source, d.path)[start : start + _WINDOW].replace("\t", " "))
         width = max(1, min(len(d.text.split("\n")[0]), len(shown) - (d.column - 1 - start)))
         lines += [f"    {shown}", f"    {' ' * (d.column - 1 - start)}{paint('^' * width, tone)}"]
     if d.hint:
