@@ -7,7 +7,7 @@ then the AND of two integers, and many pairs share the same few of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class NetworkPolicy:
         self.prefixes: tuple[str, ...] = without_covered(self._home)
         # Bit by bit: the rule, and which of its sides is the source.
         self._turns = [turn for rule in rules for turn in _turns(rule)]
-        self._denies = sum(1 << bit for bit, (rule, _, _) in enumerate(self._turns) if rule.deny)
+        self._denying = _denying([rule for rule, _, _ in self._turns])
         self.source: dict[Subject, int] = dict.fromkeys((*self.nodes, *self.prefixes), 0)
         self.destination: dict[Subject, int] = dict.fromkeys((*self.nodes, *self.prefixes, INTERNET), 0)
         self._sources = [self._mark(self.source, bit, turn[1]) for bit, turn in enumerate(self._turns)]
@@ -152,16 +152,18 @@ class NetworkPolicy:
         key = bits, outgoing
         if key not in self._opened:
             sides, others = (self._destinations, self.destination) if outgoing else (self._sources, self.source)
-            found = frozenset[Subject]().union(*(sides[bit] for bit in _bits(bits & ~self._denies)))
-            if bits & self._denies:
-                found = frozenset(s for s in found if self._opens(bits & others[s]))
-            self._opened[key] = found
+            allowing = [bit for bit in _bits(bits) if not self._turns[bit][0].deny]
+            free = [bit for bit in allowing if not bits & self._denying[bit]]
+            found = frozenset[Subject]().union(*(sides[bit] for bit in free))
+            rest = frozenset[Subject]().union(*(sides[bit] for bit in allowing)) - found
+            self._opened[key] = found.union(s for s in rest if self._opens(bits & others[s]))
         return self._opened[key]
 
     def _opens(self, bits: int) -> bool:
         """Whether an allowing rule among these keeps anything that no better rule denies."""
-        denies = bits & self._denies
-        return not denies or any(self._leaves(bit, denies & ((1 << bit) - 1)) for bit in _bits(bits ^ denies))
+        return any(
+            self._leaves(bit, bits & self._denying[bit]) for bit in _bits(bits) if not self._turns[bit][0].deny
+        )
 
     def _leaves(self, bit: int, denies: int) -> bool:
         key = bit, denies
@@ -206,6 +208,23 @@ def _turns(rule: Rule) -> Iterator[tuple[Rule, Side, Side]]:
     yield rule, rule.source, rule.destination
     if rule.both_ways:
         yield rule, rule.destination, rule.source
+
+
+def _denying(rules: Sequence[Rule]) -> list[int]:
+    """For each rule the bits of the better ones that deny some of what it allows; 0 for one that denies.
+
+    One walk along the line of all traffic: whatever meets anywhere is open there at the same time.
+    """
+    found = [0] * len(rules)
+    open_now: list[tuple[int, int]] = []
+    for low, high, bit in sorted((low, high, bit) for bit, rule in enumerate(rules) for low, high in rule.traffic):
+        open_now = [(end, other) for end, other in open_now if end >= low]
+        for _, other in open_now:
+            better, worse = sorted((bit, other))
+            if rules[better].deny and not rules[worse].deny:
+                found[worse] |= 1 << better
+        open_now.append((high, bit))
+    return found
 
 
 def _within(prefix: str, outer: Iterable[str]) -> bool:
