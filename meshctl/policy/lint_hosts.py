@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from meshctl.core.traffic import parse_ports
 from meshctl.errors import Diagnostic
@@ -59,19 +60,37 @@ def forwarding(compiled: Compiled) -> Iterator[Diagnostic]:
         yield about(node, "forward-policy", message, hint, severity="note")
 
 
+def literal(host: str) -> IPv4Address | IPv6Address | None:
+    """A host as the address that it spells, None for a name. What maps an IPv4 address (RFC 4291) is that address."""
+    try:
+        found = ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+    return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found
+
+
 def logins(compiled: Compiled) -> Iterator[Diagnostic]:
     """Nodes that SSH reaches by their mesh address, where policy lets nobody in: one apply, and it is locked."""
     for node in compiled.mesh.nodes.values():
-        network = next((a.network for a in node.attachments if node.ssh.host in a.addresses), None)
-        if network is None:
-            continue
-        policy, ssh = compiled.decisions.network(network), node.ssh
-        port = ssh.port or _SSH_PORT
-        point = parse_ports(f"tcp/{port}")[0]
-        jump = ssh.jump[-1] if ssh.jump and ssh.jump[-1] in policy.nodes else None
-        sources = (jump,) if jump else tuple(policy.source)
-        if not any(low <= point <= high for s in sources for low, high in policy.allowed(s, node.name)):
-            who = f"its jump host `{jump}`" if jump else "anybody"
-            message = f"`{node.name}` is logged in to at its mesh address; no policy lets {who} open tcp/{port} to it"
-            hint = "allow it, or set ssh.host to an address outside the mesh"
-            yield about(node, "login-denied", message, hint, severity="error")
+        host = str(literal(node.ssh.host))  # an attachment's addresses are canonical
+        network = next((a.network for a in node.attachments if host in a.addresses), None)
+        if network is not None:
+            yield from _denied_login(compiled, node, network)
+
+
+def _denied_login(compiled: Compiled, node: Node, network: str) -> Iterator[Diagnostic]:
+    policy, ssh = compiled.decisions.network(network), node.ssh
+    port = ssh.port or _SSH_PORT
+    point = parse_ports(f"tcp/{port}")[0]
+    jump = ssh.jump[-1] if ssh.jump and ssh.jump[-1] in compiled.mesh.nodes else None
+    sources = (jump,) if jump else tuple(policy.source)
+    if jump and jump not in policy.nodes:
+        why = f"its jump host `{jump}` is not in network `{network}`"
+        hint = f"put `{jump}` into the network, or set ssh.host to an address outside the mesh"
+    elif not any(low <= point <= high for s in sources for low, high in policy.allowed(s, node.name)):
+        why = f"no policy lets {f'its jump host `{jump}`' if jump else 'anybody'} open tcp/{port} to it"
+        hint = "allow it, or set ssh.host to an address outside the mesh"
+    else:
+        return
+    message = f"`{node.name}` is logged in to at its mesh address; {why}"
+    yield about(node, "login-denied", message, hint, severity="error")

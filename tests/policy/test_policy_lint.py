@@ -202,6 +202,27 @@ def test_a_node_that_is_logged_in_to_through_the_mesh_must_let_its_jump_host_in(
     assert denied({"from": "other", "allow": ["tcp/2222"]}, jump="bastion.example.net") == []
 
 
+def test_a_login_address_in_another_spelling_is_the_same_address(tmp_path: Path) -> None:
+    networks = {"corp": {"cidr": ["10.42.0.0/16", "fd42:42::/48"]}}
+    for host in ("10.42.0.5", "fd42:42::5", "FD42:42:0::5", "fd42:42:0:0:0:0:0:5", "::ffff:10.42.0.5"):
+        nodes = {"hub": HUB, "a": {"address": ["10.42.0.5", "fd42:42::5"], "ssh": {"host": host}}}
+        assert "login-denied" in codes(linted(tmp_path, nodes, networks=networks)), host
+    nodes["a"]["ssh"] = {"host": "10.42.0.6"}
+    assert "login-denied" not in codes(linted(tmp_path, nodes, networks=networks))
+
+
+def test_a_jump_host_outside_the_network_of_the_address_never_gets_in(tmp_path: Path) -> None:
+    networks = {"corp": {"cidr": "10.42.0.0/16"}, "lab": {"cidr": "10.43.0.0/16"}}
+    inside = {"networks": ["corp"], "address": "10.42.0.9", "ssh": {"host": "10.42.0.9", "jump": "bastion"}}
+    nodes = {"a": {"networks": ["corp"], "endpoint": "203.0.113.1:51820"}, "inside": inside}
+    rule = {"name": "ssh", "from": "*", "to": "inside", "allow": ["tcp/22"]}
+    for network, denied in (("lab", True), ("corp", False)):
+        nodes["bastion"] = {"networks": [network], "endpoint": "203.0.113.2:51820"}
+        found = linted(tmp_path, nodes, networks=networks, policies=[rule]).findings
+        messages = [d.message for d in found if d.code == "login-denied"]
+        assert ["`bastion` is not in network `corp`" in m for m in messages] == [True] * denied
+
+
 def test_nodes_that_forward_are_told_of_other_firewalls(tmp_path: Path) -> None:
     nodes = {"hub": HUB, "gate": {"roles": ["gateway"], "routes": ["192.168.10.0/24"]}, "a": {}}
     found = [d.path for d in linted(tmp_path, nodes).findings if (d.code, d.severity) == ("forward-policy", "note")]
