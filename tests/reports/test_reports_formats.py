@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -74,6 +75,21 @@ def test_a_wrong_sarif_is_found_by_the_schema() -> None:
     assert not SARIF.is_valid(document)
 
 
+def test_sarif_keeps_two_inventories_of_one_repository_apart() -> None:
+    names = ("prod/a b.yml", "test/inventory.yml")
+    ids = [json.loads(write(Report("policy diff", name, (), ()), "sarif"))["runs"][0]["automationDetails"]["id"]
+           for name in names]  # fmt: skip
+    assert ids == ["meshctl/policy-diff/prod/a%20b.yml/", "meshctl/policy-diff/test/inventory.yml/"]
+
+
+def test_sarif_has_no_links_and_no_placeholders_from_outside() -> None:
+    finding = Diagnostic("x", "is {0} [ops; see](https://x.example)", "i.yml", hint="[a](1) {1}")
+    (run,) = json.loads(write(report(finding), "sarif"))["runs"]
+    told = r"is {{0}} \[ops; see\](https://x.example) (\[a\](1) {{1}})"
+    assert run["results"][0]["message"]["text"] == told
+    assert r"\[a\](1) {{1}}" in run["tool"]["driver"]["rules"][0]["help"]["text"]
+
+
 @given(REPORTS)
 def test_junit_is_valid_by_jenkins_schema_and_counts_what_it_holds(found: Report) -> None:
     text = write(found, "junit")
@@ -85,6 +101,15 @@ def test_junit_is_valid_by_jenkins_schema_and_counts_what_it_holds(found: Report
     assert len(root.findall("testsuite/testcase/failure")) == int(root.get("failures", "")) == len(failed)
     names = [(case.get("classname"), case.get("name")) for case in cases]
     assert len(set(names)) == len(names)
+
+
+def test_junit_numbers_equal_names_in_linear_time() -> None:
+    cases = (Case("web -> db", "t.yml"), Case("web -> db (2)", "t.yml"), *[Case("web -> db", "t.yml")] * 5_000)
+    started = time.process_time()
+    found = ElementTree.fromstring(write(Report("test", "i.yml", (), cases), "junit")).findall(".//testcase")  # noqa: S314
+    assert time.process_time() - started < 2  # 6 s when each name is counted from 2 anew
+    assert [case.get("name") for case in found[:4]] == ["web -> db", "web -> db (2)", "web -> db (3)", "web -> db (4)"]
+    assert len({case.get("name") for case in found}) == len(cases)
 
 
 def test_junit_keeps_markup_as_text_and_nothing_that_xml_cannot_hold() -> None:
