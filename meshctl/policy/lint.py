@@ -6,14 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from meshctl.core.anchors import is_usable_anchor
 from meshctl.core.reachability import RELAYED, UNREACHABLE
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Mesh
 from meshctl.policy.compile import Compiled
-from meshctl.policy.lint_hosts import about, capacities, exits, forwarding, logins
+from meshctl.policy.lint_hosts import about, anchors_without_udp, capacities, exits, forwarding, logins
 from meshctl.policy.lint_routes import routes, unmet_prefixes
-from meshctl.policy.paths import Prediction, predictions
+from meshctl.policy.paths import Prediction, predictions, serving_anchors
 
 # So many names are listed in a finding; the rest is counted.
 _LISTED = 5
@@ -34,6 +33,7 @@ def lint(compiled: Compiled) -> LintReport:
     findings = [
         *_unreachable(compiled.mesh, pairs),
         *_anchors(compiled.mesh, pairs),
+        *anchors_without_udp(compiled),
         *_anchor_mtus(compiled.mesh, pairs),
         *routes(compiled, reaches),
         *unmet_prefixes(compiled.decisions),
@@ -63,7 +63,7 @@ def _anchors(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic]:
     for pair in pairs:
         dependent[pair.network] += pair.introduced or pair.outcome == RELAYED
     for network, count in dependent.items():
-        anchors = [n for n in mesh.nodes.values() if is_usable_anchor(n, network)]
+        anchors = serving_anchors(mesh, network)
         pairs_ = f"{count} pair{'' if count == 1 else 's'}"
         if not count or not anchors:
             continue

@@ -9,6 +9,7 @@ from meshctl.core.traffic import parse_ports
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Node
 from meshctl.policy.compile import Compiled
+from meshctl.policy.paths import without_udp
 
 _SSH_PORT = 22
 
@@ -35,6 +36,15 @@ def capacities(compiled: Compiled) -> Iterator[Diagnostic]:
         if node.capacity is not None and count > node.capacity:
             message = f"`{node.name}` has {count} peers, more than its capacity of {node.capacity}"
             yield about(node, "over-capacity", message, "narrow the policies that permit it peers, or raise capacity")
+
+
+def anchors_without_udp(compiled: Compiled) -> Iterator[Diagnostic]:
+    """Anchors that are declared to have no UDP: of all that an anchor is for, they can do nothing."""
+    for node in compiled.mesh.nodes.values():
+        if node.is_anchor and without_udp(compiled.mesh, node):
+            message = f"`{node.name}` is an anchor without UDP: it introduces nobody, and carries nobody's packets"
+            hint = "remove its role anchor, or correct its `nat`"
+            yield about(node, "anchor-without-udp", message, hint)
 
 
 def forwarding(compiled: Compiled) -> Iterator[Diagnostic]:

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from meshctl.core.anchors import is_usable_anchor
-from meshctl.core.reachability import RELAYED, UNREACHABLE, End, Helpers, Outcome, predict
-from meshctl.model.mesh import Node
+from meshctl.core.reachability import BLOCKED, KINDS, RELAYED, UNREACHABLE, End, Helpers, Outcome, hardest, predict
+from meshctl.model.mesh import Mesh, Node
 from meshctl.model.topology import Reach
 from meshctl.policy.compile import Compiled
 
 # What WireGuard puts around a packet: 40 (IPv6) + 8 (UDP) + 32. Over IPv4 it is 20 less; which one a pair will use is
 # not known before it runs.
 OVERHEAD = 80
+# What the lab makes of a router without a kind (docs/lab.md).
+_ROUTER_NAT = "easy"
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,38 @@ def predictions(compiled: Compiled, reaches: Mapping[str, Mapping[str, Reach]]) 
     )
 
 
-def end_of(node: Node, network: str) -> End:
-    """The node as the oracle sees it."""
-    attachment = node.attachment(network)
-    return End(node.nat or node.lab.nat, attachment is not None and attachment.endpoint is not None, not node.client)
+def nat_of(mesh: Mesh, node: Node) -> str | None:
+    """The kind of NAT between a node and the internet, None when undeclared.
+
+    `nat` says what all together are. Else the node's place in the lab counts: its own router, if it names a kind, and
+    the declared ones that it stands behind. Of those, one without a kind is what the lab makes of it.
+    """
+    if node.nat or not node.lab.behind:
+        return node.nat or node.lab.nat
+    routers = mesh.lab.get("routers") or {}
+    kinds = [node.lab.nat] if node.lab.nat else []
+    at: str | None = node.lab.behind
+    while at:
+        router = routers.get(at) or {}
+        kinds.append(router.get("nat") or _ROUTER_NAT)
+        at = router.get("behind")
+    return hardest(kinds)
+
+
+def without_udp(mesh: Mesh, node: Node) -> bool:
+    """Whether the node is declared to have no UDP at all, and so can neither introduce nor relay."""
+    nat = nat_of(mesh, node)
+    return nat is not None and KINDS[nat] is BLOCKED
+
+
+def serving_anchors(mesh: Mesh, network: str) -> tuple[Node, ...]:
+    """The anchors that introduce and relay in this network."""
+    return tuple(n for n in mesh.nodes.values() if is_usable_anchor(n, network) and not without_udp(mesh, n))
+
+
+def _speaks_tls(turn: str) -> bool:
+    """Whether a TURN URI (RFC 7065) names TLS over TCP; over UDP it would be DTLS, which needs what is blocked."""
+    return turn.startswith("turns:") and not turn.endswith("transport=udp")
 
 
 class _Network:
@@ -60,10 +90,15 @@ class _Network:
         mesh = compiled.mesh
         nodes = [n for n in mesh.nodes.values() if n.attachment(network) is not None]
         self.network = network
-        self.ends = {n.name: end_of(n, network) for n in nodes}
-        self.mtus = {n.name: a.mtu for n in nodes for a in n.attachments if a.network == network}
-        self.anchors = {n.name for n in nodes if is_usable_anchor(n, network)}
-        self.helpers = Helpers(bool(self.anchors), bool(self.anchors or mesh.turn))
+        attached = {n.name: a for n in nodes for a in n.attachments if a.network == network}
+        self.ends = {n.name: End(nat_of(mesh, n), bool(attached[n.name].endpoint), not n.client) for n in nodes}
+        self.mtus = {name: attachment.mtu for name, attachment in attached.items()}
+        self.anchors = {n.name for n in serving_anchors(mesh, network)}
+        self.helpers = Helpers(
+            introducer=bool(self.anchors),
+            relay=bool(self.anchors or mesh.turn),
+            tls=bool(self.anchors or any(map(_speaks_tls, mesh.turn))),
+        )
         self.routed = {
             link.node: link.routed for links in compiled.topology.links.values() for link in links
             if link.network == network
@@ -81,8 +116,7 @@ class _Network:
         mtu = min(self.mtus[name] for name in (one, other, via) if name)
         helped = not via and not self.ends[one].endpoint and not self.ends[other].endpoint
         introduced = helped and outcome.kind != UNREACHABLE
-        kind, reason = outcome
-        return Prediction(self.network, one, other, kind, reason, mtu, mtu + OVERHEAD, via, introduced)
+        return Prediction(self.network, one, other, outcome.kind, outcome.reason, mtu, mtu + OVERHEAD, via, introduced)
 
     def _outcome(self, one: str, other: str) -> Outcome:
         key = self.ends[one], self.ends[other]
@@ -92,6 +126,8 @@ class _Network:
 
     def _by_way_of(self, anchor: str, one: str, other: str) -> Outcome:
         """A routed relay: the anchor is a peer of both, decrypts what one sends and encrypts it for the other."""
+        if anchor not in self.anchors:
+            return Outcome(UNREACHABLE, f"anchor {anchor}, which would route the pair, has no UDP")
         for end in (one, other):
             hop = self._outcome(end, anchor)
             if hop.kind == UNREACHABLE:

@@ -106,6 +106,64 @@ def test_without_udp_a_managed_node_needs_an_anchor_or_a_turn_server(tmp_path: P
     assert pair(linted(tmp_path, nodes, **turn), "home", "web").outcome == "relayed"
 
 
+@pytest.mark.parametrize(
+    ("turn", "outcome"),
+    [
+        ("turn:h:3478", "unreachable"),
+        ("turn:h:3478?transport=udp", "unreachable"),
+        ("turn:h:3478?transport=tcp", "unreachable"),
+        ("turns:h:443?transport=udp", "unreachable"),
+        ("turns:h:443", "relayed"),
+        ("turns:h:443?transport=tcp", "relayed"),
+    ],
+)
+def test_without_udp_a_turn_server_helps_that_speaks_tls_over_tcp(tmp_path: Path, turn: str, outcome: str) -> None:
+    nodes = {"web": {"endpoint": "203.0.113.1:51820"}, "home": {"nat": "udp-blocked"}}
+    assert pair(linted(tmp_path, nodes, turn=[turn]), "home", "web").outcome == outcome
+
+
+def test_routers_on_the_way_out_count_with_the_nodes_own(tmp_path: Path) -> None:
+    routers = {
+        "carrier": {"nat": "symmetric"},
+        "middle": {"nat": "easy", "behind": "carrier"},
+        "wall": {"nat": "udp-blocked"},
+        "plain": {},
+    }
+
+    def outcome(**settings: Any) -> str:
+        nodes = {"hub": HUB, "a": settings, "b": {"nat": "easy"}}
+        return pair(linted(tmp_path, nodes, lab={"routers": routers}), "a", "b").outcome
+
+    assert outcome(lab={"nat": "easy", "behind": "carrier"}) == "spliced"
+    assert outcome(lab={"nat": "full-cone", "behind": "middle"}) == "spliced"
+    assert outcome(lab={"behind": "middle"}) == "spliced"
+    assert outcome(lab={"nat": "symmetric", "behind": "plain"}) == "spliced"
+    assert outcome(lab={"nat": "none", "behind": "wall"}) == "relayed"
+    assert outcome(lab={"behind": "plain"}) == "direct"  # a router without a kind is `easy`, as the lab builds it
+    # `nat` says what all of them are together.
+    assert outcome(nat="easy", lab={"nat": "easy", "behind": "carrier"}) == "direct"
+
+
+def test_an_anchor_without_udp_serves_nobody(tmp_path: Path) -> None:
+    def report(**others: Any) -> LintReport:
+        return linted(tmp_path, {"hub": {**HUB, "nat": "udp-blocked"}, **others})
+
+    hidden = {"a": {"nat": "easy"}, "b": {"nat": "easy"}}
+    alone = report(**hidden)
+    assert pair(alone, "a", "b").outcome == "unreachable"
+    assert [(d.severity, d.path) for d in alone.findings if d.code == "anchor-without-udp"] == [
+        ("warning", "nodes.hub")
+    ]
+    two = report(hub2=HUB2, **hidden)
+    assert pair(two, "a", "b").outcome == "direct"
+    assert "`hub2` is the only anchor" in next(d.message for d in two.findings if d.code == "single-anchor")
+    routed = report(hub2=HUB2, a={"relay": "routed", "anchors": ["hub"]}, b={})
+    found = pair(routed, "a", "b")
+    assert (found.outcome, found.via) == ("unreachable", "hub")
+    assert "anchor hub" in found.reason
+    assert "anchor-without-udp" not in codes(linted(tmp_path, {"hub": HUB, **hidden}))
+
+
 def test_one_anchor_is_a_single_point_of_failure_only_where_somebody_needs_it(tmp_path: Path) -> None:
     hidden = {"a": {"nat": "easy"}, "b": {"nat": "easy"}}
     assert "single-anchor" in codes(linted(tmp_path, {"hub": HUB, **hidden}))
