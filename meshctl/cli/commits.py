@@ -128,4 +128,6 @@ class Commit:
 
     def refused(self, path: PurePath, why: str, hint: str = "keep the inventory in this repository") -> MeshctlError:
         """The error that `path` cannot be had."""
-        return MeshctlError(f"{self.name}:{path} {why}", hint=hint)
+        from meshctl.inventory.report import printable  # a name in a commit may hold anything
+
+        return MeshctlError(printable(f"{self.name}:{path} {why}"), hint=hint)

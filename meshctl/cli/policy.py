@@ -89,10 +89,12 @@ def explain_command(
     if output == "json":
         _print_answer(answer)
     else:
-        asked = f"{source} -> {destination} {traffic}"
+        from meshctl.inventory.report import printable
+
+        asked = printable(f"{source} -> {destination} {traffic}")
         click.echo(f"{asked}: {_sentence(answer, same=ends[0].subject == ends[1].subject)}")
         if answer.path:
-            click.echo(f"path: {' -> '.join(answer.path)}")
+            click.echo(printable(f"path: {' -> '.join(answer.path)}"))
     return EXIT_OK
 
 

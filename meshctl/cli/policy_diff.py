@@ -14,6 +14,7 @@ from meshctl.cli.common import INVENTORY_HELP, colour, findings_text
 from meshctl.cli.reporting import Answer, deliver, report_options
 from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
 from meshctl.inventory.files import find_inventory
+from meshctl.inventory.report import printable
 from meshctl.model.position import Position
 from meshctl.reports import FORMATS, Report, case_of
 from meshctl.reports.markdown import Section, comment
@@ -93,7 +94,7 @@ def _sentence(change: Change) -> str:
 
     source, destination = (", ".join(party.names) for party in (change.source, change.destination))
     verb = "gains" if change.gained else "loses"
-    return f"{change.network}: {source} {verb} {', '.join(words(change.traffic))} to {destination}"
+    return printable(f"{change.network}: {source} {verb} {', '.join(words(change.traffic))} to {destination}")
 
 
 def _verdicts(change: Change) -> Iterator[str]:

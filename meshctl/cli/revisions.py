@@ -114,7 +114,7 @@ def _copy(commit: Commit, path: Path, root: Path) -> None:
     """The file, or an empty folder for a folder."""
     entry = commit.find(path)
     if entry is None:
-        raise MeshctlError(f"{commit.name}:{path} is a link to nothing", hint="correct the link")
+        raise commit.refused(path, "is a link to nothing", "correct the link")
     if entry.kind == SUBMODULE:
         raise commit.refused(path, IN_SUBMODULE)
     target = root / path

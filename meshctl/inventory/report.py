@@ -62,7 +62,7 @@ def _human(d: Diagnostic, colour: bool, sources: dict[str, list[str]]) -> str:
         return f"{''.join(codes)}{text}{_RESET}" if colour else text
 
     place = f"{d.where()}: " if d.file else ""
-    lines = [f"{paint(place, _BOLD)}{paint(f'{d.severity}[{d.code}]', tone, _BOLD)}: {printable(d.message)}"]
+    lines = [f"{paint(printable(place), _BOLD)}{paint(f'{d.severity}[{d.code}]', tone, _BOLD)}: {printable(d.message)}"]
     if d.file not in sources:
         sources[d.file] = _lines(d.file)
     source = sources[d.file][d.line - 1] if 0 < d.line <= len(sources[d.file]) else ""
