@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +32,9 @@ def lint(compiled: Compiled) -> LintReport:
     pairs = predictions(compiled, reaches)
     findings = [
         *_unreachable(compiled.mesh, pairs),
+        *_silent(compiled.mesh, pairs),
         *_anchors(compiled.mesh, pairs),
+        *_routing_anchors(compiled.mesh, pairs),
         *anchors_without_udp(compiled),
         *_anchor_mtus(compiled.mesh, pairs),
         *routes(compiled, reaches),
@@ -49,7 +51,7 @@ def _unreachable(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic
     """Permitted pairs without a path, those of one node and reason together."""
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for pair in pairs:
-        if pair.outcome == UNREACHABLE:
+        if pair.outcome == UNREACHABLE and not pair.waiting:
             found[pair.network, pair.one, pair.reason].append(pair.other)
     for (network, one, reason), others in found.items():
         message = f"`{one}` will not reach {_listed(others)} in network `{network}`: {reason}"
@@ -57,14 +59,29 @@ def _unreachable(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic
         yield about(mesh.nodes[one], "unreachable-pair", message, hint, severity="error")
 
 
+def _silent(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic]:
+    """Nodes that nobody finds before they have sent something."""
+    waiting: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for pair in pairs:
+        for one, silent in pair.waiting:
+            waiting[pair.network, silent].append(one)
+    for (network, silent), others in waiting.items():
+        message = (
+            f"`{silent}` has no endpoint and no keepalive in network `{network}`: "
+            f"{_listed(others)} will find it only after it has sent something itself"
+        )
+        hint = "give it a keepalive (25 is the default), or an endpoint"
+        yield about(mesh.nodes[silent], "no-keepalive", message, hint)
+
+
 def _anchors(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic]:
     """Anchors whose loss, or whose region's, cuts pairs off."""
     dependent: dict[str, int] = defaultdict(int)
     for pair in pairs:
-        dependent[pair.network] += pair.introduced or pair.outcome == RELAYED
+        dependent[pair.network] += pair.introduced or (pair.outcome == RELAYED and not pair.via)
     for network, count in dependent.items():
         anchors = serving_anchors(mesh, network)
-        pairs_ = f"{count} pair{'' if count == 1 else 's'}"
+        pairs_ = _counted(count)
         if not count or not anchors:
             continue
         if len(anchors) == 1:
@@ -76,6 +93,15 @@ def _anchors(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic]:
                 f"and {pairs_} cannot do without"
             )
             yield about(anchors[0], "anchors-in-one-region", message, "add an anchor in another region")
+
+
+def _routing_anchors(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic]:
+    """Anchors by whose AllowedIPs pairs go: those are configuration, which no other anchor takes over by itself."""
+    routed = Counter((pair.network, pair.via) for pair in pairs if pair.via and pair.outcome != UNREACHABLE)
+    for (network, anchor), count in routed.items():
+        message = f"`{anchor}` alone routes {_counted(count)} of network `{network}`: no other anchor takes over"
+        hint = "where both run the agent, do without relay: routed; a stock client needs peers with endpoints"
+        yield about(mesh.nodes[anchor], "single-anchor", message, hint)
 
 
 def _anchor_mtus(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic]:
@@ -90,6 +116,10 @@ def _anchor_mtus(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic
         message = f"`{anchor}` carries packets of {mtu} bytes at most, less than both ends send: {_listed(carried)}"
         hint = "give all of network one mtu; else it rests on ICMP that firewalls may drop (RFC 2923)"
         yield about(mesh.nodes[anchor], "anchor-mtu", message, hint.replace("network", f"network `{network}`"))
+
+
+def _counted(pairs: int) -> str:
+    return f"{pairs} pair{'' if pairs == 1 else 's'}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -10,10 +10,13 @@ from meshctl.core.reachability import BLOCKED, KINDS, RELAYED, UNREACHABLE, End,
 from meshctl.model.mesh import Mesh, Node
 from meshctl.model.topology import Reach
 from meshctl.policy.compile import Compiled
+from meshctl.policy.openers import Openers
 
 # What WireGuard puts around a packet: 40 (IPv6) + 8 (UDP) + 32. Over IPv4 it is 20 less; which one a pair will use is
 # not known before it runs.
 OVERHEAD = 80
+# WireGuard sends to a peer of which it knows an endpoint: configured, or where it was last heard from.
+_SILENT = "has no endpoint and no keepalive"
 # What the lab makes of a router without a kind (docs/lab.md).
 _ROUTER_NAT = "easy"
 
@@ -23,7 +26,8 @@ class Prediction:
     """One permitted pair of one network; `one` < `other`.
 
     `mtu` is the largest packet that both ends and, for a routed relay (`via`: its anchor), the anchor take; `wire_mtu`
-    is what the networks below must carry for that. `introduced`: the two meet by an anchor's help alone.
+    is what the networks below must carry for that. `introduced`: the two meet by an anchor's help alone. `waiting`:
+    who must wait, as (from, to), for `to` to send something by itself: only then is it known where that is.
     """
 
     network: str
@@ -35,6 +39,7 @@ class Prediction:
     wire_mtu: int
     via: str = ""
     introduced: bool = False
+    waiting: tuple[tuple[str, str], ...] = ()
 
 
 def predictions(compiled: Compiled, reaches: Mapping[str, Mapping[str, Reach]]) -> tuple[Prediction, ...]:
@@ -103,6 +108,8 @@ class _Network:
             link.node: link.routed for links in compiled.topology.links.values() for link in links
             if link.network == network
         }  # fmt: skip
+        self.silent = {name for name, a in attached.items() if not a.endpoint and not a.keepalive_s}
+        self.openers = Openers(compiled.decisions.network(network))
         self._known: dict[tuple[End, End], Outcome] = {}
 
     def predictions(self, reaches: Mapping[str, Reach]) -> Iterator[Prediction]:
@@ -113,10 +120,24 @@ class _Network:
     def _predict(self, one: str, other: str) -> Prediction:
         via = self.routed[one].get(other) or self.routed[other].get(one) or ""
         outcome = self._by_way_of(via, one, other) if via else self._outcome(one, other)
+        outcome, waiting = self._first_word(outcome, one, other)
         mtu = min(self.mtus[name] for name in (one, other, via) if name)
         helped = not via and not self.ends[one].endpoint and not self.ends[other].endpoint
         introduced = helped and outcome.kind != UNREACHABLE
-        return Prediction(self.network, one, other, outcome.kind, outcome.reason, mtu, mtu + OVERHEAD, via, introduced)
+        kind, reason, _ = outcome
+        return Prediction(self.network, one, other, kind, reason, mtu, mtu + OVERHEAD, via, introduced, waiting)
+
+    def _first_word(self, outcome: Outcome, one: str, other: str) -> tuple[Outcome, tuple[tuple[str, str], ...]]:
+        """The outcome, and who waits, where an end sends nothing before it has something to say."""
+        if outcome.kind == UNREACHABLE or self.silent.isdisjoint((one, other)):
+            return outcome, ()
+        ways = [way for way in ((one, other), (other, one)) if self.openers.opens(*way)]
+        waiting = tuple(way for way in ways if way[1] in self.silent)
+        if not waiting:
+            return outcome, ()
+        if len(waiting) == len(ways):
+            return Outcome(UNREACHABLE, f"whoever is to be reached {_SILENT}: nobody learns where that is"), waiting
+        return outcome._replace(reason=f"{outcome.reason}; one end {_SILENT}: found only after it has sent"), waiting
 
     def _outcome(self, one: str, other: str) -> Outcome:
         key = self.ends[one], self.ends[other]

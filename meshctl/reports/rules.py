@@ -98,6 +98,7 @@ _MEANINGS: Mapping[str, str] = {
     "policy-lost": "The change cuts traffic off that was permitted before.",
     # What to expect (docs/lint.md)
     "unreachable-pair": "Policies permit a pair that has no path.",
+    "no-keepalive": "A node without an endpoint is found by what it sends.",
     "anchor-without-udp": "An anchor needs UDP for all that it does.",
     "single-anchor": "One anchor is a single point of failure.",
     "anchors-in-one-region": "Anchors in one region fail together.",

@@ -171,6 +171,17 @@ def test_one_anchor_is_a_single_point_of_failure_only_where_somebody_needs_it(tm
     assert "single-anchor" not in codes(linted(tmp_path, {"hub": HUB, "a": {}}))
 
 
+def test_a_routed_pair_hangs_on_its_one_anchor_however_many_there_are(tmp_path: Path) -> None:
+    nodes = {"hub": HUB, "hub2": HUB2, "a": {"relay": "routed", "anchors": ["hub2"]}, "b": {}, "c": {}}
+    found = [d for d in linted(tmp_path, nodes).findings if d.code == "single-anchor"]
+    assert [(d.path, d.severity) for d in found] == [("nodes.hub2", "warning")]
+    assert "`hub2` alone routes 2 pairs of network `corp`" in found[0].message
+    one = linted(tmp_path, {"hub": HUB, "a": {"relay": "routed"}, "b": {}, "c": {}})
+    alone = sorted(d.message for d in one.findings if d.code == "single-anchor")
+    assert ["only anchor" in m for m in alone] == [False, True]  # b and c are introduced, not routed
+    assert "1 pair cannot" in alone[1]
+
+
 def test_anchors_of_one_region_are_a_single_point_of_failure(tmp_path: Path) -> None:
     def regions(one: str, other: str) -> set[str]:
         anchors = {"hub": {**HUB, "region": one}, "hub2": {**HUB2, "region": other}}
@@ -279,6 +290,56 @@ def test_a_jump_host_outside_the_network_of_the_address_never_gets_in(tmp_path: 
         found = linted(tmp_path, nodes, networks=networks, policies=[rule]).findings
         messages = [d.message for d in found if d.code == "login-denied"]
         assert ["`bastion` is not in network `corp`" in m for m in messages] == [True] * denied
+
+
+SILENT = {"nat": "symmetric", "keepalive": 0}
+
+
+def silent(folder: Path, *rules: dict[str, Any], **nodes: Any) -> LintReport:
+    """What is found where `x` sends nothing of its own accord, with the hub as anchor unless said otherwise."""
+    policies = [{"name": f"r{i}", "allow": ["tcp/22"], **rule} for i, rule in enumerate(rules)]
+    network = {"networks": {"corp": {"cidr": "10.42.0.0/16"}}}
+    return linted(folder, {"hub": HUB, "x": SILENT, **nodes}, policies=policies, **network)
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_a_node_that_never_sends_first_is_found_by_nobody(tmp_path: Path, client: bool) -> None:
+    nodes = {"x": {**SILENT, "client": client}, "y": {}}
+    to_x = silent(tmp_path, {"from": "hub", "to": "x"}, {"from": "y", "to": "x"}, **nodes)
+    for one, other in (("hub", "x"), ("x", "y")):
+        found = pair(to_x, one, other)
+        assert found.outcome == "unreachable"
+        assert "has no endpoint and no keepalive: nobody learns where that is" in found.reason
+    findings = [(d.severity, d.path) for d in to_x.findings if d.code in ("no-keepalive", "unreachable-pair")]
+    assert findings == [("warning", "nodes.x")]
+    message = next(d.message for d in to_x.findings if d.code == "no-keepalive")
+    assert "`hub`, `y`" in message
+
+
+def test_a_node_that_opens_connections_itself_is_found_from_then_on(tmp_path: Path) -> None:
+    from_x = silent(tmp_path, {"from": "x", "to": "hub"})
+    assert (pair(from_x, "hub", "x").outcome, "no-keepalive" in codes(from_x)) == ("direct", False)
+    both = silent(tmp_path, {"from": "x", "to": "hub", "both_ways": True})
+    assert (pair(both, "hub", "x").outcome, "no-keepalive" in codes(both)) == ("direct", True)
+    assert "found only after it has sent" in pair(both, "hub", "x").reason
+    for spoken in ({"keepalive": 25}, {"keepalive": 0, "endpoint": "203.0.113.9:51820"}):
+        report = silent(tmp_path, {"from": "hub", "to": "x"}, x=spoken)
+        assert (pair(report, "hub", "x").outcome, "no-keepalive" in codes(report)) == ("direct", False)
+
+
+def test_what_is_behind_a_silent_gateway_is_found_by_nobody_either(tmp_path: Path) -> None:
+    gateway = {**SILENT, "roles": ["gateway"], "routes": ["192.168.10.0/24"]}
+    inward = silent(tmp_path, {"from": "hub", "to": "192.168.10.0/24"}, x=gateway)
+    assert pair(inward, "hub", "x").outcome == "unreachable"
+    outward = silent(tmp_path, {"from": "192.168.10.0/24", "to": "hub"}, x=gateway)
+    assert pair(outward, "hub", "x").outcome == "direct"
+    assert "no-keepalive" not in codes(outward)
+
+
+def test_a_silent_exit_node_is_found_by_none_of_its_users(tmp_path: Path) -> None:
+    out = {"x": {**SILENT, "roles": ["gateway"], "exit_node": True}, "hub": {**HUB, "exit_via": "x"}}
+    report = silent(tmp_path, {"from": "hub", "to": "internet"}, **out)
+    assert pair(report, "hub", "x").outcome == "unreachable"
 
 
 def test_nodes_that_forward_are_told_of_other_firewalls(tmp_path: Path) -> None:
