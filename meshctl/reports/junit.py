@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
+from meshctl.inventory.report import printable
 from meshctl.reports.report import Case, Report
 
 
@@ -53,10 +54,12 @@ def _numbered(names: Iterable[str]) -> Iterator[str]:
 
 
 def _inner(case: Case) -> str:
+    place = ":".join([printable(case.file), *(str(n) for n in (case.line, case.column) if n)])
     if case.failure:
-        message = case.failure.partition("\n")[0]
-        return f"      <failure type={_quoted(case.kind)} message={_quoted(message)}>{_text(case.failure)}</failure>"
-    return f"      <system-out>{_text(case.note)}</system-out>" if case.note else ""
+        text = f"{place}: {case.failure}"
+        message = text.partition("\n")[0]
+        return f"      <failure type={_quoted(case.kind)} message={_quoted(message)}>{_text(text)}</failure>"
+    return f"      <system-out>{_text(f'{place}: {case.note}')}</system-out>" if case.note else ""
 
 
 def _counts(tests: int, failed: int) -> str:
@@ -72,5 +75,5 @@ def _quoted(text: str) -> str:
 
 
 def _allowed(text: str) -> str:
-    """Without the two code points that Python prints and XML 1.0 (section 2.2) has no way to write."""
-    return text.replace("\ufffe", "?").replace("\uffff", "?")
+    """Without what XML 1.0 (section 2.2) has no way to write."""
+    return "\n".join(map(printable, text.split("\n")))

@@ -6,6 +6,7 @@ GitLab take nothing for HTML, a link, a mention or a command.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def comment(command: str, inventory: str, headline: str, sections: Sequence[Sect
     marker, the same for each run of a command with an inventory, by which a later run finds its comment to replace.
     """
     place = in_repository(inventory)
-    marker = f"<!-- meshctl {command} {quote(place)[-_SHORT:]} -->"
+    marker = f"<!-- meshctl {command} {quote(os.fsencode(place))[-_SHORT:]} -->"
     head = f"{marker}\n**meshctl {command}** {_code(place)}: {headline}\n"
     room = SIZE_MAX_BYTES - _size(head) - _size(_left_out(len(sections), in_full))
     parts = []

@@ -32,7 +32,7 @@ FINDINGS = st.builds(
     Diagnostic,
     code=st.sampled_from(["unknown-key", "policy-test", "no-such-code"]),
     message=ANYTHING,
-    file=st.sampled_from(["", "inventory.yml", "a b/ü%20#?.yml", "/elsewhere/x.yml", "a:b.yml", "../../../../up.yml"]),
+    file=st.sampled_from(["", "inventory.yml", "a b/ü%20#?.yml", "/elsewhere/x.yml", "a:b.yml", "../../../../up.yml", "n\udcff\n\x01.yml"]),
     line=st.integers(0, 10**6),
     column=st.integers(0, 10**6),
     path=ANYTHING,
@@ -113,13 +113,13 @@ def test_junit_numbers_equal_names_in_linear_time() -> None:
 
 
 def test_junit_keeps_markup_as_text_and_nothing_that_xml_cannot_hold() -> None:
-    cases = (Case("a<b>&\"'\ufffe", "t.yml", 1, "policy-test", "i.yml:1: ]]> <x/>\x1b[0m\uffff\nnext"),)
+    cases = (Case("a<b>&\"'\ufffe", "t.yml", 1, "policy-test", "]]> <x/>\x1b[0m\uffff\nnext"),)
     (case,) = ElementTree.fromstring(write(Report("test", "i.yml", (), cases), "junit")).findall(".//testcase")  # noqa: S314
     assert case.get("name") == "a<b>&\"'?"
     failure = case.find("failure")
     assert failure is not None
-    assert failure.text == "i.yml:1: ]]> <x/>?[0m?\nnext"
-    assert failure.get("message") == "i.yml:1: ]]> <x/>?[0m?"
+    assert failure.text == "t.yml:1: ]]> <x/>?[0m?\nnext"
+    assert failure.get("message") == "t.yml:1: ]]> <x/>?[0m?"
 
 
 @given(REPORTS)
@@ -148,6 +148,11 @@ def test_every_format_can_be_written_as_utf_8(found: Report) -> None:
         write(found, style).encode()
 
 
+def test_words_that_look_like_a_place_stay_as_they_are() -> None:
+    words = f"(of 10:30) (main:i.yml:3) ({'x' * 5000}:1) (\x00:1)"
+    assert words.replace("\x00", "?") in write(report(Diagnostic("x", words)), "markdown")
+
+
 def test_github_annotations_escape_what_would_end_them() -> None:
     text = write(report(Diagnostic("x", "50% of\nit", "a,b:c.yml", 1, 2, hint="do: so, now")), "github")
     assert text == "::error file=a%2Cb%3Ac.yml,line=1,col=2,title=x::50%25 of%0Ait (do: so, now)\n"
@@ -161,18 +166,40 @@ def test_paths_are_those_of_the_repository_wherever_the_command_runs(
     (tmp_path / "net" / "prod").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "net" / "prod")
     for name in ("main.yml", str(tmp_path / "net" / "prod" / "main.yml"), "../prod/main.yml"):
-        text = write(report(Diagnostic("x", "m", name, 3, 1)), style)
-        assert "net/prod/main.yml" in text.replace("&#46;", ".")
-        assert str(tmp_path) not in text.replace(case_of(Diagnostic("x", "m", name, 3, 1)).failure, "")
+        message = f"denied by policy `ssh` ({name}:7) [ops]"
+        text = write(report(Diagnostic("x", message, name, 3, 1, hint=f"the first is at {name}:2:5; rename one")), style)
+        text = text.replace("&#46;", ".")
+        assert "(net/prod/main.yml:7)" in text
+        assert "at net/prod/main.yml:2:5" in text
+        assert not re.search(r"(?<!net/prod/)\bmain\.yml", text)
+        assert str(tmp_path) not in text
 
 
-def test_a_fingerprint_stays_when_lines_move_and_changes_with_the_words() -> None:
-    def fingerprint(line: int, message: str) -> str:
-        (entry,) = json.loads(write(report(Diagnostic("x", message, "i.yml", line, 1)), "gitlab"))
+def test_junit_says_of_what_has_no_line_that_it_is_the_inventory_s() -> None:
+    text = write(report(Diagnostic("policy-lost", "m", severity="warning")), "junit")
+    assert "<system-out>inventory.yml: warning[policy-lost]: m</system-out>" in text
+
+
+@pytest.mark.parametrize("style", ["sarif", "github", "gitlab", "markdown"])
+def test_errors_come_before_warnings_and_notes(style: str) -> None:
+    found = (Diagnostic("x", "number", "i.yml", n, 1, hint=f"h-{level}", severity=level)
+             for n, level in enumerate(("note", "warning", "error"), 1))  # fmt: skip
+    text = write(report(*found), style)
+    text = text[text.find('"results"'):] if style == "sarif" else text
+    assert text.index("h-error") < text.index("h-warning") < text.index("h-note")
+
+
+def test_a_fingerprint_stays_while_others_come_and_go_and_changes_with_the_words() -> None:
+    def fingerprint(line: int, message: str, path: str = "policies[1].to") -> str:
+        (entry,) = json.loads(write(report(Diagnostic("x", message, "i.yml", line, 1, path)), "gitlab"))
         return str(entry["fingerprint"])
 
-    assert fingerprint(3, "denied by policy `a` (i.yml:9)") == fingerprint(4, "denied by policy `a` (i.yml:10)")
-    assert fingerprint(3, "denied by policy `a` (i.yml:9)") != fingerprint(3, "denied by policy `b` (i.yml:9)")
+    first = fingerprint(3, "before: denied by policy `a` (i.yml:9)")
+    for moved in ("i.yml:10", "main:i.yml:9", "/else where/old.yml:1"):
+        assert fingerprint(4, f"before: denied by policy `a` ({moved})") == first
+    assert fingerprint(3, "before: denied by policy `a` (i.yml:9)", "policies[2].to") == first
+    assert fingerprint(3, "before: denied by policy `a` (i.yml:9)", "policies[1].from") != first
+    assert fingerprint(3, "before: denied by policy `b` (i.yml:9)") != first
 
 
 def test_warnings_pass_in_junit_unless_they_are_to_fail() -> None:
