@@ -37,8 +37,11 @@ class NetworkPolicy:
         self._add_named_prefixes()
         # A route of which rules name every part stands for nobody.
         self.prefixes: tuple[str, ...] = without_covered(self._home)
-        # Bit by bit: the rule, and which of its sides is the source.
+        # Bit by bit: the rule, and the sides that are its sources and destinations there.
         self._turns = [turn for rule in rules for turn in _turns(rule)]
+        self._bits_of: dict[str, list[int]] = {rule.name: [] for rule in rules}
+        for bit, (rule, _, _) in enumerate(self._turns):
+            self._bits_of[rule.name].append(bit)
         self._denying = _denying([rule for rule, _, _ in self._turns])
         self.source: dict[Subject, int] = dict.fromkeys((*self.nodes, *self.prefixes), 0)
         self.destination: dict[Subject, int] = dict.fromkeys((*self.nodes, *self.prefixes, INTERNET), 0)
@@ -97,14 +100,11 @@ class NetworkPolicy:
 
     def turns(self, rule: Rule) -> tuple[int, ...]:
         """The bits of the rule, one for each of its `sides`."""
-        return tuple(bit for bit, turn in enumerate(self._turns) if turn[0] is rule)
+        return tuple(self._bits_of[rule.name])
 
     def rules_of(self, bits: int) -> Iterator[Rule]:
         """The rules of `bits`, best first."""
-        while bits:
-            lowest = bits & -bits
-            yield self._turns[lowest.bit_length() - 1][0]
-            bits ^= lowest
+        return (self._turns[bit][0] for bit in _bits(bits))
 
     def reaches(self) -> Mapping[str, Reach]:
         """Every node's Reach; nodes about which the same is said share one object."""
@@ -166,6 +166,7 @@ class NetworkPolicy:
         )
 
     def _leaves(self, bit: int, denies: int) -> bool:
+        """Whether a rule keeps any of its traffic when those of `denies` have taken theirs."""
         key = bit, denies
         if key not in self._left:
             denied = union(interval for rule in self.rules_of(denies) for interval in rule.traffic)
@@ -173,6 +174,7 @@ class NetworkPolicy:
         return self._left[key]
 
     def _paint(self, bits: int) -> tuple[Piece, ...]:
+        """The line of all traffic, painted by the rules of `bits`, best first; what is painted stays."""
         covered: Traffic = ()
         pieces: list[Piece] = []
         for rule in self.rules_of(bits):
@@ -205,6 +207,7 @@ class NetworkPolicy:
 
 
 def _turns(rule: Rule) -> Iterator[tuple[Rule, Side, Side]]:
+    """The rule with its sources and destinations; then, when it holds both ways, with these in each other's place."""
     yield rule, rule.source, rule.destination
     if rule.both_ways:
         yield rule, rule.destination, rule.source
@@ -216,14 +219,15 @@ def _denying(rules: Sequence[Rule]) -> list[int]:
     One walk along the line of all traffic: whatever meets anywhere is open there at the same time.
     """
     found = [0] * len(rules)
-    open_now: list[tuple[int, int]] = []
+    open_now: dict[bool, list[tuple[int, int]]] = {True: [], False: []}  # those that deny, those that allow
     for low, high, bit in sorted((low, high, bit) for bit, rule in enumerate(rules) for low, high in rule.traffic):
-        open_now = [(end, other) for end, other in open_now if end >= low]
-        for _, other in open_now:
+        deny = rules[bit].deny
+        opposite = open_now[not deny] = [(end, other) for end, other in open_now[not deny] if end >= low]
+        for _, other in opposite:
             better, worse = sorted((bit, other))
-            if rules[better].deny and not rules[worse].deny:
+            if rules[better].deny:
                 found[worse] |= 1 << better
-        open_now.append((high, bit))
+        open_now[deny].append((high, bit))
     return found
 
 
@@ -232,6 +236,7 @@ def _within(prefix: str, outer: Iterable[str]) -> bool:
 
 
 def _bits(bits: int) -> Iterator[int]:
+    """The numbers of the bits that are set, lowest first."""
     while bits:
         lowest = bits & -bits
         yield lowest.bit_length() - 1

@@ -67,15 +67,25 @@ def _deciding_instead(policy: NetworkPolicy, rule: Rule) -> list[Rule] | None:
 
 def _one_instead(policy: NetworkPolicy, rule: Rule) -> Rule | None:
     """A better rule that alone has all of this one, as copies have: seen without a look at any pair."""
-    turns = policy.sides(rule)
-    for other in policy.rules:
-        if other is rule:
-            return None
-        if not subtract(rule.traffic, other.traffic) and all(
-            any(sources <= s and destinations <= d for s, d in policy.sides(other)) for sources, destinations in turns
-        ):
+    selecting = [
+        dict.fromkeys(policy.rules_of(_common(policy, *sides) & ((1 << turn) - 1)))
+        for turn, sides in zip(policy.turns(rule), policy.sides(rule), strict=True)
+    ]
+    for other in selecting[0]:
+        everywhere = other is not rule and all(other in found for found in selecting)
+        if everywhere and not subtract(rule.traffic, other.traffic):
             return other
     return None
+
+
+def _common(policy: NetworkPolicy, sources: Iterable[Subject], destinations: Iterable[Subject]) -> int:
+    """The rules that speak of all these pairs, as bits."""
+    bits = -1  # all of them
+    for source in sources:
+        bits &= policy.source[source]
+    for destination in destinations:
+        bits &= policy.destination[destination]
+    return bits
 
 
 def _meetings(policy: NetworkPolicy, rule: Rule) -> Iterator[int]:
