@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from meshctl.core.reachability import RELAYED, UNREACHABLE
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Mesh
 from meshctl.policy.compile import Compiled
-from meshctl.policy.lint_hosts import about, anchors_without_udp, capacities, exits, forwarding, logins
+from meshctl.policy.lint_hosts import about, anchors_without_udp, capacities, exits, forwarding, listed, logins
 from meshctl.policy.lint_routes import routes, unmet_prefixes
 from meshctl.policy.paths import Prediction, predictions, serving_anchors
-
-# So many names are listed in a finding; the rest is counted.
-_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def _unreachable(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic
         if pair.outcome == UNREACHABLE and not pair.waiting:
             found[pair.network, pair.one, pair.reason].append(pair.other)
     for (network, one, reason), others in found.items():
-        message = f"`{one}` will not reach {_listed(others)} in network `{network}`: {reason}"
+        message = f"`{one}` will not reach {listed(others)} in network `{network}`: {reason}"
         hint = "give one of them an endpoint, or the network an anchor that both reach"
         yield about(mesh.nodes[one], "unreachable-pair", message, hint, severity="error")
 
@@ -68,7 +65,7 @@ def _silent(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic]:
     for (network, silent), others in waiting.items():
         message = (
             f"`{silent}` has no endpoint and no keepalive in network `{network}`: "
-            f"{_listed(others)} will find it only after it has sent something itself"
+            f"{listed(others)} will find it only after it has sent something itself"
         )
         hint = "give it a keepalive (25 is the default), or an endpoint"
         yield about(mesh.nodes[silent], "no-keepalive", message, hint)
@@ -113,16 +110,10 @@ def _anchor_mtus(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic
             small[pair.network, pair.via].append(f"{pair.one} - {pair.other}")
     for (network, anchor), carried in small.items():
         mtu = next(a.mtu for a in mesh.nodes[anchor].attachments if a.network == network)
-        message = f"`{anchor}` carries packets of {mtu} bytes at most, less than both ends send: {_listed(carried)}"
+        message = f"`{anchor}` carries packets of {mtu} bytes at most, less than both ends send: {listed(carried)}"
         hint = "give all of network one mtu; else it rests on ICMP that firewalls may drop (RFC 2923)"
         yield about(mesh.nodes[anchor], "anchor-mtu", message, hint.replace("network", f"network `{network}`"))
 
 
 def _counted(pairs: int) -> str:
     return f"{pairs} pair{'' if pairs == 1 else 's'}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    shown = ", ".join(f"`{name}`" for name in found[:_LISTED])
-    return f"{shown} and {len(found) - _LISTED} more" if len(found) > _LISTED else shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from meshctl.core.traffic import parse_ports
@@ -12,6 +12,8 @@ from meshctl.policy.compile import Compiled
 from meshctl.policy.paths import without_udp
 
 _SSH_PORT = 22
+# So many names are listed in a finding.
+_LISTED = 5
 
 
 def about(node: Node, code: str, message: str, hint: str, *, severity: str = "warning") -> Diagnostic:
@@ -20,6 +22,13 @@ def about(node: Node, code: str, message: str, hint: str, *, severity: str = "wa
     return Diagnostic(
         code, message, at.file, at.line, at.column, f"nodes.{node.name}", hint, node.name, severity
     )  # fmt: skip
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, the rest counted."""
+    found = list(names)
+    shown = ", ".join(f"`{name}`" for name in found[:_LISTED])
+    return f"{shown} and {len(found) - _LISTED} more" if len(found) > _LISTED else shown
 
 
 def exits(compiled: Compiled) -> Iterator[Diagnostic]:

@@ -244,6 +244,47 @@ def test_a_rule_whose_gateway_its_sources_never_meet_is_found_at_the_rule(tmp_pa
     assert "gateway-not-reached" not in codes(linted(tmp_path, nodes, networks=networks, policies=[rule]))
 
 
+def test_every_source_that_never_meets_the_gateway_is_named(tmp_path: Path) -> None:
+    networks = {"n1": {"cidr": "10.42.0.0/16"}, "n2": {"cidr": "10.43.0.0/16"}}
+    gate = {"networks": ["n1"], "roles": ["gateway"], "routes": ["192.168.5.0/24"], "endpoint": "203.0.113.1:51820"}
+    nodes = {"a": {"networks": ["n1"]}, "gate": gate, **{f"b{i}": {"networks": ["n2"]} for i in range(7)}}
+    nodes["b2"]["endpoint"] = "203.0.113.2:51820"
+
+    def unmet(**rule: Any) -> list[str]:
+        policies = [{"name": "to-lan", "allow": ["any"], **rule}]
+        found = linted(tmp_path, nodes, networks=networks, policies=policies).findings
+        return [d.message for d in found if d.code == "gateway-not-reached"]
+
+    (message,) = unmet(**{"from": ["a", "b1"], "to": ["192.168.5.0/24", "a", "b2"]})
+    assert ("`b1`" in message, "`a`" in message) == (True, False)
+    (message,) = unmet(**{"from": ["192.168.5.0/24", "a", "b2"], "to": ["a", "b1"]})
+    assert ("`b1`" in message, "`a`" in message) == (True, False)
+    (message,) = unmet(**{"from": "*", "to": ["192.168.5.0/24", "a", "b2"]})
+    assert "`b4` and 2 more" in message
+    nodes["b1"]["networks"] = ["n1", "n2"]
+    assert unmet(**{"from": ["a", "b1"], "to": "192.168.5.0/24"}) == []
+
+
+def test_an_ipv4_endpoint_in_ipv6_spelling_is_inside_the_mesh_too(tmp_path: Path) -> None:
+    mesh = gateways(tmp_path)
+    hub = mesh.nodes["hub"].attachments[0]
+    for endpoint, loops in (("[::ffff:10.42.0.78]:51820", True), ("[::ffff:10.99.0.78]:51820", False)):
+        moved = changed(mesh, "hub", attachments=(dataclasses.replace(hub, endpoint=endpoint),))
+        assert ("endpoint-inside-mesh" in codes(lint(compile_mesh(moved)))) == loops
+
+
+@pytest.mark.parametrize("key", ["stun", "turn"])
+def test_a_server_behind_the_mesh_is_a_loop_for_those_who_route_its_address(tmp_path: Path, key: str) -> None:
+    hosts = {
+        "192.168.10.9": True, "192.168.10.9:3478": True, "10.42.0.7": True, "[::ffff:10.42.0.7]:3478": True,
+        "192.168.30.9": False, "turn.example.net:3478": False,
+    }  # fmt: skip
+    for host, loops in hosts.items():
+        mesh = dataclasses.replace(gateways(tmp_path), **{key: (f"{key}:{host}",)})
+        found = [d for d in lint(compile_mesh(mesh)).findings if d.code == "endpoint-inside-mesh"]
+        assert [(d.severity, f"`{key}:{host}`" in d.message) for d in found] == [("error", True)] * loops, host
+
+
 def test_more_peers_than_the_declared_capacity_are_a_warning(tmp_path: Path) -> None:
     nodes = {"hub": {**HUB, "capacity": 2}, "a": {}, "b": {}}
     assert "over-capacity" not in codes(linted(tmp_path, nodes))
