@@ -81,12 +81,12 @@ class Selectors:
 
     def _labelled(self, text: str, path: Path) -> frozenset[str] | None:
         kind, _, name = text.partition(":")
-        known, nodes = (self._tags, "tags") if kind == "tag" else (self._scope.roles, "roles")
+        known, attribute = (self._tags, "tags") if kind == "tag" else (self._scope.roles, "roles")
         if name not in known:
             message = f"no node has the tag `{name}`" if kind == "tag" else f"there is no role `{name}`"
             self._findings.error(f"unknown-{kind}", path, message, did_you_mean(name, known))
             return None
-        return frozenset(n.name for n in self._scope.nodes.values() if name in getattr(n, nodes))
+        return frozenset(n.name for n in self._scope.nodes.values() if name in getattr(n, attribute))
 
     def _named(self, text: str, path: Path) -> frozenset[str] | None:
         scope = self._scope

@@ -11,6 +11,7 @@ from meshctl.core.prefixes import covers, host_prefix, merge_prefixes
 from meshctl.model.mesh import Mesh
 from meshctl.model.policy import INTERNET, Rule, Subject, is_prefix
 from meshctl.policy.compile import Compiled, Decisions
+from meshctl.policy.naming import narrowest
 from meshctl.policy.network import NetworkPolicy
 
 
@@ -68,11 +69,10 @@ def end(mesh: Mesh, decisions: Decisions, text: str) -> End:
 
 def judged(policy: NetworkPolicy, prefix: str, excluded: Collection[str] = ()) -> Iterator[Subject]:
     """The subjects of the network that devices in `prefix`, less `excluded`, are judged as."""
-    around = [s for s in policy.prefixes if covers(s, prefix)]
-    narrowest = max(around, key=lambda s: ip_network(s).prefixlen, default=None)
-    inside = [s for s in policy.prefixes if covers(prefix, s) and s != narrowest]
-    for candidate in ([narrowest] if narrowest else []) + inside:
-        region = prefix if candidate == narrowest else candidate
+    around = narrowest(prefix, frozenset(policy.prefixes))
+    inside = [s for s in policy.prefixes if covers(prefix, s) and s != around]
+    for candidate in [around, *inside] if around else inside:
+        region = prefix if candidate == around else candidate
         gone = [x for x in (*policy.prefixes, *excluded) if covers(region, x) and x != candidate]
         if candidate in excluded or any(covers(x, region) for x in excluded):
             continue
@@ -81,13 +81,13 @@ def judged(policy: NetworkPolicy, prefix: str, excluded: Collection[str] = ()) -
 
 
 def networks_for(decisions: Decisions, source: Subject, destination: Subject) -> tuple[NetworkPolicy, ...]:
-    """The networks by which a connection may go, in order.
+    """The networks by which a connection may go, in order; () when it has no way through the mesh.
 
     Two nodes have addresses in each network that they share. A prefix and the internet are reached by one network
     alone: the first in which policy lets the two have to do with each other (core.topology), else the first of all.
     """
     shared = tuple(p for p in decisions.networks.values() if _knows(p, source, destination))
-    if all(end in p.nodes for p in shared for end in (source, destination)):
+    if all(subject in p.nodes for p in shared for subject in (source, destination)):
         return shared
     serving = (p for p in shared if p.allowed(source, destination) or _answered(p, source, destination))
     return (next(serving, shared[0]),)
@@ -115,12 +115,12 @@ def path(compiled: Compiled, policy: NetworkPolicy, source: Subject, destination
 
     An anchor is named when it routes the pair; one that only relays sealed packets is chosen while the mesh runs.
     """
-    start, end = policy.home(source), policy.home(destination, source)
-    if start is None or end is None:
+    first, last = policy.home(source), policy.home(destination, source)
+    if first is None or last is None:
         return ()
-    link = next(x for x in compiled.topology.interfaces(start) if x.network == policy.name)
-    between = (link.routed[end],) if end in link.routed else ()
-    return tuple(dict.fromkeys((source, start, *between, end, destination)))
+    link = next(x for x in compiled.topology.interfaces(first) if x.network == policy.name)
+    between = (link.routed[last],) if last in link.routed else ()
+    return tuple(dict.fromkeys((source, first, *between, last, destination)))
 
 
 def _knows(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:

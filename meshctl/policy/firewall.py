@@ -114,7 +114,7 @@ class FirewallTable:
         """Subjects as addresses; the network's prefix where the same is decided about everybody in it `but` one."""
         nodes = {subject: verdict for subject, verdict in found if subject in policy.nodes}
         elements: list[tuple[str, str]] = []
-        if len(nodes) > 1 and len({*policy.nodes} - {*nodes, but}) == 0 and len(set(nodes.values())) == 1:
+        if len(nodes) > 1 and policy.nodes.keys() <= {*nodes, but} and len(set(nodes.values())) == 1:
             verdict = next(iter(nodes.values()))
             elements.extend((cidr, verdict) for cidr in self._mesh.networks[policy.name].cidrs)
         else:
@@ -123,6 +123,7 @@ class FirewallTable:
         return elements
 
     def _column(self, elements: list[tuple[str, str]]) -> str:
+        """The verdict that leads to the chain which judges by these sources; destinations with equal ones share it."""
         key = tuple(sorted(elements))
         if key not in self._columns:
             self._columns[key] = _lookup(f"to_{len(self._columns)}", elements)
@@ -157,7 +158,7 @@ class FirewallTable:
             for destination in filter(is_prefix, found):
                 shared.setdefault(destination, {}).update(dict.fromkeys(found[destination]))
         elements: dict[tuple[str, str], None] = {}
-        for (link, policy), found in zip(self._policies, asked):
+        for (link, policy), found in zip(self._policies, asked, strict=True):
             judged = {destination: [*shared.get(destination, sources)] for destination, sources in found.items()}
             columns = [(destination, self._column(sources)) for destination, sources in judged.items() if sources]
             elements.update(dict.fromkeys(self._addressed(policy, columns, but=link.node)))
@@ -204,6 +205,7 @@ def _cell(prefix: str, prefixes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _lookup(name: str, elements: Iterable[tuple[str, str]]) -> Lookup:
+    """(address, prefix or range; verdict) by family and by kind of map."""
     maps: dict[int, tuple[list[str], list[str]]] = {4: ([], []), 6: ([], [])}
     for address, verdict in elements:
         hosts, nets = maps[version(address)]

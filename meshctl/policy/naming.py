@@ -111,6 +111,7 @@ class Naming:
         ]
 
     def _nodes(self, wanted: frozenset[str], sides: tuple[bool, bool]) -> list[str]:
+        """The shortest of: each by itself; a name less those it has besides; the names within, and whom they lack."""
         if len(wanted) < 2:
             return sorted(wanted)
         options = [sorted(wanted)]
