@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from kernel_log import kernel_log
 from packets import Host
-from policy_strategies import inventory, node
+from policy_strategies import LANS, inventory, node
 from test_policy_packets import LAYOUT, host_of, table
 from test_policy_reference import read
 
@@ -131,6 +131,24 @@ def test_drops_are_logged_when_asked_for_and_no_more_than_the_rate(n4: Host, end
         lines = [line for line in log.lines() if about in line]
     assert all(line.startswith("meshctl denied: IN=wg0 OUT= ") and " DPT=22 " in line for line in lines), lines
     assert LOGGED_AT_ONCE <= len(lines) <= LOGGED_AT_ONCE + 1
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
+def test_a_gateway_s_own_address_in_its_lan_is_judged_as_the_lan(family: int) -> None:
+    lan, own = [*LANS][family], ("192.168.10.1", "fd99::1")[family]
+    source = LAYOUT["nodes"]["n4"]["address"]["corp"][family]
+    rules = {"name": "node", "from": "n4", "to": "gate", "allow": ["udp/1"]}, {
+        "name": "lan", "from": "n4", "to": lan, "allow": ["udp/2"],
+    }  # fmt: skip
+    gate = host_of("gate")
+    try:
+        gate.run("ip", "addr", "add", own, "dev", "lan0", *(["nodad"] if family else []))
+        gate.load(rendered(*rules, host="gate"))
+        assert [gate.passes("wg0", source, own, "udp", port) for port in (1, 2)] == ["", "wg0"]
+        at_mesh = LAYOUT["nodes"]["gate"]["address"]["corp"][family]
+        assert [gate.passes("wg0", source, at_mesh, "udp", port) for port in (1, 2)] == ["wg0", ""]
+    finally:
+        gate.close()
 
 
 def test_interfaces_of_any_name_have_chains_of_their_own() -> None:
