@@ -19,7 +19,7 @@ from meshctl.render.secret import ring_for
 
 
 def main() -> None:
-    """Compile twice, the second time with everything that follows; the largest table goes to standard output."""
+    """Compile twice, the second time with everything that follows, and print the figures and the table as JSON."""
     mesh = inventory.read(sys.argv[1]).mesh
     started = time.perf_counter()
     pairs = sum(len(r.peers) for of in compile_policies(mesh).reaches().values() for r in of.values()) // 2

@@ -1,6 +1,7 @@
-"""Programs for lab hosts: one answers on some ports, one opens many connections at once and says which were answered.
+"""Programs for lab hosts: one answers on some ports, one opens many connections at once and says which were answered,
+one talks over a connection until it is told to end and says what was lost.
 
-Both are Debian's own Python alone, since the hosts have nothing else.
+They need Debian's own Python alone, since the hosts have nothing else.
 """
 
 from __future__ import annotations
