@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from meshctl.model.mesh import Mesh, Node
+
 # Outcomes.
 DIRECT = "direct"  # WireGuard's packets go from end to end
 SPLICED = "spliced"  # so too, from a port that was found by trying (DESIGN: hard NAT against easy NAT)
@@ -50,6 +52,9 @@ KINDS: dict[str, Nat] = {
 
 # Each is at least as strict as those before it, in mapping and in filtering alike.
 _HARDNESS = {nat: rank for rank, nat in enumerate((OPEN, ADDRESS_FILTER, PORT_FILTER, HARD, BLOCKED))}
+
+# What the lab makes of a router without a kind (docs/lab.md).
+_ROUTER_NAT = "easy"
 
 # Both ends have an agent, both know each other's outer address, and there is somebody to relay.
 TABLE: dict[tuple[Nat, Nat], tuple[str, str]] = {
@@ -152,3 +157,21 @@ def hardest(kinds: Iterable[str]) -> str:
     One kind of KINDS always has both. Raises ValueError for no kinds, KeyError for one that is not in KINDS.
     """
     return max(kinds, key=lambda kind: _HARDNESS[KINDS[kind]])
+
+
+def nat_of(mesh: Mesh, node: Node) -> str | None:
+    """The kind of NAT between a node and the internet, None when undeclared.
+
+    `nat` says what all together are. Else the node's place in the lab counts: its own router, if it names a kind, and
+    the declared ones that it stands behind. Of those, one without a kind is what the lab makes of it.
+    """
+    if node.nat or not node.lab.behind:
+        return node.nat or node.lab.nat
+    routers = mesh.lab.get("routers") or {}
+    kinds = [node.lab.nat] if node.lab.nat else []
+    at: str | None = node.lab.behind
+    while at:
+        router = routers.get(at) or {}
+        kinds.append(router.get("nat") or _ROUTER_NAT)
+        at = router.get("behind")
+    return hardest(kinds)

@@ -6,13 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from meshctl.core.anchors import serving_anchors
 from meshctl.core.reachability import RELAYED, UNREACHABLE
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Mesh
 from meshctl.policy.compile import Compiled
 from meshctl.policy.lint_hosts import about, anchors_without_udp, capacities, exits, forwarding, listed, logins
 from meshctl.policy.lint_routes import routes, unmet_prefixes
-from meshctl.policy.paths import Prediction, predictions, serving_anchors
+from meshctl.policy.paths import Prediction, predictions
 
 
 @dataclass(frozen=True)

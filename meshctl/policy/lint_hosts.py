@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from meshctl.core.anchors import without_udp
 from meshctl.core.traffic import parse_ports
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Node
 from meshctl.policy.compile import Compiled
-from meshctl.policy.paths import without_udp
 
 _SSH_PORT = 22
 # So many names are listed in a finding.

@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from meshctl.core.anchors import is_usable_anchor
-from meshctl.core.reachability import BLOCKED, KINDS, RELAYED, UNREACHABLE, End, Helpers, Outcome, hardest, predict
-from meshctl.model.mesh import Mesh, Node
+from meshctl.core.anchors import serving_anchors
+from meshctl.core.reachability import RELAYED, UNREACHABLE, End, Helpers, Outcome, nat_of, predict
 from meshctl.model.topology import Reach
 from meshctl.policy.compile import Compiled
 from meshctl.policy.openers import Openers
+from meshctl.policy.wire import bytes_on_wire
 
-# What WireGuard puts around a packet: 40 (IPv6) + 8 (UDP) + 32. Over IPv4 it is 20 less; which one a pair will use is
-# not known before it runs.
-OVERHEAD = 80
 # WireGuard sends to a peer of which it knows an endpoint: configured, or where it was last heard from.
 _SILENT = "has no endpoint and no keepalive"
-# What the lab makes of a router without a kind (docs/lab.md).
-_ROUTER_NAT = "easy"
 
 
 @dataclass(frozen=True)
@@ -26,8 +21,8 @@ class Prediction:
     """One permitted pair of one network; `one` < `other`.
 
     `mtu` is the largest packet that both ends and, for a routed relay (`via`: its anchor), the anchor take; `wire_mtu`
-    is what the networks below must carry for that. `introduced`: the two meet by an anchor's help alone. `waiting`:
-    who must wait, as (from, to), for `to` to send something by itself: only then is it known where that is.
+    is what the networks below must carry for that in one piece. `introduced`: the two meet by an anchor's help alone.
+    `waiting`: who must wait, as (from, to), for `to` to send something by itself: only then is it known where that is.
     """
 
     network: str
@@ -52,35 +47,6 @@ def predictions(compiled: Compiled, reaches: Mapping[str, Mapping[str, Reach]]) 
         for network, of_node in reaches.items()
         for prediction in _Network(compiled, network).predictions(of_node)
     )
-
-
-def nat_of(mesh: Mesh, node: Node) -> str | None:
-    """The kind of NAT between a node and the internet, None when undeclared.
-
-    `nat` says what all together are. Else the node's place in the lab counts: its own router, if it names a kind, and
-    the declared ones that it stands behind. Of those, one without a kind is what the lab makes of it.
-    """
-    if node.nat or not node.lab.behind:
-        return node.nat or node.lab.nat
-    routers = mesh.lab.get("routers") or {}
-    kinds = [node.lab.nat] if node.lab.nat else []
-    at: str | None = node.lab.behind
-    while at:
-        router = routers.get(at) or {}
-        kinds.append(router.get("nat") or _ROUTER_NAT)
-        at = router.get("behind")
-    return hardest(kinds)
-
-
-def without_udp(mesh: Mesh, node: Node) -> bool:
-    """Whether the node is declared to have no UDP at all, and so can neither introduce nor relay."""
-    nat = nat_of(mesh, node)
-    return nat is not None and KINDS[nat] is BLOCKED
-
-
-def serving_anchors(mesh: Mesh, network: str) -> tuple[Node, ...]:
-    """The anchors that introduce and relay in this network."""
-    return tuple(n for n in mesh.nodes.values() if is_usable_anchor(n, network) and not without_udp(mesh, n))
 
 
 def _speaks_tls(turn: str) -> bool:
@@ -124,8 +90,9 @@ class _Network:
         mtu = min(self.mtus[name] for name in (one, other, via) if name)
         helped = not via and not self.ends[one].endpoint and not self.ends[other].endpoint
         introduced = helped and outcome.kind != UNREACHABLE
-        kind, reason, _ = outcome
-        return Prediction(self.network, one, other, kind, reason, mtu, mtu + OVERHEAD, via, introduced, waiting)
+        kind, reason, tls = outcome
+        wire_mtu = bytes_on_wire(mtu, tls=tls)
+        return Prediction(self.network, one, other, kind, reason, mtu, wire_mtu, via, introduced, waiting)
 
     def _first_word(self, outcome: Outcome, one: str, other: str) -> tuple[Outcome, tuple[tuple[str, str], ...]]:
         """The outcome, and who waits, where an end sends nothing before it has something to say."""
@@ -149,8 +116,8 @@ class _Network:
         """A routed relay: the anchor is a peer of both, decrypts what one sends and encrypts it for the other."""
         if anchor not in self.anchors:
             return Outcome(UNREACHABLE, f"anchor {anchor}, which would route the pair, has no UDP")
-        for end in (one, other):
-            hop = self._outcome(end, anchor)
+        hops = {end: self._outcome(end, anchor) for end in (one, other)}
+        for end, hop in hops.items():
             if hop.kind == UNREACHABLE:
                 return Outcome(UNREACHABLE, f"{end} does not reach anchor {anchor}: {hop.reason}")
-        return Outcome(RELAYED, f"routed by anchor {anchor}")
+        return Outcome(RELAYED, f"routed by anchor {anchor}", any(hop.tls for hop in hops.values()))

@@ -17,7 +17,8 @@ from meshctl.inventory.schema import load_schema
 from meshctl.model.mesh import Mesh, Node
 from meshctl.policy import compile_mesh
 from meshctl.policy.lint import LintReport, lint
-from meshctl.policy.paths import OVERHEAD, Prediction
+from meshctl.policy.paths import Prediction
+from meshctl.policy.wire import OVERHEAD
 
 HUB = {"roles": ["anchor"], "endpoint": "203.0.113.1:51820"}
 HUB2 = {"roles": ["anchor"], "endpoint": "203.0.113.2:51820"}
@@ -88,6 +89,18 @@ def test_a_blind_relay_costs_no_bytes(tmp_path: Path) -> None:
     hard = {"nat": "symmetric"}
     found = pair(linted(tmp_path, {"hub": {**HUB, "mtu": 1320}, "a": hard, "b": hard}), "a", "b")
     assert (found.outcome, found.via, found.mtu) == ("relayed", "", 1420)
+
+
+def test_turn_over_tls_costs_its_framing_and_every_other_path_the_same(tmp_path: Path) -> None:
+    hard, blocked = {"nat": "symmetric"}, {"nat": "udp-blocked"}
+    nodes = {"hub": HUB, "a": hard, "b": hard, "home": blocked, "r": {"relay": "routed"}}
+    report = linted(tmp_path, nodes)
+    wire = {(p.one, p.other): p.wire_mtu for p in report.pairs}
+    assert wire["a", "hub"] == wire["a", "b"] == wire["a", "r"] == 40 + 8 + 32 + 1420
+    # IPv6, TCP with timestamps, TLS 1.3 record, ChannelData, WireGuard; to the TURN server, the longer half of the way.
+    assert wire["a", "home"] == wire["home", "hub"] == wire["home", "r"] == 40 + 32 + 22 + 4 + 32 + 1420
+    odd = linted(tmp_path, {"hub": {**HUB, "mtu": 1401}, "home": blocked})
+    assert pair(odd, "home", "hub").wire_mtu == 40 + 32 + 22 + 4 + 32 + 1401 + 3  # ChannelData in TCP fills up to 4
 
 
 def test_a_stock_client_without_udp_reaches_nobody_and_that_is_an_error_at_the_node(tmp_path: Path) -> None:
