@@ -11,7 +11,7 @@ from meshctl.core.reachability import RELAYED, UNREACHABLE
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Mesh
 from meshctl.policy.compile import Compiled
-from meshctl.policy.lint_hosts import about, anchors_without_udp, capacities, exits, forwarding, listed, logins
+from meshctl.policy.lint_hosts import about, anchors_without_udp, capacities, exits, forwarding, inputs, listed, logins
 from meshctl.policy.lint_routes import routes, unmet_prefixes
 from meshctl.policy.paths import Prediction, predictions
 
@@ -40,6 +40,7 @@ def lint(compiled: Compiled) -> LintReport:
         *exits(compiled),
         *capacities(compiled),
         *forwarding(compiled),
+        *inputs(compiled),
         *logins(compiled),
     ]
     return LintReport(tuple(sorted(findings, key=lambda d: (d.file, d.line, d.column, d.code, d.message))), pairs)

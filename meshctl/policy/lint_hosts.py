@@ -79,6 +79,32 @@ def forwarding(compiled: Compiled) -> Iterator[Diagnostic]:
         yield about(node, "forward-policy", message, hint, severity="note")
 
 
+def inputs(compiled: Compiled) -> Iterator[Diagnostic]:
+    """One note for all nodes that take packets from outside: another firewall's input must accept those too."""
+    names = [n.name for n in compiled.mesh.managed() if _is_called(compiled, n)]
+    if names:
+        nodes = f"{len(names)} node{'' if len(names) == 1 else 's'}: {listed(names)}"
+        message = f"where firewalld runs, its zone refuses what policies let in and what comes to an endpoint; {nodes}"
+        hint = (
+            "put the WireGuard interface into zone trusted, for meshctl's own table judges what comes by it, "
+            "and open the listen port (UDP) in the zone of the node's uplink"
+        )
+        file = compiled.mesh.nodes[names[0]].position.file
+        yield Diagnostic("input-policy", message, file, path="nodes", hint=hint, severity="note")
+
+
+def _is_called(compiled: Compiled, node: Node) -> bool:
+    """Whether the node has an endpoint, or policy lets anybody open anything to it."""
+    if any(attachment.endpoint for attachment in node.attachments):
+        return True
+    for attachment in node.attachments:
+        policy = compiled.decisions.network(attachment.network)
+        for source, pieces in policy.askers(node.name):
+            if policy.home(source) != node.name and any(not piece.rule.deny for piece in pieces):
+                return True
+    return False
+
+
 def literal(host: str) -> IPv4Address | IPv6Address | None:
     """A host as the address that it spells, None for a name. What maps an IPv4 address (RFC 4291) is that address."""
     try:

@@ -107,6 +107,7 @@ _MEANINGS: Mapping[str, str] = {
     "no-exit": "A node's way out to the internet cannot be had.",
     "login-denied": "A node that is logged in to through the mesh must let somebody in.",
     "over-capacity": "A node has more peers than it can serve.",
+    "input-policy": "Firewalld may refuse what policies let in.",
     "forward-policy": "Docker and firewalld may drop what this node forwards.",
     # Roles
     "role-cycle": "Roles must not depend on each other.",

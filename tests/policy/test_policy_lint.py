@@ -405,6 +405,17 @@ def test_nodes_that_forward_are_told_of_other_firewalls(tmp_path: Path) -> None:
     assert sorted(found) == ["nodes.gate", "nodes.hub"]
 
 
+def test_one_note_for_all_tells_whose_input_firewalld_would_refuse(tmp_path: Path) -> None:
+    nodes = {"hub": HUB, "quiet": {}, "phone": {"client": True}, **{f"n{i}": {} for i in range(7)}}
+    rules = [{"name": "in", "from": ["phone", "quiet"], "to": [f"n{i}" for i in range(7)], "allow": ["tcp/22"]}]
+    networks = {"corp": {"cidr": "10.42.0.0/16"}}
+    found = [d for d in linted(tmp_path, nodes, networks=networks, policies=rules).findings if d.code == "input-policy"]
+    assert [(d.severity, d.path, d.line) for d in found] == [("note", "nodes", 0)]
+    assert "8 nodes: `hub`, `n0`, `n1`, `n2`, `n3` and 3 more" in found[0].message
+    assert "quiet" not in found[0].message
+    assert "input-policy" not in codes(linted(tmp_path, {"alone": {}}))
+
+
 def test_the_json_follows_its_schema_and_exit_codes_follow_fail_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
