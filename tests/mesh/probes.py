@@ -1,5 +1,4 @@
-"""Programs for lab hosts: one answers on some ports, one opens many connections at once and says which were answered,
-one talks over a connection until it is told to end and says what was lost.
+"""Programs for lab hosts: one answers on some ports, one asks at many at once, one talks until it is told to end.
 
 They need Debian's own Python alone, since the hosts have nothing else.
 """

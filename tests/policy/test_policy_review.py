@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from policy_strategies import RuleMaker, inventory, layouts, node
 from test_policy_reference import read, sound
 
-from meshctl.core.prefixes import without_covered
 from meshctl.model.mesh import Mesh
 from meshctl.policy import compile_policies
 from meshctl.policy.review import idle_rules
@@ -39,15 +38,3 @@ def test_a_copy_of_a_better_rule_is_told_by_that_rule_alone() -> None:
     mesh = read(inventory(nodes, policies=[{"name": name, **rule} for name in names]))
     found = {idle.rule.name: [by.name for by in idle.by] for idle in idle_rules(compile_policies(mesh))}
     assert found == {"second": ["first"], "third": ["first"]}
-
-
-def test_prefixes_of_which_nothing_is_left_are_left_out() -> None:
-    halves = ("192.168.0.0/25", "192.168.0.128/25")
-    assert without_covered(["192.168.0.0/24", *halves]) == halves
-    assert without_covered(["192.168.0.0/24", halves[0]]) == ("192.168.0.0/24", halves[0])
-    assert without_covered(["192.168.0.0/24", *halves, "192.168.0.0/26", "192.168.0.64/26"]) == (
-        "192.168.0.0/26",
-        "192.168.0.64/26",
-        "192.168.0.128/25",
-    )
-    assert without_covered(["fd00::/64", "192.168.0.0/24"]) == ("192.168.0.0/24", "fd00::/64")
