@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
 
 from meshctl.cli.show import NO_CHANGES, diff_text, error_text, fields, summary
-from meshctl.reports.markdown import Section, comment, counted
+from meshctl.reports.markdown import Entry, Section, comment, counted
 
 if TYPE_CHECKING:
     from meshctl.core.change import Change
@@ -36,19 +36,18 @@ def _headline(outcome: PlanOutcome) -> str:
 
 
 def _hosts(outcome: PlanOutcome) -> Iterator[Section]:
+    """Where room is short, the changes of all hosts come before the files' texts."""
     for node, group in groupby(outcome.changes, lambda change: change.node):
         changes = list(group)
-        diffs = click.unstyle(diff_text([diff for diff in outcome.diffs if diff.node == node]))
-        yield Section(node, counted(len(changes), "change"), f"{_words(changes)}\n{diffs}".rstrip("\n"))
+        diffs = (click.unstyle(diff_text([diff])) for diff in outcome.diffs if diff.node == node)
+        entries = [*(Entry(_words(change)) for change in changes), *(Entry(f"\n{d}".rstrip("\n"), 1) for d in diffs)]
+        yield Section(node, counted(len(changes), "change"), tuple(entries))
 
 
-def _words(changes: Sequence[Change]) -> str:
-    lines: list[str] = []
-    for change in changes:
-        lines.append(f"{_SIGNS[change.action]} {change.action} {change.kind} {change.name}")
-        lines.extend(f"      {line}" for line in fields(change))
-    return "\n".join([*lines, ""])
+def _words(change: Change) -> str:
+    head = f"{_SIGNS[change.action]} {change.action} {change.kind} {change.name}"
+    return "\n".join([head, *(f"      {line}" for line in fields(change))])
 
 
 def _unknown(error: RemoteError) -> Section:
-    return Section(error.node, "could not be read", click.unstyle(error_text(error)))
+    return Section(error.node, "could not be read", (Entry(click.unstyle(error_text(error))),))

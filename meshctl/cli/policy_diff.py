@@ -17,7 +17,8 @@ from meshctl.inventory.files import find_inventory
 from meshctl.inventory.report import printable
 from meshctl.model.position import Position
 from meshctl.reports import FORMATS, Report, case_of
-from meshctl.reports.markdown import Section, comment
+from meshctl.reports.markdown import Entry, Section, comment
+from meshctl.reports.report import Texts
 
 if TYPE_CHECKING:
     from meshctl.model.policy import Rule
@@ -59,7 +60,8 @@ def diff_command(base: str, head: str | None, inventory_option: str | None, fail
     # A place in a revision is not one in the files that a reader has before him.
     in_files = head is None or Path(head).exists()
     inventory = str(after.path if in_files else find_inventory(inventory_option))
-    findings = tuple(_finding(change, in_files, "error" if fail_on else "warning") for change in found)
+    gains_first = sorted(found, key=lambda change: not change.gained)  # a code host may show the first alone
+    findings = tuple(_finding(change, in_files, "error" if fail_on else "warning") for change in gains_first)
     versions = {"base": base, "head": head or str(after.path), "widened": gained > 0}
     deliver(
         Answer(
@@ -118,12 +120,12 @@ def _finding(change: Change, in_files: bool, gained: str) -> Diagnostic:
 
 
 def _markdown(changes: Sequence[Change], inventory: str, base: str) -> str:
-    """A section for each network."""
-    sections = []
+    """A section for each network; where room is short, what is gained comes first."""
+    sections, texts = [], Texts(())
     for network, group in groupby(changes, lambda change: change.network):
         members = list(group)
-        text = click.unstyle("\n".join(map(_words, members)))
-        sections.append(Section(network, _total(members), text))
+        entries = (Entry(texts.placed(click.unstyle(_words(change))), 0 if change.gained else 1) for change in members)
+        sections.append(Section(network, _total(members), tuple(entries)))
     return comment("policy diff", inventory, _total(changes), sections, f"meshctl policy diff {base} -i {inventory}")
 
 

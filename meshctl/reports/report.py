@@ -111,7 +111,7 @@ def message_of(finding: Diagnostic) -> str:
 
 
 def fingerprints(findings: Iterable[Diagnostic]) -> Iterator[str]:
-    """What stays the same of each finding while others come and go: hash of rule, file, place in the document and words.
+    """What stays of each finding while others come and go: hash of rule, file, place in the document and words.
 
     Neither lines nor places in lists count, nor where else a rule is that is named, so that a diff keeps its findings
     however its base is called. Equal ones are numbered in order (`HASH:1`, `HASH:2`), as GitHub's own fingerprints are.

@@ -77,7 +77,7 @@ def _artifact(file: str) -> dict[str, str]:
 
 
 def _uri_path(file: str) -> str:
-    """A path of any bytes. A colon in the first part would read as a scheme (RFC 3986, section 4.2); `quote` takes it."""
+    """A path of any bytes. A colon in its first part would read as a scheme (RFC 3986, section 4.2)."""
     return quote(os.fsencode(file), safe="/")
 
 

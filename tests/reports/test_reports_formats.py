@@ -32,7 +32,9 @@ FINDINGS = st.builds(
     Diagnostic,
     code=st.sampled_from(["unknown-key", "policy-test", "no-such-code"]),
     message=ANYTHING,
-    file=st.sampled_from(["", "inventory.yml", "a b/ü%20#?.yml", "/elsewhere/x.yml", "a:b.yml", "../../../../up.yml", "n\udcff\n\x01.yml"]),
+    file=st.sampled_from(
+        ["", "inventory.yml", "a b/ü%20#?.yml", "/elsewhere/x.yml", "a:b.yml", "../../../../up.yml", "\udcff\n\x01.yml"]
+    ),
     line=st.integers(0, 10**6),
     column=st.integers(0, 10**6),
     path=ANYTHING,
@@ -167,7 +169,8 @@ def test_paths_are_those_of_the_repository_wherever_the_command_runs(
     monkeypatch.chdir(tmp_path / "net" / "prod")
     for name in ("main.yml", str(tmp_path / "net" / "prod" / "main.yml"), "../prod/main.yml"):
         message = f"denied by policy `ssh` ({name}:7) [ops]"
-        text = write(report(Diagnostic("x", message, name, 3, 1, hint=f"the first is at {name}:2:5; rename one")), style)
+        hint = f"the first is at {name}:2:5; rename one"
+        text = write(report(Diagnostic("x", message, name, 3, 1, hint=hint)), style)
         text = text.replace("&#46;", ".")
         assert "(net/prod/main.yml:7)" in text
         assert "at net/prod/main.yml:2:5" in text

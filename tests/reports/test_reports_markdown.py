@@ -12,8 +12,9 @@ from markdown_it.token import Token
 from meshctl.cli.plan_comment import plan_markdown
 from meshctl.core.change import Change
 from meshctl.deploy.outcome import FileDiff, PlanOutcome
-from meshctl.errors import RemoteError
-from meshctl.reports.markdown import SIZE_MAX_BYTES, Section, comment
+from meshctl.errors import Diagnostic, RemoteError
+from meshctl.reports.markdown import SIZE_MAX_BYTES, Entry, Section, comment, write
+from meshctl.reports.report import Report, case_of
 
 GITHUB_MAX_CHARACTERS = 65_536
 # What a hostile or unlucky text is made of, besides anything.
@@ -68,33 +69,56 @@ def test_nothing_to_do_is_one_line() -> None:
     ]
 
 
-def test_hosts_that_do_not_fit_are_left_out_whole_and_counted() -> None:
-    changes = tuple(change(f"n{i:03}", "/etc/" + "x" * 2000) for i in range(100))
+def test_what_does_not_fit_is_left_out_by_the_line_and_counted() -> None:
+    changes = tuple(change(f"n{i // 50:03}", f"/etc/{i:05}" + "x" * 500) for i in range(500))
     text = plan_markdown(PlanOutcome(changes), "inventory.yml")
-    assert len(text) < GITHUB_MAX_CHARACTERS
-    shown = text.count("<details>")
-    assert shown == text.count("</details>") == len(re.findall(r"\+ create file /etc/x{2000}\n", text)) > 20
-    assert f"\n{100 - shown} more are too long for a comment: <code>meshctl plan -i inventory&#46;yml" in text
+    assert SIZE_MAX_BYTES - 2000 < len(text) <= SIZE_MAX_BYTES
+    shown = re.findall(r"\+ create file /etc/(\d{5})x{500}\n", text)
+    assert [int(number) for number in shown] == list(range(len(shown)))
+    assert f"\n{500 - len(shown)} more did not fit in a comment: <code>meshctl plan -i inventory&#46;yml" in text
+    assert f"\n{-len(shown) % 50} more not shown.\n" in text
+    assert text.count("<details>") == text.count("</details>") == -(-len(shown) // 50)
     assert text.startswith("<!-- meshctl plan inventory.yml -->\n")
-    assert "100 to add" in text.splitlines()[1]
+    assert "500 to add" in text.splitlines()[1]
 
 
-def test_a_host_that_is_too_long_does_not_hide_the_others() -> None:
-    text = plan_markdown(PlanOutcome((change("a", "x" * 70_000), change("b"))), "inventory.yml")
+def test_a_long_line_hides_neither_its_ends_nor_others() -> None:
+    text = plan_markdown(PlanOutcome((change("a", "x" * 70_000 + "end"), change("b"))), "inventory.yml")
     assert "<code>b</code>" in text
-    assert "\n1 more is too long for a comment: " in text
+    assert "+ create file xxx" in text
+    assert "xxxend\n" in text
+    assert "more" not in text
 
 
-@given(st.lists(st.tuples(HOSTILE, st.integers(0, 70_000), st.sampled_from("a`é🦡")), max_size=6), HOSTILE)
+def test_what_is_worse_comes_before_what_comes_first() -> None:
+    lost = tuple(Entry("- " + "x" * 900, 1) for _ in range(100))
+    sections = [Section("a", "100 lost", lost), Section("b", "1 gained", (Entry("+ everything"),))]
+    text = comment("policy diff", "i.yml", "1 gained, 100 lost", sections, "meshctl policy diff")
+    assert "+ everything\n" in text
+    assert len(text) > SIZE_MAX_BYTES - 2000
+
+
+def test_ten_thousand_findings_show_the_first() -> None:
+    found = tuple(Diagnostic("policy-test", f"number {n:05}", "i.yml", n, 1) for n in range(1, 10_001))
+    text = write(Report("test", "i.yml", found, tuple(map(case_of, found))))
+    numbers = [int(n) for n in re.findall(r"number (\d{5})", text)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > 1000
+    assert f"{10_000 - len(numbers)} more did not fit" in text
+
+
+@given(st.lists(st.tuples(HOSTILE, st.integers(0, 80), st.sampled_from("a`é🦡")), max_size=6), HOSTILE)
 def test_a_comment_is_never_too_long(parts: list[tuple[str, int, str]], inventory: str) -> None:
-    sections = [Section(title, "1 change", letter * size) for title, size, letter in parts]
+    sections = [
+        Section(title, "1 change", (*[Entry(letter * 900)] * count, Entry("`" * 99, 1))) for title, count, letter in parts
+    ]
     text = comment("plan", inventory, "1 to add", sections, f"meshctl plan -i {inventory}")
     assert len(text.encode()) <= SIZE_MAX_BYTES < GITHUB_MAX_CHARACTERS
 
 
 @given(HOSTILE, HOSTILE, HOSTILE)
 def test_nothing_gets_out_of_its_fence_or_its_code(title: str, body: str, inventory: str) -> None:
-    sections = [Section(title, "1 change", body), Section("last", "1 change", "end")]
+    sections = [Section(title, "1 change", (Entry(body),)), Section("last", "1 change", (Entry("end"),))]
     text = comment("plan", inventory, "1 to add", sections, "meshctl plan")
     found = tokens(text)
     fences = [t for t in found if t.type == "fence"]
