@@ -64,7 +64,8 @@ def command(
         total = f"{path}: {_counts_text(found.pairs)} ({summary(findings)})"
         return to_human(findings, colour=colour) + "".join(f"{printable(line)}\n" for line in (*lines, total))
 
-    report = Report("lint", str(path), findings, tuple(case_of(d, fail_on) for d in findings))
+    # What `validate` finds is in its own reports: a code host would show it twice.
+    report = Report("lint", str(path), found.findings, tuple(case_of(d, fail_on) for d in found.findings))
     deliver(Answer(human, lambda: _document(findings, found.pairs), report))
     failing = any(d.severity in ("error", fail_on) for d in findings)
     return EXIT_FAILED if failing else EXIT_OK

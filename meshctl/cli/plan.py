@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from meshctl.cli.common import Hosts, host_options, inventory_options
-from meshctl.cli.reporting import Answer, deliver, report_options
-from meshctl.errors import EXIT_CHANGES, EXIT_FAILED, EXIT_OK
+from meshctl.cli.reporting import Answer, deliver, deliver_failure, report_options
+from meshctl.errors import EXIT_CHANGES, EXIT_FAILED, EXIT_OK, MeshctlError
 
 
 @click.command(name="plan", short_help="Show what apply would change on the live hosts.")
@@ -46,11 +46,15 @@ def run_plan(
     from meshctl.deploy.run import plan
     from meshctl.reports import Report
 
-    outcome = plan(
-        inventory, hosts.ring(inventory), hosts.options(diff=show_diff), hosts.door(), progress.for_terminal()
-    )
-    show.print_warnings(outcome)
     path = str(inventory.path)
+    try:
+        ring = hosts.ring(inventory)
+        outcome = plan(inventory, ring, hosts.options(diff=show_diff), hosts.door(), progress.for_terminal())
+    except MeshctlError as error:
+        if error.exit_code == EXIT_FAILED:  # no secret, perhaps
+            deliver_failure(error, path)
+        raise
+    show.print_warnings(outcome)
     deliver(
         Answer(
             human=lambda: show.plan_text(outcome) + "\n",

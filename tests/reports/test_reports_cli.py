@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -115,13 +116,107 @@ def test_a_report_that_cannot_be_written_is_one_line(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.splitlines()[-1].startswith("Error: inventory.yml")
 
 
+def test_a_report_on_a_full_disk_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["validate", "--report", "sarif=/dev/full"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "Error: /dev/full: No space left on device"
+
+
+def test_two_reports_to_one_file_are_wrong_usage(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "link").symlink_to("out")
+    assert run(["validate", "--report", "sarif=out/x", "--report", f"junit={folder}/link/../out/x"]) == 64
+    assert "out/x` is the file of two reports" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["inventory.yml", "./link.yml", "old.yml", "inventory.lock.yml", "a_test.yml", "roles/x/y.yml", "fleet/new.yaml"],
+)
+def test_a_report_never_goes_onto_what_the_inventory_is_made_of(
+    target: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "link.yml").symlink_to("inventory.yml")
+    (folder / "old.yml").write_text(HEAD + SSH)
+    (folder / "fleet").mkdir()
+    (folder / "fleet" / "main.yml").write_text(HEAD + SSH)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    inventory = "fleet" if target.startswith("fleet") else "inventory.yml"
+    assert run(["policy", "diff", "old.yml", "-i", inventory, "-o", "json", "--report", f"sarif={target}"]) == 64
+    told = capsys.readouterr()
+    assert f"Error: {target}: is a file of the inventory" in told.err
+    assert told.out == ""
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_any_file_name_can_be_reported_in_any_encoding(folder: Path) -> None:
+    name = b"\xff\x01\xc3\xa9.yml"
+    Path(os.fsdecode(bytes(folder) + b"/" + name)).write_text(HEAD + SSH.replace("logins", "é→") + SQL + TESTS)
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    for style in ("human", "json", *FORMATS):
+        words = [sys.executable, "-m", "meshctl", "test", os.fsdecode(name), "-o", style, "--report", f"gitlab={style}"]
+        done = subprocess.run(words, cwd=folder, env=env, capture_output=True, check=False)
+        assert done.returncode == 1, done.stderr
+        if style == "human":
+            assert r"ops; é\u2192" in done.stdout.decode("latin-1")
+        elif style not in ("json", "sarif", "gitlab"):  # those escape what is not ASCII
+            assert "ops; é→" in done.stdout.decode()
+        assert json.loads((folder / style).read_bytes().decode())[0]["location"]["path"] == "??é.yml"
+
+
+def test_one_long_reason_hides_no_change(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "old.yml").write_text(HEAD + SSH)
+    dns = SQL.replace("sql", "dns").replace("tcp/5432", "udp/53").replace("reports", "r" * 70_000)
+    (folder / "inventory.yml").write_text(HEAD + SSH + SQL + dns)
+    assert run(["policy", "diff", "old.yml", "-o", "markdown"]) == 0
+    told = capsys.readouterr().out
+    for word in ("web1 gains tcp/5432 to pg1", "web1 gains udp/53 to pg1", "[data team; reports]", "[data team; rrr"):
+        assert word in told
+
+
+def test_what_is_gained_is_reported_before_what_is_lost(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "version: 1\nnetworks: {corp: {cidr: 10.42.0.0/16}, prod: {cidr: 10.43.0.0/16}}\nnodes:\n"
+    for name, network in (("c1", "corp"), ("c2", "corp"), ("p1", "prod"), ("p2", "prod")):
+        text += f"  {name}: {{networks: [{network}], roles: [anchor], endpoint: {name}.example.net:51820}}\n"
+    for file, letter in (("old.yml", "c"), ("inventory.yml", "p")):
+        policy = f"policies: [{{name: x, from: {letter}1, to: {letter}2, allow: [any]}}]\n"
+        (folder / file).write_text(text + policy)
+    assert run(["policy", "diff", "old.yml", "-o", "github"]) == 0
+    assert re.findall(r"title=([\w-]+)", capsys.readouterr().out) == ["policy-gained", "policy-lost"]
+
+
+def test_a_plan_that_cannot_be_made_is_a_comment_that_says_why(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MESHCTL_SECRET", raising=False)
+    assert run(["plan", "-o", "markdown", "--report", "markdown=plan.md"]) == 1
+    told = capsys.readouterr()
+    first, second = told.out.splitlines()[:2]
+    assert first == "<!-- meshctl plan inventory.yml -->"
+    assert "**No plan could be made.**" in second
+    assert told.err.removeprefix("Error: ").splitlines()[0].partition(";")[0] in told.out
+    assert (folder / "plan.md").read_text() == told.out
+
+
 def test_warnings_about_policies_name_owner_and_reason(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     idle = SSH.replace("name: ssh", "name: again")
     (folder / "inventory.yml").write_text(HEAD + SSH + idle.replace("from: hub", "from: web1").replace("'*'", "web1"))
-    for command in ("validate", "lint"):
-        for style in ("human", *FORMATS):
+    for command, styles in (("validate", ("human", *FORMATS)), ("lint", ("human", "json"))):
+        for style in styles:
             assert run([command, "-o", style]) == 0
             assert ABOUT.search(capsys.readouterr().out)
+
+
+def test_what_validate_reports_is_not_reported_by_lint_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    idle = SSH.replace("name: ssh", "name: again").replace("from: hub", "from: web1").replace("'*'", "web1")
+    (folder / "inventory.yml").write_text(HEAD + SSH + idle)
+    for style in FORMATS:
+        assert run(["lint", "-o", style]) == 0
+        told = capsys.readouterr().out
+        assert "single-anchor" in told
+        assert "matches-nothing" not in told
+        assert run(["validate", "-o", style]) == 0
+        assert "matches-nothing" in capsys.readouterr().out
+    assert run(["lint", "--fail-on", "warning"]) == 1
 
 
 def test_a_widened_policy_is_a_warning_at_its_rule_and_an_error_when_it_must_not_be(
