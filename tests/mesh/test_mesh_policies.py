@@ -20,11 +20,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import pytest
+from asking import sound
 from meshlab import MeshLab
 from policy_strategies import RuleMaker, inventory, node
 from probes import ANSWER, ASK, STREAM
 from reference import Packet, Reference
-from test_policy_reference import sound
 
 from meshctl.cli import run
 

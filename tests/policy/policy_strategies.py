@@ -1,7 +1,7 @@
 """Random inventories, as the dicts that their YAML says: layouts for hypothesis to draw, rules by a seeded generator.
 
 Rules come from a generator because hypothesis takes 20 ms to draw a set of them and this takes 0.1. What fails is made
-small by leaving rules out (`test_policy_reference.smallest`).
+small by leaving rules out (`asking.smallest`).
 """
 
 from __future__ import annotations

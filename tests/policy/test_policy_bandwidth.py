@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import read
 from packets import run
 from test_policy_packets import LAYOUT, table
-from test_policy_reference import read
 
 from meshctl.lab.netns import within
 from meshctl.policy import compile_mesh

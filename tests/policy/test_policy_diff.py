@@ -7,11 +7,11 @@ from ipaddress import ip_address, ip_network
 from itertools import product
 from typing import Any
 
+from asking import borders, number, read, sound
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from policy_strategies import INTERNET_HOSTS, inventory, layouts, node, policies
 from reference import Packet, Reference
-from test_policy_reference import borders, number, read, sound
 
 from meshctl.core.traffic import words
 from meshctl.model.mesh import Mesh

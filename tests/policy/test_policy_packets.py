@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asking import borders, smallest, sound
 from effort import examples
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from packets import PROTOCOLS, SELF, Host
 from policy_strategies import INTERNET_HOSTS, LANS, RuleMaker, inventory, node
 from reference import End, Packet, Reference
-from test_policy_reference import borders, smallest, sound
 
 from meshctl.core.psk import PskRing
 from meshctl.model.keys import Secret

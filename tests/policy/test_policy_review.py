@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from asking import read, sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_strategies import RuleMaker, inventory, layouts, node
-from test_policy_reference import read, sound
 
 from meshctl.model.mesh import Mesh
 from meshctl.policy import compile_policies

@@ -9,11 +9,11 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from asking import read
 from kernel_log import kernel_log
 from packets import Host
 from policy_strategies import LANS, inventory, node
 from test_policy_packets import LAYOUT, host_of, table
-from test_policy_reference import read
 
 from meshctl.policy import compile_mesh
 

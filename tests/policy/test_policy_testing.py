@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from policy_strategies import layouts, policies
-from test_policy_reference import sound
 
 from meshctl.cli import run
 from meshctl.core.traffic import ANY, subtract
