@@ -27,6 +27,15 @@ def check_tests(mesh: Mesh, findings: Findings) -> None:
         check_test(test, ("tests", index), findings)
 
 
+def check_test(test: PolicyTest, path: tuple[str, int], findings: Findings) -> None:
+    """Report what a test, at `path` of the document, wants both allowed and denied."""
+    can = union(interval for _, traffic in test.can for interval in traffic)
+    for index, (text, traffic) in enumerate(test.cannot):
+        if subtract(traffic, can) != traffic:
+            message = f"the test wants `{text}` both in `can` and in `cannot`"
+            findings.error("contradiction", (*path, "cannot", index), message, "remove it from one")
+
+
 def _report(idle: Idle, path: tuple[str, int], findings: Findings) -> None:
     name = idle.rule.name
     if not idle.by:
@@ -52,12 +61,3 @@ def _why_nothing(rule: Rule) -> str:
     if any(INTERNET in subjects for subjects in rule.destination.members.values()):
         return "give its sources an `exit_via` with which they share a network"
     return "check that both sides share a network and are not one and the same node"
-
-
-def check_test(test: PolicyTest, path: tuple[str, int], findings: Findings) -> None:
-    """Report what a test, at `path` of the document, wants both allowed and denied."""
-    can = union(interval for _, traffic in test.can for interval in traffic)
-    for index, (text, traffic) in enumerate(test.cannot):
-        if subtract(traffic, can) != traffic:
-            message = f"the test wants `{text}` both in `can` and in `cannot`"
-            findings.error("contradiction", (*path, "cannot", index), message, "remove it from one")
