@@ -107,14 +107,17 @@ def _anchor_mtus(mesh: Mesh, pairs: Sequence[Prediction]) -> Iterator[Diagnostic
     """Anchors that take smaller packets than both ends of a pair that they carry."""
     small: dict[tuple[str, str], list[str]] = defaultdict(list)
     for pair in pairs:
-        ends = [a.mtu for n in (pair.one, pair.other) for a in mesh.nodes[n].attachments if a.network == pair.network]
-        if pair.via and pair.mtu < min(ends):
+        if pair.via and pair.mtu < min(_mtu(mesh, end, pair.network) for end in (pair.one, pair.other)):
             small[pair.network, pair.via].append(f"{pair.one} - {pair.other}")
     for (network, anchor), carried in small.items():
-        mtu = next(a.mtu for a in mesh.nodes[anchor].attachments if a.network == network)
+        mtu = _mtu(mesh, anchor, network)
         message = f"`{anchor}` carries packets of {mtu} bytes at most, less than both ends send: {listed(carried)}"
         hint = "give all of network one mtu; else it rests on ICMP that firewalls may drop (RFC 2923)"
         yield about(mesh.nodes[anchor], "anchor-mtu", message, hint.replace("network", f"network `{network}`"))
+
+
+def _mtu(mesh: Mesh, node: str, network: str) -> int:
+    return next(a.mtu for a in mesh.nodes[node].attachments if a.network == network)
 
 
 def _counted(pairs: int) -> str:

@@ -52,7 +52,7 @@ def anchors_without_udp(compiled: Compiled) -> Iterator[Diagnostic]:
     for node in compiled.mesh.nodes.values():
         if node.is_anchor and without_udp(compiled.mesh, node):
             message = f"`{node.name}` is an anchor without UDP: it introduces nobody, and carries nobody's packets"
-            hint = "remove its role anchor, or correct its `nat`"
+            hint = "remove its role anchor, or correct what `nat` or `lab` say of it"
             yield about(node, "anchor-without-udp", message, hint)
 
 
