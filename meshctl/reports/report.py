@@ -19,6 +19,7 @@ _PLACE = re.compile(r"(?<=\()[^()\n]+?(?=:\d+\))|(?<=\bat )[^()\n]+?(?=:\d)")
 _LINE = re.compile(r" ?\([^()]*:\d+\)|:\d+")
 _INDEX = re.compile(r"\[\d+\]")
 
+
 @dataclass(frozen=True)
 class Case:
     """One test. `failure` is why it failed, in lines; empty: it passed. `kind` is the rule that it broke.

@@ -1,6 +1,7 @@
-"""GitHub's API for the comments of an issue, as far as a bot needs it: `python github_api.py FILE TOKEN`.
+"""GitHub's API for the comments of an issue, as far as a bot needs it: `python github_api.py FILE TOKEN [LOGIN]`.
 
-FILE keeps the comments as JSON. It listens on port 80 of a test's namespace, where `gh` looks for `github.localhost`.
+FILE keeps the comments as JSON. TOKEN is LOGIN's, or a job's own, which is nobody's.
+It listens on port 80 of a test's namespace, where `gh` looks for `github.localhost`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 LIMIT = 65_536
+LOGIN = sys.argv[3] if len(sys.argv) > 3 else ""
+AUTHOR = {"login": LOGIN, "type": "User"} if LOGIN else {"login": "github-actions[bot]", "type": "Bot"}
 LIST = re.compile(r"/repos/[^/]+/[^/]+/issues/\d+/comments(\?.*)?")
 ONE = re.compile(r"/repos/[^/]+/[^/]+/issues/comments/(\d+)")
 
@@ -20,13 +23,16 @@ class Api(BaseHTTPRequestHandler):
     """Answers from and writes to the file."""
 
     def do_GET(self) -> None:
-        """All comments."""
+        """All comments, or whose the token is."""
+        if self.path == "/user":
+            self._answer(200 if LOGIN else 403, {"login": LOGIN} if LOGIN else {"message": "Resource not accessible"})
+            return
         self._answer(200 if LIST.fullmatch(self.path) else 404, self._comments())
 
     def do_POST(self) -> None:
         """One more, the bot's."""
         comments = self._comments()
-        new = {"id": len(comments) + 1, "user": {"type": "Bot"}, "body": self._body()}
+        new = {"id": len(comments) + 1, "user": AUTHOR, "body": self._body()}
         self._save(201 if LIST.fullmatch(self.path) else 404, [*comments, new])
 
     def do_PATCH(self) -> None:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.lab
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
 TOKEN = secrets.token_hex(8)
 STEPS = {step["name"]: step for step in ACTION["runs"]["steps"]}
+CHECKS = [name for name in STEPS if name not in ("Inputs", "Install", "Plan", "Comment")]
 
 
 @dataclass
@@ -56,8 +57,26 @@ class Runner:
         return subprocess.run(words, cwd=self.workspace, env=env, capture_output=True, text=True, check=False)
 
     def check(self, **inputs: str) -> tuple[int, str]:
-        done = self.step("Check", **inputs)
-        return done.returncode, done.stdout + done.stderr
+        """The steps that check, as far as their conditions let them; the first exit code that is not 0."""
+        outcomes, codes, output = {"install": "success"}, [], ""
+        for name in CHECKS:
+            if not self.wanted(name, outcomes, inputs):
+                continue
+            done = self.step(name, **inputs)
+            codes.append(done.returncode)
+            output += done.stdout + done.stderr
+            outcomes[STEPS[name].get("id", name)] = "failure" if done.returncode else "success"
+        return next(filter(None, codes), 0), output
+
+    @staticmethod
+    def wanted(name: str, outcomes: dict[str, str], inputs: dict[str, str]) -> bool:
+        """A step's `if`, as GitHub evaluates it; strings are compared without their case."""
+        values = {key: str(about.get("default", "")) for key, about in ACTION["inputs"].items()} | inputs
+        (text,) = re.findall(r"^\$\{\{(.*)\}\}$", STEPS[name].get("if", "${{ True }}"))
+        text = text.replace("!cancelled()", "True").replace("&&", "and")
+        text = re.sub(r"steps\.(\w+)\.outcome", lambda found: repr(outcomes.get(found[1], "skipped")), text)
+        text = re.sub(r"inputs\.([\w-]+)", lambda found: repr(values[found[1]].lower()), text)
+        return bool(eval(text))  # noqa: S307 - of action.yml
 
     def report(self, name: str) -> str:
         return (self.temp / "meshctl-reports" / name).read_text()
@@ -99,6 +118,11 @@ def annotations(output: str) -> list[str]:
     return found
 
 
+def alarms(output: str) -> list[str]:
+    """The annotations that are more than a note."""
+    return [line for line in annotations(output) if not line.startswith("::notice")]
+
+
 def test_no_expression_stands_in_a_script() -> None:
     for step in STEPS.values():
         assert "${{" not in step["run"]
@@ -115,7 +139,7 @@ def test_the_document_uses_inputs_and_outputs_that_exist() -> None:
 def test_a_good_inventory_passes_and_leaves_its_reports(runner: Runner) -> None:
     code, output = runner.check()
     assert code == 0, output
-    assert annotations(output) == []
+    assert alarms(output) == []
     for name in ("validate", "test", "lint"):
         assert json.loads(runner.report(f"{name}.sarif"))["version"] == "2.1.0"
         assert ElementTree.fromstring(runner.report(f"{name}.xml")).get("failures") == "0"  # noqa: S314
@@ -136,7 +160,7 @@ def test_a_failing_policy_test_fails_and_lint_is_run_all_the_same(runner: Runner
     (runner.workspace / "inventory.yml").write_text(FAILING)
     code, output = runner.check()
     assert code == 1
-    (told,) = annotations(output)
+    (told,) = alarms(output)
     assert told.startswith("::error file=inventory.yml,line=10,col=5,title=policy-test::")
     assert runner.report("lint.sarif")
 
@@ -150,7 +174,7 @@ def test_warnings_of_lint_fail_when_they_are_to(runner: Runner) -> None:
     assert runner.check()[0] == 0
     code, output = runner.check(**{"fail-on": "warning"})
     assert code == 1
-    assert any("title=single-anchor" in line for line in annotations(output))
+    assert any("title=single-anchor" in line for line in alarms(output))
 
 
 def test_a_wider_policy_is_shown_or_fails_against_a_branch_of_any_name(runner: Runner) -> None:
@@ -160,12 +184,41 @@ def test_a_wider_policy_is_shown_or_fails_against_a_branch_of_any_name(runner: R
     commit(runner.workspace, "Wider")
     code, output = runner.check(base=branch)
     assert code == 0, output
-    assert [line.partition(" ")[0] for line in annotations(output)] == ["::warning"]
+    assert [line.partition(" ")[0] for line in alarms(output)] == ["::warning"]
     code, output = runner.check(base=branch, **{"fail-on-widened": "true"})
     assert code == 1
-    assert [line.partition(" ")[0] for line in annotations(output)] == ["::error"]
+    assert [line.partition(" ")[0] for line in alarms(output)] == ["::error"]
     assert "web1 gains udp/53 to hub" in runner.report("policy-diff.md")
     assert not list(runner.workspace.rglob("pwned"))
+
+
+def test_each_check_is_a_step_and_what_the_change_opens_comes_first() -> None:
+    assert CHECKS == ["Policy diff", "Validate", "Test", "Lint"]
+    assert list(STEPS)[:2] == ["Inputs", "Install"]
+
+
+@pytest.mark.parametrize("name", ["fail-on-widened", "plan"])
+def test_what_is_neither_true_nor_false_is_refused(name: str, runner: Runner) -> None:
+    for value in ("true", "True", "FALSE", "false"):
+        assert runner.step("Inputs", **{name: value}).returncode == 0
+    for value in ("yes", "1", "", "true false", "on"):
+        done = runner.step("Inputs", **{name: value})
+        assert done.returncode == 1
+        assert done.stdout == f"::error::the input {name} is neither true nor false\n"
+
+
+def test_true_is_true_in_any_case(runner: Runner) -> None:
+    (runner.workspace / "inventory.yml").write_text(WIDER)
+    commit(runner.workspace, "Wider")
+    assert runner.check(base="main", **{"fail-on-widened": "True"})[0] == 1
+    assert runner.wanted("Plan", {"install": "success"}, {"plan": "TRUE"})
+
+
+def test_an_inventory_that_is_not_valid_is_told_once(runner: Runner) -> None:
+    (runner.workspace / "inventory.yml").write_text(INVALID)
+    code, output = runner.check(base="main")
+    assert code == 65
+    assert len(annotations(output)) == 1
 
 
 def test_a_file_that_is_called_as_the_base_does_not_pass_for_it(runner: Runner) -> None:
@@ -204,31 +257,27 @@ def test_a_plan_without_a_network_names_the_hosts_that_could_not_be_read(runner:
     assert runner.report("plan.md") in (runner.temp / "STEP_SUMMARY").read_text()
 
 
-@pytest.fixture
-def github(tmp_path: Path) -> tuple[Path, str]:
-    """A file of comments behind GitHub's API, and the commands that bring that API up in a namespace."""
+@pytest.mark.parametrize("login", ["", "mesh-bot"])
+def test_the_comment_is_made_once_and_then_replaced(login: str, runner: Runner, tmp_path: Path) -> None:
     comments, hosts = tmp_path / "comments.json", tmp_path / "hosts"
-    comments.write_text("[]")
     hosts.write_text("127.0.0.1 localhost api.github.localhost\n")
-    server = f"{sys.executable} {Path(__file__).with_name('github_api.py')} {comments} {TOKEN}"
-    return comments, (
+    server = f"{sys.executable} {Path(__file__).with_name('github_api.py')} {comments} {TOKEN} {login}"
+    before = (
         f"ip link set lo up && mount --bind {hosts} /etc/hosts && export GH_HOST=github.localhost"
         f" && {{ exec 3< <(exec {server}); trap 'kill $!' EXIT; read -r _ <&3; }}"
     )
-
-
-def test_the_comment_is_made_once_and_then_replaced(runner: Runner, github: tuple[Path, str]) -> None:
-    comments, before = github
     marker = "<!-- meshctl plan inventory.yml -->\n"
-    strangers = {"id": 1, "user": {"type": "User"}, "body": f"{marker}mine"}
-    comments.write_text(json.dumps([strangers]))
+    me = {"login": login, "type": "User"} if login else {"login": "github-actions[bot]", "type": "Bot"}
+    others = [{"id": 1, "user": {"login": "eve", "type": "User"}, "body": f"{marker}mine"}]
+    if login:
+        others += [{"id": 2, "user": {"login": "other[bot]", "type": "Bot"}, "body": f"{marker}mine"}]
+    comments.write_text(json.dumps(others))
     for text in ("first", "x" * 60_000):
         (runner.temp / "meshctl-reports" / "plan.md").write_text(f"{marker}{text}\n")
         done = runner.step("Comment", before, comment="7", token=TOKEN)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert json.loads(comments.read_text()) == [
-            strangers, {"id": 2, "user": {"type": "Bot"}, "body": f"{marker}{text}\n"},
-        ]  # fmt: skip
+        mine = {"id": len(others) + 1, "user": me, "body": f"{marker}{text}\n"}
+        assert json.loads(comments.read_text()) == [*others, mine]
 
 
 def test_a_comment_goes_to_a_pull_request_alone(runner: Runner) -> None:

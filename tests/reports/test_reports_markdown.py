@@ -110,7 +110,8 @@ def test_ten_thousand_findings_show_the_first() -> None:
 @given(st.lists(st.tuples(HOSTILE, st.integers(0, 80), st.sampled_from("a`é🦡")), max_size=6), HOSTILE)
 def test_a_comment_is_never_too_long(parts: list[tuple[str, int, str]], inventory: str) -> None:
     sections = [
-        Section(title, "1 change", (*[Entry(letter * 900)] * count, Entry("`" * 99, 1))) for title, count, letter in parts
+        Section(title, "1 change", (*[Entry(letter * 900)] * count, Entry("`" * 99, 1)))
+        for title, count, letter in parts
     ]
     text = comment("plan", inventory, "1 to add", sections, f"meshctl plan -i {inventory}")
     assert len(text.encode()) <= SIZE_MAX_BYTES < GITHUB_MAX_CHARACTERS
