@@ -84,12 +84,12 @@ def networks_for(decisions: Decisions, source: Subject, destination: Subject) ->
     """The networks by which a connection may go, in order; () when it has no way through the mesh.
 
     Two nodes have addresses in each network that they share. A prefix and the internet are reached by one network
-    alone: the first in which policy lets the two have to do with each other (core.topology), else the first of all.
+    alone: the first in which a node gets the route (core.topology), be it for what is behind it, else the first of all.
     """
     shared = tuple(p for p in decisions.networks.values() if _knows(p, source, destination))
-    if all(subject in p.nodes for p in shared for subject in (source, destination)):
+    if len(shared) < 2 or all(subject in p.nodes for p in shared for subject in (source, destination)):
         return shared
-    serving = (p for p in shared if p.allowed(source, destination) or _answered(p, source, destination))
+    serving = (p for p in shared if _routed(p, source, destination))
     return (next(serving, shared[0]),)
 
 
@@ -128,6 +128,11 @@ def _knows(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool
     return known and policy.carries(source, destination)
 
 
-def _answered(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:
-    """Whether the destination may open anything to the source, which gives the source the way back."""
-    return destination in policy.source and bool(policy.allowed(destination, source))
+def _routed(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:
+    """Whether one end's node has a route to the other: it, or what is behind it, has to do with that here."""
+    if destination == INTERNET:
+        return bool(policy.allowed(source, destination))
+    near, far = (source, destination) if is_prefix(destination) else (destination, source)
+    node = policy.home(near)
+    there = (near, *(s for s in (*policy.nodes, *policy.prefixes) if s != near and policy.home(s) == node))
+    return any(policy.allowed(one, far) or policy.allowed(far, one) for one in there)

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 from jsonschema import Draft202012Validator
+from policy_strategies import inventory, node
 
 from meshctl.cli import run
 from meshctl.inventory.schema import load_schema
@@ -111,6 +112,23 @@ def test_an_address_is_asked_about_in_its_own_network(
     assert explained(capsys, "10.43.0.7", "10.43.0.8", "icmp")["network"] == "lab"
     assert explained(capsys, "both", "10.42.0.8", "icmp")["allowed"] is False
     assert explained(capsys, "10.43.0.7", "10.42.0.8", "icmp")["network"] == ""
+
+
+def test_a_gateway_uses_the_network_by_which_what_is_behind_it_reaches_a_prefix(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A route to a prefix leads into one network: what policy allows in the other comes nowhere."""
+    rules = (
+        {"name": "lans", "from": "192.168.10.0/24", "to": "192.168.20.0/24", "allow": ["tcp/22"]},
+        {"name": "dns", "from": "lab", "to": "192.168.20.0/24", "allow": ["udp/53"]},
+    )
+    networks = ("corp", "lab")
+    gates = {
+        f"gate{n}": node(n, networks, endpoint=True, roles=["gateway"], routes=[f"192.168.{n}0.0/24"]) for n in (1, 2)
+    }
+    for policies, allowed in ((rules, False), (rules[1:], True)):
+        (folder / "inventory.yml").write_text(json.dumps(inventory(gates, networks, policies=list(policies))))
+        assert explained(capsys, "gate1", "192.168.20.9", "udp/53")["allowed"] is allowed
 
 
 def test_a_route_of_which_rules_name_all_parts_is_told_by_its_parts(
