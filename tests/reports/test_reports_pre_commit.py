@@ -61,10 +61,22 @@ def test_a_failing_policy_test_is_refused_by_its_hook_alone(project: Path) -> No
     assert [found[f"meshctl {name}"] for name in ("validate", "test", "lint")] == ["Passed", "Failed", "Passed"]
 
 
-def test_a_commit_that_has_nothing_of_the_inventory_runs_none(project: Path) -> None:
+def test_a_commit_that_only_deletes_is_checked(project: Path) -> None:
     results(project, GOOD)
     commit(project, "Good")
-    (project / "README.md").write_text("x\n")
+    git(project, "rm", "--quiet", "inventory.yml")
+    said = pre_commit(project, "run").stdout
+    assert said.count("Failed") == len(HOOKS), said
+    assert "neither ./inventory.yml nor ./inventory/ exists" in said
+
+
+@pytest.mark.parametrize("name", ["more_test.yml", "more_test.yaml"])
+def test_a_commit_of_tests_alone_is_checked(name: str, project: Path) -> None:
+    results(project, f"{GOOD}# beside {name}\n")
+    commit(project, "Good")
+    (project / name).write_text("tests: [{from: hub, to: web1, can: [tcp/80]}]\n")
     git(project, "add", "--all")
     said = pre_commit(project, "run").stdout
-    assert said.count("Skipped") == len(HOOKS), said
+    git(project, "rm", "--quiet", "--force", name)
+    assert said.count("Failed") == 1, said
+    assert "meshctl test" in said.partition("Failed")[0].splitlines()[-1]
