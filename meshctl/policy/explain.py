@@ -98,7 +98,7 @@ def explain(compiled: Compiled, start: End, finish: End, point: int) -> Answer:
     answer = Answer(allowed=False)
     source, destination = start.subject, finish.subject
     meant = {start.network, finish.network} - {""}
-    for policy in networks_for(compiled.decisions, source, destination):
+    for policy in _ways(compiled, source, destination):
         if meant - {policy.name}:
             continue
         pieces = policy.decide(source, destination)
@@ -108,6 +108,20 @@ def explain(compiled: Compiled, start: End, finish: End, point: int) -> Answer:
         if answer.rule is None and (rule is not None or not answer.network):
             answer = Answer(False, rule, policy.name)
     return answer
+
+
+def _ways(compiled: Compiled, source: Subject, destination: Subject) -> tuple[NetworkPolicy, ...]:
+    """The networks to ask; to the internet it is the one whose interface has the node's default route, if one has."""
+    if destination != INTERNET or source not in compiled.mesh.nodes:
+        return networks_for(compiled.decisions, source, destination)
+    leaving = [link.network for link in compiled.topology.interfaces(source) if link.default_route]
+    asked = [compiled.decisions.network(network) for network in leaving]
+    # Without a default route nothing gets out, and what is left to say is which rule denies it, if one does.
+    return tuple(asked) or tuple(
+        policy
+        for policy in networks_for(compiled.decisions, source, destination)
+        if not policy.allowed(source, destination)
+    )
 
 
 def path(compiled: Compiled, policy: NetworkPolicy, source: Subject, destination: Subject) -> tuple[str, ...]:

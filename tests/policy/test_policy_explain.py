@@ -145,6 +145,15 @@ def test_a_route_of_which_rules_name_all_parts_is_told_by_its_parts(
     assert {"192.168.10.0/25", "192.168.10.128/25", "192.168.10.128/26"} <= set(heads)
 
 
+def test_an_exit_node_that_only_an_anchor_reaches_is_no_way_to_the_internet(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = INVENTORY.replace('endpoint: "203.0.113.3:51820", exit_node', "relay: routed, exit_node")
+    (folder / "inventory.yml").write_text(text)
+    answer = explained(capsys, "web1", "internet", "udp/443")
+    assert (answer["allowed"], answer["path"]) == (False, [])
+
+
 def test_the_human_answer_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["policy", "explain", "web1", "internet", "udp/443"]) == 0
     assert capsys.readouterr().out == (
