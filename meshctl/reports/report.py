@@ -122,7 +122,7 @@ def fingerprints(findings: Iterable[Diagnostic]) -> Iterator[str]:
     seen: Counter[str] = Counter()
     for d in findings:
         parts = (d.code, d.file, *(_INDEX.sub("[]", _LINE.sub("", text)) for text in (d.path, d.message)))
-        digest = hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
+        digest = hashlib.sha256("\0".join(parts).encode(errors="backslashreplace")).hexdigest()[:16]
         seen[digest] += 1
         yield f"{digest}:{seen[digest]}"
 

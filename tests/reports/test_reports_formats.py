@@ -152,7 +152,7 @@ def test_every_format_can_be_written_as_utf_8(found: Report) -> None:
 
 def test_words_that_look_like_a_place_stay_as_they_are() -> None:
     words = f"(of 10:30) (main:i.yml:3) ({'x' * 5000}:1) (\x00:1)"
-    assert words.replace("\x00", "?") in write(report(Diagnostic("x", words)), "markdown")
+    assert words.replace("\x00", "?") in write(report(Diagnostic("x", words)), "github")
 
 
 def test_github_annotations_escape_what_would_end_them() -> None:
