@@ -268,6 +268,26 @@ def test_what_two_revisions_differ_in_is_told_about_the_file_that_a_reader_has(
     assert f"(HEAD:inventory.yml:{line_of('name: sql', folder)})" in entry["description"]
 
 
+def test_a_fingerprint_is_the_same_from_any_folder_against_any_spelling_of_the_base(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(folder, "init", "-q")
+    for text in (HEAD + SSH + SQL, HEAD + SQL.replace("tcp/5432", "udp/53") + SSH):
+        (folder / "inventory.yml").write_text(text)
+        git(folder, "add", ".")
+        git(folder, "commit", "-qm", "One more")
+    git(folder, "tag", "old", "HEAD~1")
+    (folder / "sub").mkdir()
+    told, oid = [], git(folder, "rev-parse", "old")
+    ways = ((".", "HEAD~1", "inventory.yml"), ("sub", "old", "../inventory.yml"), ("sub", oid, f"{folder}/inventory.yml"))
+    for place, base, inventory in ways:
+        monkeypatch.chdir(folder / place)
+        assert run(["policy", "diff", base, "-i", inventory, "-o", "gitlab"]) == 0
+        told.append([entry["fingerprint"] for entry in json.loads(capsys.readouterr().out)])
+    assert len(set(told[0])) == 2
+    assert told[0] == told[1] == told[2]
+
+
 def test_what_could_be_a_path_or_a_revision_is_refused_as_git_does(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
