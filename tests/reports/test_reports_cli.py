@@ -278,8 +278,8 @@ def test_a_fingerprint_is_the_same_from_any_folder_against_any_spelling_of_the_b
         git(folder, "commit", "-qm", "One more")
     git(folder, "tag", "old", "HEAD~1")
     (folder / "sub").mkdir()
-    told, oid = [], git(folder, "rev-parse", "old")
-    ways = ((".", "HEAD~1", "inventory.yml"), ("sub", "old", "../inventory.yml"), ("sub", oid, f"{folder}/inventory.yml"))
+    told, full, oid = [], f"{folder}/inventory.yml", git(folder, "rev-parse", "old")
+    ways = ((".", "HEAD~1", "inventory.yml"), ("sub", "old", "../inventory.yml"), ("sub", oid, full))
     for place, base, inventory in ways:
         monkeypatch.chdir(folder / place)
         assert run(["policy", "diff", base, "-i", inventory, "-o", "gitlab"]) == 0
