@@ -14,9 +14,8 @@ import click
 
 from meshctl.cli.common import COMMAND, OUTPUT, F, remember_output
 from meshctl.errors import Diagnostic, MeshctlError, UsageError
-from meshctl.inventory.files import base_dir_of, lock_path_of
 
-# meshctl.reports is imported on use: `--help` needs none of it.
+# meshctl.reports and meshctl.inventory are imported on use: `--help` needs none of them.
 if TYPE_CHECKING:
     from meshctl.reports import Report
 
@@ -121,6 +120,8 @@ def _refuse_inputs(paths: Sequence[str], inventory: str, ctx: click.Context) -> 
 
 
 def _is_part(path: Path, inventory: Path) -> bool:
+    from meshctl.inventory.files import base_dir_of, lock_path_of
+
     target, whole, base = path.resolve(), inventory.resolve(), base_dir_of(inventory).resolve()
     if target in (whole, lock_path_of(inventory).resolve()):
         return True
