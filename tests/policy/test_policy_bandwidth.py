@@ -30,8 +30,8 @@ RULES: list[dict[str, Any]] = [
 ]
 # nft lets through at once what a second's worth is; then the rate is what counts.
 BURST_S, MEASURED_S = 1.5, 2.0
-# TCP sends less than it may when packets are dropped (0.88 to 0.96 was measured), and less still on a busy machine; what
-# it left for a second it may send after that, so that a measurement can hold a second's worth more.
+# TCP sends less than it may when packets are dropped (0.88 to 0.96 was measured), and less still on a busy machine.
+# What it left it may send after that, so that a measurement can hold a second's worth more.
 LEAST, MOST = 0.3, 1.1 + 1 / MEASURED_S
 
 
