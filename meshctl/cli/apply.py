@@ -44,7 +44,7 @@ def command(
         hint = "without --check a plan is applied only while it still is what would be done"
         raise UsageError("--check takes an inventory, not a plan", where=str(inventory_argument), hint=hint)
     if check:
-        return run_plan(hosts, inventory_argument, inventory_option, show_diff, False, output)
+        return run_plan(hosts, inventory_argument, inventory_option, show_diff, False)
     inventory = hosts.read(None if stored else inventory_argument, inventory_option)
     from meshctl.cli import progress, show
     from meshctl.deploy.run import apply

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from meshctl.errors import EXIT_FAILED, EXIT_INVENTORY, EXIT_USAGE, Diagnostic, InventoryError, MeshctlError
+from meshctl.errors import EXIT_FAILED, EXIT_INVENTORY, EXIT_USAGE, Diagnostic, InventoryError, MeshctlError, UsageError
 
 
 def answer_in_format(ctx: click.Context, error: Exception) -> None:
@@ -26,7 +26,11 @@ def answer_in_format(ctx: click.Context, error: Exception) -> None:
 
 def explain(error: Exception) -> int:
     """Print why the run failed and return its exit code. What nobody foresaw is raised again, with its traceback."""
+    from meshctl.inventory.report import printable
+
     if isinstance(error, click.ClickException):
+        # It repeats arguments.
+        error.message = printable(error.message)  # type: ignore[misc]
         error.show()
         return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED
     if isinstance(error, click.Abort):
@@ -37,13 +41,16 @@ def explain(error: Exception) -> int:
 
         click.echo(findings_text(error.diagnostics) + f"Error: {error}", err=True)
         return error.exit_code
-    if isinstance(error, MeshctlError):
-        click.echo(f"Error: {error}", err=True)
+    if isinstance(error, UsageError):
+        click.echo(f"Error: {printable(str(error))}", err=True)
+        return error.exit_code
+    if isinstance(error, MeshctlError):  # may have a line for each host
+        click.echo("\n".join(map(printable, f"Error: {error}".split("\n"))), err=True)
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         sys.stderr.close()
         return EXIT_FAILED
     if isinstance(error, OSError):  # without a file name it is the output that cannot be written: a full disk
-        click.echo(f"Error: {error.filename or 'standard output'}: {error.strerror}", err=True)
+        click.echo(printable(f"Error: {error.filename or 'standard output'}: {error.strerror}"), err=True)
         return EXIT_FAILED
     raise error

@@ -14,7 +14,7 @@ from meshctl.cli.common import inventory_options, named_inventory
 from meshctl.cli.reporting import Answer, deliver, report_options
 from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
 from meshctl.inventory import find_inventory, read
-from meshctl.inventory.report import by_severity, summary, to_human
+from meshctl.inventory.report import by_severity, printable, summary, to_human
 from meshctl.reports import FORMATS, Report, case_of
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ def command(
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         lines = _all_lines(found.pairs) if every_pair else _grouped_lines(found.pairs)
         total = f"{path}: {_counts_text(found.pairs)} ({summary(findings)})"
-        return to_human(findings, colour=colour) + "".join(f"{line}\n" for line in (*lines, total))
+        return to_human(findings, colour=colour) + "".join(f"{printable(line)}\n" for line in (*lines, total))
 
-    report = Report("lint", str(path), findings, tuple(case_of(d, fail_on) for d in findings))
+    # What `validate` finds is in its own reports: a code host would show it twice.
+    report = Report("lint", str(path), found.findings, tuple(case_of(d, fail_on) for d in found.findings))
     deliver(Answer(human, lambda: _document(findings, found.pairs), report))
     failing = any(d.severity in ("error", fail_on) for d in findings)
     return EXIT_FAILED if failing else EXIT_OK

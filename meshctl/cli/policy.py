@@ -75,24 +75,26 @@ def explain_command(
     """
     from meshctl.inventory.suggest import did_you_mean
     from meshctl.policy import compile_mesh
-    from meshctl.policy.explain import NoSubjectError, explain, subject
+    from meshctl.policy.explain import NoSubjectError, end, explain
 
     point = _point(traffic)
     compiled = compile_mesh(read_inventory(named_inventory(inventory_argument, inventory_option)).mesh)
     ends = []
     for text in (source, destination):
         try:
-            ends.append(subject(compiled.mesh, compiled.decisions, text))
+            ends.append(end(compiled.mesh, compiled.decisions, text))
         except NoSubjectError as error:
             raise UsageError(str(error), hint=error.hint or did_you_mean(text, compiled.mesh.nodes)) from None
     answer = explain(compiled, ends[0], ends[1], point)
     if output == "json":
         _print_answer(answer)
     else:
-        asked = f"{source} -> {destination} {traffic}"
-        click.echo(f"{asked}: {_sentence(answer, same=ends[0] == ends[1])}")
+        from meshctl.inventory.report import printable
+
+        asked = printable(f"{source} -> {destination} {traffic}")
+        click.echo(f"{asked}: {_sentence(answer, same=ends[0].subject == ends[1].subject)}")
         if answer.path:
-            click.echo(f"path: {' -> '.join(answer.path)}")
+            click.echo(printable(f"path: {' -> '.join(answer.path)}"))
     return EXIT_OK
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import INVENTORY_HELP, colour, findings_text, output_option, print_json
-from meshctl.errors import EXIT_FAILED, EXIT_OK
+from meshctl.cli.common import INVENTORY_HELP, colour, findings_text
+from meshctl.cli.reporting import Answer, deliver, report_options
+from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
+from meshctl.inventory.files import find_inventory
+from meshctl.inventory.report import printable
+from meshctl.model.position import Position
+from meshctl.reports import FORMATS, Report, case_of
+from meshctl.reports.markdown import Entry, Section, comment
+from meshctl.reports.report import Texts
 
 if TYPE_CHECKING:
     from meshctl.model.policy import Rule
@@ -21,9 +30,9 @@ if TYPE_CHECKING:
 @click.argument("base")
 @click.argument("head", required=False)
 @click.option("-i", "--inventory", "inventory_option", metavar="PATH", help=INVENTORY_HELP)
-@output_option
+@report_options(*FORMATS)
 @click.option("--fail-on", type=click.Choice(["widened"]), help="Exit 1 when anything is gained.")
-def diff_command(base: str, head: str | None, inventory_option: str | None, output: str, fail_on: str | None) -> int:
+def diff_command(base: str, head: str | None, inventory_option: str | None, fail_on: str | None) -> int:
     """Show who gains and who loses which traffic to whom, and by which rule.
 
     BASE and HEAD are files, folders or Git revisions; of a revision, the inventory is read by its path in the
@@ -34,7 +43,7 @@ def diff_command(base: str, head: str | None, inventory_option: str | None, outp
       meshctl policy diff origin/main
       meshctl policy diff v1.4 v1.5 -i inventory/fleet
       meshctl policy diff old.yml new.yml -o json
-      meshctl policy diff origin/main --fail-on widened
+      meshctl policy diff origin/main --fail-on widened --report markdown=comment.md
     """
     from meshctl.cli.revisions import read_version, read_working_tree
     from meshctl.policy import compile_policies
@@ -48,14 +57,26 @@ def diff_command(base: str, head: str | None, inventory_option: str | None, outp
         for change in diff_policies(compile_policies(before.mesh), compile_policies(after.mesh))
     ]
     gained = sum(change.gained for change in found)
-    if output == "json":
-        versions = {"base": base, "head": head or str(after.path)}
-        print_json({**versions, "widened": gained > 0, "changes": [_fields(change) for change in found]})
-    else:
-        for change in found:
-            click.echo(_words(change))
-        click.echo(f"{gained} gained, {len(found) - gained} lost" if found else "no change: the same is permitted")
+    # A place in a revision is not one in the files that a reader has before him.
+    in_files = head is None or Path(head).exists()
+    inventory = str(after.path if in_files else find_inventory(inventory_option))
+    gains_first = sorted(found, key=lambda change: not change.gained)  # a code host may show the first alone
+    findings = tuple(_finding(change, in_files, "error" if fail_on else "warning") for change in gains_first)
+    versions = {"base": base, "head": head or str(after.path), "widened": gained > 0}
+    deliver(
+        Answer(
+            human=lambda: "".join(f"{line}\n" for line in (*map(_words, found), _total(found))),
+            document=lambda: {**versions, "changes": [_fields(change) for change in found]},
+            report=Report("policy diff", inventory, findings, tuple(map(case_of, findings))),
+            markdown=lambda: _markdown(found, inventory, base),
+        )
+    )
     return EXIT_FAILED if fail_on and gained else EXIT_OK
+
+
+def _total(changes: Sequence[Change]) -> str:
+    gained = sum(change.gained for change in changes)
+    return f"{gained} gained, {len(changes) - gained} lost" if changes else "no change: the same is permitted"
 
 
 def _placed(rule: Rule | None, shown: Callable[[str], str]) -> Rule | None:
@@ -64,18 +85,48 @@ def _placed(rule: Rule | None, shown: Callable[[str], str]) -> Rule | None:
 
 def _words(change: Change) -> str:
     """What changes, and the rules: `+ corp: web gains tcp/5432 to tag:db`."""
-    from meshctl.cli.rulings import rule_words
+    sign, tone = ("+", "green") if change.gained else ("-", "red")
+    ends = {"common": "", "added": " (new nodes or prefixes)", "removed": " (nodes or prefixes that are gone)"}
+    head = colour(f"{sign} {_sentence(change)}", tone) + ends[change.ends]
+    return "\n".join([head, *(f"    {verdict}" for verdict in _verdicts(change))])
+
+
+def _sentence(change: Change) -> str:
     from meshctl.core.traffic import words
 
-    sign, verb, tone = ("+", "gains", "green") if change.gained else ("-", "loses", "red")
-    ends = {"common": "", "added": " (new nodes or prefixes)", "removed": " (nodes or prefixes that are gone)"}
     source, destination = (", ".join(party.names) for party in (change.source, change.destination))
-    head = f"{sign} {change.network}: {source} {verb} {', '.join(words(change.traffic))} to {destination}"
-    lines = [colour(head, tone) + ends[change.ends]]
+    verb = "gains" if change.gained else "loses"
+    return printable(f"{change.network}: {source} {verb} {', '.join(words(change.traffic))} to {destination}")
+
+
+def _verdicts(change: Change) -> Iterator[str]:
+    from meshctl.cli.rulings import rule_words
+
     for label, rule in (("before", change.base), ("now", change.head)):
         verdict = f"{'denied' if rule.deny else 'allowed'} by {rule_words(rule)}" if rule else "nothing allows it"
-        lines.append(f"    {label}: {verdict}")
-    return "\n".join(lines)
+        yield f"{label}: {verdict}"
+
+
+def _finding(change: Change, in_files: bool, gained: str) -> Diagnostic:
+    """A change as a finding at the rule that decides now, or about the inventory where none does."""
+    place = change.head.position if change.head and in_files else Position()
+    code, severity, hint = (
+        ("policy-gained", gained, "have it confirmed by whose hosts these are")
+        if change.gained
+        else ("policy-lost", "warning", "check that nobody needs it")
+    )
+    message = "; ".join((_sentence(change), *_verdicts(change)))
+    return Diagnostic(code, message, place.file, place.line, place.column, hint=hint, severity=severity)
+
+
+def _markdown(changes: Sequence[Change], inventory: str, base: str) -> str:
+    """A section for each network; where room is short, what is gained comes first."""
+    sections, texts = [], Texts(())
+    for network, group in groupby(changes, lambda change: change.network):
+        members = list(group)
+        entries = (Entry(texts.placed(click.unstyle(_words(change))), 0 if change.gained else 1) for change in members)
+        sections.append(Section(network, _total(members), tuple(entries)))
+    return comment("policy diff", inventory, _total(changes), sections, f"meshctl policy diff {base} -i {inventory}")
 
 
 def _fields(change: Change) -> dict[str, Any]:

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 
 def rule_words(rule: Rule) -> str:
-    """`policy NAME (FILE:LINE)`, with whose it is and why."""
+    """`policy NAME (FILE:LINE)`, with whose it is and why; one line, whatever the inventory says there."""
+    from meshctl.inventory.report import printable
+
     place = f"{rule.position.file}:{rule.position.line}"
-    return f"policy `{rule.name}` ({place}){whose(rule.owner, rule.reason)}"
+    return printable(f"policy `{rule.name}` ({place}){whose(rule.owner, rule.reason)}")
 
 
 def rule_fields(rule: Rule | None) -> dict[str, Any]:

@@ -29,12 +29,17 @@ Outcome = TypeVar("Outcome", PlanOutcome, ApplyOutcome)
 
 def answer(outcome: Outcome, output: str, text: Callable[[Outcome], str]) -> None:
     """The outcome on standard output, as its JSON document or its `text`; warnings on standard error in any case."""
-    for warning in outcome.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+    print_warnings(outcome)
     if output == "json":
         print_json(outcome.to_json())
     else:
         click.echo(text(outcome))
+
+
+def print_warnings(outcome: PlanOutcome | ApplyOutcome) -> None:
+    """The run's warnings on standard error."""
+    for warning in outcome.warnings:
+        click.echo(f"Warning: {warning}", err=True)
 
 
 def changes_text(changes: Sequence[Change]) -> str:
@@ -45,12 +50,13 @@ def changes_text(changes: Sequence[Change]) -> str:
         for change in group:
             sign, tint = _SIGNS[change.action]
             lines.append("  " + colour(f"{sign} {change.action} {change.kind} {change.name}", tint))
-            lines.extend(f"      {line}" for line in _fields(change))
+            lines.extend(f"      {line}" for line in fields(change))
         lines.append("")
     return "\n".join(lines)
 
 
-def _fields(change: Change) -> Iterator[str]:
+def fields(change: Change) -> Iterator[str]:
+    """`name: before -> after` of each field; hashes are shortened."""
     before, after = change.before or {}, change.after or {}
     for name in dict.fromkeys([*before, *after]):
         old, new = _shown(name, before.get(name)), _shown(name, after.get(name))

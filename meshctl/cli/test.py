@@ -10,6 +10,7 @@ from meshctl.cli.common import colour, inventory_options, named_inventory, read_
 from meshctl.cli.reporting import Answer, deliver, report_options
 from meshctl.cli.rulings import rule_fields, rule_words
 from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
+from meshctl.inventory.report import printable
 from meshctl.reports import FORMATS, Case, Report
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def command(inventory_argument: str | None, inventory_option: str | None) -> int
 def _shown(result: Result) -> str:
     place = result.test.position
     mark = colour("ok  ", "green") if result.passed else colour("FAIL", "red")
-    head = f"{mark} {place.file}:{place.line}: {result.test.label}"
+    head = f"{mark} {printable(f'{place.file}:{place.line}: {result.test.label}')}"
     return "".join(f"{line}\n" for line in (head, *(f"     {why}" for why in _why(result))))
 
 
@@ -69,7 +70,7 @@ def _why(result: Result) -> list[str]:
     """What fails, in lines; empty for a test that passed."""
     if not result.pairs:
         return ["no pair of nodes is meant; check both sides"]
-    lines = [_sentence(failure) for failure in result.failures[:_SHOWN]]
+    lines = [printable(_sentence(failure)) for failure in result.failures[:_SHOWN]]
     more = len(result.failures) - _SHOWN
     return [*lines, f"and {more} more; see -o json"] if more > 0 else lines
 
@@ -86,9 +87,8 @@ def _finding(result: Result) -> Diagnostic:
 
 def _case(result: Result) -> Case:
     place = result.test.position
-    where = f"{place.file}:{place.line}: "
-    failure = "" if result.passed else where + "\n".join(_why(result))
-    note = f"{where}{result.pairs} pair{'' if result.pairs == 1 else 's'}"
+    failure = "" if result.passed else "\n".join(_why(result))
+    note = f"{result.pairs} pair{'' if result.pairs == 1 else 's'}"
     return Case(result.test.label, place.file, place.line, _CODE, failure, note)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshctl.core.reachability import BLOCKED, KINDS, nat_of
 from meshctl.model.mesh import Mesh, Node
 
 # `vars: {client_profile: routed}` sends everything of a stock client by its anchor. It is in the inventory, not an
@@ -34,3 +35,14 @@ def is_usable_anchor(node: Node, network: str) -> bool:
     """Whether the node carries others in this network: it has the role, and an endpoint there."""
     attachment = node.attachment(network)
     return node.is_anchor and attachment is not None and attachment.endpoint is not None
+
+
+def without_udp(mesh: Mesh, node: Node) -> bool:
+    """Whether the node is declared to have no UDP at all, and so can neither introduce nor relay."""
+    nat = nat_of(mesh, node)
+    return nat is not None and KINDS[nat] is BLOCKED
+
+
+def serving_anchors(mesh: Mesh, network: str) -> tuple[Node, ...]:
+    """The anchors that introduce and relay in this network."""
+    return tuple(n for n in mesh.nodes.values() if is_usable_anchor(n, network) and not without_udp(mesh, n))

@@ -52,6 +52,19 @@ def covers(outer: str, inner: str) -> bool:
     return isinstance(b, IPv6Network) and b.subnet_of(a)
 
 
+def without_covered(prefixes: Iterable[str]) -> tuple[str, ...]:
+    """Those of which anything is left when the narrower ones among them are taken out, in canonical order."""
+    found = sort_prefixes(prefixes)
+    left = []
+    for index, outer in enumerate(found):
+        end = index + 1  # what is inside a prefix follows it
+        while end < len(found) and covers(outer, found[end]):
+            end += 1
+        if merge_prefixes(found[index + 1 : end]) != (outer,):
+            left.append(outer)
+    return tuple(left)
+
+
 def overlap(one: str, other: str) -> bool:
     """Whether two prefixes have an address in common."""
     return _parse(one).overlaps(_parse(other)) if version(one) == version(other) else False

@@ -6,7 +6,10 @@ address for a host (REQ-2, "paired"), and UDP passes where nobody said that it i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from meshctl.model.mesh import Mesh, Node
 
 # Outcomes.
 DIRECT = "direct"  # WireGuard's packets go from end to end
@@ -47,6 +50,12 @@ KINDS: dict[str, Nat] = {
     "udp-blocked": BLOCKED,
 }
 
+# Each is at least as strict as those before it, in mapping and in filtering alike.
+_HARDNESS = {nat: rank for rank, nat in enumerate((OPEN, ADDRESS_FILTER, PORT_FILTER, HARD, BLOCKED))}
+
+# What the lab makes of a router without a kind (docs/lab.md).
+_ROUTER_NAT = "easy"
+
 # Both ends have an agent, both know each other's outer address, and there is somebody to relay.
 TABLE: dict[tuple[Nat, Nat], tuple[str, str]] = {
     # An open end hears the other's first packet, whatever port that comes from, and answers to there.
@@ -74,7 +83,8 @@ TABLE: dict[tuple[Nat, Nat], tuple[str, str]] = {
 
 
 class End(NamedTuple):
-    """One end. `nat` is a key of KINDS, None when undeclared; `agent`: it can punch, splice and use a relay."""
+    """One end. `nat` is a key of KINDS (that of several in a row is their `hardest`), None when undeclared; `agent`: it
+    can punch, splice and use a relay."""
 
     nat: str | None = None
     endpoint: bool = False  # an address is declared at which anybody reaches it
@@ -82,17 +92,20 @@ class End(NamedTuple):
 
 
 class Helpers(NamedTuple):
-    """Who is there for a pair. `introducer`: tells each end the other's outer address. `relay`: carries ciphertext."""
+    """Who is there for a pair. `introducer`: tells each end the other's outer address. `relay`: carries ciphertext,
+    over UDP at least; `tls`: for an end without UDP too, by TURN over TLS."""
 
     introducer: bool
     relay: bool
+    tls: bool
 
 
 class Outcome(NamedTuple):
-    """What comes of a pair, and why, as a clause without full stop."""
+    """What comes of a pair, and why, as a clause without full stop; `tls`: its packets travel inside TLS."""
 
     kind: str
     reason: str
+    tls: bool = False
 
 
 def predict(one: End, other: End, helpers: Helpers) -> Outcome:
@@ -102,14 +115,12 @@ def predict(one: End, other: End, helpers: Helpers) -> Outcome:
         return _without_agent(one, other, blocked=BLOCKED in ones | others)
     if not (one.endpoint or other.endpoint or helpers.introducer):
         return Outcome(UNREACHABLE, "neither has an endpoint, and no anchor introduces them")
-    found = {_look_up(a, b) for a in ones for b in others}
+    found = {_look_up(a, b, helpers) for a in ones for b in others}
     kinds = {outcome.kind for outcome in found}
     if len(kinds) > 1:
         undeclared = "neither NAT is" if one.nat is None and other.nat is None else "one NAT is not"
         return Outcome(UNKNOWN, f"{undeclared} declared: {' or '.join(k for k in OUTCOMES if k in kinds)}")
     outcome = min(found)
-    if outcome.kind == RELAYED and not helpers.relay:
-        return Outcome(UNREACHABLE, f"{outcome.reason}, and there is no relay")
     if outcome.kind == DIRECT and (one.endpoint or other.endpoint):
         return Outcome(DIRECT, "both have an endpoint" if one.endpoint and other.endpoint else "one has an endpoint")
     return outcome
@@ -132,5 +143,35 @@ def _possible(end: End) -> frozenset[Nat]:
     return frozenset({OPEN if end.endpoint and nat is not BLOCKED else nat})
 
 
-def _look_up(one: Nat, other: Nat) -> Outcome:
-    return Outcome(*(TABLE[one, other] if (one, other) in TABLE else TABLE[other, one]))
+def _look_up(one: Nat, other: Nat, helpers: Helpers) -> Outcome:
+    kind, reason = TABLE[one, other] if (one, other) in TABLE else TABLE[other, one]
+    tls = BLOCKED in (one, other)
+    if kind == RELAYED and not (helpers.tls if tls else helpers.relay):
+        return Outcome(UNREACHABLE, f"{reason}, and there is {'none' if tls else 'no relay'}")
+    return Outcome(kind, reason, tls)
+
+
+def hardest(kinds: Iterable[str]) -> str:
+    """The kind as which NATs in a row behave: the strictest mapping and the strictest filtering among them.
+
+    One kind of KINDS always has both. Raises ValueError for no kinds, KeyError for one that is not in KINDS.
+    """
+    return max(kinds, key=lambda kind: _HARDNESS[KINDS[kind]])
+
+
+def nat_of(mesh: Mesh, node: Node) -> str | None:
+    """The kind of NAT between a node and the internet, None when undeclared.
+
+    `nat` says what all together are. Else the node's place in the lab counts: its own router, if it names a kind, and
+    the declared ones that it stands behind. Of those, one without a kind is what the lab makes of it.
+    """
+    if node.nat or not node.lab.behind:
+        return node.nat or node.lab.nat
+    routers = mesh.lab.get("routers") or {}
+    kinds = [node.lab.nat] if node.lab.nat else []
+    at: str | None = node.lab.behind
+    while at:
+        router = routers.get(at) or {}
+        kinds.append(router.get("nat") or _ROUTER_NAT)
+        at = router.get("behind")
+    return hardest(kinds)

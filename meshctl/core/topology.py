@@ -1,7 +1,7 @@
 """Who is whose peer, with which AllowedIPs: the resolved inventory compiled to one `Link` per interface.
 
-Nodes with the same permits see the same peers, so the work is done once per group of such nodes and the `Peer`
-objects are shared; a full mesh of a thousand nodes is a thousand tuples of the same thousand objects.
+Nodes of which policy says the same see the same peers, so the work is done once for all of them and the `Peer` objects
+are shared; a full mesh of a thousand nodes is a thousand tuples of the same thousand objects.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def _no_exit(mesh: Mesh, node: Node, own: tuple[Link, ...]) -> str:
 class _NetworkCompiler:
     """The state of compiling one network: who is in it, who has an endpoint, which variants of a peer exist.
 
-    `claimed` holds (node, gateway) and (node, "") pairs that an earlier network served: two interfaces of one node
-    cannot both have a gateway's routes, or the default route ("").
+    `claimed` holds (node, prefix) and (node, "") pairs that an earlier network served: two interfaces of one node
+    cannot both have the route to a prefix behind a gateway, or the default route ("").
     """
 
     def __init__(

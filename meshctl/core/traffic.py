@@ -89,4 +89,6 @@ def words(traffic: Traffic) -> tuple[str, ...]:
 def _word(protocol: str, first: int, last: int) -> str:
     if protocol not in PORT_PROTOCOLS or (first <= 1 and last == PORTS - 1):
         return protocol
+    # Nobody can type port 0; it is there as the edge of all lower ports.
+    first = min(max(first, 1), last)
     return f"{protocol}/{first}" if first == last else f"{protocol}/{first}-{last}"

@@ -5,11 +5,13 @@ Imported only then: jsonschema costs 64 ms to import.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from meshctl.inventory.document import Document, Path
 from meshctl.inventory.findings import Findings
@@ -50,6 +52,15 @@ _CODES = {
 }
 
 
+def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
+    """`pattern` as JSON Schema means it (ECMA 262): there `$` is the end, and not also before a last line break."""
+    if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+_Validator: Any = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+
+
 class Explainer:
     """Explains one document against one schema."""
 
@@ -72,7 +83,7 @@ class Explainer:
     def _report_all(self) -> set[Path]:
         """Report every error. Returns the paths to prune."""
         bad: set[Path] = set()
-        for error in Draft202012Validator(self._schema).iter_errors(self._document.data):
+        for error in _Validator(self._schema).iter_errors(self._document.data):
             for leaf in _leaves(error):
                 if self._findings.full:
                     return bad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,11 @@ from meshctl.model.policy import INTERNET, Limits, PolicyTest, Rule, Side, Traff
 EXPIRY_GRACE = datetime.timedelta(days=14)
 # `policy: open` is a rule of this name in its network; `:` keeps it apart from the rules of `policies:`.
 OPEN_PREFIX = "open:"
+# Words that no service may be called.
+_TRAFFIC_WORDS = frozenset({*WORDS, *PORT_PROTOCOLS})
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+# Less is no bandwidth, and more no limit; nftables takes neither 0 nor more than 64 bits.
+MIN_BANDWIDTH_BPS, MAX_BANDWIDTH_BPS = 1_000, 1_000_000_000_000
 _BITS = {"kbit": 1_000, "mbit": 1_000_000, "gbit": 1_000_000_000}
 
 
@@ -27,6 +33,9 @@ class TrafficReader:
     def __init__(self, data: Mapping[str, Any], findings: Findings) -> None:
         self._findings = findings
         services: Mapping[str, list[str]] = data.get("services") or {}
+        for name in _TRAFFIC_WORDS.intersection(services):
+            message = f"`{name}` is a word for traffic already"
+            findings.error("reserved-name", ("services", name), message, "choose another name", key=True)
         self._services = {name: self._read(items, ("services", name), {}) for name, items in services.items()}
 
     def items(self, given: list[str], path: Path) -> tuple[tuple[str, Traffic], ...]:
@@ -104,7 +113,7 @@ def _rule(
         deny=bool(denied),
         priority=policy.get("priority", 0),
         both_ways=policy.get("both_ways", False),
-        limits=_limits(policy.get("limits", {})),
+        limits=_limits(policy.get("limits", {}), path, findings),
         expires=expires,
         owner=policy.get("owner", ""),
         reason=policy.get("reason", ""),
@@ -117,29 +126,33 @@ def _sides(item: dict[str, Any], path: Path, selectors: Selectors) -> list[Side 
     return [selectors.side(item[side], (*path, side)) if side in item else None for side in ("from", "to")]
 
 
-def _limits(given: Mapping[str, Any]) -> Limits:
+def _limits(given: Mapping[str, Any], path: Path, findings: Findings) -> Limits:
     bandwidth = given.get("bandwidth")
     bits = round(float(bandwidth[:-4]) * _BITS[bandwidth[-4:]]) if bandwidth else None
+    if bits is not None and not MIN_BANDWIDTH_BPS <= bits <= MAX_BANDWIDTH_BPS:
+        message = f"a bandwidth of {bandwidth} is not between 1kbit and 1000gbit"
+        findings.error("out-of-range", (*path, "limits", "bandwidth"), message)
+        bits = None
     return Limits(given.get("connections_per_second"), bits)
 
 
 def _expiry(policy: dict[str, Any], path: Path, findings: Findings, today: datetime.date) -> datetime.date | None:
     if "expires" not in policy:
         return None
-    place = (*path, "expires")
+    place, text = (*path, "expires"), policy["expires"]
     try:
-        expires = datetime.date.fromisoformat(policy["expires"])
+        # Newer Pythons take other forms of ISO 8601 too; the inventory means the same on all.
+        expires = datetime.date.fromisoformat(text if _DATE.match(text) else "")
     except ValueError:
-        message = f"`{policy['expires']}` is not a date"
-        findings.error("bad-date", place, message, "write YYYY-MM-DD, as in 2026-12-31")
+        findings.error("bad-date", place, f"`{text}` is not a date", "write YYYY-MM-DD, as in 2026-12-31")
         return None
-    last = expires + EXPIRY_GRACE
-    if today > last:
-        message = f"policy `{policy['name']}` expired on {expires}"
-        findings.error("policy-expired", place, message, "remove it, or give it a new date")
+    message = f"policy `{policy.get('name', path[-1])}` expired on {expires}"
+    hint = "remove it, or give it a new date"
+    if today - expires > EXPIRY_GRACE:
+        findings.error("policy-expired", place, message, hint)
     elif today > expires:
-        message = f"policy `{policy['name']}` expired on {expires} and still holds; after {last} validation fails"
-        findings.warning("policy-expired", place, message, "remove it, or give it a new date")
+        message += f" and still holds; after {expires + EXPIRY_GRACE} validation fails"
+        findings.warning("policy-expired", place, message, hint)
     return expires
 
 

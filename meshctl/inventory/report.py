@@ -62,7 +62,7 @@ def _human(d: Diagnostic, colour: bool, sources: dict[str, list[str]]) -> str:
         return f"{''.join(codes)}{text}{_RESET}" if colour else text
 
     place = f"{d.where()}: " if d.file else ""
-    lines = [f"{paint(place, _BOLD)}{paint(f'{d.severity}[{d.code}]', tone, _BOLD)}: {printable(d.message)}"]
+    lines = [f"{paint(printable(place), _BOLD)}{paint(f'{d.severity}[{d.code}]', tone, _BOLD)}: {printable(d.message)}"]
     if d.file not in sources:
         sources[d.file] = _lines(d.file)
     source = sources[d.file][d.line - 1] if 0 < d.line <= len(sources[d.file]) else ""
@@ -70,7 +70,7 @@ def _human(d: Diagnostic, colour: bool, sources: dict[str, list[str]]) -> str:
         from meshctl.inventory.sensitive import mask  # here, for an inventory without findings shows no source
 
         start = max(0, d.column - 1 - _WINDOW // 2) if len(source) > _WINDOW else 0
-        shown = printable(mask(source)[start : start + _WINDOW].replace("\t", " "))
+        shown = printable(mask(source, d.path)[start : start + _WINDOW].replace("\t", " "))
         width = max(1, min(len(d.text.split("\n")[0]), len(shown) - (d.column - 1 - start)))
         lines += [f"    {shown}", f"    {' ' * (d.column - 1 - start)}{paint('^' * width, tone)}"]
     if d.hint:
@@ -86,7 +86,7 @@ def printable(text: str) -> str:
 def _lines(file: str) -> list[str]:
     """The file's lines as the parser counted them; none when it is gone meanwhile."""
     try:
-        text = Path(file).read_bytes()[:MAX_BYTES].decode("utf-8-sig", errors="replace")
-        return LINE_BREAK.split(text)
+        with Path(file).open("rb") as stream:  # /dev/zero has no end
+            return LINE_BREAK.split(stream.read(MAX_BYTES).decode("utf-8-sig", errors="replace"))
     except OSError:
         return []

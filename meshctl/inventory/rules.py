@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from meshctl.inventory.addresses import Malformed, parse_address
 from meshctl.inventory.document import Path
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.names import Names
@@ -15,7 +16,7 @@ from meshctl.inventory.resolve import Resolved
 from meshctl.inventory.rules_addresses import check_addresses, check_endpoints, check_ranges
 from meshctl.inventory.rules_hosts import check_hosts, check_uris
 from meshctl.inventory.rules_paths import check_paths
-from meshctl.inventory.rules_policies import check_policies
+from meshctl.inventory.rules_policies import check_policies, check_tests
 from meshctl.inventory.rules_ssh import check_jumps
 from meshctl.inventory.suggest import did_you_mean
 from meshctl.model.mesh import Node
@@ -38,10 +39,21 @@ def check_rules(resolved: Resolved, names: Names, findings: Findings, *, whole: 
     check_hosts(resolved, findings)
     check_uris(resolved, findings)
     check_lab(resolved, findings)
-    if whole and not findings.errors:
+    check_tests(resolved.mesh, findings)
+    # A rule that has expired is still there to be weighed against the others.
+    if whole and all(d.severity != "error" or d.code in ("policy-expired", "contradiction") for d in findings.items):
         decisions = compile_policies(resolved.mesh)
-        check_policies(resolved.mesh, decisions, findings)
-        check_paths(resolved, decisions, findings)
+        check_policies(decisions, findings)
+        if not findings.errors:
+            check_paths(resolved, decisions, findings)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        parse_address(name)
+    except Malformed:
+        return False
+    return True
 
 
 def check_names(names: Names, findings: Findings) -> None:
@@ -53,6 +65,9 @@ def check_names(names: Names, findings: Findings) -> None:
             if name in RESERVED:
                 message = f"`{name}` is a reserved word in policies"
                 findings.error("reserved-name", (section, name), message, "choose another name", key=True)
+            elif _is_address(name):
+                message = f"`{name}` is an address, which means who has it"
+                findings.error("bad-name", (section, name), message, "choose another name", key=True)
             elif name in first:
                 place = findings.document.position((first[name], name), key=True)
                 message = f"`{name}` is the name of a {first[name][:-1]} and of a {section[:-1]}"

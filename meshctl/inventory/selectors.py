@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meshctl.core.prefixes import covers
 from meshctl.inventory.addresses import Malformed, parse_prefix
 from meshctl.inventory.document import Path
 from meshctl.inventory.findings import Findings
@@ -59,6 +60,9 @@ class Selectors:
             if found is None:
                 return None  # not remembered, so that every place of an unknown selector is reported
             self._cache[text] = found
+        if text in self._scope.groups and not self._scope.groups[text]:
+            message = f"the group `{text}` has no nodes"
+            self._findings.warning("empty-group", path, message, "put a node into it, or remove it here")
         return self._cache[text]
 
     def _expand(self, text: str, path: Path) -> _Members | None:
@@ -77,21 +81,18 @@ class Selectors:
 
     def _labelled(self, text: str, path: Path) -> frozenset[str] | None:
         kind, _, name = text.partition(":")
-        known, nodes = (self._tags, "tags") if kind == "tag" else (self._scope.roles, "roles")
+        known, attribute = (self._tags, "tags") if kind == "tag" else (self._scope.roles, "roles")
         if name not in known:
             message = f"no node has the tag `{name}`" if kind == "tag" else f"there is no role `{name}`"
             self._findings.error(f"unknown-{kind}", path, message, did_you_mean(name, known))
             return None
-        return frozenset(n.name for n in self._scope.nodes.values() if name in getattr(n, nodes))
+        return frozenset(n.name for n in self._scope.nodes.values() if name in getattr(n, attribute))
 
     def _named(self, text: str, path: Path) -> frozenset[str] | None:
         scope = self._scope
         if text in scope.nodes:
             return frozenset({text})
         if text in scope.groups:
-            if not scope.groups[text]:
-                message = f"the group `{text}` has no nodes"
-                self._findings.warning("empty-group", path, message, "put a node into it, or remove it here")
             return scope.groups[text]
         known = scope.names.nodes | scope.names.groups | scope.names.networks
         if text in known:  # it was refused where it is defined
@@ -109,15 +110,13 @@ class Selectors:
         except Malformed as error:
             self._findings.error("bad-prefix", path, error.message, error.hint)
             return None
-        routes = {route: node for node in self._scope.nodes.values() for route in node.routes}
-        gateways = {
-            node.name
-            for route, node in routes.items()
-            if (parsed := parse_prefix(route)).version == prefix.version and prefix.subnet_of(parsed)  # type: ignore[arg-type]
-        }
+        canonical = str(prefix)
+        nodes = self._scope.nodes.values()
+        gateways = {node.name for node in nodes if any(covers(route, canonical) for route in node.routes)}
         if not gateways:
+            routes = {route for node in nodes for route in node.routes}
             hint = did_you_mean(text, routes) or "add it to the routes of a gateway"
             self._findings.error("unknown-prefix", path, f"no gateway has a route that holds {text}", hint)
             return None
-        chosen = frozenset({str(prefix)})
+        chosen = frozenset({canonical})
         return {network: chosen if gateways & nodes else NOBODY for network, nodes in self._scope.members.items()}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from meshctl.core.prefixes import sort_prefixes
+from meshctl.core.prefixes import without_covered
 from meshctl.core.traffic import subtract, union
 from meshctl.model.mesh import Node
 from meshctl.model.policy import INTERNET, Rule, Subject, Traffic, is_prefix
@@ -126,7 +126,7 @@ class _NetworkDiff:
         self._sides = sides
         policies = [side.policy for side in sides if side.policy]
         nodes = sorted({name for policy in policies for name in policy.nodes})
-        prefixes = sort_prefixes({prefix for policy in policies for prefix in policy.prefixes})
+        prefixes = without_covered({prefix for policy in policies for prefix in policy.prefixes})
         self._naming = Naming(network, (sides[0].nodes, sides[1].nodes), everyone, prefixes)
         subjects = (*nodes, *prefixes, INTERNET)
         self._homes = {s: (sides[0].home(s), sides[1].home(s)) for s in subjects}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 
 from meshctl.core.prefixes import covers, host_prefix, merge_prefixes
 from meshctl.model.mesh import Mesh
 from meshctl.model.policy import INTERNET, Rule, Subject, is_prefix
 from meshctl.policy.compile import Compiled, Decisions
+from meshctl.policy.naming import narrowest
 from meshctl.policy.network import NetworkPolicy
 
 
@@ -35,10 +37,17 @@ class Answer:
     path: tuple[str, ...] = ()
 
 
-def subject(mesh: Mesh, decisions: Decisions, text: str) -> Subject:
+class End(NamedTuple):
+    """Who is asked about, and by which network when that follows from the address ("": by any)."""
+
+    subject: Subject
+    network: str = ""
+
+
+def end(mesh: Mesh, decisions: Decisions, text: str) -> End:
     """A node's name, `internet`, an address or a prefix to the subject that it is judged as. Raises NoSubjectError."""
     if text in mesh.nodes or text == INTERNET:
-        return text
+        return End(text)
     if text in mesh.groups or text in mesh.networks:
         raise NoSubjectError(f"`{text}` is not one node", "name one of its nodes, or see `meshctl policy matrix`")
     try:
@@ -46,24 +55,24 @@ def subject(mesh: Mesh, decisions: Decisions, text: str) -> Subject:
     except ValueError:
         raise NoSubjectError(f"there is no node `{text}`") from None
     for node in mesh.nodes.values():
-        if any(host_prefix(address) == prefix for a in node.attachments for address in a.addresses):
-            return node.name
+        for attachment in node.attachments:
+            if prefix in map(host_prefix, attachment.addresses):
+                return End(node.name, attachment.network)
     found = dict.fromkeys(s for policy in decisions.networks.values() for s in judged(policy, prefix))
     if not found:
         raise NoSubjectError(f"{text} is neither a node's address nor behind a gateway")
     if len(found) > 1:
         hint = f"policies tell {', '.join(found)} apart; ask about one address"
         raise NoSubjectError(f"{text} is not judged as one", hint)
-    return next(iter(found))
+    return End(next(iter(found)))
 
 
 def judged(policy: NetworkPolicy, prefix: str, excluded: Collection[str] = ()) -> Iterator[Subject]:
     """The subjects of the network that devices in `prefix`, less `excluded`, are judged as."""
-    around = [s for s in policy.prefixes if covers(s, prefix)]
-    narrowest = max(around, key=lambda s: ip_network(s).prefixlen, default=None)
-    inside = [s for s in policy.prefixes if covers(prefix, s) and s != narrowest]
-    for candidate in ([narrowest] if narrowest else []) + inside:
-        region = prefix if candidate == narrowest else candidate
+    around = narrowest(prefix, frozenset(policy.prefixes))
+    inside = [s for s in policy.prefixes if covers(prefix, s) and s != around]
+    for candidate in [around, *inside] if around else inside:
+        region = prefix if candidate == around else candidate
         gone = [x for x in (*policy.prefixes, *excluded) if covers(region, x) and x != candidate]
         if candidate in excluded or any(covers(x, region) for x in excluded):
             continue
@@ -72,22 +81,26 @@ def judged(policy: NetworkPolicy, prefix: str, excluded: Collection[str] = ()) -
 
 
 def networks_for(decisions: Decisions, source: Subject, destination: Subject) -> tuple[NetworkPolicy, ...]:
-    """The networks by which a connection may go, in order.
+    """The networks by which a connection may go, in order; () when it has no way through the mesh.
 
     Two nodes have addresses in each network that they share. A prefix and the internet are reached by one network
-    alone: the first in which policy lets the two have to do with each other (core.topology), else the first of all.
+    alone: the first in which a node gets the route (core.topology), be it for what is behind it, else the first of all.
     """
     shared = tuple(p for p in decisions.networks.values() if _knows(p, source, destination))
-    if all(end in p.nodes for p in shared for end in (source, destination)):
+    if len(shared) < 2 or all(subject in p.nodes for p in shared for subject in (source, destination)):
         return shared
-    serving = (p for p in shared if p.allowed(source, destination) or _answered(p, source, destination))
+    serving = (p for p in shared if _routed(p, source, destination))
     return (next(serving, shared[0]),)
 
 
-def explain(compiled: Compiled, source: Subject, destination: Subject, point: int) -> Answer:
+def explain(compiled: Compiled, start: End, finish: End, point: int) -> Answer:
     """What is decided about traffic number `point` (core.traffic); a network that allows it is preferred."""
     answer = Answer(allowed=False)
-    for policy in networks_for(compiled.decisions, source, destination):
+    source, destination = start.subject, finish.subject
+    meant = {start.network, finish.network} - {""}
+    for policy in _ways(compiled, source, destination):
+        if meant - {policy.name}:
+            continue
         pieces = policy.decide(source, destination)
         rule = next((piece.rule for piece in pieces if piece.low <= point <= piece.high), None)
         if rule is not None and not rule.deny:
@@ -97,17 +110,31 @@ def explain(compiled: Compiled, source: Subject, destination: Subject, point: in
     return answer
 
 
+def _ways(compiled: Compiled, source: Subject, destination: Subject) -> tuple[NetworkPolicy, ...]:
+    """The networks to ask; to the internet it is the one whose interface has the node's default route, if one has."""
+    if destination != INTERNET or source not in compiled.mesh.nodes:
+        return networks_for(compiled.decisions, source, destination)
+    leaving = [link.network for link in compiled.topology.interfaces(source) if link.default_route]
+    asked = [compiled.decisions.network(network) for network in leaving]
+    # Without a default route nothing gets out, and what is left to say is which rule denies it, if one does.
+    return tuple(asked) or tuple(
+        policy
+        for policy in networks_for(compiled.decisions, source, destination)
+        if not policy.allowed(source, destination)
+    )
+
+
 def path(compiled: Compiled, policy: NetworkPolicy, source: Subject, destination: Subject) -> tuple[str, ...]:
     """The ends and every node between them that unwraps the packet.
 
     An anchor is named when it routes the pair; one that only relays sealed packets is chosen while the mesh runs.
     """
-    start, end = policy.home(source), policy.home(destination, source)
-    if start is None or end is None:
+    first, last = policy.home(source), policy.home(destination, source)
+    if first is None or last is None:
         return ()
-    link = next(x for x in compiled.topology.interfaces(start) if x.network == policy.name)
-    between = (link.routed[end],) if end in link.routed else ()
-    return tuple(dict.fromkeys((source, start, *between, end, destination)))
+    link = next(x for x in compiled.topology.interfaces(first) if x.network == policy.name)
+    between = (link.routed[last],) if last in link.routed else ()
+    return tuple(dict.fromkeys((source, first, *between, last, destination)))
 
 
 def _knows(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:
@@ -115,6 +142,11 @@ def _knows(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool
     return known and policy.carries(source, destination)
 
 
-def _answered(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:
-    """Whether the destination may open anything to the source, which gives the source the way back."""
-    return destination in policy.source and bool(policy.allowed(destination, source))
+def _routed(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:
+    """Whether one end's node has a route to the other: it, or what is behind it, has to do with that here."""
+    if destination == INTERNET:
+        return bool(policy.allowed(source, destination))
+    near, far = (source, destination) if is_prefix(destination) else (destination, source)
+    node = policy.home(near)
+    there = (near, *(s for s in (*policy.nodes, *policy.prefixes) if s != near and policy.home(s) == node))
+    return any(policy.allowed(one, far) or policy.allowed(far, one) for one in there)

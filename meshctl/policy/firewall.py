@@ -13,47 +13,15 @@ from functools import cached_property
 from ipaddress import ip_network
 
 from meshctl.core.prefixes import covers, sort_prefixes, version
-from meshctl.core.traffic import ANY, PORTS, by_protocol
 from meshctl.model.mesh import Mesh, Node
-from meshctl.model.policy import INTERNET, Rule, Subject, is_prefix
+from meshctl.model.policy import INTERNET, Subject, is_prefix
 from meshctl.model.topology import Link
 from meshctl.policy.compile import Decisions
-from meshctl.policy.network import NetworkPolicy, Piece
+from meshctl.policy.network import NetworkPolicy
+from meshctl.policy.verdicts import DecisionChain, RuleChain, Verdicts
 
-DENIED = "denied"
-_DECIDE = "decide_"
-# Protocol numbers of IANA: names need /etc/protocols, which minimal systems lack (Debian's is in the package netbase).
-_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
-_ICMP = (1, 58)  # ICMP and ICMPv6
 # Linux lets an interface be called `wg+1`; nft's names are more narrow.
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+\Z")
-# The upper half of a connection's mark tells its limit apart; the lower one is the exit node's (WireGuard's port).
-LIMIT_MARK_SHIFT = 16
-
-
-@dataclass(frozen=True)
-class RuleChain:
-    """The chain of one rule. `mark` is that of connections whose bandwidth it limits, 0 without such a limit."""
-
-    name: str
-    rule: Rule
-    mark: int = 0
-
-    @property
-    def bytes_per_second(self) -> int:
-        """The rule's bandwidth in nft's unit."""
-        return (self.rule.limits.bandwidth_bps or 0) // 8
-
-
-@dataclass(frozen=True)
-class DecisionChain:
-    """What is decided about one kind of source: elements of maps by `protocol . port` and by protocol, and the rest."""
-
-    name: str
-    ports: tuple[str, ...]
-    ranged: bool  # whether an element of `ports` is a range
-    protocols: tuple[str, ...]
-    rest: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +60,7 @@ class FirewallTable:
     def __init__(self, mesh: Mesh, decisions: Decisions, links: tuple[Link, ...]) -> None:
         self._mesh = mesh
         self._policies = [(link, decisions.network(link.network)) for link in links]
-        self._verdicts = _Verdicts()
+        self._verdicts = Verdicts()
         self._columns: dict[tuple[tuple[str, str], ...], Lookup] = {}
         self.inward = tuple(self._inward(i, link, policy) for i, (link, policy) in enumerate(self._policies))
         self.behind = self._behind("behind")
@@ -122,7 +90,7 @@ class FirewallTable:
 
     def _inward(self, index: int, link: Link, policy: NetworkPolicy) -> Inward:
         addresses, interface = link.attachment.addresses, link.attachment.interface
-        name = f"in_{interface}" if _PLAIN.match(interface) else f"in_{index}"
+        name = f"in_{interface}" if _PLAIN.match(interface) else f"inward_{index}"
         sources = self._sources(policy, link.node)
         return Inward(
             interface=interface,
@@ -146,7 +114,7 @@ class FirewallTable:
         """Subjects as addresses; the network's prefix where the same is decided about everybody in it `but` one."""
         nodes = {subject: verdict for subject, verdict in found if subject in policy.nodes}
         elements: list[tuple[str, str]] = []
-        if len(nodes) > 1 and len({*policy.nodes} - {*nodes, but}) == 0 and len(set(nodes.values())) == 1:
+        if len(nodes) > 1 and policy.nodes.keys() <= {*nodes, but} and len(set(nodes.values())) == 1:
             verdict = next(iter(nodes.values()))
             elements.extend((cidr, verdict) for cidr in self._mesh.networks[policy.name].cidrs)
         else:
@@ -155,6 +123,7 @@ class FirewallTable:
         return elements
 
     def _column(self, elements: list[tuple[str, str]]) -> str:
+        """The verdict that leads to the chain which judges by these sources; destinations with equal ones share it."""
         key = tuple(sorted(elements))
         if key not in self._columns:
             self._columns[key] = _lookup(f"to_{len(self._columns)}", elements)
@@ -162,30 +131,37 @@ class FirewallTable:
 
     def _behind(self, name: str) -> Lookup:
         """What the node forwards from the mesh: to the prefixes behind it, and between nodes when it carries them."""
-        elements: list[tuple[str, str]] = []
+        asked = []
         for link, policy in self._policies:
             wanted = {p for p in policy.prefixes if policy.home(p) == link.node}
             carried = frozenset[str]().union(*link.carried.values())
             wanted.update(s for s in (*policy.nodes, *policy.prefixes) if policy.home(s) in carried)
-            found = []
-            for destination in sorted(wanted):
-                sources = self._sources(policy, destination)
-                if sources:
-                    found.append((destination, self._column(sources)))
-            elements.extend(self._addressed(policy, found, but=link.node))
-        return _lookup(name, elements)
+            asked.append({destination: self._sources(policy, destination) for destination in sorted(wanted)})
+        return self._by_column(name, asked)
 
     def _from_lan(self, name: str) -> Lookup:
         """What the devices behind the node may open in the mesh."""
-        elements: list[tuple[str, str]] = []
+        asked = []
         for link, policy in self._policies:
             own = [p for p in policy.prefixes if policy.home(p) == link.node]
-            found = []
-            for destination in (*policy.nodes, *policy.prefixes) if own else ():
-                sources = self._sources(policy, destination, own)
-                if sources:
-                    found.append((destination, self._column(sources)))
-            elements.extend(self._addressed(policy, found, but=link.node))
+            wanted = (*policy.nodes, *policy.prefixes) if own else ()
+            asked.append({destination: self._sources(policy, destination, own) for destination in wanted})
+        return self._by_column(name, asked)
+
+    def _by_column(self, name: str, asked: list[dict[Subject, list[tuple[str, str]]]]) -> Lookup:
+        """Destinations, for each of the node's networks with their sources, to the chains that judge by source.
+
+        What is behind a gateway in two networks is one destination, since its address tells nothing of the network.
+        """
+        shared: dict[Subject, dict[tuple[str, str], None]] = {}
+        for found in asked:
+            for destination in filter(is_prefix, found):
+                shared.setdefault(destination, {}).update(dict.fromkeys(found[destination]))
+        elements: dict[tuple[str, str], None] = {}
+        for (link, policy), found in zip(self._policies, asked, strict=True):
+            judged = {destination: [*shared.get(destination, sources)] for destination, sources in found.items()}
+            columns = [(destination, self._column(sources)) for destination, sources in judged.items() if sources]
+            elements.update(dict.fromkeys(self._addressed(policy, columns, but=link.node)))
         return _lookup(name, elements)
 
     def _outside(self, name: str) -> Lookup:
@@ -203,63 +179,6 @@ class FirewallTable:
                 verdict = self._verdicts.of(policy.decide(link.node, client))
                 elements.extend((a, verdict) for a in _addresses(policy.nodes[client], policy.name))
         return _lookup(name, elements)
-
-
-class _Verdicts:
-    """Names the chains for what is decided; equal decisions share one."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[Piece, ...], str] = {}
-        self._rules: dict[str, Rule] = {}
-
-    def of(self, pieces: tuple[Piece, ...]) -> str:
-        """The verdict for a list of decisions: straight to the rule when one decides everything."""
-        if not pieces:
-            return f"goto {DENIED}"
-        if pieces not in self._known:
-            for piece in pieces:
-                self._rules[piece.rule.name] = piece.rule
-            whole = len(pieces) == 1 and ((pieces[0].low, pieces[0].high),) == ANY
-            self._known[pieces] = chain_name(pieces[0].rule) if whole else f"{_DECIDE}{len(self._known)}"
-        return f"goto {self._known[pieces]}"
-
-    def chains(self) -> Iterable[DecisionChain]:
-        for pieces, name in self._known.items():
-            if name.startswith(_DECIDE):
-                yield _decision_chain(name, pieces)
-
-    def rules(self) -> Iterable[RuleChain]:
-        marks = 0
-        for rule in self._rules.values():
-            if rule.limits.bandwidth_bps:
-                marks += 1
-            yield RuleChain(chain_name(rule), rule, marks << LIMIT_MARK_SHIFT if rule.limits.bandwidth_bps else 0)
-
-
-def chain_name(rule: Rule) -> str:
-    """The rule's chain and counter: nft's names must not start with a digit, nor be a keyword, nor hold a colon."""
-    kind, colon, network = rule.name.partition(":")
-    return f"{kind}_{network}" if colon else f"rule_{rule.name}"
-
-
-def _decision_chain(name: str, pieces: tuple[Piece, ...]) -> DecisionChain:
-    ports: list[str] = []
-    protocols: list[str] = []
-    rest = f"goto {DENIED}"
-    ranged = False
-    for low, high, rule in pieces:
-        verdict = f"goto {chain_name(rule)}"
-        for protocol, first, last in by_protocol(((low, high),)):
-            if protocol == "other":
-                rest = verdict
-            elif protocol == "icmp":
-                protocols += [f"{number} : {verdict}" for number in _ICMP]
-            elif first == 0 and last == PORTS - 1:
-                protocols.append(f"{_NUMBERS[protocol]} : {verdict}")
-            else:
-                ranged = ranged or first != last
-                ports.append(f"{_NUMBERS[protocol]} . {first if first == last else f'{first}-{last}'} : {verdict}")
-    return DecisionChain(name, tuple(ports), ranged, tuple(protocols), rest)
 
 
 def _addresses(node: Node, network: str) -> tuple[str, ...]:
@@ -286,6 +205,7 @@ def _cell(prefix: str, prefixes: Iterable[str]) -> tuple[str, ...]:
 
 
 def _lookup(name: str, elements: Iterable[tuple[str, str]]) -> Lookup:
+    """(address, prefix or range; verdict) by family and by kind of map."""
     maps: dict[int, tuple[list[str], list[str]]] = {4: ([], []), 6: ([], [])}
     for address, verdict in elements:
         hosts, nets = maps[version(address)]

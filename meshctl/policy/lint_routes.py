@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from meshctl.core.endpoints import is_named
 from meshctl.core.prefixes import covers, host_prefix, overlap
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Mesh, Node
-from meshctl.model.policy import INTERNET, Rule, is_prefix, whose
+from meshctl.model.policy import INTERNET, Rule, Subject, is_prefix, whose
 from meshctl.model.topology import Reach
 from meshctl.policy.compile import Compiled, Decisions
-from meshctl.policy.lint_hosts import about
+from meshctl.policy.lint_hosts import about, listed, literal
+from meshctl.policy.network import NetworkPolicy
 
 # A prefix and where it leads.
 _Way = tuple[str, str]
@@ -20,7 +20,7 @@ _Way = tuple[str, str]
 
 def routes(compiled: Compiled, reaches: Mapping[str, Mapping[str, Reach]]) -> Iterator[Diagnostic]:
     """What one node would have to send two ways: overlapping prefixes of two peers, endpoints inside the mesh."""
-    endpoints = _Endpoints(compiled.mesh)
+    endpoints, servers = _Places(_endpoints(compiled.mesh)), _Places(_servers(compiled.mesh))
     seen: set[object] = set()
     for node in compiled.mesh.nodes.values():
         ways = _ways(compiled.mesh, node, reaches)
@@ -44,24 +44,42 @@ def routes(compiled: Compiled, reaches: Mapping[str, Mapping[str, Reach]]) -> It
                     hint = "name an address that is reachable without the mesh"
                     peer_node = compiled.mesh.nodes[peer]
                     yield about(peer_node, "endpoint-inside-mesh", message, hint, severity="error")
+            for uri, _ in servers.inside(prefix):
+                if not node.client and (uri, prefix) not in seen:
+                    seen.add((uri, prefix))
+                    message = f"server `{uri}` is inside {prefix}, which `{node.name}` routes into the mesh"
+                    hint = "name a server that is reachable without the mesh"
+                    yield about(node, "endpoint-inside-mesh", message, hint, severity="error")
 
 
-class _Endpoints:
-    """Endpoints that are addresses, and which of them a prefix holds."""
+def _endpoints(mesh: Mesh) -> Iterator[tuple[str, str, str]]:
+    """(node, endpoint, host) of every endpoint."""
+    for node in mesh.nodes.values():
+        for attachment in node.attachments:
+            if attachment.endpoint:
+                yield node.name, attachment.endpoint, attachment.endpoint.rpartition(":")[0]
 
-    def __init__(self, mesh: Mesh) -> None:
+
+def _servers(mesh: Mesh) -> Iterator[tuple[str, str, str]]:
+    """(URI, URI, host) of the STUN and TURN servers (RFC 7064, RFC 7065)."""
+    for uri in (*mesh.stun, *mesh.turn):
+        server = uri.partition(":")[2].partition("?")[0]
+        yield uri, uri, server.partition("]")[0] if server.startswith("[") else server.partition(":")[0]
+
+
+class _Places:
+    """Things whose hosts are addresses, and which of them a prefix holds."""
+
+    def __init__(self, places: Iterable[tuple[str, str, str]]) -> None:
         self._literals = [
-            (node.name, attachment.endpoint, host_prefix(attachment.endpoint.rpartition(":")[0].strip("[]")))
-            for node in mesh.nodes.values()
-            for attachment in node.attachments
-            if attachment.endpoint and not is_named(attachment.endpoint)
+            (name, text, host_prefix(str(address))) for name, text, host in places if (address := literal(host))
         ]
         self._inside: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def inside(self, prefix: str) -> tuple[tuple[str, str], ...]:
-        """(node, endpoint) of those inside the prefix."""
+        """(name, text) of those inside the prefix."""
         if prefix not in self._inside:
-            self._inside[prefix] = tuple((n, e) for n, e, literal in self._literals if covers(prefix, literal))
+            self._inside[prefix] = tuple((name, text) for name, text, at in self._literals if covers(prefix, at))
         return self._inside[prefix]
 
 
@@ -89,29 +107,46 @@ def _ways(mesh: Mesh, node: Node, reaches: Mapping[str, Mapping[str, Reach]]) ->
 
 
 def unmet_prefixes(decisions: Decisions) -> Iterator[Diagnostic]:
-    """Prefixes of a rule whose gateway nobody on its other side shares a network with."""
-    rules: dict[str, Rule] = {}
-    named: dict[str, set[str]] = defaultdict(set)
-    met: dict[str, set[str]] = defaultdict(set)
-    gateways: dict[str, str] = {}
-    for policy in decisions.networks.values():
-        for rule in policy.rules:
-            if rule.deny:
-                continue
-            rules[rule.name] = rule
-            for sources, destinations in policy.sides(rule):
-                for prefix in filter(is_prefix, sources | destinations):
-                    named[rule.name].add(prefix)
-                    gateways[prefix] = str(policy.home(prefix))
-                    others = destinations if prefix in sources else sources
-                    if any(o != INTERNET and policy.home(o) != policy.home(prefix) for o in others):
-                        met[rule.name].add(prefix)
-    for name, prefixes in named.items():
-        for prefix in sorted(prefixes - met[name]):
-            message = f"policy `{name}` names {prefix} behind `{gateways[prefix]}`, whom nobody of its other side meets"
-            message += whose(rules[name].owner, rules[name].reason)
-            hint = f"put them and `{gateways[prefix]}` into one network, or remove the prefix"
-            at = rules[name].position
-            yield Diagnostic(
-                "gateway-not-reached", message, at.file, at.line, at.column, "policies", hint, severity="warning"
-            )
+    """Prefixes of a rule, and who on its other side shares no network with their gateway; everybody there or some."""
+    policies = tuple(decisions.networks.values())
+    for rule in policies[0].rules if policies else ():  # all networks have the same
+        if not rule.deny:
+            for prefix, meeting in sorted(_meetings(policies, rule).items()):
+                if meeting.missing or not meeting.met:
+                    yield _not_reached(rule, prefix, meeting)
+
+
+@dataclass
+class _Meeting:
+    """A prefix of a rule: its gateway, who of the rule's other side meets that in no network, and if anybody does."""
+
+    gateway: str
+    missing: frozenset[Subject]
+    met: bool = False
+
+
+def _meetings(policies: Sequence[NetworkPolicy], rule: Rule) -> dict[str, _Meeting]:
+    """By prefix. What of a side is in no network of the gateway's is only seen in all networks together."""
+    found: dict[str, _Meeting] = {}
+    sides = [(policy, ends) for policy in policies for ends in policy.sides(rule)[:1]]
+    everybody = [frozenset[Subject]().union(*(ends[side] for _, ends in sides)) - {INTERNET} for side in (0, 1)]
+    for policy, ends in sides:
+        for side, other in ((0, 1), (1, 0)):
+            others = ends[other]
+            missing = everybody[other] - others
+            for prefix in filter(is_prefix, ends[side]):
+                gateway = str(policy.home(prefix))
+                known = found.setdefault(prefix, _Meeting(gateway, missing))
+                known.missing &= missing
+                known.met |= any(o != INTERNET and policy.home(o) != gateway for o in others)
+    return found
+
+
+def _not_reached(rule: Rule, prefix: str, meeting: _Meeting) -> Diagnostic:
+    who = "which nobody of its other side meets"
+    if meeting.missing:
+        who = f"which shares no network with {listed(sorted(meeting.missing))}"
+    message = f"policy `{rule.name}` names {prefix} behind `{meeting.gateway}`, {who}{whose(rule.owner, rule.reason)}"
+    hint = f"put them and `{meeting.gateway}` into one network, or take them or the prefix out of the rule"
+    at = rule.position
+    return Diagnostic("gateway-not-reached", message, at.file, at.line, at.column, "policies", hint, severity="warning")

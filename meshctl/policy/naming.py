@@ -25,10 +25,15 @@ class Party:
 
     @property
     def label(self) -> str:
-        """The names, or the first of many."""
+        """The names, or the first of many, and what is cut out of them: `* less a, b, c`, `* less 7`."""
         if len(self.names) <= _LABEL_NAMES:
             return ", ".join(self.names)
-        return f"{self.names[0]} and {len(self.names) - 1} more"
+        cut = [name[1:] for name in self.names if name.startswith("!")]
+        kept = [name for name in self.names if not name.startswith("!")]
+        label = ", ".join(kept) if len(kept) <= _LABEL_NAMES else f"{kept[0]} and {len(kept) - 1} more"
+        if not cut:
+            return label
+        return f"{label} less {', '.join(cut) if len(cut) <= _LABEL_NAMES else len(cut)}"
 
 
 def single(subject: Subject) -> Party:
@@ -106,6 +111,7 @@ class Naming:
         ]
 
     def _nodes(self, wanted: frozenset[str], sides: tuple[bool, bool]) -> list[str]:
+        """The shortest of: each by itself; a name less those it has besides; the names within, and whom they lack."""
         if len(wanted) < 2:
             return sorted(wanted)
         options = [sorted(wanted)]

@@ -7,11 +7,11 @@ then the AND of two integers, and many pairs share the same few of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from meshctl.core.prefixes import covers, sort_prefixes
+from meshctl.core.prefixes import covers, sort_prefixes, without_covered
 from meshctl.core.traffic import subtract, union
 from meshctl.model.mesh import Mesh, Node
 from meshctl.model.policy import INTERNET, Rule, Side, Subject, Traffic, is_prefix
@@ -35,10 +35,14 @@ class NetworkPolicy:
         self.nodes: dict[str, Node] = {n.name: n for n in mesh.nodes.values() if n.attachment(network) is not None}
         self._home = {prefix: n.name for n in self.nodes.values() for prefix in n.routes}
         self._add_named_prefixes()
-        self.prefixes: tuple[str, ...] = sort_prefixes(self._home)
-        # Bit by bit: the rule, and which of its sides is the source.
+        # A route of which rules name every part stands for nobody.
+        self.prefixes: tuple[str, ...] = without_covered(self._home)
+        # Bit by bit: the rule, and the sides that are its sources and destinations there.
         self._turns = [turn for rule in rules for turn in _turns(rule)]
-        self._denies = sum(1 << bit for bit, (rule, _, _) in enumerate(self._turns) if rule.deny)
+        self._bits_of: dict[str, list[int]] = {rule.name: [] for rule in rules}
+        for bit, (rule, _, _) in enumerate(self._turns):
+            self._bits_of[rule.name].append(bit)
+        self._denying = _denying([rule for rule, _, _ in self._turns])
         self.source: dict[Subject, int] = dict.fromkeys((*self.nodes, *self.prefixes), 0)
         self.destination: dict[Subject, int] = dict.fromkeys((*self.nodes, *self.prefixes, INTERNET), 0)
         self._sources = [self._mark(self.source, bit, turn[1]) for bit, turn in enumerate(self._turns)]
@@ -46,6 +50,7 @@ class NetworkPolicy:
         self._askers: dict[int, tuple[tuple[Subject, tuple[Piece, ...]], ...]] = {}
         self._pieces: dict[int, tuple[Piece, ...]] = {0: ()}
         self._opened: dict[tuple[int, bool], frozenset[Subject]] = {}
+        self._left: dict[tuple[int, int], bool] = {}
 
     def subjects(self) -> tuple[Subject, ...]:
         """Everybody who may be at an end of a connection: nodes by name, prefixes by number, `internet` if there."""
@@ -91,16 +96,15 @@ class NetworkPolicy:
 
     def sides(self, rule: Rule) -> tuple[tuple[frozenset[Subject], frozenset[Subject]], ...]:
         """(sources, destinations) that the rule selects here; twice when it holds both ways."""
-        return tuple(
-            (self._sources[bit], self._destinations[bit]) for bit, turn in enumerate(self._turns) if turn[0] is rule
-        )
+        return tuple((self._sources[bit], self._destinations[bit]) for bit in self.turns(rule))
+
+    def turns(self, rule: Rule) -> tuple[int, ...]:
+        """The bits of the rule, one for each of its `sides`."""
+        return tuple(self._bits_of[rule.name])
 
     def rules_of(self, bits: int) -> Iterator[Rule]:
         """The rules of `bits`, best first."""
-        while bits:
-            lowest = bits & -bits
-            yield self._turns[lowest.bit_length() - 1][0]
-            bits ^= lowest
+        return (self._turns[bit][0] for bit in _bits(bits))
 
     def reaches(self) -> Mapping[str, Reach]:
         """Every node's Reach; nodes about which the same is said share one object."""
@@ -148,16 +152,29 @@ class NetworkPolicy:
         key = bits, outgoing
         if key not in self._opened:
             sides, others = (self._destinations, self.destination) if outgoing else (self._sources, self.source)
-            found = frozenset[Subject]().union(*(sides[bit] for bit in _bits(bits & ~self._denies)))
-            if bits & self._denies:
-                found = frozenset(s for s in found if self._opens(bits & others[s]))
-            self._opened[key] = found
+            allowing = [bit for bit in _bits(bits) if not self._turns[bit][0].deny]
+            free = [bit for bit in allowing if not bits & self._denying[bit]]
+            found = frozenset[Subject]().union(*(sides[bit] for bit in free))
+            rest = frozenset[Subject]().union(*(sides[bit] for bit in allowing)) - found
+            self._opened[key] = found.union(s for s in rest if self._opens(bits & others[s]))
         return self._opened[key]
 
     def _opens(self, bits: int) -> bool:
-        return not bits & self._denies or any(not piece.rule.deny for piece in self.pieces(bits))
+        """Whether an allowing rule among these keeps anything that no better rule denies."""
+        return any(
+            self._leaves(bit, bits & self._denying[bit]) for bit in _bits(bits) if not self._turns[bit][0].deny
+        )
+
+    def _leaves(self, bit: int, denies: int) -> bool:
+        """Whether a rule keeps any of its traffic when those of `denies` have taken theirs."""
+        key = bit, denies
+        if key not in self._left:
+            denied = union(interval for rule in self.rules_of(denies) for interval in rule.traffic)
+            self._left[key] = bool(subtract(self._turns[bit][0].traffic, denied))
+        return self._left[key]
 
     def _paint(self, bits: int) -> tuple[Piece, ...]:
+        """The line of all traffic, painted by the rules of `bits`, best first; what is painted stays."""
         covered: Traffic = ()
         pieces: list[Piece] = []
         for rule in self.rules_of(bits):
@@ -190,9 +207,28 @@ class NetworkPolicy:
 
 
 def _turns(rule: Rule) -> Iterator[tuple[Rule, Side, Side]]:
+    """The rule with its sources and destinations; then, when it holds both ways, with these in each other's place."""
     yield rule, rule.source, rule.destination
     if rule.both_ways:
         yield rule, rule.destination, rule.source
+
+
+def _denying(rules: Sequence[Rule]) -> list[int]:
+    """For each rule the bits of the better ones that deny some of what it allows; 0 for one that denies.
+
+    One walk along the line of all traffic: whatever meets anywhere is open there at the same time.
+    """
+    found = [0] * len(rules)
+    open_now: dict[bool, list[tuple[int, int]]] = {True: [], False: []}  # those that deny, those that allow
+    for low, high, bit in sorted((low, high, bit) for bit, rule in enumerate(rules) for low, high in rule.traffic):
+        deny = rules[bit].deny
+        opposite = open_now[not deny] = [(end, other) for end, other in open_now[not deny] if end >= low]
+        for _, other in opposite:
+            better, worse = sorted((bit, other))
+            if rules[better].deny:
+                found[worse] |= 1 << better
+        open_now[deny].append((high, bit))
+    return found
 
 
 def _within(prefix: str, outer: Iterable[str]) -> bool:
@@ -200,6 +236,7 @@ def _within(prefix: str, outer: Iterable[str]) -> bool:
 
 
 def _bits(bits: int) -> Iterator[int]:
+    """The numbers of the bits that are set, lowest first."""
     while bits:
         lowest = bits & -bits
         yield lowest.bit_length() - 1

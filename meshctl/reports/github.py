@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshctl.inventory.report import printable
 from meshctl.reports.report import Report, message_of
 
 _COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
@@ -11,7 +12,7 @@ def write(report: Report) -> str:
     """One command a line."""
     lines = []
     for d in report.placed().findings:
-        place = {"file": d.file, "line": d.line, "col": d.column, "title": d.code}
+        place = {"file": printable(d.file), "line": d.line, "col": d.column, "title": d.code}
         properties = ",".join(f"{key}={_property(str(value))}" for key, value in place.items())
         lines.append(f"::{_COMMANDS[d.severity]} {properties}::{_data(message_of(d))}\n")
     return "".join(lines)

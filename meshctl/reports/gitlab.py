@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from meshctl.inventory.report import printable
 from meshctl.reports.report import Report, fingerprints, message_of
 
 # Of info, minor, major, critical and blocker.
@@ -19,7 +20,7 @@ def write(report: Report) -> str:
             "check_name": d.code,
             "fingerprint": fingerprint,
             "severity": _SEVERITIES[d.severity],
-            "location": {"path": d.file, "lines": {"begin": d.line}},
+            "location": {"path": printable(d.file), "lines": {"begin": d.line}},
         }
         for d, fingerprint in zip(findings, fingerprints(findings), strict=True)
     ]

@@ -5,10 +5,10 @@ Written to the schema of Jenkins' xUnit plugin (junit-10.xsd), which has no plac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
+from meshctl.inventory.report import printable
 from meshctl.reports.report import Case, Report
 
 
@@ -16,7 +16,9 @@ def write(report: Report) -> str:
     """The document. A run without findings or tests is one case that passed: an empty report is an error to many."""
     report = report.placed()
     cases = report.cases or (Case(f"meshctl {report.command}", report.inventory, note="nothing to report"),)
-    suites = {case.file: [c for c in cases if c.file == case.file] for case in cases}
+    suites: dict[str, list[Case]] = {}
+    for case in cases:
+        suites.setdefault(case.file, []).append(case)
     failed = sum(bool(case.failure) for case in cases)
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
@@ -30,27 +32,34 @@ def write(report: Report) -> str:
 def _suite(command: str, file: str, cases: Sequence[Case]) -> list[str]:
     counts = _counts(len(cases), sum(bool(case.failure) for case in cases))
     lines = [f"  <testsuite name={_quoted(f'meshctl {command}: {file}')} file={_quoted(file)} {counts}>"]
-    used: set[str] = set()
-    for case in cases:
-        name = _unused(_allowed(case.name), used)
-        used.add(name)
+    names = _numbered([_allowed(case.name) for case in cases])
+    for case, name in zip(cases, names, strict=True):
         head = f"    <testcase classname={_quoted(file)} name={_quoted(name)}"
         inner = _inner(case)
         lines += [f"{head}>", inner, "    </testcase>"] if inner else [f"{head}/>"]
     return [*lines, "  </testsuite>"]
 
 
-def _unused(name: str, used: set[str]) -> str:
-    """`name`, numbered when it is taken: of two cases of the same name GitLab shows one."""
-    numbered = (f"{name} ({number})" for number in count(2))
-    return name if name not in used else next(other for other in numbered if other not in used)
+def _numbered(names: Iterable[str]) -> Iterator[str]:
+    """Names, numbered when they are taken: of two cases of the same name GitLab shows one."""
+    used: set[str] = set()
+    following: dict[str, int] = {}  # where counting goes on, so that many of one name cost no more than others
+    for name in names:
+        own = name
+        while own in used:
+            following[name] = following.get(name, 1) + 1
+            own = f"{name} ({following[name]})"
+        used.add(own)
+        yield own
 
 
 def _inner(case: Case) -> str:
+    place = ":".join([printable(case.file), *(str(n) for n in (case.line, case.column) if n)])
     if case.failure:
-        message = case.failure.partition("\n")[0]
-        return f"      <failure type={_quoted(case.kind)} message={_quoted(message)}>{_text(case.failure)}</failure>"
-    return f"      <system-out>{_text(case.note)}</system-out>" if case.note else ""
+        text = f"{place}: {case.failure}"
+        message = text.partition("\n")[0]
+        return f"      <failure type={_quoted(case.kind)} message={_quoted(message)}>{_text(text)}</failure>"
+    return f"      <system-out>{_text(f'{place}: {case.note}')}</system-out>" if case.note else ""
 
 
 def _counts(tests: int, failed: int) -> str:
@@ -66,5 +75,5 @@ def _quoted(text: str) -> str:
 
 
 def _allowed(text: str) -> str:
-    """Without the two code points that Python prints and XML 1.0 (section 2.2) has no way to write."""
-    return text.replace("\ufffe", "?").replace("\uffff", "?")
+    """Without what XML 1.0 (section 2.2) has no way to write."""
+    return "\n".join(map(printable, text.split("\n")))

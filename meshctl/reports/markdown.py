@@ -6,9 +6,11 @@ GitLab take nothing for HTML, a link, a mention or a command.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 
 from meshctl.inventory.report import printable, summary
@@ -19,48 +21,76 @@ from meshctl.reports.report import Report, in_repository
 SIZE_MAX_BYTES = 64_000
 # What remains of a long text in a place where there is no second line, in characters.
 _SHORT = 200
+# A line of what is folded is not longer, in characters: one long reason must not take the room of others.
+_LINE_MAX = 1000
+
+
+class Entry(NamedTuple):
+    """A part that is shown whole or not at all: preformatted lines. Where room is short, lower ranks come first."""
+
+    text: str
+    rank: int = 0
 
 
 @dataclass(frozen=True)
 class Section:
-    """What is folded: `title` and, in words of our own, `about` are shown; `text` is preformatted."""
+    """What is folded: `title` and, in words of our own, `about` are shown."""
 
     title: str
     about: str
-    text: str
+    entries: tuple[Entry, ...]
 
 
 def write(report: Report) -> str:
     """Findings, a section for each file."""
     report = report.placed()
-    files: dict[str, list[str]] = {}
+    files: dict[str, list[Entry]] = {}
     for d in report.findings:
         text = f"{d.line}:{d.column}: {d.severity}[{d.code}]: {d.message}"
-        files.setdefault(d.file, []).append(f"{text}\n    {d.hint}" if d.hint else text)
-    sections = [Section(file, counted(len(lines), "finding"), "\n".join(lines)) for file, lines in files.items()]
+        entry = Entry(f"{text}\n    {d.hint}" if d.hint else text, ("error", "warning", "note").index(d.severity))
+        files.setdefault(d.file, []).append(entry)
+    sections = [Section(file, counted(len(found), "finding"), tuple(found)) for file, found in files.items()]
     failed = sum(bool(case.failure) for case in report.cases)
     headline = f"{failed} of {len(report.cases)} failed" if report.command == "test" else summary(report.findings)
     return comment(report.command, report.inventory, headline, sections, f"meshctl {report.command}")
 
 
 def comment(command: str, inventory: str, headline: str, sections: Sequence[Section], in_full: str) -> str:
-    """The whole comment, of SIZE_MAX_BYTES at most. Sections that do not fit are left out whole, and counted.
+    """The whole comment, of SIZE_MAX_BYTES at most. Entries that do not fit are left out, and counted.
 
     `headline` is in words of our own; `in_full` is the command that shows what was left out. The first line is a
     marker, the same for each run of a command with an inventory, by which a later run finds its comment to replace.
     """
     place = in_repository(inventory)
-    marker = f"<!-- meshctl {command} {quote(place)[-_SHORT:]} -->"
+    marker = f"<!-- meshctl {command} {quote(os.fsencode(place))[-_SHORT:]} -->"
     head = f"{marker}\n**meshctl {command}** {_code(place)}: {headline}\n"
-    room = SIZE_MAX_BYTES - _size(head) - _size(_left_out(len(sections), in_full))
-    parts = []
-    for section in sections:
-        part = _folded(section)
-        if _size(part) <= room:
-            parts.append(part)
-            room -= _size(part)
-    left = len(sections) - len(parts)
+    total = sum(len(section.entries) for section in sections)
+    room = SIZE_MAX_BYTES - _size(head) - _size(_left_out(total, in_full))
+    bodies = [[_body(entry.text) for entry in section.entries] for section in sections]
+    shown = _fitting(sections, bodies, room)
+    parts = [
+        _folded(section, [body[i] for i in sorted(kept)], len(body) - len(kept))
+        for section, body, kept in zip(sections, bodies, shown, strict=True)
+        if kept
+    ]
+    left = total - sum(map(len, shown))
     return head + "".join(parts) + (_left_out(left, in_full) if left else "")
+
+
+def _fitting(sections: Sequence[Section], bodies: Sequence[Sequence[str]], room: int) -> list[set[int]]:
+    """Which entries of each section there is room for: by rank, and in each rank from the first."""
+    shown: list[set[int]] = [set() for _ in sections]
+    frames = [
+        _size(_folded(section, [], len(body))) + 2 * _longest_run(body)
+        for section, body in zip(sections, bodies, strict=True)
+    ]
+    entries = [(entry.rank, s, e) for s, section in enumerate(sections) for e, entry in enumerate(section.entries)]
+    for _, s, e in sorted(entries):
+        size = _size(bodies[s][e]) + 1 + (0 if shown[s] else frames[s])
+        if size <= room:
+            room -= size
+            shown[s].add(e)
+    return shown
 
 
 def counted(number: int, noun: str) -> str:
@@ -68,16 +98,29 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _folded(section: Section) -> str:
-    body = "\n".join(printable(line.rstrip("\r").expandtabs(4)) for line in section.text.split("\n"))
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", body)), default=0))
+def _body(text: str) -> str:
+    return "\n".join(_cut(printable(line.rstrip("\r").expandtabs(4))) for line in text.split("\n"))
+
+
+def _cut(line: str) -> str:
+    """A long line without its middle: who and what stand at its beginning, whose it is at its end."""
+    return line if len(line) <= _LINE_MAX else f"{line[: _LINE_MAX * 3 // 4]} … {line[-_LINE_MAX // 4 :]}"
+
+
+def _folded(section: Section, bodies: Sequence[str], left: int) -> str:
+    fence = "`" * max(3, 1 + _longest_run(bodies))
     summary_ = f"<summary>{_code(section.title)}: {section.about}</summary>"
-    return f"\n<details>{summary_}\n\n{fence}diff\n{body}\n{fence}\n\n</details>\n"
+    more = f"\n{left} more not shown.\n" if left else ""
+    body = "\n".join(bodies)
+    return f"\n<details>{summary_}\n\n{fence}diff\n{body}\n{fence}\n{more}\n</details>\n"
+
+
+def _longest_run(bodies: Sequence[str]) -> int:
+    return max((len(run) for body in bodies for run in re.findall("`+", body)), default=0)
 
 
 def _left_out(count: int, in_full: str) -> str:
-    verb = "is" if count == 1 else "are"
-    return f"\n{count} more {verb} too long for a comment: {_code(in_full)} shows all.\n"
+    return f"\n{count} more did not fit in a comment: {_code(in_full)} shows all.\n"
 
 
 def _code(text: str) -> str:

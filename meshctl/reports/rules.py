@@ -98,6 +98,8 @@ _MEANINGS: Mapping[str, str] = {
     "policy-lost": "The change cuts traffic off that was permitted before.",
     # What to expect (docs/lint.md)
     "unreachable-pair": "Policies permit a pair that has no path.",
+    "no-keepalive": "A node without an endpoint is found by what it sends.",
+    "anchor-without-udp": "An anchor needs UDP for all that it does.",
     "single-anchor": "One anchor is a single point of failure.",
     "anchors-in-one-region": "Anchors in one region fail together.",
     "anchor-mtu": "An anchor takes smaller packets than those whom it carries.",
@@ -105,6 +107,7 @@ _MEANINGS: Mapping[str, str] = {
     "no-exit": "A node's way out to the internet cannot be had.",
     "login-denied": "A node that is logged in to through the mesh must let somebody in.",
     "over-capacity": "A node has more peers than it can serve.",
+    "input-policy": "Firewalld may refuse what policies let in.",
     "forward-policy": "Docker and firewalld may drop what this node forwards.",
     # Roles
     "role-cycle": "Roles must not depend on each other.",

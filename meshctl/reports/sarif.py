@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
+import os
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sa
 
 
 def write(report: Report) -> str:
-    """One log of one run. Its category (`automationDetails.id`) keeps uploads of two commands apart."""
+    """One log of one run. Its category (`automationDetails.id`) keeps two commands and two inventories apart."""
     report = report.placed()
     codes = sorted({d.code for d in report.findings})
     results = [
@@ -30,7 +31,7 @@ def write(report: Report) -> str:
     }
     run = {
         "tool": {"driver": driver},
-        "automationDetails": {"id": f"meshctl/{report.command.replace(' ', '-')}/"},
+        "automationDetails": {"id": f"meshctl/{report.command.replace(' ', '-')}/{_uri_path(report.inventory)}/"},
         "columnKind": "unicodeCodePoints",
         "results": results,
     }
@@ -44,8 +45,8 @@ def _rule(code: str, findings: tuple[Diagnostic, ...]) -> dict[str, Any]:
     advice = f"{means} To do: {first.hint}." if first.hint else means
     return {
         "id": code,
-        "shortDescription": {"text": means},
-        "help": {"text": advice},
+        "shortDescription": {"text": _plain(means)},
+        "help": {"text": _plain(advice)},
         "defaultConfiguration": {"level": first.severity},
     }
 
@@ -55,7 +56,7 @@ def _result(d: Diagnostic, index: int, fingerprint: str) -> dict[str, Any]:
         "ruleId": d.code,
         "ruleIndex": index,
         "level": d.severity,
-        "message": {"text": message_of(d)},
+        "message": {"text": _plain(message_of(d))},
         "locations": [
             {
                 "physicalLocation": {
@@ -71,6 +72,15 @@ def _result(d: Diagnostic, index: int, fingerprint: str) -> dict[str, Any]:
 
 def _artifact(file: str) -> dict[str, str]:
     if file.startswith("/"):
-        return {"uri": PurePosixPath(file).as_uri()}
-    # A colon in the first part would read as a scheme (RFC 3986, section 4.2); `quote` takes it away.
-    return {"uri": quote(file, safe="/"), "uriBaseId": "%SRCROOT%"}
+        return {"uri": f"file://{_uri_path(file)}"}
+    return {"uri": _uri_path(file), "uriBaseId": "%SRCROOT%"}
+
+
+def _uri_path(file: str) -> str:
+    """A path of any bytes. A colon in its first part would read as a scheme (RFC 3986, section 4.2)."""
+    return quote(os.fsencode(file), safe="/")
+
+
+def _plain(text: str) -> str:
+    """Brackets are links in a message, and braces are placeholders (SARIF 2.1.0, sections 3.11.5 and 3.11.6)."""
+    return re.sub(r"[][]", r"\\\g<0>", text).replace("{", "{{").replace("}", "}}")

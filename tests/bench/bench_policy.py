@@ -52,7 +52,7 @@ def measure() -> dict[str, list[dict[str, Any]]]:
 def _compiled(scratch: Path, nodes: int, groups: int, rules: int) -> dict[str, Any]:
     path = policy_inventory.write(scratch / f"{nodes}-{rules}", nodes, groups, rules)
     rounds = [json.loads(run([sys.executable, PROGRAM, path], environment=ENVIRONMENT).stdout) for _ in range(ROUNDS)]
-    times = {key: statistics.median(r[key] for r in rounds) for key in ("compile_s", "mesh_s", "table_s")}
+    times = {key: statistics.median(r[key] for r in rounds) for key in ("read_s", "compile_s", "mesh_s", "table_s")}
     peak = max(r["peak_mib"] for r in rounds)
     return {"nodes": nodes, "groups": groups, "rules": rules, **times, "peak_mib": peak, "pairs": rounds[0]["pairs"],
             "table": rounds[0]["table"]}  # fmt: skip
@@ -136,19 +136,24 @@ def _throughput(node: str, few: str, many: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-# Accept and close, from the argument's port; and connect as often as the second argument says.
+# Accept and close, from the argument's port; and connect as often as the third argument says. Connections end by reset,
+# for tens of thousands in TIME_WAIT make every port hard to find.
 _ACCEPT = """
-import socket, sys
+import contextlib, socket, sys
 listener = socket.create_server(("", int(sys.argv[1])), backlog=1024)
 print("listening")
 while True:
-    listener.accept()[0].close()
+    with contextlib.closing(listener.accept()[0]) as connection, contextlib.suppress(ConnectionError):
+        connection.recv(1)
 """
 _CONNECT = """
-import socket, sys, time
+import socket, struct, sys, time
+reset = struct.pack("ii", 1, 0)
 started = time.perf_counter()
 for _ in range(int(sys.argv[3])):
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()
+    connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+    connection.close()
 print(int(sys.argv[3]) / (time.perf_counter() - started))
 """
 

@@ -13,6 +13,8 @@ _GATEWAY_EVERY = 50
 _GROUPS_OF_NODE = 3
 _DENY_EVERY = 10
 _PREFIX_EVERY = 8
+# Every other rule is about one of these, so that rules meet in their ports too.
+_COMMON_PORTS = (22, 80, 443, 5432)
 
 
 def text(nodes: int, groups: int, rules: int) -> str:
@@ -44,7 +46,8 @@ def _node(i: int) -> str:
 
 def _rules(dice: random.Random, groups: list[int], gateways: int, count: int) -> Iterator[str]:
     for rule in range(count):
-        source, destination, port = dice.choice(groups), dice.choice(groups), dice.randrange(1, 60000)
+        source, destination = dice.choice(groups), dice.choice(groups)
+        port = dice.choice(_COMMON_PORTS) if rule % 2 else dice.randrange(1, 60000)
         prefix = f"172.{20 + rule % 2}.{dice.randrange(gateways)}.0/24"
         target = f"g{destination:03}" if rule % _PREFIX_EVERY else prefix
         kind = "allow" if (rule + 1) % _DENY_EVERY else "priority: 10, deny"

@@ -9,6 +9,7 @@ import pytest
 
 from meshctl.core.reachability import (
     ADDRESS,
+    ADDRESS_AND_PORT,
     BLOCKED,
     DIRECT,
     INDEPENDENT,
@@ -21,12 +22,13 @@ from meshctl.core.reachability import (
     End,
     Helpers,
     Nat,
+    hardest,
     predict,
 )
 from meshctl.lab.draft import NAT_KINDS
 
-ALL = Helpers(introducer=True, relay=True)
-NOBODY = Helpers(introducer=False, relay=False)
+ALL = Helpers(introducer=True, relay=True, tls=True)
+NOBODY = Helpers(introducer=False, relay=False, tls=False)
 ENDS = [End(nat, endpoint, agent) for nat in (None, *KINDS) for endpoint in (False, True) for agent in (False, True)]
 Place = tuple[str, int]
 
@@ -87,7 +89,7 @@ def test_the_kinds_are_those_that_the_lab_builds() -> None:
     assert set(KINDS) == set(NAT_KINDS)
 
 
-@pytest.mark.parametrize("helpers", [Helpers(i, r) for i in (False, True) for r in (False, True)])
+@pytest.mark.parametrize("helpers", [Helpers(*h) for h in itertools.product((False, True), repeat=3)])
 def test_the_outcome_does_not_depend_on_which_end_is_named_first(helpers: Helpers) -> None:
     for one, other in itertools.combinations_with_replacement(ENDS, 2):
         assert predict(one, other, helpers) == predict(other, one, helpers)
@@ -124,10 +126,36 @@ def test_without_an_introducer_two_hidden_ends_are_unreachable_and_an_endpoint_s
 
 
 def test_what_needs_a_relay_is_unreachable_without_one() -> None:
-    alone = Helpers(introducer=True, relay=False)
+    alone = Helpers(introducer=True, relay=False, tls=False)
     assert predict(End("symmetric"), End("symmetric"), alone).kind == UNREACHABLE
     assert predict(End("udp-blocked"), End("none", endpoint=True), alone).kind == UNREACHABLE
     assert predict(End("symmetric"), End("easy"), alone).kind == SPLICED
+
+
+def test_without_udp_a_relay_that_speaks_udp_alone_is_no_help() -> None:
+    udp_alone = Helpers(introducer=True, relay=True, tls=False)
+    assert predict(End("symmetric"), End("symmetric"), udp_alone).kind == RELAYED
+    for other in ("none", "easy", "symmetric", "udp-blocked"):
+        found = predict(End("udp-blocked"), End(other), udp_alone)
+        assert (found.kind, found.tls) == (UNREACHABLE, False)
+        assert predict(End("udp-blocked"), End(other), ALL).tls
+
+
+def test_outcomes_that_an_undeclared_nat_leaves_are_those_that_the_help_at_hand_gives() -> None:
+    found = predict(End(None), End("symmetric"), Helpers(introducer=True, relay=False, tls=False))
+    assert found == (UNKNOWN, "one NAT is not declared: direct or spliced or unreachable", False)
+
+
+def test_nats_in_a_row_behave_as_the_hardest_of_them() -> None:
+    for kinds in itertools.product(KINDS, repeat=2):
+        mapping, filtering = KINDS[hardest(kinds)]
+        nats = [KINDS[kind] for kind in kinds]
+        if BLOCKED in nats:
+            assert (mapping, filtering) == BLOCKED
+            continue
+        order = (INDEPENDENT, ADDRESS, ADDRESS_AND_PORT)
+        assert order.index(mapping) == max(order.index(nat.mapping) for nat in nats)
+        assert order.index(filtering) == max(order.index(nat.filtering) for nat in nats)
 
 
 def test_a_stock_client_reaches_endpoints_and_nothing_else() -> None:

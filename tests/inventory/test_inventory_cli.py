@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import secrets
 import subprocess
 import sys
@@ -195,6 +196,16 @@ def test_a_valid_inventory_exits_with_zero_however_it_is_named(
     for arguments in ([], ["inventory.yml"], ["-i", "inventory.yml"], ["other"]):
         assert run(["validate", *arguments]) == 0
         assert "valid: 2 nodes, 1 networks" in capsys.readouterr().out
+
+
+def test_a_file_without_an_end_is_refused_in_little_memory() -> None:
+    def little_memory() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+
+    words = [sys.executable, "-m", "meshctl", "validate", "/dev/zero"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, preexec_fn=little_memory)
+    assert (done.returncode, done.stderr) == (65, "")
+    assert "/dev/zero: error[too-large]" in done.stdout
 
 
 def test_a_missing_inventory_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:

@@ -255,6 +255,27 @@ ERRORS = {
         "tcp/22",
         "remove",
     ),
+    "a policy's date is of another form": (
+        nodes("a: {}", "policies: [{name: p, from: a, to: hub, allow: [any], expires: 2027-W01-1}]"),
+        "bad-date",
+        "2027-W01-1",
+        "YYYY-MM-DD",
+    ),
+    "a policy limits to nothing": (
+        nodes("a: {}", "policies: [{name: p, from: a, to: hub, allow: [any], limits: {bandwidth: 0.001kbit}}]"),
+        "out-of-range",
+        "0.001kbit",
+        "1kbit",
+    ),
+    "a policy limits to more than there is": (
+        nodes("a: {}", "policies: [{name: p, from: a, to: hub, allow: [any], limits: {bandwidth: 1001gbit}}]"),
+        "out-of-range",
+        "1001gbit",
+        "1000gbit",
+    ),
+    "a service is called as a protocol": (nodes("a: {}", "services: {udp: [tcp/22]}"), "reserved-name", "udp", "word"),
+    "a service is called as all traffic": (nodes("a: {}", "services: {any: [tcp/1]}"), "reserved-name", "any", "word"),
+    "a node is called as an address": (nodes('"10.42.0.7": {}'), "bad-name", "10.42.0.7", "another name"),
     "a policy's date is none": (
         nodes("a: {}", "policies: [{name: p, from: a, to: hub, allow: [any], expires: 2026-02-30}]"),
         "bad-date",
@@ -472,6 +493,73 @@ WARNINGS = {
         "`g`",
     ),
 }
+
+
+def test_a_policy_without_a_name_may_also_have_expired(tmp_path: Path) -> None:
+    text = nodes("a: {}", "policies: [{from: a, to: hub, allow: [any], expires: 2020-01-31}]")
+    assert {d.code for d in findings(tmp_path, text)} == {"missing-key", "policy-expired"}
+
+
+def test_a_name_that_ends_in_a_line_break_is_none(tmp_path: Path) -> None:
+    (found,) = findings(tmp_path, nodes('"a\\n": {}'))
+    assert (found.code, found.severity) == ("bad-name", "error")
+
+
+def test_the_last_date_of_the_calendar_is_a_date(tmp_path: Path) -> None:
+    text = nodes("a: {}", "policies: [{name: p, from: a, to: hub, allow: [any], expires: 9999-12-31}]")
+    assert findings(tmp_path, text) == ()
+
+
+def test_a_policy_that_has_expired_hides_nothing_of_the_others(tmp_path: Path) -> None:
+    policies = """policies:
+      - {name: old, from: a, to: hub, allow: [tcp/1], expires: 2020-01-31}
+      - {name: no, from: a, to: hub, deny: [tcp/22]}
+      - {name: yes, from: a, to: hub, allow: [tcp/22]}
+      - {name: self, from: a, to: a, allow: [any]}
+    """
+    found = findings(tmp_path, nodes("a: {}", textwrap.dedent(policies)))
+    assert [d.code for d in found] == ["policy-expired", "contradiction", "matches-nothing"]
+
+
+def test_a_contradiction_names_those_that_contradict_and_those_that_do_not(tmp_path: Path) -> None:
+    policies = """policies:
+      - {name: x, from: a, to: hub, allow: [tcp/1-10]}
+      - {name: hi, from: a, to: hub, allow: [tcp/1-5], priority: 9}
+      - {name: no, from: a, to: hub, deny: [tcp/6-10]}
+    """
+    (found,) = findings(tmp_path, nodes("a: {}", textwrap.dedent(policies)))
+    first, second = found.message.split(";")
+    assert "`no`" in first
+    assert "`hi`" not in first
+    assert "`hi`" in second
+    assert "decides the rest" in second
+
+
+def test_a_group_without_nodes_is_reported_at_each_place(tmp_path: Path) -> None:
+    rules = "".join(f"\n- {{name: p{i}, from: [a, g], to: hub, allow: [tcp/{i}]}}" for i in (1, 2))
+    found = findings(tmp_path, nodes("a: {}", f"groups: {{g: {{}}}}\npolicies:{rules}"))
+    assert [d.code for d in found] == ["empty-group"] * 2
+    assert len({d.line for d in found}) == 2
+
+
+def test_a_prefix_behind_gateways_of_two_networks_is_meant_in_both(tmp_path: Path) -> None:
+    text = """
+        version: 1
+        networks: {one: {cidr: 10.1.0.0/16}, two: {cidr: 10.2.0.0/16}}
+        nodes:
+          a: {networks: [one], endpoint: "203.0.113.1:51820"}
+          b: {networks: [two], endpoint: "203.0.113.2:51820"}
+          ga: {networks: [one], roles: [gateway], routes: [192.168.0.0/24]}
+          gb: {networks: [two], roles: [gateway], routes: [192.168.0.0/24]}
+        policies: [{name: p, from: "*", to: 192.168.0.8/29, allow: [any]}]
+    """
+    file = tmp_path / "inventory.yml"
+    file.write_text(textwrap.dedent(text))
+    (rule,) = read(file).mesh.rules
+    assert {network: set(found) for network, found in rule.destination.members.items()} == {
+        "one": {"192.168.0.8/29"},
+        "two": {"192.168.0.8/29"},
+    }
 
 
 @pytest.mark.parametrize("name", WARNINGS)

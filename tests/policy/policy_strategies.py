@@ -1,12 +1,13 @@
 """Random inventories, as the dicts that their YAML says: layouts for hypothesis to draw, rules by a seeded generator.
 
 Rules come from a generator because hypothesis takes 20 ms to draw a set of them and this takes 0.1. What fails is made
-small by leaving rules out (`test_policy_reference.smallest`).
+small by leaving rules out (`asking.smallest`).
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -87,16 +88,24 @@ class RuleMaker:
     never meet would not show how they are weighed against each other.
     """
 
-    def __init__(self, layout: dict[str, Any], seed: int) -> None:
+    def __init__(
+        self,
+        layout: dict[str, Any],
+        seed: int,
+        lans: Mapping[str, Collection[str]] = LANS,
+        ports: tuple[int, ...] = _PORTS,
+    ) -> None:
+        """`lans` maps what is behind gateways to parts of it that rules may name."""
         self._chance = random.Random(seed)  # noqa: S311
+        self._ports = ports
         labels = ["outer", "inner", "tag:red", "tag:inherited", "role:anchor", "role:gateway"]
-        prefixes = [*LANS, *(p for inner in LANS.values() for p in inner)]
+        prefixes = [*lans, *(p for inner in lans.values() for p in inner)]
         self._selectors = ["*", "*", *labels, *layout["nodes"], *layout["networks"], *prefixes]
 
     def policies(self) -> list[dict[str, Any]]:
         """One to seven rules."""
         chance = self._chance
-        focus = self._side(), self._side("internet")
+        focus = self._side(), self._side("internet", "internet")
         made = []
         for index in range(chance.randint(1, 7)):
             source, destination = focus if chance.random() < 0.5 else (self._side(), self._side("internet"))
@@ -124,5 +133,5 @@ class RuleMaker:
         if chance.random() < 0.4:
             return chance.choice(["any", "icmp", *SERVICES])
         protocol = chance.choice(["tcp", "tcp", "udp", "sctp"])
-        low, high = sorted((chance.choice(_PORTS), chance.choice(_PORTS)))
+        low, high = sorted((chance.choice(self._ports), chance.choice(self._ports)))
         return f"{protocol}/{low}" if low == high else f"{protocol}/{low}-{high}"

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
-import yaml
-from policy_strategies import inventory, node
+from test_policy_revisions import SSH, git, text
 
 from meshctl.cli import run
 from meshctl.inventory import load_schema
 
-SSH = {"name": "ssh", "from": "web1", "to": "db1", "allow": ["tcp/22"]}
 SQL = {"name": "sql", "from": "web1", "to": "db1", "allow": ["tcp/5432"], "owner": "data team", "reason": "reports"}
-
-
-def text(*rules: dict[str, Any]) -> str:
-    nodes = {name: node(n, ("corp",), endpoint=True) for n, name in enumerate(("web1", "db1"), 1)}
-    return yaml.safe_dump(inventory(nodes, groups={}, policies=list(rules)), sort_keys=False)
 
 
 def diff(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = run(["policy", "diff", *arguments])
     out, err = capsys.readouterr()
     return code, out, err
-
-
-def git(folder: Path, *arguments: str) -> str:
-    who = ("-c", "user.name=Test", "-c", "user.email=test@example.net")
-    done = subprocess.run(["git", "-C", str(folder), *who, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 from jsonschema import Draft202012Validator
+from policy_strategies import inventory, node
 
 from meshctl.cli import run
 from meshctl.inventory.schema import load_schema
@@ -98,6 +99,59 @@ def test_a_question_that_cannot_be_answered_says_how_to_ask(
 ) -> None:
     assert run(["policy", "explain", *words]) == 64
     assert said in capsys.readouterr().err
+
+
+def test_an_address_is_asked_about_in_its_own_network(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = INVENTORY.replace("both: {networks: [corp, lab]", "both: {networks: [corp, lab], address: {lab: 10.43.0.7}")
+    addresses = "{corp: 10.42.0.8, lab: 10.43.0.8}"
+    text = text.replace("two: {networks: [corp, lab],", f"two: {{networks: [corp, lab], address: {addresses},")
+    (folder / "inventory.yml").write_text(text)
+    assert explained(capsys, "both", "10.43.0.8", "icmp")["allowed"] is True
+    assert explained(capsys, "10.43.0.7", "10.43.0.8", "icmp")["network"] == "lab"
+    assert explained(capsys, "both", "10.42.0.8", "icmp")["allowed"] is False
+    assert explained(capsys, "10.43.0.7", "10.42.0.8", "icmp")["network"] == ""
+
+
+def test_a_gateway_uses_the_network_by_which_what_is_behind_it_reaches_a_prefix(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A route to a prefix leads into one network: what policy allows in the other comes nowhere."""
+    rules = (
+        {"name": "lans", "from": "192.168.10.0/24", "to": "192.168.20.0/24", "allow": ["tcp/22"]},
+        {"name": "dns", "from": "lab", "to": "192.168.20.0/24", "allow": ["udp/53"]},
+    )
+    networks = ("corp", "lab")
+    gates = {
+        f"gate{n}": node(n, networks, endpoint=True, roles=["gateway"], routes=[f"192.168.{n}0.0/24"]) for n in (1, 2)
+    }
+    for policies, allowed in ((rules, False), (rules[1:], True)):
+        (folder / "inventory.yml").write_text(json.dumps(inventory(gates, networks, policies=list(policies))))
+        assert explained(capsys, "gate1", "192.168.20.9", "udp/53")["allowed"] is allowed
+
+
+def test_a_route_of_which_rules_name_all_parts_is_told_by_its_parts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "inventory.yml").write_text(
+        INVENTORY.replace("to: 192.168.10.0/25, allow", "to: [192.168.10.0/25, 192.168.10.128/25], allow").replace(
+            "192.168.10.0/28", "192.168.10.128/26"
+        )
+    )
+    assert run(["policy", "matrix", "--network", "corp"]) == 0
+    heads = cells_of(capsys.readouterr().out.splitlines()[0])
+    assert "192.168.10.0/24" not in heads
+    assert {"192.168.10.0/25", "192.168.10.128/25", "192.168.10.128/26"} <= set(heads)
+
+
+def test_an_exit_node_that_only_an_anchor_reaches_is_no_way_to_the_internet(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = INVENTORY.replace('endpoint: "203.0.113.3:51820", exit_node', "relay: routed, exit_node")
+    (folder / "inventory.yml").write_text(text)
+    answer = explained(capsys, "web1", "internet", "udp/443")
+    assert (answer["allowed"], answer["path"]) == (False, [])
 
 
 def test_the_human_answer_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,11 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from asking import read
 from kernel_log import kernel_log
 from packets import Host
+from policy_strategies import LANS, inventory, node
 from test_policy_packets import LAYOUT, host_of, table
-from test_policy_reference import read
 
 from meshctl.policy import compile_mesh
 
@@ -37,9 +38,9 @@ def ends(request: pytest.FixtureRequest) -> tuple[str, str]:
     return found
 
 
-def rendered(*rules: dict[str, Any], **variables: Any) -> str:
-    nodes = {**LAYOUT["nodes"], "n4": {**LAYOUT["nodes"]["n4"], "vars": variables}}
-    return table(compile_mesh(read({**LAYOUT, "nodes": nodes, "policies": list(rules)})), "n4")
+def rendered(*rules: dict[str, Any], host: str = "n4", **variables: Any) -> str:
+    nodes = {**LAYOUT["nodes"], host: {**LAYOUT["nodes"][host], "vars": variables}}
+    return table(compile_mesh(read({**LAYOUT, "nodes": nodes, "policies": list(rules)})), host)
 
 
 def counted(host: Host, name: str) -> int:
@@ -86,6 +87,38 @@ def test_a_connection_survives_the_reload_that_takes_its_rule_away(n4: Host, end
     assert n4.passes("wg0", *ends, "icmp", 0, serial) == "wg0"
 
 
+def test_a_limited_connection_keeps_its_own_limit_when_another_rule_gets_one(n4: Host, ends: tuple[str, str]) -> None:
+    def limited(name: str, port: int) -> dict[str, Any]:
+        return {"name": name, "from": "n5", "to": "n4", "allow": [f"udp/{port}"], "limits": {"bandwidth": "1mbit"}}
+
+    n4.load(rendered(limited("b", 1001)))
+    assert n4.passes("wg0", *ends, "udp", 1001) == "wg0"
+    n4.load(rendered(limited("a", 1000), limited("b", 1001), limited("c", 1002)))
+    found = re.search(r"mark=(\d+)", n4.run("conntrack", "-L", "-p", "udp", "-f", f"ipv{6 if ':' in ends[0] else 4}"))
+    assert found is not None
+    meters = n4.run("nft", "list", "chain", "inet", "meshctl", "input")
+    assert f"0x{int(found[1]):08x} : jump limit_rule_b" in meters
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
+def test_an_anchor_carries_answers_and_what_is_established_though_the_rule_goes(family: int) -> None:
+    one, other = (LAYOUT["nodes"][name]["address"]["corp"][family] for name in ("n4", "n6"))
+    carrying = {"name": "carried", "from": "n4", "to": "n6", "allow": ["udp/443"]}
+    hub = host_of("hub")
+    try:
+        hub.load(rendered(carrying, host="hub"))
+        assert hub.passes("wg0", one, other, "udp", 443) == "wg0"
+        opened = hub.serial
+        assert hub.passes("wg0", other, one, "udp", opened, again=443) == "wg0", "the answer"
+        hub.load(rendered({**carrying, "allow": ["udp/53"]}, host="hub"))
+        assert hub.passes("wg0", other, one, "udp", opened, again=443) == "wg0"
+        assert hub.passes("wg0", one, other, "udp", 443, again=opened) == "wg0"
+        assert hub.passes("wg0", one, other, "udp", 443, again=opened + 1) == "", "a new one"
+        assert hub.passes("wg0", other, one, "udp", opened + 2, again=443) == "", "nor an answer to nothing"
+    finally:
+        hub.close()
+
+
 def test_drops_are_logged_when_asked_for_and_no_more_than_the_rate(n4: Host, ends: tuple[str, str]) -> None:
     about = f"SRC={ip_address(ends[0]).exploded} DST={ip_address(ends[1]).exploded}"
     with kernel_log() as log:
@@ -98,3 +131,34 @@ def test_drops_are_logged_when_asked_for_and_no_more_than_the_rate(n4: Host, end
         lines = [line for line in log.lines() if about in line]
     assert all(line.startswith("meshctl denied: IN=wg0 OUT= ") and " DPT=22 " in line for line in lines), lines
     assert LOGGED_AT_ONCE <= len(lines) <= LOGGED_AT_ONCE + 1
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
+def test_a_gateway_s_own_address_in_its_lan_is_judged_as_the_lan(family: int) -> None:
+    lan, own = [*LANS][family], ("192.168.10.1", "fd99::1")[family]
+    source = LAYOUT["nodes"]["n4"]["address"]["corp"][family]
+    rules = {"name": "node", "from": "n4", "to": "gate", "allow": ["udp/1"]}, {
+        "name": "lan", "from": "n4", "to": lan, "allow": ["udp/2"],
+    }  # fmt: skip
+    gate = host_of("gate")
+    try:
+        gate.run("ip", "addr", "add", own, "dev", "lan0", *(["nodad"] if family else []))
+        gate.load(rendered(*rules, host="gate"))
+        assert [gate.passes("wg0", source, own, "udp", port) for port in (1, 2)] == ["", "wg0"]
+        at_mesh = LAYOUT["nodes"]["gate"]["address"]["corp"][family]
+        assert [gate.passes("wg0", source, at_mesh, "udp", port) for port in (1, 2)] == ["wg0", ""]
+    finally:
+        gate.close()
+
+
+def test_interfaces_of_any_name_have_chains_of_their_own() -> None:
+    """`1` is a name that nft takes, `wg+1` is one that it does not."""
+    networks = ("corp", "lab")
+    nodes = {
+        "a": node(1, networks, endpoint=True, interface={"corp": "1", "lab": "wg+1"}),
+        "b": node(2, networks, endpoint=True),
+    }
+    data = inventory(nodes, networks, policies=[{"name": "all", "from": "*", "to": "*", "allow": ["any"]}])
+    text = table(compile_mesh(read(data)), "a")
+    assert len(re.findall(r"^\tchain in\w+ \{", text, re.MULTILINE)) == 3  # one each, and the hook's
+    assert len(set(re.findall(r"^\tchain (\S+) \{", text, re.MULTILINE))) == text.count("\tchain ")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import sound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from policy_strategies import layouts, policies
-from test_policy_reference import read
 
 from meshctl.cli import run
 from meshctl.core.traffic import ANY, subtract
@@ -155,7 +155,7 @@ def inventories(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=30, deadline=None)
 @given(inventories())
 def test_a_pair_can_what_it_is_allowed_and_cannot_the_rest(data: dict[str, Any]) -> None:
-    mesh = read(data)
+    _, mesh = sound(data)
     decisions = compile_policies(mesh)
     for policy in decisions.networks.values():
         for source in policy.nodes:

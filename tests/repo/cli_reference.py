@@ -28,13 +28,17 @@ def commands(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[t
                 yield from commands(below, (*words, name))
 
 
-def help_text(command: click.Command, words: tuple[str, ...]) -> str:
+def help_text(words: tuple[str, ...]) -> str:
     """What `--help` prints, at a fixed width."""
-    context: click.Context | None = None
     settings = cli.context_settings["help_option_names"]
-    for word in words:
-        context = click.Context(command, context, info_name=word, help_option_names=settings)
-    assert context is not None
+    command: click.Command = cli
+    context = click.Context(cli, info_name=words[0], help_option_names=settings)
+    for word in words[1:]:
+        assert isinstance(command, click.Group)
+        below = command.get_command(context, word)
+        assert below is not None
+        # Each with its own command: the line `Usage:` names what every one of those above takes.
+        command, context = below, click.Context(below, context, info_name=word, help_option_names=settings)
     context.terminal_width = context.max_content_width = WIDTH
     return command.get_help(context).rstrip()
 
@@ -42,8 +46,8 @@ def help_text(command: click.Command, words: tuple[str, ...]) -> str:
 def page() -> str:
     """The whole document."""
     sections = [HEAD]
-    for words, command in commands(cli, ("meshctl",)):
-        sections.append(f"## {' '.join(words)}\n\n```text\n{help_text(command, words)}\n```\n")
+    for words, _ in commands(cli, ("meshctl",)):
+        sections.append(f"## {' '.join(words)}\n\n```text\n{help_text(words)}\n```\n")
     return "\n".join(sections)
 
 

@@ -99,6 +99,12 @@ def test_the_command_reference_is_current() -> None:
     assert written == page(), "run `make docs`"
 
 
+@pytest.mark.parametrize("words", [("policy", "diff"), ("client", "show"), ("lint",)], ids=" ".join)
+def test_the_command_reference_shows_the_usage_that_help_prints(words: tuple[str, ...]) -> None:
+    usage = meshctl(*words, "--help").stdout.splitlines()[0]
+    assert f"## meshctl {' '.join(words)}\n\n```text\n{usage}\n" in page()
+
+
 def test_every_option_is_explained() -> None:
     silent = [
         f"{' '.join(words)} {parameter.name}"
