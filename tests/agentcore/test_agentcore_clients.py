@@ -1,0 +1,104 @@
+"""Stock clients: told of by anchors, kept alive while they live, and left alone when they sleep."""
+
+from __future__ import annotations
+
+from agentcore_values import interface, key, peer
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bodies import Observation, Observed
+from meshctl.core.agent.clients import REPEAT_S, SILENT_S, ClientPaths, ClientWatch
+from meshctl.core.agent.config import node_id
+from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
+from meshctl.model.keys import PublicKey
+
+PHONE, TABLET, STRANGER = (key(name) for name in ("phone", "tablet", "stranger"))
+HERE, THERE = Address("198.51.100.7", 4444), Address("198.51.100.8", 5555)
+INSIDE = Address("10.42.0.9", 4444)
+
+
+def status(at: Address | None = HERE, age: float | None = 10.0, name: str = "phone") -> dict[PublicKey, PeerStatus]:
+    return {key(name): PeerStatus(key(name), at, age, 0, 0, 0)}
+
+
+def watch() -> ClientWatch:
+    """An anchor with a phone that may reach `web`, a tablet with a written endpoint, and `db`, whom neither may."""
+    return ClientWatch(interface(
+        "hub", 1,
+        peer("hub", "web", 2, reaches=frozenset({"phone", "tablet"})),
+        peer("hub", "db", 3),
+        peer("hub", "phone", 4, kind="client", reaches=frozenset({"web"})),
+        peer("hub", "tablet", 5, kind="client", reaches=frozenset({"web"}), endpoints=(THERE,)),
+        is_anchor=True,
+    ))  # fmt: skip
+
+
+def paths() -> ClientPaths:
+    return ClientPaths(interface(
+        "web", 2, peer("web", "phone", 4, kind="client"), peer("web", "tablet", 5, kind="client", endpoints=(THERE,))
+    ))  # fmt: skip
+
+
+def told(of: Address = HERE, name: str = "phone", age: int = 5) -> Observed:
+    return Observed((Observation(node_id(key(name)), of, age),))
+
+
+def test_an_anchor_tells_those_whom_the_client_may_reach_where_it_is_and_nobody_else() -> None:
+    ((to, body),) = watch().tell({**status(), **status(THERE, name="tablet")}, 0.0)
+    assert to.name == "web"
+    assert body == Observed((Observation(node_id(PHONE), HERE, 10),))
+
+
+def test_it_is_told_again_when_it_moved_and_now_and_then() -> None:
+    anchor = watch()
+    assert len(list(anchor.tell(status(), 0.0))) == 1
+    assert list(anchor.tell(status(), 1.0)) == []
+    assert len(list(anchor.tell(status(THERE), 2.0))) == 1
+    assert anchor.due() == 2.0 + REPEAT_S
+    assert len(list(anchor.tell(status(THERE), 2.0 + REPEAT_S))) == 1
+
+
+def test_a_client_that_sleeps_is_not_told_of() -> None:
+    anchor = watch()
+    list(anchor.tell(status(), 0.0))
+    assert list(anchor.tell(status(age=SILENT_S), REPEAT_S)) == []
+    assert list(anchor.tell(status(at=None), REPEAT_S)) == []
+    assert list(anchor.tell(status(age=None), REPEAT_S)) == []
+
+
+def test_a_node_takes_the_anchors_word_for_where_the_client_is_and_keeps_it_alive() -> None:
+    assert list(paths().observed(told(), {}, 0.0)) == [SetEndpoint(PHONE, HERE), SetKeepalive(PHONE, 25)]
+
+
+def test_a_client_that_the_node_hears_itself_stays_where_it_is_heard() -> None:
+    assert list(paths().observed(told(), status(THERE), 0.0)) == [SetKeepalive(PHONE, 25)]
+
+
+def test_what_is_known_already_is_not_done_again() -> None:
+    node = paths()
+    list(node.observed(told(), {}, 0.0))
+    assert list(node.observed(told(), status(age=None), 1.0)) == []
+    assert list(node.observed(told(THERE), status(age=None), 2.0)) == [SetEndpoint(PHONE, THERE)]
+
+
+def test_strangers_written_endpoints_old_news_and_addresses_of_the_mesh_change_nothing() -> None:
+    node = paths()
+    for body in (told(name="stranger"), told(name="tablet"), told(age=int(SILENT_S)), told(INSIDE)):
+        assert list(node.observed(body, {}, 0.0)) == []
+    assert node.due() is None
+
+
+def test_the_keepalive_is_withdrawn_after_two_minutes_of_silence_and_set_again_when_the_client_wakes() -> None:
+    node = paths()
+    list(node.observed(told(age=0), {}, 0.0))
+    assert list(node.sample(status(age=30.0), 60.0)) == []
+    assert node.due() == 30.0 + SILENT_S
+    assert list(node.sample(status(age=119.0), 149.0)) == []
+    assert list(node.sample(status(age=SILENT_S), 150.0)) == [SetKeepalive(PHONE, 0)]
+    assert list(node.sample(status(age=SILENT_S + 1), 151.0)) == []
+    assert list(node.sample(status(age=0.5), 200.0)) == [SetKeepalive(PHONE, 25)]
+
+
+def test_a_client_with_a_written_endpoint_is_never_touched() -> None:
+    node = paths()
+    assert list(node.sample(status(name="tablet"), 0.0)) == []
+    assert list(node.sample(status(age=500.0, name="tablet"), 500.0)) == []
