@@ -176,21 +176,23 @@ class Resolve(Action):
 
 @dataclass(frozen=True)
 class SendMapping(Action):
-    """Send to a gateway's PCP or NAT-PMP port, or to the SSDP group."""
+    """Send to a gateway's PCP or NAT-PMP port, or to the SSDP group, from the own address `source` ("": any)."""
 
     gateway: Address
     data: bytes
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class HttpRequest(Action):
-    """Answer with `HttpReply`. Only to a host on this host's own network."""
+    """Answer with `HttpReply`. Only to a host on this host's own network, from the own address `source` ("": any)."""
 
     request_id: int
     method: str
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    source: str = ""
 
 
 @dataclass(frozen=True)
