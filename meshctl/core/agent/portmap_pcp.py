@@ -108,7 +108,7 @@ class PortControl(Method):
         lost = self._lost(got.epoch_s, now)
         if not self.asking or not got.answers(self._request(LIFETIME_S)):
             if lost:
-                self._doubt(self._last_sent + SOONEST_S, now)
+                self.doubt(self._last_sent + SOONEST_S, now)
         elif got.retry is not None:
             refused = got.retry is not pcp.Retry.LATER
             if got.result == pcp.Result.UNSUPP_OPCODE and self._switch(now):
@@ -127,7 +127,7 @@ class PortControl(Method):
         if not self.asking:
             moved = isinstance(got, natpmp.ExternalAddress) and self.mapped and self.mapped.external.ip != got.address
             if lost or moved:
-                self._doubt(self._last_sent + SOONEST_S, now)
+                self.doubt(self._last_sent + SOONEST_S, now)
             return
         if isinstance(got, natpmp.Refusal):
             later = got.retry is pcp.Retry.LATER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import Action
@@ -102,6 +102,13 @@ class Method:
             self._delete(self.mapped.held)
         self.stop()
 
+    def doubt(self, when: float, now: float) -> None:
+        """The router may have lost the mapping: ask again at that time."""
+        if self.mapped is not None:
+            ends = min(self.mapped.expires_at, max(when, now) + DOUBT_S)
+            self.mapped = replace(self.mapped, expires_at=ends)
+            self.start(max(when, now))
+
     # For the ways themselves
 
     def _ask(self, now: float) -> None:
@@ -134,13 +141,6 @@ class Method:
         if self.mapped is not None:
             retry_s = min(retry_s, (self.mapped.expires_at - now) / 2)
         self._wake = now + max(retry_s, SOONEST_S) * self.dice.uniform(1, 1.1)
-
-    def _doubt(self, when: float, now: float) -> None:
-        """The router may have lost the mapping: ask again at that time."""
-        if self.mapped is not None:
-            ends = min(self.mapped.expires_at, max(when, now) + DOUBT_S)
-            self.mapped = Mapped(self.mapped.external, ends, self.mapped.held)
-            self.start(max(when, now))
 
 
 def unusable(external: Address, internal: Address) -> str:

@@ -1,0 +1,231 @@
+"""Port mappings: each of this host's addresses at each of its gateways, by whichever way works first, kept alive.
+
+A gateway may lie as it likes: nothing counts that does not come from it, all that it can cause is bounded, and what it
+maps is only one more address that peers try; whether the node answers there is shown by authentic checks alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+
+from meshctl.core.agent.address import Address, LocalAddress, canonical, is_private, within
+from meshctl.core.agent.events import Action, HttpReply, MappingDatagram
+from meshctl.core.agent.portmap_pcp import PortControl
+from meshctl.core.agent.portmap_state import MAX_HELD, Sweeper, dump, load
+from meshctl.core.agent.portmap_upnp import Upnp
+from meshctl.core.agent.portmap_values import Held, Mapped, Method
+from meshctl.core.wire import pcp
+from meshctl.core.wire.address import Reach, reach
+
+# How long PCP and NAT-PMP have before UPnP is asked as well: they take one round trip, UPnP several seconds.
+HEAD_START_S = 2.0
+MAX_LEASES = 16
+# IPv6 hosts have addresses by the dozen; a pinhole for each is not what a router's table is for.
+MAX_PINHOLES = 2
+
+
+class Lease:
+    """One address at one gateway. The first way that works is kept, the others stop until it works no more."""
+
+    def __init__(
+        self, gateway: str, internal: Address, dice: random.Random, next_id: Callable[[], int],
+        remembered: Held | None, now: float,
+    ) -> None:  # fmt: skip
+        self.port_control = PortControl(gateway, internal, dice, remembered)
+        # UPnP opens pinholes only for a host that asks from the very address; PCP does everywhere.
+        self.upnp = Upnp(gateway, internal, dice, next_id, remembered) if internal.family == 4 else None
+        self.methods: tuple[Method, ...] = tuple(m for m in (self.port_control, self.upnp) if m is not None)
+        self._kept: Method | None = None
+        self._begin(now)
+
+    @property
+    def mapped(self) -> Mapped | None:
+        """The mapping, if there is one."""
+        return self._kept.mapped if self._kept is not None else None
+
+    @property
+    def why(self) -> str:
+        """Why there is none (yet), in words."""
+        return "" if self.mapped else "; ".join(m.why for m in self.methods if m.why)
+
+    def due(self) -> float | None:
+        """When `poll` has something to do."""
+        return min((t for t in (m.due() for m in self.methods) if t is not None), default=None)
+
+    def poll(self, now: float) -> None:
+        """Do what is due."""
+        for method in self.methods:
+            method.poll(now)
+        self.settle(now)
+
+    def settle(self, now: float) -> None:
+        """After anything that happened: keep what works."""
+        if self._kept is not None and self._kept.mapped is None:
+            self._kept = None
+            self._begin(now)
+        if self._kept is None:
+            self._kept = next((m for m in self.methods if m.mapped is not None), None)
+            for method in self.methods:
+                if self._kept is not None and method is not self._kept:
+                    method.stop()
+
+    def actions(self) -> Iterator[Action]:
+        """What is to be sent, once."""
+        for method in self.methods:
+            yield from method.actions()
+
+    def release(self) -> None:
+        """Delete the mapping, and ask no more."""
+        for method in self.methods:
+            method.release()
+
+    def _begin(self, now: float) -> None:
+        for method in self.methods:
+            if method.idle:
+                method.start(now if method is self.port_control else now + HEAD_START_S)
+
+
+class PortMapper:
+    """All mappings of this host. `state` is what `state()` said before a restart, b"" the first time."""
+
+    def __init__(self, dice: random.Random, state: bytes = b"") -> None:
+        self._dice = dice
+        self._number = 0
+        self._leases: dict[tuple[str, Address], Lease] = {}
+        self._before = {(h.gateway, h.internal, h.protocol): h for h in load(state)}
+        self._sweeper = Sweeper(self._next_id)
+        self._here: tuple[set[str], set[str]] = (set(), set())  # gateways and own addresses
+        self._actions: list[Action] = []
+
+    def set_network(
+        self, addresses: Iterable[LocalAddress], gateways: Iterable[str], ports: Iterable[int], now: float
+    ) -> None:
+        """These are the host's addresses (none of a mesh interface), its default gateways, and WireGuard's ports now.
+
+        What stays the same is left alone. What is needed no more is deleted, where its gateway can still be asked.
+        """
+        own, routers = tuple(sorted(set(addresses))), {canonical(g.partition("%")[0]) for g in gateways}
+        wanted = list(_wanted(own, sorted(routers), sorted(set(ports))))[:MAX_LEASES]
+        here = {a.ip for a in own}
+        for key in [k for k in self._leases if k not in wanted]:
+            self._end(key, key[0] in routers and key[1].ip in here)
+        for key in wanted:
+            if key not in self._leases:
+                self._leases[key] = Lease(*key, self._dice, self._next_id, self._remembered(key), now)
+        self._here = routers, here
+        self._sweep(routers, here)
+
+    def receive(self, datagram: MappingDatagram, now: float) -> None:
+        """A datagram from the port of PCP and NAT-PMP, or an answer to a search; of a gateway's, or for nothing."""
+        for (gateway, _), lease in sorted(self._leases.items()):
+            if gateway != datagram.gateway.ip:
+                continue
+            if datagram.gateway.port == pcp.SERVER_PORT:
+                lease.port_control.receive(datagram.data, now)
+            elif lease.upnp is not None:
+                lease.upnp.receive(datagram.data, now)
+            lease.settle(now)
+
+    def reply(self, reply: HttpReply, now: float) -> None:
+        """The answer to a request."""
+        swept = self._sweeper.reply(reply)
+        if swept is not None:
+            self._before.pop((swept.gateway, swept.internal, swept.protocol), None)
+        for _, lease in sorted(self._leases.items()):
+            if lease.upnp is not None:
+                lease.upnp.reply(reply, now)
+                lease.settle(now)
+
+    def poll(self, now: float) -> None:
+        """Do what is due."""
+        for _, lease in sorted(self._leases.items()):
+            lease.poll(now)
+
+    def clock_stepped(self, now: float) -> None:
+        """The host slept: every mapping may have ended meanwhile, and is asked for again."""
+        for _, lease in sorted(self._leases.items()):
+            for method in lease.methods:
+                method.doubt(now, now)
+
+    def due(self) -> float | None:
+        """When `poll` has something to do."""
+        return min((t for t in (lease.due() for lease in self._leases.values()) if t is not None), default=None)
+
+    def actions(self) -> Iterator[Action]:
+        """What is to be sent, once."""
+        actions, self._actions = self._actions, []
+        yield from actions
+        for _, lease in sorted(self._leases.items()):
+            yield from lease.actions()
+        yield from self._sweeper.actions()
+
+    def mapped(self) -> tuple[Mapped, ...]:
+        """What works, by gateway and address. `expires_at` is to be heeded: a mapping is renewed well before it."""
+        found = (lease.mapped for _, lease in sorted(self._leases.items()))
+        return tuple(m for m in found if m is not None)
+
+    def why(self) -> tuple[tuple[str, Address, str], ...]:
+        """Gateway, address and the reason in words, where there is no mapping."""
+        return tuple((*key, lease.why) for key, lease in sorted(self._leases.items()) if not lease.mapped)
+
+    def state(self) -> bytes:
+        """What must be known after a crash to take the mappings over or delete them; the same bytes if unchanged."""
+        return dump([*(m.held for m in self.mapped()), *self._leftovers()][:MAX_HELD])
+
+    def release(self) -> None:
+        """Delete all mappings: the agent stops. Whatever is given as an action after this is the last."""
+        for key in sorted(self._leases):
+            self._end(key, reachable=True)
+        self._sweep(*self._here)
+
+    # Inside
+
+    def _next_id(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _remembered(self, key: tuple[str, Address]) -> Held | None:
+        """What was held there before; it is taken over."""
+        found = [h for h in self._before.values() if (h.gateway, h.internal) == key]
+        return found[0] if found else None
+
+    def _leftovers(self) -> list[Held]:
+        """Of before, and not replaced by what is held now."""
+        held = {(m.held.gateway, m.held.internal, m.held.protocol) for m in self.mapped()}
+        return [h for key, h in sorted(self._before.items()) if key not in held]
+
+    def _end(self, key: tuple[str, Address], reachable: bool) -> None:
+        lease = self._leases.pop(key)
+        mapped = lease.mapped
+        if reachable:
+            lease.release()
+            if mapped is not None:
+                self._before = {k: h for k, h in self._before.items() if (h.gateway, h.internal) != key}
+        elif mapped is not None and mapped.held.permanent and len(self._before) < MAX_HELD:
+            # It stays at that router until we come back; all others end by themselves.
+            self._before[mapped.held.gateway, mapped.held.internal, mapped.held.protocol] = mapped.held
+        self._actions += lease.actions()
+
+    def _sweep(self, routers: set[str], here: set[str]) -> None:
+        """Delete what was held before and is wanted no more, where it can be; what ends by itself is then forgotten."""
+        for key, held in sorted(self._before.items()):
+            if (held.gateway, held.internal) in self._leases:
+                continue
+            if held.gateway in routers and (held.internal.ip in here or held.permanent):
+                self._sweeper.sweep(held)
+            if not held.permanent:
+                del self._before[key]
+
+
+def _wanted(
+    addresses: tuple[LocalAddress, ...], gateways: list[str], ports: list[int]
+) -> Iterator[tuple[str, Address]]:
+    """Gateway and address: private IPv4 addresses at a gateway on their own prefix, global IPv6 ones at each router."""
+    for gateway in gateways:
+        if ":" in gateway:
+            ips = [a.ip for a in addresses if ":" in a.ip and reach(a.ip) is Reach.GLOBAL][:MAX_PINHOLES]
+        else:
+            ips = [a.ip for a in addresses if ":" not in a.ip and is_private(a.ip) and within(gateway, (a.prefix,))]
+        for ip in sorted(set(ips)):
+            yield from ((gateway, Address(ip, port)) for port in ports)
