@@ -1,0 +1,180 @@
+"""A router that maps ports by PCP, NAT-PMP and UPnP, written from the RFCs and apart from the codecs; and a host that
+has a `PortMapper`, with a clock that jumps from one thing to do to the next."""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Optional
+
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.events import Action, HttpReply, HttpRequest, MappingDatagram, SendMapping
+from meshctl.core.agent.portmap import PortMapper
+
+GATEWAY, OWN, OUTSIDE, PORT = "192.168.1.1", "192.168.1.10", "198.51.100.7", 51820
+GATEWAY_6, OWN_6 = "fe80::1", "2001:db8::10"
+CONTROL = "urn:schemas-upnp-org:service:WANIPConnection:"
+DESCRIPTION_AT = "/root.xml"
+
+
+def _packed(ip: str) -> bytes:
+    if ":" in ip:
+        return socket.inet_pton(socket.AF_INET6, ip)
+    return bytes(10) + b"\xff\xff" + socket.inet_aton(ip)
+
+
+@dataclass
+class Router:
+    """`speaks`: of pcp, nat-pmp, upnp. `faults` are UPnP's codes by action, used up in order. `table`: external port to
+    internal (host, port, lease)."""
+
+    speaks: frozenset[str]
+    outside: str = OUTSIDE
+    lifetime_s: Optional[int] = None  # None: what was asked for
+    booted_at: float = 0.0
+    pcp_result: int = 0
+    upnp_version: int = 1
+    leads_to: Optional[str] = None  # what its table says that every port leads to
+    faults: dict[str, list[int]] = field(default_factory=dict)
+    table: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    seen: list[tuple[float, str]] = field(default_factory=list)
+
+    def datagram(self, sent: SendMapping, now: float) -> list[MappingDatagram]:
+        """What it answers."""
+        data, epoch = sent.data, int(now - self.booted_at) + 1
+        if sent.gateway.port == 1900:
+            self.seen.append((now, "search"))
+            head = f"HTTP/1.1 200 OK\r\nST: {CONTROL}1\r\nLOCATION: http://{GATEWAY}:5000{DESCRIPTION_AT}\r\n\r\n"
+            return [MappingDatagram(Address(GATEWAY, 1900), head.encode())] if "upnp" in self.speaks else []
+        self.seen.append((now, "pcp" if data[0] == 2 else "nat-pmp"))
+        answer = self._pcp(data, sent.source, epoch) if data[0] == 2 else self._natpmp(data, sent.source, epoch)
+        return [MappingDatagram(Address(sent.gateway.ip, 5351), answer)] if answer else []
+
+    def _pcp(self, data: bytes, source: str, epoch: int) -> bytes:
+        if "pcp" not in self.speaks:
+            return struct.pack("!BBHI", 0, 0x81, 1, epoch) if "nat-pmp" in self.speaks else b""
+        asked = struct.unpack_from("!I", data, 4)[0]
+        assert data[8:24] == _packed(source)
+        internal, suggested = struct.unpack_from("!HH", data, 40)
+        lifetime = asked if self.lifetime_s is None or not asked else self.lifetime_s
+        external = OWN_6 if ":" in source else self.outside
+        if not self.pcp_result:
+            self._set(suggested or internal, source, internal, asked)
+        head = struct.pack("!BBBBII12x", 2, 0x81, 0, self.pcp_result, lifetime, epoch)
+        return head + data[24:42] + struct.pack("!H", suggested or internal) + _packed(external)
+
+    def _natpmp(self, data: bytes, source: str, epoch: int) -> bytes:
+        if "nat-pmp" not in self.speaks:
+            return struct.pack("!BBxBII12x", 2, 0x81, 1, 0, epoch) if "pcp" in self.speaks else b""
+        if data[1] == 0:
+            return struct.pack("!BBHI", 0, 0x80, 0, epoch) + socket.inet_aton(self.outside)
+        internal, external, asked = struct.unpack_from("!HHI", data, 4)
+        lifetime = asked if self.lifetime_s is None or not asked else self.lifetime_s
+        self._set(external or internal, source, internal, asked)
+        return struct.pack("!BBHIHHI", 0, 0x81, 0, epoch, internal, external, lifetime)
+
+    def http(self, request: HttpRequest, now: float) -> HttpReply:
+        """What it answers."""
+        if request.method == "GET":
+            service = f"<serviceType>{CONTROL}{self.upnp_version}</serviceType><controlURL>/ctl</controlURL>"
+            body = f"<root><device><service>{service}</service></device></root>"
+            return HttpReply(request.request_id, 200, body.encode())
+        action = dict(request.headers)["SOAPAction"].rpartition("#")[2].strip('"')
+        self.seen.append((now, action))
+        if self.faults.get(action):
+            return self._fault(request, self.faults[action].pop(0))
+        arguments = dict(re.findall(r"<(New\w+)>([^<]*)<", request.body.decode()))
+        port = int(arguments.get("NewExternalPort", 0))
+        inside = ""
+        if action == "GetExternalIPAddress":
+            inside = f"<NewExternalIPAddress>{self.outside}</NewExternalIPAddress>"
+        elif action in ("AddPortMapping", "AddAnyPortMapping"):
+            host = arguments["NewInternalClient"], int(arguments["NewInternalPort"])
+            if port in self.table and self.table[port][:2] != host:
+                return self._fault(request, 718)
+            self.table[port] = (*host, int(arguments["NewLeaseDuration"]))
+            inside = f"<NewReservedPort>{port}</NewReservedPort>"
+        elif port not in self.table:
+            return self._fault(request, 714)
+        elif action == "DeletePortMapping":
+            del self.table[port]
+        else:
+            host, internal, lease = self.table[port]
+            inside = (
+                f"<NewInternalClient>{self.leads_to or host}</NewInternalClient><NewInternalPort>{internal}"
+                f"</NewInternalPort><NewEnabled>1</NewEnabled><NewLeaseDuration>{lease}</NewLeaseDuration>"
+            )
+        return HttpReply(request.request_id, 200, f"<u:{action}Response>{inside}</u:{action}Response>".encode())
+
+    def _set(self, external: int, host: str, internal: int, lifetime_s: int) -> None:
+        self.table = {e: to for e, to in self.table.items() if to[:2] != (host, internal)}
+        if lifetime_s:
+            self.table[external] = (host, internal, lifetime_s)
+
+    @staticmethod
+    def _fault(request: HttpRequest, code: int) -> HttpReply:
+        body = f"<s:Fault><UPnPError><errorCode>{code}</errorCode></UPnPError></s:Fault>"
+        return HttpReply(request.request_id, 500, body.encode())
+
+
+class Host:
+    """A mapper at a router. `tamper` may change or replace each answer."""
+
+    def __init__(
+        self, router: Router, state: bytes = b"", now: float = 0.0, seed: int = 1, ports: tuple[int, ...] = (PORT,),
+        ipv6: bool = False, tamper: Optional[Callable[[object], list[object]]] = None,
+    ) -> None:  # fmt: skip
+        self.router, self.now, self.tamper = router, now, tamper
+        self.mapper = PortMapper(random.Random(seed), state)
+        self.sent: list[Action] = []
+        self.network(ports, ipv6=ipv6)
+
+    def network(
+        self, ports: tuple[int, ...] = (PORT,), gateways: tuple[str, ...] = (GATEWAY,), ipv6: bool = False
+    ) -> None:
+        """The network is this one now."""
+        addresses = [LocalAddress(OWN, 24, "eth0")]
+        if ipv6:
+            addresses, gateways = [LocalAddress(OWN_6, 64, "eth0")], (GATEWAY_6,)
+        self.mapper.set_network(addresses, gateways, ports, self.now)
+        self.carry()
+
+    def give(self, answer: object) -> None:
+        """One event for the mapper."""
+        if isinstance(answer, MappingDatagram):
+            self.mapper.receive(answer, self.now)
+        elif isinstance(answer, HttpReply):
+            self.mapper.reply(answer, self.now)
+
+    def carry(self) -> None:
+        """Take all there is to the router, and back what it answers."""
+        for _ in range(1000):
+            actions = list(self.mapper.actions())
+            if not actions:
+                return
+            self.sent += actions
+            for action in actions:
+                answers: list[object] = []
+                if isinstance(action, SendMapping):
+                    answers += self.router.datagram(action, self.now)
+                elif isinstance(action, HttpRequest):
+                    answers.append(self.router.http(action, self.now))
+                for answer in answers:
+                    for given in [answer] if self.tamper is None else self.tamper(answer):
+                        self.give(given)
+        raise AssertionError("a conversation without end")
+
+    def run(self, seconds: float, most: int = 10_000) -> int:
+        """Let time pass; how often the mapper woke."""
+        end, wakes = self.now + seconds, 0
+        while (due := self.mapper.due()) is not None and due <= end:
+            self.now, wakes = max(self.now, due), wakes + 1
+            assert wakes <= most, "it spins"
+            self.mapper.poll(self.now)
+            self.carry()
+        self.now = end
+        return wakes
