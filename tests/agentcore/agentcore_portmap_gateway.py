@@ -9,7 +9,6 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Optional
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.events import Action, HttpReply, HttpRequest, MappingDatagram, SendMapping
@@ -34,11 +33,11 @@ class Router:
 
     speaks: frozenset[str]
     outside: str = OUTSIDE
-    lifetime_s: Optional[int] = None  # None: what was asked for
+    lifetime_s: int | None = None  # None: what was asked for
     booted_at: float = 0.0
     pcp_result: int = 0
     upnp_version: int = 1
-    leads_to: Optional[str] = None  # what its table says that every port leads to
+    leads_to: str | None = None  # what its table says that every port leads to
     faults: dict[str, list[int]] = field(default_factory=dict)
     table: dict[int, tuple[str, int, int]] = field(default_factory=dict)
     seen: list[tuple[float, str]] = field(default_factory=list)
@@ -126,10 +125,10 @@ class Host:
 
     def __init__(
         self, router: Router, state: bytes = b"", now: float = 0.0, seed: int = 1, ports: tuple[int, ...] = (PORT,),
-        ipv6: bool = False, tamper: Optional[Callable[[object], list[object]]] = None,
+        ipv6: bool = False, tamper: Callable[[object], list[object]] | None = None,
     ) -> None:  # fmt: skip
         self.router, self.now, self.tamper = router, now, tamper
-        self.mapper = PortMapper(random.Random(seed), state)
+        self.mapper = PortMapper(random.Random(seed), state)  # noqa: S311 - a simulation
         self.sent: list[Action] = []
         self.network(ports, ipv6=ipv6)
 

@@ -47,7 +47,7 @@ def test_renewals_are_between_a_half_and_five_eighths_and_differ() -> None:
     host = Host(Router(PCP))
     host.run(10 * DAY)
     times = [at for at, _ in host.router.seen]
-    gaps = {later - earlier for earlier, later in zip(times, times[1:])}
+    gaps = {times[n + 1] - times[n] for n in range(len(times) - 1)}
     assert len(gaps) > 10
     assert all(LIFETIME_S / 2 <= gap <= LIFETIME_S * 5 / 8 for gap in gaps)
 
@@ -95,7 +95,8 @@ def test_an_announcement_in_each_second_does_not_make_a_request_in_each() -> Non
     host.run(100)
     before = len(host.sent)
     for epoch in range(300):
-        host.give(MappingDatagram(Address(GATEWAY, 5351), struct.pack("!BBBBII12x", 2, 0x80, 0, 0, 0, epoch % 2 * 9999)))
+        announcement = struct.pack("!BBBBII12x", 2, 0x80, 0, 0, 0, epoch % 2 * 9999)
+        host.give(MappingDatagram(Address(GATEWAY, 5351), announcement))
         host.run(1)
     assert len(host.sent) - before <= 11
 
@@ -214,3 +215,19 @@ def test_each_port_and_each_router_has_a_mapping_of_its_own_and_what_stays_is_le
     assert [m.external.port for m in host.mapper.mapped()] == [51821]
     assert len(host.sent) - before == 1
     assert list(host.router.table) == [51821]
+
+
+def test_a_state_with_a_port_that_is_no_whole_number_is_nothing() -> None:
+    row = '["192.168.1.1","192.168.1.10",51820.5,"198.51.100.7",51820,"nat-pmp","","","",false]'
+    host = Host(Router(NATPMP), f"[{row}]".encode(), ports=(51999,))
+    host.run(10)
+    assert [m.external.port for m in host.mapper.mapped()] == [51999]
+
+
+def test_after_a_sleep_every_mapping_is_asked_for_again() -> None:
+    host = Host(Router(PCP | UPNP))
+    host.run(100)
+    host.router.table = {}
+    host.mapper.clock_stepped(host.now)
+    host.run(0)
+    assert host.router.table

@@ -13,6 +13,7 @@ from meshctl.core.agent.portmap_values import Held
 from meshctl.core.wire import pcp, soap
 from meshctl.core.wire.error import WireError
 from meshctl.core.wire.httpmessage import MAX_BODY, HttpResponse
+from meshctl.core.wire.igd import MAPPING_SERVICES
 
 # More than a host has; what is beyond was written by somebody else.
 MAX_HELD = 32
@@ -49,8 +50,10 @@ def _held(row: object) -> Held | None:
         )  # fmt: skip
     except (ValueError, TypeError, AttributeError):
         return None
+    if not isinstance(port, int) or not isinstance(external_port, int):
+        return None
     nonce_fits = len(held.nonce) == (pcp.NONCE_BYTES if held.protocol == PCP else 0)
-    upnp_fits = held.protocol == UPNP and control_of(held) is not None
+    upnp_fits = held.protocol == UPNP and held.service in MAPPING_SERVICES and control_of(held) is not None
     fits = internal.port and external.port and nonce_fits and (held.protocol in (PCP, NATPMP) or upnp_fits)
     return held if fits else None
 
