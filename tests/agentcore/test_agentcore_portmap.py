@@ -6,10 +6,11 @@ from __future__ import annotations
 import struct
 
 import pytest
-from agentcore_portmap_gateway import GATEWAY, GATEWAY_6, OUTSIDE, OWN, OWN_6, PORT, Host, Router
+from agentcore_portmap_gateway import CONTROL, GATEWAY, GATEWAY_6, OUTSIDE, OWN, OWN_6, PORT, Host, Router
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.events import HttpRequest, MappingDatagram, SendMapping
+from meshctl.core.agent.events import HttpReply, HttpRequest, MappingDatagram, SendMapping
+from meshctl.core.agent.portmap_upnp import MAX_REQUESTS
 from meshctl.core.agent.portmap_values import LIFETIME_S
 
 PCP, NATPMP, UPNP = (frozenset({name}) for name in ("pcp", "nat-pmp", "upnp"))
@@ -231,3 +232,34 @@ def test_after_a_sleep_every_mapping_is_asked_for_again() -> None:
     host.mapper.clock_stepped(host.now)
     host.run(0)
     assert host.router.table
+
+
+def test_a_router_that_refuses_each_port_is_asked_for_four() -> None:
+    host = Host(Router(UPNP, faults={"AddPortMapping": [718] * 1000}))
+    host.run(100)
+    assert [what for _, what in host.router.seen].count("AddPortMapping") == 4
+    assert "the port is mapped for another host" in host.mapper.why()[0][2]
+
+
+def test_a_router_with_services_without_end_gets_no_more_than_so_many_requests() -> None:
+    services = "".join(
+        f"<service><serviceType>{CONTROL}1</serviceType><controlURL>/{n}</controlURL></service>" for n in range(100)
+    )
+
+    def many(answer: object) -> list[object]:
+        if isinstance(answer, HttpReply) and b"<root>" in answer.body:
+            return [HttpReply(answer.request_id, 200, services.encode())]
+        return [answer]
+
+    host = Host(Router(UPNP, faults={"AddPortMapping": [718] * 1000}), tamper=many)
+    host.run(100)
+    assert len([s for s in host.sent if isinstance(s, HttpRequest)]) == MAX_REQUESTS
+
+
+def test_a_renewal_that_is_refused_is_not_asked_for_ever_faster_towards_the_end() -> None:
+    host = Host(Router(PCP, lifetime_s=61))
+    host.run(1)
+    host.router.pcp_result, before = 8, len(host.router.seen)
+    host.run(60)
+    assert host.mapper.mapped() == ()
+    assert len([at for at, what in host.router.seen[before:] if what == "pcp"]) <= 2
