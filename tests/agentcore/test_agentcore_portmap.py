@@ -263,3 +263,18 @@ def test_a_renewal_that_is_refused_is_not_asked_for_ever_faster_towards_the_end(
     host.run(60)
     assert host.mapper.mapped() == ()
     assert len([at for at, what in host.router.seen[before:] if what == "pcp"]) <= 2
+
+
+@pytest.mark.parametrize("speaks", [PCP, NATPMP, UPNP], ids=lambda s: "".join(s))
+def test_a_gateway_that_vanishes_takes_its_mapping_along_and_is_asked_anew_when_it_is_back(
+    speaks: frozenset[str],
+) -> None:
+    host = Host(Router(speaks))
+    host.run(10)
+    host.network(gateways=())
+    assert host.mapper.mapped() == ()
+    assert host.mapper.due() is None
+    host.run(60)
+    host.network()
+    host.run(10)
+    assert [m.external for m in host.mapper.mapped()] == [HERE]
