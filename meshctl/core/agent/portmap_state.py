@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from meshctl.core.agent.address import Address, canonical
 from meshctl.core.agent.events import Action, HttpReply, SendMapping
@@ -40,9 +41,9 @@ def load(data: bytes) -> tuple[Held, ...]:
     return tuple(held for held in map(_held, rows[:MAX_HELD]) if held is not None)
 
 
-def _held(row: object) -> Held | None:
+def _held(row: Any) -> Held | None:
     try:
-        gateway, ip, port, external_ip, external_port, protocol, nonce, control, service, permanent = row  # type: ignore[misc]
+        gateway, ip, port, external_ip, external_port, protocol, nonce, control, service, permanent = row
         internal, external = Address.of(ip, port), Address.of(external_ip, external_port)
         held = Held(
             canonical(gateway), internal, external, str(protocol), bytes.fromhex(nonce), str(control), str(service),
