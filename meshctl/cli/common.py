@@ -153,11 +153,11 @@ def read_inventory(argument: str | None, lab_name: str | None = None) -> Invento
     return found
 
 
-def findings_text(diagnostics: Iterable[Diagnostic]) -> str:
-    """Findings for standard error, as `validate` shows them: place, source line, hint."""
+def findings_text(diagnostics: Iterable[Diagnostic], *, err: bool = True) -> str:
+    """Findings for standard error, or output, as `validate` shows them: place, source line, hint."""
     from meshctl.inventory.report import to_human
 
-    return to_human(diagnostics, colour=sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+    return to_human(diagnostics, colour=_takes_colour(err=err))
 
 
 def named_inventory(argument: str | None, option: str | None) -> str | None:
@@ -185,5 +185,9 @@ def print_json(document: object) -> None:
 
 def colour(text: str, name: str, *, err: bool = False) -> str:
     """`text` in a colour where a person looks: a terminal, and NO_COLOR (no-color.org) unset."""
+    return click.style(text, fg=name) if _takes_colour(err=err) else text
+
+
+def _takes_colour(*, err: bool) -> bool:
     stream = sys.stderr if err else sys.stdout
-    return click.style(text, fg=name) if stream.isatty() and not os.environ.get("NO_COLOR") else text
+    return stream.isatty() and not os.environ.get("NO_COLOR")

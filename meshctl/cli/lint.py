@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import inventory_options, named_inventory
+from meshctl.cli.common import findings_text, inventory_options, named_inventory
 from meshctl.cli.reporting import Answer, deliver, report_options
 from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
 from meshctl.inventory import find_inventory, read
-from meshctl.inventory.report import by_severity, printable, summary, to_human
+from meshctl.inventory.report import by_severity, printable, summary
 from meshctl.reports import FORMATS, Report, case_of
 
 if TYPE_CHECKING:
@@ -59,10 +57,9 @@ def command(
     findings = (*inventory.warnings, *found.findings)
 
     def human() -> str:
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         lines = _all_lines(found.pairs) if every_pair else _grouped_lines(found.pairs)
         total = f"{path}: {_counts_text(found.pairs)} ({summary(findings)})"
-        return to_human(findings, colour=colour) + "".join(f"{printable(line)}\n" for line in (*lines, total))
+        return findings_text(findings, err=False) + "".join(f"{printable(line)}\n" for line in (*lines, total))
 
     # What `validate` finds is in its own reports: a code host would show it twice.
     report = Report("lint", str(path), found.findings, tuple(case_of(d, fail_on) for d in found.findings))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from meshctl.cli.common import inventory_options, named_inventory, output_option, print_json, read_inventory
-from meshctl.cli.rulings import rule_fields, rule_words
+from meshctl.cli.rulings import NO_WAY, rule_fields, rule_words
 from meshctl.errors import EXIT_OK, MeshctlError, UsageError
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _sentence(answer: Answer, *, same: bool) -> str:
     if same:
         return "not decided: it does not leave the node"
     if not answer.network:
-        return "denied: there is no way, no network in common or no exit node"
+        return f"denied: {NO_WAY}"
     return f"denied: no policy in {answer.network} allows it"
 
 

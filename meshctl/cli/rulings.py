@@ -9,6 +9,9 @@ from meshctl.model.policy import whose
 if TYPE_CHECKING:
     from meshctl.model.policy import Rule
 
+# Why nothing passes where no rule was asked.
+NO_WAY = "there is no way, no network in common or no exit node"
+
 
 def rule_words(rule: Rule) -> str:
     """`policy NAME (FILE:LINE)`, with whose it is and why; one line, whatever the inventory says there."""

@@ -8,7 +8,7 @@ import click
 
 from meshctl.cli.common import colour, inventory_options, named_inventory, read_inventory
 from meshctl.cli.reporting import Answer, deliver, report_options
-from meshctl.cli.rulings import rule_fields, rule_words
+from meshctl.cli.rulings import NO_WAY, rule_fields, rule_words
 from meshctl.errors import EXIT_FAILED, EXIT_OK, Diagnostic
 from meshctl.inventory.report import printable
 from meshctl.reports import FORMATS, Case, Report
@@ -96,7 +96,7 @@ def _sentence(failure: Failure) -> str:
     want, got = ("can", "denied") if failure.expected else ("cannot", "allowed")
     part = f"{want} {failure.item}: {failure.source} -> {failure.destination} {', '.join(failure.traffic)} is {got}"
     if failure.no_way:
-        return f"{part}: there is no way, no network in common or no exit node"
+        return f"{part}: {NO_WAY}"
     if failure.rule is None:
         return f"{part}: no policy allows it"
     return f"{part} by {rule_words(failure.rule)}"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import click
 
-from meshctl.cli.common import inventory_options, named_inventory
+from meshctl.cli.common import findings_text, inventory_options, named_inventory
 from meshctl.cli.reporting import Answer, deliver, report_options
 from meshctl.errors import EXIT_INVENTORY, EXIT_OK, Diagnostic, InventoryError
 from meshctl.inventory import find_inventory, read
-from meshctl.inventory.report import printable, summary, to_human, to_json
+from meshctl.inventory.report import printable, summary, to_json
 from meshctl.reports import FORMATS, Report, case_of
 
 
@@ -43,9 +40,8 @@ def command(inventory_argument: str | None, inventory_option: str | None) -> int
         counts = f": {len(mesh.nodes)} nodes, {len(mesh.networks)} networks, {len(mesh.rules)} policies"
 
     def human() -> str:
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         verdict = "valid" if code == EXIT_OK else "not valid"
-        return to_human(findings, colour=colour) + f"{printable(str(path))}: {verdict}{counts} ({summary(findings)})\n"
+        return findings_text(findings, err=False) + f"{printable(str(path))}: {verdict}{counts} ({summary(findings)})\n"
 
     report = Report("validate", str(path), findings, tuple(map(case_of, findings)))
     deliver(Answer(human, lambda: to_json(findings), report))

@@ -16,7 +16,7 @@ _ANCHOR_HINT = "give a node with a public address roles: [anchor] and an endpoin
 def check_paths(resolved: Resolved, decisions: Decisions, findings: Findings) -> None:
     """Permitted pairs have a way to meet, and clients have somebody to talk to."""
     mesh = resolved.mesh
-    reaches = decisions.reaches()
+    reaches = decisions.reaches
     for node in mesh.nodes.values():
         if not node.client:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from meshctl.core.topology import compile_topology
 from meshctl.model.mesh import Mesh
@@ -22,6 +23,7 @@ class Decisions:
         """One network's decisions. Raises KeyError."""
         return self.networks[name]
 
+    @cached_property
     def reaches(self) -> Mapping[str, Mapping[str, Reach]]:
         """network -> node -> what it has to do with: the pairs that become peers, and the routes between them."""
         return {name: policy.reaches() for name, policy in self.networks.items()}
@@ -39,7 +41,7 @@ class Compiled:
 def compile_mesh(mesh: Mesh) -> Compiled:
     """Policies first, then who is whose peer."""
     decisions = compile_policies(mesh)
-    return Compiled(mesh, decisions, compile_topology(mesh, decisions.reaches()))
+    return Compiled(mesh, decisions, compile_topology(mesh, decisions.reaches))
 
 
 def compile_policies(mesh: Mesh) -> Decisions:

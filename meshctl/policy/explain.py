@@ -120,7 +120,7 @@ def _ways(compiled: Compiled, source: Subject, destination: Subject) -> tuple[Ne
     return tuple(asked) or tuple(
         policy
         for policy in networks_for(compiled.decisions, source, destination)
-        if not policy.allowed(source, destination)
+        if not policy.opens(source, destination)
     )
 
 
@@ -145,8 +145,8 @@ def _knows(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool
 def _routed(policy: NetworkPolicy, source: Subject, destination: Subject) -> bool:
     """Whether one end's node has a route to the other: it, or what is behind it, has to do with that here."""
     if destination == INTERNET:
-        return bool(policy.allowed(source, destination))
+        return policy.opens(source, destination)
     near, far = (source, destination) if is_prefix(destination) else (destination, source)
     node = policy.home(near)
     there = (near, *(s for s in (*policy.nodes, *policy.prefixes) if s != near and policy.home(s) == node))
-    return any(policy.allowed(one, far) or policy.allowed(far, one) for one in there)
+    return any(policy.opens(one, far) or policy.opens(far, one) for one in there)

@@ -26,8 +26,7 @@ class LintReport:
 
 def lint(compiled: Compiled) -> LintReport:
     """Everything that can be foretold. Pure; contacts nobody."""
-    reaches = compiled.decisions.reaches()
-    pairs = predictions(compiled, reaches)
+    pairs = predictions(compiled)
     findings = [
         *_unreachable(compiled.mesh, pairs),
         *_silent(compiled.mesh, pairs),
@@ -35,7 +34,7 @@ def lint(compiled: Compiled) -> LintReport:
         *_routing_anchors(compiled.mesh, pairs),
         *anchors_without_udp(compiled),
         *_anchor_mtus(compiled.mesh, pairs),
-        *routes(compiled, reaches),
+        *routes(compiled),
         *unmet_prefixes(compiled.decisions),
         *exits(compiled),
         *capacities(compiled),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from meshctl.core.prefixes import covers, host_prefix, overlap
 from meshctl.errors import Diagnostic
 from meshctl.model.mesh import Mesh, Node
 from meshctl.model.policy import INTERNET, Rule, Subject, is_prefix, whose
-from meshctl.model.topology import Reach
 from meshctl.policy.compile import Compiled, Decisions
 from meshctl.policy.lint_hosts import about, listed, literal
 from meshctl.policy.network import NetworkPolicy
@@ -18,12 +17,12 @@ from meshctl.policy.network import NetworkPolicy
 _Way = tuple[str, str]
 
 
-def routes(compiled: Compiled, reaches: Mapping[str, Mapping[str, Reach]]) -> Iterator[Diagnostic]:
+def routes(compiled: Compiled) -> Iterator[Diagnostic]:
     """What one node would have to send two ways: overlapping prefixes of two peers, endpoints inside the mesh."""
     endpoints, servers = _Places(_endpoints(compiled.mesh)), _Places(_servers(compiled.mesh))
     seen: set[object] = set()
     for node in compiled.mesh.nodes.values():
-        ways = _ways(compiled.mesh, node, reaches)
+        ways = _ways(compiled, node)
         known = *ways, *((route, f"behind {node.name}") for route in node.routes)
         if known not in seen:  # what one node routes twice, a thousand do
             seen.add(known)
@@ -94,13 +93,13 @@ def _are_peers(compiled: Compiled, one: str, other: str) -> bool:
     return any(peer.name == other for link in compiled.topology.links[one] for peer in link.peers)
 
 
-def _ways(mesh: Mesh, node: Node, reaches: Mapping[str, Mapping[str, Reach]]) -> tuple[_Way, ...]:
+def _ways(compiled: Compiled, node: Node) -> tuple[_Way, ...]:
     """All that the node routes into the mesh, but for the default route: a mark keeps that from looping."""
     ways: dict[_Way, None] = {}
     for attachment in node.attachments:
-        for cidr in mesh.networks[attachment.network].cidrs:
+        for cidr in compiled.mesh.networks[attachment.network].cidrs:
             ways[cidr, f"network {attachment.network}"] = None
-        for gateway, prefixes in reaches[attachment.network][node.name].prefixes.items():
+        for gateway, prefixes in compiled.decisions.reaches[attachment.network][node.name].prefixes.items():
             if gateway != node.name:
                 ways.update(dict.fromkeys((prefix, f"behind {gateway}") for prefix in prefixes))
     return tuple(ways)

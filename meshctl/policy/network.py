@@ -50,6 +50,7 @@ class NetworkPolicy:
         self._askers: dict[int, tuple[tuple[Subject, tuple[Piece, ...]], ...]] = {}
         self._pieces: dict[int, tuple[Piece, ...]] = {0: ()}
         self._opened: dict[tuple[int, bool], frozenset[Subject]] = {}
+        self._known: dict[int, bool] = {0: False}
         self._left: dict[tuple[int, int], bool] = {}
 
     def subjects(self) -> tuple[Subject, ...]:
@@ -78,6 +79,13 @@ class NetworkPolicy:
     def allowed(self, source: Subject, destination: Subject) -> Traffic:
         """The traffic that `source` may open to `destination`."""
         return union((low, high) for low, high, rule in self.decide(source, destination) if not rule.deny)
+
+    def opens(self, source: Subject, destination: Subject) -> bool:
+        """Whether `allowed` is anything at all, which is asked of many pairs."""
+        bits = self.source[source] & self.destination[destination]
+        if bits not in self._known:
+            self._known[bits] = self._opens(bits)
+        return self._known[bits] and self.carries(source, destination)
 
     def askers(self, destination: Subject) -> tuple[tuple[Subject, tuple[Piece, ...]], ...]:
         """Everybody about whom a rule says something towards `destination`, and what."""
@@ -132,7 +140,7 @@ class NetworkPolicy:
         found = {}
         for name in self.nodes:
             via = self.home(INTERNET, name)
-            if via is not None and via != name and self.allowed(name, INTERNET):
+            if via is not None and self.opens(name, INTERNET):
                 found[name] = via
         return found
 

@@ -16,18 +16,10 @@ class Openers:
         self._at: dict[str, list[Subject]] = {name: [name] for name in policy.nodes}
         for prefix in policy.prefixes:
             self._at[str(policy.home(prefix))].append(prefix)
-        self._known: dict[int, bool] = {}  # by the rules about a pair: many pairs have the same few
 
     def opens(self, one: str, other: str) -> bool:
         """Whether policy lets `one`, or what is behind it, open anything to or by way of `other`, another node."""
-        if self._allows(one, other):
+        policy = self._policy
+        if any(policy.opens(s, d) for s, d in product(self._at[one], self._at[other])):
             return True
-        if any(self._allows(s, d) for s, d in product(self._at[one], self._at[other])):
-            return True
-        return self._policy.nodes[one].exit_via == other and self._allows(one, INTERNET)
-
-    def _allows(self, source: Subject, destination: Subject) -> bool:
-        bits = self._policy.source[source] & self._policy.destination[destination]
-        if bits not in self._known:
-            self._known[bits] = any(not piece.rule.deny for piece in self._policy.pieces(bits))
-        return self._known[bits]
+        return policy.nodes[one].exit_via == other and policy.opens(one, INTERNET)

@@ -37,14 +37,11 @@ class Prediction:
     waiting: tuple[tuple[str, str], ...] = ()
 
 
-def predictions(compiled: Compiled, reaches: Mapping[str, Mapping[str, Reach]]) -> tuple[Prediction, ...]:
-    """Every pair that policy permits anything, in either direction, by network and names.
-
-    `reaches` is `compiled.decisions.reaches()`, which is dear.
-    """
+def predictions(compiled: Compiled) -> tuple[Prediction, ...]:
+    """Every pair that policy permits anything, in either direction, by network and names."""
     return tuple(
         prediction
-        for network, of_node in reaches.items()
+        for network, of_node in compiled.decisions.reaches.items()
         for prediction in _Network(compiled, network).predictions(of_node)
     )
 

@@ -23,7 +23,7 @@ def main() -> None:
     began = time.perf_counter()
     mesh = inventory.read(sys.argv[1]).mesh
     started = time.perf_counter()
-    pairs = sum(len(r.peers) for of in compile_policies(mesh).reaches().values() for r in of.values()) // 2
+    pairs = sum(len(r.peers) for of in compile_policies(mesh).reaches.values() for r in of.values()) // 2
     compiled_at = time.perf_counter()
     compiled = compile_mesh(mesh)
     done_at = time.perf_counter()

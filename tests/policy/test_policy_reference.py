@@ -71,7 +71,7 @@ def test_the_compiler_names_the_rule_that_the_reference_names(layout: dict[str, 
 def test_those_are_peers_between_whom_some_packet_may_pass_and_nobody_else(layout: dict[str, Any], seed: int) -> None:
     data, mesh = sound({**layout, "policies": RuleMaker(layout, seed).policies()})
     reference, decisions = Reference(data), compile_policies(mesh)
-    for network, reaches in decisions.reaches().items():
+    for network, reaches in decisions.reaches.items():
         met: dict[str, set[str]] = {name: set() for name in reaches}
         for _, _, source, destination in pairs(decisions.network(network)):
             way = reference.between(network, source, destination)
