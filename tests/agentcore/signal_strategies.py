@@ -30,10 +30,22 @@ offered = st.builds(
 nat = st.lists(
     st.builds(bodies.NatSummary, st.sampled_from([4, 6]), bytes_, bytes_, bytes_), unique_by=lambda n: n.family
 )
+relays = st.lists(
+    st.tuples(ids, u16), unique_by=lambda d: d[0], max_size=bodies.MAX_DISTANCES
+).flatmap(lambda ds: st.integers(0, len(ds)).map(
+    lambda used: tuple(bodies.AnchorDistance(anchor, rtt, at == used) for at, (anchor, rtt) in enumerate(ds))
+))  # fmt: skip
 everything: st.SearchStrategy[Body] = st.one_of(
     st.just(bodies.Hello()),
     st.builds(bodies.HelloAck, u64),
-    st.builds(bodies.Offer, u32, st.lists(offered, max_size=bodies.MAX_OFFERED).map(tuple), nat.map(tuple)),
+    st.builds(
+        bodies.Offer,
+        u32,
+        st.lists(offered, max_size=bodies.MAX_OFFERED).map(tuple),
+        nat.map(tuple),
+        relays,
+        st.sampled_from(bodies.Wish),
+    ),
     st.builds(bodies.Ack, u32),
     st.builds(bodies.Observed, st.lists(st.builds(bodies.Observation, ids, addresses, u16), max_size=30).map(tuple)),
     st.builds(bodies.RelayAsk, ids),
@@ -47,6 +59,7 @@ everything: st.SearchStrategy[Body] = st.one_of(
     st.builds(bodies.RelayRefuse, ids, st.sampled_from(bodies.RefuseReason), u16),
     st.builds(bodies.RelayRefresh, ids, tokens),
     st.builds(bodies.RelayRelease, ids, tokens),
+    st.builds(bodies.Splice, u32, u16),
 )
 
 

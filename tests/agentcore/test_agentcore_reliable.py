@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.backoff import TRIES
-from meshctl.core.agent.bodies import Ack, Offer, Offered
+from meshctl.core.agent.bodies import Ack, AnchorDistance, Offer, Offered, Wish
 from meshctl.core.agent.reliable import OfferReceiver, OfferSender
 
 
@@ -37,6 +37,15 @@ def test_the_same_offer_again_is_no_new_one() -> None:
     out.poll(0.0)
     assert not out.put(candidates(1), (), 0.05)
     assert out.due == 0.1
+
+
+def test_another_distance_or_wish_is_another_offer() -> None:
+    out, near = sender(), (AnchorDistance(bytes(8), 20),)
+    assert out.put(candidates(1), (), 0.0)
+    assert out.put(candidates(1), (), 0.0, relays=near)
+    assert out.put(candidates(1), (), 0.0, relays=near, wish=Wish.RELAY)
+    assert not out.put(candidates(1), (), 0.0, relays=near, wish=Wish.RELAY)
+    assert out.poll(0.0) == Offer(3, candidates(1), relays=near, wish=Wish.RELAY)
 
 
 def test_an_offer_is_sent_until_its_own_acknowledgement_comes() -> None:

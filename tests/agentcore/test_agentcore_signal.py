@@ -36,6 +36,14 @@ BODIES: dict[str, Body] = {
         ),
         (bodies.NatSummary(4, 4, 0, 1), bodies.NatSummary(6, 1, 1)),
     ),
+    "offer-relays": bodies.Offer(
+        8,
+        relays=(
+            bodies.AnchorDistance(node_id(key("fra1")), 20, used=True),
+            bodies.AnchorDistance(node_id(key("nyc1")), 92),
+        ),
+        wish=bodies.Wish.PREFER_RELAY,
+    ),
     "ack": bodies.Ack(7),
     "observed": bodies.Observed(
         (bodies.Observation(node_id(key("web1")), V4, 0), bodies.Observation(node_id(key("phone")), V6, 119))
@@ -45,6 +53,7 @@ BODIES: dict[str, Body] = {
     "relay-refuse": bodies.RelayRefuse(node_id(key("pg1")), bodies.RefuseReason.FULL, 30),
     "relay-refresh": bodies.RelayRefresh(node_id(key("pg1")), bytes(range(16))),
     "relay-release": bodies.RelayRelease(node_id(key("pg1")), bytes(range(16))),
+    "splice": bodies.Splice(3, 256),
 }
 
 
@@ -148,10 +157,19 @@ def test_a_message_that_is_too_large_is_not_written_and_not_read() -> None:
     assert signal.decode(full, KEY).body == bodies.Hello()
 
 
-def test_the_largest_offer_fits_with_what_is_known_of_both_nats() -> None:
+def test_the_largest_offer_fits_with_all_that_an_offer_can_say() -> None:
     candidate = bodies.Offered("relay", V6, "00000000", bodies.MAX_PRIORITY)
     nat = (bodies.NatSummary(4, 4, 3, 255), bodies.NatSummary(6, 4, 3, 255))
-    assert len(sealed(bodies.Offer(2**32 - 1, (candidate,) * bodies.MAX_OFFERED, nat))) <= signal.MAX_BYTES
+    far = tuple(bodies.AnchorDistance(bytes((n,) * 8), bodies.MAX_RTT_MS) for n in range(bodies.MAX_DISTANCES))
+    largest = bodies.Offer(2**32 - 1, (candidate,) * bodies.MAX_OFFERED, nat, far, bodies.Wish.RELAY)
+    assert len(sealed(largest)) <= signal.MAX_BYTES
+
+
+def test_what_an_offer_may_leave_out_is_passed_over_by_who_does_not_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer = BODIES["offer-relays"]
+    known = frozenset(field for field in fields.Field if field < fields.OPTIONAL_FROM)
+    monkeypatch.setattr(fields, "_FIELDS", known)
+    assert fields.read(MessageType.OFFER, fields.write(offer)) == bodies.Offer(8)
 
 
 def test_fields_of_later_versions_are_passed_over_or_refused_by_their_number() -> None:
@@ -163,7 +181,7 @@ def test_fields_of_later_versions_are_passed_over_or_refused_by_their_number() -
 @pytest.mark.parametrize(
     ("kind", "content", "why"),
     [
-        (11, "", "not a message of this version"),
+        (12, "", "not a message of this version"),
         (MessageType.ACK, "", "GENERATION is there 0 times"),
         (MessageType.ACK, "020004000000010200040000000f", "GENERATION is there 2 times"),
         (MessageType.ACK, "0200050000000001", "GENERATION has a length"),
@@ -175,6 +193,14 @@ def test_fields_of_later_versions_are_passed_over_or_refused_by_their_number() -
         (MessageType.OFFER, "0200040000000103000f01aabbccdd80000000ca6ccb007109", "kind or priority"),
         (MessageType.OFFER, "0200040000000104000405000000", "NAT's family"),
         (MessageType.OFFER, "020004000000010400040400000004000404000000", "NAT's family"),
+        (MessageType.OFFER, "02000400000001" + "80000b" + "00" * 8 + "000502", "used or not"),
+        (MessageType.OFFER, "02000400000001" + ("80000b" + "00" * 8 + "000500") * 2, "one is there twice"),
+        (MessageType.OFFER, "02000400000001" + "".join(f"80000b{n:016x}000501" for n in range(2)), "said to be used"),
+        (MessageType.OFFER, "02000400000001" + "".join(f"80000b{n:016x}000500" for n in range(9)), "too many anchors"),
+        (MessageType.OFFER, "0200040000000181000104", "wish does not exist"),
+        (MessageType.OFFER, "0200040000000181000101" + "81000101", "wish .* twice"),
+        (MessageType.SPLICE, "", "SPLICE is there 0 times"),
+        (MessageType.SPLICE, "0b000500000001ff", "SPLICE has a length"),
         (MessageType.OBSERVED, "05001c" + "00" * 8 + "0000ca6c" + "00" * 10 + "ffffcb007109", "written as IPv6"),
         (MessageType.RELAY_GRANT, "060008" + "00" * 8 + "080010" + "00" * 16 + "09000400000001", "one address of a"),
         (MessageType.RELAY_REFUSE, "060008" + "00" * 8 + "0a0003ff0000", "reason does not exist"),
@@ -195,6 +221,9 @@ def test_a_body_that_does_not_read_says_why(kind: int, content: str, why: str) -
         bodies.Offer(1, (bodies.Offered("bogus", V4, "00000000", 1),)),
         bodies.Offer(1, (bodies.Offered("host", V4, "0000", 1),)),
         bodies.Offer(1, (bodies.Offered("host", Address("nonsense", 1), "00000000", 1),)),
+        bodies.Offer(1, relays=(bodies.AnchorDistance(bytes(8), 65536),)),
+        bodies.Offer(1, relays=(bodies.AnchorDistance(bytes(8), 1),) * 2),
+        bodies.Splice(1, 65536),
     ],
     ids=lambda body: type(body).__name__,
 )

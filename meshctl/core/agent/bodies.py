@@ -26,11 +26,15 @@ class MessageType(IntEnum):
     RELAY_REFUSE = 8
     RELAY_REFRESH = 9
     RELAY_RELEASE = 10
+    SPLICE = 11
 
 
 TOKEN_BYTES = 16
-# How many candidates of one node a message carries: 32 of IPv6 with the NAT's fields take 1,090 of 1,200 bytes.
+# How many candidates of one node a message carries: 32 of IPv6 with all the rest of an offer take 1,159 of 1,200 bytes.
 MAX_OFFERED = 32
+# How many anchors an offer names.
+MAX_DISTANCES = 8
+MAX_RTT_MS = 2**16 - 1
 MAX_PRIORITY = 2**31 - 1  # RFC 8445 section 5.1.2
 # Candidate kinds by their number on the wire.
 KIND_NUMBERS = {"host": 1, "srflx": 2, "observed": 3, "mapped": 4, "prflx": 5, "static": 6, "relay": 7}
@@ -43,6 +47,18 @@ class RefuseReason(IntEnum):
     FULL = 2
     UNKNOWN = 3  # no such allocation (any more): ask again
     UNABLE = 4  # this anchor cannot forward for this pair
+
+
+class Wish(IntEnum):
+    """What an operator wants for a pair (`config.OVERRIDES`), as the one end tells the other."""
+
+    NONE = 0
+    RELAY = 1
+    DIRECT = 2
+    PREFER_RELAY = 3
+
+
+WISHES = {"": Wish.NONE, "relay": Wish.RELAY, "direct": Wish.DIRECT, "prefer-relay": Wish.PREFER_RELAY}
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,15 @@ class NatSummary:
 
 
 @dataclass(frozen=True)
+class AnchorDistance:
+    """How far an anchor is from the sender; `used`: its relay carries the sender's packets to the receiver."""
+
+    anchor: bytes
+    rtt_ms: int
+    used: bool = False
+
+
+@dataclass(frozen=True)
 class Observation:
     """WireGuard's endpoint of the node with this id, as the sender sees it, and how old that is."""
 
@@ -91,11 +116,16 @@ class HelloAck:
 
 @dataclass(frozen=True)
 class Offer:
-    """All candidates of a node; a newer generation takes the place of an older one."""
+    """All candidates of a node; a newer generation takes the place of an older one.
+
+    `relays` names at most `MAX_DISTANCES` anchors, each once, and at most one as used.
+    """
 
     generation: int
     candidates: tuple[Offered, ...] = ()
     nat: tuple[NatSummary, ...] = ()
+    relays: tuple[AnchorDistance, ...] = ()
+    wish: Wish = Wish.NONE
 
 
 @dataclass(frozen=True)
@@ -154,7 +184,20 @@ class RelayRelease:
     token: bytes
 
 
-Body = Union[Hello, HelloAck, Offer, Ack, Observed, RelayAsk, RelayGrant, RelayRefuse, RelayRefresh, RelayRelease]
+@dataclass(frozen=True)
+class Splice:
+    """The sender, behind a hard NAT, has so many ports open towards the receiver, who may try to hit one of them.
+
+    Said again with the same `attempt` until it is heard.
+    """
+
+    attempt: int
+    ports: int
+
+
+Body = Union[
+    Hello, HelloAck, Offer, Ack, Observed, RelayAsk, RelayGrant, RelayRefuse, RelayRefresh, RelayRelease, Splice
+]
 TYPE_OF = {
     Hello: MessageType.HELLO,
     HelloAck: MessageType.HELLO_ACK,
@@ -166,4 +209,5 @@ TYPE_OF = {
     RelayRefuse: MessageType.RELAY_REFUSE,
     RelayRefresh: MessageType.RELAY_REFRESH,
     RelayRelease: MessageType.RELAY_RELEASE,
+    Splice: MessageType.SPLICE,
 }

@@ -30,6 +30,9 @@ class Field(IntEnum):
     TOKEN = 0x08  # 16 bytes
     LIFETIME = 0x09  # seconds, 4 bytes
     REFUSED = 0x0A  # reason 1, seconds until it is worth asking again 2
+    SPLICE = 0x0B  # attempt 4, how many ports 2
+    DISTANCE = 0x80  # anchor 8, round trip in milliseconds 2, used 1
+    WISH = 0x81  # 1
 
 
 OPTIONAL_FROM = 0x80
@@ -39,6 +42,8 @@ _CANDIDATE = struct.Struct("!B4sI")
 _NAT = struct.Struct("!BBBB")
 _OBSERVED = struct.Struct(f"!{ID_BYTES}sH")
 _REFUSED = struct.Struct("!BH")
+_SPLICE = struct.Struct("!IH")
+_DISTANCE = struct.Struct(f"!{ID_BYTES}sHB")
 _ADDRESS_BYTES = (6, 18)
 _KIND_NAMES = {number: name for name, number in bodies.KIND_NUMBERS.items()}
 
@@ -80,6 +85,8 @@ def _values(body: Body) -> Iterator[tuple[Field, bytes]]:
         for seen in body.observations:
             head = _OBSERVED.pack(_exactly(seen.node, ID_BYTES), seen.age_s)
             yield Field.OBSERVED, head + _pack(seen.address)
+    elif isinstance(body, bodies.Splice):
+        yield Field.SPLICE, _SPLICE.pack(body.attempt, body.ports)
     elif not isinstance(body, bodies.Hello):
         yield from _relaying(body)
 
@@ -90,6 +97,18 @@ def _offer(body: bodies.Offer) -> Iterator[tuple[Field, bytes]]:
         yield Field.CANDIDATE, _CANDIDATE.pack(bodies.KIND_NUMBERS[c.kind], foundation, c.priority) + _pack(c.address)
     for n in body.nat:
         yield Field.NAT, _NAT.pack(n.family, n.mapping, n.filtering, n.port_step)
+    for d in _one_used(body.relays):
+        yield Field.DISTANCE, _DISTANCE.pack(_exactly(d.anchor, ID_BYTES), d.rtt_ms, d.used)
+    if body.wish:
+        yield Field.WISH, bytes((bodies.Wish(body.wish),))
+
+
+def _one_used(relays: tuple[bodies.AnchorDistance, ...]) -> tuple[bodies.AnchorDistance, ...]:
+    if len(relays) > bodies.MAX_DISTANCES or len({d.anchor for d in relays}) < len(relays):
+        raise SignalError("too many anchors, or one is there twice")
+    if sum(d.used for d in relays) > 1:
+        raise SignalError("two anchors are said to be used")
+    return relays
 
 
 def _relaying(
@@ -106,7 +125,7 @@ def _relaying(
 
 
 class _Reader:
-    """The fields of a body by type; each is taken once, and none may be left."""
+    """The fields of a body by type; each is taken once, and none may be left but an optional one."""
 
     def __init__(self, data: bytes) -> None:
         self._values: dict[int, list[bytes]] = {}
@@ -139,8 +158,9 @@ class _Reader:
         return int.from_bytes(self.one(field, size), "big")
 
     def finish(self) -> None:
-        if self._values:
-            raise SignalError(f"{Field(min(self._values)).name} does not belong there")
+        left = [field for field in self._values if field < OPTIONAL_FROM]
+        if left:
+            raise SignalError(f"{Field(min(left)).name} does not belong there")
 
 
 def _address(data: bytes) -> Address:
@@ -161,7 +181,23 @@ def _read_offer(fields: _Reader) -> bodies.Offer:
     nat = tuple(bodies.NatSummary(*_NAT.unpack(value)) for value in fields.many(Field.NAT, (_NAT.size,)))
     if any(n.family not in (4, 6) for n in nat) or len({n.family for n in nat}) < len(nat):
         raise SignalError("a NAT's family does not exist or is there twice")
-    return bodies.Offer(fields.number(Field.GENERATION, 4), tuple(candidates), nat)
+    return bodies.Offer(
+        fields.number(Field.GENERATION, 4), tuple(candidates), nat, _read_distances(fields), _read_wish(fields)
+    )
+
+
+def _read_distances(fields: _Reader) -> tuple[bodies.AnchorDistance, ...]:
+    found = [_DISTANCE.unpack(value) for value in fields.many(Field.DISTANCE, (_DISTANCE.size,))]
+    if any(used > 1 for _, _, used in found):
+        raise SignalError("an anchor is used or not")
+    return _one_used(tuple(bodies.AnchorDistance(anchor, rtt_ms, bool(used)) for anchor, rtt_ms, used in found))
+
+
+def _read_wish(fields: _Reader) -> bodies.Wish:
+    values = fields.many(Field.WISH, (1,))
+    if len(values) > 1 or any(value[0] not in frozenset(bodies.Wish) for value in values):
+        raise SignalError("a wish does not exist or is there twice")
+    return bodies.Wish(values[0][0]) if values else bodies.Wish.NONE
 
 
 def _read_observed(fields: _Reader) -> bodies.Observed:
@@ -205,4 +241,5 @@ _READERS: dict[MessageType, Callable[[_Reader], Body]] = {
     MessageType.RELAY_REFUSE: _read_refuse,
     MessageType.RELAY_REFRESH: lambda fields: bodies.RelayRefresh(_peer(fields), _token(fields)),
     MessageType.RELAY_RELEASE: lambda fields: bodies.RelayRelease(_peer(fields), _token(fields)),
+    MessageType.SPLICE: lambda fields: bodies.Splice(*_SPLICE.unpack(fields.one(Field.SPLICE, _SPLICE.size))),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshctl.core.agent.backoff import Backoff
-from meshctl.core.agent.bodies import Ack, NatSummary, Offer, Offered
+from meshctl.core.agent.bodies import Ack, AnchorDistance, NatSummary, Offer, Offered, Wish
 
 
 class OfferSender:
@@ -30,11 +30,15 @@ class OfferSender:
         """Which of its round the offer is that `poll` gave last, from 0: for `Router.route`."""
         return max(0, self._backoff.sent - 1)
 
-    def put(self, candidates: tuple[Offered, ...], nat: tuple[NatSummary, ...], now: float) -> bool:
+    def put(
+        self, candidates: tuple[Offered, ...], nat: tuple[NatSummary, ...], now: float, *,
+        relays: tuple[AnchorDistance, ...] = (), wish: Wish = Wish.NONE,
+    ) -> bool:  # fmt: skip
         """Offer these from now on; whether that is another offer than the one before."""
-        if self._offer is not None and (self._offer.candidates, self._offer.nat) == (candidates, nat):
+        generation = 0 if self._offer is None else self._offer.generation
+        if self._offer == Offer(generation, candidates, nat, relays, wish):
             return False
-        self._offer = Offer(1 if self._offer is None else self._offer.generation + 1, candidates, nat)
+        self._offer = Offer(generation + 1, candidates, nat, relays, wish)
         self._begin(now)
         return True
 
