@@ -45,6 +45,7 @@ everything: st.SearchStrategy[Body] = st.one_of(
         nat.map(tuple),
         relays,
         st.sampled_from(bodies.Wish),
+        st.integers(0, 2**32 - 1),
     ),
     st.builds(bodies.Ack, u32),
     st.builds(bodies.Observed, st.lists(st.builds(bodies.Observation, ids, addresses, u16), max_size=30).map(tuple)),

@@ -161,7 +161,7 @@ def test_the_largest_offer_fits_with_all_that_an_offer_can_say() -> None:
     candidate = bodies.Offered("relay", V6, "00000000", bodies.MAX_PRIORITY)
     nat = (bodies.NatSummary(4, 4, 3, 255), bodies.NatSummary(6, 4, 3, 255))
     far = tuple(bodies.AnchorDistance(bytes((n,) * 8), bodies.MAX_RTT_MS) for n in range(bodies.MAX_DISTANCES))
-    largest = bodies.Offer(2**32 - 1, (candidate,) * bodies.MAX_OFFERED, nat, far, bodies.Wish.RELAY)
+    largest = bodies.Offer(2**32 - 1, (candidate,) * bodies.MAX_OFFERED, nat, far, bodies.Wish.RELAY, 2**32 - 1)
     assert len(sealed(largest)) <= signal.MAX_BYTES
 
 

@@ -33,6 +33,7 @@ class Field(IntEnum):
     SPLICE = 0x0B  # attempt 4, how many ports 2
     DISTANCE = 0x80  # anchor 8, round trip in milliseconds 2, used 1
     WISH = 0x81  # 1
+    RESTART = 0x82  # 4
 
 
 OPTIONAL_FROM = 0x80
@@ -101,6 +102,8 @@ def _offer(body: bodies.Offer) -> Iterator[tuple[Field, bytes]]:
         yield Field.DISTANCE, _DISTANCE.pack(_exactly(d.anchor, ID_BYTES), d.rtt_ms, d.used)
     if body.wish:
         yield Field.WISH, bytes((bodies.Wish(body.wish),))
+    if body.restart:
+        yield Field.RESTART, body.restart.to_bytes(4, "big")
 
 
 def _one_used(relays: tuple[bodies.AnchorDistance, ...]) -> tuple[bodies.AnchorDistance, ...]:
@@ -182,8 +185,9 @@ def _read_offer(fields: _Reader) -> bodies.Offer:
     if any(n.family not in (4, 6) for n in nat) or len({n.family for n in nat}) < len(nat):
         raise SignalError("a NAT's family does not exist or is there twice")
     return bodies.Offer(
-        fields.number(Field.GENERATION, 4), tuple(candidates), nat, _read_distances(fields), _read_wish(fields)
-    )
+        fields.number(Field.GENERATION, 4), tuple(candidates), nat, _read_distances(fields), _read_wish(fields),
+        _read_restart(fields),
+    )  # fmt: skip
 
 
 def _read_distances(fields: _Reader) -> tuple[bodies.AnchorDistance, ...]:
@@ -198,6 +202,13 @@ def _read_wish(fields: _Reader) -> bodies.Wish:
     if len(values) > 1 or any(value[0] not in frozenset(bodies.Wish) for value in values):
         raise SignalError("a wish does not exist or is there twice")
     return bodies.Wish(values[0][0]) if values else bodies.Wish.NONE
+
+
+def _read_restart(fields: _Reader) -> int:
+    values = fields.many(Field.RESTART, (4,))
+    if len(values) > 1:
+        raise SignalError("a restart is there twice")
+    return int.from_bytes(values[0], "big") if values else 0
 
 
 def _read_observed(fields: _Reader) -> bodies.Observed:

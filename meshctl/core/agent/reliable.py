@@ -32,13 +32,13 @@ class OfferSender:
 
     def put(
         self, candidates: tuple[Offered, ...], nat: tuple[NatSummary, ...], now: float, *,
-        relays: tuple[AnchorDistance, ...] = (), wish: Wish = Wish.NONE,
+        relays: tuple[AnchorDistance, ...] = (), wish: Wish = Wish.NONE, restart: int = 0,
     ) -> bool:  # fmt: skip
         """Offer these from now on; whether that is another offer than the one before."""
         generation = 0 if self._offer is None else self._offer.generation
-        if self._offer == Offer(generation, candidates, nat, relays, wish):
+        if self._offer == Offer(generation, candidates, nat, relays, wish, restart):
             return False
-        self._offer = Offer(generation + 1, candidates, nat, relays, wish)
+        self._offer = Offer(generation + 1, candidates, nat, relays, wish, restart)
         self._begin(now)
         return True
 
