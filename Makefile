@@ -104,9 +104,10 @@ lint: $(VENV)/.installed ## ruff, mypy --strict, vermin for the nodes' Python, s
 	@echo "==> links"; $(BIN)/python tests/repo/doc_links.py
 
 .PHONY: docs
-docs: $(VENV)/.installed ## Regenerate docs/cli-reference.md from the commands' own --help
+docs: $(VENV)/.installed ## Regenerate docs/cli-reference.md from --help, and what docs/agent.md has from the code
 	@$(BIN)/python tests/repo/cli_reference.py > docs/.cli-reference.new
 	@mv docs/.cli-reference.new docs/cli-reference.md
+	@$(BIN)/python tests/repo/agent_page.py
 
 .PHONY: bench
 bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ansible, pyinfra and wg-meshconf; writes docs/benchmarks.md
