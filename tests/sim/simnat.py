@@ -84,6 +84,11 @@ class Nat:
         self._by_inner.clear()
         self._by_outer.clear()
 
+    def reboot(self) -> None:
+        """Mappings are gone, and so are the ports that were opened by a protocol."""
+        self.forget()
+        self._forwards.clear()
+
     def become(self, **changes: object) -> None:
         """Change the behaviour; mappings are gone with the old one."""
         self.behaviour = replace(self.behaviour, **changes)  # type: ignore[arg-type]

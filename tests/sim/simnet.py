@@ -41,9 +41,11 @@ class Cable:
     jitter_s: float = 0.0
     loss: float = 0.0  # probability of each packet, of those to the segment and those from it
     loss_out: float = 0.0  # more of it in the one direction to the segment
+    loss_in: float = 0.0  # and in the other
     duplication: float = 0.0
     mtu: int = 1500
     up: bool = True
+    side: int = 0  # of a partition: cables of two sides do not reach each other
 
 
 Receiver = Callable[[Packet], None]
@@ -81,9 +83,9 @@ class Segment:
         if found is None or packet.hops >= _MAX_HOPS:
             return
         towards, receiver = found
-        if receiver is None or not self._survives(packet, cable, cable.loss + cable.loss_out):
+        if cable.side != towards.side or not self._survives(packet, cable, cable.loss + cable.loss_out):
             return
-        if not self._survives(packet, towards, towards.loss):
+        if not self._survives(packet, towards, towards.loss + towards.loss_in):
             return
         arriving = Packet(packet.source, packet.destination, packet.data, packet.hops + 1)
         copies = 2 if self._dice.random() < cable.duplication + towards.duplication else 1
@@ -116,6 +118,11 @@ class Router:
         outside.attach(outer, self.cable, self._inward)
         if prefix_v6:
             outside.route(prefix_v6, self.cable, self._inward_v6)
+
+    def reboot(self) -> None:
+        """All that it knew is gone: mappings, ports that were opened, the firewall's states."""
+        self.nat.reboot()
+        self._firewall.clear()
 
     def renumber(self, outer: str) -> None:
         """Another outer address, as after a reconnect: what was mapped is gone."""
@@ -183,6 +190,16 @@ class Host:
         """Nobody listens there any more."""
         self._ports.pop(port, None)
 
+    def source_for(self, destination: Place, wanted: str = "") -> str | None:
+        """The address that the kernel sends from: `wanted` while it is one of them, else one on the destination's own
+        /24 or /64, else the first that was taken; None without one of the family."""
+        family = ":" in destination[0]
+        mine = [ip for ip in self._homes if (":" in ip) == family]
+        if wanted in mine:
+            return wanted
+        link = _link(destination[0])
+        return next((ip for ip in mine if _link(ip) == link), mine[0] if mine else None)
+
     def send(self, source: Place, destination: Place, data: bytes) -> None:
         """Send from one of its addresses; lost when it is not (any more) one of them, or has no way."""
         home = self._homes.get(source[0])
@@ -194,3 +211,8 @@ class Host:
         receiver = self._ports.get(packet.destination[1])
         if receiver is not None and packet.destination[0] in self._homes:
             receiver(packet)
+
+
+def _link(ip: str) -> str:
+    """What an address shares with the others of its link, as text: the world uses /24 and /64."""
+    return ip.rpartition("::")[0] if ":" in ip else ip.rpartition(".")[0]

@@ -48,6 +48,7 @@ class Peer:
     secret: bytes
     allowed: frozenset[str]
     endpoint: Place | None = None
+    source: str = ""  # the own address that its last packet came to, which answers leave from (`endpoint.src`)
     keepalive_s: float = 0.0
     handshake_at: float | None = None
     rx_bytes: int = 0
@@ -103,13 +104,19 @@ class WireGuard:
         for address in peer.allowed:
             self._by_address.pop(address, None)
 
+    def stop(self) -> None:
+        """The interface goes, with its timers."""
+        for peer in self.peers():
+            self.remove(peer.key)
+
     def peers(self) -> tuple[Peer, ...]:
         """All of them, by key: what a dump shows. Not to be changed."""
         return tuple(self._peers[key] for key in sorted(self._peers))
 
     def set_endpoint(self, key: bytes, endpoint: Place) -> None:
         """As `wg set … endpoint`: sends nothing by itself."""
-        self._peers[key].endpoint = endpoint
+        peer = self._peers[key]
+        peer.endpoint, peer.source = endpoint, ""
 
     def set_keepalive(self, key: bytes, interval_s: float) -> None:
         """As `wg set … persistent-keepalive`: turned on, it sends one at once."""
@@ -168,8 +175,7 @@ class WireGuard:
             return
         data = _HEAD.pack(kind, self.key, peer.secret, number, index) + body
         peer.tx_bytes += len(data)
-        family = ":" in peer.endpoint[0]
-        source = next((a for a in self._host.addresses if (":" in a) == family), None)
+        source = self._host.source_for(peer.endpoint, peer.source)
         if source is not None:
             self._host.send((source, self.port), peer.endpoint, data)
 
@@ -227,7 +233,7 @@ class WireGuard:
     def _authentic(self, peer: Peer, packet: Packet) -> None:
         """Any authentic packet: the peer is where it came from."""
         peer.rx_bytes += len(packet.data)
-        peer.endpoint = packet.source
+        peer.endpoint, peer.source = packet.source, packet.destination[0]
         peer.due.pop("new-handshake", None)
         self._traversed(peer)
 
