@@ -162,6 +162,12 @@ class CheckList:
             check.progress = Progress.WAITING
             _begin(check, now)
 
+    def ask_new(self, now: float) -> None:
+        """Ask the pairs that were never asked, as those that came with the last candidates."""
+        for check in self._checks.values():
+            if check.progress is Progress.WAITING and check.due_at is None:
+                _begin(check, now)
+
     def ask_quickly(self, pair: Pair, now: float) -> None:
         """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered."""
         check = self._checks.setdefault(pair, _Check(0))

@@ -48,6 +48,10 @@ class ClientWatch:
                 if found:
                     yield peer, Observed(tuple(found))
 
+    def forget(self, peer: PeerConfig) -> None:
+        """A peer's agent is a new one, which was told nothing."""
+        self._told.pop(peer.name, None)
+
     def _seen_for(self, peer: PeerConfig, statuses: Mapping[PublicKey, PeerStatus]) -> Iterator[Observation]:
         for key in sorted(self._clients):
             client, status = self._clients[key], statuses.get(key)

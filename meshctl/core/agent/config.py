@@ -112,7 +112,8 @@ class InterfaceConfig:
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """This node: its name, and one interface for each network that it is in."""
+    """This node: its name, one interface for each network that it is in, and STUN servers besides the anchors."""
 
     name: str
     networks: tuple[InterfaceConfig, ...]
+    stun_servers: tuple[Endpoint, ...] = ()

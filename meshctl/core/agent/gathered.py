@@ -40,7 +40,11 @@ class LocalCandidates:
 
     def base(self, family: int) -> Address | None:
         """The own address that is best to send from, of that family; None without one."""
-        return next((c.base for c in self.all() if c.kind == "host" and c.base.family == family), None)
+        return next((base for base in self.bases() if base.family == family), None)
+
+    def bases(self) -> tuple[Address, ...]:
+        """All own addresses with the tunnel's port, best first."""
+        return tuple(dict.fromkeys(c.base for c in self.all() if c.kind == "host"))
 
     def set_hosts(self, addresses: Iterable[LocalAddress], port: int) -> bool:
         """These are the host's addresses now. What hung on one that has gone goes too. Whether peers should hear."""

@@ -25,6 +25,7 @@ class Trigger(enum.Enum):
     """What happens."""
 
     SESSION = "session"  # its agent has answered
+    ADOPTED = "adopted"  # so it has, and its tunnel works as it is: this agent was restarted, or comes late
     SESSION_LOST = "session lost"  # its agent has been silent, on every way, for too long
     RELAY_READY = "relay ready"  # both ends are bound to an anchor's port
     RELAY_LOST = "relay lost"  # the anchor, or our way to it, is dead
@@ -32,7 +33,7 @@ class Trigger(enum.Enum):
     EXHAUSTED = "exhausted"  # every pair was tried, and none answered
     SPLICE_DUE = "splice due"  # the NATs are such that only a splice helps, and it is time to try
     SPLICE_FAILED = "splice failed"  # no port was hit
-    DISTRESS = "distress"  # we send and hear nothing, or an address of the pair is gone
+    DISTRESS = "distress"  # we send and hear nothing, the peer sends from elsewhere, or it checks anew
     ANSWERED = "answered"  # the pair in use has answered a check
     DEAD = "dead"  # it has not
     DEMOTED = "demoted"  # an operator wants the relay, and it is ready
@@ -46,7 +47,8 @@ class Effect(enum.Enum):
     USE_RELAY = "move the endpoint to the relay"
     CHECK_PAIRS = "check all pairs, quickly"
     CHECK_PATH = "check the pair in use, quickly"
-    REST_CHECKS = "check rarely"
+    CHECK_RELAY = "ask the relay and the peer's agent whether they live"
+    REST_CHECKS = "try no pairs again"
     START_SPLICE = "try ports"
     END_SPLICE = "stop trying ports"
     RETRY_LATER = "try all pairs again, later each time"
@@ -67,6 +69,8 @@ class IllegalTransitionError(Exception):
 _TABLE: dict[State, dict[Trigger, Step]] = {
     State.UNKNOWN: {
         Trigger.SESSION: Step(State.PROBING, (Effect.ASK_RELAY, Effect.CHECK_PAIRS)),
+        # What works is kept until something better was checked.
+        Trigger.ADOPTED: Step(State.SUSPECT, (Effect.ASK_RELAY, Effect.CHECK_PATH, Effect.CHECK_PAIRS)),
     },
     State.PROBING: {
         Trigger.RELAY_READY: Step(State.RELAYED, (Effect.USE_RELAY,)),
@@ -80,6 +84,7 @@ _TABLE: dict[State, dict[Trigger, Step]] = {
         Trigger.RELAY_READY: Step(State.RELAYED, (Effect.USE_RELAY,)),
         Trigger.RELAY_LOST: Step(State.PROBING, (Effect.ASK_RELAY, Effect.CHECK_PAIRS)),
         Trigger.EXHAUSTED: Step(State.RELAYED, (Effect.RETRY_LATER,)),
+        Trigger.DISTRESS: Step(State.RELAYED, (Effect.CHECK_RELAY,)),
         Trigger.SPLICE_DUE: Step(State.SPLICING, (Effect.START_SPLICE,)),
         Trigger.SESSION_LOST: Step(State.UNKNOWN, (Effect.FORGET,)),
     },
@@ -89,6 +94,7 @@ _TABLE: dict[State, dict[Trigger, Step]] = {
         Trigger.RELAY_LOST: Step(State.PROBING, (Effect.ASK_RELAY, Effect.CHECK_PAIRS, Effect.END_SPLICE)),
         Trigger.SPLICE_FAILED: Step(State.RELAYED, (Effect.END_SPLICE, Effect.RETRY_LATER)),
         Trigger.EXHAUSTED: Step(State.SPLICING),
+        Trigger.DISTRESS: Step(State.SPLICING, (Effect.CHECK_RELAY,)),
         Trigger.SESSION_LOST: Step(State.UNKNOWN, (Effect.END_SPLICE, Effect.FORGET)),
     },
     State.DIRECT: {

@@ -1,0 +1,129 @@
+"""What an anchor does for others: it tells them where it sees them, and relays for pairs that have no direct path."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.asker import PURPOSE, USERNAME
+from meshctl.core.agent.bodies import Body, Observation, Observed, RelayAsk, RelayRefresh, RelayRelease
+from meshctl.core.agent.clients import ClientWatch
+from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
+from meshctl.core.agent.events import Action, PeerStatus, RelayDatagram, SendProbe
+from meshctl.core.agent.relayserver import RelayServer
+from meshctl.core.agent.router import TokenBucket
+from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
+from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
+from meshctl.model.keys import PublicKey
+
+# Questions that one node may ask: a few from each of its addresses when its network changes.
+QUESTIONS_PER_S, QUESTIONS_BURST = 2.0, 20.0
+
+# What nobody acknowledges is said so many times, so far apart.
+TIMES, AGAIN_S = 3, 2.0
+
+Say = Callable[[PeerConfig, Body], None]
+
+
+class _Told(NamedTuple):
+    """Where a node was told to be seen, how often it will be told again, and when."""
+
+    address: Address
+    left: int
+    again_at: float
+
+
+class AnchorDuty:
+    """One interface's. `addresses` are this anchor's own, one of each family."""
+
+    def __init__(
+        self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, say: Say,
+        act: Callable[[Action], None],
+    ) -> None:  # fmt: skip
+        self._peers = {peer.id: peer for peer in config.peers if peer.kind != "client"}
+        self._relays = RelayServer(config, addresses, dice)
+        self._watch = ClientWatch(config)
+        self._say, self._act = say, act
+        self._told: dict[bytes, _Told] = {}
+        self._asked: dict[bytes, TokenBucket] = {}
+
+    @property
+    def due(self) -> float | None:
+        """When `poll` has something to do."""
+        return self._relays.due()
+
+    def set_addresses(self, addresses: tuple[Address, ...]) -> None:
+        """This anchor's own addresses are others."""
+        self._relays.set_addresses(addresses)
+
+    def poll(self, now: float) -> None:
+        """End relays that were not refreshed."""
+        self._relays.expire(now)
+        self._run()
+
+    def relay_message(self, peer: PeerConfig, body: Body, now: float) -> bool:
+        """A message about relays; whether it was one."""
+        if isinstance(body, RelayAsk):
+            self._tell(self._relays.ask(peer, body, now))
+        elif isinstance(body, RelayRefresh):
+            self._tell(self._relays.refresh(peer, body, now))
+        elif isinstance(body, RelayRelease):
+            self._relays.release(peer, body)
+        else:
+            return False
+        self._run()
+        return True
+
+    def bind(self, event: RelayDatagram) -> None:
+        """Something came to a relay port."""
+        answer = self._relays.bind(event.port, event.remote, event.data)
+        self._run()
+        if answer is not None:
+            self._act(answer)
+
+    def question(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+        """A node asks where it is seen. Nothing is answered to anybody else."""
+        name = (received.message.username or "")[len(USERNAME) :]
+        try:
+            peer = self._peers.get(bytes.fromhex(name))
+        except ValueError:
+            return
+        if peer is None or not self._asked.setdefault(peer.id, TokenBucket(QUESTIONS_PER_S, QUESTIONS_BURST)).take(now):
+            return
+        key = purpose_key(peer.pair_key, PURPOSE)
+        if received.is_authentic(key):
+            answer = stun.success_response(received.message, TransportAddress(*remote))
+            self._act(SendProbe(local, remote, stun.encode(answer, key, integrity=(MESSAGE_INTEGRITY_SHA256,))))
+
+    def greet(self, peer: PeerConfig, statuses: Mapping[PublicKey, PeerStatus], now: float) -> None:
+        """A node's agent is new: it has heard nothing yet."""
+        self._told.pop(peer.id, None)
+        self._watch.forget(peer)
+        self.sample(statuses, now)
+
+    def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> None:
+        """Tell nodes where WireGuard sees them, and clients that they may reach, when that is news."""
+        for node, peer in sorted(self._peers.items()):
+            status = statuses.get(peer.public_key)
+            if status is None or status.endpoint is None:
+                continue
+            told = self._told.get(node)
+            if told is None or told.address != status.endpoint:
+                told = self._told[node] = _Told(status.endpoint, TIMES, now)
+            if told.left and now >= told.again_at:
+                self._told[node] = _Told(told.address, told.left - 1, now + AGAIN_S)
+                age = min(int(status.handshake_age_s or 0), 0xFFFF)
+                self._say(peer, Observed((Observation(node, status.endpoint, age),)))
+        for peer, observed in self._watch.tell(statuses, now):
+            self._say(peer, observed)
+
+    def _tell(self, messages: Iterable[tuple[PeerConfig, Body]]) -> None:
+        for peer, body in messages:
+            self._say(peer, body)
+
+    def _run(self) -> None:
+        for action in self._relays.actions():
+            self._act(action)

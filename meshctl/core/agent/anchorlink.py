@@ -1,0 +1,107 @@
+"""A node's link to one anchor: whether it works, how far the anchor is, and which of its addresses is used.
+
+The link is the tunnel to the anchor's static endpoint. It is the way of all signalling before there are other paths, so
+it is asked (by STUN, on WireGuard's own port) as soon as the counters of WireGuard make it doubtful.
+"""
+
+from __future__ import annotations
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.events import PeerStatus
+from meshctl.core.agent.liveness import HANDSHAKE_MAX_S, Liveness
+
+# Between two series of questions to an anchor in doubt: the first come at once, then each pause is twice as long.
+ASK_FIRST_S, ASK_LONGEST_S = 2.0, 30.0
+# A new round trip counts so much against those before (RFC 6298 has 1/8 for many samples; these are rare).
+SMOOTHING = 0.25
+
+
+class AnchorLink:
+    """One anchor. `endpoints` are its static addresses as far as they are resolved."""
+
+    def __init__(self, peer: PeerConfig) -> None:
+        self.peer = peer
+        self.endpoints: tuple[Address, ...] = ()
+        self.status: PeerStatus | None = None
+        self.rtt_s: float | None = None
+        self.since = 0.0  # when it came up last
+        self._liveness = Liveness()
+        self._dead = False
+        self._asked: set[Address] = set()
+        self._answered: list[Address] = []
+        self._ask_at: float | None = None
+        self._pause_s = ASK_FIRST_S
+
+    @property
+    def up(self) -> bool:
+        """Whether messages can be sent that way: there is a handshake, and nothing says that the anchor is dead."""
+        age = self.status.handshake_age_s if self.status else None
+        return age is not None and age < HANDSHAKE_MAX_S and not self._dead
+
+    @property
+    def distance_s(self) -> float:
+        """Round trip in seconds; one that was not measured yet is far."""
+        return self.rtt_s if self.rtt_s is not None else 1.0
+
+    @property
+    def due(self) -> float | None:
+        """When an anchor that is dead is to be asked again."""
+        return self._ask_at
+
+    def sample(self, status: PeerStatus, now: float) -> None:
+        """One reading of WireGuard's counters."""
+        before, was_up = self._liveness.heard_at, self.up
+        self.status = status
+        self._liveness.sample(status, now)
+        if self._liveness.heard_at != before:
+            self._lives()
+        elif self._ask_at is None and self._liveness.distress(now):
+            self._ask_at = now
+        if self.up and not was_up:
+            self.since = now
+
+    def ask(self, now: float) -> tuple[Address, ...]:
+        """The addresses to ask, when it is time; the next time is later."""
+        if self._ask_at is None or now < self._ask_at:
+            return ()
+        self._ask_at = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, ASK_LONGEST_S)
+        self._asked, self._answered = set(self.endpoints), []
+        return self.endpoints
+
+    def hurry(self, now: float) -> None:
+        """The network is another one: an anchor that was dead may not be, and one that was not may be."""
+        self._pause_s = ASK_FIRST_S
+        if self._ask_at is not None or self._dead:
+            self._ask_at = now
+
+    def answered(self, server: Address, rtt_s: float, now: float) -> Address | None:
+        """It has answered at one of its addresses. The address that WireGuard should be told to use, if another one."""
+        self.rtt_s = rtt_s if self.rtt_s is None else self.rtt_s + SMOOTHING * (rtt_s - self.rtt_s)
+        self._asked.discard(server)
+        self._answered.append(server)
+        return self._decide(now)
+
+    def silent(self, server: Address, now: float) -> Address | None:
+        """It has not answered there. As `answered`."""
+        self._asked.discard(server)
+        return self._decide(now)
+
+    def _decide(self, now: float) -> Address | None:
+        """When in doubt: the address in use is kept if it answers, another one is taken if it does not."""
+        current = self.status.endpoint if self.status else None
+        if self._ask_at is None or (current in self._asked and current not in self._answered):
+            return None
+        if not self._answered:
+            self._dead = self._dead or not self._asked
+            return None
+        better = None if current in self._answered else self._answered[0]
+        self._liveness.heard(now)
+        self._lives()
+        return better
+
+    def _lives(self) -> None:
+        self._dead = False
+        self._ask_at = None
+        self._pause_s = ASK_FIRST_S

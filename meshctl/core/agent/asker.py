@@ -1,0 +1,125 @@
+"""STUN questions to servers (RFC 8489): where they see this node, and how far away they are.
+
+An anchor answers on WireGuard's own port, to nodes that it knows: its requests are signed with a key of the pair. Any
+other server may lie: its answer must come from where it was asked, and says at most one more address to be checked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.config import purpose_key
+from meshctl.core.agent.events import SendProbe
+from meshctl.core.wire import stun
+from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
+
+# When a question is sent again, and how long the last one has: quicker than RFC 8489 section 6.2.1, whose half a second
+# before the first repetition is a quarter of all the time there is to find a path.
+SCHEDULE_S = (0.0, 0.15, 0.45, 1.05)
+ANSWER_S = 1.0
+# Between two questions of one node: as between connectivity checks.
+PACE_S = 0.005
+PURPOSE = b"stun"
+# USERNAME of a question to an anchor: this and the asking node's id.
+USERNAME = "node:"
+
+
+class Server(NamedTuple):
+    """Where to ask. `username` and `key` are an anchor's; "" and b"" for a server that wants none."""
+
+    address: Address
+    username: str = ""
+    key: bytes = b""
+
+
+def anchor_server(address: Address, own_id: bytes, pair_key: bytes) -> Server:
+    """An anchor's, for the node with this id."""
+    return Server(address, USERNAME + own_id.hex(), purpose_key(pair_key, PURPOSE))
+
+
+class Seen(NamedTuple):
+    """The server has answered: it sees `base` as `mapped`."""
+
+    base: Address
+    server: Address
+    mapped: Address
+    rtt_s: float
+
+
+@dataclass
+class _Question:
+    server: Server
+    began_at: float
+    due_at: float
+    asked: int = 0
+    sent: dict[bytes, float] = field(default_factory=dict)
+
+
+class Asker:
+    """All questions of one interface that are under way: one for each own address and server."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self._questions: dict[tuple[Address, Address], _Question] = {}
+        self._free_at = 0.0
+
+    def ask(self, base: Address, server: Server, now: float) -> None:
+        """Ask that server from that address, unless a question is under way there."""
+        if base.family == server.address.family:
+            self._questions.setdefault((base, server.address), _Question(server, now, now))
+
+    def keep(self, bases: Iterable[Address]) -> None:
+        """Only these own addresses are there any more."""
+        kept = set(bases)
+        self._questions = {key: q for key, q in self._questions.items() if key[0] in kept}
+
+    def due(self) -> float | None:
+        """When `poll` has something to do."""
+        first = min((q.due_at for q in self._questions.values()), default=None)
+        return None if first is None else max(first, self._free_at)
+
+    def poll(self, now: float) -> SendProbe | None:
+        """The question that is due, if any is."""
+        if now < self._free_at:
+            return None
+        for (base, address), question in sorted(self._questions.items()):
+            if question.due_at <= now and question.asked < len(SCHEDULE_S):
+                self._free_at = now + PACE_S
+                return self._send(question, base, address, now)
+        return None
+
+    def silent(self, now: float) -> Iterator[Address]:
+        """Servers that have not answered a question in its time; the question is over."""
+        for key, question in sorted(self._questions.items()):
+            if question.due_at <= now and question.asked == len(SCHEDULE_S):
+                del self._questions[key]
+                yield key[1]
+
+    def receive(self, received: stun.Received, base: Address, remote: Address, now: float) -> Seen | None:
+        """An answer; None when nobody asked for it, it is not authentic, or it says no address."""
+        question = self._questions.get((base, remote))
+        message = received.message
+        if question is None or message.transaction not in question.sent:
+            return None
+        if message.message_class is not stun.Class.SUCCESS:
+            return None
+        mapped = message.reflexive_address
+        if mapped is None or (question.server.key and not received.is_authentic(question.server.key)):
+            return None
+        del self._questions[base, remote]
+        return Seen(base, remote, Address.of(*mapped), now - question.sent[message.transaction])
+
+    def _send(self, question: _Question, base: Address, address: Address, now: float) -> SendProbe:
+        question.asked += 1
+        last = question.asked == len(SCHEDULE_S)
+        question.due_at = now + ANSWER_S if last else question.began_at + SCHEDULE_S[question.asked]
+        transaction = self._dice.getrandbits(96).to_bytes(12, "big")
+        question.sent[transaction] = now
+        server = question.server
+        request = stun.Message(stun.Class.REQUEST, transaction, username=server.username or None)
+        data = stun.encode(request, server.key or None, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        return SendProbe(base, address, data)

@@ -1,0 +1,92 @@
+"""What this agent and one other have to say to each other: the session, and offers until they have arrived."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from meshctl.core.agent.bodies import Body, SignalError
+from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.reliable import OfferReceiver, OfferSender
+from meshctl.core.agent.session import Received, Session, Verdict, new_session
+
+# Between two rounds of questions to an agent that does not answer: soon at first, for it may be starting too; and
+# never longer than what an operator waits who has just mended a network.
+AGAIN_FIRST_S, AGAIN_LONGEST_S = 5.0, 60.0
+
+
+class Conversation:
+    """One agent's end of it. `lost`: the other has answered nothing in the last round of questions."""
+
+    def __init__(self, own_id: bytes, peer: PeerConfig, dice: random.Random) -> None:
+        self.peer = peer
+        self.session = Session(own_id, peer.id, peer.pair_key, new_session(dice))
+        self.sender = OfferSender()
+        self.receiver = OfferReceiver()
+        self.lost = False
+        self._asking = False
+        self._again_at: float | None = None
+        self._pause_s = AGAIN_FIRST_S
+
+    @property
+    def alive(self) -> bool:
+        """Whether the other's session is known and nothing speaks against it."""
+        return self.session.established and not self.lost
+
+    @property
+    def due(self) -> float | None:
+        """When `poll` has something to do."""
+        times = (self.session.due, self.sender.due if self.alive else None, self._again_at)
+        return min((t for t in times if t is not None), default=None)
+
+    def ask(self, now: float) -> None:
+        """Ask for the other's session, unless a question is under way. Something has changed: patience begins anew."""
+        self._pause_s = AGAIN_FIRST_S
+        if self.session.due is None:
+            self._ask(now)
+
+    def poll(self, now: float) -> Iterator[tuple[bytes, int]]:
+        """What is to be sent, each with the number of the attempt (for `Router.route`)."""
+        if self._again_at is not None and now >= self._again_at:
+            self._ask(now)
+        hello = self.session.poll(now)
+        if hello is not None:
+            yield hello, self.session.attempt
+        if self._asking and self.session.due is None:
+            self._asking = False
+            if self.session.unanswered:
+                self.lost = True
+                self._again_at = now + self._pause_s
+                self._pause_s = min(2 * self._pause_s, AGAIN_LONGEST_S)
+        if self.alive:
+            offer = self.sender.poll(now)
+            if offer is not None:
+                yield self.session.seal(offer), self.sender.attempt
+            elif self.sender.unacknowledged and not self._asking:
+                self._ask(now)
+
+    def seal(self, body: Body) -> bytes | None:
+        """A message to be sent once; None while the other's session is not known."""
+        try:
+            return self.session.seal(body)
+        except SignalError:
+            return None
+
+    def receive(self, data: bytes, now: float) -> Received:
+        """Judge a message; what counts shows that the other lives."""
+        received = self.session.receive(data, now)
+        answered = received.verdict is Verdict.SESSION and not received.replies
+        if received.verdict is Verdict.ACCEPTED or answered:
+            self.lost = False
+            self._again_at = None
+            self._pause_s = AGAIN_FIRST_S
+        if received.renewed:
+            self.receiver.renewed()
+        if received.renewed or (answered and self.sender.unacknowledged):
+            self.sender.renewed(now)
+        return received
+
+    def _ask(self, now: float) -> None:
+        self._again_at = None
+        self._asking = True
+        self.session.start(now)

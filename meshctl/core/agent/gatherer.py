@@ -1,0 +1,117 @@
+"""Where this node can be reached, in one network: its own addresses, and what anchors and servers see of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.asker import Asker, Seen, Server
+from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.gathered import LocalCandidates
+from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
+from meshctl.core.wire import stun
+
+# Own addresses of a family that servers are asked from.
+MAX_BASES = 3
+# Everything is asked again before what is known of the NAT is too old to count.
+REFRESH_S = OBSERVATION_S - 60.0
+# What peers are told of waits so long for more: one offer of three candidates instead of three.
+TRICKLE_S = 0.02
+
+
+class Gatherer:
+    """`changed_at`: peers are to hear of a change from then on, None: of nothing; `moved`: and try all pairs anew, for
+    this node stands elsewhere, or its NAT has forgotten it."""
+
+    def __init__(self, own: LocalCandidates, nat: NatKnowledge, dice: random.Random) -> None:
+        self._own, self._nat = own, nat
+        self._asker = Asker(dice)
+        self._servers: tuple[Server, ...] = ()
+        self._again_at: float | None = None
+        self.changed_at: float | None = None
+        self.moved = False
+
+    @property
+    def due(self) -> float | None:
+        """When `poll` has something to do."""
+        times = (self._asker.due(), self._again_at, self._own.next_expiry())
+        return min((t for t in times if t is not None), default=None)
+
+    def set_hosts(self, addresses: Iterable[LocalAddress], port: int, now: float) -> None:
+        """The host's own addresses."""
+        before = set(self._own.bases())
+        self._note(self._own.set_hosts(addresses, port), now)
+        bases = self._own.bases()
+        if set(bases) != before:
+            self.moved, self.changed_at = True, now
+            self._nat.forget(set(bases) & before)
+            self._asker.keep(bases)
+            self.ask_all(now)
+
+    def set_servers(self, servers: Iterable[Server], now: float) -> None:
+        """Who can be asked. New ones are asked at once."""
+        known, self._servers = set(self._servers), tuple(sorted(set(servers)))
+        for server in self._servers:
+            if server not in known:
+                self.ask(server, now)
+
+    def ask(self, server: Server, now: float) -> None:
+        """Ask one server, from a few own addresses of its family."""
+        for base in [b for b in self._own.bases() if b.family == server.address.family][:MAX_BASES]:
+            self._asker.ask(base, server, now)
+
+    def ask_all(self, now: float) -> None:
+        """Ask all servers."""
+        self._again_at = now + REFRESH_S
+        for server in self._servers:
+            self.ask(server, now)
+
+    def doubt(self, now: float) -> None:
+        """Whatever is known may be out of date: ask everybody, and let peers try everything."""
+        self.moved, self.changed_at = True, now
+        self.ask_all(now)
+
+    def poll(self, now: float) -> SendProbe | None:
+        """The question that is due, if any is."""
+        if self._again_at is not None and now >= self._again_at:
+            self.ask_all(now)
+        self._note(self._own.expire(now), now)
+        return self._asker.poll(now)
+
+    def silent(self, now: float) -> Iterator[Address]:
+        """Servers that have not answered a question in its time."""
+        return self._asker.silent(now)
+
+    def answered(self, received: stun.Received, local: Address, remote: Address, now: float) -> Seen | None:
+        """An answer of a server; None when it counts for nothing."""
+        seen = self._asker.receive(received, local, remote, now)
+        if seen is not None:
+            self.seen("srflx", seen.base, seen.server, seen.mapped, now)
+        return seen
+
+    def seen(self, kind: str, base: Address, server: Address, mapped: Address, now: float) -> None:
+        """Somebody who is trusted with it sees this node there."""
+        if self._nat.observe(base, server, mapped, now):
+            self.moved, self.changed_at = True, now
+            self._own.drop(kind, keep=(mapped,))
+            self.ask_all(now)
+        self._note(self._own.put(kind, mapped, base, now + OBSERVATION_S, server.ip), now)
+
+    def mapped(self, mappings: Iterable[tuple[Address, Address, float]], now: float) -> None:
+        """What routers have promised: (external, own address, its end) of all mappings."""
+        found = list(mappings)
+        self._note(self._own.drop("mapped", keep=[external for external, _, _ in found]), now)
+        for external, base, expires_at in found:
+            self._note(self._own.put("mapped", external, base, expires_at), now)
+
+    def take_change(self, now: float) -> tuple[bool, bool]:
+        """Whether peers are to hear of a change now, and whether this node has moved; once."""
+        if self.changed_at is None or now < self.changed_at:
+            return False, False
+        moved, self.changed_at, self.moved = self.moved, None, False
+        return True, moved
+
+    def _note(self, changed: bool, now: float) -> None:
+        if changed and self.changed_at is None:
+            self.changed_at = now + TRICKLE_S

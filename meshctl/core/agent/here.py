@@ -1,0 +1,62 @@
+"""What the paths of one interface have in common: where this node stands, and how they act."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.anchorlink import AnchorLink
+from meshctl.core.agent.bodies import Body
+from meshctl.core.agent.config import InterfaceConfig, PeerConfig
+from meshctl.core.agent.events import Action, SendProbe
+from meshctl.core.agent.gathered import LocalCandidates
+from meshctl.core.agent.lifetime import MappingLifetime
+from meshctl.core.agent.nat import NatKnowledge
+from meshctl.core.wire import stun
+
+# Between two checks of one node, whatever the number of its peers: 500 a second are 60 kB/s, and RFC 8445 section 14.2
+# wants 5 ms for each stream of an agent that has a few.
+GAP_S = 0.002
+
+# What takes the answer to a request: the message, the pair's local and remote address, now.
+Answered = Callable[[stun.Received, Address, Address, float], None]
+
+
+@dataclass
+class Pace:
+    """One for a whole node: the time from which the next check may be sent."""
+
+    free_at: float = 0.0
+
+    def take(self, now: float) -> None:
+        """One is sent."""
+        self.free_at = max(self.free_at, now) + GAP_S
+
+
+@dataclass
+class Here:
+    """One interface's. `act` has an action done, `probe` sends a request whose answer goes to who asked, `say` tells a
+    peer something by signalling, if there is a session with it, `touch` says that a peer's timers or offer may have
+    changed."""
+
+    config: InterfaceConfig
+    own: LocalCandidates
+    dice: random.Random
+    pace: Pace
+    act: Callable[[Action], None]
+    probe: Callable[[SendProbe, Answered], None]
+    say: Callable[[PeerConfig, Body], None]
+    touch: Callable[[bytes], None]
+    nat: NatKnowledge = field(default_factory=NatKnowledge)
+    hosts: tuple[LocalAddress, ...] = ()
+    anchors: dict[bytes, AnchorLink] = field(default_factory=dict)  # by id
+
+    def __post_init__(self) -> None:
+        self.lifetime = MappingLifetime(self.config.keepalive_s)
+
+    @property
+    def bases(self) -> tuple[Address, ...]:
+        """The tunnel's port at the best own address of each family."""
+        return tuple(base for base in (self.own.base(4), self.own.base(6)) if base is not None)

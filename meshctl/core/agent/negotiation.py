@@ -1,0 +1,185 @@
+"""The search for a direct path to one peer: candidates of both, the checks on their pairs, and which is nominated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.checks import Answer, CheckList, Credentials, Pair, Question
+from meshctl.core.agent.choice import Changes, best
+from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
+from meshctl.core.agent.here import Here
+from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
+from meshctl.core.wire import stun
+
+# So long the controlling side waits after the first answer for that of a better pair; not at all for one on its LAN.
+SETTLE_S = 0.1
+
+
+class Negotiation:
+    """With one peer, in its present session. `current` is the pair in use, None while there is none."""
+
+    def __init__(self, here: Here, heard: Callable[[Answer, float], None], *, controlling: bool) -> None:
+        """`heard` is called with each answer that counts."""
+        self._here = here
+        self._heard = heard
+        self.controlling = controlling
+        self.remote = RemoteCandidates(here.config.mesh_ranges)
+        self.current: Pair | None = None
+        self._checks: CheckList | None = None
+        self._pairs: tuple[CandidatePair, ...] = ()
+        self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
+        self._changes = Changes()
+        self._nominate_at: float | None = None
+        self._round_open = False
+        self.credentials: Credentials | None = None
+
+    # What is known
+
+    @property
+    def key(self) -> bytes:
+        """Of the peer's checks in this session; b"" without one."""
+        return self.credentials.key if self.credentials else b""
+
+    @property
+    def due(self) -> float | None:
+        """When `poll` has something to do."""
+        if self._checks is None:
+            return None
+        due = self._checks.due()
+        checks = None if due is None else max(due, self._here.pace.free_at)
+        times = (checks, self._nominate_at, self.remote.next_expiry())
+        return min((t for t in times if t is not None), default=None)
+
+    def failed(self, pair: Pair) -> bool:
+        """Whether the pair was asked in vain, or is not there any more."""
+        return self._checks is None or self._checks.failed(pair)
+
+    def rtt_s(self, pair: Pair) -> float | None:
+        """The pair's last round trip, None when it has not answered in this round."""
+        return {p: rtt for p, _, rtt in self._valid()}.get(pair)
+
+    def take_exhausted(self) -> bool:
+        """Whether a round of checks has ended without a pair that was taken; true once for each round."""
+        over = self._round_open and self._checks is not None and self._checks.exhausted and self._nominate_at is None
+        self._round_open = self._round_open and not over
+        return over
+
+    # What to do
+
+    def renew(self, credentials: Credentials) -> None:
+        """The session is another one, and with it what makes checks authentic."""
+        self._checks = CheckList(credentials, controlling=self.controlling, dice=self._here.dice)
+        self.credentials = credentials
+        self._round_open, self._nominate_at = False, None
+        self._set_pairs()
+
+    def refresh(self, now: float) -> None:
+        """Candidates of either side have come or gone. New pairs are asked; what is known of others stays known."""
+        self._pairs = pair_up(
+            self._here.own.all(), self.remote.all(), self._here.hosts, controlling=self.controlling,
+            keep=frozenset(p for p, _, _ in self._valid()),
+        )  # fmt: skip
+        self._learned = {p: v for p, v in self._learned.items() if p.local.ip in {a.ip for a in self._here.hosts}}
+        self._set_pairs()
+        if self._checks is not None:
+            self._checks.ask_new(now)
+            self._round_open = self._round_open or not self._checks.exhausted
+
+    def restart(self, now: float) -> None:
+        """Ask all pairs from the beginning."""
+        if self._checks is not None:
+            self.refresh(now)
+            self._checks.restart(now)
+            self._round_open, self._nominate_at = True, None
+
+    def ask_path(self, now: float) -> None:
+        """Ask the pair in use, quickly, whether it lives."""
+        if self._checks is not None and self.current is not None:
+            self._checks.ask_quickly(self.current, now)
+
+    def forget(self) -> None:
+        """Nothing is known of the peer any more but what the inventory says."""
+        self._checks, self._nominate_at, self._round_open, self.current = None, None, False, None
+        self._learned = {}
+
+    def nominate(self, pair: Pair, now: float) -> None:
+        """Have the peer use this pair, which is there; only on the controlling side."""
+        if self._checks is not None:
+            self._checks.nominate(pair, now)
+
+    def poll(self, now: float, *, nominate: bool) -> None:
+        """Send the check that is due; `nominate`: a path is wanted, so nominate the best pair when it is time."""
+        if self.remote.expire(now):
+            self.refresh(now)
+        if self._checks is None:
+            return
+        if self._nominate_at is not None and now >= self._nominate_at:
+            self._nominate_at = None
+            chosen = best(self._valid())
+            if chosen is not None and nominate:
+                self._checks.nominate(chosen, now)
+        if now >= self._here.pace.free_at:
+            probe = self._checks.poll(now)
+            if probe is not None:
+                self._here.pace.take(now)
+                self._here.nat.sent(probe.local, probe.remote, now)
+                self.send(probe)
+
+    def send(self, probe: SendProbe) -> None:
+        """Send a check whose answer comes back here."""
+        self._here.probe(probe, self._answered)
+
+    # What comes in
+
+    def question(self, request: stun.Message, pair: Pair, now: float) -> Question | None:
+        """An authentic check of the peer: it is answered, and teaches an address that was not known."""
+        if self._checks is None:
+            return None
+        self._here.nat.received(pair.local, pair.remote, now)
+        self._learn(pair, request.priority or 0, now)
+        reply, question = self._checks.receive_request(request, pair)
+        self._here.act(reply)
+        return question
+
+    def settle(self, pair: Pair, now: float) -> None:
+        """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon."""
+        if self._nominate_at is None:
+            lan = any(p.tier is Tier.LAN and (p.local, p.remote) == pair for p in self._pairs)
+            self._nominate_at = now if lan else now + SETTLE_S
+
+    def better(self, now: float) -> Pair | None:
+        """A pair that is worth leaving the one in use for; each answer counts against the changes of an hour."""
+        return self._changes.worth(self._valid(), self.current, now) if self.current is not None else None
+
+    # Inside
+
+    def _answered(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+        if self._checks is None or received.message.message_class is not stun.Class.SUCCESS:
+            return
+        if not received.is_authentic(self.key):
+            return
+        answer = self._checks.receive_response(received.message, Pair(local, remote), now)
+        if answer is not None:
+            self._here.nat.received(local, remote, now)
+            self._learn(answer.pair, 0, now)
+            self._heard(answer, now)
+
+    def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
+        return self._checks.valid() if self._checks is not None else ()
+
+    def _learn(self, pair: Pair, told_priority: int, now: float) -> None:
+        """Peer-reflexive: an address from which the peer has shown itself."""
+        self.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S, told_priority)
+        if pair.local not in self._here.own.bases():
+            self._learned[pair] = told_priority
+
+    def _set_pairs(self) -> None:
+        if self._checks is None:
+            return
+        wanted = [(Pair(p.local, p.remote), p.rank, p.prflx_priority) for p in self._pairs]
+        known = {pair for pair, _, _ in wanted}
+        extra = [*self._learned, *((self.current,) if self.current is not None else ())]
+        wanted += [(pair, 0, 0) for pair in dict.fromkeys(extra) if pair not in known]
+        self._checks.set_pairs(wanted)

@@ -1,0 +1,373 @@
+"""One network of this node: its peers' paths, its links to anchors, and what an anchor does for others, wired together.
+
+Nothing is decided here but which part an event is for, and who hears of what it changes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.anchorduty import AnchorDuty
+from meshctl.core.agent.anchorlink import AnchorLink
+from meshctl.core.agent.asker import USERNAME, Server, anchor_server
+from meshctl.core.agent.bodies import WISHES, Ack, Observed, Offer, RelayGrant, RelayRefuse, Splice
+from meshctl.core.agent.checks import Credentials, Pair
+from meshctl.core.agent.clients import ClientPaths
+from meshctl.core.agent.config import InterfaceConfig, PeerConfig
+from meshctl.core.agent.events import Action, Datagram, PeerStatus, RelayDatagram, SendProbe, SetEndpoint, Signal
+from meshctl.core.agent.gathered import LocalCandidates
+from meshctl.core.agent.gatherer import Gatherer
+from meshctl.core.agent.here import Answered, Here, Pace
+from meshctl.core.agent.path import State
+from meshctl.core.agent.peer import PeerPath
+from meshctl.core.agent.post import Heard, Post
+from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.timers import Timers
+from meshctl.core.wire import stun
+from meshctl.core.wire.error import WireError
+from meshctl.model.keys import PublicKey
+
+# Requests whose answers are awaited: of 300 peers that all check at their quickest, those of the last seconds.
+MAX_AWAITED = 4096
+_TRANSACTION = slice(8, 20)
+CHECK_PURPOSE = b"checks"
+
+# Timers besides those of peers (by id).
+_GATHER, _DUTY, _CLIENTS, _CHANGE = b"gather", b"duty", b"clients", b"change"
+
+
+class Network:
+    """One interface of this node. `resolve` gives a named endpoint's addresses."""
+
+    def __init__(
+        self, config: InterfaceConfig, dice: random.Random, pace: Pace, slot: SpliceSlot, act: Callable[[Action], None],
+        now: float,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self._act, self._dice = act, dice
+        self._awaited: OrderedDict[bytes, Answered] = OrderedDict()
+        self._touched: dict[bytes, None] = {}
+        self._names: dict[str, bytes] = {}  # USERNAME of a peer's checks -> peer
+        self.statuses: dict[PublicKey, PeerStatus] = {}
+        self.timers: Timers[bytes] = Timers()
+        own = LocalCandidates(config.mesh_ranges)
+        self.post = Post(config, dice, act, self._up)
+        self.here = Here(config, own, dice, pace, act, self._probe, self.post.say, self._touch)
+        self.gatherer = Gatherer(own, self.here.nat, dice)
+        self.paths: dict[bytes, PeerPath] = {}
+        self._stun_servers: tuple[Server, ...] = ()
+        self._clients = ClientPaths(config)
+        self._duty: AnchorDuty | None = None
+        for peer in self.post.peers():
+            if peer.is_anchor:
+                self.here.anchors[peer.id] = AnchorLink(peer)
+            elif peer.permitted:
+                self.paths[peer.id] = PeerPath(peer, self.here, slot, self._ask, now)
+
+    # What comes in
+
+    def addresses(self, addresses: Iterable[LocalAddress], now: float) -> None:
+        """The host's own."""
+        self.here.hosts = tuple(sorted(addresses))
+        self.gatherer.set_hosts(self.here.hosts, self.config.listen_port, now)
+        if self.config.is_anchor:
+            if self._duty is None:
+                self._duty = AnchorDuty(self.config, self.here.bases, self._dice, self.post.say, self._act)
+            self._duty.set_addresses(self.here.bases)
+        if self.gatherer.moved:
+            for link in self.here.anchors.values():
+                link.hurry(now)
+            self._greet_anchors(now)
+
+    def endpoints(self, addresses: Callable[[PeerConfig], tuple[Address, ...]], stun_servers: tuple[Address, ...],
+                  now: float) -> None:  # fmt: skip
+        """Where static endpoints and STUN servers are, as far as they are resolved."""
+        servers = [Server(address) for address in stun_servers]
+        for link in self.here.anchors.values():
+            link.endpoints = addresses(link.peer)
+            servers += [anchor_server(a, self.config.id, link.peer.pair_key) for a in link.endpoints]
+        self.gatherer.set_servers(servers, now)
+        for key, path in self.paths.items():
+            path.static(addresses(path.peer), now)
+            self._touch(key)
+
+    def status(self, statuses: dict[PublicKey, PeerStatus], now: float) -> None:
+        """One reading of WireGuard's counters; of peers of other networks too."""
+        self.statuses = statuses
+        for key, link in self.here.anchors.items():
+            status = statuses.get(link.peer.public_key)
+            if status is not None:
+                self._sample_link(key, link, status, now)
+        for path in self.paths.values():
+            known = statuses.get(path.peer.public_key)
+            if known is not None:
+                path.sample(known, now)
+        if self._duty is not None:
+            self._duty.sample(statuses, now)
+        for action in self._clients.sample(statuses, now):
+            self._act(action)
+
+    def datagram(self, event: Datagram, now: float) -> None:
+        """A STUN message to WireGuard's port, or to one of a splice."""
+        try:
+            received = stun.decode(event.data)
+        except WireError:
+            return
+        message = received.message
+        if message.message_class is stun.Class.REQUEST:
+            self._question(received, event, now)
+            return
+        answered = self._awaited.pop(message.transaction, None)
+        if answered is not None:
+            answered(received, event.local, event.remote, now)
+
+    def relay_datagram(self, event: RelayDatagram) -> None:
+        """On an anchor: a STUN message to a relay port."""
+        if self._duty is not None:
+            self._duty.bind(event)
+
+    def signal(self, event: Signal, now: float) -> None:
+        """A signalling message."""
+        heard = self.post.receive(event, now)
+        if heard is None:
+            return
+        self._touch(heard.peer.id)
+        if heard.renewed or heard.revived:
+            self._met(heard, now)
+        if heard.body is not None:
+            self._message(heard, now)
+
+    def owns_port(self, port: int) -> bool:
+        """Whether what comes to this local port is this network's: WireGuard's own, or a splice's."""
+        return port == self.config.listen_port or any(port in path.splice.ports for path in self.paths.values())
+
+    def busy(self, now: float) -> bool:
+        """Whether a path is in use or in doubt, so that its counters matter at once."""
+        return any(path.busy(now) for path in self.paths.values())
+
+    def clock_stepped(self, now: float) -> None:
+        """The host slept: every mapping may be gone."""
+        self.gatherer.doubt(now)
+        for link in self.here.anchors.values():
+            link.hurry(now)
+
+    def stop(self) -> None:
+        """Undo what must not outlive the agent."""
+        for path in self.paths.values():
+            path.stop()
+
+    def override(self, peer: PublicKey, mode: str, now: float) -> bool:
+        """An operator's word; whether the peer is one of this network's."""
+        found = [path for path in self.paths.values() if path.peer.public_key == peer]
+        for path in found:
+            path.override(WISHES[mode], now)
+            self._touch(path.peer.id)
+        return bool(found)
+
+    def poll(self, now: float) -> None:
+        """Do what is due."""
+        for owner in list(self.timers.due(now)):
+            if owner == _GATHER:
+                self._gather(now)
+            elif owner == _DUTY and self._duty is not None:
+                self._duty.poll(now)
+            elif owner == _CLIENTS:
+                pass  # `sample` sees to it
+            elif owner != _CHANGE:
+                self._poll_peer(owner, now)
+
+    def settle(self, now: float) -> None:
+        """Tell those whom it concerns what has changed, and set the timers: at the end of each event."""
+        changed, moved = self.gatherer.take_change(now)
+        if changed:
+            for key, path in self.paths.items():
+                path.network_changed(now, moved=moved)
+                self._touch(key)
+            if moved:
+                self._greet_anchors(now)
+        nat = self.here.nat.summary(self.here.own.bases(), now) if self._touched else ()
+        for key in self._touched:
+            path = self.paths.get(key)
+            if path is not None:
+                self.post.talk(path.peer).sender.put(
+                    self.here.own.offered(), nat, now, relays=path.distances, wish=path.wish, restart=path.restarts
+                )
+            self._set_timer(key)
+        self._touched.clear()
+        self.timers.set(_GATHER, self.gatherer.due, "where this node is seen")
+        self.timers.set(_CHANGE, self.gatherer.changed_at, "peers are to hear of a change")
+        if self._duty is not None:
+            self.timers.set(_DUTY, self._duty.due, "a relay ends")
+
+    # Inside
+
+    def _touch(self, peer: bytes) -> None:
+        """Something about this peer may be another than before."""
+        self._touched[peer] = None
+
+    def _set_timer(self, key: bytes) -> None:
+        path, link = self.paths.get(key), self.here.anchors.get(key)
+        talk = self.post.talk_by_id(key)
+        times = [(talk.due, "a message")] if talk is not None else []
+        if path is not None and path.due is not None:
+            times.append(path.due)
+        if link is not None:
+            times.append((link.due, "an anchor in doubt"))
+        when, reason = min(((w, r) for w, r in times if w is not None), default=(None, ""))
+        self.timers.set(key, when, reason)
+
+    def _up(self) -> frozenset[str]:
+        """Names of the peers whose tunnels work; when no anchor's does, each may."""
+        links = [link for link in self.here.anchors.values() if link.up] or list(self.here.anchors.values())
+        nodes = [path.peer.name for path in self.paths.values() if path.usable]
+        return frozenset([*nodes, *(link.peer.name for link in links), *self._others_up()])
+
+    def _others_up(self) -> Iterable[str]:
+        """Peers to which there is an infrastructure link alone: an anchor's nodes."""
+        for peer in self.post.peers():
+            status = self.statuses.get(peer.public_key)
+            if peer.id in self.paths or peer.id in self.here.anchors or status is None or status.endpoint is None:
+                continue
+            if status.handshake_age_s is not None:
+                yield peer.name
+
+    def _probe(self, probe: SendProbe, answered: Answered) -> None:
+        self._awaited[probe.data[_TRANSACTION]] = answered
+        if len(self._awaited) > MAX_AWAITED:
+            self._awaited.popitem(last=False)
+        self._act(probe)
+
+    def _ask(self, peer: PeerConfig, now: float) -> None:
+        self.post.talk(peer).ask(now)
+        self._touch(peer.id)
+
+    def _greet_anchors(self, now: float) -> None:
+        """A message in each tunnel shows the anchor where this node is now; and tells whether it is heard."""
+        for link in self.here.anchors.values():
+            self._ask(link.peer, now)
+
+    def _sample_link(self, key: bytes, link: AnchorLink, status: PeerStatus, now: float) -> None:
+        was_up, in_doubt = link.up, link.due
+        link.sample(status, now)
+        if link.due != in_doubt:
+            self._touch(key)
+        if link.up != was_up:
+            if link.up:
+                self._ask(link.peer, now)
+                for path in self.paths.values():
+                    if path.state is State.UNKNOWN:
+                        self._ask(path.peer, now)
+            self._anchors_changed(now)
+
+    def _anchors_changed(self, now: float) -> None:
+        for path in self.paths.values():
+            path.anchors_changed(now)
+            self._touch(path.peer.id)
+
+    def _poll_peer(self, key: bytes, now: float) -> None:
+        self._touch(key)
+        talk, link, path = self.post.talk_by_id(key), self.here.anchors.get(key), self.paths.get(key)
+        if talk is not None:
+            self.post.poll(talk.peer, now)
+        if link is not None:
+            for address in link.ask(now):
+                self.gatherer.ask(anchor_server(address, self.config.id, link.peer.pair_key), now)
+        if path is not None:
+            if talk is not None and talk.lost:
+                path.session_lost(now)
+            path.poll(now)
+
+    def _gather(self, now: float) -> None:
+        probe = self.gatherer.poll(now)
+        if probe is not None:
+            self._probe(probe, self._seen)
+        for server in self.gatherer.silent(now):
+            self._judge(server, now, partial(AnchorLink.silent, server=server, now=now))
+
+    def _seen(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+        seen = self.gatherer.answered(received, local, remote, now)
+        if seen is not None:
+            self._judge(remote, now, partial(AnchorLink.answered, server=remote, rtt_s=seen.rtt_s, now=now))
+
+    def _judge(self, server: Address, now: float, judge: Callable[[AnchorLink], Address | None]) -> None:
+        """An anchor has answered at an address, or has not."""
+        for key, link in self.here.anchors.items():
+            if server not in link.endpoints:
+                continue
+            was_up, distance = link.up, link.distance_s
+            better = judge(link)
+            if better is not None:
+                self._act(SetEndpoint(link.peer.public_key, better))
+            if link.up != was_up or link.distance_s != distance:
+                self._anchors_changed(now)
+            self._touch(key)
+
+    def _question(self, received: stun.Received, event: Datagram, now: float) -> None:
+        name = received.message.username or ""
+        if name.startswith(USERNAME):
+            if self._duty is not None:
+                self._duty.question(received, event.local, event.remote, now)
+            return
+        path = self.paths.get(self._names.get(name, b""))
+        if path is not None and received.is_authentic(path.negotiation.key):
+            path.question(received.message, Pair(event.local, event.remote), now)
+            self._touch(path.peer.id)
+
+    def _met(self, heard: Heard, now: float) -> None:
+        """There is a new session with a peer, or one that was lost is there again."""
+        peer, session = heard.peer, self.post.talk(heard.peer).session
+        if peer.is_anchor and heard.renewed:
+            for key, other in self.paths.items():
+                other.anchor_restarted(peer, now)
+                self._touch(key)
+        if self._duty is not None:
+            self._duty.greet(peer, self.statuses, now)
+        path = self.paths.get(peer.id)
+        if path is not None:
+            mine, theirs = session.mine.hex(), session.theirs.hex()
+            self._names = {name: key for name, key in self._names.items() if key != peer.id}
+            self._names[f"{mine}:{theirs}"] = peer.id
+            path.session(Credentials(f"{theirs}:{mine}", f"{mine}:{theirs}", session.shared_key(CHECK_PURPOSE)), now)
+
+    def _message(self, heard: Heard, now: float) -> None:
+        peer, body, path = heard.peer, heard.body, self.paths.get(heard.peer.id)
+        talk = self.post.talk(peer)
+        if isinstance(body, Offer):
+            newer, ack = talk.receiver.receive(body)
+            self.post.answer(heard, ack)
+            if newer and path is not None:
+                path.offered(body, now)
+        elif isinstance(body, Ack):
+            talk.sender.acknowledged(body)
+        elif isinstance(body, Splice) and path is not None:
+            path.spliced(body, now)
+        elif isinstance(body, (RelayGrant, RelayRefuse)) and peer.is_anchor:
+            self._relay_answer(peer, body, now)
+        elif isinstance(body, Observed) and peer.is_anchor:
+            self._observed(peer, body, now)
+        elif self._duty is not None and body is not None:
+            self._duty.relay_message(peer, body, now)
+
+    def _relay_answer(self, anchor: PeerConfig, body: RelayGrant | RelayRefuse, now: float) -> None:
+        path = self.paths.get(body.peer)
+        if path is None:
+            return
+        self._touch(body.peer)
+        if isinstance(body, RelayGrant):
+            path.granted(anchor, body, now)
+        else:
+            path.refused(anchor, body, now)
+
+    def _observed(self, anchor: PeerConfig, body: Observed, now: float) -> None:
+        status = self.statuses.get(anchor.public_key)
+        server = status.endpoint if status else None
+        for observation in body.observations:
+            base = self.here.own.base(observation.address.family)
+            if observation.node == self.config.id and base and server and server.family == base.family:
+                self.gatherer.seen("observed", base, server, observation.address, now)
+        for action in self._clients.observed(body, self.statuses, now):
+            self._act(action)

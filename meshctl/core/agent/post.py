@@ -1,0 +1,98 @@
+"""Signalling in one network: who is spoken with, which way messages take, and what comes in for whom."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from meshctl.core.agent.bodies import Body
+from meshctl.core.agent.config import InterfaceConfig, PeerConfig
+from meshctl.core.agent.conversation import Conversation
+from meshctl.core.agent.events import Action, SendSignal, Signal
+from meshctl.core.agent.router import Outcome, Router
+
+
+class Heard(NamedTuple):
+    """What a message for this node means. `body` is None when it was about the session alone; `renewed`: the session is
+    another one; `revived`: the peer had been taken for lost."""
+
+    peer: PeerConfig
+    body: Body | None
+    renewed: bool
+    revived: bool
+    from_mesh_ip: str
+
+
+class Post:
+    """One network's. `up` gives the names of the peers whose tunnels work; `act` has a message sent."""
+
+    def __init__(
+        self, config: InterfaceConfig, dice: random.Random, act: Callable[[Action], None],
+        up: Callable[[], AbstractSet[str]],
+    ) -> None:  # fmt: skip
+        self._dice, self._act, self._up = dice, act, up
+        self._talks: dict[bytes, Conversation] = {}
+        self.configure(config)
+
+    def configure(self, config: InterfaceConfig) -> None:
+        """The peers are these. Conversations with those that stay go on."""
+        self._router = Router(config)
+        kept = self._talks
+        self._talks = {}
+        for peer in sorted(config.peers, key=lambda p: p.name):
+            if peer.kind != "client":
+                talk = kept.get(peer.id)
+                same = talk is not None and talk.peer.pair_key == peer.pair_key
+                self._talks[peer.id] = talk if talk is not None and same else Conversation(config.id, peer, self._dice)
+                self._talks[peer.id].peer = peer
+
+    def talk(self, peer: PeerConfig) -> Conversation:
+        """The conversation with a peer that has an agent. Raises KeyError for a client."""
+        return self._talks[peer.id]
+
+    def talk_by_id(self, peer: bytes) -> Conversation | None:
+        """The same, None for who has no agent."""
+        return self._talks.get(peer)
+
+    def poll(self, peer: PeerConfig, now: float) -> None:
+        """Send what is due to this peer."""
+        for data, attempt in self._talks[peer.id].poll(now):
+            self._send(peer, data, attempt)
+
+    def say(self, peer: PeerConfig, body: Body) -> None:
+        """Tell a peer something once, if there is a session with it."""
+        data = self._talks[peer.id].seal(body)
+        if data is not None:
+            self._send(peer, data, 0)
+
+    def answer(self, heard: Heard, body: Body) -> None:
+        """Answer a message the way it came, which works now."""
+        data = self._talks[heard.peer.id].seal(body)
+        if data is not None:
+            self._act(SendSignal(heard.from_mesh_ip, data))
+
+    def receive(self, event: Signal, now: float) -> Heard | None:
+        """A message that came in: handed on here if it is for another; None also when it counts for nothing."""
+        routed = self._router.receive(event.data, event.from_mesh_ip, self._up(), now)
+        if routed.outcome is Outcome.FORWARD and routed.peer is not None:
+            self._act(SendSignal(routed.peer.mesh_addresses[0], routed.data))
+        if routed.outcome is not Outcome.LOCAL or routed.peer is None:
+            return None
+        talk = self._talks[routed.peer.id]
+        lost = talk.lost
+        received = talk.receive(event.data, now)
+        for reply in received.replies:
+            self._act(SendSignal(event.from_mesh_ip, reply))
+        body = received.message.body if received.message is not None else None
+        return Heard(talk.peer, body, received.renewed, lost and not talk.lost, event.from_mesh_ip)
+
+    def peers(self) -> Iterator[PeerConfig]:
+        """All that have an agent."""
+        return (talk.peer for talk in self._talks.values())
+
+    def _send(self, peer: PeerConfig, data: bytes, attempt: int) -> None:
+        hop = self._router.route(peer, attempt, self._up())
+        if hop is not None:
+            self._act(SendSignal(hop.mesh_addresses[0], data))

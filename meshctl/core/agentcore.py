@@ -1,0 +1,233 @@
+"""The agent's decisions, all of them, as one object without clock, sockets or files.
+
+Events go in with the time (`handle`), actions come out (`poll_action`), and it says when it wants to be woken and why
+(`poll_timeout`). The service on a node is a small loop around it, and so is the simulator.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from meshctl.core.agent import events
+from meshctl.core.agent.address import Address, NamedEndpoint
+from meshctl.core.agent.config import AgentConfig, Endpoint, PeerConfig
+from meshctl.core.agent.events import Action, Event
+from meshctl.core.agent.here import Pace
+from meshctl.core.agent.history import Decision
+from meshctl.core.agent.liveness import SAMPLE_S
+from meshctl.core.agent.network import Network
+from meshctl.core.agent.path import State
+from meshctl.core.agent.portmap import PortMapper
+from meshctl.core.agent.resolver import Resolver
+from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.timers import Timers
+from meshctl.model.keys import PublicKey
+
+# How often WireGuard's counters are read while no path is in use or in doubt.
+IDLE_SAMPLE_S = 0.5
+
+
+@dataclass(frozen=True)
+class PathStatus:
+    """One peer's path, as `status` shows it. `relay` is the anchor's name while it carries the packets, else "";
+    `reason` says why the state is what it is."""
+
+    network: str
+    peer: str
+    public_key: PublicKey
+    state: State
+    endpoint: Address | None
+    relay: str
+    rtt_s: float | None
+    since: float
+    reason: str
+
+
+class AgentCore:
+    """One node's. `now` is monotonic, in seconds; `state` is what `SaveState` had last, b"" without one."""
+
+    def __init__(self, config: AgentConfig, dice: random.Random, now: float, state: bytes = b"") -> None:
+        self._config, self._dice = config, dice
+        self._actions: deque[Action] = deque()
+        self._pace = Pace()
+        self._slot = SpliceSlot([n.listen_port for n in config.networks])
+        self._resolver = Resolver([r for n in config.networks for r in n.mesh_ranges])
+        self._ports = PortMapper(dice, state)
+        self._saved = state
+        self._timers: Timers[str] = Timers()
+        self._networks = {
+            n.network: Network(n, dice, self._pace, self._slot, self._actions.append, now) for n in config.networks
+        }
+        self._handlers: dict[type[Event], Callable[[Any, float], None]] = {
+            events.Wake: self._wake,
+            events.LocalAddresses: self._local_addresses,
+            events.Datagram: self._datagram,
+            events.RelayDatagram: self._relay_datagram,
+            events.Signal: self._signal,
+            events.WgStatus: self._wg_status,
+            events.Resolved: self._resolved,
+            events.MappingDatagram: self._mapping_datagram,
+            events.HttpReply: self._http_reply,
+            events.Override: self._override,
+            events.ClockStepped: self._clock_stepped,
+        }
+        self._set_names(now)
+        self._sample(now)
+        self._settle(now)
+
+    def handle(self, event: Event, now: float) -> None:
+        """Take note of what happened. Nothing from the network raises."""
+        self._handlers[type(event)](event, now)
+        self._settle(now)
+
+    def poll_action(self) -> Action | None:
+        """What is to be done next; None when that was all."""
+        return self._actions.popleft() if self._actions else None
+
+    def poll_timeout(self) -> tuple[float, str] | None:
+        """When `Wake` is wanted at the latest, and why."""
+        return self._timers.next()
+
+    def paths(self) -> tuple[PathStatus, ...]:
+        """Every peer of every network that has an agent, by network and name."""
+        return tuple(status for _, network in sorted(self._networks.items()) for status in _paths(network))
+
+    def history(self, peer: PublicKey) -> tuple[Decision, ...]:
+        """The last decisions about a peer, the oldest first."""
+        for network in self._networks.values():
+            for path in network.paths.values():
+                if path.peer.public_key == peer:
+                    return path.history.decisions
+        return ()
+
+    def stop(self, now: float) -> None:
+        """The agent stops for good: what must not outlive it is given back. Drain the actions once more."""
+        for network in self._networks.values():
+            network.stop()
+        self._ports.release()
+        self._drain_ports(now)
+
+    # Events
+
+    def _wake(self, _event: events.Wake, now: float) -> None:
+        for owner in list(self._timers.due(now)):
+            if owner == "sample":
+                self._sample(now)
+            elif owner == "ports":
+                self._ports.poll(now)
+            elif owner == "names":
+                self._actions.extend(self._resolver.poll(now))
+            else:
+                self._networks[owner].poll(now)
+
+    def _local_addresses(self, event: events.LocalAddresses, now: float) -> None:
+        for network in self._networks.values():
+            network.addresses(event.addresses, now)
+        listening = [n.listen_port for n in self._config.networks]
+        self._ports.set_network(event.addresses, event.gateways, listening, now)
+        self._ports.poll(now)
+        self._resolver.network_changed(now)
+
+    def _datagram(self, event: events.Datagram, now: float) -> None:
+        for network in self._networks.values():
+            if network.owns_port(event.local.port):
+                network.datagram(event, now)
+
+    def _relay_datagram(self, event: events.RelayDatagram, _now: float) -> None:
+        for network in self._networks.values():
+            network.relay_datagram(event)
+
+    def _signal(self, event: events.Signal, now: float) -> None:
+        for network in self._networks.values():
+            network.signal(event, now)
+
+    def _wg_status(self, event: events.WgStatus, now: float) -> None:
+        statuses = {status.public_key: status for status in event.peers}
+        for network in self._networks.values():
+            network.status(statuses, now)
+
+    def _resolved(self, event: events.Resolved, now: float) -> None:
+        if self._resolver.resolved(event, now):
+            self._tell_endpoints(now)
+
+    def _mapping_datagram(self, event: events.MappingDatagram, now: float) -> None:
+        self._ports.receive(event, now)
+
+    def _http_reply(self, event: events.HttpReply, now: float) -> None:
+        self._ports.reply(event, now)
+
+    def _override(self, event: events.Override, now: float) -> None:
+        for network in self._networks.values():
+            network.override(event.peer, event.mode, now)
+
+    def _clock_stepped(self, _event: events.ClockStepped, now: float) -> None:
+        self._ports.clock_stepped(now)
+        self._resolver.network_changed(now)
+        for network in self._networks.values():
+            network.clock_stepped(now)
+
+    # Inside
+
+    def _sample(self, now: float) -> None:
+        busy = any(network.busy(now) for network in self._networks.values())
+        self._actions.append(events.PollWg())
+        self._timers.set("sample", now + (SAMPLE_S if busy else IDLE_SAMPLE_S), "WireGuard's counters")
+
+    def _settle(self, now: float) -> None:
+        self._drain_ports(now)
+        for name, network in self._networks.items():
+            network.settle(now)
+            when, reason = network.timers.next() or (None, "")
+            self._timers.set(name, when, reason)
+        self._timers.set("ports", self._ports.due(), "a port mapping")
+        self._timers.set("names", self._resolver.due(), "a name to resolve")
+
+    def _drain_ports(self, now: float) -> None:
+        self._actions.extend(self._ports.actions())
+        found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
+        for network in self._networks.values():
+            port = network.config.listen_port
+            network.gatherer.mapped([m for m in found if m[1].port == port], now)
+        state = self._ports.state()
+        if state != self._saved:
+            self._saved = state
+            self._actions.append(events.SaveState(state))
+
+    def _set_names(self, now: float) -> None:
+        endpoints = [e for n in self._config.networks for p in n.peers for e in p.endpoints]
+        endpoints += self._config.stun_servers
+        self._resolver.set_names([e for e in endpoints if isinstance(e, NamedEndpoint)], now)
+        self._tell_endpoints(now)
+
+    def _tell_endpoints(self, now: float) -> None:
+        servers = tuple(a for e in self._config.stun_servers for a in self._where(e))
+        for network in self._networks.values():
+            network.endpoints(lambda peer: self._endpoints(peer), servers, now)
+
+    def _endpoints(self, peer: PeerConfig) -> tuple[Address, ...]:
+        return tuple(dict.fromkeys(a for endpoint in peer.endpoints for a in self._where(endpoint)))
+
+    def _where(self, endpoint: Endpoint) -> tuple[Address, ...]:
+        return self._resolver.addresses(endpoint) if isinstance(endpoint, NamedEndpoint) else (endpoint,)
+
+
+def _paths(network: Network) -> list[PathStatus]:
+    name, found = network.config.network, []
+    for path in network.paths.values():
+        endpoint = path.status.endpoint if path.status else None
+        anchor = path.relay.used_anchor if path.state in (State.RELAYED, State.SPLICING) else None
+        found.append(PathStatus(
+            name, path.peer.name, path.peer.public_key, path.state, endpoint, anchor.name if anchor else "",
+            path.rtt_s, path.since, path.history.why,
+        ))  # fmt: skip
+    for link in network.here.anchors.values():
+        endpoint = link.status.endpoint if link.status else None
+        state, reason = (State.DIRECT, "an anchor's own endpoint") if link.up else (State.UNKNOWN, "no handshake")
+        found.append(
+            PathStatus(name, link.peer.name, link.peer.public_key, state, endpoint, "", link.rtt_s, link.since, reason)
+        )
+    return sorted(found, key=lambda status: status.peer)
