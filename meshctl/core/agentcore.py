@@ -21,6 +21,7 @@ from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import SAMPLE_S
 from meshctl.core.agent.network import Network
 from meshctl.core.agent.path import State
+from meshctl.core.agent.peer import RELAYED
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.resolver import Resolver
 from meshctl.core.agent.splice_slot import SpliceSlot
@@ -107,7 +108,7 @@ class AgentCore:
     def stop(self, now: float) -> None:
         """The agent stops for good: what must not outlive it is given back. Drain the actions once more."""
         for network in self._networks.values():
-            network.stop()
+            network.stop(now)
         self._ports.release()
         self._drain_ports(now)
 
@@ -218,8 +219,8 @@ class AgentCore:
 def _paths(network: Network) -> list[PathStatus]:
     name, found = network.config.network, []
     for path in network.paths.values():
-        endpoint = path.status.endpoint if path.status else None
-        anchor = path.relay.used_anchor if path.state in (State.RELAYED, State.SPLICING) else None
+        endpoint = path.work.status.endpoint if path.work.status else None
+        anchor = path.work.relay.used_anchor if path.state in RELAYED else None
         found.append(PathStatus(
             name, path.peer.name, path.peer.public_key, path.state, endpoint, anchor.name if anchor else "",
             path.rtt_s, path.since, path.history.why,

@@ -65,7 +65,7 @@ class Network:
         for peer in self.post.peers():
             if peer.is_anchor:
                 self.here.anchors[peer.id] = AnchorLink(peer)
-            elif peer.permitted:
+            elif peer.permitted and not config.is_anchor:  # who speaks with an anchor, does so at its own endpoint
                 self.paths[peer.id] = PeerPath(peer, self.here, slot, self._ask, now)
 
     # What comes in
@@ -143,7 +143,7 @@ class Network:
 
     def owns_port(self, port: int) -> bool:
         """Whether what comes to this local port is this network's: WireGuard's own, or a splice's."""
-        return port == self.config.listen_port or any(port in path.splice.ports for path in self.paths.values())
+        return port == self.config.listen_port or any(port in path.work.splice.ports for path in self.paths.values())
 
     def busy(self, now: float) -> bool:
         """Whether a path is in use or in doubt, so that its counters matter at once."""
@@ -155,10 +155,10 @@ class Network:
         for link in self.here.anchors.values():
             link.hurry(now)
 
-    def stop(self) -> None:
+    def stop(self, now: float) -> None:
         """Undo what must not outlive the agent."""
         for path in self.paths.values():
-            path.stop()
+            path.stop(now)
 
     def override(self, peer: PublicKey, mode: str, now: float) -> bool:
         """An operator's word; whether the peer is one of this network's."""
@@ -184,18 +184,20 @@ class Network:
         """Tell those whom it concerns what has changed, and set the timers: at the end of each event."""
         changed, moved = self.gatherer.take_change(now)
         if changed:
-            for key, path in self.paths.items():
-                path.network_changed(now, moved=moved)
+            for key, each in self.paths.items():
+                each.network_changed(now, moved=moved)
                 self._touch(key)
             if moved:
                 self._greet_anchors(now)
         nat = self.here.nat.summary(self.here.own.bases(), now) if self._touched else ()
+        offered = self.here.own.offered() if self._touched else ()
         for key in self._touched:
             path = self.paths.get(key)
             if path is not None:
+                work = path.work
                 self.post.talk(path.peer).sender.put(
-                    self.here.own.offered(), nat, now, relays=path.distances, wish=path.wish, restart=path.restarts
-                )
+                    offered, nat, now, relays=work.relay.distances(), wish=work.wish, restart=work.restarts
+                )  # fmt: skip
             self._set_timer(key)
         self._touched.clear()
         self.timers.set(_GATHER, self.gatherer.due, "where this node is seen")
@@ -313,7 +315,7 @@ class Network:
                 self._duty.question(received, event.local, event.remote, now)
             return
         path = self.paths.get(self._names.get(name, b""))
-        if path is not None and received.is_authentic(path.negotiation.key):
+        if path is not None and received.is_authentic(path.work.negotiation.key):
             path.question(received.message, Pair(event.local, event.remote), now)
             self._touch(path.peer.id)
 

@@ -1,0 +1,185 @@
+"""What the table of a path (`path`) wants done, done with the parts that know how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bodies import WISHES, Offer, Wish
+from meshctl.core.agent.checks import Answer, Pair
+from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
+from meshctl.core.agent.here import Here
+from meshctl.core.agent.liveness import HANDSHAKE_MAX_S, Liveness
+from meshctl.core.agent.negotiation import Negotiation
+from meshctl.core.agent.path import Effect
+from meshctl.core.agent.relayclient import RelayClient
+from meshctl.core.agent.splice import Splicer
+from meshctl.core.agent.splice_situation import Situation
+from meshctl.core.agent.splice_slot import SpliceSlot
+
+# All pairs are tried again after this, then each time after twice as long; a change of either network begins anew.
+RETRY_FIRST_S, RETRY_LONGEST_S = 5.0, 600.0
+# So long a direct path must have lasted before the relay is given up that was there before it.
+RELAY_LINGER_S = 30.0
+# Of two operators' wishes, the one that stands first here counts.
+_STRONGER = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
+
+
+class PeerWork:
+    """The parts of one peer's path, and its effects. `ask` has the peer's agent asked whether it lives; `heard` is
+    called with each answer to a check.
+
+    `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at the
+    same time. `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair
+    in use works.
+    """
+
+    def __init__(
+        self, peer: PeerConfig, here: Here, slot: SpliceSlot, ask: Callable[[PeerConfig, float], None],
+        heard: Callable[[Answer, float], None],
+    ) -> None:  # fmt: skip
+        self.peer = peer
+        self.status: PeerStatus | None = None
+        self.wish = WISHES[peer.override]
+        self.offer = Offer(0)
+        self.restarts = 0
+        self.chosen: Pair | None = None
+        self.proven = False
+        self.tolerated: Address | None = None
+        self.retry_at: float | None = None
+        self.release_at: float | None = None
+        self._pause_s = RETRY_FIRST_S
+        self._here, self._ask = here, ask
+        controlling = here.config.public_key.raw() < peer.public_key.raw()
+        self.negotiation = Negotiation(here, heard, controlling=controlling)
+        self.relay = RelayClient(peer, controlling=controlling, dice=here.dice)
+        self.splice = Splicer(peer.public_key, slot, here.dice)
+        self.liveness = Liveness()
+        self._effects: dict[Effect, Callable[[float], None]] = {
+            Effect.ASK_RELAY: self.want_relay,
+            Effect.USE_PAIR: self._use_pair,
+            Effect.USE_RELAY: self._use_relay,
+            Effect.CHECK_PAIRS: self._check_pairs,
+            Effect.CHECK_PATH: self.negotiation.ask_path,
+            Effect.CHECK_RELAY: self._check_relay,
+            Effect.REST_CHECKS: self._rest,
+            Effect.RETRY_LATER: self._retry_later,
+            # The attempt is under way: that it could begin is why the table was asked.
+            Effect.START_SPLICE: lambda _now: None,
+            Effect.END_SPLICE: lambda _now: self.splice.abort(),
+            Effect.FORGET: self._forget,
+        }
+
+    # What is known
+
+    @property
+    def alive(self) -> bool:
+        """Whether WireGuard has a session with the peer."""
+        status = self.status
+        if status is None or status.endpoint is None or status.handshake_age_s is None:
+            return False
+        return status.handshake_age_s < HANDSHAKE_MAX_S
+
+    @property
+    def mode(self) -> Wish:
+        """What the operators at both ends want, together."""
+        return min(self.wish, self.offer.wish, key=_STRONGER.index)
+
+    @property
+    def may_go_direct(self) -> bool:
+        """Whether a direct path is to be used when there is one."""
+        return self.mode is not Wish.RELAY and not (self.mode is Wish.PREFER_RELAY and self.relay.ready)
+
+    def situation(self, now: float) -> Situation | None:
+        """What a splice is made of; None without a session."""
+        here, credentials = self._here, self.negotiation.credentials
+        if credentials is None:
+            return None
+        return Situation(
+            here.bases, here.nat.summary(here.own.bases(), now), self.offer.nat, self.negotiation.remote.all(),
+            credentials, self.negotiation.controlling,
+        )  # fmt: skip
+
+    # What to do
+
+    def do(self, effect: Effect, now: float) -> None:
+        """Do what the table wants."""
+        self._effects[effect](now)
+
+    def want_relay(self, now: float) -> None:
+        """Have relays at the anchors that are up, unless an operator wants none."""
+        self.release_at = None
+        if self.mode is not Wish.DIRECT:
+            anchors = {key: (link.peer, link.distance_s) for key, link in self._here.anchors.items() if link.up}
+            self.relay.want(anchors, {d.anchor: d.rtt_ms / 1000 for d in self.offer.relays}, now)
+
+    def begin_anew(self, now: float) -> None:
+        """Try all pairs at once, here and at the peer, and be patient anew."""
+        self.hurry()
+        self._check_pairs(now)
+
+    def hurry(self) -> None:
+        """Something has changed: the next pauses between tries are short again."""
+        self.retry_at, self._pause_s = None, RETRY_FIRST_S
+
+    def retry(self, now: float) -> None:
+        """It is time to try all pairs again."""
+        self.retry_at = None
+        self._check_pairs(now)
+
+    def adopt(self) -> bool:
+        """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it."""
+        endpoint = self.status.endpoint if self.status else None
+        base = self._here.own.base(endpoint.family) if endpoint else None
+        if endpoint is None or base is None:
+            return False
+        self.negotiation.current, self.proven = Pair(base, endpoint), False
+        return True
+
+    def set_endpoint(self, address: Address) -> None:
+        """Have WireGuard send there, and keep the way open."""
+        key, status, keepalive_s = self.peer.public_key, self.status, self._here.lifetime.keepalive_s
+        self._here.act(SetEndpoint(key, address))
+        if status is None or status.keepalive_s != keepalive_s:
+            self._here.act(SetKeepalive(key, keepalive_s))
+
+    # Effects
+
+    def _use_pair(self, now: float) -> None:
+        pair = self.negotiation.current = self.chosen
+        if pair is None:
+            return
+        self.proven, self.tolerated = True, None
+        self.set_endpoint(pair.remote)
+        self.liveness.moved(now)
+        if self.mode in (Wish.NONE, Wish.DIRECT):
+            self.release_at = now + RELAY_LINGER_S
+
+    def _use_relay(self, now: float) -> None:
+        if self.relay.ready is not None:
+            self.negotiation.current = None
+            self.splice.leave()
+            self.set_endpoint(self.relay.ready)
+            self.liveness.moved(now)
+
+    def _check_pairs(self, now: float) -> None:
+        self.restarts += 1
+        self.negotiation.restart(now)
+
+    def _check_relay(self, now: float) -> None:
+        self.relay.check(now)
+        self._ask(self.peer, now)
+
+    def _rest(self, _now: float) -> None:
+        self.hurry()
+
+    def _retry_later(self, now: float) -> None:
+        self.retry_at = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, RETRY_LONGEST_S)
+
+    def _forget(self, _now: float) -> None:
+        self.negotiation.forget()
+        self.relay.release()
+        self.splice.stop()
+        self.retry_at, self.release_at, self.offer = None, None, Offer(0)
