@@ -79,6 +79,11 @@ class Nat:
         else:
             self._forwards[port] = inner
 
+    @property
+    def forwarded(self) -> tuple[int, ...]:
+        """The ports that are open by `forward`."""
+        return tuple(sorted(self._forwards))
+
     def forget(self) -> None:
         """What a rebinding, or a reboot, does: every mapping is gone."""
         self._by_inner.clear()

@@ -60,6 +60,7 @@ class Segment:
         self._members: dict[str, tuple[Cable, Receiver]] = {}
         self._router: tuple[Cable, Receiver] | None = None
         self._prefixes_behind: list[tuple[str, Cable, Receiver]] = []
+        self.tap: Receiver | None = None  # somebody looks on
 
     def attach(self, ip: str, cable: Cable, receiver: Receiver) -> None:
         """Let an address be reached by this cable. The newest holder of an address gets its packets, as with ARP."""
@@ -79,6 +80,8 @@ class Segment:
 
     def send(self, packet: Packet, cable: Cable) -> None:
         """Carry a packet from the holder of `cable` to whom it is for, if it gets there."""
+        if self.tap is not None:
+            self.tap(packet)
         found = self._members.get(packet.destination[0]) or self._behind(packet.destination[0]) or self._router
         if found is None or packet.hops >= _MAX_HOPS:
             return

@@ -1,0 +1,128 @@
+"""`make sim`: many small worlds, and one of 300 agents. SEEDS is a number of worlds, or a list such as 17,99-120."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from simbig import big_world
+from simdraw import draw
+from simshrink import describe, shrink
+from simspec import WorldSpec
+from simworld import Outcome, World
+
+from meshctl.core.agent import path
+
+_SHOWN = 5  # failures that are shrunk and printed
+_TRACE_LINES = 150
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds that a text names: `2000` is the first 2,000, `17,` and `17,99-120` are those themselves."""
+    if text.isdigit():
+        return list(range(int(text)))
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def run(seed: int) -> Outcome:
+    """One small world; its trace only when something was found."""
+    outcome = World(draw(seed)).run()
+    return outcome if outcome.findings else outcome.with_text("", trace=False)
+
+
+def run_big(agents: int) -> tuple[Outcome, float]:
+    """The big world, and the seconds that it took."""
+    started = time.perf_counter()
+    outcome = World(big_world(agents)).run()
+    return outcome, time.perf_counter() - started
+
+
+def smallest(outcome: Outcome) -> Outcome:
+    """The same failure in as small a world as can be found, with the world's description before its trace."""
+    names = {f.invariant for f in outcome.findings}
+
+    def fails(spec: WorldSpec) -> bool:
+        return bool(names & {f.invariant for f in World(spec).run().findings})
+
+    spec = shrink(draw(outcome.seed), fails)
+    return World(spec, kept_lines=_TRACE_LINES).run().with_text(describe(spec))
+
+
+def coverage(rows: Counter[tuple[path.State, path.Trigger]]) -> Iterator[str]:
+    """Which rows of the transition table were taken how often."""
+    table = path.rows()
+    taken = [row for row in table if rows[row[0], row[1]]]
+    yield f"{len(taken)} of {len(table)} transitions"
+    for state, trigger, _ in table:
+        if not rows[state, trigger]:
+            yield f"  never: {state.value}, {trigger.value}"
+
+
+def main() -> int:
+    """Run; 1 when something was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seeds", nargs="?", default="2000", help="a number, or a list such as 17,99-120")
+    parser.add_argument("--agents", type=int, default=300, help="of the big world; 0: leave it out")
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--no-shrink", action="store_true", help="print what was found as it is")
+    parser.add_argument("--trace", action="store_true", help="print the trace of each world")
+    options = parser.parse_args()
+    seeds = seeds_of(options.seeds)
+    if options.trace:
+        for seed in seeds:
+            print(describe(draw(seed)), World(draw(seed)).run().text, sep="\n")
+        return 0
+    return report(seeds, options)
+
+
+def report(seeds: list[int], options: argparse.Namespace) -> int:
+    """Run the worlds and say what came of them."""
+    started = time.perf_counter()
+    rows: Counter[tuple[path.State, path.Trigger]] = Counter()
+    failed: list[Outcome] = []
+    with ProcessPoolExecutor(options.processes) as pool:
+        big = pool.submit(run_big, options.agents) if options.agents else None
+        for outcome in pool.map(run, seeds, chunksize=8):
+            rows.update({(state, trigger): count for state, trigger, count in outcome.rows})
+            failed += [outcome] if outcome.findings else []
+        outcomes = failed
+        if big is not None:
+            outcome, seconds = big.result()
+            print(f"{options.agents} agents: {seconds:.0f} s, {len(outcome.findings)} findings")
+            outcomes = [*failed, *([outcome] if outcome.findings else [])]
+        took = time.perf_counter() - started
+        print(f"{len(seeds)} worlds in {took:.0f} s, {len(seeds) / took:.1f} a second; {len(failed)} with findings")
+        print(*coverage(rows), sep="\n")
+        if outcomes:
+            show(failed, options, pool)
+            for outcome in outcomes[len(failed) :]:
+                print(*outcome.findings[:20], sep="\n")
+    return 1 if outcomes else 0
+
+
+def show(failed: list[Outcome], options: argparse.Namespace, pool: ProcessPoolExecutor) -> None:
+    """What was found, by invariant, and the first ones in full."""
+    seeds: dict[str, list[int]] = {}
+    for outcome in failed:
+        for name in {f.invariant for f in outcome.findings}:
+            seeds.setdefault(name, []).append(outcome.seed)
+    for name in sorted(seeds, key=lambda n: -len(seeds[n])):
+        print(f"{len(seeds[name]):6d}  {name}: seeds {', '.join(map(str, seeds[name][:12]))}")
+    shown = failed[:_SHOWN]
+    for outcome in shown if options.no_shrink else pool.map(smallest, shown):
+        print(f"\n=== seed {outcome.seed}", *outcome.findings, outcome.text, sep="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

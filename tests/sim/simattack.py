@@ -1,0 +1,163 @@
+"""Who means harm: a peer that has valid keys and misuses them, and an outsider who saw packets pass by."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from simnet import Cable, Host, Packet
+
+from meshctl.core.agent import events as ev
+from meshctl.core.agent import signal
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bodies import TYPE_OF, Body, Offer, Offered, RelayAsk, SignalError
+from meshctl.core.agent.config import AgentConfig
+
+if TYPE_CHECKING:
+    from simworld import World
+
+OUTSIDER_IP, VICTIM_IP = "83.66.0.1", "84.66.0.1"
+_EVERY_S = 0.3
+_FLOOD = 60
+_KEPT = 64
+_STUN = bytes.fromhex("00010000 2112a442".replace(" ", ""))
+
+
+class Misuse:
+    """A core whose owner sends more than it wants, and other things than it wants. In front it is a core."""
+
+    def __init__(self, core: Any, config: AgentConfig, world: World, dice: random.Random) -> None:
+        self._core, self._world, self._dice = core, world, dice
+        self._peers = {p.id: p for i in config.networks for p in i.peers}
+        self._names = sorted(p.mesh_addresses[0] for p in self._peers.values())
+        self._queue: deque[ev.Action] = deque()
+        self._said: deque[ev.SendSignal] = deque(maxlen=_KEPT)
+        self._asked: deque[ev.SendProbe] = deque(maxlen=_KEPT)
+        self._places: list[Address] = []
+        self._next_s = 3.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def handle(self, event: ev.Event, now: float) -> None:
+        """The core's, and now and then something of its own."""
+        if isinstance(event, ev.WgStatus):
+            self._places = [p.endpoint for p in event.peers if p.endpoint is not None]
+        due = self._core.poll_timeout()
+        if not isinstance(event, ev.Wake) or (due is not None and due[0] <= now):
+            self._core.handle(event, now)
+        if now >= self._next_s and now < self._world.spec.quiet_at:
+            self._next_s = now + _EVERY_S
+            self._dice.choice((self._noise, self._replay, self._babble, self._flood))()
+
+    def poll_timeout(self) -> tuple[float, str] | None:
+        """The core's, or when harm is due."""
+        due = self._core.poll_timeout()
+        mine = (self._next_s, "harm") if self._next_s < self._world.spec.quiet_at else None
+        return min((d for d in (due, mine) if d is not None), default=None)
+
+    def poll_action(self) -> ev.Action | None:
+        """The core's, changed at times, then its own."""
+        action = self._core.poll_action()
+        if action is None:
+            return self._queue.popleft() if self._queue else None
+        if isinstance(action, ev.SendSignal):
+            self._said.append(action)
+            return self._changed(action) if self._dice.random() < 0.2 else action
+        if isinstance(action, ev.SendProbe):
+            self._asked.append(action)
+        return action
+
+    # What it does
+
+    def _noise(self) -> None:
+        """Random bytes that look like STUN, to wherever peers are and to relays' ports."""
+        for place in self._places:
+            port = self._dice.choice((place.port, self._dice.randrange(40000, 50000)))
+            data = _STUN + self._dice.getrandbits(8 * 60).to_bytes(60, "big")
+            self._queue.append(ev.SendProbe(Address("", 51820), Address(place.ip, port), data))
+
+    def _replay(self) -> None:
+        """Its own old checks and messages again, to whom they were not meant for."""
+        for probe in self._asked:
+            if self._places:
+                self._queue.append(replace(probe, remote=self._dice.choice(self._places)))
+        for said in self._said:
+            self._queue.append(replace(said, mesh_ip=self._dice.choice(self._names)))
+
+    def _babble(self) -> None:
+        """Messages with a bit turned."""
+        for said in list(self._said)[-8:]:
+            data = bytearray(said.data)
+            data[self._dice.randrange(len(data))] ^= 1 << self._dice.randrange(8)
+            self._queue.append(replace(said, data=bytes(data)))
+
+    def _flood(self) -> None:
+        """As many messages as it can."""
+        self._queue.extend([self._dice.choice(list(self._said))] * _FLOOD if self._said else [])
+
+    def _changed(self, action: ev.SendSignal) -> ev.SendSignal:
+        """The same message with another body, authentic all the same."""
+        try:
+            header = signal.peek(action.data)
+            key = self._peers[header.destination].pair_key
+            body = self._body(signal.decode(action.data, key).body)
+            changed = signal.encode(replace(header, kind=TYPE_OF[type(body)]), body, key)
+        except (SignalError, KeyError):
+            return action  # it hands on another's
+        return replace(action, data=changed)
+
+    def _body(self, body: Body) -> Body:
+        dice = self._dice
+        if isinstance(body, Offer) and dice.random() < 0.7:
+            ips = ["10.42.0.9", "127.0.0.1", "0.0.0.0", "224.0.0.1", VICTIM_IP, "80.0.0.1", "82.1.0.1"]  # noqa: S104
+            ips += [f"{dice.randrange(1, 224)}.{dice.randrange(256)}.1.1" for _ in range(8)]
+            crowd = tuple(
+                Offered(dice.choice(("host", "srflx", "mapped", "relay")), Address(dice.choice(ips), dice.randrange(65536)),
+                        "00000000", dice.randrange(2**31))
+                for _ in range(32)
+            )  # fmt: skip
+            return replace(body, candidates=crowd, generation=dice.choice((0, body.generation, 2**32 - 1)))
+        if isinstance(body, RelayAsk):
+            return RelayAsk(dice.choice(sorted(self._peers)))
+        return body
+
+
+class Outsider:
+    """Replays and forges what passed by on the internet. It has no key, and cannot stop a packet.
+
+    Only what also arrived is sent again: who keeps a packet from its way and sends it on is a router, and WireGuard
+    takes that for roaming.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world, self._dice = world, world.dice("outsider")
+        self._host, self._cable = Host(), Cable()
+        self._host.join(world.internet, OUTSIDER_IP, self._cable)
+        self._seen: deque[Packet] = deque(maxlen=_KEPT * 4)
+        self._arrived: deque[bytes] = deque(maxlen=_KEPT * 16)
+        world.internet.tap = self._tap
+        world.clock.at(5.0, self._act)
+
+    def arrived(self, data: bytes) -> None:
+        """A host got this."""
+        self._arrived.append(data)
+
+    def _tap(self, packet: Packet) -> None:
+        if packet.source[0] != OUTSIDER_IP and self._dice.random() < 0.2:
+            self._seen.append(packet)
+
+    def _act(self) -> None:
+        if self._world.clock.now >= self._world.spec.quiet_at:
+            return
+        known = [p for p in self._seen if p.data in self._arrived]
+        for packet in self._dice.sample(known, min(3, len(known))):
+            source = self._dice.choice((packet.source, (OUTSIDER_IP, 51820), (OUTSIDER_IP, 51820)))
+            target = self._dice.choice((packet.destination, packet.destination, self._dice.choice(known).destination))
+            data = bytearray(packet.data)
+            if self._dice.random() < 0.3:
+                data[self._dice.randrange(len(data))] ^= 1 << self._dice.randrange(8)
+            self._world.internet.send(Packet(source, target, bytes(data)), self._cable)
+        self._world.clock.after(0.25, self._act)

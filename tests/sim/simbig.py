@@ -1,0 +1,55 @@
+"""One large world: hundreds of agents behind NATs of all kinds, each with about fifteen peers."""
+
+from __future__ import annotations
+
+import random
+
+from simdraw import behaviour
+from simspec import INTERNET, Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+
+_PEERS = 15
+_ANCHORS = 3
+_SECONDS = 600.0
+_QUIET_AT = 480.0
+_TALKING = 30
+_FAULTS = 40
+
+
+def big_world(agents: int, seed: int = 0) -> WorldSpec:
+    """The same each time."""
+    dice = random.Random(f"big {agents} {seed}")  # noqa: S311
+    sites = tuple(
+        SiteSpec(n, behaviour(dice), f"192.168.{n % 200}", v6=dice.random() < 0.3) for n in range(agents * 2 // 3)
+    )
+    anchors = tuple(NodeSpec(f"a{n}", n, kind="anchor", v6=True) for n in range(_ANCHORS))
+    names = [f"n{n}" for n in range(agents)]
+    nodes = tuple(
+        NodeSpec(
+            name, _ANCHORS + n, INTERNET if dice.random() < 0.1 else dice.choice(sites).name,
+            v6=dice.random() < 0.4, starts_at=dice.uniform(0.0, 20.0),
+        )
+        for n, name in enumerate(names)
+    )  # fmt: skip
+    pairs: set[tuple[str, str]] = set()
+    for name in names:
+        for _ in range(_PEERS // 2 + 1):
+            other = dice.choice(names)
+            if other != name:
+                pairs.add((min(name, other), max(name, other)))
+    ordered = tuple(sorted(pairs))
+    flows = tuple(
+        Flow(*dice.choice(ordered), dice.uniform(0.0, 100.0), 1.0, _QUIET_AT + 60.0) for _ in range(_TALKING)
+    )
+    faults = sorted(
+        (
+            Fault(kind, dice.uniform(60.0, _QUIET_AT - 20.0), 0.0 if kind != "agent dies" else 10.0, target)
+            for kind, target in (
+                dice.choice((("rebind", s.name), ("renumber", s.name), ("agent dies", n)))
+                for s, n in ((dice.choice(sites), dice.choice(names)) for _ in range(_FAULTS))
+            )
+        ),
+        key=lambda f: (f.at, f.target),
+    )
+    return WorldSpec(
+        seed, Link(), sites, (*anchors, *nodes), ordered, flows, tuple(faults), quiet_at=_QUIET_AT, seconds=_SECONDS
+    )

@@ -1,0 +1,138 @@
+"""Small worlds, drawn from a seed."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+
+from simfaults import KINDS, NATS
+from simnat import PRESERVING, RANDOM, SEQUENTIAL, Behaviour
+from simspec import INTERNET, LIES, SETTLE_S, Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+
+from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
+
+_CALM_S = 12.0  # before the first fault
+_FAULTS_S = 24.0
+_STARTS_S = 2.0
+_LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
+_PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
+_LINKS = (
+    Link(), Link(), Link(),
+    Link(delay_s=0.002), Link(delay_s=0.08, jitter_s=0.05), Link(jitter_s=0.03, loss=0.02, duplication=0.02),
+    Link(loss=0.05), Link(mtu=1300),
+)  # fmt: skip
+
+
+def draw(seed: int) -> WorldSpec:
+    """The world of this seed: the same on every Python version."""
+    dice = random.Random(f"world {seed}")  # noqa: S311
+    link = dice.choice(_LINKS)
+    sites = _sites(dice)
+    nodes = _nodes(dice, sites)
+    agents = [n.name for n in nodes if n.kind != "anchor"]
+    pairs = tuple(
+        (a, b) for a, b in combinations(agents, 2) if (a, b) == (agents[0], agents[1]) or dice.random() < 0.7
+    )
+    spec = WorldSpec(
+        seed, link, sites, nodes, pairs, named_anchors=dice.random() < 0.2,
+        outsider=not link.loss and dice.random() < 0.25,
+    )  # fmt: skip
+    faults = _faults(dice, spec)
+    quiet_at = max([_CALM_S, *(f.ends_at for f in faults)])
+    if spec.outsider or any(n.kind == "malicious" for n in nodes):
+        quiet_at = max(quiet_at, _CALM_S + 8.0)
+    seconds = quiet_at + SETTLE_S
+    flows = tuple(
+        Flow(*(dice.choice((pair, pair[::-1]))), dice.uniform(0.0, 6.0), dice.choice((0.1, 0.2, 0.5)), seconds - 12.0)
+        for pair in pairs
+        if dice.random() < 0.4
+    )
+    overrides: tuple[tuple[str, str, str], ...] = ()
+    if dice.random() < 0.1:
+        pair = dice.choice(pairs)
+        overrides = ((*dice.choice((pair, pair[::-1])), dice.choice(("relay", "direct", "prefer-relay"))),)
+    return WorldSpec(
+        seed, link, sites, nodes, pairs, flows, faults, overrides, spec.outsider, spec.named_anchors, quiet_at, seconds
+    )
+
+
+def behaviour(dice: random.Random) -> Behaviour:
+    """A NAT: most are easy ones, as in the world."""
+    mapping = dice.choice((INDEPENDENT,) * 6 + (ADDRESS,) + (ADDRESS_AND_PORT,) * 3)
+    filtering = dice.choice((INDEPENDENT,) * 2 + (ADDRESS,) * 2 + (ADDRESS_AND_PORT,) * 6)
+    return Behaviour(
+        mapping, filtering, dice.choice((PRESERVING, PRESERVING, RANDOM, SEQUENTIAL)),
+        expiry_s=dice.choice((30.0, 60.0, 120.0, 300.0)), hairpin=dice.random() < 0.3, blocked=dice.random() < 0.03,
+    )  # fmt: skip
+
+
+def _sites(dice: random.Random) -> tuple[SiteSpec, ...]:
+    carriers = [
+        SiteSpec(number, behaviour(dice), f"100.64.{200 + number}") for number in range(dice.choice((0, 0, 0, 1)))
+    ]
+    homes = [
+        SiteSpec(
+            number, behaviour(dice), dice.choice(_LANS),
+            carrier := dice.choice((INTERNET, INTERNET, *(c.name for c in carriers))),
+            v6=not carrier and dice.random() < 0.3, speaks=dice.choice(_PROTOCOLS),
+            lie=dice.choice(LIES) if dice.random() < 0.3 else "",
+        )
+        for number in range(len(carriers), len(carriers) + dice.randint(1, 4))
+    ]  # fmt: skip
+    return (*carriers, *homes)
+
+
+def _nodes(dice: random.Random, sites: tuple[SiteSpec, ...]) -> tuple[NodeSpec, ...]:
+    anchors_v6 = dice.random() < 0.6
+    anchors = [
+        NodeSpec(f"a{n}", n, kind="anchor", v6=anchors_v6) for n in range(dice.choice((1, 2, 2, 3)))
+    ]
+    nodes = []
+    for n in range(dice.randint(2, 5)):
+        number = len(anchors) + n
+        place = dice.choice((INTERNET, *(s.name for s in sites), *(s.name for s in sites)))
+        kind = "node"
+        if n >= 2:
+            kind = dice.choice(("node",) * 10 + ("client", "malicious"))
+        v6 = dice.random() < 0.5
+        v4 = not (v6 and anchors_v6 and dice.random() < 0.15)
+        nodes.append(
+            NodeSpec(f"n{n}", number, place, kind, v4, v6, dice.random() < 0.15, dice.uniform(0.0, _STARTS_S))
+        )
+    return (*anchors, *nodes)
+
+
+def _faults(dice: random.Random, spec: WorldSpec) -> tuple[Fault, ...]:
+    targets = {
+        "site": [s.name for s in spec.sites],
+        "anchor": [n.name for n in spec.anchors],
+        "agent": [n.name for n in spec.nodes if n.kind in ("node", "malicious")],
+        "node": [n.name for n in spec.nodes if n.kind != "anchor"],
+        "": [""],
+    }
+    targets["end"] = targets["site"] + targets["node"] + targets["anchor"]
+    found = []
+    for _ in range(dice.choice((0, 0, 1, 1, 1, 2, 3, 5))):
+        name = dice.choice(sorted(KINDS))
+        kind = KINDS[name]
+        lasts_s = dice.uniform(0.2, kind.longest_s) if kind.longest_s else 0.0
+        at = _CALM_S + dice.uniform(0.0, _FAULTS_S - lasts_s)
+        target = dice.choice(targets[kind.target])
+        found.append(Fault(name, at, lasts_s, target, _value(dice, spec, name, target)))
+    return tuple(sorted(found, key=lambda f: (f.at, f.kind, f.target)))
+
+
+def _value(dice: random.Random, spec: WorldSpec, kind: str, target: str) -> str:
+    places = [INTERNET, *(s.name for s in spec.sites)]
+    if kind in ("roam", "double"):
+        return dice.choice(places)
+    if kind == "override":
+        peers = [n for pair in spec.pairs for n in pair if target in pair and n != target]
+        return f"{dice.choice(peers)} {dice.choice(('relay', 'direct', 'prefer-relay'))}" if peers else f"{target} "
+    choices = {
+        "router reboot": ("", "renumbered"), "nat becomes": tuple(sorted(NATS)),
+        "host off": ("", "lost"), "anchor off": ("", "lost"), "anchors off": ("", "lost"),
+        "anchor's agent dies": ("", "lost", "damaged"), "agent dies": ("", "lost", "damaged"),
+        "clock": ("0.5", "5", "60", "3600"), "slow": ("0.2", "1", "3"),
+    }  # fmt: skip
+    return dice.choice(choices.get(kind, ("",)))

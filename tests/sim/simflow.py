@@ -1,0 +1,43 @@
+"""Pings through the tunnel, and when they were not answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simspec import Flow
+
+# Pings that are lost in a row before it counts as an outage; and the shortest one, which covers a long round trip.
+_MISSED, _SHORTEST_S = 3, 0.45
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Between two answers, or from the start to the first one, or from the last one to the end."""
+
+    began_at: float
+    ended_at: float
+
+
+class FlowRun:
+    """One flow while the world runs. `answered_at` is when the last answer came."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.first_at: float | None = None
+        self.answered_at = flow.starts_at
+        self.outages: list[Outage] = []
+
+    def answered(self, now: float) -> None:
+        """An answer came."""
+        if self.first_at is None:
+            self.first_at = now
+        self._note(now)
+        self.answered_at = now
+
+    def end(self) -> None:
+        """No more pings."""
+        self._note(self.flow.ends_at)
+
+    def _note(self, now: float) -> None:
+        if now - self.answered_at > max(_MISSED * self.flow.every_s, _SHORTEST_S):
+            self.outages.append(Outage(self.answered_at, now))

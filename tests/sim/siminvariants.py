@@ -1,0 +1,261 @@
+"""What must hold in every world. Each invariant is a function whose first line says it; it yields (who, how it does not).
+
+`schedule` asks some while the world runs, `at_the_end` the others when all has settled, `afterwards` once agents have
+wound up. What is wrong in a single act is seen by `simwatch`, what is wrong in a core's manners by `simdriver`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from simmemory import largest, total
+from simnode import Node
+from simoutages import every_outage_has_a_cause
+from simpairs import DIRECT_STATES, RELAY_STATES, healthy, is_anchor_fault, owed, possible, state, touches
+from simspec import Flow
+
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
+
+if TYPE_CHECKING:
+    from simworld import World
+
+Says = Iterator[tuple[str, str]]
+Invariant = Callable[["World"], Says]
+
+# DESIGN section 6, and a little for the world's own round trips and clocks.
+CARRIES_S, DIRECT_S, MARGIN_S = 1.0, 2.0, 0.3
+# Everybody is awake again, so that what broke in silence is noticed.
+_LAST_PINGS_S = 0.5
+_IDLE_S, _KEEPALIVE_S = 25.0, 25.0
+_MOVES, _MOVES_A_FAULT = 6, 8
+_PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
+_LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
+_HEARD_S = 75.0
+
+
+def schedule(world: World) -> None:
+    """Ask what is asked on the way."""
+    if world.spec.link.clean:
+        for a, b in world.spec.pairs:
+            start = max(world.spec.node(a).starts_at, world.spec.node(b).starts_at)
+            world.clock.at(start + CARRIES_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, carries_soon))
+            world.clock.at(start + DIRECT_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, direct_soon))
+    if world.spec.faults:
+        for a, b in world.spec.pairs:
+            world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
+    elif not world.spec.flows and not world.spec.outsider:
+        world.clock.at(world.spec.seconds - _IDLE_S, lambda: _count_packets(world))
+
+
+def at_the_end(world: World) -> None:
+    """Ask what holds when all has settled."""
+    for invariant in AT_THE_END:
+        _ask(world, invariant)
+
+
+def afterwards(world: World) -> None:
+    """Ask what holds when agents have gone."""
+    _ask(world, leases_are_given_back)
+
+
+def _ask(world: World, invariant: Invariant) -> None:
+    for who, words in invariant(world):
+        world.found(invariant.__name__.replace("_", " "), who, words)
+
+
+def _ask_early(world: World, a: str, b: str, invariant: Callable[[World, Node, Node], Says]) -> None:
+    pair = world.nodes[a], world.nodes[b]
+    if pair in list(owed(world)):
+        for who, words in invariant(world, *pair):
+            world.found(invariant.__name__.replace("_", " "), who, words)
+
+
+# While it runs
+
+
+def carries_soon(world: World, one: Node, other: Node) -> Says:
+    """A second after both agents run, packets have a way, where any is possible."""
+    if possible(world, one, other) != UNREACHABLE:
+        for node, peer in ((one, other), (other, one)):
+            if state(node, peer) not in DIRECT_STATES + RELAY_STATES:
+                yield node.name, f"{peer.name} is {state(node, peer).value} {CARRIES_S} s after both agents run"
+
+
+def direct_soon(world: World, one: Node, other: Node) -> Says:
+    """Two seconds after both agents run, the path is direct where the NATs allow it."""
+    if possible(world, one, other) == DIRECT:
+        for node, peer in ((one, other), (other, one)):
+            if state(node, peer) is not State.DIRECT:
+                yield node.name, f"{peer.name} is {state(node, peer).value} {DIRECT_S} s after both agents run"
+
+
+# When all has settled
+
+
+def direct_when_possible(world: World) -> Says:
+    """In the end every pair is direct whose NATs allow it."""
+    for one, other in owed(world):
+        if possible(world, one, other) == DIRECT:
+            for node, peer in ((one, other), (other, one)):
+                if state(node, peer) is not State.DIRECT:
+                    yield node.name, f"{peer.name} is {state(node, peer).value}, and could be direct"
+
+
+def direct_only_when_possible(world: World) -> Says:
+    """No pair believes that it is direct when its NATs make that impossible."""
+    for one, other in owed(world):
+        allowed = possible(world, one, other)
+        if allowed in (RELAYED, UNREACHABLE):
+            for node, peer in ((one, other), (other, one)):
+                if state(node, peer) in DIRECT_STATES:
+                    yield node.name, f"{peer.name} is {state(node, peer).value}, the oracle says {allowed}"
+
+
+def relayed_otherwise(world: World) -> Says:
+    """In the end every pair that cannot be direct is relayed, for there are anchors."""
+    for one, other in owed(world):
+        allowed = possible(world, one, other)
+        wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
+        if allowed in (RELAYED, SPLICED):
+            for node, peer in ((one, other), (other, one)):
+                if state(node, peer) not in wanted:
+                    yield node.name, f"{peer.name} is {state(node, peer).value}, and could be relayed"
+
+
+def both_ends_agree(world: World) -> Says:
+    """In the end both ends take their path for the same: direct, or by the same relay."""
+    for one, other in owed(world):
+        mine, theirs = one.path(other.name), other.path(one.name)
+        if mine is None or theirs is None:
+            continue
+        if (mine.state in DIRECT_STATES) != (theirs.state in DIRECT_STATES):
+            yield one.name, f"{mine.state.value} towards {other.name}, which says {theirs.state.value}"
+        elif mine.state in RELAY_STATES and theirs.state in RELAY_STATES and mine.relay != theirs.relay:
+            yield one.name, f"relayed by {mine.relay} towards {other.name}, which is relayed by {theirs.relay}"
+
+
+def the_kernel_does_what_the_agent_says(world: World) -> Says:
+    """In the end WireGuard's endpoint is the one that the agent names."""
+    for pair in owed(world):
+        for node, peer in (pair, pair[::-1]):
+            path = node.path(peer.name)
+            if path is None or path.state not in (State.DIRECT, State.RELAYED):
+                continue
+            there = next(s.endpoint for s in node.statuses() if s.public_key == path.public_key)
+            if there != path.endpoint:
+                yield node.name, f"{peer.name} is {path.state.value} at {path.endpoint}, WireGuard has {there}"
+
+
+def the_last_pings_are_answered(world: World) -> Says:
+    """In the end packets pass between all pairs that can have a way."""
+    for flow in world.flows:
+        one, other = world.nodes[flow.flow.a], world.nodes[flow.flow.b]
+        ends_last = flow.flow.ends_at == world.spec.seconds
+        if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
+            silence = world.clock.now - flow.answered_at
+            if silence > 3.0:
+                yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
+
+
+def no_live_path_is_abandoned(world: World) -> Says:
+    """A direct path is given up only after something happened to one of its ends, or an operator wanted it."""
+    spec = world.spec
+    asked_for = {n for o in spec.overrides for n in o[:2]} | {f.target for f in spec.faults if f.kind == "override"}
+    asked_for |= {f.value.partition(" ")[0] for f in spec.faults if f.kind == "override"}
+    for at, node, peer, decision in world.watch.decided:
+        if decision.before not in DIRECT_STATES or decision.after in DIRECT_STATES:
+            continue
+        if decision.trigger is Trigger.DEMOTED and {node, peer} & asked_for:
+            continue
+        names = (node.rstrip("'"), peer)
+        if any(spec.node(n).kind != "node" for n in names if n != "?"):
+            continue
+        causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
+        if not [f for f in causes if not is_anchor_fault(world, f)]:
+            yield node, f"{peer} at {int(at)} s: {decision.reason}"
+
+
+def paths_change_seldom(world: World) -> Says:
+    """A pair's endpoint moves a few times at its start, and a few times for each fault."""
+    moves = Counter((m.node, m.peer) for m in world.watch.moved)
+    harmful = {n.name for n in world.spec.nodes if n.kind == "malicious"}
+    for (node, peer), count in sorted(moves.items()):
+        if count > _MOVES + _MOVES_A_FAULT * len(world.spec.faults) and peer not in harmful:
+            yield node, f"{peer} has moved {count} times"
+
+
+def probes_are_few(world: World) -> Says:
+    """No node, and no path, sends more checks in a second than its bound, whatever happens."""
+    harm = _HARM_PROBES if world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes) else 0
+    for name, node in world.nodes.items():
+        if node.spec.kind == "malicious":
+            continue
+        peers = len(node.peers())
+        spliced = _SPLICE_PROBES if any(d.decision.after is State.SPLICING for d in world.watch.decided) else 0
+        most = world.watch.of_node[name].most if name in world.watch.of_node else 0
+        if most > _NODE_PROBES + _PEER_PROBES * peers + spliced + harm:
+            yield name, f"{most} checks in a second, with {peers} peers"
+        path = world.watch.of_path.get(name)
+        if path is not None and path.most > _PATH_PROBES + harm:
+            yield name, f"{path.most} checks in a second from and to {path.busiest}"
+
+
+def silence_is_kept(world: World) -> Says:
+    """Without traffic a node sends no more than one packet to each peer in a keepalive interval, and as many answers."""
+    for name, before in sorted(world.packets_before.items()):
+        node = world.nodes[name]
+        peers = [world.nodes[p] for p in node.peers()]
+        if not healthy(node) or any(possible(world, node, p) != DIRECT for p in peers if p.spec.kind == "node"):
+            continue
+        sent = packets(world, node) - before
+        if sent > 3 * len(peers) * _IDLE_S / _KEEPALIVE_S + 4:
+            yield name, f"{sent} packets in {int(_IDLE_S)} idle seconds, with {len(peers)} peers"
+
+
+def memory_is_bounded(world: World) -> Says:
+    """No container of a core grows beyond what its peers need, whatever it is sent."""
+    harm = world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes)
+    for node in world.nodes.values() if harm or world.spec.seed % 20 == 0 else ():
+        if node.core is not None and node.spec.kind != "malicious":
+            size, where = largest(node.core)
+            if size > _LARGEST:
+                yield node.name, f"{size} elements in {where}"
+            if total(node.core) > _TOTAL + _TOTAL_A_PEER * len(node.peers()):
+                yield node.name, f"{total(node.core)} elements in all"
+        if len(node.saved) > 65536:
+            yield node.name, f"a saved state of {len(node.saved)} bytes"
+
+
+# Afterwards
+
+
+def leases_are_given_back(world: World) -> Says:
+    """An agent that stops leaves no open port behind at a router that answers, and no relay on an anchor."""
+    for name, node in world.nodes.items():
+        if not healthy(node) and node.spec.kind != "anchor":
+            continue
+        held = [] if node.gateway is None else [p for p, host in node.gateway.mappings if host in node.kernel.addresses]
+        if held and not world.spec.faults and node.core is not None:
+            yield name, f"its router still maps port {held[0]}"
+        if node.core is not None and node.kernel.relays:
+            yield name, f"{len(node.kernel.relays)} relays are left"
+
+
+def packets(world: World, node: Node) -> int:
+    """All that it has sent."""
+    meter = world.watch.of_node.get(node.name)
+    return node.kernel.tunnel_packets + (meter.total if meter else 0)
+
+
+def _count_packets(world: World) -> None:
+    world.packets_before = {name: packets(world, node) for name, node in world.nodes.items() if node.spec.kind == "node"}
+
+
+AT_THE_END: tuple[Invariant, ...] = (
+    direct_when_possible, direct_only_when_possible, relayed_otherwise, both_ends_agree,
+    the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
+    probes_are_few, silence_is_kept, memory_is_bounded, every_outage_has_a_cause,
+)  # fmt: skip

@@ -1,0 +1,219 @@
+"""One host of a world: its kernel, where it stands, and the agent on it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from simattack import Misuse
+from simconfig import (
+    KEEPALIVE_S,
+    PORT,
+    agent_config,
+    anchor_places,
+    links,
+    mesh_ip,
+    public_ips,
+    public_key,
+    wg_key,
+    wg_secret,
+)
+from simdriver import Driver
+from simgateway import Gateway
+from simkernel import Kernel
+from simnet import Cable
+from simsite import access_cable
+from simspec import INTERNET, NodeSpec
+
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.config import AgentConfig, PeerConfig
+from meshctl.core.agent.events import Action, ClockStepped, Event, LocalAddresses, PeerStatus
+from meshctl.core.agent.history import Decision
+from meshctl.core.agentcore import AgentCore, PathStatus
+from meshctl.model.keys import PublicKey
+
+if TYPE_CHECKING:
+    from simworld import World
+
+# An address that many hosts have, and that leads nowhere: of a bridge for containers.
+SECOND_IP = "172.17.0.1"
+_LAN_CABLE_S = 0.001
+
+
+class Core(Protocol):
+    """What a driver runs: the core, or what misuses it."""
+
+    def handle(self, event: Event, now: float) -> None: ...
+    def poll_action(self) -> Action | None: ...
+    def poll_timeout(self) -> tuple[float, str] | None: ...
+    def paths(self) -> tuple[PathStatus, ...]: ...
+    def history(self, peer: PublicKey) -> tuple[Decision, ...]: ...
+    def stop(self, now: float) -> None: ...
+
+
+class Node:
+    """A host that is called `name` in the trace; a duplicate has the keys of `spec.name`, and another name."""
+
+    make_core: Callable[[AgentConfig, random.Random, float, bytes], Core] = AgentCore
+
+    def __init__(self, world: World, spec: NodeSpec, name: str = "") -> None:
+        self.world, self.spec, self.name = world, spec, name or spec.name
+        self.dice = world.dice(f"node {self.name}")
+        self.kernel = Kernel(world.clock, PORT, wg_key(spec.name), world.dice(f"wg {self.name}"), self._inner)
+        self.offset = self.slow_s = 0.0
+        self._stepped: list[tuple[float, float]] = []  # when the wall clock was stepped, and by how much
+        self.saved = b""
+        self.driver: Driver | None = None
+        self.place = spec.site
+        self.gateway: Gateway | None = None
+        self.cables: list[Cable] = []
+        # Hosts of a LAN are told apart by it: a node's own, and another one for its double.
+        self._lan_number = spec.number + (10 if self.name == spec.name else 110)
+        self._starts = 0
+        self._peers: dict[bytes, PeerConfig] = {}
+
+    @property
+    def now(self) -> float:
+        """What its clock shows."""
+        return self.world.clock.now + self.offset
+
+    @property
+    def core(self) -> Core | None:
+        """Of the agent, while it runs."""
+        return self.driver.core if self.driver is not None and self.driver.alive else None
+
+    def say(self, words: str) -> None:
+        """A line for the trace."""
+        self.world.trace.add(self.world.clock.now, self.name, words)
+
+    def peer_name(self, key: PublicKey) -> str:
+        """Of one of its peers."""
+        found = self._peers.get(key.raw()[:16])
+        return found.name if found else "a stranger"
+
+    def peers(self) -> list[str]:
+        """The names of its peers, in order."""
+        return sorted(p.name for p in self._peers.values())
+
+    def history(self, peer: str) -> tuple[Decision, ...]:
+        """What its agent decided about a peer."""
+        return self.core.history(public_key(peer)) if self.core is not None else ()
+
+    def path(self, peer: str) -> PathStatus | None:
+        """What its agent says of the path to a peer; None when it does not run, or knows no such peer."""
+        paths = self.core.paths() if self.core is not None else ()
+        return next((p for p in paths if p.peer == peer), None)
+
+    # Life
+
+    def boot(self) -> None:
+        """WireGuard as the files have it."""
+        spec = self.world.spec
+        self._peers = {
+            wg_key(p.name): p for i in agent_config(spec, self.spec.name).networks for p in i.peers
+        }  # fmt: skip
+        for peer in links(spec, self.spec.name):
+            places = anchor_places(peer) if peer.kind == "anchor" else ()
+            usable = [p for p in places if self.kernel.source_for(p)]
+            key = wg_key(peer.name)
+            self.kernel.wg.add(key, wg_secret(self.spec.name, peer.name), [mesh_ip(peer)], next(iter(usable), None))
+            if usable and self.spec.kind != "anchor":
+                self.kernel.wg.set_keepalive(key, KEEPALIVE_S)
+
+    def start_agent(self, state: bytes | None = None) -> None:
+        """Start it with that state, or with what it saved last."""
+        if not self.spec.has_agent or self.core is not None:
+            return
+        self._starts += 1
+        dice = self.world.dice(f"core {self.name} {self._starts}")
+        config = agent_config(self.world.spec, self.spec.name)
+        self.say("agent starts")
+        try:
+            core = type(self).make_core(config, dice, self.now, self.saved if state is None else state)
+        except Exception as error:
+            self.world.found("raised", self.name, f"at its start: {error!r}")
+            return
+        if self.spec.kind == "malicious":
+            core = Misuse(core, config, self.world, dice)
+        self.driver = self.kernel.listener = Driver(self, core)
+        self.tell_addresses()
+
+    def kill_agent(self) -> None:
+        """As by SIGKILL."""
+        if self.driver is not None:
+            self.say("agent dies")
+            self.driver.kill()
+        self.driver = self.kernel.listener = None
+
+    def give(self, event: Event) -> None:
+        """An event for the agent, if it runs."""
+        if self.driver is not None:
+            self.driver.give(event)
+
+    def step_clock(self, seconds: float) -> None:
+        """The clock jumps forward; the agent is told."""
+        self.offset += seconds
+        self._stepped.append((self.world.clock.now, seconds))
+        self.give(ClockStepped())
+
+    # Places
+
+    def connect(self, place: str) -> None:
+        """Take addresses at a site, or on the internet."""
+        self.place, self.gateway = place, None
+        if place == INTERNET:
+            cable = access_cable(self.world.spec.link)
+            self.cables = [cable]
+            for ip in public_ips(self.spec):
+                self.kernel.join(self.world.internet, ip, cable)
+            return
+        site = self.world.sites[place]
+        cable = Cable(delay_s=_LAN_CABLE_S)
+        self.cables = [cable]
+        self.gateway = site.gateway
+        for ip in site.host_ips(self._lan_number, v4=self.spec.v4, v6=self.spec.v6):
+            self.kernel.join(site.inside, ip, cable)
+        if self.spec.second:
+            self.kernel.join(self.world.nowhere, SECOND_IP, Cable())
+
+    def disconnect(self) -> None:
+        """Give all addresses up."""
+        for ip in self.kernel.addresses:
+            self.kernel.leave(ip)
+        self.gateway = None
+
+    def tell_addresses(self) -> None:
+        """What the kernel tells the agent of its addresses."""
+        found = tuple(
+            LocalAddress(ip, 64 if ":" in ip else 24, "docker0" if ip == SECOND_IP else "eth0")
+            for ip in self.kernel.addresses
+        )
+        self.give(LocalAddresses(found, (self.gateway.ip,) if self.gateway else ()))
+
+    # The tunnel
+
+    def statuses(self) -> tuple[PeerStatus, ...]:
+        """What `wg show` says."""
+        return tuple(
+            PeerStatus(
+                self._peers[p.key].public_key, Address(*p.endpoint) if p.endpoint else None,
+                None if p.handshake_at is None else self._age(p.handshake_at), p.rx_bytes, p.tx_bytes,
+                int(p.keepalive_s),
+            )
+            for p in self.kernel.wg.peers()
+        )  # fmt: skip
+
+    def _age(self, at: float) -> float:
+        age = self.world.clock.now - at
+        for when, seconds in self._stepped:
+            age += seconds if when >= at else 0.0
+        return age
+
+    def _inner(self, source: str, data: bytes) -> None:
+        if data[:1] == b"S":
+            self.world.heard_signal(self, source, data[1:])
+        elif data[:1] == b"P":
+            self.kernel.wg.send(source, b"R" + data[1:])
+        elif data[:1] == b"R":
+            self.world.flows[int.from_bytes(data[1:3], "big")].answered(self.world.clock.now)

@@ -1,0 +1,76 @@
+"""Which outages of a flow are owed to what was done to the world, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from simflow import FlowRun, Outage
+from simpairs import DIRECT_STATES, is_anchor_fault, owed, possible, state_at, touches
+from simspec import Fault
+
+from meshctl.core.reachability import UNREACHABLE
+
+if TYPE_CHECKING:
+    from simworld import World
+
+# How long it may take, in a world whose links are clean, until packets pass again: after the fault itself, or its end.
+# DESIGN section 6 for what happens at once. Nothing for an agent that dies: its tunnels stay.
+RECOVERY_S = {
+    "rebind": 2.0, "renumber": 2.0, "roam": 1.1, "nat becomes": 3.0, "clock": 0.0, "agent dies": 0.0,
+    "anchor's agent dies": 0.0, "override": 1.0, "host off": 20.0, "anchor off": 20.0, "anchors off": 20.0,
+    "double": 8.0,
+}  # fmt: skip
+_ANY_RECOVERY_S = 5.0
+# When links lose and delay, or when several things happen together.
+_PATIENCE_S = 12.0
+_STARTS_S = 2.0
+_ANCHOR_GONE_S = 3.0  # with another anchor to go to
+_ROUNDING_S = 0.6
+
+
+def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
+    """Packets stop passing only after a fault of their path, and no longer than its repair may take."""
+    pairs = [{one.name, other.name} for one, other in owed(world)]
+    for flow in world.flows:
+        one, other = world.nodes[flow.flow.a], world.nodes[flow.flow.b]
+        if {one.name, other.name} not in pairs or possible(world, one, other) == UNREACHABLE:
+            continue
+        for outage in flow.outages:
+            if not _is_excused(world, flow, outage):
+                began, ended = (int(t * 1000) for t in (outage.began_at, outage.ended_at))
+                yield one.name, f"no answer from {other.name} from {began / 1000} to {ended / 1000} s"
+
+
+def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
+    names = (flow.flow.a, flow.flow.b)
+    starts = max(flow.flow.starts_at, *(world.spec.node(n).starts_at for n in names))
+    patience = 0.0 if world.spec.link.clean else _PATIENCE_S
+    windows = [(0.0, starts + _STARTS_S + patience)]
+    direct = all(state_at(world, *ends, outage.began_at) in DIRECT_STATES for ends in (names, names[::-1]))
+    for fault in world.spec.faults:
+        anchors = is_anchor_fault(world, fault)
+        if (anchors and not direct) or (not anchors and touches(world, fault, names)):
+            windows += _windows(world, fault, patience)
+    return _covered(outage, windows)
+
+
+def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, float]]:
+    recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S) + patience
+    if len(world.spec.faults) > 1 and recovery:
+        recovery += _PATIENCE_S
+    if recovery == 0.0:
+        return []
+    if fault.kind == "anchor off" and len(world.spec.anchors) > 1:
+        return [(fault.at, fault.at + _ANCHOR_GONE_S + patience)]
+    return [(fault.at, fault.ends_at + recovery)]
+
+
+def _covered(outage: Outage, windows: list[tuple[float, float]]) -> bool:
+    """Whether one window, or several that overlap, hold the outage."""
+    reached = outage.began_at + _ROUNDING_S
+    for begin, end in sorted(windows):
+        if begin <= reached:
+            reached = max(reached, end)
+    begun = any(begin - _ROUNDING_S <= outage.began_at + _ROUNDING_S <= end + _ROUNDING_S for begin, end in windows)
+    return begun and outage.ended_at <= reached + _ROUNDING_S

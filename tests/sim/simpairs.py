@@ -1,0 +1,64 @@
+"""Questions about the pairs of a world that invariants ask: whom something is owed, what was done to them, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from simnode import Node
+from simspec import INTERNET, Fault
+
+from meshctl.core.agent.path import State
+
+if TYPE_CHECKING:
+    from simworld import World
+
+DIRECT_STATES = (State.DIRECT, State.SUSPECT)
+RELAY_STATES = (State.RELAYED, State.SPLICING)
+
+
+def healthy(node: Node) -> bool:
+    """Whether it runs an honest agent."""
+    return node.spec.kind == "node" and node.kernel.up and node.core is not None
+
+
+def owed(world: World) -> Iterator[tuple[Node, Node]]:
+    """The permitted pairs of healthy nodes for which no operator wants anything special."""
+    special = {frozenset(override[:2]) for override in world.spec.overrides}
+    for a, b in world.spec.pairs:
+        one, other = world.nodes[a], world.nodes[b]
+        if healthy(one) and healthy(other) and frozenset((a, b)) not in special:
+            yield one, other
+
+
+def possible(world: World, one: Node, other: Node) -> str:
+    """What the oracle says of them as everything is now."""
+    return world.oracle.outcome(world.situation(), one.name, other.name)
+
+
+def state(node: Node, peer: Node) -> State:
+    """What the agent takes the path for; UNKNOWN too when it says nothing."""
+    path = node.path(peer.name)
+    return path.state if path else State.UNKNOWN
+
+
+def state_at(world: World, node: str, peer: str, at: float) -> State:
+    """What it took it for then."""
+    found = [d.decision.after for d in world.watch.decided if (d.node, d.peer) == (node, peer) and d.at <= at]
+    return found[-1] if found else State.UNKNOWN
+
+
+def touches(world: World, fault: Fault, names: tuple[str, ...]) -> bool:
+    """Whether the fault is one of these nodes, or of a site that one of them is ever at; or of all anchors."""
+    if fault.target in names or not fault.target:
+        return True
+    spec = world.spec
+    places = {spec.node(n).site for n in names if n in world.nodes}
+    places |= {f.value for f in spec.faults if f.kind in ("roam", "double") and f.target in names}
+    carriers = {spec.site(p).carrier for p in places if p != INTERNET}
+    return fault.target in places | carriers
+
+
+def is_anchor_fault(world: World, fault: Fault) -> bool:
+    """Whether only anchors have it."""
+    return not fault.target or fault.target in {a.name for a in world.spec.anchors}

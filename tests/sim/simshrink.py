@@ -1,0 +1,103 @@
+"""Makes a failing world smaller, as long as it fails in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from simspec import Link, NodeSpec, WorldSpec
+
+# Worlds that are tried at most; each takes as long as the first one.
+MAX_TRIES = 150
+
+
+def shrink(spec: WorldSpec, fails: Callable[[WorldSpec], bool], tries: int = MAX_TRIES) -> WorldSpec:
+    """The smallest world that was found in which `fails` is still true; the same one if none is."""
+    left = tries
+    smaller = True
+    while smaller and left > 0:
+        smaller = False
+        for candidate in simpler(spec):
+            left -= 1
+            if fails(candidate):
+                spec, smaller = candidate, True
+                break
+            if left <= 0:
+                break
+    return spec
+
+
+def simpler(spec: WorldSpec) -> Iterator[WorldSpec]:
+    """Worlds with one thing less, the biggest things first."""
+    for node in reversed(spec.nodes):
+        if len(spec.nodes) > 2:
+            yield without_node(spec, node)
+    for fault in spec.faults:
+        yield replace(spec, faults=tuple(f for f in spec.faults if f != fault))
+    if spec.outsider:
+        yield replace(spec, outsider=False)
+    for flow in spec.flows:
+        yield replace(spec, flows=tuple(f for f in spec.flows if f != flow))
+    for override in spec.overrides:
+        yield replace(spec, overrides=tuple(o for o in spec.overrides if o != override))
+    for pair in spec.pairs:
+        yield _of_pairs(spec, tuple(p for p in spec.pairs if p != pair))
+    if spec.link != Link():
+        yield replace(spec, link=Link())
+    yield from _plainer_sites(spec)
+    yield from _plainer_nodes(spec)
+
+
+def without_node(spec: WorldSpec, node: NodeSpec) -> WorldSpec:
+    """The world without a node, and what hangs on it."""
+    name = node.name
+    left = replace(
+        spec, nodes=tuple(n for n in spec.nodes if n != node),
+        faults=tuple(f for f in spec.faults if f.target != name and f.value.partition(" ")[0] != name),
+        overrides=tuple(o for o in spec.overrides if name not in o[:2]),
+    )  # fmt: skip
+    return _of_pairs(left, tuple(p for p in spec.pairs if name not in p))
+
+
+def _of_pairs(spec: WorldSpec, pairs: tuple[tuple[str, str], ...]) -> WorldSpec:
+    flows = tuple(f for f in spec.flows if (min(f.a, f.b), max(f.a, f.b)) in pairs)
+    return replace(spec, pairs=pairs, flows=flows)
+
+
+def _plainer_sites(spec: WorldSpec) -> Iterator[WorldSpec]:
+    used = {n.site for n in spec.nodes} | {f.target for f in spec.faults} | {f.value for f in spec.faults}
+    used |= {s.carrier for s in spec.sites}
+    for site in spec.sites:
+        others = tuple(s for s in spec.sites if s != site)
+        if site.name not in used:
+            yield replace(spec, sites=others)
+            continue
+        for change in ({"speaks": (), "lie": ""}, {"v6": False}):
+            plainer = replace(site, **change)  # type: ignore[arg-type]
+            if plainer != site:
+                yield replace(spec, sites=tuple(plainer if s == site else s for s in spec.sites))
+
+
+def _plainer_nodes(spec: WorldSpec) -> Iterator[WorldSpec]:
+    for node in spec.nodes:
+        for change in ({"second": False}, {"v6": False, "v4": True}, {"starts_at": 0.0}):
+            plainer = replace(node, **change)  # type: ignore[arg-type]
+            if plainer != node:
+                yield replace(spec, nodes=tuple(plainer if n == node else n for n in spec.nodes))
+    if spec.named_anchors:
+        yield replace(spec, named_anchors=False)
+
+
+def describe(spec: WorldSpec) -> str:
+    """The world in a few lines, for a person."""
+    lines = [f"seed {spec.seed}, {spec.link}, until {int(spec.seconds)} s; pairs {spec.pairs}"]
+    lines += [f"  {s.name}: {s.nat}, {s.lan}{', behind ' + s.carrier if s.carrier else ''}"
+              f"{', IPv6' if s.v6 else ''}{', ' + '/'.join(s.speaks) if s.speaks else ''}{', lies: ' + s.lie if s.lie else ''}"
+              for s in spec.sites]  # fmt: skip
+    lines += [f"  {n.name}: {n.kind} at {n.site or 'the internet'}{', IPv4' if n.v4 else ''}{', IPv6' if n.v6 else ''}"
+              f"{', and 172.17.0.1' if n.second else ''}, from {int(n.starts_at * 1000) / 1000} s" for n in spec.nodes]  # fmt: skip
+    lines += [f"  {f.a} pings {f.b} every {f.every_s} s" for f in spec.flows]
+    lines += [f"  at {int(f.at * 1000) / 1000} s: {f}" for f in spec.faults]
+    lines += [f"  override: {o}" for o in spec.overrides]
+    lines += ["  an outsider replays"] if spec.outsider else []
+    return "\n".join(lines)

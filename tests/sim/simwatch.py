@@ -1,0 +1,138 @@
+"""Looks on while a world runs: counts, and speaks up at once where a single act is already wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from simattack import OUTSIDER_IP
+from simtrace import Meter
+
+from meshctl.core.agent import events as ev
+from meshctl.core.agent import signal
+from meshctl.core.agent.bodies import MessageType, SignalError
+from meshctl.core.agent.config import node_id
+from meshctl.core.agent.history import Decision, History
+from meshctl.core.agent.path import State, Trigger
+
+if TYPE_CHECKING:
+    from simnode import Node
+    from simworld import World
+
+_MAX_STATE_BYTES = 65536
+_MAX_NOTED = 20_000
+
+
+class Finding(NamedTuple):
+    """An invariant that does not hold: which, when, at whom, and how."""
+
+    invariant: str
+    at: float
+    who: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.at:8.3f}  {self.who}: {self.invariant}: {self.words}"
+
+
+class Decided(NamedTuple):
+    """One decision of an agent about a peer, in the world's time."""
+
+    at: float
+    node: str
+    peer: str
+    decision: Decision
+
+
+class Moved(NamedTuple):
+    """An agent gave a peer another endpoint."""
+
+    at: float
+    node: str
+    peer: str
+    address: tuple[str, int]
+
+
+class Watch:
+    """What was seen of one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.findings: list[Finding] = []
+        self.rows: Counter[tuple[State, Trigger]] = Counter()
+        self.decided: list[Decided] = []
+        self.moved: list[Moved] = []
+        self.of_node: dict[str, Meter] = {}
+        self.of_path: dict[str, Meter] = {}
+        self.signals: dict[str, Meter] = {}
+        self._peers_of: dict[int, tuple[History, str]] = {}
+        self._names = {node_id(n.public_key): n.name for n in world.identities}
+
+    def probe(self, node: Node, action: ev.SendProbe) -> None:
+        """A check leaves."""
+        now = self._world.clock.now
+        self.of_node.setdefault(node.name, Meter()).add(None, now)
+        self.of_path.setdefault(node.name, Meter()).add((action.local, action.remote), now)
+
+    def signal(self, node: Node, action: ev.SendSignal) -> None:
+        """A signalling message leaves, this node's own or another's."""
+        self.signals.setdefault(node.name, Meter()).add(None, self._world.clock.now)
+        self._offer(node, action.data, "sends")
+
+    def heard(self, node: Node, data: bytes) -> None:
+        """A signalling message came in."""
+        self._offer(node, data, "was handed")
+
+    def _offer(self, node: Node, data: bytes, verb: str) -> None:
+        """Nothing but permitted pairs ever exchanges candidates."""
+        if len(data) < 4 or data[3] != MessageType.OFFER or node.spec.kind == "malicious":
+            return
+        try:
+            header = signal.peek(data)
+        except SignalError:
+            return
+        ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
+        to_itself = verb == "sends" or ends[1] == node.spec.name
+        if to_itself and not self._may_meet(*ends):
+            self._world.found("candidates of unpermitted pairs", node.name, f"{verb} an offer of {ends[0]} to {ends[1]}")
+
+    def _may_meet(self, a: str, b: str) -> bool:
+        spec = self._world.spec
+        return any(n.name in (a, b) for n in spec.anchors) or spec.permits(a, b)
+
+    def endpoint(self, node: Node, peer: str, address: tuple[str, int]) -> None:
+        """An agent gives a peer another endpoint."""
+        now = self._world.clock.now
+        node.say(f"endpoint of {peer}: {address[0]} port {address[1]}")
+        if len(self.moved) < _MAX_NOTED:
+            self.moved.append(Moved(now, node.name, peer, tuple(address)))
+        if address[0] == OUTSIDER_IP or address[0].startswith("10.42."):
+            self._world.found("endpoint of nobody's", node.name, f"{peer} shall be at {address[0]}")
+
+    def relay(self, node: Node, action: ev.InstallRelay) -> None:
+        """An anchor's kernel is to forward."""
+        node.say(f"relay {action.port} between {action.a} and {action.b}")
+        if OUTSIDER_IP in (action.a.ip, action.b.ip):
+            self._world.found("replay moves a relay", node.name, f"port {action.port} now leads to an outsider")
+
+    def decision(self, history: History, decision: Decision) -> None:
+        """An agent has decided."""
+        driver = self._world.deciding
+        if driver is None or driver.node.spec.kind == "malicious":
+            return
+        self.rows[decision.before, decision.trigger] += 1
+        node = driver.node
+        peer = self._peer(node, history)
+        if decision.before is not decision.after:
+            words = f"{peer}: {decision.before.value} → {decision.after.value}: {decision.reason}"
+            node.say(words)
+        if len(self.decided) < _MAX_NOTED:
+            self.decided.append(Decided(self._world.clock.now, node.name, peer, decision))
+
+    def _peer(self, node: Node, history: History) -> str:
+        known = self._peers_of.get(id(history))
+        if known is None:
+            newest = history.decisions[-1]
+            peers = (p for p in node.peers() if any(d is newest for d in node.history(p)[-1:]))
+            known = self._peers_of[id(history)] = (history, next(peers, "?"))
+        return known[1]

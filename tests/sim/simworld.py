@@ -1,0 +1,180 @@
+"""A world that runs: networks, hosts, traffic and faults of a `WorldSpec`, on one virtual clock."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import simfaults
+import siminvariants
+from simattack import OUTSIDER_IP, VICTIM_IP, Outsider
+from simclock import Clock
+from simconfig import anchor_name, anchor_places, mesh_ip, public_key
+from simflow import FlowRun
+from simnet import Host
+from simnode import Node
+from simoracle import Oracle, Situation
+from simsite import Site, Underlay
+from simspec import Flow, WorldSpec
+from simtrace import Trace, watching
+from simwatch import Finding, Watch
+
+from meshctl.core.agent.address import Address, NamedEndpoint
+from meshctl.core.agent.events import Signal
+from meshctl.core.agent.path import State, Trigger
+from meshctl.model.keys import PublicKey
+
+if TYPE_CHECKING:
+    from simdriver import Driver
+
+# After all was checked, agents wind up for so long.
+_WIND_UP_S = 2.0
+
+
+class Identity(NamedTuple):
+    """A node's name and key."""
+
+    name: str
+    public_key: PublicKey
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a world."""
+
+    seed: int
+    digest: str
+    findings: tuple[Finding, ...]
+    rows: tuple[tuple[State, Trigger, int], ...]
+    text: str
+
+    def with_text(self, before: str, *, trace: bool = True) -> Outcome:
+        """The same with words before the trace, or instead of it."""
+        return replace(self, text="\n".join(filter(None, (before, self.text if trace else ""))))
+
+
+class World:
+    """`World(spec).run()` is all that most callers want."""
+
+    def __init__(self, spec: WorldSpec, *, kept_lines: int = 600) -> None:
+        self.spec = spec
+        self.clock = Clock()
+        self.trace = Trace(kept_lines)
+        self.oracle = Oracle()
+        underlay = Underlay(self.clock, spec.sites, spec.link, self.dice)
+        self.internet, self.nowhere, self.sites = underlay.internet, underlay.nowhere, underlay.sites
+        self.identities = [Identity(n.name, public_key(n.name)) for n in spec.nodes]
+        self.watch = Watch(self)
+        self.deciding: Driver | None = None
+        self.flows: list[FlowRun] = []
+        self.packets_before: dict[str, int] = {}  # when idleness began
+        self.doubles: dict[str, Node] = {}
+        self.nodes = {n.name: Node(self, n) for n in spec.nodes}
+        self.victim = Host()
+        self.victim.join(self.internet, VICTIM_IP)
+        self.outsider = Outsider(self) if spec.outsider else None
+
+    def dice(self, name: str) -> random.Random:
+        """Randomness for one part, so that leaving another part out changes nothing in it."""
+        return random.Random(f"{self.spec.seed} {name}")  # noqa: S311
+
+    def run(self) -> Outcome:
+        """Run to the end, and check."""
+        with watching(self.watch.decision):
+            self._begin()
+            siminvariants.schedule(self)
+            self.clock.run(self.spec.seconds)
+            for flow in self.flows:
+                flow.end()
+            siminvariants.at_the_end(self)
+            self._wind_up()
+            siminvariants.afterwards(self)
+        return self._outcome()
+
+    def found(self, invariant: str, who: str, words: str) -> None:
+        """Something is not as it must be. The same of the same node is said once."""
+        if not any((f.invariant, f.who) == (invariant, who) for f in self.watch.findings):
+            finding = Finding(invariant, self.clock.now, who, words)
+            self.watch.findings.append(finding)
+            self.trace.add(self.clock.now, who, f"FOUND {invariant}: {words}")
+
+    # What hosts ask of it
+
+    def resolve(self, name: NamedEndpoint) -> tuple[Address, ...]:
+        """What DNS says."""
+        anchor = next((a for a in self.spec.anchors if anchor_name(a) == name), None)
+        return tuple(Address(*p) for p in anchor_places(anchor)) if anchor else ()
+
+    def heard_signal(self, node: Node, source: str, data: bytes) -> None:
+        """Something came through the tunnel to the signalling port."""
+        self.watch.heard(node, data)
+        node.give(Signal(source, data))
+
+    def add_double(self, name: str, place: str) -> None:
+        """Another host with the keys of a node."""
+        double = Node(self, self.nodes[name].spec, f"{name}'")
+        self.doubles[name] = double
+        double.connect(place)
+        double.boot()
+        double.start_agent(b"")
+
+    def remove_double(self, name: str) -> None:
+        """It goes again."""
+        double = self.doubles.pop(name, None)
+        if double is not None:
+            double.kill_agent()
+            double.kernel.up = False
+            double.kernel.wg.stop()
+            double.disconnect()
+
+    def situation(self) -> Situation:
+        """Where everybody is now."""
+        sites = tuple(replace(site.spec, nat=site.router.nat.behaviour) for site in self.sites.values())
+        return Situation(sites, tuple((n.name, n.place) for n in self.nodes.values()), self.spec.nodes)
+
+    def add_flow(self, flow: Flow) -> None:
+        """Traffic: pings from one node to another."""
+        run, number = FlowRun(flow), len(self.flows)
+        self.flows.append(run)
+        self.clock.at(flow.starts_at, lambda: self._ping(run, number))
+
+    # Inside
+
+    def _begin(self) -> None:
+        for node in self.nodes.values():
+            node.kernel.heard = self.outsider.arrived if self.outsider else None
+            node.connect(node.place)
+            node.boot()
+            self.clock.at(node.spec.starts_at, lambda node=node: node.start_agent())
+        for flow in self.spec.flows:
+            self.add_flow(flow)
+        simfaults.schedule(self)
+
+    def _ping(self, run: FlowRun, number: int) -> None:
+        flow = run.flow
+        if self.clock.now < flow.ends_at:
+            self.nodes[flow.a].kernel.wg.send(mesh_ip(self.spec.node(flow.b)), b"P" + number.to_bytes(2, "big"))
+            self.clock.after(flow.every_s, lambda: self._ping(run, number))
+
+    def _wind_up(self) -> None:
+        for node in self.nodes.values():
+            if node.driver is not None and node.driver.alive:
+                node.driver.wind_up()
+        self.clock.run(self.clock.now + _WIND_UP_S)
+
+    def _outcome(self) -> Outcome:
+        for name, node in self.nodes.items():
+            meters = (self.watch.of_node.get(name), self.watch.signals.get(name))
+            counts = [str(m.total) if m else "0" for m in meters]
+            self.trace.add(self.clock.now, name, f"{counts[0]} probes, {counts[1]} signals, {node.kernel.tunnel_packets} packets")
+        rows: Counter[tuple[State, Trigger]] = self.watch.rows
+        ordered = sorted(rows.items(), key=lambda row: (row[0][0].value, row[0][1].value))
+        return Outcome(
+            self.spec.seed, self.trace.digest, tuple(self.watch.findings),
+            tuple((state, trigger, count) for (state, trigger), count in ordered), self.trace.text(),
+        )  # fmt: skip
+
+
+__all__ = ["OUTSIDER_IP", "Outcome", "Site", "World"]
