@@ -134,6 +134,7 @@ class PeerPath:
         """One reading of WireGuard's counters."""
         self.work.status = status
         self._liveness.sample(status, now)
+        self.work.keep_alive(now)
         current = self._negotiation.current
         if self.state is State.DIRECT and current is not None:
             reason = self._moved(status, current) or self._liveness.distress(now)
@@ -259,7 +260,7 @@ class PeerPath:
         if self.state is State.SUSPECT:
             self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
             if work.tolerated is not None and work.tolerated in self._relay.places:
-                work.set_endpoint(pair.remote)
+                work.set_endpoint(pair.remote, now)
 
     def _nominated(self, pair: Pair, now: float) -> None:
         if self.state is State.UNKNOWN or not self.work.may_go_direct:

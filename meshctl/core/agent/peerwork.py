@@ -22,6 +22,9 @@ from meshctl.core.agent.splice_slot import SpliceSlot
 RETRY_FIRST_S, RETRY_LONGEST_S = 5.0, 600.0
 # So long a direct path must have lasted before the relay is given up that was there before it.
 RELAY_LINGER_S = 30.0
+# So long the controlled side waits for the handshake that the controlling side begins: WireGuard's own repetition
+# (REKEY_TIMEOUT) has had its time then.
+KEEPALIVE_AFTER_S = 8.0
 # Of two operators' wishes, the one that stands first here counts.
 _STRONGER = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
 
@@ -49,6 +52,7 @@ class PeerWork:
         self.tolerated: Address | None = None
         self.retry_at: float | None = None
         self.release_at: float | None = None
+        self.placed_at: float | None = None  # when the endpoint was set last
         self._pause_s = RETRY_FIRST_S
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
@@ -137,12 +141,20 @@ class PeerWork:
         self.negotiation.current, self.proven = Pair(base, endpoint), False
         return True
 
-    def set_endpoint(self, address: Address) -> None:
+    def set_endpoint(self, address: Address, now: float) -> None:
         """Have WireGuard send there, and keep the way open."""
-        key, status, keepalive_s = self.peer.public_key, self.status, self._here.lifetime.keepalive_s
-        self._here.act(SetEndpoint(key, address))
-        if status is None or status.keepalive_s != keepalive_s:
-            self._here.act(SetKeepalive(key, keepalive_s))
+        self.placed_at = now
+        self._here.act(SetEndpoint(self.peer.public_key, address))
+        self.keep_alive(now)
+
+    def keep_alive(self, now: float) -> None:
+        """Have WireGuard send keepalives, if there is a way. The first one begins a handshake, and two ends that begin
+        one at the same time both fail, and begin again together: so the controlling side goes first."""
+        status, wanted_s = self.status, self._here.lifetime.keepalive_s
+        if self.placed_at is None or (status is not None and status.keepalive_s == wanted_s):
+            return
+        if self.negotiation.controlling or self.alive or now >= self.placed_at + KEEPALIVE_AFTER_S:
+            self._here.act(SetKeepalive(self.peer.public_key, wanted_s))
 
     # Effects
 
@@ -151,7 +163,7 @@ class PeerWork:
         if pair is None:
             return
         self.proven, self.tolerated = True, None
-        self.set_endpoint(pair.remote)
+        self.set_endpoint(pair.remote, now)
         self.liveness.moved(now)
         if self.mode in (Wish.NONE, Wish.DIRECT):
             self.release_at = now + RELAY_LINGER_S
@@ -160,7 +172,7 @@ class PeerWork:
         if self.relay.ready is not None:
             self.negotiation.current = None
             self.splice.leave()
-            self.set_endpoint(self.relay.ready)
+            self.set_endpoint(self.relay.ready, now)
             self.liveness.moved(now)
 
     def _check_pairs(self, now: float) -> None:
