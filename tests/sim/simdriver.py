@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simkernel import is_stun
@@ -21,6 +22,12 @@ MAX_WAKES, MAX_IDLE_WAKES = 200, 3
 _SPUN_S = 0.05
 _DNS_S, _LAN_S, _HTTP_TIMEOUT_S = 0.03, 0.004, 3.0
 _ROUNDING_S = 1e-6
+
+
+def raised(error: Exception) -> str:
+    """What a core raised, and the last places that it came through."""
+    places = traceback.extract_tb(error.__traceback__)[-4:]
+    return f"{error!r} by " + " < ".join(f"{Path(p.filename).name}:{p.lineno}" for p in reversed(places))
 
 
 class Driver:
@@ -59,8 +66,9 @@ class Driver:
             self.give(ev.RelayDatagram(port, Address(*remote), data))
 
     def wind_up(self) -> None:
-        """Let it give back what it holds."""
+        """Let it give back what it holds; that is its end."""
         self._guarded(lambda: self.core.stop(self._time()))
+        self.kill()
 
     # Inside
 
@@ -86,10 +94,9 @@ class Driver:
         try:
             call()  # type: ignore[operator]
             self._drain()
-        except Exception:
+        except Exception as error:
             self.kill()
-            last = traceback.format_exc().strip().splitlines()
-            world.found("raised", self.node.name, " | ".join(line.strip() for line in last[-5:]))
+            world.found("raised", self.node.name, raised(error))
         finally:
             self._running, world.deciding = False, None
         self._arm()

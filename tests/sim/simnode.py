@@ -19,7 +19,7 @@ from simconfig import (
     wg_key,
     wg_secret,
 )
-from simdriver import Driver
+from simdriver import Driver, raised
 from simgateway import Gateway
 from simkernel import Kernel
 from simnet import Cable
@@ -132,7 +132,7 @@ class Node:
         try:
             core = type(self).make_core(config, dice, self.now, self.saved if state is None else state)
         except Exception as error:
-            self.world.found("raised", self.name, f"at its start: {error!r}")
+            self.world.found("raised", self.name, f"at its start: {raised(error)}")
             return
         if self.spec.kind == "malicious":
             core = Misuse(core, config, self.world, dice)

@@ -159,10 +159,11 @@ class World:
             self.clock.after(flow.every_s, lambda: self._ping(run, number))
 
     def _wind_up(self) -> None:
-        for node in self.nodes.values():
-            if node.driver is not None and node.driver.alive:
-                node.driver.wind_up()
-        self.clock.run(self.clock.now + _WIND_UP_S)
+        for kinds in (("node", "malicious"), ("anchor",)):
+            for node in self.nodes.values():
+                if node.spec.kind in kinds and node.driver is not None and node.driver.alive:
+                    node.driver.wind_up()
+            self.clock.run(self.clock.now + _WIND_UP_S / 2)
 
     def _outcome(self) -> Outcome:
         for name, node in self.nodes.items():
