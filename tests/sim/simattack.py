@@ -137,13 +137,15 @@ class Outsider:
         self._host, self._cable = Host(), Cable()
         self._host.join(world.internet, OUTSIDER_IP, self._cable)
         self._seen: deque[Packet] = deque(maxlen=_KEPT * 4)
-        self._arrived: deque[bytes] = deque(maxlen=_KEPT * 16)
+        self._arrived: dict[bytes, None] = {}  # the newest last
         world.internet.tap = self._tap
         world.clock.at(5.0, self._act)
 
     def arrived(self, data: bytes) -> None:
         """A host got this."""
-        self._arrived.append(data)
+        self._arrived[data] = None
+        if len(self._arrived) > _KEPT * 16:
+            del self._arrived[next(iter(self._arrived))]
 
     def _tap(self, packet: Packet) -> None:
         if packet.source[0] != OUTSIDER_IP and self._dice.random() < 0.2:
