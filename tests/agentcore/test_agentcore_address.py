@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address, LocalAddress, canonical, is_private, refusal, shared_prefix
@@ -14,6 +15,7 @@ MESH = ("10.42.0.0/16", "fd42:42::/48")
 ips = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
 
 
+@settings(max_examples=examples(40))
 @given(ips, st.integers(0, 0xFFFF))
 def test_an_address_reads_back_from_its_own_text(ip: str, port: int) -> None:
     address = Address.of(ip, port)
@@ -21,6 +23,7 @@ def test_an_address_reads_back_from_its_own_text(ip: str, port: int) -> None:
     assert canonical(address.ip) == address.ip
 
 
+@settings(max_examples=examples(40))
 @given(st.ip_addresses(v=4))
 def test_an_ipv4_mapped_address_is_the_ipv4_address_in_each_of_its_spellings(ip: ipaddress.IPv4Address) -> None:
     high, low = int(ip) >> 16, int(ip) & 0xFFFF
@@ -58,6 +61,7 @@ def test_port_0_is_nobodys_endpoint() -> None:
     assert refusal("203.0.113.1", 0, MESH) == "port 0"
 
 
+@settings(max_examples=examples(40))
 @given(st.integers(0, 2**16 - 1), st.integers(0, 2**80 - 1), st.booleans())
 def test_no_address_inside_a_mesh_range_is_an_endpoint(low: int, low6: int, mapped: bool) -> None:
     four = f"10.42.{low >> 8}.{low & 0xFF}"

@@ -6,7 +6,8 @@ from __future__ import annotations
 from math import inf
 
 import pytest
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from signal_strategies import addresses, offered
 
@@ -80,6 +81,7 @@ def test_ipv6_comes_first_and_the_families_take_turns(ips: list[str], order: lis
     assert sorted(preferences, key=lambda ip: -preferences[ip]) == order
 
 
+@settings(max_examples=examples(25))
 @given(st.sets(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str).map(canonical), max_size=30))
 def test_local_preferences_are_unique_and_of_16_bits_and_no_family_waits_for_all_of_the_other(ips: set[str]) -> None:
     preferences = local_preferences(ips)
@@ -101,6 +103,7 @@ def test_host_candidates_are_the_addresses_that_may_be_endpoints() -> None:
     assert local(HOSTS[0]).base(6) is None
 
 
+@settings(max_examples=examples(25))
 @given(st.sampled_from(["srflx", "observed", "mapped", "static", "prflx", "relay"]), st.integers(0, 2**16 - 1))
 def test_an_endpoint_inside_a_mesh_range_is_never_a_candidate(kind: str, low: int) -> None:
     four, six = f"10.42.{low >> 8}.{low & 255}", f"fd42:42::{low:x}"
@@ -182,6 +185,7 @@ def test_an_offer_holds_the_best_that_fit_in_a_message() -> None:
     assert [o.address for o in told] == [c.address for c in made.all()][:MAX_OFFERED]
 
 
+@settings(max_examples=examples(25))
 @given(st.lists(st.tuples(st.sampled_from(sorted(TYPE_PREFERENCE)), addresses, st.integers(0, 300)), max_size=150))
 def test_whatever_is_seen_of_this_node_its_candidates_are_bounded_and_offered_in_order(
     seen: list[tuple[str, Address, int]],
@@ -242,6 +246,7 @@ def test_of_one_address_the_better_kind_is_remembered_and_a_kind_can_be_forgotte
     assert [c.address for c in theirs.all()] == [two]
 
 
+@settings(max_examples=examples(25))
 @given(st.lists(st.lists(offered, max_size=120), max_size=3), st.lists(addresses, max_size=250))
 def test_a_hostile_peer_costs_a_hundred_candidates_and_no_more(
     offers: list[list[Offered]], checks: list[Address]

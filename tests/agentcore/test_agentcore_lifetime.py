@@ -3,7 +3,8 @@ that is needlessly short, and a search without end."""
 
 from __future__ import annotations
 
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.lifetime import DOUBT_S, LONGEST_S, RESOLUTION_S, SHARE, SHORTEST_S, MappingLifetime
@@ -25,6 +26,7 @@ def search(lifetime: MappingLifetime, nat_s: float, now: float = 0.0) -> int:
     raise AssertionError("a search without end")
 
 
+@settings(max_examples=examples(50))
 @given(st.floats(1, 1000), st.integers(1, 120))
 def test_the_keepalive_that_is_found_is_below_the_nats_lifetime_and_not_far_below(
     nat_s: float, configured: int
@@ -45,6 +47,7 @@ def test_a_nat_that_keeps_mappings_for_long_gets_the_longest_keepalive_in_few_tr
     assert lifetime.next_silence_s(1e9) is None
 
 
+@settings(max_examples=examples(50))
 @given(st.floats(1, 1000), st.lists(st.floats(0, 1), max_size=5))
 def test_a_loss_makes_the_keepalive_shorter_than_what_was_lost(nat_s: float, shares: list[float]) -> None:
     lifetime = MappingLifetime(CONFIGURED)
@@ -57,6 +60,7 @@ def test_a_loss_makes_the_keepalive_shorter_than_what_was_lost(nat_s: float, sha
         assert lifetime.keepalive_s <= max(SHORTEST_S, silence * SHARE)
 
 
+@settings(max_examples=examples(50))
 @given(st.floats(15, 1000), st.floats(15, 1000))
 def test_another_nat_with_another_lifetime_is_learned_after_the_loss_and_the_doubt(
     first_s: float, second_s: float

@@ -6,7 +6,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
@@ -113,6 +114,7 @@ def test_a_server_in_the_same_private_network_says_nothing_of_the_nat() -> None:
 servers = st.builds(Address, st.sampled_from([f"198.51.100.{n}" for n in range(1, 6)]), st.sampled_from([3478, 3479]))
 
 
+@settings(max_examples=examples(40))
 @given(
     st.sampled_from([m for m in Mapping if m > Mapping.NO_NAT]),
     st.lists(servers, min_size=1, max_size=12),
@@ -209,6 +211,7 @@ def test_port_preservation_is_seen() -> None:
     assert NatKnowledge().preserves_port(BASE, 1.0) is None
 
 
+@settings(max_examples=examples(40))
 @given(st.integers(1, MAX_PORT_STEP), st.sampled_from([Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT]))
 def test_a_sequential_nat_is_seen_through_and_its_next_ports_foretold(step: int, behaviour: Mapping) -> None:
     nat = Nat(behaviour, step=step)
@@ -239,6 +242,7 @@ def test_random_ports_and_easy_nats_have_no_step() -> None:
     assert learned(Nat(Mapping.ENDPOINT_INDEPENDENT), A, B, C).port_step(BASE, 1.0) == 0
 
 
+@settings(max_examples=examples(40))
 @given(st.integers(1024, 65535), st.integers(0, MAX_PORT_STEP), st.integers(0, 300))
 def test_foretold_ports_are_ports_that_a_nat_gives(port: int, step: int, count: int) -> None:
     ports = predict_ports(port, step, count)
@@ -275,6 +279,7 @@ def test_what_was_sent_to_and_had_to_be_forgotten_is_not_taken_for_uninvited() -
     assert knowledge.filtering(BASE, 2.0) is Filtering.UNKNOWN
 
 
+@settings(max_examples=examples(40))
 @given(st.lists(st.tuples(st.integers(1, 250), st.integers(1, 9), st.integers(0, 9)), max_size=60))
 def test_memory_is_bounded_whatever_is_seen(seen: list[tuple[int, int, int]]) -> None:
     knowledge = NatKnowledge()

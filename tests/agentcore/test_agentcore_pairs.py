@@ -3,7 +3,8 @@ another, a useful pair that a crowd keeps out, and progress that is lost when a 
 
 from __future__ import annotations
 
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address, LocalAddress
@@ -42,6 +43,7 @@ def up(
     return pair_up(ours, theirs, here, controlling=True)
 
 
+@settings(max_examples=examples(25))
 @given(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1))
 def test_pair_priorities_are_those_of_rfc_8445(g: int, d: int) -> None:
     assert pair_priority(g, d) == 2**32 * min(g, d) + 2 * max(g, d) + (1 if g > d else 0)
@@ -138,6 +140,7 @@ def candidates(draw: st.DrawFn, size: int = 40) -> list[Candidate]:
 HERE = hosts("192.168.1.10/24", "2001:db8:1::10/64")
 
 
+@settings(max_examples=examples(25))
 @given(candidates(), candidates(100), st.booleans())
 def test_pairs_are_of_one_family_bounded_unique_ordered_and_never_to_this_host(
     ours: list[Candidate], theirs: list[Candidate], controlling: bool
@@ -154,6 +157,7 @@ def test_pairs_are_of_one_family_bounded_unique_ordered_and_never_to_this_host(
     assert pairs == pair_up(ours[::-1], theirs[::-1], HERE[::-1], controlling=controlling)
 
 
+@settings(max_examples=examples(25))
 @given(candidates(), candidates())
 def test_both_sides_find_the_same_pairs_with_the_same_priorities(
     ours: list[Candidate], theirs: list[Candidate]
@@ -188,6 +192,7 @@ def test_a_crowd_of_host_candidates_does_not_keep_out_the_public_address_the_rel
     assert works in {p.key for p in pair_up(ours, theirs, here, controlling=True, keep={works})}
 
 
+@settings(max_examples=examples(25))
 @given(candidates(), candidates(), candidates(5))
 def test_a_candidate_that_trickles_in_takes_no_pair_away_while_there_is_room(
     ours: list[Candidate], theirs: list[Candidate], more: list[Candidate]

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 
 from agentcore_portmap_gateway import GATEWAY, OWN, PORT, Host, Router
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,7 +68,7 @@ def _damaged(data: bytes, dice: random.Random) -> bytes:
     return bytes(changed[: dice.randrange(len(changed) + 1)] if dice.random() < 0.3 else changed)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(ROUTERS, st.integers(0, 2**32), st.floats(0, 1), st.integers(1, 3))
 def test_a_hostile_gateway_does_not_make_it_raise_or_spin_or_claim_what_cannot_be(
     router: Router, seed: int, rate: float, ports: int
@@ -89,7 +90,7 @@ def test_a_hostile_gateway_does_not_make_it_raise_or_spin_or_claim_what_cannot_b
     assert host.mapper.due() is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(ROUTERS, st.integers(0, 2**32), st.sampled_from(["192.168.1.66", "203.0.113.5", "fe80::66"]))
 def test_nothing_counts_that_does_not_come_from_the_gateway(router: Router, seed: int, sender: str) -> None:
     def forged(answer: object) -> list[object]:
@@ -104,6 +105,7 @@ def test_nothing_counts_that_does_not_come_from_the_gateway(router: Router, seed
         assert host.mapper.mapped() == ()
 
 
+@settings(max_examples=examples(30))
 @given(st.binary(max_size=400), st.binary(max_size=400), st.integers(0, 5), st.integers(0, 599))
 def test_any_bytes_from_the_gateway_are_taken(datagram: bytes, body: bytes, number: int, status: int) -> None:
     host = Host(Router(frozenset()))
@@ -120,6 +122,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=examples(30))
 @given(st.binary(max_size=200) | JSON.map(lambda value: repr(value).replace("'", '"').encode()))
 def test_any_state_is_taken(state: bytes) -> None:
     mapper = PortMapper(random.Random(0), state)  # noqa: S311 - a simulation

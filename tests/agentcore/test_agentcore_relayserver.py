@@ -6,7 +6,8 @@ import random
 
 import pytest
 from agentcore_values import interface, key, peer
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
@@ -185,6 +186,7 @@ def test_a_node_has_no_more_relays_than_its_share() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@settings(max_examples=examples(30))
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 3), st.integers(1, 4)), max_size=60))
 def test_whatever_is_asked_and_bound_each_port_forwards_for_one_permitted_pair(
     seed: int, steps: list[tuple[int, int, int, int]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
@@ -77,6 +78,7 @@ def test_a_new_session_gets_the_offer_that_the_old_one_had_acknowledged() -> Non
     assert out.poll(9.0) == Offer(1, candidates(1))
 
 
+@settings(max_examples=examples(50))
 @given(st.lists(st.integers(1, 20)))
 def test_whatever_the_order_the_newest_generation_stays_and_is_what_is_acknowledged(order: list[int]) -> None:
     receiver, newest = OfferReceiver(), 0
@@ -97,6 +99,7 @@ def test_a_peer_that_restarted_counts_from_one_again_and_its_old_offer_stays_unt
     assert receiver.offer == Offer(1, candidates(1))
 
 
+@settings(max_examples=examples(50))
 @given(st.lists(st.sampled_from(["put", "lose", "deliver", "lose ack", "restart"]), max_size=40))
 def test_over_any_loss_the_peer_has_the_newest_offer_once_messages_arrive(steps: list[str]) -> None:
     out, receiver, now, number = sender(), OfferReceiver(), 0.0, 1

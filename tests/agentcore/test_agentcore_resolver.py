@@ -6,7 +6,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address, NamedEndpoint
@@ -201,6 +202,7 @@ STEPS = st.lists(
 )
 
 
+@settings(max_examples=examples(50))
 @given(STEPS)
 def test_whatever_happens_a_name_is_asked_once_a_second_at_most_and_every_five_minutes_at_least(
     steps: list[tuple[str, float]],

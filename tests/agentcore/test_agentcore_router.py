@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from agentcore_values import interface, key, peer, shared
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent import signal
@@ -157,6 +158,7 @@ def test_at_an_anchor_each_that_it_speaks_for_has_a_share_of_its_own() -> None:
     assert of.receive(message("c", "b"), IP["x"], set(), 0.0).outcome is Outcome.LOCAL
 
 
+@settings(max_examples=examples(30))
 @given(st.lists(st.floats(0, 2), max_size=400))
 def test_a_bucket_lets_through_no_more_than_its_rate_and_burst(gaps: list[float]) -> None:
     bucket, now, passed = TokenBucket(), 0.0, 0
@@ -201,6 +203,7 @@ def tunnels_up(tunnels: frozenset[tuple[str, str]]) -> dict[str, set[str]]:
     return {n: {b for a, b in tunnels if a == n} | {a for a, b in tunnels if b == n} for n in ALL}
 
 
+@settings(max_examples=examples(30))
 @given(graphs, policies, st.sampled_from(ALL), st.sampled_from(ALL), st.integers(0, 8))
 def test_a_message_goes_from_hand_to_hand_at_most_three_times_and_never_back(
     tunnels: frozenset[tuple[str, str]], reaches: Reaches, source: str, destination: str, attempt: int
@@ -209,6 +212,7 @@ def test_a_message_goes_from_hand_to_hand_at_most_three_times_and_never_back(
     assert len(set(had)) == len(had) <= signal.TTL + 1
 
 
+@settings(max_examples=examples(30))
 @given(graphs, st.sampled_from("abc"), st.sampled_from("abc"))
 def test_where_a_tunnel_an_anchor_two_anchors_or_a_common_peer_connects_two_one_sending_of_eight_arrives(
     tunnels: frozenset[tuple[str, str]], source: str, destination: str
@@ -225,6 +229,7 @@ def test_where_a_tunnel_an_anchor_two_anchors_or_a_common_peer_connects_two_one_
         assert any(arrived)
 
 
+@settings(max_examples=examples(30))
 @given(policies, st.sampled_from(ALL), st.sampled_from(ALL), st.sampled_from(ALL), st.sampled_from(ALL))
 def test_nobody_hands_on_between_two_nodes_that_policy_does_not_permit(
     reaches: Reaches, owner: str, last: str, source: str, destination: str
@@ -236,6 +241,7 @@ def test_nobody_hands_on_between_two_nodes_that_policy_does_not_permit(
         assert both_ways or source in ANCHORS or destination in ANCHORS
 
 
+@settings(max_examples=examples(30))
 @given(policies, st.sampled_from(ALL), st.sampled_from(ALL))
 def test_permission_is_the_same_both_ways(reaches: Reaches, one: str, other: str) -> None:
     a, b = (

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 from agentcore_values import key, shared
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -220,9 +221,10 @@ class Adversary(RuleBasedStateMachine):
 
 
 TestAdversary = Adversary.TestCase
-TestAdversary.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAdversary.settings = settings(max_examples=examples(50), stateful_step_count=40, deadline=None)
 
 
+@settings(max_examples=examples(50))
 @given(st.lists(st.integers(0, 300), max_size=200))
 def test_the_window_takes_each_number_once_and_none_that_is_64_behind(numbers: list[int]) -> None:
     window, seen = Window(), set[int]()
@@ -233,6 +235,7 @@ def test_the_window_takes_each_number_once_and_none_that_is_64_behind(numbers: l
             seen.add(number)
 
 
+@settings(max_examples=examples(50))
 @given(st.permutations(range(1, 65)))
 def test_the_window_takes_64_messages_in_any_order(order: list[int]) -> None:
     window = Window()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from agentcore_values import key, shared
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from signal_strategies import addresses, messages
 
@@ -81,6 +82,7 @@ def test_a_message_is_the_bytes_on_file_and_reads_back(name: str) -> None:
     assert signal.decode(on_file, KEY) == Message(replace(HEADER, kind=TYPE_OF[type(BODIES[name])]), BODIES[name])
 
 
+@settings(max_examples=examples(30))
 @given(messages)
 def test_a_message_survives_the_wire(message: tuple[Header, Body]) -> None:
     header, body = message
@@ -90,6 +92,7 @@ def test_a_message_survives_the_wire(message: tuple[Header, Body]) -> None:
     assert signal.decode(data, KEY) == Message(header, body)
 
 
+@settings(max_examples=examples(30))
 @given(messages, st.data())
 def test_no_byte_but_the_ttl_can_be_changed_without_the_key(message: tuple[Header, Body], data: st.DataObject) -> None:
     good = signal.encode(*message, KEY)
@@ -103,6 +106,7 @@ def test_no_byte_but_the_ttl_can_be_changed_without_the_key(message: tuple[Heade
             signal.decode(bytes(changed), KEY)
 
 
+@settings(max_examples=examples(30))
 @given(messages, st.integers(0, 255))
 def test_a_forwarder_lowers_the_ttl_and_changes_nothing_else(message: tuple[Header, Body], ttl: int) -> None:
     header, body = message
@@ -115,12 +119,14 @@ def test_another_pairs_key_opens_nothing() -> None:
         signal.decode(sealed(bodies.Hello()), shared("fra1", "pg1"))
 
 
+@settings(max_examples=examples(30))
 @given(st.one_of(st.binary(max_size=1300), st.binary(max_size=1300).map(lambda tail: b"mc\x01" + tail)))
 def test_bytes_from_anywhere_raise_one_error_and_are_no_message(data: bytes) -> None:
     with pytest.raises(SignalError):
         signal.decode(data, KEY)
 
 
+@settings(max_examples=examples(30))
 @given(st.sampled_from(MessageType), st.one_of(st.binary(max_size=200), st.lists(
     st.tuples(st.one_of(st.sampled_from(fields.Field), st.integers(0, 255)), st.binary(max_size=40))
 ).map(lambda parts: b"".join(bytes((kind,)) + len(v).to_bytes(2, "big") + v for kind, v in parts))))  # fmt: skip
@@ -132,6 +138,7 @@ def test_fields_from_a_hostile_peer_with_the_key_read_or_raise_one_error(kind: M
     assert signal.decode(signal.encode(message.header, message.body, KEY), KEY) == message
 
 
+@settings(max_examples=examples(30))
 @given(messages, st.data())
 def test_a_changed_body_under_the_right_key_reads_or_raises_one_error(
     message: tuple[Header, Body], data: st.DataObject
@@ -248,6 +255,7 @@ def test_a_header_that_does_not_fit_is_not_written() -> None:
         signal.encode(HEADER, bodies.Ack(1), KEY)
 
 
+@settings(max_examples=examples(30))
 @given(addresses)
 def test_an_address_has_one_spelling_on_the_wire(address: Address) -> None:
     body = bodies.RelayGrant(bytes(8), (address,), bytes(16), 1)

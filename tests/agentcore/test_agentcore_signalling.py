@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from agentcore_values import interface, key, peer, shared
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,7 +184,7 @@ faults = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(22), deadline=None)
 @given(st.integers(0, 2**32), faults, st.floats(0, 0.6))
 def test_over_loss_repetition_reordering_and_restarts_both_have_the_newest_offer_in_the_end(
     seed: int, steps: list[tuple[str, float]], lose: float

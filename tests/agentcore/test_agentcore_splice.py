@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 from agentcore_values import key
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
@@ -66,6 +67,7 @@ def run(one: Splicer, until: float) -> list[object]:
     return done
 
 
+@settings(max_examples=examples(25))
 @given(st.integers(0, 255), st.integers(0, 255))
 def test_two_ends_have_opposite_parts_or_none(ours: int, theirs: int) -> None:
     one, other = NatSummary(4, ours, 0), NatSummary(4, theirs, 0)
@@ -105,6 +107,7 @@ def test_guesses_go_to_the_outer_address_that_most_have_seen() -> None:
     assert situation(EASY, HARD, seen("host", Address("10.0.0.1", 1))).outside_of_hard(4) is None
 
 
+@settings(max_examples=examples(25))
 @given(st.sampled_from(GUESSED_PORTS), st.integers(0, 255), st.integers(0, 65535), st.integers())
 def test_no_port_is_guessed_twice_and_none_below_the_well_known_ones(
     newest: int, step: int, opened: int, seed: int
@@ -114,6 +117,7 @@ def test_no_port_is_guessed_twice_and_none_below_the_well_known_ones(
     assert set(ports) <= set(GUESSED_PORTS)
 
 
+@settings(max_examples=examples(25))
 @given(st.sampled_from(GUESSED_PORTS), st.integers(1, 16), st.integers(0, 16000))
 def test_what_a_sequential_nat_opened_is_guessed_after_few_ports_wherever_it_has_got_to(
     newest: int, step: int, others: int
@@ -289,6 +293,7 @@ class Driver:
         assert set(self.splicer.ports) == self.ports
 
 
+@settings(max_examples=examples(25))
 @given(st.lists(st.tuples(st.integers(0, 1), STEPS), max_size=30))
 def test_whatever_happens_at_most_one_tries_and_in_the_end_nothing_is_left(
     steps: list[tuple[int, tuple[str, float]]],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_strategies import hosts
 
@@ -11,6 +12,7 @@ from meshctl.core.wire.address import Reach, canonical_ip, pack_ip, pack_mapped,
 from meshctl.core.wire.error import WireError
 
 
+@settings(max_examples=examples(50))
 @given(hosts)
 def test_an_address_survives_the_way_there_and_back(host: str) -> None:
     assert unpack_ip(pack_ip(host)) == host
@@ -33,6 +35,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         canonical_ip(text)
 
 
+@settings(max_examples=examples(50))
 @given(st.binary(max_size=20).filter(lambda raw: len(raw) not in (4, 16)))
 def test_bytes_of_another_length_are_no_address(raw: bytes) -> None:
     with pytest.raises(WireError):

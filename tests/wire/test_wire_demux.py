@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.wire import stun
@@ -24,12 +25,14 @@ def test_a_packet_of_wireguard_is_never_taken_for_stun(name: str, index: bytes) 
     assert classify(packet) == Protocol.WIREGUARD
 
 
+@settings(max_examples=examples(50))
 @given(st.sampled_from(stun.Class), st.integers(0, 0xFFF), st.binary(min_size=12, max_size=12), st.integers(0, 508))
 def test_what_we_send_as_stun_is_recognised(kind: stun.Class, method: int, transaction: bytes, size: int) -> None:
     raw = stun.encode(stun.Message(kind, transaction, method, username="x" * size))
     assert classify(raw) == Protocol.STUN
 
 
+@settings(max_examples=examples(50))
 @given(st.binary(max_size=200))
 def test_noise_is_classified_without_an_error(noise: bytes) -> None:
     assert classify(noise) in Protocol

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_fixtures import FIXTURES, from_hex
 from wire_strategies import damaged, hosts
@@ -278,6 +279,7 @@ def test_what_is_no_nat_pmp_response_is_refused(text: str) -> None:
         natpmp.decode(bytes.fromhex(text))
 
 
+@settings(max_examples=examples(30))
 @given(hosts, st.binary(min_size=12, max_size=12), PORTS, st.integers(1, 2**32 - 1), PORTS)
 def test_a_server_that_grants_what_was_asked_is_understood(
     client: str, nonce: bytes, port: int, lifetime_s: int, outside: int
@@ -291,6 +293,7 @@ def test_a_server_that_grants_what_was_asked_is_understood(
     assert response.mapping.external == TransportAddress(client, outside)
 
 
+@settings(max_examples=examples(30))
 @given(damaged(st.sampled_from([from_hex(f"gateway/{name}") for name in RECORDED])) | st.binary(max_size=100))
 def test_noise_raises_nothing_but_wire_errors_in_either_protocol(raw: bytes) -> None:
     for decode in (pcp.decode, natpmp.decode):

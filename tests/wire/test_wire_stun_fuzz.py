@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from aioice import stun as aioice
-from hypothesis import assume, example, given
+from effort import examples
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from wire_strategies import damaged, messages
 
@@ -57,6 +58,7 @@ raw_messages = messages.flatmap(signed_and_not)
 damaged_messages = damaged(raw_messages) | damaged(raw_messages).map(with_true_length)
 
 
+@settings(max_examples=examples(35))
 @given(messages)
 def test_a_message_is_decoded_as_it_was_encoded(message: stun.Message) -> None:
     received = stun.decode(stun.encode(message, KEY))
@@ -65,6 +67,7 @@ def test_a_message_is_decoded_as_it_was_encoded(message: stun.Message) -> None:
     assert received.unknown == ()
 
 
+@settings(max_examples=examples(35))
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda noise: with_true_length(HEADER + noise)))
 @example(b"")
 def test_noise_raises_nothing_but_wire_errors(raw: bytes) -> None:
@@ -72,6 +75,7 @@ def test_noise_raises_nothing_but_wire_errors(raw: bytes) -> None:
         stun.decode(raw).is_authentic(KEY)
 
 
+@settings(max_examples=examples(35))
 @given(damaged_messages)
 def test_damage_raises_nothing_but_wire_errors_and_what_is_accepted_can_be_said_again(raw: bytes) -> None:
     try:
@@ -82,6 +86,7 @@ def test_damage_raises_nothing_but_wire_errors_and_what_is_accepted_can_be_said_
     assert again.message == received.message
 
 
+@settings(max_examples=examples(35))
 @given(messages, st.binary(max_size=40), st.data())
 def test_only_the_key_makes_a_message_authentic(message: stun.Message, other: bytes, data: st.DataObject) -> None:
     assume(other.rstrip(b"\0") != KEY)
@@ -95,6 +100,7 @@ def test_only_the_key_makes_a_message_authentic(message: stun.Message, other: by
     assert not received.is_authentic(KEY) or received.message == message
 
 
+@settings(max_examples=examples(35))
 @given(messages)
 def test_aioice_reads_what_we_write(message: stun.Message) -> None:
     message = message._replace(method=stun.BINDING)
@@ -107,6 +113,7 @@ def test_aioice_reads_what_we_write(message: stun.Message) -> None:
     assert not theirs.check_message_integrity(KEY[1:])
 
 
+@settings(max_examples=examples(35))
 @given(messages)
 def test_we_read_what_aioice_writes(message: stun.Message) -> None:
     message = message._replace(method=stun.BINDING, unknown_attributes=None, alternate_server=None)
@@ -120,6 +127,7 @@ def test_we_read_what_aioice_writes(message: stun.Message) -> None:
     assert received.fingerprinted
 
 
+@settings(max_examples=examples(35))
 @given(damaged_messages)
 def test_a_damaged_message_that_both_accept_says_the_same_to_both(raw: bytes) -> None:
     try:

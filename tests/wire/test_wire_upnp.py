@@ -7,7 +7,8 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_fixtures import FIXTURES
 from wire_strategies import damaged
@@ -461,12 +462,14 @@ RECORDED = {
 }
 
 
+@settings(max_examples=examples(30))
 @given(damaged(st.sampled_from(RECORDED[".ssdp"])) | st.binary(max_size=200))
 def test_noise_in_place_of_a_reply_raises_nothing_but_wire_errors(raw: bytes) -> None:
     with suppress(WireError):
         assert ssdp.decode_reply(raw, GATEWAY).location.host == GATEWAY
 
 
+@settings(max_examples=examples(30))
 @given(damaged(st.sampled_from(RECORDED[".xml"])) | st.binary(max_size=200))
 def test_noise_in_place_of_a_description_raises_nothing_but_wire_errors(raw: bytes) -> None:
     with suppress(WireError):
@@ -474,6 +477,7 @@ def test_noise_in_place_of_a_description_raises_nothing_but_wire_errors(raw: byt
         assert {url.host for service in device.mapping + device.firewall for url in service.controls} == {GATEWAY}
 
 
+@settings(max_examples=examples(30))
 @given(damaged(st.sampled_from(RECORDED[".http"])) | st.binary(max_size=200))
 def test_noise_in_place_of_an_answer_raises_nothing_but_wire_errors(raw: bytes) -> None:
     for decode in DECODERS:
