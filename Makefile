@@ -85,9 +85,19 @@ test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root 
 
 FUZZ ?= 20
 .PHONY: fuzz
-fuzz: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The random tests of policies, FUZZ=20 times as hard, with new seeds
+fuzz: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The random tests, FUZZ=20 times as hard, with new seeds
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 MESHCTL_FUZZ=$(FUZZ) $(BIN)/python -m pytest $(PYTEST_ARGS) \
-		tests/policy/test_policy_{fuzz,reference,packets}.py </dev/null
+		tests/policy/test_policy_{fuzz,reference,packets}.py tests/agentcore tests/wire </dev/null
+
+$(VENV)/.mutants: pyproject.toml | $(VENV)/.installed
+	@echo "==> $(VENV): installing cosmic-ray"
+	@said=$$($(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat \
+		--editable '.[mutants]' </dev/null 2>&1) || { echo "$$said" >&2; exit 1; }
+	@touch $@
+
+.PHONY: mutants
+mutants: $(VENV)/.mutants ## Change the path machine in every small way, and see which changes no test notices
+	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/mutants/main.py $(MUTANTS)
 
 .PHONY: need-root
 need-root:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from effort import examples
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.choice import CHANGES_PER_HOUR, Changes, best
+from meshctl.core.agent.choice import Changes, best
 
 LOCAL = Address("192.0.2.1", 51820)
 A, B, C = (Pair(LOCAL, Address(f"198.51.100.{i}", 51820)) for i in (1, 2, 3))
@@ -22,17 +23,27 @@ def test_the_shorter_way_is_taken_though_its_priority_is_lower() -> None:
 
 def test_of_ways_as_short_the_one_of_higher_priority_is_taken() -> None:
     assert best([(A, 1, 0.020), (B, 9, 0.025)]) == B
+    assert best([(A, 9, 0.025), (B, 1, 0.020)]) == A
+
+
+def test_ten_milliseconds_are_no_difference_nor_is_a_fifth() -> None:
+    assert best([(A, 1, 0.0), (B, 9, 0.010)]) == B
+    assert best([(A, 1, 0.0), (B, 9, 0.0101)]) == A
+    assert best([(A, 1, 0.100), (B, 9, 0.124)]) == B
+    assert best([(A, 1, 0.100), (B, 9, 0.126)]) == A
 
 
 def test_without_a_valid_pair_there_is_none() -> None:
     assert best([]) is None
 
 
+@settings(max_examples=examples(50))
 @given(VALID)
 def test_the_best_is_the_same_in_whichever_order_pairs_were_found(valid: list[tuple[Pair, int, float]]) -> None:
     assert best(valid) == best(valid[::-1])
 
 
+@settings(max_examples=examples(50))
 @given(VALID, st.sampled_from([A, B, C]))
 def test_whatever_is_changed_to_is_better_by_ten_milliseconds_and_a_fifth(
     valid: list[tuple[Pair, int, float]], current: Pair
@@ -44,13 +55,35 @@ def test_whatever_is_changed_to_is_better_by_ten_milliseconds_and_a_fifth(
         assert rtts[wanted] < 0.8 * rtts[current]
 
 
-def test_two_pairs_that_are_by_turns_the_better_one_are_changed_a_few_times_an_hour() -> None:
+def test_a_pair_that_is_not_valid_any_more_is_not_changed_from_here() -> None:
+    assert Changes().worth([(A, 1, 0.010)], B, 0.0) is None
+    assert Changes().worth([], B, 0.0) is None
+
+
+def test_two_pairs_that_are_by_turns_the_better_one_are_changed_four_times_an_hour() -> None:
     changes, current, times = Changes(), A, []
-    for minute in range(180):
-        rtts = (0.1, 0.01) if minute % 2 else (0.01, 0.1)
-        wanted = changes.worth([(A, 1, rtts[0]), (B, 1, rtts[1])], current, minute * 60.0)
+    start = 5000.0
+    for second in range(0, 3 * 3600, 100):
+        other = B if current == A else A
+        wanted = changes.worth([(current, 1, 0.1), (other, 1, 0.01)], current, start + second)
         if wanted is not None:
             current = wanted
-            times.append(minute)
-    assert times
-    assert max(sum(start <= t < start + 60 for t in times) for start in range(120)) == CHANGES_PER_HOUR
+            times.append(second)
+    assert times == [hour * 3600 + n * 100 for hour in range(3) for n in range(4)]
+
+
+def test_an_hour_is_over_when_it_is_over() -> None:
+    changes = Changes()
+    better = [(A, 1, 0.1), (B, 1, 0.01)]
+    assert [changes.worth(better, A, 50.0 + n) for n in range(5)] == [B, B, B, B, None]
+    assert changes.worth(better, A, 3649.5) is None
+    assert changes.worth(better, A, 3650.0) == B
+    assert changes.worth(better, A, 3650.5) is None
+    assert changes.worth(better, A, 9000.0) == B
+
+
+def test_what_is_not_worth_a_change_does_not_use_one_up() -> None:
+    changes = Changes()
+    for _ in range(20):
+        assert changes.worth([(A, 1, 0.020), (B, 9, 0.020)], A, 10.0) is None
+    assert changes.worth([(A, 1, 0.1), (B, 1, 0.01)], A, 11.0) == B
