@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from simattack import Misuse
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # An address that many hosts have, and that leads nowhere: of a bridge for containers.
 SECOND_IP = "172.17.0.1"
 _LAN_CABLE_S = 0.001
+_DOUBLES = 100
 
 
 class Core(Protocol):
@@ -68,8 +70,8 @@ class Node:
         self.place = spec.site
         self.gateway: Gateway | None = None
         self.cables: list[Cable] = []
-        # Hosts of a LAN are told apart by it: a node's own, and another one for its double.
-        self._lan_number = spec.number + (10 if self.name == spec.name else 110)
+        # Addresses are made of it: a node's own, and another one for its double.
+        self._number = spec.number + (0 if self.name == spec.name else _DOUBLES)
         self._starts = 0
         self._peers: dict[bytes, PeerConfig] = {}
 
@@ -165,14 +167,14 @@ class Node:
         if place == INTERNET:
             cable = access_cable(self.world.spec.link)
             self.cables = [cable]
-            for ip in public_ips(self.spec):
+            for ip in public_ips(replace(self.spec, number=self._number)):
                 self.kernel.join(self.world.internet, ip, cable)
             return
         site = self.world.sites[place]
         cable = Cable(delay_s=_LAN_CABLE_S)
         self.cables = [cable]
         self.gateway = site.gateway
-        for ip in site.host_ips(self._lan_number, v4=self.spec.v4, v6=self.spec.v6):
+        for ip in site.host_ips(self._number, v4=self.spec.v4, v6=self.spec.v6):
             self.kernel.join(site.inside, ip, cable)
         if self.spec.second:
             self.kernel.join(self.world.nowhere, SECOND_IP, Cable())

@@ -66,7 +66,7 @@ class _Ideal:
             self.ips, segment = public_ips(spec), trial.underlay.internet
         else:
             site = trial.underlay.sites[place]
-            self.ips, segment = site.host_ips(spec.number + 10, v4=spec.v4, v6=spec.v6), site.inside
+            self.ips, segment = site.host_ips(spec.number, v4=spec.v4, v6=spec.v6), site.inside
         for ip in self.ips:
             self.host.join(segment, ip)
         self.host.bind(PORT, self._receive)

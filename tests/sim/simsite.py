@@ -40,9 +40,10 @@ class Site:
         self.gateway.reboot()
 
     def host_ips(self, number: int, *, v4: bool, v6: bool) -> tuple[str, ...]:
-        """What a host with that number gets here; IPv4 when there is nothing else."""
-        six = (f"{self.prefix_v6}:{number:x}",) if v6 and self.spec.v6 else ()
-        return ((f"{self.spec.lan}.{number}",) if v4 or not six else ()) + six
+        """What the node with that number gets here; IPv4 when there is nothing else."""
+        host = 10 + number % 240
+        six = (f"{self.prefix_v6}:{number + 16:x}",) if v6 and self.spec.v6 else ()
+        return ((f"{self.spec.lan}.{host}",) if v4 or not six else ()) + six
 
     def _outer(self) -> str:
         if self.spec.carrier:
