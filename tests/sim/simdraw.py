@@ -38,7 +38,7 @@ def draw(seed: int) -> WorldSpec:
         outsider=not link.loss and dice.random() < 0.25,
     )  # fmt: skip
     faults = _faults(dice, spec)
-    quiet_at = max([_CALM_S, *(f.ends_at for f in faults)])
+    quiet_at = max([_CALM_S, *(f.ends_at + KINDS[f.kind].keys_s for f in faults)])
     if spec.outsider or any(n.kind == "malicious" for n in nodes):
         quiet_at = max(quiet_at, _CALM_S + 8.0)
     seconds = quiet_at + SETTLE_S

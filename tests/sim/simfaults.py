@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Change = Callable[["World", Fault], None]
 # A new address is known to the agent so soon: netlink tells it at once.
 NOTICED_S = 0.05
+# WireGuard's KEEPALIVE_TIMEOUT and REKEY_TIMEOUT: nothing comes back, so there is a new handshake.
+_KEYS_S = 16.0
 # What a site's NAT may become.
 NATS = {
     "easy": Behaviour(),
@@ -31,12 +33,13 @@ NATS = {
 
 class Kind(NamedTuple):
     """`target`: node, agent (one that runs the core and is no anchor), anchor, site, or nothing. `longest_s`: 0 for
-    what happens at once; `local`: the host itself is told."""
+    what happens at once. `keys_s`: so long WireGuard may need to notice that the other end has lost the session's keys."""
 
     target: str
     longest_s: float
     begin: Change
     end: Change | None = None
+    keys_s: float = 0.0
 
 
 def _node(world: World, fault: Fault) -> Node:
@@ -205,9 +208,9 @@ KINDS: dict[str, Kind] = {
     "nat becomes": Kind("site", 10, _become, _become_again),
     "roam": Kind("node", 0, _roam),
     "unplug": Kind("node", 10, _unplug, _plug),
-    "host off": Kind("node", 10, _host_off, _host_on),
-    "anchor off": Kind("anchor", 12, _host_off, _host_on),
-    "anchors off": Kind("", 10, _all_anchors(_host_off), _all_anchors(_host_on)),
+    "host off": Kind("node", 10, _host_off, _host_on, _KEYS_S),
+    "anchor off": Kind("anchor", 12, _host_off, _host_on, _KEYS_S),
+    "anchors off": Kind("", 10, _all_anchors(_host_off), _all_anchors(_host_on), _KEYS_S),
     "anchor's agent dies": Kind("anchor", 10, _agent_dies, _agent_back),
     "agent dies": Kind("agent", 10, _agent_dies, _agent_back),
     "partition": Kind("end", 10, _set("side", 1), _set("side", 0)),
@@ -217,7 +220,7 @@ KINDS: dict[str, Kind] = {
     "clock": Kind("agent", 0, _step_clock),
     "sleep": Kind("agent", 12, _sleep, _wake),
     "slow": Kind("agent", 10, _slow, _quick),
-    "double": Kind("agent", 10, _clone, _unclone),
+    "double": Kind("agent", 10, _clone, _unclone, _KEYS_S),
     "override": Kind("agent", 10, _override, _no_override),
 }
 

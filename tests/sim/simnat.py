@@ -47,6 +47,7 @@ class Nat:
         self._by_inner: dict[tuple[Place, object], _Mapping] = {}
         self._by_outer: dict[int, _Mapping] = {}
         self._forwards: dict[int, Place] = {}
+        self._answers: dict[tuple[Place, Place], _Mapping] = {}  # flows that came in by an opened port
         self._next_port = dice.choice(_PORTS)
 
     def outward(self, source: Place, destination: Place, now: float) -> Place | None:
@@ -63,7 +64,9 @@ class Nat:
     def inward(self, source: Place, port: int, now: float) -> Place | None:
         """Whom behind it a packet to one of its ports is for; None when nobody, or not from `source`."""
         if port in self._forwards:
-            return self._forwards[port]
+            inner = self._forwards[port]
+            self._answers[inner, source] = _Mapping(inner, (self.outer, port), now)
+            return inner
         mapping = self._by_outer.get(port)
         if mapping is None or self._dead(mapping, now):
             return None
@@ -88,6 +91,7 @@ class Nat:
         """What a rebinding, or a reboot, does: every mapping is gone."""
         self._by_inner.clear()
         self._by_outer.clear()
+        self._answers.clear()
 
     def reboot(self) -> None:
         """Mappings are gone, and so are the ports that were opened by a protocol."""
@@ -100,13 +104,13 @@ class Nat:
         self.forget()
 
     def _mapping(self, source: Place, destination: Place, now: float) -> _Mapping | None:
+        key = source, self._apart(destination)
+        for found in (self._answers.get((source, destination)), self._by_inner.get(key)):
+            if found is not None and not self._dead(found, now):
+                return found
         forwarded = next((port for port, inner in self._forwards.items() if inner == source), None)
         if forwarded is not None:
             return _Mapping(source, (self.outer, forwarded), now)
-        key = source, self._apart(destination)
-        found = self._by_inner.get(key)
-        if found is not None and not self._dead(found, now):
-            return found
         port = self._allocate(source[1], now)
         if port is None:
             return None

@@ -176,7 +176,7 @@ class Node:
         self.gateway = site.gateway
         for ip in site.host_ips(self._number, v4=self.spec.v4, v6=self.spec.v6):
             self.kernel.join(site.inside, ip, cable)
-        if self.spec.second:
+        if self.spec.second and site.gateway.ip != SECOND_IP:
             self.kernel.join(self.world.nowhere, SECOND_IP, Cable())
 
     def disconnect(self) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from simattack import OUTSIDER_IP
+from simconfig import pair_key
 from simtrace import Meter
 
 from meshctl.core.agent import events as ev
@@ -92,8 +93,8 @@ class Watch:
         except SignalError:
             return
         ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
-        to_itself = verb == "sends" or ends[1] == node.spec.name
-        if to_itself and not self._may_meet(*ends):
+        counts = verb == "sends" or (ends[1] == node.spec.name and signal.authentic(data, pair_key(*ends)))
+        if counts and not self._may_meet(*ends):
             self._world.found("candidates of unpermitted pairs", node.name, f"{verb} an offer of {ends[0]} to {ends[1]}")
 
     def _may_meet(self, a: str, b: str) -> bool:
