@@ -110,7 +110,7 @@ class AgentCore:
         for network in self._networks.values():
             network.stop(now)
         self._ports.release()
-        self._drain_ports(now)
+        self._mapped(now)
 
     # Events
 
@@ -120,6 +120,7 @@ class AgentCore:
                 self._sample(now)
             elif owner == "ports":
                 self._ports.poll(now)
+                self._mapped(now)
             elif owner == "names":
                 self._actions.extend(self._resolver.poll(now))
             else:
@@ -131,6 +132,7 @@ class AgentCore:
         listening = [n.listen_port for n in self._config.networks]
         self._ports.set_network(event.addresses, event.gateways, listening, now)
         self._ports.poll(now)
+        self._mapped(now)
         self._resolver.network_changed(now)
 
     def _datagram(self, event: events.Datagram, now: float) -> None:
@@ -157,9 +159,11 @@ class AgentCore:
 
     def _mapping_datagram(self, event: events.MappingDatagram, now: float) -> None:
         self._ports.receive(event, now)
+        self._mapped(now)
 
     def _http_reply(self, event: events.HttpReply, now: float) -> None:
         self._ports.reply(event, now)
+        self._mapped(now)
 
     def _override(self, event: events.Override, now: float) -> None:
         for network in self._networks.values():
@@ -167,6 +171,7 @@ class AgentCore:
 
     def _clock_stepped(self, _event: events.ClockStepped, now: float) -> None:
         self._ports.clock_stepped(now)
+        self._mapped(now)
         self._resolver.network_changed(now)
         for network in self._networks.values():
             network.clock_stepped(now)
@@ -179,16 +184,16 @@ class AgentCore:
         self._timers.set("sample", now + (SAMPLE_S if busy else IDLE_SAMPLE_S), "WireGuard's counters")
 
     def _settle(self, now: float) -> None:
-        self._drain_ports(now)
         for name, network in self._networks.items():
             network.settle(now)
             when, reason = network.timers.next() or (None, "")
             self._timers.set(name, when, reason)
-        self._timers.set("ports", self._ports.due(), "a port mapping")
         self._timers.set("names", self._resolver.due(), "a name to resolve")
 
-    def _drain_ports(self, now: float) -> None:
+    def _mapped(self, now: float) -> None:
+        """After whatever concerned port mappings: what is to be sent, offered and saved."""
         self._actions.extend(self._ports.actions())
+        self._timers.set("ports", self._ports.due(), "a port mapping")
         found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
         for network in self._networks.values():
             port = network.config.listen_port

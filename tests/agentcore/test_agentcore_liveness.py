@@ -115,7 +115,7 @@ def test_an_answered_question_ends_the_distress_of_a_flow_in_one_direction() -> 
 def test_what_was_not_answered_on_one_path_says_nothing_of_the_next() -> None:
     tunnel = Tunnel()
     tunnel.run(SAMPLE_S, sent=DATA)
-    tunnel.liveness.moved(tunnel.now)
+    tunnel.liveness.moved(tunnel.now, 0.0)
     assert tunnel.run(5) == ""
 
 

@@ -31,6 +31,8 @@ ANSWER_S = 1.0
 # make less than the two seconds after which traffic must flow again.
 PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
+# On a slow path: so many round trips, as it was measured last.
+RTTS = 1.5
 MAX_PAIRS = 100
 # Open requests that are remembered: those of all pairs at their quickest.
 MAX_TRANSACTIONS = 512
@@ -172,7 +174,7 @@ class CheckList:
         """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered."""
         check = self._checks.setdefault(pair, _Check(0))
         if check.progress is not Progress.ASKING or check.schedule != PATH_SCHEDULE_S:
-            _begin(check, now, PATH_SCHEDULE_S, PATH_ANSWER_S)
+            _begin(check, now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, RTTS * (check.rtt_s or 0.0)))
             check.progress = Progress.ASKING
 
     def nominate(self, pair: Pair, now: float) -> None:

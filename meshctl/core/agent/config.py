@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Union
 
 from meshctl.core.agent.address import Address, NamedEndpoint
@@ -24,6 +25,7 @@ PAIR_KEY_SALT = b"meshctl agent v1"
 Endpoint = Union[Address, NamedEndpoint]
 
 
+@lru_cache(maxsize=1 << 12)
 def node_id(key: PublicKey) -> bytes:
     """The 8 bytes by which messages name the holder of this key."""
     return hashlib.sha256(key.raw()).digest()[:ID_BYTES]

@@ -21,22 +21,17 @@ class LocalCandidates:
         self._mesh_ranges = mesh_ranges
         self._preferences: dict[str, int] = {}
         self._all: dict[tuple[str, Address, Address], Candidate] = {}
+        self._ordered: tuple[Candidate, ...] = ()
         self._told: tuple[Offered, ...] = ()
         self.generation = 0
 
     def all(self) -> tuple[Candidate, ...]:
         """Best first. Of those with one address and one base the best alone (RFC 8445 section 5.1.3)."""
-        best: dict[tuple[Address, Address], Candidate] = {}
-        for c in sorted(self._all.values(), key=lambda c: c.order):
-            best.setdefault((c.address, c.base), c)
-        return tuple(best.values())
+        return self._ordered
 
     def offered(self) -> tuple[Offered, ...]:
         """What peers are told: each address once, at most as many as a message holds, best first."""
-        best: dict[Address, Offered] = {}
-        for c in self.all():
-            best.setdefault(c.address, c.offered())
-        return tuple(best.values())[:MAX_OFFERED]
+        return self._told
 
     def base(self, family: int) -> Address | None:
         """The own address that is best to send from, of that family; None without one."""
@@ -66,7 +61,7 @@ class LocalCandidates:
         key = (kind, address, base)
         if key in self._all:
             self._all[key] = replace(self._all[key], expires_at=max(expires_at, self._all[key].expires_at))
-            return False
+            return self._changed()
         full = len(self._all) >= MAX_CANDIDATES
         if full or base.ip not in self._preferences or refusal(address.ip, address.port, self._mesh_ranges):
             return False
@@ -81,8 +76,10 @@ class LocalCandidates:
 
     def expire(self, now: float) -> bool:
         """Take away what has had its time. Whether peers should hear."""
-        self._all = {key: c for key, c in self._all.items() if c.expires_at > now}
-        return self._changed()
+        gone = [key for key, c in self._all.items() if c.expires_at <= now]
+        for key in gone:
+            del self._all[key]
+        return self._changed() if gone else False
 
     def next_expiry(self) -> float | None:
         """When `expire` has something to do."""
@@ -95,10 +92,16 @@ class LocalCandidates:
         )  # fmt: skip
 
     def _changed(self) -> bool:
-        told = self.offered()
-        if told == self._told:
+        best: dict[tuple[Address, Address], Candidate] = {}
+        for c in sorted(self._all.values(), key=lambda c: c.order):
+            best.setdefault((c.address, c.base), c)
+        self._ordered = tuple(best.values())
+        told: dict[Address, Offered] = {}
+        for c in self._ordered:
+            told.setdefault(c.address, c.offered())
+        before, self._told = self._told, tuple(told.values())[:MAX_OFFERED]
+        if self._told == before:
             return False
-        self._told = told
         self.generation += 1
         return True
 

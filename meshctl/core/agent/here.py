@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.anchorlink import AnchorLink
-from meshctl.core.agent.bodies import Body
+from meshctl.core.agent.bodies import Body, NatSummary
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
@@ -19,6 +19,9 @@ from meshctl.core.wire import stun
 # Between two checks of one node, whatever the number of its peers: 500 a second are 60 kB/s, and RFC 8445 section 14.2
 # wants 5 ms for each stream of an agent that has a few.
 GAP_S = 0.002
+
+# How long what is known of the NATs is not looked up anew, unless something has changed.
+SUMMARY_S = 5.0
 
 # What takes the answer to a request: the message, the pair's local and remote address, now.
 Answered = Callable[[stun.Received, Address, Address, float], None]
@@ -54,9 +57,17 @@ class Here:
     anchors: dict[bytes, AnchorLink] = field(default_factory=dict)  # by id
 
     def __post_init__(self) -> None:
+        self._summary: tuple[object, tuple[NatSummary, ...]] = (None, ())
         self.lifetime = MappingLifetime(self.config.keepalive_s)
 
     @property
     def bases(self) -> tuple[Address, ...]:
         """The tunnel's port at the best own address of each family."""
         return tuple(base for base in (self.own.base(4), self.own.base(6)) if base is not None)
+
+    def nat_summary(self, now: float) -> tuple[NatSummary, ...]:
+        """What is known of this node's NATs, for offers and splices; what has become too old counts a while longer."""
+        key = (self.nat.version, self.own.bases(), now // SUMMARY_S)
+        if self._summary[0] != key:
+            self._summary = (key, self.nat.summary(self.own.bases(), now))
+        return self._summary[1]

@@ -16,6 +16,8 @@ SAMPLE_S = 0.25
 # So long nothing came after something was sent. Sampling, this and the questions that follow it
 # (checks.PATH_SCHEDULE_S) make less than two seconds.
 UNANSWERED_S = 0.5
+# On a slow path: this and so many round trips.
+RTTS = 1.5
 # So many of the peer's keepalives may be lost before an idle path is asked.
 MISSED_KEEPALIVES = 2.5
 # WireGuard refuses keys that are older (REJECT_AFTER_TIME); with traffic there would be a new one by then.
@@ -32,6 +34,7 @@ class Liveness:
         self._heard_at: float | None = None
         self._unanswered_since: float | None = None
         self._sent_at: float | None = None
+        self.rtt_s = 0.0  # of the path, as it was measured last
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """Take one reading. A counter that fell is a new interface: nothing is known of it."""
@@ -50,8 +53,9 @@ class Liveness:
         """The path has shown that it lives: bytes came, or a question was answered."""
         self._heard_at, self._unanswered_since = now, None
 
-    def moved(self, now: float) -> None:
+    def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
+        self.rtt_s = rtt_s
         self.heard(now)
 
     @property
@@ -69,7 +73,7 @@ class Liveness:
         if status is None or self._heard_at is None:
             return ""
         since = self._unanswered_since
-        if since is not None and now - since >= UNANSWERED_S:
+        if since is not None and now - since >= max(UNANSWERED_S, SAMPLE_S + RTTS * self.rtt_s):
             return f"nothing came for {now - since:.1f} s after something was sent"
         age = status.handshake_age_s
         if self.busy(now) and age is not None and age > HANDSHAKE_MAX_S:

@@ -85,14 +85,17 @@ class NatKnowledge:
 
     def __init__(self) -> None:
         self._bases: dict[Address, _Base] = {}
+        self.version = 0  # another number than before when something that `summary` says may be another
 
     def forget(self, keep: Iterable[Address] = ()) -> None:
         """Forget all but these bases: the others' addresses are gone, or the network is another one."""
+        self.version += 1
         kept = set(keep)
         self._bases = {base: known for base, known in self._bases.items() if base in kept}
 
     def observe(self, base: Address, server: Address, mapped: Address, now: float) -> bool:
         """`server` saw `base` as `mapped`. Whether it saw another mapping before: the NAT has rebound (or it lies)."""
+        self.version += 1
         known = self._bases.setdefault(base, _Base())
         before = known.seen.get(server)
         if before is None:
@@ -151,6 +154,7 @@ class NatKnowledge:
         proven = Filtering.ADDRESS_DEPENDENT if met else Filtering.ENDPOINT_INDEPENDENT
         current = self.filtering(base, now)
         if current is Filtering.UNKNOWN or proven <= current:
+            self.version += 1
             known.filtering = (proven, now)
 
     def filtering(self, base: Address, now: float) -> Filtering:

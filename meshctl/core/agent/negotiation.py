@@ -32,6 +32,7 @@ class Negotiation:
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
         self._changes = Changes()
         self._nominate_at: float | None = None
+        self._nominated: Pair | None = None  # and no answer to that yet
         self._round_open = False
         self.credentials: Credentials | None = None
 
@@ -72,7 +73,7 @@ class Negotiation:
         """The session is another one, and with it what makes checks authentic."""
         self._checks = CheckList(credentials, controlling=self.controlling, dice=self._here.dice)
         self.credentials = credentials
-        self._round_open, self._nominate_at = False, None
+        self._round_open, self._nominate_at, self._nominated = False, None, None
         self._set_pairs()
 
     def refresh(self, now: float) -> None:
@@ -92,7 +93,7 @@ class Negotiation:
         if self._checks is not None:
             self.refresh(now)
             self._checks.restart(now)
-            self._round_open, self._nominate_at = True, None
+            self._round_open, self._nominate_at, self._nominated = True, None, None
 
     def ask_path(self, now: float) -> None:
         """Ask the pair in use, quickly, whether it lives."""
@@ -101,12 +102,14 @@ class Negotiation:
 
     def forget(self) -> None:
         """Nothing is known of the peer any more but what the inventory says."""
-        self._checks, self._nominate_at, self._round_open, self.current = None, None, False, None
+        self._checks, self._round_open, self.current = None, False, None
+        self._nominate_at, self._nominated = None, None
         self._learned = {}
 
     def nominate(self, pair: Pair, now: float) -> None:
         """Have the peer use this pair, which is there; only on the controlling side."""
         if self._checks is not None:
+            self._nominated = pair
             self._checks.nominate(pair, now)
 
     def poll(self, now: float, *, nominate: bool) -> None:
@@ -119,7 +122,7 @@ class Negotiation:
             self._nominate_at = None
             chosen = best(self._valid())
             if chosen is not None and nominate:
-                self._checks.nominate(chosen, now)
+                self.nominate(chosen, now)
         if now >= self._here.pace.free_at:
             probe = self._checks.poll(now)
             if probe is not None:
@@ -144,8 +147,10 @@ class Negotiation:
         return question
 
     def settle(self, pair: Pair, now: float) -> None:
-        """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon."""
-        if self._nominate_at is None:
+        """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
+        was nominated and may still answer."""
+        pending = self._nominated is not None and not self.failed(self._nominated)
+        if self._nominate_at is None and not pending:
             lan = any(p.tier is Tier.LAN and (p.local, p.remote) == pair for p in self._pairs)
             self._nominate_at = now if lan else now + SETTLE_S
 
@@ -163,6 +168,8 @@ class Negotiation:
         answer = self._checks.receive_response(received.message, Pair(local, remote), now)
         if answer is not None:
             self._here.nat.received(local, remote, now)
+            if answer.nominated:
+                self._nominated = None
             self._learn(answer.pair, 0, now)
             self._heard(answer, now)
 

@@ -189,15 +189,9 @@ class Network:
                 self._touch(key)
             if moved:
                 self._greet_anchors(now)
-        nat = self.here.nat.summary(self.here.own.bases(), now) if self._touched else ()
-        offered = self.here.own.offered() if self._touched else ()
         for key in self._touched:
-            path = self.paths.get(key)
-            if path is not None:
-                work = path.work
-                self.post.talk(path.peer).sender.put(
-                    offered, nat, now, relays=work.relay.distances(), wish=work.wish, restart=work.restarts
-                )  # fmt: skip
+            if key in self.paths:
+                self._offer(self.paths[key], now)
             self._set_timer(key)
         self._touched.clear()
         self.timers.set(_GATHER, self.gatherer.due, "where this node is seen")
@@ -210,6 +204,13 @@ class Network:
     def _touch(self, peer: bytes) -> None:
         """Something about this peer may be another than before."""
         self._touched[peer] = None
+
+    def _offer(self, path: PeerPath, now: float) -> None:
+        work, sender = path.work, self.post.talk(path.peer).sender
+        sender.put(
+            self.here.own.offered(), self.here.nat_summary(now), now,
+            relays=work.relay.distances(), wish=work.wish, restart=work.restarts,
+        )  # fmt: skip
 
     def _set_timer(self, key: bytes) -> None:
         path, link = self.paths.get(key), self.here.anchors.get(key)
@@ -226,7 +227,8 @@ class Network:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
         links = [link for link in self.here.anchors.values() if link.up] or list(self.here.anchors.values())
         nodes = [path.peer.name for path in self.paths.values() if path.usable]
-        return frozenset([*nodes, *(link.peer.name for link in links), *self._others_up()])
+        others = self._others_up() if self.config.is_anchor else ()
+        return frozenset([*nodes, *(link.peer.name for link in links), *others])
 
     def _others_up(self) -> Iterable[str]:
         """Peers to which there is an infrastructure link alone: an anchor's nodes."""

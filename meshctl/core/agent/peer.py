@@ -232,6 +232,8 @@ class PeerPath:
     def _answer(self, answer: Answer, now: float) -> None:
         self._here.touch(self.peer.id)
         pair = answer.pair
+        if pair in (self._negotiation.current, self.work.chosen):
+            self._liveness.rtt_s = answer.rtt_s
         if answer.nominated:
             self._nominated(pair, now)
         elif pair == self._negotiation.current and self.state in _DIRECT:

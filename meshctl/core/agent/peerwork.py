@@ -101,7 +101,7 @@ class PeerWork:
         if credentials is None:
             return None
         return Situation(
-            here.bases, here.nat.summary(here.own.bases(), now), self.offer.nat, self.negotiation.remote.all(),
+            here.bases, here.nat_summary(now), self.offer.nat, self.negotiation.remote.all(),
             credentials, self.negotiation.controlling,
         )  # fmt: skip
 
@@ -164,7 +164,7 @@ class PeerWork:
             return
         self.proven, self.tolerated = True, None
         self.set_endpoint(pair.remote, now)
-        self.liveness.moved(now)
+        self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
         if self.mode in (Wish.NONE, Wish.DIRECT):
             self.release_at = now + RELAY_LINGER_S
 
@@ -173,7 +173,9 @@ class PeerWork:
             self.negotiation.current = None
             self.splice.leave()
             self.set_endpoint(self.relay.ready, now)
-            self.liveness.moved(now)
+            anchor = self.relay.used_anchor
+            link = self._here.anchors.get(anchor.id) if anchor else None
+            self.liveness.moved(now, 2 * link.distance_s if link else 0.0)
 
     def _check_pairs(self, now: float) -> None:
         self.restarts += 1

@@ -1,41 +1,38 @@
 """A node's side of relays: at which anchors, bound from its tunnel's own port, one in use and one kept warm.
 
 The controlling end asks the two nearest anchors; each tells both ends of its port. Both bind, and when an anchor says
-that both have, its relay is ready. So an end never moves to a relay that the other has not heard of.
+that both have, its relay is ready. So an end never moves to a relay that the other has not heard of. Which one is used
+is decided by the controlling end, from both ends' distances; the other takes the same as soon as it can.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple, Union
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bodies import RelayAsk, RelayGrant, RelayRefresh, RelayRefuse, RelayRelease
+from meshctl.core.agent.bodies import (
+    AnchorDistance,
+    RefuseReason,
+    RelayAsk,
+    RelayGrant,
+    RelayRefresh,
+    RelayRefuse,
+    RelayRelease,
+)
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.relaybinds import Binds
+from meshctl.core.agent.relaychoice import MARGIN_S, Distances
+from meshctl.core.agent.relaylease import IDLE_GAP_S, REBIND_S, Lease
 from meshctl.core.wire import stun
-from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
 # The one in use, and one for when its anchor dies.
 WANTED_ANCHORS = 2
-# An anchor is as near as another unless its round trip is shorter by this: leases do not wander for less.
-MARGIN_S = 0.015
-# What was asked and not answered is asked again; another anchor is taken after so many times.
-ASK_AGAIN_S = 1.0
-MAX_ASKED = 3
-# Binds until the relay is ready: a round trip each, but slower when the other end takes its time.
-BIND_AGAIN_S = (0.05, 0.1, 0.2, 0.4, 0.8)
-# So many binds in one family, when there are two, before the other one is tried.
-BINDS_OF_FAMILY = 4
-# Binds that keep the NAT's mapping to the port and show that the anchor lives.
-REBIND_S = 20.0
-# So many in a row may be lost.
-MAX_UNANSWERED = 3
-# How long before its end a lease is renewed, as a share of its lifetime.
-RENEW_SHARE = 0.5
+# A relay that was bound to less than this ago needs no check when it is taken into use.
+FRESH_S = 1.0
 
 
 class Say(NamedTuple):
@@ -61,39 +58,24 @@ class Lost(NamedTuple):
 Output = Union[Say, SendProbe, Ready, Lost]
 
 
-@dataclass
-class _Lease:
-    """One peer's relay at one anchor. `due_at` is the next thing to say or send."""
-
-    anchor: PeerConfig
-    asked: int = 0
-    due_at: float = 0.0
-    token: bytes = b""
-    relay: tuple[Address, ...] = ()
-    bound: Address | None = None  # where the last bind went
-    renew_at: float = 0.0
-    binds: int = 0
-    ready: bool = False
-    refused_until: float = 0.0
-
-    @property
-    def granted(self) -> bool:
-        return bool(self.token)
-
-
 class RelayClient:
-    """The relays to one peer. `base` is the tunnel's own address and port in each family that this node has."""
+    """The relays to one peer. Drain `outputs` after every call."""
 
     def __init__(self, peer: PeerConfig, *, controlling: bool, dice: random.Random) -> None:
         self._peer = peer
         self._controlling = controlling
-        self._dice = dice
-        self._leases: dict[bytes, _Lease] = {}
+        self._distances = Distances()
+        self._binds = Binds(dice)
+        self._leases: dict[bytes, Lease] = {}
         self._wanted = False
-        self._used: Address | None = None
-        self._rtts: dict[bytes, float] = {}
-        self._open: dict[bytes, bytes] = {}  # transaction -> anchor
+        self._preferred: bytes | None = None
+        self._used: bytes | None = None
+        self._place: Address | None = None
+        self._idle_until = -inf
+        self._now = -inf  # the latest that was heard of
         self._outputs: list[Output] = []
+
+    # What is known
 
     def outputs(self) -> Iterator[Output]:
         """What is to be said, sent and known, once."""
@@ -101,146 +83,240 @@ class RelayClient:
         return iter(found)
 
     @property
+    def wanted(self) -> bool:
+        """Whether relays are wanted at this end."""
+        return self._wanted
+
+    @property
     def ready(self) -> Address | None:
         """The relay that can be used at once."""
-        return self._used
+        return self._place
 
-    def want(self, anchors: Mapping[bytes, tuple[PeerConfig, float]], now: float) -> None:
-        """Have relays at the nearest of these anchors, which are up: id -> (anchor, round-trip seconds).
+    @property
+    def used_anchor(self) -> PeerConfig | None:
+        """Whose relay that is."""
+        return self._leases[self._used].anchor if self._used is not None else None
 
-        Called again when one comes, goes, or has been measured anew.
-        """
-        self._wanted = True
-        self._rtts = {anchor: rtt for anchor, (_, rtt) in anchors.items()}
-        for anchor in [a for a in self._leases if a not in anchors]:
-            del self._leases[anchor]
-        if self._controlling:
-            held = [a for a, lease in self._leases.items() if lease.refused_until <= now]
-            for anchor in self._nearest(anchors, held, now):
-                self._leases.setdefault(anchor, _Lease(anchors[anchor][0], due_at=now))
-        self._settle()
+    @property
+    def places(self) -> frozenset[Address]:
+        """All addresses at which anchors relay for this pair."""
+        return frozenset(address for lease in self._leases.values() for address in lease.relay)
 
-    def release(self) -> None:
-        """Have none any more: the direct path has proved itself."""
-        for _, lease in sorted(self._leases.items()):
-            if lease.granted:
-                self._outputs.append(Say(lease.anchor, RelayRelease(self._peer.id, lease.token)))
-        self._leases.clear()
-        self._open.clear()
-        self._wanted, self._used = False, None
+    def distances(self) -> tuple[AnchorDistance, ...]:
+        """For the offer: the nearest anchors, that of the relay in use first."""
+        return self._distances.told(self._used)
 
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        return min((lease.due_at for lease in self._leases.values()), default=None)
+        when = min((lease.due for lease in self._leases.values()), default=inf)
+        return when if when < inf else None
 
-    def poll(self, bases: tuple[Address, ...], now: float) -> None:
-        """Say and send what is due, from this node's `bases`: the tunnel's port at one address of each family."""
+    def token_of(self, transaction: bytes) -> bytes | None:
+        """The key of the answer to this bind."""
+        anchor = self._binds.anchor(transaction)
+        return self._leases[anchor].token if anchor in self._leases else None
+
+    # What is wanted
+
+    def want(
+        self, anchors: Mapping[bytes, tuple[PeerConfig, float]], peer_rtts: Mapping[bytes, float], now: float
+    ) -> None:
+        """Have relays at the nearest of these anchors, which are up: id -> (anchor, round-trip seconds).
+
+        `peer_rtts` are the peer's round trips, as its offer has them. Called again when something of this has changed.
+        """
+        self._wanted, self._now = True, now
+        self._distances.set(anchors, peer_rtts)
         for anchor, lease in sorted(self._leases.items()):
-            if lease.due_at > now:
-                continue
-            if not lease.granted:
-                self._ask(lease, now)
+            if anchor in anchors:
+                if not lease.up:
+                    lease.up = True
+                    self._doubt(lease, now, ask=self._controlling and lease.refused_until == -inf)
+            elif lease.token and now < lease.expires_at:
+                lease.down()
             else:
-                self._renew_and_bind(anchor, lease, bases, now)
+                del self._leases[anchor]
+        self._choose(now)
         self._settle()
+
+    def prefer(self, anchor: bytes | None) -> None:
+        """The anchor whose relay the peer says that it uses. The controlling end decides, the other end follows."""
+        self._preferred = None if self._controlling else anchor
+        self._settle()
+
+    def release(self) -> None:
+        """Have none any more: the direct path has proved itself, or an operator wants no relay."""
+        for anchor in sorted(self._leases):
+            self._drop(anchor)
+        self._binds.clear()
+        self._wanted, self._used, self._place = False, None, None
+
+    def check(self, now: float) -> None:
+        """Bind to all again, quickly: packets do not come through, or the network is another one.
+
+        The used one is asked for again too, which has the other end bind again.
+        """
+        self._now = now
+        for anchor, lease in sorted(self._leases.items()):
+            self._doubt(lease, now, ask=anchor == self._used or (self._controlling and not lease.token))
+
+    def anchor_restarted(self, anchor: PeerConfig, now: float) -> None:
+        """The anchor's agent is another one, which may know nothing of its relays: what works is not given up."""
+        self._now = now
+        lease = self._leases.get(anchor.id)
+        if lease is not None:
+            self._doubt(lease, now, ask=anchor.id == self._used or self._controlling)
+
+    # What comes in
 
     def granted(self, anchor: PeerConfig, grant: RelayGrant, now: float) -> None:
         """An anchor's port for this peer, asked for by either end."""
-        if not (self._wanted or not self._controlling):
+        self._now = now
+        if self._controlling and not self._wanted:
+            self._outputs.append(Say(anchor, RelayRelease(self._peer.id, grant.token)))
             return
-        lease = self._leases.setdefault(anchor.id, _Lease(anchor))
-        if lease.token != grant.token or lease.relay != grant.relay:
-            lease.token, lease.relay, lease.ready, lease.binds, lease.due_at = grant.token, grant.relay, False, 0, now
-        lease.renew_at = now + RENEW_SHARE * grant.lifetime_s
-        lease.asked = 0
+        lease = self._leases.setdefault(anchor.id, Lease(anchor))
+        lease.granted(grant, now)
+        if self._controlling and lease.place is None and lease.ask_at == inf:
+            lease.ask(now)
         self._settle()
 
     def refused(self, anchor: PeerConfig, refusal: RelayRefuse, now: float) -> None:
-        """No relay there, for now or ever; a lease that the anchor has forgotten is asked for again."""
+        """No relay there, for now or ever. One that is in use is not given up because the anchor has forgotten it."""
+        self._now = now
         lease = self._leases.get(anchor.id)
         if lease is None:
             return
-        had = lease.granted
-        again = now if had else now + refusal.retry_s if refusal.retry_s else inf
-        self._leases[anchor.id] = _Lease(anchor, due_at=again, refused_until=again)
+        if refusal.reason is not RefuseReason.UNKNOWN:
+            until = now + refusal.retry_s if refusal.retry_s else inf
+            self._leases[anchor.id] = Lease(anchor, up=lease.up, refused_until=until)
+        elif not lease.token:
+            return  # it was asked for, and is asked for again in any case
+        elif self._controlling or anchor.id == self._used:
+            lease.renewed(now)
+            self._doubt(lease, now, ask=self._controlling and lease.ask_at == inf)
+        else:
+            del self._leases[anchor.id]
+        self._choose(now)
         self._settle()
 
     def answered(self, message: stun.Message, now: float) -> bool:
         """An anchor's authentic answer to a bind; whether it was one of ours."""
-        anchor = self._open.pop(message.transaction, None)
-        lease = self._leases.get(anchor) if anchor is not None else None
-        if lease is None:
+        self._now = now
+        anchor, place = self._binds.take(message.transaction) or (b"", None)
+        lease = self._leases.get(anchor)
+        if lease is None or place is None:
             return False
-        lease.ready = message.message_class is stun.Class.SUCCESS
-        if lease.ready:
-            lease.binds = 0
-            lease.due_at = now + REBIND_S
-        self._settle()
+        if message.message_class is stun.Class.SUCCESS and place in lease.relay:
+            lease.answered(place, now)
+            if anchor == self._used:
+                lease.bind_at = inf
+            self._settle()
         return True
 
-    def token_of(self, transaction: bytes) -> bytes | None:
-        """The key of the answer to this bind."""
-        lease = self._leases.get(self._open.get(transaction, b""))
-        return lease.token if lease else None
+    def poll(self, bases: tuple[Address, ...], now: float) -> None:
+        """Say and send what is due, from this node's `bases`: the tunnel's port at one address of each family."""
+        self._now = now
+        for lease in self._leases.values():
+            if lease.refused_until <= now:
+                lease.refused_until = -inf
+        for anchor, lease in sorted(self._leases.items()):
+            if not lease.up:
+                continue
+            if lease.ask_at <= now:
+                lease.asked(now)
+                self._outputs.append(Say(lease.anchor, RelayAsk(self._peer.id)))
+            if lease.bind_at <= now:
+                self._bind(anchor, lease, bases, now)
+            if lease.renew_at <= now:
+                self._renew(anchor, lease, now)
+        self._choose(now)
+        self._settle()
 
     # Inside
 
-    def _nearest(
-        self, anchors: Mapping[bytes, tuple[PeerConfig, float]], held: list[bytes], now: float
-    ) -> list[bytes]:
-        """The anchors to have relays at: those that are held count as nearer by the margin."""
+    def _doubt(self, lease: Lease, now: float, *, ask: bool) -> None:
+        lease.hurry(now)
+        if ask:
+            lease.ask(now)
 
-        def distance(anchor: bytes) -> tuple[float, bytes]:
-            return anchors[anchor][1] - (MARGIN_S if anchor in held else 0.0), anchor
-
-        open_ = [a for a in anchors if a not in self._leases or self._leases[a].refused_until <= now]
-        return sorted(open_, key=distance)[:WANTED_ANCHORS]
-
-    def _ask(self, lease: _Lease, now: float) -> None:
-        if lease.asked >= MAX_ASKED:
-            lease.asked, lease.refused_until = 0, now + ASK_AGAIN_S * MAX_ASKED
-            lease.due_at = lease.refused_until
+    def _choose(self, now: float) -> None:
+        """Ask the nearest anchors, and drop what is neither theirs nor in use. The other end has what it is granted."""
+        if not (self._controlling and self._wanted):
             return
-        lease.asked += 1
-        lease.due_at = now + ASK_AGAIN_S
-        self._outputs.append(Say(lease.anchor, RelayAsk(self._peer.id)))
+        nearest = self._nearest()
+        for anchor in nearest:
+            lease = self._leases.setdefault(anchor, Lease(self._distances.anchor(anchor)))
+            if not lease.token and lease.ask_at == inf:
+                lease.ask(now)
+        for anchor, lease in sorted(self._leases.items()):
+            if lease.up and anchor not in nearest and anchor != self._used and lease.refused_until == -inf:
+                self._drop(anchor)
 
-    def _renew_and_bind(self, anchor: bytes, lease: _Lease, bases: tuple[Address, ...], now: float) -> None:
-        if lease.renew_at <= now:
-            lease.renew_at = now + ASK_AGAIN_S
+    def _nearest(self) -> list[bytes]:
+        """The anchors to have relays at: enough that answer, and those before them that do not."""
+        found: list[bytes] = []
+        answering = 0
+        for anchor in self._distances.sorted(frozenset(a for a, lease in self._leases.items() if lease.token)):
+            lease = self._leases.get(anchor)
+            if lease is not None and lease.refused_until > -inf:
+                continue
+            found.append(anchor)
+            answering += lease is None or not lease.silent
+            if answering == WANTED_ANCHORS:
+                break
+        return found
+
+    def _drop(self, anchor: bytes) -> None:
+        lease = self._leases.pop(anchor)
+        if lease.token and lease.up:
+            self._outputs.append(Say(lease.anchor, RelayRelease(self._peer.id, lease.token)))
+
+    def _renew(self, anchor: bytes, lease: Lease, now: float) -> None:
+        if now >= lease.expires_at and anchor != self._used:
+            del self._leases[anchor]
+        elif not lease.renewals and now < self._idle_until:
+            lease.renew_at = self._idle_until
+        else:
+            self._idle_until = now + IDLE_GAP_S
+            lease.renewed(now)
             self._outputs.append(Say(lease.anchor, RelayRefresh(self._peer.id, lease.token)))
-        if lease.ready and lease.binds >= MAX_UNANSWERED:
-            lease.ready = False
-        step = min(lease.binds, len(BIND_AGAIN_S) - 1)
-        lease.binds += 1
-        lease.due_at = now + BIND_AGAIN_S[step]
-        pairs = [(base, relay) for relay in lease.relay for base in bases if base.family == relay.family]
-        if not pairs:
-            return
-        # The two ends must meet in one family: the anchor forwards within one alone.
-        pair = pairs[lease.binds // BINDS_OF_FAMILY % len(pairs)]
-        if lease.ready:
-            pair = next((p for p in pairs if p[1] == lease.bound), pair)
-        lease.bound = pair[1]
-        transaction = self._dice.getrandbits(96).to_bytes(12, "big")
-        for old in [t for t, a in self._open.items() if a == anchor][: -MAX_UNANSWERED - 1]:
-            del self._open[old]
-        self._open[transaction] = anchor
-        request = stun.Message(stun.Class.REQUEST, transaction, username=lease.token.hex())
-        data = stun.encode(request, lease.token, integrity=(MESSAGE_INTEGRITY_SHA256,))
-        self._outputs.append(SendProbe(pair[0], pair[1], data))
+
+    def _bind(self, anchor: bytes, lease: Lease, bases: tuple[Address, ...], now: float) -> None:
+        if lease.place is not None and not lease.binds and not lease.urgent:
+            if now < self._idle_until:
+                lease.bind_at = self._idle_until
+                return
+            self._idle_until = now + IDLE_GAP_S
+        if not lease.bound(now) and self._controlling:
+            lease.ask(now)
+        self._outputs += self._binds.make(anchor, lease, bases)
 
     def _settle(self) -> None:
         """Say which relay is to be used, when that is another one than before."""
-        ready = {
-            lease.bound: self._rtts.get(anchor, inf)
-            for anchor, lease in self._leases.items()
-            if lease.ready and lease.bound is not None
-        }
-        best = min(ready, key=lambda place: (ready[place], place), default=None)
-        if best is not None and self._used in ready and ready[self._used] - ready[best] <= MARGIN_S:
+        ready = {anchor: self._distances.of(anchor) for anchor, lease in self._leases.items() if lease.place}
+        best = min(ready, key=lambda anchor: (ready[anchor], anchor), default=None)
+        if self._preferred in ready:
+            best = self._preferred
+        elif best is not None and self._used in ready and ready[self._used] - ready[best] <= MARGIN_S:
             best = self._used
-        if best == self._used:
-            return
+        if best != self._used:
+            self._take(best)
+        place = self._leases[best].place if best is not None else None
+        if place != self._place:
+            self._place = place
+            self._outputs.append(Ready(self._peer, place) if place is not None else Lost(self._peer))
+
+    def _take(self, best: bytes | None) -> None:
+        """Another lease is used from now on. One that was idle is bound to again at both ends: a NAT may have
+        forgotten it."""
+        before = self._leases.get(self._used) if self._used is not None else None
+        if before is not None and before.place is not None and not before.binds:
+            before.bind_at = self._now + REBIND_S
         self._used = best
-        self._outputs.append(Ready(self._peer, best) if best is not None else Lost(self._peer))
+        if best is not None:
+            lease = self._leases[best]
+            if not lease.binds:
+                lease.bind_at = inf
+            if self._now - lease.answered_at > FRESH_S:
+                self._doubt(lease, self._now, ask=self._controlling)

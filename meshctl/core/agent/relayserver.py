@@ -33,23 +33,33 @@ from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256, StunErro
 
 # The ports that an anchor's firewall opens (templates/firewall.nft.j2, relay_ports).
 PORTS = range(40000, 50000)
-LIFETIME_S = 60
+# Long, because a relay that is in use is not touched otherwise; both ends renew it at half of it.
+LIFETIME_S = 600
 # A node asks for no more than this, however many peers it has: each costs two elements of kernel maps.
 MAX_OF_NODE = 256
 # An end that cannot have a relay now may ask again after this.
 RETRY_S = 30
+# An end that has bound so often in one family alone is not in the other one any more.
+STALE_BINDS = 4
 # The answer to who has bound first: the other end has not yet. No code of STUN says this; HTTP's 425 does.
 TOO_EARLY = 425
 
 
 @dataclass
 class _End:
-    """One end of a pair. `address` is where its packets to the port come from, None until it has bound."""
+    """One end of a pair. `places` are where its packets to the port come from, by family, each with how often it has
+    bound from elsewhere since."""
 
     peer: PeerConfig
     token: bytes
-    address: Address | None = None
+    places: dict[int, tuple[Address, int]] = field(default_factory=dict)
     released: bool = False
+
+    def bound(self, address: Address) -> None:
+        """It has shown that it is there. What it has not shown for some time in another family does not count."""
+        aged = {family: (place, others + 1) for family, (place, others) in self.places.items()}
+        aged[address.family] = address, 0
+        self.places = {family: (place, others) for family, (place, others) in aged.items() if others < STALE_BINDS}
 
 
 @dataclass
@@ -57,7 +67,7 @@ class _Allocation:
     port: int
     ends: tuple[_End, _End]
     expires_at: float
-    installed: tuple[Address, Address] | None = field(default=None)
+    installed: tuple[Address, Address] | None = None
 
     def end(self, peer: PeerConfig) -> _End:
         return next(end for end in self.ends if end.peer is peer)
@@ -72,11 +82,15 @@ class RelayServer:
 
     def __init__(self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random) -> None:
         self._peers = {peer.id: peer for peer in config.peers}
-        self._addresses = tuple(address.ip for address in addresses)
+        self.set_addresses(addresses)
         self._dice = dice
         self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
         self._by_port: dict[int, _Allocation] = {}
         self._actions: list[Action] = []
+
+    def set_addresses(self, addresses: tuple[Address, ...]) -> None:
+        """The anchor's own addresses are these now; the next grants say so."""
+        self._addresses = tuple(address.ip for address in addresses)
 
     def actions(self) -> Iterator[Action]:
         """What is to be done, once."""
@@ -111,9 +125,10 @@ class RelayServer:
         return [(end.peer, self._grant(allocation, end)) for end in allocation.ends]
 
     def refresh(self, asking: PeerConfig, body: RelayRefresh, now: float) -> list[Say]:
-        """The whole lifetime again, to who has the token."""
+        """The whole lifetime again, to who has the token. Not when the other end has released it: who still needs it
+        asks anew, and the other one hears of that."""
         end, allocation = self._held(asking, body.peer, body.token)
-        if end is None or allocation is None:
+        if end is None or allocation is None or any(e.released for e in allocation.ends if e is not end):
             return [(asking, RelayRefuse(body.peer, RefuseReason.UNKNOWN))]
         allocation.expires_at = now + LIFETIME_S
         return [(asking, self._grant(allocation, end))]
@@ -139,9 +154,9 @@ class RelayServer:
         end = next((e for e in allocation.ends if e.token.hex() == message.username), None)
         if message.message_class is not stun.Class.REQUEST or end is None or not received.is_authentic(end.token):
             return None
-        end.address = remote
+        end.bound(remote)
         self._install(allocation)
-        if allocation.installed is None:
+        if remote not in (allocation.installed or ()):
             answer = stun.Message(stun.Class.ERROR, message.transaction, error=StunError(TOO_EARLY, "Too Early"))
         else:
             answer = stun.success_response(message, TransportAddress(*remote))
@@ -152,9 +167,12 @@ class RelayServer:
     # Inside
 
     def _install(self, allocation: _Allocation) -> None:
-        """Tell the kernel the two addresses, when both are known and it has others. One relay has one family."""
-        a, b = (end.address for end in allocation.ends)
-        wanted = (a, b) if a is not None and b is not None and a.family == b.family else None
+        """Tell the kernel the two addresses, when both are known and it has others. One relay has one family, which
+        stays while both are there."""
+        a, b = (end.places for end in allocation.ends)
+        now = allocation.installed[0].family if allocation.installed else 0
+        family = min(a.keys() & b.keys(), key=lambda family: (family != now, family), default=None)
+        wanted = (a[family][0], b[family][0]) if family is not None else None
         if wanted == allocation.installed:
             return
         self._uninstall(allocation)

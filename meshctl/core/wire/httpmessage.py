@@ -23,6 +23,7 @@ MAX_URL = 512
 # Headers of which there cannot be two.
 _SINGLE = {"location", "content-length", "transfer-encoding"}
 _STATUS = re.compile(r"HTTP/1\.[01] ([1-5][0-9][0-9])(?: .*)?")
+_NOTIFY = re.compile(r"NOTIFY \* HTTP/1\.[01]")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _URL = re.compile(r"http://([0-9.]{7,15}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?(/[!-~]*)?", re.IGNORECASE)
@@ -95,23 +96,19 @@ def parse_head(raw: bytes) -> tuple[int, dict[str, str]]:
     also for control characters, and when a header on which safety rests repeats with another value: who sends these
     means to be read in two ways.
     """
-    lines = raw.decode("latin-1").replace("\r\n", "\n").split("\n")
-    status = _STATUS.fullmatch(lines[0].rstrip())
+    first, lines = _lines(raw)
+    status = _STATUS.fullmatch(first)
     if status is None:
         raise WireError("not an HTTP response")
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        if not line.strip():
-            break
-        name, colon, value = line.partition(":")
-        name, value = name.rstrip().lower(), value.strip()
-        if not colon or not _NAME.fullmatch(name) or _CONTROL.search(value):
-            raise WireError("a malformed header")
-        if headers.setdefault(name, value) != value and name in _SINGLE:
-            raise WireError("a header that contradicts itself")
-        if len(headers) > MAX_HEADERS:
-            raise WireError("too many headers")
-    return int(status[1]), headers
+    return int(status[1]), _headers(lines)
+
+
+def parse_notify(raw: bytes) -> dict[str, str]:
+    """The headers of a NOTIFY, under the same rules. Raises WireError for anything else."""
+    first, lines = _lines(raw)
+    if not _NOTIFY.fullmatch(first):
+        raise WireError("not a NOTIFY")
+    return _headers(lines)
 
 
 def printable(text: str, limit: int) -> str:
@@ -149,6 +146,28 @@ def decode_response(raw: bytes) -> HttpResponse:
     if len(body) > MAX_BODY:
         raise WireError("the body is too long")
     return HttpResponse(status, body)
+
+
+def _lines(raw: bytes) -> tuple[str, list[str]]:
+    """The first line, and the others."""
+    first, *lines = raw.decode("latin-1").replace("\r\n", "\n").split("\n")
+    return first.rstrip(), lines
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        if not line.strip():
+            break
+        name, colon, value = line.partition(":")
+        name, value = name.rstrip().lower(), value.strip()
+        if not colon or not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise WireError("a malformed header")
+        if headers.setdefault(name, value) != value and name in _SINGLE:
+            raise WireError("a header that contradicts itself")
+        if len(headers) > MAX_HEADERS:
+            raise WireError("too many headers")
+    return headers
 
 
 def _split(raw: bytes) -> tuple[bytes, bytes]:

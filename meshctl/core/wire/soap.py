@@ -111,8 +111,10 @@ def add_pinhole(control: Control, internal_host: str, internal_port: int, lease_
 
 
 def delete_pinhole(control: Control, unique_id: int) -> bytes:
-    """The request for DeletePinhole."""
-    return _request(control, "DeletePinhole", ("UniqueID", _port(unique_id)))
+    """The request for DeletePinhole, by the number that AddPinhole's answer gave (from 0 on). Raises WireError."""
+    if not 0 <= unique_id <= 0xFFFF:
+        raise WireError("a pinhole's number has 16 bits")
+    return _request(control, "DeletePinhole", ("UniqueID", str(unique_id)))
 
 
 def decode_external_address(response: HttpResponse) -> str | Fault | None:
