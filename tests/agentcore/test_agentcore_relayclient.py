@@ -1,209 +1,407 @@
-"""Both ends of a pair get to the same anchor, keep a second one warm, and move when theirs dies."""
+"""Both ends of a pair get to the same anchor, keep a second one warm, and move when theirs dies. Hunted: ends at two
+anchors, a relay that is given up though it works or kept though it does not, leases that nobody needs, and packets that
+nobody waits for."""
 
 from __future__ import annotations
 
-import random
+import itertools
 
 import pytest
-from agentcore_values import interface, key, shared
+from agentcore_relays import HUBS, NAMES, RelayWorld
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bodies import RelayAsk, RelayGrant, RelayRefresh, RelayRefuse
-from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.bodies import (
+    MAX_DISTANCES,
+    RefuseReason,
+    RelayAsk,
+    RelayGrant,
+    RelayRefuse,
+    RelayRelease,
+)
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.relayclient import Lost, Ready, RelayClient, Say
-from meshctl.core.agent.relayserver import RelayServer
-from meshctl.core.wire import stun
+from meshctl.core.agent.relaychoice import MARGIN_S
+from meshctl.core.agent.relayclient import WANTED_ANCHORS
+from meshctl.core.agent.relaylease import CHECK_AGAIN_S, IDLE_GAP_S
+from meshctl.core.agent.relayserver import LIFETIME_S
 
-PORT = 51820
-NAMES = ("a", "b")
-
-
-def entry(name: str, number: int, kind: str = "node") -> PeerConfig:
-    others = frozenset(NAMES) - {name}
-    return PeerConfig(name, key(name), (f"10.42.0.{number}",), shared("x", name), kind, reaches=others)
+KEEPALIVE_S = 25.0
 
 
-class World:
-    """Two nodes and some anchors; every message takes 10 ms, and is lost with a probability."""
+def settled(**settings: object) -> RelayWorld:
+    """Both ends have a relay, and nothing is under way."""
+    world = RelayWorld(**settings)  # type: ignore[arg-type]
+    world.want()
+    world.run(5)
+    assert world.works()
+    return world
 
-    def __init__(self, *, loss: float = 0.0, families: tuple[tuple[int, ...], ...] = ((4, 6), (4, 6))) -> None:
-        self.dice, self.loss, self.now = random.Random(1), loss, 0.0  # noqa: S311
-        self.nodes = {name: entry(name, 10 + i) for i, name in enumerate(NAMES)}
-        self.anchors = {f"hub{i}": entry(f"hub{i}", 1 + i, "anchor") for i in (0, 1, 2)}
-        self.rtts = {name: {f"hub{i}": 0.02 * (i + 1) for i in (0, 1, 2)} for name in NAMES}
-        self.dead: set[str] = set()
-        self.servers = {}
-        for i, name in enumerate(self.anchors):
-            config = interface(name, 1 + i, *self.nodes.values(), is_anchor=True)
-            own = (Address(f"203.0.113.{i + 1}", PORT), Address(f"2001:db8::{i + 1}", PORT))
-            self.servers[name] = RelayServer(config, own, self.dice)
-        self.clients = {}
-        self.bases = {}
-        for i, name in enumerate(NAMES):
-            self.clients[name] = RelayClient(self.nodes[NAMES[1 - i]], controlling=i == 0, dice=self.dice)
-            of = {4: Address(f"198.51.100.{i + 1}", PORT), 6: Address(f"2001:db8:{i + 1}::1", PORT)}
-            self.bases[name] = tuple(of[family] for family in families[i])
-        self.relay: dict[str, Address | None] = dict.fromkeys(NAMES)
-        self.moves: list[tuple[float, str, Address | None]] = []
-        self.sent = 0
-        self._queue: list[tuple[float, int, object]] = []
 
-    def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self.now < end:
-            self.now = round(self.now + 0.01, 2)
-            due, self._queue = [e for e in self._queue if e[0] <= self.now], [e for e in self._queue if e[0] > self.now]
-            for _, _, call in due:
-                call()  # type: ignore[operator]
-            for server in self.servers.values():
-                server.expire(self.now)
-            for name in NAMES:
-                self._turn(name)
+def near(world: RelayWorld, **rtts: tuple[float, float, float]) -> None:
+    """Round trips of "a" and "b" to the three anchors."""
+    for name, values in rtts.items():
+        world.rtts[name] = dict(zip(HUBS, values, strict=True))
 
-    def want(self, *names: str) -> None:
-        for name in names or NAMES:
-            up = {h: (self.anchors[h], rtt) for h, rtt in self.rtts[name].items() if h not in self.dead}
-            self.clients[name].want({peer.id: (peer, rtt) for peer, rtt in up.values()}, self.now)
-            self._turn(name)
 
-    def _later(self, call: object) -> None:
-        if self.dice.random() >= self.loss:
-            self._queue.append((self.now + 0.01, len(self._queue), call))
-
-    def _turn(self, name: str) -> None:
-        client = self.clients[name]
-        client.poll(self.bases[name], self.now)
-        for output in client.outputs():
-            if isinstance(output, Say):
-                self.sent += 1
-                self._later(lambda o=output: self._told(name, o))
-            elif isinstance(output, SendProbe):
-                self.sent += 1
-                self._later(lambda o=output: self._probed(name, o))
-            else:
-                self.relay[name] = output.relay if isinstance(output, Ready) else None
-                self.moves.append((self.now, name, self.relay[name]))
-                assert isinstance(output, (Ready, Lost))
-
-    def _told(self, name: str, say: Say) -> None:
-        hub, asking = say.anchor.name, self.nodes[name]
-        if hub in self.dead:
-            return
-        server = self.servers[hub]
-        if isinstance(say.body, RelayAsk):
-            answers = server.ask(asking, say.body, self.now)
-        elif isinstance(say.body, RelayRefresh):
-            answers = server.refresh(asking, say.body, self.now)
-        else:
-            server.release(asking, say.body)
-            return
-        for to, body in answers:
-            self._later(lambda t=to, b=body: self._answered(t.name, hub, b))
-
-    def _answered(self, name: str, hub: str, body: RelayGrant | RelayRefuse) -> None:
-        client = self.clients[name]
-        if isinstance(body, RelayGrant):
-            client.granted(self.anchors[hub], body, self.now)
-        else:
-            client.refused(self.anchors[hub], body, self.now)
-
-    def _probed(self, name: str, probe: SendProbe) -> None:
-        number = probe.remote.ip.replace(":", ".").rpartition(".")[2]
-        hub = f"hub{int(number) - 1}"
-        if hub in self.dead:
-            return
-        answer = self.servers[hub].bind(probe.remote.port, probe.local, probe.data)
-        if answer is not None:
-            self._later(lambda: self.clients[name].answered(stun.decode(answer.data).message, self.now))
+def since(world: RelayWorld, start: float, name: str) -> list[object]:
+    return [what for when, who, _, what in world.sent if when > start and who == name]
 
 
 def test_both_ends_are_ready_at_the_nearest_anchor_within_a_few_round_trips() -> None:
-    world = World()
+    world = RelayWorld()
     world.want()
     world.run(0.3)
-    assert world.relay["a"] == world.relay["b"]
-    assert world.relay["a"] is not None
-    assert world.relay["a"].ip == "203.0.113.1"
+    assert world.works()
+    assert world.hub_of("a") == "hub0"
 
 
 @pytest.mark.parametrize("loss", [0.1, 0.3])
 def test_lost_messages_cost_time_and_nothing_else(loss: float) -> None:
-    world = World(loss=loss)
+    world = RelayWorld(loss=loss)
     world.want()
     world.run(15)
-    assert world.relay["a"] == world.relay["b"] is not None
+    assert world.works()
 
 
-def test_when_the_anchor_dies_the_warm_one_is_there_at_once() -> None:
-    world = World()
+def test_a_grant_that_did_not_reach_the_other_end_is_sent_again() -> None:
+    world = RelayWorld()
+    world.drop = lambda to, _hub, _body: to == "b" and world.now < 1.5
+    world.want()
+    world.run(1.4)
+    assert not world.works()
+    world.run(3)
+    assert world.works()
+
+
+def test_both_ends_take_the_anchor_that_is_near_to_both() -> None:
+    world = RelayWorld()
+    near(world, a=(0.02, 0.06, 0.3), b=(0.30, 0.08, 0.02))
     world.want()
     world.run(5)
-    world.dead.add("hub0")
+    assert world.works()
+    assert world.hub_of("b") == "hub1"
+
+
+def test_the_other_end_follows_the_controlling_one_whatever_it_would_take_itself() -> None:
+    world = settled()
+    for _ in range(20):
+        near(world, a=(0.02, 0.06, 0.08), b=(0.06, 0.03, 0.08))
+        world.want("b")
+        world.run(1)
+    assert {world.hub_of(name) for name in NAMES} == {"hub0"}
+    assert world.works()
+
+
+def test_both_move_when_another_anchor_is_nearer_by_more_than_the_margin() -> None:
+    world = settled()
+    near(world, a=(0.05, 0.02, 0.06), b=(0.05, 0.02, 0.06))
     world.want()
-    assert {place.ip for place in world.relay.values() if place} == {"203.0.113.2"}
     world.run(2)
-    world.dead.add("hub1")
-    world.want()
-    assert {place.ip for place in world.relay.values() if place} == {"203.0.113.3"}
+    assert world.works()
+    assert world.hub_of("a") == "hub1"
+    assert [place for _, _, place in world.moves if place is None] == []
 
 
-def test_an_anchor_that_answers_no_bind_any_more_is_left_though_its_tunnel_seems_up() -> None:
-    world = World()
-    world.want()
-    world.run(5)
+def test_round_trips_that_waver_move_nobody_and_tell_nothing_new() -> None:
+    world = settled()
+    told = world.told.copy()
+    moves = len(world.moves)
+    for turn in range(100):
+        near(world, **dict.fromkeys(NAMES, (0.02, 0.02 - MARGIN_S / 2 * (turn % 2) + 0.02, 0.06)))
+        world.want()
+        world.run(0.1)
+    assert len(world.moves) == moves
+    assert world.told == told
+
+
+def test_when_the_tunnel_to_the_anchor_is_down_the_warm_one_is_there_at_once() -> None:
+    world = settled()
+    for hub, following in itertools.pairwise(HUBS):
+        for name in NAMES:
+            world.down[name].add(hub)
+        world.want()
+        assert {world.hub_of(name) for name in NAMES} == {following}
+        world.run(2)
+        assert world.works()
+
+
+def test_an_anchor_that_only_one_end_reaches_is_used_by_neither_and_again_when_both_do() -> None:
+    world = settled()
+    world.down["b"].add("hub0")
+    world.want("b")
+    world.run(2)
+    assert world.works()
+    assert world.hub_of("a") == "hub1"
+    world.down["b"].clear()
+    world.want("b")
+    world.run(2)
+    assert world.works()
+    assert world.hub_of("a") == "hub0"
+
+
+def test_in_doubt_a_dead_anchor_is_left_within_a_second_for_the_warm_one() -> None:
+    world = settled()
+    world.run(200)
     world.dead.add("hub0")
-    world.run(60)
-    assert {place.ip for place in world.relay.values() if place} == {"203.0.113.2"}
+    world.check()
+    world.run(sum(CHECK_AGAIN_S) + 0.1)
+    assert world.works()
+    assert world.hub_of("a") == "hub1"
+
+
+def test_in_doubt_a_relay_that_answers_is_kept_and_the_other_end_binds_again_too() -> None:
+    world = settled()
+    world.run(200)
+    start, moves = world.now, len(world.moves)
+    world.check("a")
+    world.check("a")
+    world.run(3)
+    assert len(world.moves) == moves
+    assert [type(what) for what in since(world, start - 1, "b")] == [SendProbe]
+    assert len(since(world, start - 1, "a")) == 1 + WANTED_ANCHORS
+
+
+def test_binds_that_are_lost_now_and_then_do_not_lose_the_relay() -> None:
+    world = settled()
+    world.loss = 0.2
+    for _ in range(20):
+        world.check()
+        world.run(5)
+    losses = [place for _, _, place in world.moves if place is None]
+    assert losses == []
+    world.loss = 0.0
+    world.run(5)
+    assert world.works()
 
 
 def test_a_relay_lives_as_long_as_it_is_wanted_and_ends_when_both_release_it() -> None:
-    world = World()
-    world.want()
-    world.run(400)
-    assert len(world.moves) == 2, "nobody moved"
-    for client in world.clients.values():
-        client.release()
+    world = settled()
+    moves = len(world.moves)
+    world.run(5 * LIFETIME_S)
+    assert len(world.moves) == moves, "nobody moved"
+    assert world.works()
+    world.release()
     world.run(1)
     assert all(server.due() is None for server in world.servers.values())
+    assert all(client.due() is None and client.ready is None for client in world.clients.values())
 
 
-def test_an_idle_relay_costs_few_packets() -> None:
-    world = World()
+def test_a_relay_that_one_end_still_needs_outlives_the_others_release() -> None:
+    world = settled()
+    world.release("b")
+    world.run(1)
+    hub, place = "hub0", world.relay["a"]
+    assert place is not None
+    assert place.port in world.forwards[hub]
+    world.run(LIFETIME_S)
+    assert world.works() or world.relay["b"] is None
+    assert place.port in world.forwards[hub]
+
+
+def test_what_the_controlling_end_has_released_ends_with_its_lifetime_though_the_other_end_renews() -> None:
+    world = settled()
+    world.release("a")
+    world.run(1.1 * LIFETIME_S)
+    start = world.now
+    world.check("b")
+    world.run(5)
+    assert all(server.due() is None for server in world.servers.values())
+    assert world.relay == {"a": world.relay["a"], "b": None}
+    assert len(since(world, start, "b")) <= 30
+
+
+def test_an_idle_relay_costs_each_end_at_most_one_packet_in_a_keepalive_interval() -> None:
+    world = settled()
+    world.run(IDLE_GAP_S)
+    start = world.now
+    world.run(3 * LIFETIME_S)
+    for name in NAMES:
+        times = [when for when, who, _, _ in world.sent if when > start and who == name]
+        assert 3 * 2 <= len(times) <= 3 * LIFETIME_S / KEEPALIVE_S / 2
+        assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= KEEPALIVE_S
+    binds = {hub for when, _, hub, what in world.sent if when > start and isinstance(what, SendProbe)}
+    assert binds == {"hub1"}, "WireGuard's own packets show that the one in use lives"
+
+
+def test_a_restarted_anchor_is_asked_and_bound_again_at_once_and_not_given_up() -> None:
+    world = settled()
+    world.run(200)
+    before, moves = world.relay["a"], len(world.moves)
+    world.restart("hub0", told=True)
+    world.run(1)
+    assert world.works()
+    assert world.relay["a"] != before
+    assert [world.hub_of(name) for name in NAMES] == ["hub0", "hub0"]
+    assert {place.ip for _, _, place in world.moves[moves:] if place} == {"203.0.113.1"}
+    assert None not in [place for _, _, place in world.moves[moves:]]
+
+
+def test_an_anchor_that_restarted_unnoticed_is_found_out_by_a_check_or_by_a_renewal() -> None:
+    for check in (True, False):
+        world = settled()
+        world.restart("hub0")
+        if check:
+            world.check()
+        world.run(3 if check else LIFETIME_S)
+        assert world.works()
+        assert world.servers["hub0"].due() is not None
+        assert world.hub_of("a") == "hub0"
+
+
+def test_leases_are_given_back_at_anchors_that_are_not_near_any_more() -> None:
+    world = settled()
+    near(world, **dict.fromkeys(NAMES, (0.09, 0.02, 0.02)))
+    world.want()
+    world.run(1.1 * LIFETIME_S)
+    assert world.works()
+    assert world.servers["hub0"].due() is None
+    assert all(world.servers[hub].due() is not None for hub in ("hub1", "hub2"))
+    places = {place.ip for client in world.clients.values() for place in client.places}
+    assert places == {"203.0.113.2", "203.0.113.3", "2001:db8::2", "2001:db8::3"}
+
+
+def test_the_one_in_use_is_kept_until_a_nearer_one_is_ready() -> None:
+    world = settled()
+    world.dead |= {"hub1", "hub2"}
+    near(world, **dict.fromkeys(NAMES, (0.09, 0.02, 0.02)))
+    world.want()
+    world.run(60)
+    assert world.works()
+    assert world.hub_of("a") == "hub0"
+
+
+def test_an_anchor_that_does_not_answer_is_not_counted_upon_and_asked_ever_more_rarely() -> None:
+    world = RelayWorld()
+    world.dead.add("hub0")
     world.want()
     world.run(10)
-    before = world.sent
+    assert world.works()
+    assert {hub for _, _, hub, what in world.sent if isinstance(what, SendProbe)} == {"hub1", "hub2"}
     world.run(600)
-    # Two ends, two anchors: a bind every 20 s and a renewal every 30 s each.
-    assert world.sent - before <= 2 * 2 * 600 * (1 / 20 + 1 / 30) * 1.1
-
-
-def test_round_trips_that_waver_move_nobody() -> None:
-    world = World()
-    world.want()
-    world.run(5)
-    for turn in range(100):
-        world.rtts = {name: {"hub0": 0.02, "hub1": 0.01 if turn % 2 else 0.03, "hub2": 0.06} for name in NAMES}
-        world.want()
-        world.run(0.1)
-    assert len(world.moves) == 2
+    asked = [when for when, _, hub, _ in world.sent if hub == "hub0"]
+    assert len(asked) <= 20
+    world.dead.clear()
+    world.run(70)
+    assert world.hub_of("a") == "hub0"
+    assert world.works()
 
 
 def test_ends_with_one_common_family_meet_in_it() -> None:
-    world = World(families=((6,), (4, 6)))
+    world = RelayWorld(families=((6,), (4, 6)))
     world.want()
     world.run(10)
-    assert world.relay["a"] == world.relay["b"] is not None
+    assert world.works()
     assert world.relay["a"] is not None
     assert world.relay["a"].family == 6
 
 
-def test_a_restarted_anchor_that_knows_nothing_is_asked_anew() -> None:
-    world = World()
+def test_ends_without_a_common_family_stop_trying_hard() -> None:
+    world = RelayWorld(families=((6,), (4,)))
     world.want()
-    world.run(5)
-    config = interface("hub0", 1, *world.nodes.values(), is_anchor=True)
-    world.servers["hub0"] = RelayServer(config, (Address("203.0.113.1", PORT),), world.dice)
-    world.run(120)
-    assert world.relay["a"] == world.relay["b"] is not None
-    assert world.servers["hub0"].due() is not None
+    world.run(60)
+    start = world.now
+    world.run(600)
+    assert all(len(since(world, start, name)) <= 600 / 2 for name in NAMES)
+
+
+def test_a_refusal_is_heeded_for_its_time() -> None:
+    world = RelayWorld()
+    world.clients["a"].refused(world.anchors["hub0"], RelayRefuse(bytes(8), RefuseReason.FULL, 30), 0.0)
+    world.want()
+    asked = [(when, hub) for when, _, hub, what in world.sent if isinstance(what, RelayAsk)]
+    assert asked == []
+    world.clients["a"].refused(world.anchors["hub0"], RelayRefuse(bytes(8), RefuseReason.FULL, 30), 0.0)
+    world.clients["a"].refused(world.anchors["hub1"], RelayRefuse(bytes(8), RefuseReason.NOT_PERMITTED), 0.0)
+    world.run(29)
+    asked = [(when, hub) for when, _, hub, what in world.sent if isinstance(what, RelayAsk)]
+    assert {hub for _, hub in asked} == {"hub2"}
+    world.run(10_000)
+    asked = [(when, hub) for when, _, hub, what in world.sent if isinstance(what, RelayAsk)]
+    assert {hub for _, hub in asked} == {"hub0", "hub2"}
+    assert min(when for when, hub in asked if hub == "hub0") == 30.0
+
+
+def test_a_relay_that_the_controlling_end_does_not_want_is_given_back() -> None:
+    world = RelayWorld()
+    grant = RelayGrant(world.nodes["b"].id, (Address("203.0.113.1", 40000),), bytes(16), LIFETIME_S)
+    world.clients["a"].granted(world.anchors["hub0"], grant, 0.0)
+    world.drain("a")
+    assert [what for _, _, _, what in world.sent] == [RelayRelease(grant.peer, grant.token)]
+
+
+def test_answers_that_belong_to_no_bind_count_for_nothing() -> None:
+    world = settled()
+    client = world.clients["a"]
+    assert client.token_of(bytes(12)) is None
+    grant = RelayGrant(world.nodes["b"].id, (Address("203.0.113.1", 40000),), bytes(16), LIFETIME_S)
+    client.refused(world.anchors["hub2"], RelayRefuse(grant.peer, RefuseReason.UNKNOWN), world.now)
+    world.run(1)
+    assert world.works()
+
+
+def test_an_offer_names_the_relay_in_use_first_and_no_more_anchors_than_it_holds() -> None:
+    world = settled()
+    many = {bytes((n,) * 8): (world.anchors["hub0"], 0.001 * n) for n in range(1, 20)}
+    used = world.anchors["hub0"].id
+    world.clients["a"].want({used: (world.anchors["hub0"], 0.5), **many}, {}, world.now)
+    told = world.clients["a"].distances()
+    assert len(told) == MAX_DISTANCES
+    assert [(d.anchor == used, d.used) for d in told] == [(True, True)] + [(False, False)] * (MAX_DISTANCES - 1)
+    assert (told[0].rtt_ms, told[1].rtt_ms) == (500, 1)
+    assert world.clients["a"].used_anchor == world.anchors["hub0"]
+
+
+STEPS = st.one_of(
+    st.tuples(st.sampled_from(["kill", "revive", "restart", "restart told"]), st.sampled_from(HUBS)),
+    st.tuples(st.sampled_from(["down", "up"]), st.tuples(st.sampled_from(NAMES), st.sampled_from(HUBS))),
+    st.tuples(st.just("rtt"), st.tuples(st.sampled_from(NAMES), st.sampled_from(HUBS), st.floats(0.001, 0.5))),
+    st.tuples(st.sampled_from(["check", "release", "want"]), st.sampled_from(NAMES)),
+    st.tuples(st.just("wait"), st.sampled_from([0.015, 0.3, 3.0, 40.0, 400.0])),
+    st.tuples(st.just("loss"), st.sampled_from([0.0, 0.3])),
+)
+
+
+def do(world: RelayWorld, what: str, of: object) -> None:
+    if what == "wait":
+        world.run(of)  # type: ignore[arg-type]
+    elif what == "loss":
+        world.loss = of  # type: ignore[assignment]
+    elif what in ("check", "release", "want"):
+        getattr(world, what)(of)
+    elif what in ("kill", "revive"):
+        (world.dead.add if what == "kill" else world.dead.discard)(str(of))
+    elif what in ("restart", "restart told"):
+        world.restart(str(of), told=what == "restart told")
+    else:
+        name, hub, *value = of  # type: ignore[misc]
+        if what == "rtt":
+            world.rtts[name][hub] = value[0]
+        else:
+            (world.down[name].add if what == "down" else world.down[name].discard)(hub)
+        if world.clients[name].wanted:
+            world.want(name)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS, max_size=20))
+def test_whatever_happened_both_ends_meet_at_one_anchor_once_it_is_over_and_leave_nothing_when_released(
+    steps: list[tuple[str, object]],
+) -> None:
+    world = RelayWorld()
+    for what, of in steps:
+        do(world, what, of)
+    world.dead.clear()
+    world.loss = 0.0
+    for name in NAMES:
+        world.down[name].clear()
+    world.want()
+    world.check()
+    world.run(3.0 if world.works() else 130.0)
+    world.check()
+    world.run(3.0)
+    assert world.works()
+    world.release()
+    world.run(2 * LIFETIME_S)
+    assert all(server.due() is None for server in world.servers.values())
+    assert all(client.due() is None for client in world.clients.values())

@@ -14,7 +14,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse, RelayRelease
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
-from meshctl.core.agent.relayserver import LIFETIME_S, MAX_OF_NODE, PORTS, TOO_EARLY, RelayServer
+from meshctl.core.agent.relayserver import LIFETIME_S, MAX_OF_NODE, PORTS, STALE_BINDS, TOO_EARLY, RelayServer
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
@@ -142,15 +142,15 @@ def test_a_relay_that_is_not_refreshed_ends_and_one_that_is_does_not() -> None:
     anchor.bind(a, A_AT)
     anchor.bind(b, B_AT)
     list(anchor.server.actions())
-    ((_, renewed),) = anchor.server.refresh(anchor.peers[0], RelayRefresh(a.peer, a.token), 40.0)
+    ((_, renewed),) = anchor.server.refresh(anchor.peers[0], RelayRefresh(a.peer, a.token), 0.7 * LIFETIME_S)
     assert renewed == a
     anchor.server.expire(LIFETIME_S + 1.0)
     assert list(anchor.server.actions()) == []
-    assert anchor.server.due() == 40.0 + LIFETIME_S
-    anchor.server.expire(40.0 + LIFETIME_S)
+    assert anchor.server.due() == 1.7 * LIFETIME_S
+    anchor.server.expire(1.7 * LIFETIME_S)
     assert list(anchor.server.actions()) == [RemoveRelay(a.relay[0].port, A_AT, B_AT)]
     assert anchor.server.due() is None
-    ((_, refused),) = anchor.server.refresh(anchor.peers[0], RelayRefresh(a.peer, a.token), 101.0)
+    ((_, refused),) = anchor.server.refresh(anchor.peers[0], RelayRefresh(a.peer, a.token), 1.8 * LIFETIME_S)
     assert isinstance(refused, RelayRefuse)
     assert refused.reason is RefuseReason.UNKNOWN
 
@@ -195,7 +195,7 @@ def test_whatever_is_asked_and_bound_each_port_forwards_for_one_permitted_pair(
     tokens: dict[tuple[int, int], RelayGrant] = {}
     installed: dict[int, tuple[Address, Address]] = {}
     for turn, (what, one, other, place) in enumerate(steps):
-        now, remote = turn * 5.0, Address(f"198.51.100.{place}", 7)
+        now, remote = turn * LIFETIME_S / 12, Address(f"198.51.100.{place}", 7)
         asking, asked = anchor.peers[one], anchor.peers[other]
         if what == 0:
             for to, body in anchor.server.ask(asking, RelayAsk(asked.id), now):
@@ -219,3 +219,41 @@ def test_whatever_is_asked_and_bound_each_port_forwards_for_one_permitted_pair(
             else:
                 assert isinstance(action, RemoveRelay)
                 assert installed.pop(action.port) == (action.a, action.b)
+
+
+def test_an_end_that_binds_in_both_families_does_not_disturb_what_is_forwarded_in_one() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    v6 = Address("2001:db8:7::2", 1)
+    for grant, remote in ((a, A_AT), (a, v6), (b, B_AT), (a, v6), (a, A_AT)):
+        anchor.bind(grant, remote)
+    assert list(anchor.server.actions()) == [InstallRelay(a.relay[0].port, A_AT, B_AT)]
+    other = anchor.bind(a, v6)
+    assert other is not None
+    assert other.error is not None, "it is not forwarded from there"
+
+
+def test_an_end_that_has_lost_a_family_is_not_forwarded_to_there_for_ever() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    v6, other_v6 = Address("2001:db8:7::2", 1), Address("2001:db8:8::2", 1)
+    anchor.bind(a, A_AT)
+    anchor.bind(b, B_AT)
+    for _ in range(STALE_BINDS):
+        anchor.bind(a, v6)
+    port = a.relay[0].port
+    assert list(anchor.server.actions()) == [InstallRelay(port, A_AT, B_AT), RemoveRelay(port, A_AT, B_AT)]
+    anchor.bind(b, other_v6)
+    assert list(anchor.server.actions()) == [InstallRelay(port, v6, other_v6)]
+
+
+def test_a_relay_that_the_other_end_has_released_is_not_renewed_until_somebody_asks() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.server.release(anchor.peers[0], RelayRelease(a.peer, a.token))
+    ((_, refused),) = anchor.server.refresh(anchor.peers[1], RelayRefresh(b.peer, b.token), 1.0)
+    assert isinstance(refused, RelayRefuse)
+    assert refused.reason is RefuseReason.UNKNOWN
+    assert anchor.granted(1, 0, now=2.0) == (b, a)
+    ((_, renewed),) = anchor.server.refresh(anchor.peers[1], RelayRefresh(b.peer, b.token), 3.0)
+    assert renewed == b

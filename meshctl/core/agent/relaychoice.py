@@ -1,0 +1,53 @@
+"""Which anchors are near to both ends of a pair, as far as each end has measured and told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshctl.core.agent.bodies import MAX_DISTANCES, MAX_RTT_MS, AnchorDistance
+from meshctl.core.agent.config import PeerConfig
+
+# An anchor is as near as another unless its round trip is shorter by this: leases do not wander for less.
+MARGIN_S = 0.015
+# The round trip to an anchor that one end does not name: it may not reach it.
+FAR_S = 1.0
+
+
+class Distances:
+    """Round trips to the anchors that are up: this end's and the peer's, in seconds."""
+
+    def __init__(self) -> None:
+        self._anchors: dict[bytes, tuple[PeerConfig, float, float]] = {}
+        self._told_ms: dict[bytes, int] = {}
+
+    def set(self, anchors: Mapping[bytes, tuple[PeerConfig, float]], peer_rtts: Mapping[bytes, float]) -> None:
+        """These are up, with this end's round trips; `peer_rtts` are those of the peer's offer."""
+        self._anchors = {a: (peer, rtt, peer_rtts.get(a, FAR_S)) for a, (peer, rtt) in anchors.items()}
+
+    def __contains__(self, anchor: bytes) -> bool:
+        return anchor in self._anchors
+
+    def anchor(self, anchor: bytes) -> PeerConfig:
+        """Raises KeyError for one that is not up."""
+        return self._anchors[anchor][0]
+
+    def of(self, anchor: bytes) -> float:
+        """From one end to the other by way of the anchor and back, in seconds."""
+        _, ours, theirs = self._anchors.get(anchor, (None, FAR_S, FAR_S))
+        return ours + theirs
+
+    def sorted(self, held: frozenset[bytes]) -> list[bytes]:
+        """The nearest first; what is held counts as nearer by the margin."""
+        return sorted(self._anchors, key=lambda anchor: (self.of(anchor) - MARGIN_S * (anchor in held), anchor))
+
+    def told(self, used: bytes | None) -> tuple[AnchorDistance, ...]:
+        """For the offer: the nearest to this end, after the one in use. A distance that wavers stays the same."""
+        for anchor, (_, rtt, _) in self._anchors.items():
+            ms = min(round(rtt * 1000), MAX_RTT_MS)
+            if abs(ms - self._told_ms.get(anchor, -MAX_RTT_MS)) > MARGIN_S * 1000:
+                self._told_ms[anchor] = ms
+        known = {anchor: self._told_ms[anchor] for anchor in self._anchors}
+        if used is not None:
+            known.setdefault(used, round(FAR_S * 1000))
+        nearest = sorted(known, key=lambda anchor: (anchor != used, known[anchor], anchor))
+        return tuple(AnchorDistance(anchor, known[anchor], anchor == used) for anchor in nearest[:MAX_DISTANCES])

@@ -1,0 +1,126 @@
+"""One relay of one peer, at one anchor: when it is asked for, bound to, and renewed, and whether it can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bodies import RelayGrant
+from meshctl.core.agent.config import PeerConfig
+
+# What was asked is asked again until both ends are bound, after 1 s, 2 s, 4 s …: a grant that was lost on its way to
+# the other end is so sent again.
+ASK_AGAIN_S, ASK_LONGEST_S = 1.0, 60.0
+# An anchor that has not answered so many questions is not counted upon.
+MAX_ASKED = 3
+# Binds until both ends are bound, ever slower: the other end may not be there at all. A grant begins anew.
+BIND_FIRST_S, BIND_LONGEST_S = 0.05, 25.6
+# Binds to a relay that is ready, when there is doubt; with liveness.UNANSWERED_S they make less than the two seconds
+# after which traffic must flow again.
+CHECK_AGAIN_S = (0.2, 0.2, 0.4)
+MAX_UNANSWERED = len(CHECK_AGAIN_S)
+# Binds to a relay that is ready and not used: what shows that it is still there. One in use has WireGuard's packets.
+REBIND_S = 100.0
+# Between any two packets that nobody is in a hurry for: the inventory's `keepalive`, by default.
+IDLE_GAP_S = 25.0
+# When a lease is renewed, as a share of its lifetime.
+RENEW_SHARE = 0.5
+
+
+@dataclass
+class Lease:
+    """What is known of it, and when the next thing is due (`inf`: not at all).
+
+    `place` is the relay's address at which both ends are bound, None while they are not. Counters are of what had no
+    answer yet, and of questions since it was last ready.
+    """
+
+    anchor: PeerConfig
+    up: bool = True  # the tunnel to the anchor
+    token: bytes = b""
+    relay: tuple[Address, ...] = ()
+    place: Address | None = None
+    answered_at: float = -inf
+    urgent: bool = False  # somebody waits for the next bind
+    ask_at: float = inf
+    asks: int = 0
+    unanswered: int = 0
+    bind_at: float = inf
+    binds: int = 0
+    renew_at: float = inf
+    renewals: int = 0
+    expires_at: float = inf
+    refused_until: float = -inf
+
+    @property
+    def silent(self) -> bool:
+        """Whether the anchor does not answer questions."""
+        return self.unanswered >= MAX_ASKED
+
+    @property
+    def due(self) -> float:
+        """When the next thing is to be done."""
+        if not self.up:
+            return inf
+        again = self.refused_until if self.refused_until > -inf else inf
+        return min(self.ask_at, self.bind_at, self.renew_at, again)
+
+    def ask(self, now: float) -> None:
+        """Begin to ask for it."""
+        self.ask_at, self.asks = now, 0
+
+    def asked(self, now: float) -> None:
+        """It was asked for once more."""
+        self.ask_at = now + min(ASK_AGAIN_S * 2**self.asks, ASK_LONGEST_S)
+        self.asks += 1
+        self.unanswered += 1
+
+    def granted(self, grant: RelayGrant, now: float) -> None:
+        """The anchor's word. What worked until now works until its binds fail, though this may be another port.
+
+        A grant that this end has not asked for is one that the other end has: it has doubts, or is new there.
+        """
+        new = (self.token, self.relay) != (grant.token, grant.relay)
+        expected = self.renewals or self.unanswered
+        if new:
+            self.token, self.relay, self.binds = grant.token, grant.relay, 0
+        self.unanswered = self.renewals = 0
+        self.refused_until = -inf
+        self.renew_at = now + RENEW_SHARE * grant.lifetime_s
+        self.expires_at = now + grant.lifetime_s
+        if self.place is not None:
+            self.ask_at = inf
+        if new or self.place is None or not expected:
+            self.hurry(now)
+
+    def hurry(self, now: float) -> None:
+        """Bind now, and quickly: it is new, or there is doubt. Nothing changes while a check is going on."""
+        if self.token and (self.place is None or not self.binds):
+            self.bind_at, self.binds, self.urgent = now, 0, True
+
+    def bound(self, now: float) -> bool:
+        """A bind is about to be sent. False if too many had no answer: the relay is lost, and this is a new attempt."""
+        lost = self.place is not None and self.binds >= MAX_UNANSWERED
+        if lost:
+            self.place, self.binds = None, 0
+        gap = CHECK_AGAIN_S[self.binds] if self.place is not None else min(BIND_FIRST_S * 2**self.binds, BIND_LONGEST_S)
+        self.bind_at = now + gap
+        self.binds += 1
+        return not lost
+
+    def answered(self, place: Address, now: float) -> None:
+        """Both ends are bound there."""
+        self.place, self.answered_at, self.urgent = place, now, False
+        self.binds = self.asks = self.unanswered = 0
+        self.ask_at = inf
+        self.bind_at = now + REBIND_S
+
+    def renewed(self, now: float) -> None:
+        """It was asked to renew it once more."""
+        self.renew_at = now + min(ASK_AGAIN_S * 2**self.renewals, ASK_LONGEST_S)
+        self.renewals += 1
+
+    def down(self) -> None:
+        """The tunnel to the anchor is down: what was granted may be there when it is up again."""
+        self.up, self.place, self.binds = False, None, 0
