@@ -16,6 +16,7 @@ from meshctl.core.agent import events
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.config import AgentConfig, Endpoint, PeerConfig
 from meshctl.core.agent.events import Action, Event
+from meshctl.core.agent.handshakes import Handshakes
 from meshctl.core.agent.here import Pace
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import SAMPLE_S
@@ -57,6 +58,7 @@ class AgentCore:
         self._pace = Pace()
         self._slot = SpliceSlot([n.listen_port for n in config.networks])
         self._resolver = Resolver([r for n in config.networks for r in n.mesh_ranges])
+        self._handshakes = Handshakes()
         self._ports = PortMapper(dice, state)
         self._saved = state
         self._timers: Timers[str] = Timers()
@@ -149,7 +151,7 @@ class AgentCore:
             network.signal(event, now)
 
     def _wg_status(self, event: events.WgStatus, now: float) -> None:
-        statuses = {status.public_key: status for status in event.peers}
+        statuses = self._handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
 

@@ -22,6 +22,8 @@ RTTS = 1.5
 MISSED_KEEPALIVES = 2.5
 # WireGuard refuses keys that are older (REJECT_AFTER_TIME); with traffic there would be a new one by then.
 HANDSHAKE_MAX_S = 180.0
+# After so long without a sign of life an old handshake is one of death. A check that is answered is a sign of life.
+SILENCE_S = 2.0
 # Traffic within this makes a path one that is in use.
 BUSY_S = 10.0
 
@@ -75,10 +77,9 @@ class Liveness:
         since = self._unanswered_since
         if since is not None and now - since >= max(UNANSWERED_S, SAMPLE_S + RTTS * self.rtt_s):
             return f"nothing came for {now - since:.1f} s after something was sent"
-        age = status.handshake_age_s
-        if self.busy(now) and age is not None and age > HANDSHAKE_MAX_S:
+        age, silence = status.handshake_age_s, now - self._heard_at
+        if self.busy(now) and silence >= SILENCE_S and age is not None and age > HANDSHAKE_MAX_S:
             return f"the last handshake was {age:.0f} s ago"
-        silence = now - self._heard_at
         if status.keepalive_s and silence >= MISSED_KEEPALIVES * status.keepalive_s:
             return f"nothing came for {silence:.0f} s, though there is a keepalive every {status.keepalive_s} s"
         return ""
