@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from simbig import big_world
 from simdraw import draw
+from simreport import coverage, seeds_of
 from simshrink import describe, shrink
 from simspec import WorldSpec
 from simworld import Outcome, World
@@ -22,17 +22,6 @@ from meshctl.core.agent import path
 
 _SHOWN = 5  # failures that are shrunk and printed
 _TRACE_LINES = 150
-
-
-def seeds_of(text: str) -> list[int]:
-    """The seeds that a text names: `2000` is the first 2,000, `17,` and `17,99-120` are those themselves."""
-    if text.isdigit():
-        return list(range(int(text)))
-    found: list[int] = []
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 def run(seed: int) -> Outcome:
@@ -57,16 +46,6 @@ def smallest(outcome: Outcome) -> Outcome:
 
     spec = shrink(draw(outcome.seed), fails)
     return World(spec, kept_lines=_TRACE_LINES).run().with_text(describe(spec))
-
-
-def coverage(rows: Counter[tuple[path.State, path.Trigger]]) -> Iterator[str]:
-    """Which rows of the transition table were taken how often."""
-    table = path.rows()
-    taken = [row for row in table if rows[row[0], row[1]]]
-    yield f"{len(taken)} of {len(table)} transitions"
-    for state, trigger, _ in table:
-        if not rows[state, trigger]:
-            yield f"  never: {state.value}, {trigger.value}"
 
 
 def main() -> int:

@@ -1,0 +1,238 @@
+"""Each invariant of the simulator can fail: agents that are doctored, or worlds, show it. Takes three seconds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import siminvariants
+from simnat import Behaviour
+from simnode import Node
+from simspec import Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simwatch import Decided, Moved
+from simworld import World
+
+from meshctl.core.agent import events as ev
+from meshctl.core.agent import signal
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bodies import MessageType, Offer
+from meshctl.core.agent.config import AgentConfig, node_id
+from meshctl.core.agent.history import Decision
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agentcore import AgentCore, PathStatus
+from meshctl.core.reachability import ADDRESS_AND_PORT
+
+HARD = Behaviour(ADDRESS_AND_PORT, ADDRESS_AND_PORT, "random")
+
+
+def spec_of(one: Behaviour, other: Behaviour, **changes: Any) -> WorldSpec:
+    """Two nodes at home, and two anchors, all started at once."""
+    sites = tuple(SiteSpec(n, nat, f"192.168.{n}", speaks=("pcp",)) for n, nat in enumerate((one, other)))
+    anchors = [NodeSpec(f"a{n}", n, kind="anchor") for n in (0, 1)]
+    nodes = [NodeSpec(f"n{n}", 2 + n, f"site{n}") for n in (0, 1)]
+    settings: dict[str, Any] = {"seconds": 40.0, **changes}
+    return WorldSpec(0, Link(), sites, (*anchors, *nodes), (("n0", "n1"),), **settings)
+
+
+EASY = spec_of(Behaviour(), Behaviour())
+NEVER = spec_of(Behaviour(mapping=ADDRESS_AND_PORT), HARD)
+
+
+class Doctored:
+    """A core in front of which somebody changes what comes out; the rest is the core's."""
+
+    def __init__(self, core: AgentCore, now: float) -> None:
+        self.core, self.born = core, now
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.core, name)
+
+
+@pytest.fixture(name="doctor")
+def _doctor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Doctored], str], None]]:
+    def make(kind: type[Doctored], only: str) -> None:
+        def core(config: AgentConfig, dice: random.Random, now: float, state: bytes) -> Any:
+            made = AgentCore(config, dice, now, state)
+            return kind(made, now) if config.name.startswith(only) else made
+
+        monkeypatch.setattr(Node, "make_core", staticmethod(core))
+
+    return make
+
+
+def found(spec: WorldSpec) -> set[str]:
+    """The invariants that do not hold."""
+    return {f.invariant for f in World(spec).run().findings}
+
+
+def test_two_easy_nats_and_two_hard_ones_give_nothing_to_find() -> None:
+    assert found(EASY) == set()
+    assert found(NEVER) == set()
+
+
+class Raises(Doctored):
+    def handle(self, event: ev.Event, now: float) -> None:
+        if now > 3:
+            raise ValueError("doctored")
+        self.core.handle(event, now)
+
+
+class Spins(Doctored):
+    def poll_timeout(self) -> tuple[float, str]:
+        return self.born, "nothing"
+
+
+class Mute(Doctored):
+    """Says and sends nothing."""
+
+    def poll_action(self) -> ev.Action | None:
+        while (action := self.core.poll_action()) is not None and not isinstance(action, ev.PollWg):
+            pass
+        return action
+
+
+class Probeless(Doctored):
+    """Loses every check but those that relays are bound with."""
+
+    def poll_action(self) -> ev.Action | None:
+        action = self.core.poll_action()
+        while isinstance(action, ev.SendProbe) and action.remote.port not in range(40000, 50000):
+            action = self.core.poll_action()
+        return action
+
+
+class Endpointless(Doctored):
+    def poll_action(self) -> ev.Action | None:
+        action = self.core.poll_action()
+        while isinstance(action, ev.SetEndpoint):
+            action = self.core.poll_action()
+        return action
+
+
+class Boasts(Doctored):
+    def paths(self) -> tuple[PathStatus, ...]:
+        return tuple(PathStatus(*_but_state(p, State.DIRECT)) for p in self.core.paths())
+
+
+class Denies(Doctored):
+    def paths(self) -> tuple[PathStatus, ...]:
+        return tuple(PathStatus(*_but_state(p, State.PROBING)) for p in self.core.paths())
+
+
+class Chatters(Doctored):
+    """Each check leaves a hundred times, and now and then one that nobody wanted."""
+
+    left: tuple[int, ev.SendProbe] | None = None
+
+    def poll_action(self) -> ev.Action | None:
+        if self.left is not None and self.left[0]:
+            self.left = (self.left[0] - 1, self.left[1])
+            return self.left[1]
+        action = self.core.poll_action()
+        if isinstance(action, ev.SendProbe):
+            self.left = (100, action)
+        return action
+
+
+class Restless(Doctored):
+    """Asks where nobody is, ten times a second."""
+
+    at = 0.0
+    due = False
+
+    def handle(self, event: ev.Event, now: float) -> None:
+        self.core.handle(event, now)
+        if now >= self.at:
+            self.at, self.due = now + 0.1, True
+
+    def poll_timeout(self) -> tuple[float, str] | None:
+        return min(self.core.poll_timeout() or (self.at, ""), (self.at, "restless"))
+
+    def poll_action(self) -> ev.Action | None:
+        if self.due:
+            self.due = False
+            data = bytes.fromhex("000100002112a442") + bytes(12)
+            return ev.SendProbe(Address("", 51820), Address("9.9.9.9", 9), data)
+        return self.core.poll_action()
+
+
+class Hoards(Doctored):
+    def __init__(self, core: AgentCore, now: float) -> None:
+        super().__init__(core, now)
+        self.hoard = list(range(20_000))
+
+
+class Stays(Doctored):
+    def stop(self, now: float) -> None:
+        """Gives nothing back."""
+
+
+def _but_state(path: PathStatus, state: State) -> list[Any]:
+    values = vars(path)
+    return [state if name == "state" else value for name, value in values.items()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "only", "spec", "invariant"),
+    [
+        (Raises, "n0", EASY, "raised"),
+        (Spins, "n0", EASY, "spins"),
+        (Mute, "n0", EASY, "carries soon"),
+        (Probeless, "n", EASY, "direct soon"),
+        (Probeless, "n", EASY, "direct when possible"),
+        (Mute, "n0", NEVER, "relayed otherwise"),
+        (Boasts, "n", NEVER, "direct only when possible"),
+        (Denies, "n0", EASY, "both ends agree"),
+        (Endpointless, "n0", EASY, "the kernel does what the agent says"),
+        (Chatters, "n0", EASY, "probes are few"),
+        (Restless, "n0", EASY, "silence is kept"),
+        (Hoards, "n0", EASY, "memory is bounded"),
+        (Stays, "n0", EASY, "leases are given back"),
+    ],
+)
+def test_a_doctored_agent_is_found(
+    doctor: Callable[[type[Doctored], str], None], kind: type[Doctored], only: str, spec: WorldSpec, invariant: str
+) -> None:
+    doctor(kind, only)
+    assert invariant in found(spec)
+
+
+def test_an_outage_without_a_fault_is_found() -> None:
+    flow = Flow("n0", "n1", 1.0, 0.1, 39.0)
+    world = World(spec_of(Behaviour(), Behaviour(), flows=(flow,)))
+    cable = world.sites["site1"].cable
+    for when, up in ((20.0, False), (22.0, True)):
+        world.clock.at(when, lambda up=up: setattr(cable, "up", up))
+    assert "every outage has a cause" in {f.invariant for f in world.run().findings}
+
+
+def test_a_tunnel_that_ends_dead_is_found() -> None:
+    flow = Flow("n0", "n1", 1.0, 0.1, 40.0)
+    world = World(spec_of(Behaviour(), Behaviour(), flows=(flow,)))
+    world.clock.at(36.0, lambda: setattr(world.sites["site1"].cable, "up", False))
+    assert "the last pings are answered" in {f.invariant for f in world.run().findings}
+
+
+def test_a_path_that_is_left_without_a_cause_and_one_that_moves_too_often_are_found() -> None:
+    world = World(EASY)
+    world.run()
+    assert list(siminvariants.no_live_path_is_abandoned(world)) == []
+    decision = Decision(20.0, State.SUSPECT, State.PROBING, Trigger.DEAD, "doctored")
+    world.watch.decided.append(Decided(20.0, "n0", "n1", decision))
+    world.watch.moved += [Moved(20.0, "n0", "n1", ("1.1.1.1", n)) for n in range(20)]
+    assert [who for who, _ in siminvariants.no_live_path_is_abandoned(world)] == ["n0"]
+    assert [who for who, _ in siminvariants.paths_change_seldom(world)] == ["n0"]
+
+
+def test_what_is_wrong_in_one_act_is_found_at_once() -> None:
+    world = World(EASY)
+    node, outsider = world.nodes["n0"], Address("83.66.0.1", 51820)
+    world.watch.endpoint(node, "n1", outsider)
+    world.watch.relay(world.nodes["a0"], ev.InstallRelay(40000, outsider, Address("81.0.0.1", 1)))
+    keys = {n.name: node_id(n.public_key) for n in world.identities}
+    header = signal.Header(MessageType.OFFER, keys["n0"], b"stranger", bytes(8), bytes(8), 1)
+    world.watch.signal(node, ev.SendSignal("10.42.0.1", signal.encode(header, Offer(1), bytes(32))))
+    names = [f.invariant for f in world.watch.findings]
+    assert names == ["endpoint of nobody's", "replay moves a relay", "candidates of unpermitted pairs"]

@@ -1,0 +1,101 @@
+"""The core in small worlds: nothing is found, and the same seed is the same world, whichever Python runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from simdraw import draw
+from simreport import seeds_of
+from simshrink import describe, shrink
+from simspec import WorldSpec
+from simtrace import Meter, Trace
+from simworld import World
+
+SEEDS = range(40)
+_HERE = Path(__file__).parent
+# Run by every Python that is there: prints the digests of a few worlds.
+_DIGESTS = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from simdraw import draw
+from simworld import World
+print(*(World(draw(seed)).run().digest for seed in (3, 7, 11)))
+"""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_found_in_a_small_world(seed: int) -> None:
+    outcome = World(draw(seed)).run()
+    assert outcome.findings == (), "\n".join([describe(draw(seed)), outcome.text])
+
+
+def _pythons() -> list[str]:
+    """Every Python from 3.9 on that is on the path, this one first."""
+    names = [shutil.which(f"python3.{minor}") for minor in range(9, 20)]
+    return [sys.executable, *(name for name in names if name and _runs(name))]
+
+
+def _runs(python: str) -> bool:
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+def test_a_seed_has_the_same_trace_on_every_python_and_with_every_hash_seed() -> None:
+    digests = set()
+    for hash_seed, python in enumerate([sys.executable, *_pythons()]):
+        environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+        command = [python, "-c", _DIGESTS, str(_HERE), str(_HERE.parents[1])]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        digests.add(run.stdout)
+    assert len(digests) == 1
+    assert len(set(digests.pop().split())) == 3
+
+
+def test_a_failing_world_shrinks_to_what_makes_it_fail() -> None:
+    spec = next(s for s in map(draw, range(500)) if any(f.kind == "rebind" for f in s.faults) and len(s.faults) > 2)
+
+    def fails(candidate: WorldSpec) -> bool:
+        return any(f.kind == "rebind" for f in candidate.faults)
+
+    smallest = shrink(spec, fails)
+    assert [f.kind for f in smallest.faults] == ["rebind"]
+    assert (len(smallest.nodes), smallest.pairs, smallest.flows) == (2, (), ())
+    assert len(describe(smallest)) < len(describe(spec))
+
+
+def test_leaving_a_part_out_changes_no_other_part() -> None:
+    spec = draw(3)
+    world, other = World(spec), World(replace(spec, flows=(), faults=()))
+    assert world.dice("n1").random() == other.dice("n1").random()
+    assert world.dice("n1").random() != world.dice("n2").random()
+
+
+def test_seeds_are_a_number_or_a_list() -> None:
+    assert seeds_of("3") == [0, 1, 2]
+    assert seeds_of("17,99-101") == [17, 99, 100, 101]
+    assert seeds_of("3,") == [3]
+
+
+def test_the_trace_is_bounded_and_its_digest_is_of_everything() -> None:
+    traces = [Trace(10), Trace(1000)]
+    for trace in traces:
+        for n in range(100):
+            trace.add(n / 10, "n0", f"line {n}")
+    short, long = traces
+    assert len(short.text().splitlines()) == 11
+    assert short.digest == long.digest
+    assert "    9.900  n0      line 99" in short.text()
+
+
+def test_a_meter_knows_the_busiest_second() -> None:
+    meter = Meter()
+    for n in range(10):
+        meter.add("a", n * 0.25)
+    for n in range(7):
+        meter.add("b", 5 + n * 0.01)
+    assert (meter.total, meter.most, meter.busiest) == (17, 7, "b")
