@@ -102,7 +102,7 @@ class Negotiation:
 
     def forget(self) -> None:
         """Nothing is known of the peer any more but what the inventory says."""
-        self._checks, self._round_open, self.current = None, False, None
+        self.credentials, self._checks, self._round_open, self.current = None, None, False, None
         self._nominate_at, self._nominated = None, None
         self._learned = {}
 

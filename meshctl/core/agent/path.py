@@ -70,7 +70,7 @@ _TABLE: dict[State, dict[Trigger, Step]] = {
     State.UNKNOWN: {
         Trigger.SESSION: Step(State.PROBING, (Effect.ASK_RELAY, Effect.CHECK_PAIRS)),
         # What works is kept until something better was checked.
-        Trigger.ADOPTED: Step(State.SUSPECT, (Effect.ASK_RELAY, Effect.CHECK_PATH, Effect.CHECK_PAIRS)),
+        Trigger.ADOPTED: Step(State.SUSPECT, (Effect.ASK_RELAY, Effect.CHECK_PAIRS, Effect.CHECK_PATH)),
     },
     State.PROBING: {
         Trigger.RELAY_READY: Step(State.RELAYED, (Effect.USE_RELAY,)),
