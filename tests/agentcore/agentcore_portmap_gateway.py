@@ -1,5 +1,5 @@
-"""A router that maps ports by PCP, NAT-PMP and UPnP, written from the RFCs and apart from the codecs; and a host that
-has a `PortMapper`, with a clock that jumps from one thing to do to the next."""
+"""A router that maps ports by PCP, NAT-PMP and UPnP, and opens pinholes, written from the RFCs and apart from the
+codecs; and a host that has a `PortMapper`, with a clock that jumps from one thing to do to the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from meshctl.core.agent.events import Action, HttpReply, HttpRequest, MappingDat
 from meshctl.core.agent.portmap import PortMapper
 
 GATEWAY, OWN, OUTSIDE, PORT = "192.168.1.1", "192.168.1.10", "198.51.100.7", 51820
-GATEWAY_6, OWN_6 = "fe80::1", "2001:db8::10"
+# Over IPv6 the router answers UPnP from its address in the subnet, which nobody has told the host.
+GATEWAY_6, OWN_6, ROUTER_6 = "fe80::1", "2001:db8::10", "2001:db8::1"
+FIREWALL = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:1"
 CONTROL = "urn:schemas-upnp-org:service:WANIPConnection:"
 DESCRIPTION_AT = "/root.xml"
 
@@ -28,8 +30,8 @@ def _packed(ip: str) -> bytes:
 
 @dataclass
 class Router:
-    """`speaks`: of pcp, nat-pmp, upnp. `faults` are UPnP's codes by action, used up in order. `table`: external port to
-    internal (host, port, lease)."""
+    """`speaks`: of pcp, nat-pmp, upnp, pinhole. `faults` are UPnP's codes by action, used up in order. `table`:
+    external port to internal (host, port, lease); `pinholes`: host and port to (number, end)."""
 
     speaks: frozenset[str]
     outside: str = OUTSIDE
@@ -40,6 +42,7 @@ class Router:
     leads_to: str | None = None  # what its table says that every port leads to
     faults: dict[str, list[int]] = field(default_factory=dict)
     table: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    pinholes: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
     seen: list[tuple[float, str]] = field(default_factory=list)
 
     def datagram(self, sent: SendMapping, now: float) -> list[MappingDatagram]:
@@ -47,11 +50,18 @@ class Router:
         data, epoch = sent.data, int(now - self.booted_at) + 1
         if sent.gateway.port == 1900:
             self.seen.append((now, "search"))
+            if ":" in sent.gateway.ip:
+                return self._found_over_ipv6(sent)
             head = f"HTTP/1.1 200 OK\r\nST: {CONTROL}1\r\nLOCATION: http://{GATEWAY}:5000{DESCRIPTION_AT}\r\n\r\n"
             return [MappingDatagram(Address(GATEWAY, 1900), head.encode())] if "upnp" in self.speaks else []
         self.seen.append((now, "pcp" if data[0] == 2 else "nat-pmp"))
         answer = self._pcp(data, sent.source, epoch) if data[0] == 2 else self._natpmp(data, sent.source, epoch)
         return [MappingDatagram(Address(sent.gateway.ip, 5351), answer)] if answer else []
+
+    def _found_over_ipv6(self, sent: SendMapping) -> list[MappingDatagram]:
+        assert sent.gateway.ip == "ff02::c"
+        head = f"HTTP/1.1 200 OK\r\nST: {FIREWALL}\r\nLOCATION: http://[{ROUTER_6}]:5000{DESCRIPTION_AT}\r\n\r\n"
+        return [MappingDatagram(Address(ROUTER_6, 1900), head.encode())] if "pinhole" in self.speaks else []
 
     def _pcp(self, data: bytes, source: str, epoch: int) -> bytes:
         if "pcp" not in self.speaks:
@@ -80,13 +90,17 @@ class Router:
         """What it answers."""
         if request.method == "GET":
             service = f"<serviceType>{CONTROL}{self.upnp_version}</serviceType><controlURL>/ctl</controlURL>"
+            if "pinhole" in self.speaks:
+                service += f"</service><service><serviceType>{FIREWALL}</serviceType><controlURL>/fw</controlURL>"
             body = f"<root><device><service>{service}</service></device></root>"
             return HttpReply(request.request_id, 200, body.encode())
         action = dict(request.headers)["SOAPAction"].rpartition("#")[2].strip('"')
         self.seen.append((now, action))
         if self.faults.get(action):
             return self._fault(request, self.faults[action].pop(0))
-        arguments = dict(re.findall(r"<(New\w+)>([^<]*)<", request.body.decode()))
+        arguments = dict(re.findall(r"<(\w+)>([^<]*)<", request.body.decode()))
+        if action.endswith("Pinhole"):
+            return self._pinhole(request, action, arguments, now)
         port = int(arguments.get("NewExternalPort", 0))
         inside = ""
         if action == "GetExternalIPAddress":
@@ -108,6 +122,33 @@ class Router:
                 f"</NewInternalPort><NewEnabled>1</NewEnabled><NewLeaseDuration>{lease}</NewLeaseDuration>"
             )
         return HttpReply(request.request_id, 200, f"<u:{action}Response>{inside}</u:{action}Response>".encode())
+
+    def _pinhole(self, request: HttpRequest, action: str, arguments: dict[str, str], now: float) -> HttpReply:
+        assert request.url == f"http://[{ROUTER_6}]:5000/fw"
+        self.pinholes = {to: (number, end) for to, (number, end) in self.pinholes.items() if end > now}
+        if action == "DeletePinhole":
+            gone = [to for to, (number, _) in self.pinholes.items() if number == int(arguments["UniqueID"])]
+            if not gone:
+                return self._fault(request, 704)
+            del self.pinholes[gone[0]]
+            return HttpReply(request.request_id, 200, b"<u:DeletePinholeResponse></u:DeletePinholeResponse>")
+        host, port = arguments["InternalClient"], int(arguments["InternalPort"])
+        if host != request.source:
+            return self._fault(request, 606)
+        assert (arguments["RemoteHost"], arguments["RemotePort"], arguments["Protocol"]) == ("", "0", "17")
+        free = max((number for number, _ in self.pinholes.values()), default=-1) + 1
+        number = self.pinholes.get((host, port), (free, 0.0))[0]
+        self.pinholes[host, port] = number, now + int(arguments["LeaseTime"])
+        body = f"<u:AddPinholeResponse><UniqueID>{number}</UniqueID></u:AddPinholeResponse>"
+        return HttpReply(request.request_id, 200, body.encode())
+
+    def announce(self, notice: str, boot: str = "", device: str = "InternetGatewayDevice:1") -> list[MappingDatagram]:
+        """What it says to everybody on its own."""
+        lines = [
+            "NOTIFY * HTTP/1.1", "HOST: 239.255.255.250:1900", f"NTS: ssdp:{notice}",
+            f"NT: urn:schemas-upnp-org:device:{device}", *([f"BOOTID.UPNP.ORG: {boot}"] if boot else []), "", "",
+        ]  # fmt: skip
+        return [MappingDatagram(Address(GATEWAY, 49200), "\r\n".join(lines).encode())]
 
     def _set(self, external: int, host: str, internal: int, lifetime_s: int) -> None:
         self.table = {e: to for e, to in self.table.items() if to[:2] != (host, internal)}

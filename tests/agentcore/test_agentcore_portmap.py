@@ -10,7 +10,7 @@ from agentcore_portmap_gateway import CONTROL, GATEWAY, GATEWAY_6, OUTSIDE, OWN,
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import HttpReply, HttpRequest, MappingDatagram, SendMapping
-from meshctl.core.agent.portmap_upnp import MAX_REQUESTS
+from meshctl.core.agent.portmap_igd import MAX_REQUESTS
 from meshctl.core.agent.portmap_values import LIFETIME_S
 
 PCP, NATPMP, UPNP = (frozenset({name}) for name in ("pcp", "nat-pmp", "upnp"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from agentcore_portmap_gateway import GATEWAY, OWN, PORT, Host, Router
+from agentcore_portmap_gateway import GATEWAY, GATEWAY_6, OWN, OWN_6, PORT, Host, Router
 from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from meshctl.core.wire.address import Reach, reach
 
 ROUTERS = st.builds(
     Router,
-    speaks=st.frozensets(st.sampled_from(["pcp", "nat-pmp", "upnp"])),
+    speaks=st.frozensets(st.sampled_from(["pcp", "nat-pmp", "upnp", "pinhole"])),
     outside=st.sampled_from(["198.51.100.7", "203.0.113.1", "10.0.0.1", "0.0.0.0", "127.0.0.1", "255.255.255.255"]),  # noqa: S104
     lifetime_s=st.none() | st.sampled_from([0, 1, 60, 120, 2**31, 2**32 - 1]),
     pcp_result=st.sampled_from([0, 0, 0, 2, 4, 8, 12, 200]),
@@ -28,7 +28,7 @@ ROUTERS = st.builds(
     leads_to=st.none() | st.just("192.168.1.66"),
     faults=st.fixed_dictionaries({
         name: st.lists(st.sampled_from([0, 401, 501, 718, 724, 725, 728, 9999]), max_size=5)
-        for name in ("AddPortMapping", "AddAnyPortMapping", "GetExternalIPAddress")
+        for name in ("AddPortMapping", "AddAnyPortMapping", "GetExternalIPAddress", "AddPinhole")
     }),
 )  # fmt: skip
 
@@ -69,19 +69,21 @@ def _damaged(data: bytes, dice: random.Random) -> bytes:
 
 
 @settings(max_examples=examples(30), deadline=None)
-@given(ROUTERS, st.integers(0, 2**32), st.floats(0, 1), st.integers(1, 3))
+@given(ROUTERS, st.integers(0, 2**32), st.floats(0, 1), st.integers(1, 3), st.booleans())
 def test_a_hostile_gateway_does_not_make_it_raise_or_spin_or_claim_what_cannot_be(
-    router: Router, seed: int, rate: float, ports: int
+    router: Router, seed: int, rate: float, ports: int, ipv6: bool
 ) -> None:
-    host = Host(router, seed=seed, tamper=tampering(seed, rate, []), ports=tuple(range(PORT, PORT + ports)))
-    for _ in range(6):
+    numbers = tuple(range(PORT, PORT + ports))
+    host = Host(router, seed=seed, tamper=tampering(seed, rate, []), ports=numbers, ipv6=ipv6)
+    for turn in range(6):
+        for datagram in router.announce(["alive", "byebye", "update"][(seed + turn) % 3], str(turn % 4)):
+            host.give(datagram)
         # 40 sendings and requests in a round of one lease, and a round in half a minute at most.
         assert host.run(1200, most=1200 * ports) >= 0
         assert host.mapper.due() is None or host.mapper.due() > host.now - 1e-6  # type: ignore[operator]
         for mapped in host.mapper.mapped():
             assert host.now < mapped.expires_at <= host.now + LIFETIME_S
-            assert mapped.held.gateway == GATEWAY
-            assert mapped.held.internal.ip == OWN
+            assert (mapped.held.gateway, mapped.held.internal.ip) in ((GATEWAY, OWN), (GATEWAY_6, OWN_6))
             assert reach(mapped.external.ip) is Reach.GLOBAL
             assert mapped.external.port
     held = {m.held for m in host.mapper.mapped()}

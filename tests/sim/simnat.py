@@ -63,17 +63,13 @@ class Nat:
 
     def inward(self, source: Place, port: int, now: float) -> Place | None:
         """Whom behind it a packet to one of its ports is for; None when nobody, or not from `source`."""
-        if port in self._forwards:
-            inner = self._forwards[port]
-            self._answers[inner, source] = _Mapping(inner, (self.outer, port), now)
-            return inner
         mapping = self._by_outer.get(port)
-        if mapping is None or self._dead(mapping, now):
-            return None
-        if self.behaviour.filtering == INDEPENDENT:
+        if mapping is not None and not self._dead(mapping, now) and self._lets_in(mapping, source, now):
             return mapping.inner
-        heard = mapping.heard.get(self._seen(source))
-        return mapping.inner if heard is not None and now - heard < self.behaviour.expiry_s else None
+        inner = self._forwards.get(port)
+        if inner is not None:
+            self._answers[inner, source] = _Mapping(inner, (self.outer, port), now)
+        return inner
 
     def forward(self, port: int, inner: Place | None) -> None:
         """Open a port by hand or by a port mapping protocol; None closes it."""
@@ -119,6 +115,12 @@ class Nat:
 
     def _dead(self, mapping: _Mapping, now: float) -> bool:
         return now - mapping.used_at >= self.behaviour.expiry_s
+
+    def _lets_in(self, mapping: _Mapping, source: Place, now: float) -> bool:
+        if self.behaviour.filtering == INDEPENDENT and mapping.outer[1] not in self._forwards:
+            return True
+        heard = mapping.heard.get(self._seen(source))
+        return heard is not None and now - heard < self.behaviour.expiry_s
 
     def _apart(self, destination: Place) -> object:
         """What makes two destinations need two mappings."""

@@ -127,6 +127,51 @@ def test_long_words_in_a_reply_are_cut() -> None:
     assert max(len(answer.server), len(answer.target)) <= 256
 
 
+# Announcements
+
+
+def notify(*headers: str, first: str = "NOTIFY * HTTP/1.1") -> bytes:
+    return reply(*headers, status=first)
+
+
+@pytest.mark.parametrize(
+    ("raw", "notice", "boot"),
+    [
+        (notify("NTS: ssdp:alive", "NT: x", "BOOTID.UPNP.ORG: 7"), ssdp.Notice.ALIVE, "7"),
+        (notify("nts:SSDP:ALIVE", "nt:x", "01-NLS: 8", first="NOTIFY * HTTP/1.0"), ssdp.Notice.ALIVE, "8"),
+        (notify("NTS: ssdp:byebye", "NT: x"), ssdp.Notice.BYEBYE, ""),
+        (notify("NTS: ssdp:update", "NT: x", "BOOTID.UPNP.ORG: 7", "NEXTBOOTID.UPNP.ORG: 9"), ssdp.Notice.UPDATE, "9"),
+        (notify("NTS: ssdp:alive", "NT: x", "BOOTID.UPNP.ORG: 7", "NEXTBOOTID.UPNP.ORG: 9"), ssdp.Notice.ALIVE, "7"),
+    ],
+)
+def test_an_announcement_says_what_it_is_and_the_boot_number(raw: bytes, notice: ssdp.Notice, boot: str) -> None:
+    assert ssdp.decode_announcement(raw) == ssdp.Announcement(notice, "x", boot)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", notify("NT: x"), notify("NTS: upnp:propchange", "NT: upnp:event"), notify("NTS: ssdp:alive", "no colon"),
+        notify("NTS: ssdp:alive", first="NOTIFY /x HTTP/1.1"), notify("NTS: ssdp:alive", first="HTTP/1.1 200 OK"),
+        notify("NTS: ssdp:alive", first="M-SEARCH * HTTP/1.1"), notify("NTS: ssdp:alive", "X: " + "y" * ssdp.MAX_REPLY),
+        notify("NTS: ssdp:alive", *(f"X-{n}: y" for n in range(MAX_HEADERS))),
+    ],
+    ids=lambda raw: raw[:60].decode("latin-1").encode("unicode_escape").decode(),
+)
+def test_what_is_no_announcement_is_refused(raw: bytes) -> None:
+    with pytest.raises(WireError):
+        ssdp.decode_announcement(raw)
+
+
+def test_an_announcement_is_no_reply_and_a_reply_no_announcement() -> None:
+    alive = (ROUTERS / "debian-miniupnpd.alive.notify").read_bytes()
+    assert ssdp.decode_announcement(alive).target == "urn:schemas-upnp-org:device:InternetGatewayDevice:2"
+    with pytest.raises(WireError):
+        ssdp.decode_reply(alive, "192.168.77.1")
+    with pytest.raises(WireError):
+        ssdp.decode_announcement((ROUTERS / "debian-miniupnpd.ssdp").read_bytes())
+
+
 # Places
 
 
@@ -401,6 +446,13 @@ def test_a_pinhole_that_would_open_too_much_is_refused(host: str, port: int, lea
         soap.add_pinhole(FIREWALL, host, port, lease_s)
 
 
+@pytest.mark.parametrize("number", [-1, 0x10000])
+def test_a_pinhole_has_a_number_of_16_bits(number: int) -> None:
+    assert b"<UniqueID>0<" in soap.delete_pinhole(FIREWALL, 0)
+    with pytest.raises(WireError):
+        soap.delete_pinhole(FIREWALL, number)
+
+
 @pytest.mark.parametrize(
     ("decode", "arguments"),
     [
@@ -458,7 +510,8 @@ def test_every_refusal_has_a_meaning_and_an_unknown_one_may_pass() -> None:
 # Noise
 
 RECORDED = {
-    suffix: [path.read_bytes() for path in sorted(ROUTERS.glob(f"*{suffix}"))] for suffix in (".ssdp", ".xml", ".http")
+    suffix: [path.read_bytes() for path in sorted(ROUTERS.glob(f"*{suffix}"))]
+    for suffix in (".ssdp", ".xml", ".http", ".notify")
 }
 
 
@@ -467,6 +520,13 @@ RECORDED = {
 def test_noise_in_place_of_a_reply_raises_nothing_but_wire_errors(raw: bytes) -> None:
     with suppress(WireError):
         assert ssdp.decode_reply(raw, GATEWAY).location.host == GATEWAY
+
+
+@settings(max_examples=examples(30))
+@given(damaged(st.sampled_from(RECORDED[".notify"])) | st.binary(max_size=200))
+def test_noise_in_place_of_an_announcement_raises_nothing_but_wire_errors(raw: bytes) -> None:
+    with suppress(WireError):
+        assert ssdp.decode_announcement(raw).target.isprintable()
 
 
 @settings(max_examples=examples(30))

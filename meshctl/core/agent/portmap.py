@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from meshctl.core.agent.address import Address, LocalAddress, canonical, is_private, within
 from meshctl.core.agent.events import Action, HttpReply, MappingDatagram
+from meshctl.core.agent.portmap_announce import Announcements
 from meshctl.core.agent.portmap_lease import Lease
 from meshctl.core.agent.portmap_state import MAX_HELD, Sweeper, dump, load
 from meshctl.core.agent.portmap_values import Held, Mapped
@@ -31,6 +32,7 @@ class PortMapper:
         self._leases: dict[tuple[str, Address], Lease] = {}
         self._before = {(h.gateway, h.internal, h.protocol): h for h in load(state)}
         self._sweeper = Sweeper(self._next_id)
+        self._announcements = Announcements()
         self._here: tuple[set[str], set[str]] = (set(), set())  # gateways and own addresses
         self._actions: list[Action] = []
 
@@ -53,14 +55,20 @@ class PortMapper:
         self._sweep(routers, here)
 
     def receive(self, datagram: MappingDatagram, now: float) -> None:
-        """A datagram from the port of PCP and NAT-PMP, or an answer to a search; of a gateway's, or for nothing."""
-        for (gateway, _), lease in sorted(self._leases.items()):
-            if gateway != datagram.gateway.ip:
-                continue
-            if datagram.gateway.port == pcp.SERVER_PORT:
-                lease.port_control.receive(datagram.data, now)
-            elif lease.upnp is not None:
-                lease.upnp.receive(datagram.data, now)
+        """A datagram from the port of PCP and NAT-PMP, or one of SSDP; of a gateway's, or for nothing."""
+        sender = datagram.gateway
+        if sender.port == pcp.SERVER_PORT:
+            for _, lease in sorted(self._leases.items()):
+                if lease.gateway == sender.ip:
+                    lease.port_control.receive(datagram.data, now)
+                    lease.settle(now)
+            return
+        hearing = [lease for _, lease in sorted(self._leases.items()) if lease.hears(sender.ip)]
+        doubt_at = self._announcements.hear(datagram.data, sender.ip, now) if hearing else None
+        for lease in hearing:
+            if doubt_at is not None:
+                lease.doubt(doubt_at, now)
+            lease.upnp.receive(datagram.data, sender.ip, now)
             lease.settle(now)
 
     def reply(self, reply: HttpReply, now: float) -> None:
@@ -69,9 +77,8 @@ class PortMapper:
         if swept is not None:
             self._before.pop((swept.gateway, swept.internal, swept.protocol), None)
         for _, lease in sorted(self._leases.items()):
-            if lease.upnp is not None:
-                lease.upnp.reply(reply, now)
-                lease.settle(now)
+            lease.upnp.reply(reply, now)
+            lease.settle(now)
 
     def poll(self, now: float) -> None:
         """Do what is due."""

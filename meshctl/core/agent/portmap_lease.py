@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import Action
+from meshctl.core.agent.portmap_igd import IgdMethod
 from meshctl.core.agent.portmap_pcp import PortControl
+from meshctl.core.agent.portmap_pinhole import Pinhole
+from meshctl.core.agent.portmap_router import is_router
 from meshctl.core.agent.portmap_upnp import Upnp
 from meshctl.core.agent.portmap_values import Held, Mapped, Method
 
@@ -22,10 +25,14 @@ class Lease:
         self, gateway: str, internal: Address, dice: random.Random, next_id: Callable[[], int],
         remembered: Held | None, now: float,
     ) -> None:  # fmt: skip
+        self.gateway, self.internal = gateway, internal
         self.port_control = PortControl(gateway, internal, dice, remembered)
-        # UPnP opens pinholes only for a host that asks from the very address; PCP does everywhere.
-        self.upnp = Upnp(gateway, internal, dice, next_id, remembered) if internal.family == 4 else None
-        self.methods: tuple[Method, ...] = tuple(m for m in (self.port_control, self.upnp) if m is not None)
+        self.upnp: IgdMethod = (
+            Upnp(gateway, internal, dice, next_id, remembered)
+            if internal.family == 4
+            else Pinhole(gateway, internal, dice, next_id)
+        )
+        self.methods: tuple[Method, ...] = (self.port_control, self.upnp)
         self._kept: Method | None = None
         self._begin(now)
 
@@ -38,6 +45,18 @@ class Lease:
     def why(self) -> str:
         """Why there is none (yet), in words."""
         return "" if self.mapped else "; ".join(m.why for m in self.methods if m.why)
+
+    def hears(self, sender: str) -> bool:
+        """Whether this address may speak of UPnP for the router."""
+        return is_router(sender, self.gateway, self.internal.ip)
+
+    def doubt(self, when: float, now: float) -> None:
+        """The router may have lost the mapping, or may give one now: ask at that time."""
+        for method in self.methods:
+            if method.mapped is not None:
+                method.doubt(when, now)
+            elif not method.idle:
+                method.start(when)
 
     def due(self) -> float | None:
         """When `poll` has something to do."""

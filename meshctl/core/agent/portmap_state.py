@@ -9,12 +9,14 @@ from typing import Any
 from meshctl.core.agent.address import Address, canonical
 from meshctl.core.agent.events import Action, HttpReply, SendMapping
 from meshctl.core.agent.portmap_pcp import NATPMP, PCP, deletion
-from meshctl.core.agent.portmap_upnp import UPNP, control_of, decode_entry, http_request
+from meshctl.core.agent.portmap_pinhole import PINHOLE, ending
+from meshctl.core.agent.portmap_router import control_of, http_request
+from meshctl.core.agent.portmap_upnp import UPNP, decode_entry
 from meshctl.core.agent.portmap_values import Held
 from meshctl.core.wire import pcp, soap
 from meshctl.core.wire.error import WireError
 from meshctl.core.wire.httpmessage import MAX_BODY, HttpResponse
-from meshctl.core.wire.igd import MAPPING_SERVICES
+from meshctl.core.wire.igd import FIREWALL_6, MAPPING_SERVICES
 
 # More than a host has; what is beyond was written by somebody else.
 MAX_HELD = 32
@@ -54,9 +56,16 @@ def _held(row: Any) -> Held | None:
     if not isinstance(port, int) or not isinstance(external_port, int):
         return None
     nonce_fits = len(held.nonce) == (pcp.NONCE_BYTES if held.protocol == PCP else 0)
-    upnp_fits = held.protocol == UPNP and held.service in MAPPING_SERVICES and control_of(held) is not None
-    fits = internal.port and external.port and nonce_fits and (held.protocol in (PCP, NATPMP) or upnp_fits)
+    fits = internal.port and external.port and internal.family == external.family and nonce_fits and _service_fits(held)
     return held if fits else None
+
+
+def _service_fits(held: Held) -> bool:
+    if held.protocol in (PCP, NATPMP):
+        return True
+    services = {UPNP: MAPPING_SERVICES, PINHOLE: (FIREWALL_6,)}.get(held.protocol, ())
+    family = 6 if held.protocol == PINHOLE else 4
+    return held.service in services and held.internal.family == family and control_of(held) is not None
 
 
 class Sweeper:
@@ -76,10 +85,13 @@ class Sweeper:
     def sweep(self, held: Held) -> None:
         """Delete this one."""
         control = control_of(held)
-        if held.protocol != UPNP:
+        if held.protocol in (PCP, NATPMP):
             self._actions.append(
                 SendMapping(Address(held.gateway, pcp.SERVER_PORT), deletion(held), held.internal.ip)
             )
+        elif held.protocol == PINHOLE and control is not None:
+            raw = ending(held, control)
+            self._actions.append(http_request(self._next_id(), control.url, raw, held.internal.ip))
         elif control is not None and held not in self._asked.values() and len(self._asked) < MAX_HELD:
             number = self._next_id()
             self._asked[number] = held

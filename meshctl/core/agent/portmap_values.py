@@ -26,8 +26,8 @@ DOUBT_S = 10.0
 
 @dataclass(frozen=True)
 class Held:
-    """A mapping as it must be known to take it over, or to delete it, after a crash. `protocol` is `pcp`, `nat-pmp` or
-    `upnp`; PCP has the nonce, UPnP the control's URL and type, and mappings that are `permanent`."""
+    """A mapping as it must be known to take it over, or to delete it, after a crash. `protocol` is `pcp`, `nat-pmp`,
+    `upnp` or `upnp-pinhole`; PCP has the nonce, UPnP the control's URL and type, and mappings that are `permanent`."""
 
     gateway: str
     internal: Address

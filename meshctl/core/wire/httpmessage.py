@@ -89,6 +89,14 @@ def parse_url(text: str, host: str) -> Url:
     return Url(host, port, (match[3] or "/").partition("#")[0])
 
 
+def host_of(text: str) -> str:
+    """The host of a URL, canonical. Raises WireError unless it is http on an address."""
+    match = _URL.fullmatch(text.strip()) if len(text) <= MAX_URL else None
+    if match is None:
+        raise WireError("not an http URL of an address")
+    return canonical_ip(match[1].strip("[]"))
+
+
 def parse_head(raw: bytes) -> tuple[int, dict[str, str]]:
     """Status and headers, their names in small letters, of a status line and what follows up to an empty line.
 

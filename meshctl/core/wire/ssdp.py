@@ -1,5 +1,5 @@
-"""SSDP, the search of UPnP for routers (UPnP Device Architecture 1.1, sections 1.2 and 1.3): what is asked, the replies,
-and what devices announce without being asked.
+"""SSDP, the search of UPnP for routers (UPnP Device Architecture 1.1, sections 1.2 and 1.3): what is asked, the
+replies, and what devices announce without being asked.
 
 Anyone on the LAN may reply, so a reply says only where its own sender has a description. Many devices reply to searches
 that are not for them: only the description tells whether it is a router.
