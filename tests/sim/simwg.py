@@ -197,7 +197,8 @@ class WireGuard:
             return
         peer.newest_initiation = number
         self._authentic(peer, packet)
-        peer.following = _Keypair(index, initiator=False, born=self._clock.now)
+        peer.offered = None  # one handshake at a time: what we began ourselves is gone (noise.c)
+        peer.previous, peer.following = None, _Keypair(index, initiator=False, born=self._clock.now)
         self._transmit(peer, _RESPONSE, 0, index)
 
     def _response(self, peer: Peer, packet: Packet, _number: int, index: int) -> None:
@@ -205,8 +206,8 @@ class WireGuard:
             return
         peer.offered = None
         self._authentic(peer, packet)
-        peer.previous, peer.current = peer.current, _Keypair(index, initiator=True, born=self._clock.now)
-        peer.following = None
+        peer.previous = peer.following or peer.current
+        peer.current, peer.following = _Keypair(index, initiator=True, born=self._clock.now), None
         self._complete(peer)
         self._send_data(peer, [] if peer.staged else [b""])
 

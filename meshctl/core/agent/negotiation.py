@@ -100,6 +100,12 @@ class Negotiation:
         if self._checks is not None and self.current is not None:
             self._checks.ask_quickly(self.current, now)
 
+    def ask(self, pair: Pair, now: float) -> None:
+        """Ask a pair that nobody has offered, quickly."""
+        if self._checks is not None:
+            self.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S)
+            self._checks.ask_quickly(pair, now)
+
     def forget(self) -> None:
         """Nothing is known of the peer any more but what the inventory says."""
         self.credentials, self._checks, self._round_open, self.current = None, None, False, None

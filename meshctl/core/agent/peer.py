@@ -134,12 +134,13 @@ class PeerPath:
         """One reading of WireGuard's counters."""
         self.work.status = status
         self._liveness.sample(status, now)
-        self.work.keep_alive(now)
+        self.work.maintain(now)
         current = self._negotiation.current
         if self.state is State.DIRECT and current is not None:
             reason = self._moved(status, current) or self._liveness.distress(now)
             if reason:
                 self._fire(Trigger.DISTRESS, reason, now)
+                self._ask_where_it_went(current, now)
         elif self.state is State.SUSPECT and current is not None:
             heard = self._liveness.heard_at
             if self.work.proven and status.endpoint == current.remote and heard is not None and heard > self.since:
@@ -238,6 +239,9 @@ class PeerPath:
             self._nominated(pair, now)
         elif pair == self._negotiation.current and self.state in _DIRECT:
             self._lives(pair, now)
+        elif self.state is State.SUSPECT and self.work.status is not None and self.work.status.endpoint == pair.remote:
+            self._negotiation.current = pair
+            self._fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
         elif self._negotiation.controlling and self.work.may_go_direct:
             if self.state is State.DIRECT:
                 better = self._negotiation.better(now)
@@ -316,6 +320,12 @@ class PeerPath:
                 self._here.act(output)
             elif self.state is State.SPLICING:
                 self._fire(Trigger.SPLICE_FAILED, "no port was hit", now)
+
+    def _ask_where_it_went(self, current: Pair, now: float) -> None:
+        """WireGuard has followed the peer to another address of its own: that may be as good."""
+        endpoint = self.work.status.endpoint if self.work.status else None
+        if endpoint is not None and endpoint != current.remote and endpoint not in self._relay.places:
+            self._negotiation.ask(Pair(current.local, endpoint), now)
 
     def _relay_ready(self, now: float) -> None:
         if self._relay.ready is None or self.work.mode is Wish.DIRECT:

@@ -22,9 +22,8 @@ from meshctl.core.agent.splice_slot import SpliceSlot
 RETRY_FIRST_S, RETRY_LONGEST_S = 5.0, 600.0
 # So long a direct path must have lasted before the relay is given up that was there before it.
 RELAY_LINGER_S = 30.0
-# So long the controlled side waits for the handshake that the controlling side begins: WireGuard's own repetition
-# (REKEY_TIMEOUT) has had its time then.
-KEEPALIVE_AFTER_S = 8.0
+# So long the controlled side waits for the handshake that the controlling side begins.
+SECOND_S = 1.0
 # Of two operators' wishes, the one that stands first here counts.
 _STRONGER = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
 
@@ -52,7 +51,8 @@ class PeerWork:
         self.tolerated: Address | None = None
         self.retry_at: float | None = None
         self.release_at: float | None = None
-        self.placed_at: float | None = None  # when the endpoint was set last
+        self.place: Address | None = None  # where WireGuard is to send
+        self._place_at: float | None = None  # put off until then at the latest
         self._pause_s = RETRY_FIRST_S
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
@@ -142,19 +142,36 @@ class PeerWork:
         return True
 
     def set_endpoint(self, address: Address, now: float) -> None:
-        """Have WireGuard send there, and keep the way open."""
-        self.placed_at = now
-        self._here.act(SetEndpoint(self.peer.public_key, address))
-        self.keep_alive(now)
+        """Have WireGuard send there, and keep the way open.
 
-    def keep_alive(self, now: float) -> None:
-        """Have WireGuard send keepalives, if there is a way. The first one begins a handshake, and two ends that begin
-        one at the same time both fail, and begin again together: so the controlling side goes first."""
-        status, wanted_s = self.status, self._here.lifetime.keepalive_s
-        if self.placed_at is None or (status is not None and status.keepalive_s == wanted_s):
-            return
-        if self.negotiation.controlling or self.alive or now >= self.placed_at + KEEPALIVE_AFTER_S:
-            self._here.act(SetKeepalive(self.peer.public_key, wanted_s))
+        Two ends that begin a handshake at the same time fail both, and wait five seconds (REKEY_TIMEOUT). So where there
+        is no session yet, the controlling side goes first, and the other learns the endpoint from WireGuard itself.
+        """
+        self.place = address
+        if self.alive or self.negotiation.controlling:
+            self._place()
+        elif self._place_at is None:
+            self._place_at = now + SECOND_S
+
+    def maintain(self, now: float) -> None:
+        """After each reading of the counters: what was put off, and the keepalive."""
+        if self._place_at is not None and (self.alive or now >= self._place_at):
+            self._place()
+        elif self.place is not None and self._place_at is None:
+            self._keep_alive()
+
+    # Inside
+
+    def _place(self) -> None:
+        self._place_at = None
+        if self.place is not None:
+            self._here.act(SetEndpoint(self.peer.public_key, self.place))
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        interval_s = self._here.lifetime.keepalive_s
+        if self.status is None or self.status.keepalive_s != interval_s:
+            self._here.act(SetKeepalive(self.peer.public_key, interval_s))
 
     # Effects
 

@@ -14,8 +14,9 @@ from meshctl.core.agent.portmap_router import is_router
 from meshctl.core.agent.portmap_upnp import Upnp
 from meshctl.core.agent.portmap_values import Held, Mapped, Method
 
-# How long PCP and NAT-PMP have before UPnP is asked as well: they take one round trip, UPnP several seconds.
-HEAD_START_S = 2.0
+# How long PCP and NAT-PMP have before UPnP is asked as well: they take one round trip on a LAN, UPnP several, and who
+# answers first is kept.
+HEAD_START_S = 0.25
 
 
 class Lease:
