@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from simmemory import largest, total
 from simnode import Node
 from simoutages import every_outage_has_a_cause
-from simpairs import DIRECT_STATES, RELAY_STATES, healthy, is_anchor_fault, owed, possible, state, touches
+from simpairs import DIRECT_STATES, RELAY_STATES, anchor_ips, healthy, is_anchor_fault, owed, possible, state, touches
 from simspec import Flow
 
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ Invariant = Callable[["World"], Says]
 
 # DESIGN section 6, and a little for the world's own round trips and clocks.
 CARRIES_S, DIRECT_S, MARGIN_S = 1.0, 2.0, 0.3
+# All have started, and the first fault is to come (`simdraw`).
+_BEFORE_FAULTS_S = 11.5
 # Everybody is awake again, so that what broke in silence is noticed.
 _LAST_PINGS_S = 0.5
 _IDLE_S, _KEEPALIVE_S = 25.0, 25.0
@@ -43,6 +46,7 @@ def schedule(world: World) -> None:
             start = max(world.spec.node(a).starts_at, world.spec.node(b).starts_at)
             world.clock.at(start + CARRIES_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, carries_soon))
             world.clock.at(start + DIRECT_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, direct_soon))
+    world.clock.at(_BEFORE_FAULTS_S, lambda: _ask(world, the_kernel_does_what_the_agent_says))
     if world.spec.faults:
         for a, b in world.spec.pairs:
             world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
@@ -138,15 +142,16 @@ def both_ends_agree(world: World) -> Says:
 
 
 def the_kernel_does_what_the_agent_says(world: World) -> Says:
-    """In the end WireGuard's endpoint is the one that the agent names."""
+    """Before the first fault, and in the end, WireGuard sends by a relay when the agent says so, and only then."""
     for pair in owed(world):
         for node, peer in (pair, pair[::-1]):
             path = node.path(peer.name)
             if path is None or path.state not in (State.DIRECT, State.RELAYED):
                 continue
             there = next(s.endpoint for s in node.statuses() if s.public_key == path.public_key)
-            if there != path.endpoint:
-                yield node.name, f"{peer.name} is {path.state.value} at {path.endpoint}, WireGuard has {there}"
+            by_relay = there is not None and there.port in RELAY_PORTS and there.ip in anchor_ips(world)
+            if by_relay != (path.state is State.RELAYED):
+                yield node.name, f"{peer.name} is {path.state.value}, and WireGuard sends to {there}"
 
 
 def the_last_pings_are_answered(world: World) -> Says:

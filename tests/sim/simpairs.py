@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from simconfig import public_ips
 from simnode import Node
 from simspec import INTERNET, Fault
 
@@ -62,3 +63,8 @@ def touches(world: World, fault: Fault, names: tuple[str, ...]) -> bool:
 def is_anchor_fault(world: World, fault: Fault) -> bool:
     """Whether only anchors have it."""
     return not fault.target or fault.target in {a.name for a in world.spec.anchors}
+
+
+def anchor_ips(world: World) -> set[str]:
+    """The addresses of all anchors."""
+    return {ip for anchor in world.spec.anchors for ip in public_ips(anchor)}

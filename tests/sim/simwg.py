@@ -196,6 +196,7 @@ class WireGuard:
         if number <= peer.newest_initiation:
             return
         peer.newest_initiation = number
+        peer.offered = None  # there is one handshake of a peer at a time: that of who is heard
         self._authentic(peer, packet)
         peer.following = _Keypair(index, initiator=False, born=self._clock.now)
         self._transmit(peer, _RESPONSE, 0, index)
