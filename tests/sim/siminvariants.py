@@ -89,8 +89,8 @@ def carries_soon(world: World, one: Node, other: Node) -> Says:
 
 
 def direct_soon(world: World, one: Node, other: Node) -> Says:
-    """Two seconds after both agents run, the path is direct where the NATs allow it."""
-    if possible(world, one, other) == DIRECT:
+    """Two seconds after both agents run, the path is direct where the NATs alone allow it: to map ports takes longer."""
+    if possible(world, one, other, mapping=False) == DIRECT:
         for node, peer in ((one, other), (other, one)):
             if state(node, peer) is not State.DIRECT:
                 yield node.name, f"{peer.name} is {state(node, peer).value} {DIRECT_S} s after both agents run"
@@ -194,7 +194,7 @@ def paths_change_seldom(world: World) -> Says:
 
 def probes_are_few(world: World) -> Says:
     """No node, and no path, sends more checks in a second than its bound, whatever happens."""
-    harm = _HARM_PROBES if world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes) else 0
+    harm = _HARM_PROBES if _harmed(world) else 0
     for name, node in world.nodes.items():
         if node.spec.kind == "malicious":
             continue
@@ -222,8 +222,7 @@ def silence_is_kept(world: World) -> Says:
 
 def memory_is_bounded(world: World) -> Says:
     """No container of a core grows beyond what its peers need, whatever it is sent."""
-    harm = world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes)
-    for node in world.nodes.values() if harm or world.spec.seed % 20 == 0 else ():
+    for node in world.nodes.values() if _harmed(world) or world.spec.seed % 20 == 0 else ():
         if node.core is not None and node.spec.kind != "malicious":
             size, where = largest(node.core)
             if size > _LARGEST:
@@ -245,7 +244,8 @@ def leases_are_given_back(world: World) -> Says:
         held = [] if node.gateway is None else [p for p, host in node.gateway.mappings if host in node.kernel.addresses]
         if held and not world.spec.faults:
             yield name, f"its router still maps port {held[0]}"
-        if node.kernel.relays:
+        restarted = any(f.target == name and f.kind == "anchor's agent dies" for f in world.spec.faults)
+        if node.kernel.relays and not restarted and not _harmed(world):
             yield name, f"{len(node.kernel.relays)} relays are left"
 
 
@@ -253,6 +253,11 @@ def packets(world: World, node: Node) -> int:
     """All that it has sent."""
     meter = world.watch.of_node.get(node.name)
     return node.kernel.tunnel_packets + (meter.total if meter else 0)
+
+
+def _harmed(world: World) -> bool:
+    """Whether somebody in it means harm."""
+    return world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes)
 
 
 def _count_packets(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from simconfig import public_ips
@@ -32,9 +33,12 @@ def owed(world: World) -> Iterator[tuple[Node, Node]]:
             yield one, other
 
 
-def possible(world: World, one: Node, other: Node) -> str:
-    """What the oracle says of them as everything is now."""
-    return world.oracle.outcome(world.situation(), one.name, other.name)
+def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> str:
+    """What the oracle says of them as everything is now; without `mapping` as if no router opened ports."""
+    situation = world.situation()
+    if not mapping:
+        situation = replace(situation, sites=tuple(replace(s, speaks=()) for s in situation.sites))
+    return world.oracle.outcome(situation, one.name, other.name)
 
 
 def state(node: Node, peer: Node) -> State:
