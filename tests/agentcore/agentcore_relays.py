@@ -20,7 +20,6 @@ from meshctl.core.wire import stun
 PORT = 51820
 NAMES = ("a", "b")  # "a" controls
 HUBS = ("hub0", "hub1", "hub2")
-DELAY_S = 0.01  # one way, of every message
 # No client may be woken more often than this in one moment: it would spin.
 MAX_TURNS = 20
 
@@ -31,7 +30,8 @@ def entry(name: str, number: int, kind: str = "node") -> PeerConfig:
 
 
 class RelayWorld:
-    """Time goes from event to event. `dead` anchors answer nothing; `drop` says which messages are lost."""
+    """Time goes from event to event. `dead` anchors answer nothing; `drop` says which messages are lost; `delay_s` is
+    that of every message one way."""
 
     def __init__(self, *, loss: float = 0.0, families: tuple[tuple[int, ...], ...] = ((4, 6), (4, 6))) -> None:
         self.dice, self.loss, self.now = random.Random(1), loss, 0.0  # noqa: S311
@@ -39,6 +39,7 @@ class RelayWorld:
         self.anchors = {hub: entry(hub, 1 + i, "anchor") for i, hub in enumerate(HUBS)}
         self.rtts = {name: {hub: 0.02 * (i + 1) for i, hub in enumerate(HUBS)} for name in NAMES}
         self.dead: set[str] = set()
+        self.delay_s = 0.01
         self.down: dict[str, set[str]] = {name: set() for name in NAMES}  # anchors whose tunnel is down, by node
         self.drop: Callable[[str, str, object], bool] = lambda _to, _hub, _body: False
         self.servers: dict[str, RelayServer] = {}
@@ -141,7 +142,7 @@ class RelayWorld:
     def _later(self, call: Callable[[], None]) -> None:
         if self.dice.random() >= self.loss:
             self._asked += 1
-            heapq.heappush(self._queue, (self.now + DELAY_S, self._asked, call))
+            heapq.heappush(self._queue, (self.now + self.delay_s, self._asked, call))
 
     def drain(self, name: str) -> None:
         """Carry out what a client wants done, and tell the other end what an offer would."""
@@ -158,7 +159,7 @@ class RelayWorld:
             self.told[name] = offer
             other = NAMES[1 - NAMES.index(name)]
             self._asked += 1  # offers are repeated until they arrive
-            heapq.heappush(self._queue, (self.now + 3 * DELAY_S, self._asked, lambda: self._offered(other)))
+            heapq.heappush(self._queue, (self.now + 3 * self.delay_s, self._asked, lambda: self._offered(other)))
 
     def _offered(self, to: str) -> None:
         other = self.told[NAMES[1 - NAMES.index(to)]]

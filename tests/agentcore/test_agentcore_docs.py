@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from meshctl.core.agent import config, signal, splice, splice_situation
+from meshctl.core.agent import config, relaylease, relayserver, signal, splice, splice_situation
 from meshctl.core.agent.bodies import MessageType
 from meshctl.core.agent.fields import Field
 from meshctl.core.agent.router import BURST, RATE_PER_S
@@ -31,6 +31,10 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"one of the last {WINDOW}",
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
         f"`{config.PAIR_KEY_SALT.decode()}`",
+        f"A lease lives for {relayserver.LIFETIME_S} s",
+        f"every {relaylease.REBIND_S:.0f} s",
+        f"the error {relayserver.TOO_EARLY}",
+        f"in {sum(relaylease.CHECK_AGAIN_S):.1f} s, and it is lost",
         f"({splice.OPENED}, each towards",
         f"at most {splice_situation.MAX_GUESSES:,} in an attempt",
         f"at most once in {splice.ACCEPTED_AGAIN_S:.0f} s",

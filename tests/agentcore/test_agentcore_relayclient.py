@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import (
     MAX_DISTANCES,
+    MAX_RTT_MS,
+    AnchorDistance,
     RefuseReason,
     RelayAsk,
     RelayGrant,
@@ -23,7 +25,7 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.relaychoice import MARGIN_S
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
-from meshctl.core.agent.relaylease import CHECK_AGAIN_S, IDLE_GAP_S
+from meshctl.core.agent.relaylease import CHECK_AGAIN_S, IDLE_GAP_S, MAX_UNANSWERED, REBIND_S, Lease
 from meshctl.core.agent.relayserver import LIFETIME_S
 
 KEEPALIVE_S = 25.0
@@ -54,6 +56,7 @@ def test_both_ends_are_ready_at_the_nearest_anchor_within_a_few_round_trips() ->
     world.run(0.3)
     assert world.works()
     assert world.hub_of("a") == "hub0"
+    assert [hub for _, _, hub, what in world.sent if isinstance(what, RelayAsk)] == ["hub0", "hub1"]
 
 
 @pytest.mark.parametrize("loss", [0.1, 0.3])
@@ -70,8 +73,8 @@ def test_a_grant_that_did_not_reach_the_other_end_is_sent_again() -> None:
     world.want()
     world.run(1.4)
     assert not world.works()
-    world.run(3)
-    assert world.works()
+    world.run(1.75)
+    assert world.works(), "three round trips after the third time of asking"
 
 
 def test_both_ends_take_the_anchor_that_is_near_to_both() -> None:
@@ -105,14 +108,18 @@ def test_both_move_when_another_anchor_is_nearer_by_more_than_the_margin() -> No
 
 def test_round_trips_that_waver_move_nobody_and_tell_nothing_new() -> None:
     world = settled()
-    told = world.told.copy()
-    moves = len(world.moves)
+    near(world, **dict.fromkeys(NAMES, (0.02, 0.02, 0.02)))
+    world.want()
+    world.run(1)
+    start, moves, told = world.now, len(world.moves), world.told.copy()
+    wave = MARGIN_S / 4
     for turn in range(100):
-        near(world, **dict.fromkeys(NAMES, (0.02, 0.02 - MARGIN_S / 2 * (turn % 2) + 0.02, 0.06)))
+        near(world, **dict.fromkeys(NAMES, (0.02 + wave, 0.02 - wave * (turn % 2), 0.02 - wave * ((turn + 1) % 2))))
         world.want()
         world.run(0.1)
     assert len(world.moves) == moves
     assert world.told == told
+    assert since(world, start, "a") == since(world, start, "b") == []
 
 
 def test_when_the_tunnel_to_the_anchor_is_down_the_warm_one_is_there_at_once() -> None:
@@ -144,8 +151,9 @@ def test_in_doubt_a_dead_anchor_is_left_within_a_second_for_the_warm_one() -> No
     world = settled()
     world.run(200)
     world.dead.add("hub0")
-    world.check()
-    world.run(sum(CHECK_AGAIN_S) + 0.1)
+    for _ in range(10):
+        world.check()
+        world.run((sum(CHECK_AGAIN_S) + 0.1) / 10)
     assert world.works()
     assert world.hub_of("a") == "hub1"
 
@@ -160,6 +168,8 @@ def test_in_doubt_a_relay_that_answers_is_kept_and_the_other_end_binds_again_too
     assert len(world.moves) == moves
     assert [type(what) for what in since(world, start - 1, "b")] == [SendProbe]
     assert len(since(world, start - 1, "a")) == 1 + WANTED_ANCHORS
+    world.run(200)
+    assert {hub for when, _, hub, what in world.sent if when > start + 3 and isinstance(what, SendProbe)} == {"hub1"}
 
 
 def test_binds_that_are_lost_now_and_then_do_not_lose_the_relay() -> None:
@@ -314,6 +324,7 @@ def test_a_refusal_is_heeded_for_its_time() -> None:
     world.clients["a"].refused(world.anchors["hub0"], RelayRefuse(bytes(8), RefuseReason.FULL, 30), 0.0)
     world.clients["a"].refused(world.anchors["hub1"], RelayRefuse(bytes(8), RefuseReason.NOT_PERMITTED), 0.0)
     world.run(29)
+    world.check("a")
     asked = [(when, hub) for when, _, hub, what in world.sent if isinstance(what, RelayAsk)]
     assert {hub for _, hub in asked} == {"hub2"}
     world.run(10_000)
@@ -349,7 +360,116 @@ def test_an_offer_names_the_relay_in_use_first_and_no_more_anchors_than_it_holds
     assert len(told) == MAX_DISTANCES
     assert [(d.anchor == used, d.used) for d in told] == [(True, True)] + [(False, False)] * (MAX_DISTANCES - 1)
     assert (told[0].rtt_ms, told[1].rtt_ms) == (500, 1)
+    world.clients["a"].want({used: (world.anchors["hub0"], 1000.0)}, {}, world.now)
+    assert [d.rtt_ms for d in world.clients["a"].distances()] == [MAX_RTT_MS]
     assert world.clients["a"].used_anchor == world.anchors["hub0"]
+
+
+def test_the_end_that_does_not_control_uses_what_the_other_one_uses_if_it_can() -> None:
+    world = settled()
+    for preferred, used in ((1, "hub1"), (2, "hub0"), (None, "hub0")):
+        for client in world.clients.values():
+            client.prefer(None if preferred is None else world.anchors[HUBS[preferred]].id)
+        for name in NAMES:
+            world.drain(name)
+        assert [world.hub_of(name) for name in NAMES] == ["hub0", used]
+
+
+def test_a_tunnel_that_was_down_for_a_moment_at_one_end_leaves_both_at_one_anchor() -> None:
+    world = settled()
+    world.down["b"].add("hub0")
+    world.want("b")
+    world.down["b"].clear()
+    world.want("b")
+    world.run(2)
+    assert world.works()
+
+
+def test_a_tunnel_that_was_down_for_long_leaves_no_lease_behind() -> None:
+    world = settled()
+    world.release("a")
+    world.down["b"].add("hub0")
+    world.want("b")
+    world.run(1.1 * LIFETIME_S)
+    world.want("b")
+    assert all(not place.ip.endswith(".1") for place in world.clients["b"].places)
+
+
+def test_an_anchor_whose_agent_is_dead_for_long_leaves_no_lease_behind() -> None:
+    world = settled()
+    world.dead.add("hub1")
+    world.run(1.2 * LIFETIME_S)
+    assert world.works()
+    assert {place.ip for place in world.clients["b"].places if place.family == 4} == {"203.0.113.1", "203.0.113.3"}
+
+
+def test_a_warm_relay_that_the_anchor_has_forgotten_is_had_again_before_it_is_needed() -> None:
+    world = settled()
+    world.restart("hub1")
+    world.run(REBIND_S + 10)
+    assert world.forwards["hub1"]
+    assert world.hub_of("a") == "hub0"
+
+
+def test_the_one_that_was_used_before_is_kept_warm() -> None:
+    world = settled()
+    near(world, **dict.fromkeys(NAMES, (0.05, 0.02, 0.06)))
+    world.want()
+    start = world.now
+    world.run(2 * REBIND_S + IDLE_GAP_S)
+    bound = [who for when, who, hub, what in world.sent if when > start + 5 and hub == "hub0"]
+    assert bound == ["a", "b"] * 2
+
+
+def test_the_warm_one_is_found_dead_as_fast_when_it_is_taken_in_the_midst_of_a_check() -> None:
+    world = settled()
+    world.run(200)
+    world.dead.add("hub1")
+    world.check()
+    world.run(0.3)
+    for name in NAMES:
+        world.down[name].add("hub0")
+    world.want()
+    assert world.hub_of("a") == "hub1"
+    world.run(sum(CHECK_AGAIN_S))
+    assert world.hub_of("a") != "hub1"
+
+
+def test_an_anchor_that_is_far_away_is_not_taken_for_a_dead_one() -> None:
+    world = RelayWorld()
+    world.delay_s = 0.3
+    world.want()
+    world.run(20)
+    moves = len(world.moves)
+    world.check()
+    world.run(5)
+    assert len(world.moves) == moves
+    assert world.works()
+
+
+def test_a_relay_in_use_is_told_of_also_before_its_anchor_was_measured() -> None:
+    world = RelayWorld()
+    world.want("a")
+    world.run(2)
+    assert world.works()
+    hub = world.anchors[world.hub_of("b") or ""]
+    assert world.clients["b"].distances() == (AnchorDistance(hub.id, 1000, used=True),)
+
+
+def test_a_grant_with_another_port_begins_the_count_of_binds_anew() -> None:
+    anchor = RelayWorld().anchors["hub0"]
+    old, new = (RelayGrant(bytes(8), (Address("203.0.113.1", 40000 + n),), bytes(16), LIFETIME_S) for n in (0, 1))
+    lease = Lease(anchor, refused_until=float("inf"))
+    lease.granted(old, 0.0)
+    lease.answered(old.relay[0], 0.0)
+    assert lease.refused_until < 0
+    lease.hurry(1.0)
+    for _ in range(MAX_UNANSWERED):
+        assert lease.bound(1.0)
+    lease.granted(new, 1.5)
+    assert lease.bind_at == 1.5
+    assert lease.bound(1.5)
+    assert lease.place == old.relay[0], "what worked works until the new one does"
 
 
 STEPS = st.one_of(

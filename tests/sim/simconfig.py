@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from functools import lru_cache
+from functools import cache
 
 from simnat import Place
 from simspec import NodeSpec, WorldSpec
@@ -19,13 +19,13 @@ NETWORK, INTERFACE = "corp", "wg0"
 KEEPALIVE_S = 25
 
 
-@lru_cache(maxsize=None)
+@cache
 def public_key(name: str) -> PublicKey:
     """A public key that nobody has the private half of."""
     return PublicKey(base64.b64encode(hashlib.sha256(name.encode()).digest()).decode())
 
 
-@lru_cache(maxsize=None)
+@cache
 def pair_key(a: str, b: str) -> bytes:
     """The 32 bytes that a pair shares."""
     return hashlib.sha256("|".join(sorted((a, b))).encode()).digest()

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from simmemory import largest, total
 from simnode import Node
 from simoutages import every_outage_has_a_cause
-from simpairs import DIRECT_STATES, RELAY_STATES, healthy, is_anchor_fault, owed, possible, state, touches
+from simpairs import DIRECT_STATES, RELAY_STATES, anchor_ips, healthy, is_anchor_fault, owed, possible, state, touches
 from simspec import Flow
 
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ Invariant = Callable[["World"], Says]
 
 # DESIGN section 6, and a little for the world's own round trips and clocks.
 CARRIES_S, DIRECT_S, MARGIN_S = 1.0, 2.0, 0.3
+# All have started, and the first fault is to come (`simdraw`).
+_BEFORE_FAULTS_S = 11.5
 # Everybody is awake again, so that what broke in silence is noticed.
 _LAST_PINGS_S = 0.5
 _IDLE_S, _KEEPALIVE_S = 25.0, 25.0
@@ -43,6 +46,7 @@ def schedule(world: World) -> None:
             start = max(world.spec.node(a).starts_at, world.spec.node(b).starts_at)
             world.clock.at(start + CARRIES_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, carries_soon))
             world.clock.at(start + DIRECT_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, direct_soon))
+    world.clock.at(_BEFORE_FAULTS_S, lambda: _ask(world, the_kernel_does_what_the_agent_says))
     if world.spec.faults:
         for a, b in world.spec.pairs:
             world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
@@ -85,8 +89,8 @@ def carries_soon(world: World, one: Node, other: Node) -> Says:
 
 
 def direct_soon(world: World, one: Node, other: Node) -> Says:
-    """Two seconds after both agents run, the path is direct where the NATs allow it."""
-    if possible(world, one, other) == DIRECT:
+    """Two seconds after both agents run, the path is direct where the NATs alone allow it: to map ports takes longer."""
+    if possible(world, one, other, mapping=False) == DIRECT:
         for node, peer in ((one, other), (other, one)):
             if state(node, peer) is not State.DIRECT:
                 yield node.name, f"{peer.name} is {state(node, peer).value} {DIRECT_S} s after both agents run"
@@ -138,15 +142,16 @@ def both_ends_agree(world: World) -> Says:
 
 
 def the_kernel_does_what_the_agent_says(world: World) -> Says:
-    """In the end WireGuard's endpoint is the one that the agent names."""
+    """Before the first fault, and in the end, WireGuard sends by a relay when the agent says so, and only then."""
     for pair in owed(world):
         for node, peer in (pair, pair[::-1]):
             path = node.path(peer.name)
             if path is None or path.state not in (State.DIRECT, State.RELAYED):
                 continue
             there = next(s.endpoint for s in node.statuses() if s.public_key == path.public_key)
-            if there != path.endpoint:
-                yield node.name, f"{peer.name} is {path.state.value} at {path.endpoint}, WireGuard has {there}"
+            by_relay = there is not None and there.port in RELAY_PORTS and there.ip in anchor_ips(world)
+            if by_relay != (path.state is State.RELAYED):
+                yield node.name, f"{peer.name} is {path.state.value}, and WireGuard sends to {there}"
 
 
 def the_last_pings_are_answered(world: World) -> Says:
@@ -189,7 +194,7 @@ def paths_change_seldom(world: World) -> Says:
 
 def probes_are_few(world: World) -> Says:
     """No node, and no path, sends more checks in a second than its bound, whatever happens."""
-    harm = _HARM_PROBES if world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes) else 0
+    harm = _HARM_PROBES if _harmed(world) else 0
     for name, node in world.nodes.items():
         if node.spec.kind == "malicious":
             continue
@@ -217,8 +222,7 @@ def silence_is_kept(world: World) -> Says:
 
 def memory_is_bounded(world: World) -> Says:
     """No container of a core grows beyond what its peers need, whatever it is sent."""
-    harm = world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes)
-    for node in world.nodes.values() if harm or world.spec.seed % 20 == 0 else ():
+    for node in world.nodes.values() if _harmed(world) or world.spec.seed % 20 == 0 else ():
         if node.core is not None and node.spec.kind != "malicious":
             size, where = largest(node.core)
             if size > _LARGEST:
@@ -240,7 +244,8 @@ def leases_are_given_back(world: World) -> Says:
         held = [] if node.gateway is None else [p for p, host in node.gateway.mappings if host in node.kernel.addresses]
         if held and not world.spec.faults:
             yield name, f"its router still maps port {held[0]}"
-        if node.kernel.relays:
+        restarted = any(f.target == name and f.kind == "anchor's agent dies" for f in world.spec.faults)
+        if node.kernel.relays and not restarted and not _harmed(world):
             yield name, f"{len(node.kernel.relays)} relays are left"
 
 
@@ -248,6 +253,11 @@ def packets(world: World, node: Node) -> int:
     """All that it has sent."""
     meter = world.watch.of_node.get(node.name)
     return node.kernel.tunnel_packets + (meter.total if meter else 0)
+
+
+def _harmed(world: World) -> bool:
+    """Whether somebody in it means harm."""
+    return world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes)
 
 
 def _count_packets(world: World) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from simconfig import public_ips
 from simnode import Node
 from simspec import INTERNET, Fault
 
@@ -31,9 +33,12 @@ def owed(world: World) -> Iterator[tuple[Node, Node]]:
             yield one, other
 
 
-def possible(world: World, one: Node, other: Node) -> str:
-    """What the oracle says of them as everything is now."""
-    return world.oracle.outcome(world.situation(), one.name, other.name)
+def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> str:
+    """What the oracle says of them as everything is now; without `mapping` as if no router opened ports."""
+    situation = world.situation()
+    if not mapping:
+        situation = replace(situation, sites=tuple(replace(s, speaks=()) for s in situation.sites))
+    return world.oracle.outcome(situation, one.name, other.name)
 
 
 def state(node: Node, peer: Node) -> State:
@@ -62,3 +67,8 @@ def touches(world: World, fault: Fault, names: tuple[str, ...]) -> bool:
 def is_anchor_fault(world: World, fault: Fault) -> bool:
     """Whether only anchors have it."""
     return not fault.target or fault.target in {a.name for a in world.spec.anchors}
+
+
+def anchor_ips(world: World) -> set[str]:
+    """The addresses of all anchors."""
+    return {ip for anchor in world.spec.anchors for ip in public_ips(anchor)}

@@ -196,6 +196,7 @@ class WireGuard:
         if number <= peer.newest_initiation:
             return
         peer.newest_initiation = number
+        peer.offered = None  # there is one handshake of a peer at a time: that of who is heard
         self._authentic(peer, packet)
         peer.offered = None  # one handshake at a time: what we began ourselves is gone (noise.c)
         peer.previous, peer.following = None, _Keypair(index, initiator=False, born=self._clock.now)

@@ -142,3 +142,15 @@ def test_nobody_is_sent_to_without_an_endpoint_or_an_address() -> None:
     pair = Pair()
     assert not pair.wg["b"].send("10.0.0.1", b"x")
     assert not pair.wg["a"].send("10.0.0.9", b"x")
+
+
+def test_two_handshakes_that_cross_fail_both_and_the_next_one_does_not() -> None:
+    """noise.c: consuming an initiation takes the place of the own one, whose response is refused then."""
+    pair = Pair()
+    pair.wg["b"].set_endpoint(A, ("203.0.113.1", PORT))
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.wg["b"].send("10.0.0.1", b"y")
+    pair.run(4.9)
+    assert pair.got == {"a": [], "b": []}
+    pair.run(1.0)
+    assert pair.got == {"a": [b"y"], "b": [b"x"]}

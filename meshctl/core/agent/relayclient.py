@@ -158,7 +158,8 @@ class RelayClient:
         """
         self._now = now
         for anchor, lease in sorted(self._leases.items()):
-            self._doubt(lease, now, ask=anchor == self._used or (self._controlling and not lease.token))
+            waiting = self._controlling and not lease.token and lease.refused_until == -inf
+            self._doubt(lease, now, ask=anchor == self._used or waiting)
 
     def anchor_restarted(self, anchor: PeerConfig, now: float) -> None:
         """The anchor's agent is another one, which may know nothing of its relays: what works is not given up."""
@@ -177,8 +178,6 @@ class RelayClient:
             return
         lease = self._leases.setdefault(anchor.id, Lease(anchor))
         lease.granted(grant, now)
-        if self._controlling and lease.place is None and lease.ask_at == inf:
-            lease.ask(now)
         self._settle()
 
     def refused(self, anchor: PeerConfig, refusal: RelayRefuse, now: float) -> None:
@@ -193,7 +192,6 @@ class RelayClient:
         elif not lease.token:
             return  # it was asked for, and is asked for again in any case
         elif self._controlling or anchor.id == self._used:
-            lease.renewed(now)
             self._doubt(lease, now, ask=self._controlling and lease.ask_at == inf)
         else:
             del self._leases[anchor.id]
@@ -207,7 +205,7 @@ class RelayClient:
         lease = self._leases.get(anchor)
         if lease is None or place is None:
             return False
-        if message.message_class is stun.Class.SUCCESS and place in lease.relay:
+        if message.message_class is stun.Class.SUCCESS:
             lease.answered(place, now)
             if anchor == self._used:
                 lease.bind_at = inf

@@ -89,8 +89,6 @@ class Lease:
         self.refused_until = -inf
         self.renew_at = now + RENEW_SHARE * grant.lifetime_s
         self.expires_at = now + grant.lifetime_s
-        if self.place is not None:
-            self.ask_at = inf
         if new or self.place is None or not expected:
             self.hurry(now)
 
@@ -112,7 +110,7 @@ class Lease:
     def answered(self, place: Address, now: float) -> None:
         """Both ends are bound there."""
         self.place, self.answered_at, self.urgent = place, now, False
-        self.binds = self.asks = self.unanswered = 0
+        self.binds = self.unanswered = 0
         self.ask_at = inf
         self.bind_at = now + REBIND_S
 
