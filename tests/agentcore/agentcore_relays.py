@@ -58,6 +58,7 @@ class RelayWorld:
         self.sent: list[tuple[float, str, str, object]] = []  # when, who, to which anchor, what
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._asked = 0
+        self._moves = 0
 
     # What tests do
 
@@ -90,6 +91,13 @@ class RelayWorld:
     def check(self, *names: str) -> None:
         for name in names or NAMES:
             self.clients[name].check(self.now)
+
+    def move(self, name: str) -> None:
+        """The node has other addresses, and knows it."""
+        self._moves += 1
+        of = {4: Address(f"198.51.100.{10 + self._moves}", PORT), 6: Address(f"2001:db8:{10 + self._moves}::1", PORT)}
+        self.bases[name] = tuple(of[base.family] for base in self.bases[name])
+        self.check(name)
 
     def release(self, *names: str) -> None:
         for name in names or NAMES:

@@ -34,6 +34,7 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"A lease lives for {relayserver.LIFETIME_S} s",
         f"every {relaylease.REBIND_S:.0f} s",
         f"the error {relayserver.TOO_EARLY}",
+        f"the error {relayserver.STALE_NONCE}",
         f"in {sum(relaylease.CHECK_AGAIN_S):.1f} s, and it is lost",
         f"({splice.OPENED}, each towards",
         f"at most {splice_situation.MAX_GUESSES:,} in an attempt",

@@ -172,6 +172,16 @@ def test_in_doubt_a_relay_that_answers_is_kept_and_the_other_end_binds_again_too
     assert {hub for when, _, hub, what in world.sent if when > start + 3 and isinstance(what, SendProbe)} == {"hub1"}
 
 
+def test_an_end_with_another_address_is_forwarded_to_there_within_two_round_trips() -> None:
+    world = settled()
+    world.run(200)
+    moves = len(world.moves)
+    world.move("b")
+    world.run(2 * 0.02 + 0.02)
+    assert world.works()
+    assert len(world.moves) == moves
+
+
 def test_binds_that_are_lost_now_and_then_do_not_lose_the_relay() -> None:
     world = settled()
     world.loss = 0.2
@@ -476,7 +486,7 @@ STEPS = st.one_of(
     st.tuples(st.sampled_from(["kill", "revive", "restart", "restart told"]), st.sampled_from(HUBS)),
     st.tuples(st.sampled_from(["down", "up"]), st.tuples(st.sampled_from(NAMES), st.sampled_from(HUBS))),
     st.tuples(st.just("rtt"), st.tuples(st.sampled_from(NAMES), st.sampled_from(HUBS), st.floats(0.001, 0.5))),
-    st.tuples(st.sampled_from(["check", "release", "want"]), st.sampled_from(NAMES)),
+    st.tuples(st.sampled_from(["check", "release", "want", "move"]), st.sampled_from(NAMES)),
     st.tuples(st.just("wait"), st.sampled_from([0.015, 0.3, 3.0, 40.0, 400.0])),
     st.tuples(st.just("loss"), st.sampled_from([0.0, 0.3])),
 )
@@ -487,7 +497,7 @@ def do(world: RelayWorld, what: str, of: object) -> None:
         world.run(of)  # type: ignore[arg-type]
     elif what == "loss":
         world.loss = of  # type: ignore[assignment]
-    elif what in ("check", "release", "want"):
+    elif what in ("check", "release", "want", "move"):
         getattr(world, what)(of)
     elif what in ("kill", "revive"):
         (world.dead.add if what == "kill" else world.dead.discard)(str(of))

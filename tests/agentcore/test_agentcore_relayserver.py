@@ -14,7 +14,15 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse, RelayRelease
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
-from meshctl.core.agent.relayserver import LIFETIME_S, MAX_OF_NODE, PORTS, STALE_BINDS, TOO_EARLY, RelayServer
+from meshctl.core.agent.relayserver import (
+    LIFETIME_S,
+    MAX_OF_NODE,
+    PORTS,
+    STALE_BINDS,
+    STALE_NONCE,
+    TOO_EARLY,
+    RelayServer,
+)
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
@@ -44,9 +52,15 @@ class Anchor:
         return grants  # type: ignore[return-value]
 
     def bind(self, grant: RelayGrant, remote: Address, *, token: bytes | None = None) -> stun.Message | None:
-        """What comes back to a bind with this grant, or with another token."""
+        """What comes back in the end to binds with this grant, or with another token."""
+        first = self.bind_once(grant, remote, token=token)
+        return self.bind_once(grant, remote, nonce=first.nonce) if first is not None and first.nonce else first
+
+    def bind_once(
+        self, grant: RelayGrant, remote: Address, *, token: bytes | None = None, nonce: str | None = None
+    ) -> stun.Message | None:
         name, secret = grant.token.hex(), grant.token if token is None else token
-        request = stun.Message(stun.Class.REQUEST, bytes(12), username=name)
+        request = stun.Message(stun.Class.REQUEST, bytes(12), username=name, nonce=nonce)
         data = stun.encode(request, secret, integrity=(MESSAGE_INTEGRITY_SHA256,))
         answer = self.server.bind(grant.relay[0].port, remote, data)
         if answer is None:
@@ -257,3 +271,45 @@ def test_a_relay_that_the_other_end_has_released_is_not_renewed_until_somebody_a
     assert anchor.granted(1, 0, now=2.0) == (b, a)
     ((_, renewed),) = anchor.server.refresh(anchor.peers[1], RelayRefresh(b.peer, b.token), 3.0)
     assert renewed == b
+
+
+def test_a_recorded_bind_moves_nobody_and_takes_nothing_away() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    moved = Address("198.51.100.77", 7)
+    anchor.bind(a, A_AT)
+    anchor.bind(b, B_AT)
+    to_moved = anchor.bind_once(a, moved)
+    assert to_moved is not None
+    assert to_moved.error is not None
+    assert to_moved.error.code == STALE_NONCE
+    anchor.bind_once(a, moved, nonce=to_moved.nonce)
+    list(anchor.server.actions())
+    for _ in range(2 * STALE_BINDS):
+        for remote in (ELSEWHERE, A_AT, Address("2001:db8:7::2", 1)):
+            for nonce in (None, to_moved.nonce, "x" * 500, "\u00e9"):
+                anchor.bind_once(a, remote, nonce=nonce)
+        anchor.bind_once(a, moved, nonce=to_moved.nonce)
+    assert list(anchor.server.actions()) == []
+
+
+def test_a_nonce_counts_until_the_end_moves_again_and_for_one_place() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.bind(b, B_AT)
+    anchor.bind(a, A_AT)
+    nonces = {}
+    for remote in (ELSEWHERE, Address("198.51.100.78", 8)):
+        challenge = anchor.bind_once(a, remote)
+        assert challenge is not None
+        nonces[remote] = challenge.nonce
+    used, other = nonces
+    swapped = anchor.bind_once(a, used, nonce=nonces[other])
+    assert swapped is not None
+    assert swapped.error is not None
+    accepted = anchor.bind_once(a, used, nonce=nonces[used])
+    assert accepted is not None
+    assert accepted.error is None
+    late = anchor.bind_once(a, other, nonce=nonces[other])
+    assert late is not None
+    assert late.error is not None

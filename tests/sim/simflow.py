@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from simspec import Flow
 
-# Pings that are lost in a row before it counts as an outage; and the shortest one, which covers a long round trip.
-_MISSED, _SHORTEST_S = 3, 0.45
+# Pings that are lost in a row before it counts as an outage, and where links lose some anyway; and the shortest one,
+# which covers a long round trip.
+_MISSED, _MISSED_OF_MANY, _SHORTEST_S = 3, 12, 0.45
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,11 @@ class Outage:
 
 
 class FlowRun:
-    """One flow while the world runs. `answered_at` is when the last answer came."""
+    """One flow while the world runs, on lossy links or not. `answered_at` is when the last answer came."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, *, lossy: bool) -> None:
         self.flow = flow
+        self._longest_s = max((_MISSED_OF_MANY if lossy else _MISSED) * flow.every_s, _SHORTEST_S)
         self.first_at: float | None = None
         self.answered_at = flow.starts_at
         self.outages: list[Outage] = []
@@ -39,5 +41,5 @@ class FlowRun:
         self._note(self.flow.ends_at)
 
     def _note(self, now: float) -> None:
-        if now - self.answered_at > max(_MISSED * self.flow.every_s, _SHORTEST_S):
+        if now - self.answered_at > self._longest_s:
             self.outages.append(Outage(self.answered_at, now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from meshctl.core.agent.events import HttpReply, HttpRequest, MappingDatagram, S
 sys.path.insert(0, str(Path(__file__).parents[1] / "agentcore"))
 from agentcore_portmap_gateway import GATEWAY, Router
 
+_PORT = re.compile(rb"<NewExternalPort>(\d+)<")
 _OUTSIDE = {"unspecified": "0.0.0.0", "private": "10.99.0.1", "foreign": "83.66.0.1"}  # noqa: S104 - a lie
 
 
@@ -46,7 +48,14 @@ class Gateway:
     def http(self, request: HttpRequest) -> HttpReply:
         """The answer to a request."""
         self._refresh()
+        wanted = _PORT.search(request.body)
+        port = int(wanted[1]) if wanted else 0
+        in_use = self._in_use(port, request.source)
+        if in_use:
+            self._model.table[port] = ("another host", 0, 0)
         answer = self._model.http(request, self._clock.now)
+        if in_use:
+            del self._model.table[port]
         self._open()
         return answer
 
@@ -62,9 +71,14 @@ class Gateway:
         if at is None or len(data) < at + 2:
             return data
         wanted = int.from_bytes(data[at : at + 2], "big") or int.from_bytes(data[at - 2 : at], "big")
-        while self._model.table.get(wanted, (sent.source,))[0] != sent.source:
+        while self._model.table.get(wanted, (sent.source,))[0] != sent.source or self._in_use(wanted, sent.source):
             wanted = wanted % 65535 + 1
         return data[:at] + wanted.to_bytes(2, "big") + data[at + 2 :]
+
+    def _in_use(self, port: int, host: str) -> bool:
+        """Whether the port is that of another host's flows."""
+        holder = self._nat.holder(port, self._clock.now)
+        return holder is not None and holder[0] != host and port not in self._model.table
 
     def _refresh(self) -> None:
         self._model.outside = _OUTSIDE.get(self._spec.lie, self._nat.outer)

@@ -78,6 +78,11 @@ class Nat:
         else:
             self._forwards[port] = inner
 
+    def holder(self, port: int, now: float) -> Place | None:
+        """Whose outgoing packets have that port at the moment."""
+        mapping = self._by_outer.get(port)
+        return mapping.inner if mapping is not None and not self._dead(mapping, now) else None
+
     @property
     def forwarded(self) -> tuple[int, ...]:
         """The ports that are open by `forward`."""

@@ -64,7 +64,6 @@ class Node:
         self.dice = world.dice(f"node {self.name}")
         self.kernel = Kernel(world.clock, PORT, wg_key(spec.name), world.dice(f"wg {self.name}"), self._inner)
         self.offset = self.slow_s = 0.0
-        self._stepped: list[tuple[float, float]] = []  # when the wall clock was stepped, and by how much
         self.saved = b""
         self.driver: Driver | None = None
         self.place = spec.site
@@ -154,9 +153,9 @@ class Node:
             self.driver.give(event)
 
     def step_clock(self, seconds: float) -> None:
-        """The clock jumps forward; the agent is told."""
+        """The clock jumps forward, as after a suspend; the agent is told."""
         self.offset += seconds
-        self._stepped.append((self.world.clock.now, seconds))
+        self.kernel.wg.slept(seconds)
         self.give(ClockStepped())
 
     # Places
@@ -200,17 +199,11 @@ class Node:
         return tuple(
             PeerStatus(
                 self._peers[p.key].public_key, Address(*p.endpoint) if p.endpoint else None,
-                None if p.handshake_at is None else self._age(p.handshake_at), p.rx_bytes, p.tx_bytes,
+                None if p.handshake_at is None else self.world.clock.now - p.handshake_at, p.rx_bytes, p.tx_bytes,
                 int(p.keepalive_s),
             )
             for p in self.kernel.wg.peers()
         )  # fmt: skip
-
-    def _age(self, at: float) -> float:
-        age = self.world.clock.now - at
-        for when, seconds in self._stepped:
-            age += seconds if when >= at else 0.0
-        return age
 
     def _inner(self, source: str, data: bytes) -> None:
         if data[:1] == b"S":

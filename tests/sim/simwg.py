@@ -104,6 +104,14 @@ class WireGuard:
         for address in peer.allowed:
             self._by_address.pop(address, None)
 
+    def slept(self, seconds: float) -> None:
+        """The host was suspended for so long: keys have aged, while timers have not."""
+        for peer in self.peers():
+            for pair in filter(None, (peer.current, peer.previous, peer.following)):
+                pair.born -= seconds
+            if peer.handshake_at is not None:
+                peer.handshake_at -= seconds
+
     def stop(self) -> None:
         """The interface goes, with its timers."""
         for peer in self.peers():

@@ -154,3 +154,14 @@ def test_two_handshakes_that_cross_fail_both_and_the_next_one_does_not() -> None
     assert pair.got == {"a": [], "b": []}
     pair.run(1.0)
     assert pair.got == {"a": [b"y"], "b": [b"x"]}
+
+
+def test_keys_are_too_old_after_a_long_sleep_and_the_next_packet_makes_new_ones() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(10)
+    pair.wg["a"].slept(3600.0)
+    pair.wg["a"].send("10.0.0.2", b"y")
+    pair.run(1)
+    assert pair.got["b"] == [b"x", b"y"]
+    assert len(pair.arrivals("b", 1)) == 2

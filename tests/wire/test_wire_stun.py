@@ -110,7 +110,7 @@ FULL = stun.Message(
     stun.Class.ERROR, TRANSACTION, method=0xABC, username="ü", realm="example.org", nonce="n",
     error=StunError(487, "Conflict"), unknown_attributes=(1, 0x7FFF),
     xor_mapped_address=TransportAddress("2001:db8::1", 65535), mapped_address=TransportAddress("192.0.2.1", 0),
-    change_request=ChangeRequest(ip=True), priority=0, use_candidate=True,
+    change_request=ChangeRequest(ip=True), response_port=0xCA6C, priority=0, use_candidate=True,
     response_origin=TransportAddress("198.51.100.2", 3478), other_address=TransportAddress("198.51.100.3", 3479),
     alternate_server=TransportAddress("2001:db8::2", 1), ice_controlled=0, ice_controlling=7, software="",
 )

@@ -22,7 +22,7 @@ messages = st.builds(
     xor_mapped_address=st.none() | addresses, mapped_address=st.none() | addresses, other_address=st.none() | addresses,
     response_origin=st.none() | addresses, alternate_server=st.none() | addresses,
     change_request=st.none() | st.builds(ChangeRequest, st.booleans(), st.booleans()),
-    priority=st.none() | st.integers(0, 2**32 - 1), use_candidate=st.booleans(),
+    response_port=st.none() | ports, priority=st.none() | st.integers(0, 2**32 - 1), use_candidate=st.booleans(),
     ice_controlled=st.none() | st.integers(0, 2**64 - 1), ice_controlling=st.none() | st.integers(0, 2**64 - 1),
 )
 

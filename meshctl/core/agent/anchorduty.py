@@ -96,7 +96,9 @@ class AnchorDuty:
         key = purpose_key(peer.pair_key, PURPOSE)
         if received.is_authentic(key):
             answer = stun.success_response(received.message, TransportAddress(*remote))
-            self._act(SendProbe(local, remote, stun.encode(answer, key, integrity=(MESSAGE_INTEGRITY_SHA256,))))
+            # Another port of the same address, where the node wants to know whether its NAT still lets us in.
+            to = Address(remote.ip, received.message.response_port or remote.port)
+            self._act(SendProbe(local, to, stun.encode(answer, key, integrity=(MESSAGE_INTEGRITY_SHA256,))))
 
     def greet(self, peer: PeerConfig, statuses: Mapping[PublicKey, PeerStatus], now: float) -> None:
         """A node's agent is new: it has heard nothing yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import SendProbe
@@ -13,37 +14,47 @@ from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 FAMILIES = 2
 
 
+class Bind(NamedTuple):
+    """One that was sent: from where, to which address of which anchor's relay; `nonce` "": it had none."""
+
+    anchor: bytes
+    base: Address
+    relay: Address
+    nonce: str
+
+
 class Binds:
     """The binds to the anchors of one peer that may still be answered."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
-        self._open: dict[bytes, tuple[bytes, Address]] = {}  # transaction -> anchor, and its relay's address
+        self._open: dict[bytes, Bind] = {}  # by transaction
 
     def make(self, anchor: bytes, lease: Lease, bases: tuple[Address, ...]) -> tuple[SendProbe, ...]:
         """The next ones for this lease. The two ends must meet in one family: until they have, all are tried."""
         families = {lease.place.family} if lease.place else {relay.family for relay in lease.relay}
-        for old in [t for t, (a, _) in self._open.items() if a == anchor][: -FAMILIES * MAX_UNANSWERED]:
+        for old in [t for t, bind in self._open.items() if bind.anchor == anchor][: -FAMILIES * MAX_UNANSWERED]:
             del self._open[old]
         return tuple(
-            self._probe(anchor, lease.token, base, relay)
+            self.send(Bind(anchor, base, relay, ""), lease.token)
             for relay in lease.relay
             for base in bases
             if base.family == relay.family and relay.family in families
         )
 
-    def _probe(self, anchor: bytes, token: bytes, base: Address, relay: Address) -> SendProbe:
+    def send(self, bind: Bind, token: bytes) -> SendProbe:
+        """This one."""
         transaction = self._dice.getrandbits(96).to_bytes(stun.TRANSACTION_BYTES, "big")
-        self._open[transaction] = anchor, relay
-        request = stun.Message(stun.Class.REQUEST, transaction, username=token.hex())
-        return SendProbe(base, relay, stun.encode(request, token, integrity=(MESSAGE_INTEGRITY_SHA256,)))
+        self._open[transaction] = bind
+        request = stun.Message(stun.Class.REQUEST, transaction, username=token.hex(), nonce=bind.nonce or None)
+        return SendProbe(bind.base, bind.relay, stun.encode(request, token, integrity=(MESSAGE_INTEGRITY_SHA256,)))
 
     def anchor(self, transaction: bytes) -> bytes | None:
         """Whose the bind of this transaction was."""
-        return self._open[transaction][0] if transaction in self._open else None
+        return self._open[transaction].anchor if transaction in self._open else None
 
-    def take(self, transaction: bytes) -> tuple[bytes, Address] | None:
-        """The anchor that was asked in this transaction and its relay's address, once."""
+    def take(self, transaction: bytes) -> Bind | None:
+        """The bind of this transaction, once."""
         return self._open.pop(transaction, None)
 
     def clear(self) -> None:

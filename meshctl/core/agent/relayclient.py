@@ -201,15 +201,17 @@ class RelayClient:
     def answered(self, message: stun.Message, now: float) -> bool:
         """An anchor's authentic answer to a bind; whether it was one of ours."""
         self._now = now
-        anchor, place = self._binds.take(message.transaction) or (b"", None)
-        lease = self._leases.get(anchor)
-        if lease is None or place is None:
+        bind = self._binds.take(message.transaction)
+        lease = self._leases.get(bind.anchor) if bind is not None else None
+        if lease is None or bind is None:
             return False
         if message.message_class is stun.Class.SUCCESS:
-            lease.answered(place, now)
-            if anchor == self._used:
+            lease.answered(bind.relay, now)
+            if bind.anchor == self._used:
                 lease.bind_at = inf
             self._settle()
+        elif message.nonce and not bind.nonce:  # the anchor wants to know that this is no old one
+            self._outputs.append(self._binds.send(bind._replace(nonce=message.nonce), lease.token))
         return True
 
     def poll(self, bases: tuple[Address, ...], now: float) -> None:

@@ -7,6 +7,7 @@ come from. Once both have, the kernel forwards between the two addresses and not
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import random
 from collections.abc import Iterator
@@ -43,23 +44,38 @@ RETRY_S = 30
 STALE_BINDS = 4
 # The answer to who has bound first: the other end has not yet. No code of STUN says this; HTTP's 425 does.
 TOO_EARLY = 425
+# The answer to a bind that would change something and does not show that it was made just now (RFC 8489 section 14.8):
+# recorded ones are worth nothing.
+STALE_NONCE = 438
+NONCE_BYTES = 16
 
 
 @dataclass
 class _End:
     """One end of a pair. `places` are where its packets to the port come from, by family, each with how often it has
-    bound from elsewhere since."""
+    bound from elsewhere since; `moves` is how often they have changed."""
 
     peer: PeerConfig
     token: bytes
     places: dict[int, tuple[Address, int]] = field(default_factory=dict)
     released: bool = False
+    moves: int = 0
 
-    def bound(self, address: Address) -> None:
-        """It has shown that it is there. What it has not shown for some time in another family does not count."""
+    def bound(self, address: Address, used: int, *, fresh: bool) -> bool:
+        """It has shown that it is there. What it has not shown for some time in another family does not count.
+
+        Whether this is accepted: from its first bind on, it may not bring a new place, nor take the one in the family
+        that is used, unless it was made just now.
+        """
         aged = {family: (place, others + 1) for family, (place, others) in self.places.items()}
         aged[address.family] = address, 0
-        self.places = {family: (place, others) for family, (place, others) in aged.items() if others < STALE_BINDS}
+        places = {family: (place, others) for family, (place, others) in aged.items() if others < STALE_BINDS}
+        if self.places.get(address.family, (None, 0))[0] != address or (used in self.places and used not in places):
+            if self.places and not fresh:
+                return False
+            self.moves += 1
+        self.places = places
+        return True
 
 
 @dataclass
@@ -68,6 +84,11 @@ class _Allocation:
     ends: tuple[_End, _End]
     expires_at: float
     installed: tuple[Address, Address] | None = None
+
+    @property
+    def family(self) -> int:
+        """The one in which is forwarded, 0 for none."""
+        return self.installed[0].family if self.installed else 0
 
     def end(self, peer: PeerConfig) -> _End:
         return next(end for end in self.ends if end.peer is peer)
@@ -84,6 +105,7 @@ class RelayServer:
         self._peers = {peer.id: peer for peer in config.peers}
         self.set_addresses(addresses)
         self._dice = dice
+        self._secret = dice.getrandbits(256).to_bytes(32, "big")
         self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
         self._by_port: dict[int, _Allocation] = {}
         self._actions: list[Action] = []
@@ -154,24 +176,36 @@ class RelayServer:
         end = next((e for e in allocation.ends if e.token.hex() == message.username), None)
         if message.message_class is not stun.Class.REQUEST or end is None or not received.is_authentic(end.token):
             return None
-        end.bound(remote)
+        nonce = self._nonce(end, remote)
+        fresh = hmac.compare_digest((message.nonce or "").encode(), nonce.encode())
+        if not end.bound(remote, allocation.family, fresh=fresh):
+            stale = StunError(STALE_NONCE, "Stale Nonce")
+            answer = stun.Message(stun.Class.ERROR, message.transaction, error=stale, nonce=nonce)
+            return self._answer(port, remote, end, answer)
         self._install(allocation)
         if remote not in (allocation.installed or ()):
             answer = stun.Message(stun.Class.ERROR, message.transaction, error=StunError(TOO_EARLY, "Too Early"))
         else:
             answer = stun.success_response(message, TransportAddress(*remote))
+        return self._answer(port, remote, end, answer)
+
+    # Inside
+
+    def _nonce(self, end: _End, remote: Address) -> str:
+        """What only who receives at that address can know, until the end moves."""
+        what = end.token + end.moves.to_bytes(8, "big") + str(remote).encode()
+        return hmac.new(self._secret, what, hashlib.sha256).digest()[:NONCE_BYTES].hex()
+
+    def _answer(self, port: int, remote: Address, end: _End, answer: stun.Message) -> SendProbe:
         local = Address(next((ip for ip in self._addresses if (":" in ip) == (":" in remote.ip)), ""), port)
         signed = stun.encode(answer, end.token, integrity=(MESSAGE_INTEGRITY_SHA256,))
         return SendProbe(local, remote, signed)
-
-    # Inside
 
     def _install(self, allocation: _Allocation) -> None:
         """Tell the kernel the two addresses, when both are known and it has others. One relay has one family, which
         stays while both are there."""
         a, b = (end.places for end in allocation.ends)
-        now = allocation.installed[0].family if allocation.installed else 0
-        family = min(a.keys() & b.keys(), key=lambda family: (family != now, family), default=None)
+        family = min(a.keys() & b.keys(), key=lambda family: (family != allocation.family, family), default=None)
         wanted = (a[family][0], b[family][0]) if family is not None else None
         if wanted == allocation.installed:
             return

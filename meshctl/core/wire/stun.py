@@ -77,6 +77,7 @@ class Message(NamedTuple):
     xor_mapped_address: TransportAddress | None = None
     mapped_address: TransportAddress | None = None
     change_request: ChangeRequest | None = None
+    response_port: int | None = None
     response_origin: TransportAddress | None = None
     other_address: TransportAddress | None = None
     alternate_server: TransportAddress | None = None

@@ -31,6 +31,7 @@ _IPV4, _IPV6 = 1, 2
 _CHANGE_IP, _CHANGE_PORT = 4, 2
 _ADDRESS = Struct("!xBH")
 _ERROR = Struct("!HBB")
+_PORT = Struct("!H2x")
 _U32 = Struct("!I")
 _U64 = Struct("!Q")
 
@@ -211,6 +212,18 @@ def unpack_change(value: bytes, transaction: bytes) -> ChangeRequest:
     return ChangeRequest(bool(bits & _CHANGE_IP), bool(bits & _CHANGE_PORT))
 
 
+def pack_port(value: int, _transaction: bytes) -> bytes:
+    """RESPONSE-PORT (RFC 5780 section 7.5): the port, and two bytes of nothing."""
+    return _PORT.pack(value)
+
+
+def unpack_port(value: bytes, _transaction: bytes) -> int:
+    """The reverse of `pack_port`. Raises WireError."""
+    if len(value) != _PORT.size:
+        raise WireError("RESPONSE-PORT has another length")
+    return value[0] << 8 | value[1]
+
+
 # Field of `stun.Message` -> number, writer, reader; in the order in which they are sent.
 ATTRIBUTES: dict[str, tuple[int, Callable[[Any, bytes], bytes], Callable[[bytes, bytes], Any]]] = {
     "username": (0x0006, pack_username, unpack_username),
@@ -221,6 +234,7 @@ ATTRIBUTES: dict[str, tuple[int, Callable[[Any, bytes], bytes], Callable[[bytes,
     "xor_mapped_address": (0x0020, pack_xor_address, unpack_xor_address),
     "mapped_address": (0x0001, pack_address, unpack_address),
     "change_request": (0x0003, pack_change, unpack_change),
+    "response_port": (0x0027, pack_port, unpack_port),
     "response_origin": (0x802B, pack_address, unpack_address),
     "other_address": (0x802C, pack_address, unpack_address),
     "alternate_server": (0x8023, pack_address, unpack_address),

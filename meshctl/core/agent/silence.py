@@ -1,0 +1,165 @@
+"""How long the NAT keeps a mapping that nothing uses, tried out where it costs nothing (RFC 5780 section 4.6).
+
+A port of its own is mapped by a question to an anchor and then left in silence. After that another port asks, and wants
+the answer sent to where the first one was mapped: if it comes, the mapping is still there. (Asking from the first port
+again would tell nothing: it makes the mapping anew, and most NATs give it the same port.)
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.asker import Server
+from meshctl.core.agent.events import Action, OpenPorts, SendProbe
+from meshctl.core.agent.lifetime import MappingLifetime
+from meshctl.core.wire import stun
+from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
+from meshctl.model.keys import PublicKey
+
+# The dynamic ports (RFC 6335 section 6).
+PORTS = range(49152, 65536)
+# Between two packets, and how long each answer has.
+PACE_S = 10.0
+# So many questions in a row may be lost before the silence counts as too long.
+TRIES = 3
+# Before the next experiment: after one that told something, and when there is nothing to learn or nobody to ask.
+NEXT_S = 30.0
+LATER_S = 600.0
+
+
+class Place(NamedTuple):
+    """Where to try: an anchor, from an own address. No port of `taken` is used."""
+
+    anchor: PublicKey
+    server: Server
+    local_ip: str
+    taken: frozenset[int] = frozenset()
+
+
+class Phase(enum.Enum):
+    """How far the experiment is."""
+
+    IDLE = "idle"
+    MAPPING = "mapping"  # the first port asks
+    SILENCE = "silence"
+    ASKING = "asking"  # the second port asks, for the first
+    CONTROL = "control"  # the second port asks for itself: is it the mapping that is gone, or the anchor?
+
+
+class Silence:
+    """The experiments of one node, one at a time. `where` is asked for a place before each; None: not now."""
+
+    def __init__(
+        self, lifetime: MappingLifetime, dice: random.Random, where: Callable[[], Place | None], now: float
+    ) -> None:
+        self._lifetime, self._dice, self._where = lifetime, dice, where
+        self._actions: list[Action] = []
+        self._place: Place | None = None
+        self._mapped: Address | None = None
+        self._end(now + NEXT_S)
+
+    def due(self) -> float:
+        """When `poll` has something to do."""
+        return self._due
+
+    def poll(self, now: float) -> None:
+        """Do what is due."""
+        if now < self._due:
+            return
+        if self._phase is Phase.IDLE:
+            self._begin(now)
+        elif self._phase is Phase.SILENCE:
+            self._enter(Phase.ASKING, now)
+        elif self._asked < TRIES:
+            self._ask(now)
+        elif self._phase is Phase.ASKING:
+            self._enter(Phase.CONTROL, now)
+        else:
+            self._end(now + LATER_S)
+
+    def receive(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
+        """A STUN message that came to one of the two ports. Whether it is the answer that was waited for."""
+        place, message = self._place, received.message
+        if place is None or remote != place.server.address or message.transaction not in self._transactions:
+            return False
+        if place.server.key and not received.is_authentic(place.server.key):
+            return False
+        mapped = message.reflexive_address if message.message_class is stun.Class.SUCCESS else None
+        wanted = self._ports[0] if self._phase in (Phase.MAPPING, Phase.ASKING) else self._ports[1]
+        if mapped is None or local.port != wanted:
+            # An anchor that cannot send its answers elsewhere.
+            self._end(now + LATER_S)
+        else:
+            self._answered(Address.of(*mapped), now)
+        return True
+
+    def actions(self) -> Iterator[Action]:
+        """What is to be done, once."""
+        actions, self._actions = self._actions, []
+        return iter(actions)
+
+    def stop(self, now: float) -> None:
+        """The network is another one, or time has jumped: what is under way says nothing."""
+        self._end(now + NEXT_S)
+
+    # Inside
+
+    def _begin(self, now: float) -> None:
+        silence_s = self._lifetime.next_silence_s(now)
+        place = self._where() if silence_s is not None else None
+        if silence_s is None or place is None:
+            self._due = now + LATER_S
+            return
+        self._place, self._silence_s = place, max(silence_s, PACE_S)
+        self._ports = self._two_ports(place)
+        self._actions.append(OpenPorts(place.anchor, self._ports))
+        self._enter(Phase.MAPPING, now)
+
+    def _two_ports(self, place: Place) -> tuple[int, int]:
+        first, second = self._dice.sample([port for port in PORTS if port not in place.taken], 2)
+        return first, second
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self._phase, self._asked, self._transactions = phase, 0, set[bytes]()
+        self._ask(now)
+
+    def _ask(self, now: float) -> None:
+        if self._place is None:
+            return
+        self._asked += 1
+        self._due = now + PACE_S
+        server = self._place.server
+        transaction = self._dice.getrandbits(96).to_bytes(12, "big")
+        self._transactions.add(transaction)
+        request = stun.Message(
+            stun.Class.REQUEST, transaction, username=server.username or None,
+            response_port=self._mapped.port if self._phase is Phase.ASKING and self._mapped else None,
+        )  # fmt: skip
+        data = stun.encode(request, server.key or None, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        port = self._ports[0] if self._phase is Phase.MAPPING else self._ports[1]
+        self._actions.append(SendProbe(Address(self._place.local_ip, port), server.address, data))
+
+    def _answered(self, mapped: Address, now: float) -> None:
+        if self._phase is Phase.MAPPING:
+            self._mapped, self._phase = mapped, Phase.SILENCE
+            self._due = now + self._silence_s
+            return
+        same_outside = self._mapped is not None and mapped.ip == self._mapped.ip
+        if self._phase is Phase.ASKING:
+            self._lifetime.survived(self._silence_s)
+        elif same_outside:
+            # The anchor answers, and would have answered the first port at this very address.
+            self._lifetime.lost(self._silence_s, now)
+        self._end(now + (NEXT_S if self._phase is Phase.ASKING or same_outside else LATER_S))
+
+    def _end(self, due: float) -> None:
+        if self._place is not None:
+            self._actions.append(OpenPorts(self._place.anchor, ()))
+        self._phase, self._place, self._mapped = Phase.IDLE, None, None
+        self._ports, self._transactions = (0, 0), set[bytes]()
+        self._asked, self._silence_s = 0, 0.0
+        self._due = due

@@ -1,0 +1,274 @@
+"""How long a NAT keeps unused mappings, tried out against NATs and what an anchor answers. Hunted: a keepalive that
+lets a mapping die, a verdict from what says nothing, and packets without end."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from agentcore_values import interface, key, peer
+from effort import examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.anchorduty import AnchorDuty
+from meshctl.core.agent.asker import Server, anchor_server
+from meshctl.core.agent.events import Action, OpenPorts, SendProbe
+from meshctl.core.agent.lifetime import LONGEST_S, SHARE, SHORTEST_S, MappingLifetime
+from meshctl.core.agent.silence import LATER_S, NEXT_S, PACE_S, PORTS, Place, Silence
+from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
+
+ANCHOR = Address("198.51.100.1", 51820)
+OWN, OUTSIDE = "192.168.1.10", TransportAddress("203.0.113.7", 1)
+DELAY_S = 0.02
+CONFIGURED_S = 25
+
+
+class World:
+    """A node behind a NAT, and an anchor. `lost`: the shares of the packets that get lost, to the anchor and back."""
+
+    def __init__(
+        self, nat_s: float, *, preserving: bool = True, lost: float = 0.0, seed: int = 1, pool: int = 1
+    ) -> None:
+        self.dice = random.Random(seed)  # noqa: S311 - a simulation
+        self.nat_s, self.preserving, self.lost, self.pool = nat_s, preserving, lost, pool
+        self.now, self.anchor_up, self.knows_response_port = 50.0, True, True
+        self.lifetime = MappingLifetime(CONFIGURED_S)
+        hub, node = peer("node", "hub", 1, kind="anchor"), peer("hub", "node", 2)
+        self.place: Place | None = Place(
+            hub.public_key, anchor_server(ANCHOR, node.id, hub.pair_key), OWN, frozenset({51820})
+        )
+        self.sent_back: list[SendProbe] = []
+        self.anchor = AnchorDuty(
+            interface("hub", 1, node, is_anchor=True), (ANCHOR,), self.dice, lambda *_: None, self._anchor_sends
+        )
+        self.mappings: dict[int, tuple[Address, float]] = {}  # own port to outside and when it was last used
+        self.actions: list[tuple[float, Action]] = []
+        self.silence = Silence(self.lifetime, random.Random(seed), lambda: self.place, self.now)  # noqa: S311
+
+    def _anchor_sends(self, action: Action) -> None:
+        assert isinstance(action, SendProbe)
+        self.sent_back.append(action)
+
+    def outward(self, port: int) -> Address:
+        """What the NAT makes of a packet from that port."""
+        mapped, used_at = self.mappings.get(port, (ANCHOR, float("-inf")))
+        if self.now - used_at >= self.nat_s:
+            outer = port if self.preserving else self.dice.randrange(1024, 65536)
+            mapped = Address(f"203.0.113.{7 + self.dice.randrange(self.pool)}", outer)
+        self.mappings[port] = mapped, self.now
+        return mapped
+
+    def inward(self, to: Address) -> Address | None:
+        """Whom a packet of the anchor's is for."""
+        for port, (mapped, used_at) in self.mappings.items():
+            if mapped == to and self.now - used_at < self.nat_s:
+                return Address(OWN, port)
+        return None
+
+    def carry(self) -> None:
+        """Take what was sent to the anchor, and its answers back."""
+        while actions := list(self.silence.actions()):
+            for action in actions:
+                self.actions.append((self.now, action))
+                if isinstance(action, SendProbe):
+                    self.ask(action)
+
+    def ask(self, action: SendProbe) -> None:
+        """One packet to the anchor, and what comes of it."""
+        assert (action.local.ip, action.remote) == (OWN, ANCHOR)
+        source = self.outward(action.local.port)
+        if not self.anchor_up or self.dice.random() < self.lost:
+            return
+        received = stun.decode(action.data)
+        if not self.knows_response_port:
+            received = received._replace(message=received.message._replace(response_port=None))
+        self.now += DELAY_S
+        self.anchor.question(received, ANCHOR, source, self.now)
+        back, self.sent_back = self.sent_back, []
+        for answer in back:
+            local = self.inward(answer.remote)
+            if local is not None and self.dice.random() >= self.lost:
+                self.now += DELAY_S
+                assert self.silence.receive(stun.decode(answer.data), local, ANCHOR, self.now)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        while (due := self.silence.due()) <= end:
+            self.now = max(self.now, due)
+            self.silence.poll(self.now)
+            self.carry()
+            assert self.silence.due() > self.now, "it spins"
+        self.now = max(self.now, end)
+
+    @property
+    def probes(self) -> list[float]:
+        """When packets left."""
+        return [at for at, action in self.actions if isinstance(action, SendProbe)]
+
+
+DAY = 86400.0
+
+
+@pytest.mark.parametrize("preserving", [True, False])
+@settings(max_examples=examples(15))
+@given(st.floats(12, 300), st.integers(0, 999))
+def test_the_keepalive_that_is_found_is_below_the_nats_lifetime_and_not_far_below(
+    preserving: bool, nat_s: float, seed: int
+) -> None:
+    world = World(nat_s, preserving=preserving, seed=seed)
+    world.run(3600)
+    assert world.lifetime.keepalive_s < nat_s
+    assert world.lifetime.keepalive_s >= min(LONGEST_S, max(SHORTEST_S, (nat_s - 6) * SHARE - 1))
+
+
+@settings(max_examples=examples(30))
+@given(st.floats(12, 300), st.floats(0, 0.5), st.integers(0, 999))
+def test_packets_are_ten_seconds_apart_and_lost_ones_never_make_the_keepalive_longer_than_the_nat_allows(
+    nat_s: float, lost: float, seed: int
+) -> None:
+    world = World(nat_s, lost=lost, seed=seed)
+    world.run(DAY / 4)
+    gaps = [b - a for a, b in zip(world.probes, world.probes[1:], strict=False)]
+    assert min(gaps, default=PACE_S) >= PACE_S - 1e-6
+    assert world.lifetime.keepalive_s < nat_s
+
+
+def test_the_ports_are_open_during_the_experiment_and_are_no_ports_of_wireguard() -> None:
+    world = World(1000)
+    world.run(NEXT_S + 1)
+    (_, opened), (_, probe) = world.actions
+    assert isinstance(opened, OpenPorts)
+    assert isinstance(probe, SendProbe)
+    first, second = opened.ports
+    assert probe.local.port == first != second
+    assert {first, second} <= set(PORTS) - {51820}
+    world.run(CONFIGURED_S + 5)
+    asked = world.actions[2][1]
+    assert isinstance(asked, SendProbe)
+    assert asked.local.port == second
+    assert world.actions[3][1] == OpenPorts(key("hub"), ())
+
+
+def test_no_port_that_is_taken_is_used() -> None:
+    world = World(1000)
+    assert world.place is not None
+    free = {50000, 50001, 50002}
+    world.place = world.place._replace(taken=frozenset(PORTS) - free)
+    world.run(3600)
+    opened = [action.ports for _, action in world.actions if isinstance(action, OpenPorts) and action.ports]
+    assert opened
+    assert {port for ports in opened for port in ports} <= free
+    assert all(len(set(ports)) == 2 for ports in opened)
+
+
+def test_the_first_silence_is_the_configured_keepalive_and_the_next_ones_are_longer() -> None:
+    world = World(1000)
+    world.run(3600)
+    silences = [b - a for a, b in zip(world.probes[::2], world.probes[1::2], strict=True)]
+    assert silences[0] == pytest.approx(CONFIGURED_S, abs=0.1)
+    assert silences == sorted(silences)
+    assert world.lifetime.keepalive_s == LONGEST_S
+    before = len(world.probes)
+    world.run(DAY)
+    assert len(world.probes) == before
+
+
+def test_a_mapping_that_has_gone_is_told_only_when_the_anchor_still_answers() -> None:
+    world = World(15)
+    world.run(NEXT_S + CONFIGURED_S + 2 * PACE_S + 1)
+    assert world.lifetime.keepalive_s == CONFIGURED_S
+    world.anchor_up = False
+    world.run(600)
+    assert world.lifetime.keepalive_s == CONFIGURED_S
+    world.anchor_up = True
+    world.run(1200)
+    assert world.lifetime.keepalive_s < 15
+
+
+def test_an_anchor_that_never_answers_is_asked_three_times_in_ten_minutes() -> None:
+    world = World(100)
+    world.anchor_up = False
+    world.run(DAY)
+    assert len(world.probes) <= 3 * DAY / LATER_S
+    assert len(world.probes) > 100
+    assert world.lifetime.keepalive_s == CONFIGURED_S
+    closed = [action for _, action in world.actions if isinstance(action, OpenPorts)]
+    assert [bool(action.ports) for action in closed[:4]] == [True, False, True, False]
+
+
+def test_an_anchor_that_cannot_answer_elsewhere_teaches_nothing() -> None:
+    world = World(15)
+    world.knows_response_port = False
+    world.run(DAY)
+    assert world.lifetime.keepalive_s == CONFIGURED_S
+    assert len(world.probes) <= 2 * DAY / LATER_S
+
+
+def test_behind_several_outside_addresses_silence_is_no_proof() -> None:
+    world = World(15, pool=1)
+    world.run(NEXT_S + 5)
+    world.nat_s, world.pool = 15, 200
+    world.run(CONFIGURED_S + 4 * PACE_S)
+    assert world.silence.due() > world.now + NEXT_S
+    assert world.lifetime.keepalive_s == CONFIGURED_S
+
+
+def test_without_a_place_nothing_is_sent_until_there_is_one() -> None:
+    world = World(100)
+    place, world.place = world.place, None
+    world.run(DAY)
+    assert world.actions == []
+    world.place = place
+    world.run(LATER_S + 60)
+    assert world.probes
+
+
+def test_stopping_closes_the_ports_and_what_comes_later_counts_for_nothing() -> None:
+    world = World(1000)
+    world.run(NEXT_S + 1)
+    sent = world.actions[1][1]
+    assert isinstance(sent, SendProbe)
+    world.silence.stop(world.now)
+    assert list(world.silence.actions()) == [OpenPorts(key("hub"), ())]
+    answer = stun.encode(stun.success_response(stun.decode(sent.data).message, OUTSIDE))
+    assert not world.silence.receive(stun.decode(answer), sent.local, ANCHOR, world.now)
+    world.silence.stop(world.now)
+    assert list(world.silence.actions()) == []
+    world.run(NEXT_S + 1)
+    assert len(world.probes) == 2
+
+
+@pytest.mark.parametrize("forged", ["key", "transaction", "sender"])
+def test_only_the_anchors_own_answer_counts(forged: str) -> None:
+    world = World(1000)
+    world.anchor_up = False
+    world.run(NEXT_S + 1)
+    sent = world.actions[1][1]
+    assert isinstance(sent, SendProbe)
+    assert world.place is not None
+    request = stun.decode(sent.data).message
+    if forged == "transaction":
+        request = request._replace(transaction=bytes(12))
+    signing = b"x" * 32 if forged == "key" else world.place.server.key
+    answer = stun.encode(stun.success_response(request, OUTSIDE), signing)
+    sender = Address("198.51.100.66", 51820) if forged == "sender" else ANCHOR
+    due = world.silence.due()
+    assert not world.silence.receive(stun.decode(answer), sent.local, sender, world.now)
+    assert world.silence.due() == due
+
+
+def test_a_refusal_ends_it_for_ten_minutes() -> None:
+    world = World(1000)
+    assert world.place is not None
+    world.place = world.place._replace(server=Server(ANCHOR))
+    world.anchor_up = False
+    world.run(NEXT_S + 1)
+    sent = world.actions[1][1]
+    assert isinstance(sent, SendProbe)
+    refusal = stun.encode(stun.error_response(stun.decode(sent.data), 420))
+    assert world.silence.receive(stun.decode(refusal), sent.local, ANCHOR, world.now)
+    assert world.silence.due() == world.now + LATER_S
