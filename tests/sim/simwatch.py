@@ -63,6 +63,7 @@ class Watch:
         self.rows: Counter[tuple[State, Trigger]] = Counter()
         self.decided: list[Decided] = []
         self.moved: list[Moved] = []
+        self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}
         self.of_path: dict[str, Meter] = {}
         self.signals: dict[str, Meter] = {}
@@ -102,7 +103,10 @@ class Watch:
         return any(n.name in (a, b) for n in spec.anchors) or spec.permits(a, b)
 
     def endpoint(self, node: Node, peer: str, address: tuple[str, int]) -> None:
-        """An agent gives a peer another endpoint."""
+        """An agent gives a peer an endpoint; the same one again and again for a while."""
+        if self._set.get((node.name, peer)) == tuple(address):
+            return
+        self._set[node.name, peer] = tuple(address)
         now = self._world.clock.now
         node.say(f"endpoint of {peer}: {address[0]} port {address[1]}")
         if len(self.moved) < _MAX_NOTED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import Answer, CheckList, Credentials, Pair, Question
+from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Answer, CheckList, Credentials, Pair, Question
 from meshctl.core.agent.choice import Changes, best
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
@@ -33,7 +33,7 @@ class Negotiation:
         self._changes = Changes()
         self._nominate_at: float | None = None
         self._nominated: Pair | None = None  # and no answer to that yet
-        self._round_open = False
+        self._round_ends: float | None = None
         self.credentials: Credentials | None = None
 
     # What is known
@@ -50,7 +50,7 @@ class Negotiation:
             return None
         due = self._checks.due()
         checks = None if due is None else max(due, self._here.pace.free_at)
-        times = (checks, self._nominate_at, self.remote.next_expiry())
+        times = (checks, self._nominate_at, self._round_ends, self.remote.next_expiry())
         return min((t for t in times if t is not None), default=None)
 
     def failed(self, pair: Pair) -> bool:
@@ -61,10 +61,19 @@ class Negotiation:
         """The pair's last round trip, None when it has not answered in this round."""
         return {p: rtt for p, _, rtt in self._valid()}.get(pair)
 
-    def take_exhausted(self) -> bool:
-        """Whether a round of checks has ended without a pair that was taken; true once for each round."""
-        over = self._round_open and self._checks is not None and self._checks.exhausted and self._nominate_at is None
-        self._round_open = self._round_open and not over
+    @property
+    def promising(self) -> bool:
+        """Whether a pair has answered, so that it can be nominated."""
+        return bool(self._valid())
+
+    def take_exhausted(self, now: float) -> bool:
+        """Whether a round of checks has ended without a pair that was taken; true once for each round. Where a pair has
+        answered, its nomination has as long as the checks of a pair that does not."""
+        if self._round_ends is None or self._checks is None:
+            return False
+        over = now >= self._round_ends or (self._checks.exhausted and not self.promising)
+        if over:
+            self._round_ends = None
         return over
 
     # What to do
@@ -73,7 +82,7 @@ class Negotiation:
         """The session is another one, and with it what makes checks authentic."""
         self._checks = CheckList(credentials, controlling=self.controlling, dice=self._here.dice)
         self.credentials = credentials
-        self._round_open, self._nominate_at, self._nominated = False, None, None
+        self._end_round()
         self._set_pairs()
 
     def refresh(self, now: float) -> None:
@@ -86,14 +95,16 @@ class Negotiation:
         self._set_pairs()
         if self._checks is not None:
             self._checks.ask_new(now)
-            self._round_open = self._round_open or not self._checks.exhausted
+            if not self._checks.exhausted:
+                self._begin_round(now)
 
     def restart(self, now: float) -> None:
         """Ask all pairs from the beginning."""
         if self._checks is not None:
             self.refresh(now)
             self._checks.restart(now)
-            self._round_open, self._nominate_at, self._nominated = True, None, None
+            self._nominate_at = self._nominated = None
+            self._begin_round(now)
 
     def ask_path(self, now: float) -> None:
         """Ask the pair in use, quickly, whether it lives."""
@@ -108,8 +119,8 @@ class Negotiation:
 
     def forget(self) -> None:
         """Nothing is known of the peer any more but what the inventory says."""
-        self.credentials, self._checks, self._round_open, self.current = None, None, False, None
-        self._nominate_at, self._nominated = None, None
+        self.credentials, self._checks, self.current = None, None, None
+        self._end_round()
         self._learned = {}
 
     def nominate(self, pair: Pair, now: float) -> None:
@@ -165,6 +176,12 @@ class Negotiation:
         return self._changes.worth(self._valid(), self.current, now) if self.current is not None else None
 
     # Inside
+
+    def _begin_round(self, now: float) -> None:
+        self._round_ends = now + SCHEDULE_S[-1] + ANSWER_S
+
+    def _end_round(self) -> None:
+        self._round_ends = self._nominate_at = self._nominated = None
 
     def _answered(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
         if self._checks is None or received.message.message_class is not stun.Class.SUCCESS:

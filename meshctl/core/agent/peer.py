@@ -61,6 +61,7 @@ class PeerPath:
         times = (
             (self._negotiation.due, "a check"), (self._relay.due(), "a relay"), (self._splice.due(), "a splice"),
             (self.work.retry_at, "all pairs again"), (self.work.release_at, "the relay is not needed"),
+            (self.work.insist_at, "the endpoint once more"),
         )  # fmt: skip
         return min((Due(when, why) for when, why in times if when is not None), default=None)
 
@@ -209,13 +210,15 @@ class PeerPath:
         if self.work.release_at is not None and now >= self.work.release_at:
             self.work.release_at = None
             self._relay.release()
+        if self.work.insist_at is not None and now >= self.work.insist_at:
+            self.work.insist(now)
         if self.work.retry_at is not None and now >= self.work.retry_at:
             self.work.retry(now)
         self._negotiation.poll(now, nominate=self.work.may_go_direct)
         current = self._negotiation.current
         if self.state is State.SUSPECT and current is not None and self._negotiation.failed(current):
             self._fire(Trigger.DEAD, f"{current.remote} answers no check", now)
-        if self._negotiation.take_exhausted() and self.state is not State.UNKNOWN:
+        if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
             self._try_splice(now)
         self._splice.poll(now)
@@ -257,16 +260,19 @@ class PeerPath:
             self._negotiation.nominate(pair, now)
 
     def _lives(self, pair: Pair, now: float) -> None:
-        """The pair in use has answered a check."""
+        """The pair in use has answered a check. WireGuard is told to use it, unless the peer sends from another address
+        of its own that answers too."""
         work = self.work
         work.proven = True
         self._liveness.heard(now)
-        if work.status is not None and work.status.endpoint != pair.remote:
-            work.tolerated = work.status.endpoint
-        if self.state is State.SUSPECT:
-            self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
-            if work.tolerated is not None and work.tolerated in self._relay.places:
-                work.set_endpoint(pair.remote, now)
+        if self.state is not State.SUSPECT:
+            return
+        self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
+        endpoint = work.status.endpoint if work.status is not None else pair.remote
+        if endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
+            work.set_endpoint(pair.remote, now)
+        elif endpoint != pair.remote:
+            work.tolerated = endpoint
 
     def _nominated(self, pair: Pair, now: float) -> None:
         if self.state is State.UNKNOWN or not self.work.may_go_direct:
@@ -293,6 +299,8 @@ class PeerPath:
     def _try_splice(self, now: float) -> None:
         situation = self.work.situation(now)
         if self.state is not State.RELAYED or situation is None or not self.work.may_go_direct:
+            return
+        if self._negotiation.promising:
             return
         if not self._splice.start(situation, now):
             self._fire(Trigger.SPLICE_DUE, "this node's NAT is hard and the peer's is easy", now)

@@ -24,6 +24,10 @@ RETRY_FIRST_S, RETRY_LONGEST_S = 5.0, 600.0
 RELAY_LINGER_S = 30.0
 # So long the controlled side waits for the handshake that the controlling side begins.
 SECOND_S = 1.0
+# An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
+# there, and a question whose answer is under way then does so every time: where each waits for the other, only an
+# endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
+INSIST_S, INSIST_AGAIN_S = 0.6, (0.01, 0.03)
 # Of two operators' wishes, the one that stands first here counts.
 _STRONGER = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
 
@@ -53,6 +57,8 @@ class PeerWork:
         self.release_at: float | None = None
         self.place: Address | None = None  # where WireGuard is to send
         self._place_at: float | None = None  # put off until then at the latest
+        self.insist_at: float | None = None
+        self._insist_until = 0.0
         self._pause_s = RETRY_FIRST_S
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
@@ -149,24 +155,32 @@ class PeerWork:
         """
         self.place = address
         if self.alive or self.negotiation.controlling:
-            self._place()
+            self._place(now)
         elif self._place_at is None:
             self._place_at = now + SECOND_S
 
     def maintain(self, now: float) -> None:
         """After each reading of the counters: what was put off, and the keepalive."""
         if self._place_at is not None and (self.alive or now >= self._place_at):
-            self._place()
+            self._place(now)
         elif self.place is not None and self._place_at is None:
             self._keep_alive()
 
     # Inside
 
-    def _place(self) -> None:
+    def _place(self, now: float) -> None:
         self._place_at = None
+        self._insist_until = now + INSIST_S
+        self.insist(now)
+        self._keep_alive()
+
+    def insist(self, now: float) -> None:
+        """Set the endpoint once more, unless it was done often enough."""
+        self.insist_at = None
         if self.place is not None:
             self._here.act(SetEndpoint(self.peer.public_key, self.place))
-            self._keep_alive()
+            if now < self._insist_until:
+                self.insist_at = now + self._here.dice.uniform(*INSIST_AGAIN_S)
 
     def _keep_alive(self) -> None:
         interval_s = self._here.lifetime.keepalive_s
