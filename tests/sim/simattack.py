@@ -114,11 +114,9 @@ class Misuse:
         if isinstance(body, Offer) and dice.random() < 0.7:
             ips = ["10.42.0.9", "127.0.0.1", "0.0.0.0", "224.0.0.1", VICTIM_IP, "80.0.0.1", "82.1.0.1"]  # noqa: S104
             ips += [f"{dice.randrange(1, 224)}.{dice.randrange(256)}.1.1" for _ in range(8)]
-            crowd = tuple(
-                Offered(dice.choice(("host", "srflx", "mapped", "relay")), Address(dice.choice(ips), dice.randrange(65536)),
-                        "00000000", dice.randrange(2**31))
-                for _ in range(32)
-            )  # fmt: skip
+            places = [Address(dice.choice(ips), dice.randrange(65536)) for _ in range(32)]
+            kinds = ("host", "srflx", "mapped", "relay")
+            crowd = tuple(Offered(dice.choice(kinds), p, "00000000", dice.randrange(2**31)) for p in places)
             return replace(body, candidates=crowd, generation=dice.choice((0, body.generation, 2**32 - 1)))
         if isinstance(body, RelayAsk):
             return RelayAsk(dice.choice(sorted(self._peers)))

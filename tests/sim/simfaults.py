@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from simconfig import public_key
 from simnat import Behaviour
 from simnode import Node
 from simspec import Fault
@@ -33,7 +34,7 @@ NATS = {
 
 class Kind(NamedTuple):
     """`target`: node, agent (one that runs the core and is no anchor), anchor, site, or nothing. `longest_s`: 0 for
-    what happens at once. `keys_s`: so long WireGuard may need to notice that the other end has lost the session's keys."""
+    what happens at once. `keys_s`: WireGuard may need so long to notice that the other end has no keys any more."""
 
     target: str
     longest_s: float
@@ -196,8 +197,6 @@ def _no_override(world: World, fault: Fault) -> None:
 
 
 def _say(world: World, fault: Fault, mode: str) -> None:
-    from simconfig import public_key
-
     _node(world, fault).give(Override(public_key(fault.value.partition(" ")[0]), mode))
 
 

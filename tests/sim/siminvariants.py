@@ -1,19 +1,28 @@
-"""What must hold in every world. Each invariant is a function whose first line says it; it yields (who, how it does not).
+"""What must hold in every world. Each invariant is a function whose first line says it; it yields (who, in which way).
 
 `schedule` asks some while the world runs, `at_the_end` the others when all has settled, `afterwards` once agents have
-wound up. What is wrong in a single act is seen by `simwatch`, what is wrong in a core's manners by `simdriver`.
+wound up; `simbounds` has those that bound something. What is wrong in a single act is seen by `simwatch`, what is wrong
+in a core's manners by `simdriver`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from simmemory import largest, total
+from simbounds import (
+    IDLE_S,
+    Says,
+    count_packets,
+    leases_are_given_back,
+    memory_is_bounded,
+    paths_change_seldom,
+    probes_are_few,
+    silence_is_kept,
+)
 from simnode import Node
 from simoutages import every_outage_has_a_cause
-from simpairs import DIRECT_STATES, RELAY_STATES, anchor_ips, healthy, is_anchor_fault, owed, possible, state, touches
+from simpairs import DIRECT_STATES, RELAY_STATES, anchor_ips, is_anchor_fault, owed, possible, state, touches
 from simspec import Flow
 
 from meshctl.core.agent.path import State, Trigger
@@ -23,7 +32,6 @@ from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
 if TYPE_CHECKING:
     from simworld import World
 
-Says = Iterator[tuple[str, str]]
 Invariant = Callable[["World"], Says]
 
 # DESIGN section 6, and a little for the world's own round trips and clocks.
@@ -32,10 +40,6 @@ CARRIES_S, DIRECT_S, MARGIN_S = 1.0, 2.0, 0.3
 _BEFORE_FAULTS_S = 11.5
 # Everybody is awake again, so that what broke in silence is noticed.
 _LAST_PINGS_S = 0.5
-_IDLE_S, _KEEPALIVE_S = 25.0, 25.0
-_MOVES, _MOVES_A_FAULT = 6, 8
-_PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
-_LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
 _HEARD_S = 75.0
 
 
@@ -51,7 +55,7 @@ def schedule(world: World) -> None:
         for a, b in world.spec.pairs:
             world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
     elif not world.spec.flows and not world.spec.outsider:
-        world.clock.at(world.spec.seconds - _IDLE_S, lambda: _count_packets(world))
+        world.clock.at(world.spec.seconds - IDLE_S, lambda: count_packets(world))
 
 
 def at_the_end(world: World) -> None:
@@ -89,7 +93,7 @@ def carries_soon(world: World, one: Node, other: Node) -> Says:
 
 
 def direct_soon(world: World, one: Node, other: Node) -> Says:
-    """Two seconds after both agents run, the path is direct where the NATs alone allow it: to map ports takes longer."""
+    """Two seconds after both agents run, the path is direct where the NATs allow it without a port being mapped."""
     if possible(world, one, other, mapping=False) == DIRECT:
         for node, peer in ((one, other), (other, one)):
             if state(node, peer) is not State.DIRECT:
@@ -181,87 +185,6 @@ def no_live_path_is_abandoned(world: World) -> Says:
         causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
-
-
-def paths_change_seldom(world: World) -> Says:
-    """A pair's endpoint moves a few times at its start, and a few times for each fault."""
-    moves = Counter((m.node, m.peer) for m in world.watch.moved)
-    harmful = {n.name for n in world.spec.nodes if n.kind == "malicious"}
-    for (node, peer), count in sorted(moves.items()):
-        if count > _MOVES + _MOVES_A_FAULT * len(world.spec.faults) and peer not in harmful:
-            yield node, f"{peer} has moved {count} times"
-
-
-def probes_are_few(world: World) -> Says:
-    """No node, and no path, sends more checks in a second than its bound, whatever happens."""
-    harm = _HARM_PROBES if _harmed(world) else 0
-    for name, node in world.nodes.items():
-        if node.spec.kind == "malicious":
-            continue
-        peers = len(node.peers())
-        spliced = _SPLICE_PROBES if any(d.decision.after is State.SPLICING for d in world.watch.decided) else 0
-        most = world.watch.of_node[name].most if name in world.watch.of_node else 0
-        if most > _NODE_PROBES + _PEER_PROBES * peers + spliced + harm:
-            yield name, f"{most} checks in a second, with {peers} peers"
-        path = world.watch.of_path.get(name)
-        if path is not None and path.most > _PATH_PROBES + harm:
-            yield name, f"{path.most} checks in a second from and to {path.busiest}"
-
-
-def silence_is_kept(world: World) -> Says:
-    """Without traffic a node sends no more than one packet to each peer in a keepalive interval, and as many answers."""
-    for name, before in sorted(world.packets_before.items()):
-        node = world.nodes[name]
-        peers = [world.nodes[p] for p in node.peers()]
-        if not healthy(node) or any(possible(world, node, p) != DIRECT for p in peers if p.spec.kind == "node"):
-            continue
-        sent = packets(world, node) - before
-        if sent > 3 * len(peers) * _IDLE_S / _KEEPALIVE_S + 4:
-            yield name, f"{sent} packets in {int(_IDLE_S)} idle seconds, with {len(peers)} peers"
-
-
-def memory_is_bounded(world: World) -> Says:
-    """No container of a core grows beyond what its peers need, whatever it is sent."""
-    for node in world.nodes.values() if _harmed(world) or world.spec.seed % 20 == 0 else ():
-        if node.core is not None and node.spec.kind != "malicious":
-            size, where = largest(node.core)
-            if size > _LARGEST:
-                yield node.name, f"{size} elements in {where}"
-            if total(node.core) > _TOTAL + _TOTAL_A_PEER * len(node.peers()):
-                yield node.name, f"{total(node.core)} elements in all"
-        if len(node.saved) > 65536:
-            yield node.name, f"a saved state of {len(node.saved)} bytes"
-
-
-# Afterwards
-
-
-def leases_are_given_back(world: World) -> Says:
-    """An agent that stops leaves no open port behind at a router that answers, and no relay on an anchor."""
-    for name, node in world.nodes.items():
-        if node.driver is None or node.spec.kind == "malicious":
-            continue
-        held = [] if node.gateway is None else [p for p, host in node.gateway.mappings if host in node.kernel.addresses]
-        if held and not world.spec.faults:
-            yield name, f"its router still maps port {held[0]}"
-        restarted = any(f.target == name and f.kind == "anchor's agent dies" for f in world.spec.faults)
-        if node.kernel.relays and not restarted and not _harmed(world):
-            yield name, f"{len(node.kernel.relays)} relays are left"
-
-
-def packets(world: World, node: Node) -> int:
-    """All that it has sent."""
-    meter = world.watch.of_node.get(node.name)
-    return node.kernel.tunnel_packets + (meter.total if meter else 0)
-
-
-def _harmed(world: World) -> bool:
-    """Whether somebody in it means harm."""
-    return world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes)
-
-
-def _count_packets(world: World) -> None:
-    world.packets_before = {name: packets(world, node) for name, node in world.nodes.items() if node.spec.kind == "node"}
 
 
 AT_THE_END: tuple[Invariant, ...] = (

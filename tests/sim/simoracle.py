@@ -109,12 +109,16 @@ class _Ideal:
             self.answered = True
 
 
+def _dice(name: str) -> random.Random:
+    return random.Random(f"oracle {name}")  # noqa: S311
+
+
 class _Trial:
     """One pair's attempt."""
 
     def __init__(self, situation: Situation, a: str, b: str) -> None:
         self._clock = Clock()
-        self.underlay = Underlay(self._clock, situation.sites, Link(), lambda name: random.Random(f"oracle {name}"))
+        self.underlay = Underlay(self._clock, situation.sites, Link(), _dice)
         places: Mapping[str, str] = dict(situation.places)
         self._servers: list[str] = []
         for anchor in situation.nodes:

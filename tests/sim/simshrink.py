@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from simspec import Link, NodeSpec, WorldSpec
+from simspec import Link, NodeSpec, SiteSpec, WorldSpec
 
 # Worlds that are tried at most; each takes as long as the first one.
 MAX_TRIES = 150
@@ -91,13 +91,31 @@ def _plainer_nodes(spec: WorldSpec) -> Iterator[WorldSpec]:
 def describe(spec: WorldSpec) -> str:
     """The world in a few lines, for a person."""
     lines = [f"seed {spec.seed}, {spec.link}, until {int(spec.seconds)} s; pairs {spec.pairs}"]
-    lines += [f"  {s.name}: {s.nat}, {s.lan}{', behind ' + s.carrier if s.carrier else ''}"
-              f"{', IPv6' if s.v6 else ''}{', ' + '/'.join(s.speaks) if s.speaks else ''}{', lies: ' + s.lie if s.lie else ''}"
-              for s in spec.sites]  # fmt: skip
-    lines += [f"  {n.name}: {n.kind} at {n.site or 'the internet'}{', IPv4' if n.v4 else ''}{', IPv6' if n.v6 else ''}"
-              f"{', and 172.17.0.1' if n.second else ''}, from {int(n.starts_at * 1000) / 1000} s" for n in spec.nodes]  # fmt: skip
+    lines += [f"  {_site(site)}" for site in spec.sites]
+    lines += [f"  {_node(node)}" for node in spec.nodes]
     lines += [f"  {f.a} pings {f.b} every {f.every_s} s" for f in spec.flows]
     lines += [f"  at {int(f.at * 1000) / 1000} s: {f}" for f in spec.faults]
     lines += [f"  override: {o}" for o in spec.overrides]
     lines += ["  an outsider replays"] if spec.outsider else []
     return "\n".join(lines)
+
+
+def _site(site: SiteSpec) -> str:
+    nat = site.nat
+    words = [f"{nat.mapping} mapping", f"{nat.filtering} filtering", f"{nat.allocation} ports"]
+    words += [f"expires in {int(nat.expiry_s)} s"]
+    words += ["hairpin"] if nat.hairpin else []
+    words += ["UDP blocked"] if nat.blocked else []
+    words += ["IPv6"] if site.v6 else []
+    words += [f"behind {site.carrier}"] if site.carrier else []
+    words += ["/".join(site.speaks)] if site.speaks else []
+    words += [f"lies: {site.lie}"] if site.lie else []
+    return f"{site.name} {site.lan}: {', '.join(words)}"
+
+
+def _node(node: NodeSpec) -> str:
+    words = [f"{node.kind} at {node.site or 'the internet'}"]
+    words += ["IPv4"] if node.v4 else []
+    words += ["IPv6"] if node.v6 else []
+    words += ["and 172.17.0.1"] if node.second else []
+    return f"{node.name}: {', '.join(words)}, from {int(node.starts_at * 1000) / 1000} s"

@@ -96,7 +96,8 @@ class Watch:
         ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
         counts = verb == "sends" or (ends[1] == node.spec.name and signal.authentic(data, pair_key(*ends)))
         if counts and not self._may_meet(*ends):
-            self._world.found("candidates of unpermitted pairs", node.name, f"{verb} an offer of {ends[0]} to {ends[1]}")
+            words = f"{verb} an offer of {ends[0]} to {ends[1]}"
+            self._world.found("candidates of unpermitted pairs", node.name, words)
 
     def _may_meet(self, a: str, b: str) -> bool:
         spec = self._world.spec

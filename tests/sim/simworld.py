@@ -167,9 +167,9 @@ class World:
 
     def _outcome(self) -> Outcome:
         for name, node in self.nodes.items():
-            meters = (self.watch.of_node.get(name), self.watch.signals.get(name))
-            counts = [str(m.total) if m else "0" for m in meters]
-            self.trace.add(self.clock.now, name, f"{counts[0]} probes, {counts[1]} signals, {node.kernel.tunnel_packets} packets")
+            probes, signals = (m[name].total if name in m else 0 for m in (self.watch.of_node, self.watch.signals))
+            words = f"{probes} probes, {signals} signals, {node.kernel.tunnel_packets} packets"
+            self.trace.add(self.clock.now, name, words)
         rows: Counter[tuple[State, Trigger]] = self.watch.rows
         ordered = sorted(rows.items(), key=lambda row: (row[0][0].value, row[0][1].value))
         return Outcome(

@@ -1,0 +1,104 @@
+"""What must be bounded in every world: changes of paths, checks, packets in silence, memory, what is left behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from simmemory import largest, total
+from simnode import Node
+from simpairs import healthy, possible
+
+from meshctl.core.agent.path import State
+from meshctl.core.reachability import DIRECT
+
+if TYPE_CHECKING:
+    from simworld import World
+
+Says = Iterator[tuple[str, str]]
+
+IDLE_S = 25.0
+_KEEPALIVE_S = 25.0
+_MOVES, _MOVES_A_FAULT = 6, 8
+_PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
+_LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
+_STATE_BYTES = 65536
+
+
+def paths_change_seldom(world: World) -> Says:
+    """A pair's endpoint moves a few times at its start, and a few times for each fault."""
+    moves = Counter((m.node, m.peer) for m in world.watch.moved)
+    harmful = {n.name for n in world.spec.nodes if n.kind == "malicious"}
+    for (node, peer), count in sorted(moves.items()):
+        if count > _MOVES + _MOVES_A_FAULT * len(world.spec.faults) and peer not in harmful:
+            yield node, f"{peer} has moved {count} times"
+
+
+def probes_are_few(world: World) -> Says:
+    """No node, and no path, sends more checks in a second than its bound, whatever happens."""
+    harm = _HARM_PROBES if _harmed(world) else 0
+    for name, node in world.nodes.items():
+        if node.spec.kind == "malicious":
+            continue
+        peers = len(node.peers())
+        spliced = _SPLICE_PROBES if any(d.decision.after is State.SPLICING for d in world.watch.decided) else 0
+        most = world.watch.of_node[name].most if name in world.watch.of_node else 0
+        if most > _NODE_PROBES + _PEER_PROBES * peers + spliced + harm:
+            yield name, f"{most} checks in a second, with {peers} peers"
+        path = world.watch.of_path.get(name)
+        if path is not None and path.most > _PATH_PROBES + harm:
+            yield name, f"{path.most} checks in a second from and to {path.busiest}"
+
+
+def silence_is_kept(world: World) -> Says:
+    """Without traffic a node sends about one packet to each peer in a keepalive interval, and a few answers."""
+    for name, before in sorted(world.packets_before.items()):
+        node = world.nodes[name]
+        peers = [world.nodes[p] for p in node.peers()]
+        if not healthy(node) or any(possible(world, node, p) != DIRECT for p in peers if p.spec.kind == "node"):
+            continue
+        sent = packets(world, node) - before
+        if sent > (1 if world.spec.link.clean else 3) * (3 * len(peers) * IDLE_S / _KEEPALIVE_S + 4):
+            yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
+
+
+def memory_is_bounded(world: World) -> Says:
+    """No container of a core grows beyond what its peers need, whatever it is sent."""
+    for node in world.nodes.values() if _harmed(world) or world.spec.seed % 20 == 0 else ():
+        if node.core is not None and node.spec.kind != "malicious":
+            size, where = largest(node.core)
+            if size > _LARGEST:
+                yield node.name, f"{size} elements in {where}"
+            if total(node.core) > _TOTAL + _TOTAL_A_PEER * len(node.peers()):
+                yield node.name, f"{total(node.core)} elements in all"
+        if len(node.saved) > _STATE_BYTES:
+            yield node.name, f"a saved state of {len(node.saved)} bytes"
+
+
+def leases_are_given_back(world: World) -> Says:
+    """Where nothing went wrong, agents that stop leave no open port at their routers, and no relay on anchors."""
+    if world.spec.faults or _harmed(world):
+        return
+    for name, node in world.nodes.items():
+        held = [] if node.gateway is None else [p for p, host in node.gateway.mappings if host in node.kernel.addresses]
+        if held:
+            yield name, f"its router still maps port {held[0]}"
+        if node.kernel.relays:
+            yield name, f"{len(node.kernel.relays)} relays are left"
+
+
+def packets(world: World, node: Node) -> int:
+    """All that it has sent."""
+    meter = world.watch.of_node.get(node.name)
+    return node.kernel.tunnel_packets + (meter.total if meter else 0)
+
+
+def _harmed(world: World) -> bool:
+    """Whether somebody in it means harm."""
+    return world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes)
+
+
+def count_packets(world: World) -> None:
+    """Silence begins."""
+    world.packets_before = {n: packets(world, node) for n, node in world.nodes.items() if node.spec.kind == "node"}
