@@ -107,6 +107,7 @@ class WireGuard:
     def slept(self, seconds: float) -> None:
         """The host was suspended for so long: keys have aged, while timers have not."""
         for peer in self.peers():
+            peer.initiated_at -= seconds
             for pair in filter(None, (peer.current, peer.previous, peer.following)):
                 pair.born -= seconds
             if peer.handshake_at is not None:

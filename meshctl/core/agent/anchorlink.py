@@ -79,6 +79,7 @@ class AnchorLink:
     def answered(self, server: Address, rtt_s: float, now: float) -> Address | None:
         """It has answered at one of its addresses. The address that WireGuard should be told to use, if another one."""
         self.rtt_s = rtt_s if self.rtt_s is None else self.rtt_s + SMOOTHING * (rtt_s - self.rtt_s)
+        self._liveness.rtt_s = self.rtt_s
         self._asked.discard(server)
         self._answered.append(server)
         return self._decide(now)

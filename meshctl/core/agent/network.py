@@ -150,8 +150,12 @@ class Network:
         return any(path.busy(now) for path in self.paths.values())
 
     def clock_stepped(self, now: float) -> None:
-        """The host slept: every mapping may be gone."""
+        """The host slept: every mapping may be gone, and WireGuard's keys may be too old. A message in each tunnel has it
+        make new ones."""
         self.gatherer.doubt(now)
+        for path in self.paths.values():
+            if path.state is not State.UNKNOWN:
+                self.post.knock(path.peer, now)
         for link in self.here.anchors.values():
             link.hurry(now)
 

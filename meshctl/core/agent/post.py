@@ -67,6 +67,10 @@ class Post:
         if data is not None:
             self._send(peer, data, 0)
 
+    def knock(self, peer: PeerConfig, now: float) -> None:
+        """Send something through the peer's own tunnel, whatever is thought of it: WireGuard makes new keys if it must."""
+        self._act(SendSignal(peer.mesh_addresses[0], self._talks[peer.id].session.knock(now)))
+
     def answer(self, heard: Heard, body: Body) -> None:
         """Answer a message the way it came, which works now."""
         data = self._talks[heard.peer.id].seal(body)

@@ -129,6 +129,10 @@ class Session:
         """The HELLO that is due, if one is."""
         return self._ask(now) if self._hello.take(now) else None
 
+    def knock(self, now: float) -> bytes:
+        """A HELLO outside any round; what answers it counts only if a round is under way."""
+        return self._ask(now)
+
     def seal(self, body: Body) -> bytes:
         """A message to the peer, to be sent once: one that is sent again is sealed again. Raises SignalError while
         the peer's session is not known."""
