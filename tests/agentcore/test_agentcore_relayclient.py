@@ -25,7 +25,7 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.relaychoice import MARGIN_S
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
-from meshctl.core.agent.relaylease import CHECK_AGAIN_S, IDLE_GAP_S, MAX_UNANSWERED, REBIND_S, Lease
+from meshctl.core.agent.relaylease import CHECK_AGAIN_S, IDLE_GAP_S, MAX_ASKED, MAX_UNANSWERED, REBIND_S, Lease
 from meshctl.core.agent.relayserver import LIFETIME_S
 
 KEEPALIVE_S = 25.0
@@ -464,6 +464,24 @@ def test_a_relay_in_use_is_told_of_also_before_its_anchor_was_measured() -> None
     assert world.works()
     hub = world.anchors[world.hub_of("b") or ""]
     assert world.clients["b"].distances() == (AnchorDistance(hub.id, 1000, used=True),)
+
+
+def test_a_grant_that_comes_after_the_answer_to_a_bind_causes_no_other_bind() -> None:
+    anchor = RelayWorld().anchors["hub0"]
+    grant = RelayGrant(bytes(8), (Address("203.0.113.1", 40000),), bytes(16), LIFETIME_S)
+    lease = Lease(anchor)
+    lease.granted(grant, 0.0)
+    lease.answered(grant.relay[0], 0.0)
+    lease.ask(1.0)
+    lease.asked(1.0)
+    lease.answered(grant.relay[0], 1.1)
+    lease.granted(grant, 1.2)
+    assert lease.bind_at == 1.1 + REBIND_S
+    for _ in range(MAX_ASKED):
+        lease.asked(2.0)
+    assert not lease.silent, "its binds are answered"
+    lease.down()
+    assert lease.silent
 
 
 def test_a_grant_with_another_port_begins_the_count_of_binds_anew() -> None:

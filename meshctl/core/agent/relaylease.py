@@ -55,8 +55,8 @@ class Lease:
 
     @property
     def silent(self) -> bool:
-        """Whether the anchor does not answer questions."""
-        return self.unanswered >= MAX_ASKED
+        """Whether the anchor answers neither questions nor binds."""
+        return self.place is None and self.unanswered >= MAX_ASKED
 
     @property
     def due(self) -> float:
@@ -110,7 +110,7 @@ class Lease:
     def answered(self, place: Address, now: float) -> None:
         """Both ends are bound there."""
         self.place, self.answered_at, self.urgent = place, now, False
-        self.binds = self.unanswered = 0
+        self.binds = 0
         self.ask_at = inf
         self.bind_at = now + REBIND_S
 
