@@ -246,6 +246,13 @@ def test_of_one_address_the_better_kind_is_remembered_and_a_kind_can_be_forgotte
     assert [c.address for c in theirs.all()] == [two]
 
 
+def test_an_address_that_is_offered_twice_counts_once_with_its_better_priority() -> None:
+    for priorities in ((5, 9), (9, 5)):
+        theirs = RemoteCandidates(MESH)
+        theirs.offer(Offer(1, tuple(Offered("host", OUTSIDE, "00000000", p) for p in priorities)))
+        assert [c.priority for c in theirs.all()] == [9]
+
+
 @settings(max_examples=examples(25))
 @given(st.lists(st.lists(offered, max_size=120), max_size=3), st.lists(addresses, max_size=250))
 def test_a_hostile_peer_costs_a_hundred_candidates_and_no_more(

@@ -9,7 +9,7 @@ from agentcore_values import key
 
 from meshctl.core.agent.checks import PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.events import PeerStatus
-from meshctl.core.agent.liveness import BUSY_S, MISSED_KEEPALIVES, SAMPLE_S, UNANSWERED_S, Liveness
+from meshctl.core.agent.liveness import BUSY_S, MISSED_KEEPALIVES, SAMPLE_S, SILENCE_S, UNANSWERED_S, Liveness
 
 DATA = 128
 # What WireGuard sends at its own time: an empty transport message (header, counter and tag), and how old a key may be
@@ -119,12 +119,34 @@ def test_what_was_not_answered_on_one_path_says_nothing_of_the_next() -> None:
     assert tunnel.run(5) == ""
 
 
-def test_traffic_under_a_handshake_that_is_too_old_is_distress() -> None:
+def test_a_slow_path_has_the_time_that_its_round_trips_take() -> None:
     tunnel = Tunnel()
-    assert tunnel.run(REJECT_AFTER_S - 1, sent=DATA, heard=DATA) == ""
-    assert tunnel.run(60, sent=DATA, heard=DATA) == f"the last handshake was {REJECT_AFTER_S} s ago"
-    assert tunnel.status.handshake_age_s == REJECT_AFTER_S + SAMPLE_S
-    assert tunnel.run(60, sent=DATA, heard=DATA)
+    tunnel.liveness.moved(tunnel.now, 0.4)
+    tunnel.run(SAMPLE_S, sent=DATA)
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + 1.5 * 0.4 - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + 1.5 * 0.4)
+    tunnel.liveness.moved(tunnel.now, 0.01)
+    tunnel.run(SAMPLE_S, sent=DATA)
+    assert tunnel.liveness.distress(tunnel.now + UNANSWERED_S - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + UNANSWERED_S)
+
+
+def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_while_it_is_heard() -> None:
+    tunnel = Tunnel()
+    assert tunnel.run(REJECT_AFTER_S + 60, sent=DATA, heard=DATA) == ""
+    assert tunnel.liveness.distress(tunnel.now + SILENCE_S - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + SILENCE_S) == "the last handshake was 241 s ago"
+    assert tunnel.liveness.distress(tunnel.now + SILENCE_S + 1)
+    assert tunnel.liveness.distress(tunnel.now + BUSY_S) == ""
+
+
+@pytest.mark.parametrize(("age_s", "old"), [(REJECT_AFTER_S, False), (REJECT_AFTER_S + 0.5, True)])
+def test_a_handshake_is_old_when_wireguard_refuses_its_keys(age_s: float, old: bool) -> None:
+    tunnel = Tunnel()
+    tunnel.run(5, sent=DATA, heard=DATA)
+    tunnel.status = replace(tunnel.status, handshake_age_s=age_s)
+    tunnel.liveness.sample(tunnel.status, tunnel.now)
+    assert bool(tunnel.liveness.distress(tunnel.now + 3)) is old
 
 
 def test_an_old_handshake_without_traffic_and_traffic_before_any_handshake_are_no_distress() -> None:

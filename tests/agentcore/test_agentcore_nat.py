@@ -279,6 +279,15 @@ def test_what_was_sent_to_and_had_to_be_forgotten_is_not_taken_for_uninvited() -
     assert knowledge.filtering(BASE, 2.0) is Filtering.UNKNOWN
 
 
+def test_of_servers_without_end_those_that_were_heard_last_are_remembered() -> None:
+    knowledge = NatKnowledge()
+    for now in range(100):
+        knowledge.observe(BASE, Address(f"198.51.100.{now}", 3478), Address(OUTSIDE, 1), float(now))
+    assert {server.ip for server in knowledge._bases[BASE].seen} == {
+        f"198.51.100.{now}" for now in range(100 - MAX_SERVERS, 100)
+    }
+
+
 @settings(max_examples=examples(40))
 @given(st.lists(st.tuples(st.integers(1, 250), st.integers(1, 9), st.integers(0, 9)), max_size=60))
 def test_memory_is_bounded_whatever_is_seen(seen: list[tuple[int, int, int]]) -> None:

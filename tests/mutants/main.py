@@ -30,7 +30,7 @@ SUBJECTS = ("path", "choice", "liveness", "history")
 # The least share of each that is to be killed.
 WANTED = 0.9
 # The tests of one module take one or two seconds. A change that makes a loop endless is noticed by this.
-PATIENCE_S = 60
+PATIENCE_S = 20
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):

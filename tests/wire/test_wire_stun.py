@@ -123,6 +123,12 @@ def test_every_attribute_survives_the_way_there_and_back() -> None:
     assert received.is_authentic(KEY)
 
 
+@pytest.mark.parametrize("value", [b"", b"\xca\x6c", b"\xca\x6c\x00", bytes(8)])
+def test_a_response_port_of_another_length_is_none(value: bytes) -> None:
+    with pytest.raises(WireError):
+        ATTRIBUTES["response_port"][2](value, TRANSACTION)
+
+
 def test_the_attributes_of_a_message_stand_in_the_order_in_which_they_are_written() -> None:
     assert stun.Message._fields == ("message_class", "transaction", "method", *ATTRIBUTES)
 
