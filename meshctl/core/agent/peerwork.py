@@ -220,6 +220,8 @@ class PeerWork:
         self.hurry()
 
     def _retry_later(self, now: float) -> None:
+        if not self.may_go_direct:
+            return
         self.retry_at = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, RETRY_LONGEST_S)
 
