@@ -99,6 +99,11 @@ $(VENV)/.mutants: pyproject.toml | $(VENV)/.installed
 mutants: $(VENV)/.mutants ## Change the path machine in every small way, and see which changes no test notices
 	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/mutants/main.py $(MUTANTS)
 
+SEEDS ?= 2000
+.PHONY: sim
+sim: $(VENV)/.installed ## The agent's core in SEEDS=2000 small worlds, or in those of SEEDS=17,99-120, and in one of 300 agents
+	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/sim/main.py $(SEEDS) $(SIM_ARGS)
+
 .PHONY: need-root
 need-root:
 	@if [[ -n "$(AS_ROOT)" ]] && ! command -v sudo >/dev/null; then \

@@ -68,6 +68,8 @@ class Watch:
         self.of_path: dict[str, Meter] = {}
         self.signals: dict[str, Meter] = {}
         self._peers_of: dict[int, tuple[History, str]] = {}
+        self._pairs = frozenset(world.spec.pairs)
+        self._anchors = frozenset(a.name for a in world.spec.anchors)
         self._names = {node_id(n.public_key): n.name for n in world.identities}
 
     def probe(self, node: Node, action: ev.SendProbe) -> None:
@@ -100,8 +102,7 @@ class Watch:
             self._world.found("candidates of unpermitted pairs", node.name, words)
 
     def _may_meet(self, a: str, b: str) -> bool:
-        spec = self._world.spec
-        return any(n.name in (a, b) for n in spec.anchors) or spec.permits(a, b)
+        return a in self._anchors or b in self._anchors or (min(a, b), max(a, b)) in self._pairs
 
     def endpoint(self, node: Node, peer: str, address: tuple[str, int]) -> None:
         """An agent gives a peer an endpoint; the same one again and again for a while."""

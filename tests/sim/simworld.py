@@ -87,7 +87,7 @@ class World:
             siminvariants.schedule(self)
             self.clock.run(self.spec.seconds)
             for flow in self.flows:
-                flow.end()
+                flow.end(self.clock.now)
             siminvariants.at_the_end(self)
             self._wind_up()
             siminvariants.afterwards(self)
