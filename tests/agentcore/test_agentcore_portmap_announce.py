@@ -110,14 +110,22 @@ def test_another_device_in_the_same_box_has_a_boot_number_of_its_own() -> None:
     assert len(host.sent) == before
 
 
-def test_the_answer_to_a_search_tells_the_boot_number_too() -> None:
+@pytest.mark.parametrize(("device", "boot", "asked"), [(IGD, "5", None), (IGD, "6", 2.0), ("MediaServer:1", "6", None)])
+def test_the_answer_to_a_search_tells_the_boot_number_too(device: str, boot: str, asked: float | None) -> None:
     announcements = Announcements()
-    lines = ["HTTP/1.1 200 OK", f"ST: urn:x:device:{IGD}", "LOCATION: http://192.168.1.1/", "01-NLS: 5", "", ""]
+    lines = ["HTTP/1.1 200 OK", f"ST: urn:x:device:{device}", "LOCATION: http://192.168.1.1/", "01-NLS: 5", "", ""]
     assert announcements.hear("\r\n".join(lines).encode(), GATEWAY, 0.0) is None
-    (alive,) = Router(PCP).announce("alive", "5")
-    assert announcements.hear(alive.data, GATEWAY, 1.0) is None
-    (alive,) = Router(PCP).announce("alive", "6")
-    assert announcements.hear(alive.data, GATEWAY, 2.0) == 2.0
+    (alive,) = Router(PCP).announce("alive", boot)
+    assert announcements.hear(alive.data, GATEWAY, 2.0) == asked
+
+
+def test_one_restart_after_another_is_asked_for_half_a_minute_after_the_first_and_a_later_one_at_once() -> None:
+    announcements = Announcements()
+    heard = [
+        announcements.hear(Router(PCP).announce("alive", boot)[0].data, GATEWAY, now)
+        for now, boot in [(1.0, "1"), (2.0, "2"), (3.0, "3"), (1000.0, "4")]
+    ]
+    assert heard == [None, 2.0, 2.0 + SOONEST_S, 1000.0]
 
 
 def test_what_a_neighbour_says_in_its_own_name_counts_for_nothing() -> None:

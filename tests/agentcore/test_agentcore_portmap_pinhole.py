@@ -3,12 +3,14 @@ asked for in a way that no router answers."""
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from agentcore_portmap_gateway import FIREWALL, GATEWAY_6, OWN_6, PORT, ROUTER_6, Host, Router
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import HttpReply, HttpRequest, MappingDatagram, SendMapping
-from meshctl.core.agent.portmap_values import LIFETIME_S
+from meshctl.core.agent.portmap_values import LIFETIME_S, REFUSED_S, SILENT_S
 
 PINHOLE = frozenset({"pinhole"})
 OPEN = (OWN_6, PORT)
@@ -86,20 +88,22 @@ def test_after_a_crash_the_pinhole_of_another_port_is_ended_though_its_number_ma
 
 
 @pytest.mark.parametrize(
-    ("code", "why"),
+    ("code", "why", "again_s"),
     [
-        (702, "the firewall is off, nothing needs to be opened"),
-        (703, "the firewall is set not to be opened"),
-        (606, "the router is set not to let this host map ports"),
-        (701, "the firewall has no room for another pinhole"),
+        (702, "the firewall is off, nothing needs to be opened", REFUSED_S),
+        (703, "the firewall is set not to be opened", REFUSED_S),
+        (606, "the router is set not to let this host map ports", REFUSED_S),
+        (701, "the firewall has no room for another pinhole", SILENT_S),
     ],
 )
-def test_a_router_that_refuses_is_asked_seldom_and_says_why(code: int, why: str) -> None:
+def test_a_router_that_refuses_is_asked_seldom_and_says_why(code: int, why: str, again_s: float) -> None:
     host = host_at(Router(PINHOLE, faults={"AddPinhole": [code] * 1000}))
     assert host.mapper.mapped() == ()
     assert why in host.mapper.why()[0][2]
     host.run(DAY)
-    assert [what for _, what in host.router.seen].count("AddPinhole") < DAY / 1000
+    asked = [at for at, what in host.router.seen if what == "AddPinhole"]
+    assert all(again_s <= b - a <= 1.1 * again_s + 10 for a, b in itertools.pairwise(asked))
+    assert len(asked) > DAY / (1.2 * again_s)
 
 
 def test_a_router_without_a_firewall_to_control_says_so() -> None:
