@@ -198,8 +198,7 @@ class AgentCore:
         self._timers.set("ports", self._ports.due(), "a port mapping")
         found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
         for network in self._networks.values():
-            port = network.config.listen_port
-            network.gatherer.mapped([m for m in found if m[1].port == port], now)
+            network.mapped(found, now)
         state = self._ports.state()
         if state != self._saved:
             self._saved = state

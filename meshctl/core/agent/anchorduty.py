@@ -25,7 +25,7 @@ QUESTIONS_PER_S, QUESTIONS_BURST = 2.0, 20.0
 # What nobody acknowledges is said so many times, so far apart.
 TIMES, AGAIN_S = 3, 2.0
 
-Say = Callable[[PeerConfig, Body], None]
+Say = Callable[[PeerConfig, Body, float], None]
 
 
 class _Told(NamedTuple):
@@ -67,9 +67,9 @@ class AnchorDuty:
     def relay_message(self, peer: PeerConfig, body: Body, now: float) -> bool:
         """A message about relays; whether it was one."""
         if isinstance(body, RelayAsk):
-            self._tell(self._relays.ask(peer, body, now))
+            self._tell(self._relays.ask(peer, body, now), now)
         elif isinstance(body, RelayRefresh):
-            self._tell(self._relays.refresh(peer, body, now))
+            self._tell(self._relays.refresh(peer, body, now), now)
         elif isinstance(body, RelayRelease):
             self._relays.release(peer, body)
         else:
@@ -104,6 +104,7 @@ class AnchorDuty:
         """A node's agent is new: it has heard nothing yet."""
         self._told.pop(peer.id, None)
         self._watch.forget(peer)
+        self._tell(self._relays.grants(peer), now)
         self.sample(statuses, now)
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> None:
@@ -118,13 +119,13 @@ class AnchorDuty:
             if told.left and now >= told.again_at:
                 self._told[node] = _Told(told.address, told.left - 1, now + AGAIN_S)
                 age = min(int(status.handshake_age_s or 0), 0xFFFF)
-                self._say(peer, Observed((Observation(node, status.endpoint, age),)))
+                self._say(peer, Observed((Observation(node, status.endpoint, age),)), now)
         for peer, observed in self._watch.tell(statuses, now):
-            self._say(peer, observed)
+            self._say(peer, observed, now)
 
-    def _tell(self, messages: Iterable[tuple[PeerConfig, Body]]) -> None:
+    def _tell(self, messages: Iterable[tuple[PeerConfig, Body]], now: float) -> None:
         for peer, body in messages:
-            self._say(peer, body)
+            self._say(peer, body, now)
 
     def _run(self) -> None:
         for action in self._relays.actions():

@@ -50,7 +50,7 @@ class Here:
     pace: Pace
     act: Callable[[Action], None]
     probe: Callable[[SendProbe, Answered], None]
-    say: Callable[[PeerConfig, Body], None]
+    say: Callable[[PeerConfig, Body, float], None]
     touch: Callable[[bytes], None]
     nat: NatKnowledge = field(default_factory=NatKnowledge)
     hosts: tuple[LocalAddress, ...] = ()

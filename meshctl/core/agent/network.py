@@ -9,12 +9,13 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
+from math import inf
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.anchorduty import AnchorDuty
 from meshctl.core.agent.anchorlink import AnchorLink
 from meshctl.core.agent.asker import USERNAME, Server, anchor_server
-from meshctl.core.agent.bodies import WISHES, Ack, Observed, Offer, RelayGrant, RelayRefuse, Splice
+from meshctl.core.agent.bodies import WISHES, Ack, Body, Observed, Offer, RelayGrant, RelayRefuse, Splice
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
@@ -37,7 +38,7 @@ _TRANSACTION = slice(8, 20)
 CHECK_PURPOSE = b"checks"
 
 # Timers besides those of peers (by id).
-_GATHER, _DUTY, _CLIENTS, _CHANGE = b"gather", b"duty", b"clients", b"change"
+_GATHER, _DUTY, _CHANGE = b"gather", b"duty", b"change"
 
 
 class Network:
@@ -56,7 +57,7 @@ class Network:
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up)
-        self.here = Here(config, own, dice, pace, act, self._probe, self.post.say, self._touch)
+        self.here = Here(config, own, dice, pace, act, self._probe, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
         self.paths: dict[bytes, PeerPath] = {}
         self._stun_servers: tuple[Server, ...] = ()
@@ -74,9 +75,10 @@ class Network:
         """The host's own."""
         self.here.hosts = tuple(sorted(addresses))
         self.gatherer.set_hosts(self.here.hosts, self.config.listen_port, now)
+        self._touch(_GATHER)
         if self.config.is_anchor:
             if self._duty is None:
-                self._duty = AnchorDuty(self.config, self.here.bases, self._dice, self.post.say, self._act)
+                self._duty = AnchorDuty(self.config, self.here.bases, self._dice, self._say, self._act)
             self._duty.set_addresses(self.here.bases)
         if self.gatherer.moved:
             for link in self.here.anchors.values():
@@ -91,9 +93,16 @@ class Network:
             link.endpoints = addresses(link.peer)
             servers += [anchor_server(a, self.config.id, link.peer.pair_key) for a in link.endpoints]
         self.gatherer.set_servers(servers, now)
+        self._touch(_GATHER)
         for key, path in self.paths.items():
             path.static(addresses(path.peer), now)
             self._touch(key)
+
+    def mapped(self, mappings: Iterable[tuple[Address, Address, float]], now: float) -> None:
+        """What routers have promised, of all ports: (external, own address, its end)."""
+        port = self.config.listen_port
+        self.gatherer.mapped([m for m in mappings if m[1].port == port], now)
+        self._touch(_GATHER)
 
     def status(self, statuses: dict[PublicKey, PeerStatus], now: float) -> None:
         """One reading of WireGuard's counters; of peers of other networks too."""
@@ -129,6 +138,7 @@ class Network:
         """On an anchor: a STUN message to a relay port."""
         if self._duty is not None:
             self._duty.bind(event)
+            self._touch(_DUTY)
 
     def signal(self, event: Signal, now: float) -> None:
         """A signalling message."""
@@ -153,6 +163,7 @@ class Network:
         """The host slept: every mapping may be gone, and WireGuard's keys may be too old. A message in each tunnel has it
         make new ones."""
         self.gatherer.doubt(now)
+        self._touch(_GATHER)
         for path in self.paths.values():
             if path.state is not State.UNKNOWN:
                 self.post.knock(path.peer, now)
@@ -179,29 +190,29 @@ class Network:
                 self._gather(now)
             elif owner == _DUTY and self._duty is not None:
                 self._duty.poll(now)
-            elif owner == _CLIENTS:
-                pass  # `sample` sees to it
-            elif owner != _CHANGE:
+                self._touch(_DUTY)
+            elif owner != _CHANGE:  # which `settle` sees to
                 self._poll_peer(owner, now)
 
     def settle(self, now: float) -> None:
         """Tell those whom it concerns what has changed, and set the timers: at the end of each event."""
         changed, moved = self.gatherer.take_change(now)
         if changed:
+            self._touch(_GATHER)
             for key, each in self.paths.items():
                 each.network_changed(now, moved=moved)
                 self._touch(key)
             if moved:
                 self._greet_anchors(now)
-        for key in self._touched:
-            if key in self.paths:
-                self._offer(self.paths[key], now)
-            self._set_timer(key)
-        self._touched.clear()
-        self.timers.set(_GATHER, self.gatherer.due, "where this node is seen")
-        self.timers.set(_CHANGE, self.gatherer.changed_at, "peers are to hear of a change")
-        if self._duty is not None:
-            self.timers.set(_DUTY, self._duty.due, "a relay ends")
+        while self._touched:
+            key, _ = self._touched.popitem()
+            if key == _GATHER:
+                self.timers.set(_GATHER, self.gatherer.due, "where this node is seen")
+                self.timers.set(_CHANGE, self.gatherer.changed_at, "peers are to hear of a change")
+            elif key == _DUTY and self._duty is not None:
+                self.timers.set(_DUTY, self._duty.due, "a relay ends")
+            else:
+                self._settle_peer(key, now)
 
     # Inside
 
@@ -209,23 +220,27 @@ class Network:
         """Something about this peer may be another than before."""
         self._touched[peer] = None
 
-    def _offer(self, path: PeerPath, now: float) -> None:
-        work, sender = path.work, self.post.talk(path.peer).sender
-        sender.put(
-            self.here.own.offered(), self.here.nat_summary(now), now,
-            relays=work.relay.distances(), wish=work.wish, restart=work.restarts,
-        )  # fmt: skip
+    def _settle_peer(self, key: bytes, now: float) -> None:
+        """Offer the peer what there is, if it is news, and set its timer."""
+        path, link, talk = self.paths.get(key), self.here.anchors.get(key), self.post.talk_by_id(key)
+        due = path.due if path is not None else None
+        when, reason = due if due is not None else (inf, "")
+        if path is not None and talk is not None:
+            work = path.work
+            talk.sender.put(
+                self.here.own.offered(), self.here.nat_summary(now), now,
+                relays=work.relay.distances(), wish=work.wish, restart=work.restarts,
+            )  # fmt: skip
+        if talk is not None and talk.due is not None and talk.due < when:
+            when, reason = talk.due, "a message"
+        if link is not None and link.due is not None and link.due < when:
+            when, reason = link.due, "an anchor in doubt"
+        self.timers.set(key, when if when < inf else None, reason)
 
-    def _set_timer(self, key: bytes) -> None:
-        path, link = self.paths.get(key), self.here.anchors.get(key)
-        talk = self.post.talk_by_id(key)
-        times = [(talk.due, "a message")] if talk is not None else []
-        if path is not None and path.due is not None:
-            times.append(path.due)
-        if link is not None:
-            times.append((link.due, "an anchor in doubt"))
-        when, reason = min(((w, r) for w, r in times if w is not None), default=(None, ""))
-        self.timers.set(key, when, reason)
+    def _say(self, peer: PeerConfig, body: Body, now: float) -> None:
+        """Tell a peer something; its timer is another when there is no session yet."""
+        if not self.post.say(peer, body, now):
+            self._touch(peer.id)
 
     def _up(self) -> frozenset[str]:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
@@ -284,12 +299,14 @@ class Network:
         if link is not None:
             for address in link.ask(now):
                 self.gatherer.ask(anchor_server(address, self.config.id, link.peer.pair_key), now)
+                self._touch(_GATHER)
         if path is not None:
             if talk is not None and talk.lost:
                 path.session_lost(now)
             path.poll(now)
 
     def _gather(self, now: float) -> None:
+        self._touch(_GATHER)
         probe = self.gatherer.poll(now)
         if probe is not None:
             self._probe(probe, self._seen)
@@ -297,6 +314,7 @@ class Network:
             self._judge(server, now, partial(AnchorLink.silent, server=server, now=now))
 
     def _seen(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+        self._touch(_GATHER)
         seen = self.gatherer.answered(received, local, remote, now)
         if seen is not None:
             self._judge(remote, now, partial(AnchorLink.answered, server=remote, rtt_s=seen.rtt_s, now=now))
@@ -359,6 +377,7 @@ class Network:
             self._observed(peer, body, now)
         elif self._duty is not None and body is not None:
             self._duty.relay_message(peer, body, now)
+            self._touch(_DUTY)
 
     def _relay_answer(self, anchor: PeerConfig, body: RelayGrant | RelayRefuse, now: float) -> None:
         path = self.paths.get(body.peer)
@@ -377,5 +396,6 @@ class Network:
             base = self.here.own.base(observation.address.family)
             if observation.node == self.config.id and base and server and server.family == base.family:
                 self.gatherer.seen("observed", base, server, observation.address, now)
+                self._touch(_GATHER)
         for action in self._clients.observed(body, self.statuses, now):
             self._act(action)

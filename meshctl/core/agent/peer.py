@@ -58,12 +58,16 @@ class PeerPath:
     @property
     def due(self) -> Due | None:
         """When `poll` has something to do."""
-        times = (
+        times: tuple[tuple[float | None, str], ...] = (
             (self._negotiation.due, "a check"), (self._relay.due(), "a relay"), (self._splice.due(), "a splice"),
             (self.work.retry_at, "all pairs again"), (self.work.release_at, "the relay is not needed"),
             (self.work.insist_at, "the endpoint once more"),
         )  # fmt: skip
-        return min((Due(when, why) for when, why in times if when is not None), default=None)
+        first = None
+        for when, why in times:
+            if when is not None and (first is None or when < first.when):
+                first = Due(when, why)
+        return first
 
     @property
     def usable(self) -> bool:
@@ -86,6 +90,7 @@ class PeerPath:
         """The peer's agent has answered; it is another one than before, or had been silent."""
         if credentials.key != self._negotiation.key:
             self._negotiation.renew(credentials)
+            self._splice.abort()
         if self.state in _SEARCHING:
             self.work.begin_anew(now)
         elif self.state is State.UNKNOWN and self.work.alive and self.work.adopt():
@@ -282,12 +287,13 @@ class PeerPath:
             return
         if not self._splice.take(pair):
             return
-        if self._splice.standing not in (None, pair):
-            self._splice.leave()
+        self._splice_news(now)
         self.work.chosen = pair
         rtt = self._negotiation.rtt_s(pair)
         words = f"answers in {rtt * 1000:.0f} ms" if rtt is not None else "is what the peer wants"
         self._fire(Trigger.NOMINATED, f"{pair.remote} {words}", now)
+        if self._splice.standing not in (None, pair):
+            self._splice.leave()
         self._news(now)
 
     def _moved(self, status: PeerStatus, current: Pair) -> str:
@@ -309,7 +315,7 @@ class PeerPath:
         """Do what relays and splices want done, and see what has become of them."""
         for output in self._relay.outputs():
             if isinstance(output, Say):
-                self._here.say(output.anchor, output.body)
+                self._here.say(output.anchor, output.body, now)
             elif isinstance(output, SendProbe):
                 self._here.probe(output, self._bound)
             elif isinstance(output, Ready):
@@ -321,8 +327,9 @@ class PeerPath:
     def _splice_news(self, now: float) -> None:
         for output in self._splice.outputs():
             if isinstance(output, Splice):
-                self._here.say(self.peer, output)
+                self._here.say(self.peer, output, now)
             elif isinstance(output, SendProbe):
+                self._here.nat.sent(output.local, output.remote, now)
                 self._negotiation.send(output)
             elif not isinstance(output, Failed):
                 self._here.act(output)

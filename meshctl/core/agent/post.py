@@ -61,11 +61,15 @@ class Post:
         for data, attempt in self._talks[peer.id].poll(now):
             self._send(peer, data, attempt)
 
-    def say(self, peer: PeerConfig, body: Body) -> None:
-        """Tell a peer something once, if there is a session with it."""
-        data = self._talks[peer.id].seal(body)
-        if data is not None:
+    def say(self, peer: PeerConfig, body: Body, now: float) -> bool:
+        """Tell a peer something once; where there is no session with it (yet), that is asked for instead."""
+        talk = self._talks[peer.id]
+        data = talk.seal(body)
+        if data is None:
+            talk.ask(now)
+        else:
             self._send(peer, data, 0)
+        return data is not None
 
     def knock(self, peer: PeerConfig, now: float) -> None:
         """Send something through the peer's own tunnel, whatever is thought of it: WireGuard makes new keys if it must."""

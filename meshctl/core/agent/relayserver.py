@@ -146,6 +146,11 @@ class RelayServer:
             end.released = False
         return [(end.peer, self._grant(allocation, end)) for end in allocation.ends]
 
+    def grants(self, peer: PeerConfig) -> list[Say]:
+        """What was granted to this peer, for its agent that has not heard of it."""
+        found = (a for _, a in sorted(self._by_pair.items()) if peer.id in {end.peer.id for end in a.ends})
+        return [(peer, self._grant(allocation, allocation.end(peer))) for allocation in found]
+
     def refresh(self, asking: PeerConfig, body: RelayRefresh, now: float) -> list[Say]:
         """The whole lifetime again, to who has the token. Not when the other end has released it: who still needs it
         asks anew, and the other one hears of that."""
