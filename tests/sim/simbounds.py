@@ -79,8 +79,8 @@ def memory_is_bounded(world: World) -> Says:
 
 
 def leases_are_given_back(world: World) -> Says:
-    """Where nothing went wrong, agents that stop leave no open port at their routers, and no relay on anchors."""
-    if world.spec.faults or _harmed(world):
+    """Where nothing went wrong or was lost, agents that stop leave neither open ports nor relays."""
+    if world.spec.faults or world.spec.link.loss or _harmed(world):
         return
     for name, node in world.nodes.items():
         held = [] if node.gateway is None else [p for p, host in node.gateway.mappings if host in node.kernel.addresses]

@@ -50,7 +50,8 @@ def schedule(world: World) -> None:
             start = max(world.spec.node(a).starts_at, world.spec.node(b).starts_at)
             world.clock.at(start + CARRIES_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, carries_soon))
             world.clock.at(start + DIRECT_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, direct_soon))
-    world.clock.at(_BEFORE_FAULTS_S, lambda: _ask(world, the_kernel_does_what_the_agent_says))
+    for invariant in (the_kernel_does_what_the_agent_says, both_ends_agree):
+        world.clock.at(_BEFORE_FAULTS_S, lambda invariant=invariant: _ask(world, invariant))
     if world.spec.faults:
         for a, b in world.spec.pairs:
             world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
@@ -134,7 +135,7 @@ def relayed_otherwise(world: World) -> Says:
 
 
 def both_ends_agree(world: World) -> Says:
-    """In the end both ends take their path for the same: direct, or by the same relay."""
+    """Before the first fault, and in the end, both ends take their path for the same: direct, or one relay."""
     for one, other in owed(world):
         mine, theirs = one.path(other.name), other.path(one.name)
         if mine is None or theirs is None:

@@ -47,7 +47,7 @@ class Nat:
         self._by_inner: dict[tuple[Place, object], _Mapping] = {}
         self._by_outer: dict[int, _Mapping] = {}
         self._forwards: dict[int, Place] = {}
-        self._answers: dict[tuple[Place, Place], _Mapping] = {}  # flows that came in by an opened port
+        self._answers: dict[tuple[Place, Place], _Mapping] = {}  # by own and remote end: flows that came in by an opened port last
         self._next_port = dice.choice(_PORTS)
 
     def outward(self, source: Place, destination: Place, now: float) -> Place | None:
@@ -65,6 +65,7 @@ class Nat:
         """Whom behind it a packet to one of its ports is for; None when nobody, or not from `source`."""
         mapping = self._by_outer.get(port)
         if mapping is not None and not self._dead(mapping, now) and self._lets_in(mapping, source, now):
+            self._answers.pop((mapping.inner, source), None)
             return mapping.inner
         inner = self._forwards.get(port)
         if inner is not None:
