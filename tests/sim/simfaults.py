@@ -170,6 +170,7 @@ def _wake(world: World, fault: Fault) -> None:
     node = _node(world, fault)
     node.kernel.up = True
     node.step_clock(0.0)
+    node.tell_addresses()  # a driver asks for them: what happened meanwhile it has not heard
 
 
 def _slow(world: World, fault: Fault) -> None:

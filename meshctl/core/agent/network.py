@@ -281,10 +281,14 @@ class Network:
         if link.up != was_up:
             if link.up:
                 self._ask(link.peer, now)
-                for path in self.paths.values():
-                    if path.state is State.UNKNOWN:
-                        self._ask(path.peer, now)
+                self._seek(now)
             self._anchors_changed(now)
+
+    def _seek(self, now: float) -> None:
+        """There is a way for messages that was not there before: ask for those who could not be reached."""
+        for path in self.paths.values():
+            if path.state in (State.UNKNOWN, State.PROBING):
+                self._ask(path.peer, now)
 
     def _anchors_changed(self, now: float) -> None:
         for path in self.paths.values():
@@ -346,6 +350,8 @@ class Network:
     def _met(self, heard: Heard, now: float) -> None:
         """There is a new session with a peer, or one that was lost is there again."""
         peer, session = heard.peer, self.post.talk(heard.peer).session
+        if peer.is_anchor:
+            self._seek(now)
         if peer.is_anchor and heard.renewed:
             for key, other in self.paths.items():
                 other.anchor_restarted(peer, now)
