@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from simkernel import is_stun
 from simnet import Cable, Host, Packet
 
 from meshctl.core.agent import events as ev
@@ -157,7 +158,8 @@ class Outsider:
             source = self._dice.choice((packet.source, (OUTSIDER_IP, 51820), (OUTSIDER_IP, 51820)))
             target = self._dice.choice((packet.destination, packet.destination, self._dice.choice(known).destination))
             data = bytearray(packet.data)
-            if self._dice.random() < 0.3:
-                data[self._dice.randrange(len(data))] ^= 1 << self._dice.randrange(8)
+            if self._dice.random() < 0.3:  # of a tunnel's packet what makes it authentic, for the model checks no more
+                at = self._dice.randrange(len(data)) if is_stun(packet.data) else 20 + self._dice.randrange(16)
+                data[at] ^= 1 << self._dice.randrange(8)
             self._world.internet.send(Packet(source, target, bytes(data)), self._cable)
         self._world.clock.after(0.25, self._act)

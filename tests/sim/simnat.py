@@ -47,7 +47,7 @@ class Nat:
         self._by_inner: dict[tuple[Place, object], _Mapping] = {}
         self._by_outer: dict[int, _Mapping] = {}
         self._forwards: dict[int, Place] = {}
-        self._answers: dict[tuple[Place, Place], _Mapping] = {}  # by own and remote end: flows that came in by an opened port last
+        self._answers: dict[tuple[Place, Place], _Mapping] = {}  # flows that came in by an opened port
         self._next_port = dice.choice(_PORTS)
 
     def outward(self, source: Place, destination: Place, now: float) -> Place | None:

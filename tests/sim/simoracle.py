@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from simclock import Clock
 from simconfig import PORT, public_ips
-from simnat import Place
+from simnat import RANDOM, Place
 from simnet import Host, Packet
 from simsite import Underlay
 from simspec import INTERNET, Link, NodeSpec, SiteSpec
@@ -88,6 +88,15 @@ class _Ideal:
         seen = {self.seen_by.get(ip) for ip in _SERVERS}
         return None if None in seen else len(seen) == 1
 
+    def predictable(self) -> bool:
+        """Whether ports of new mappings can be guessed from those before: those in a row are."""
+        place, sites = self.place, self._trial.underlay.sites
+        while place != INTERNET:
+            if sites[place].spec.nat.allocation == RANDOM:
+                return False
+            place = sites[place].spec.carrier
+        return True
+
     def _mapped(self) -> list[Place]:
         site = self._trial.underlay.sites.get(self.place)
         if site is None or not site.spec.speaks or site.spec.lie or site.spec.carrier:
@@ -124,7 +133,7 @@ class _Trial:
         for anchor in situation.nodes:
             if anchor.kind == "anchor":
                 self._serve(public_ips(anchor))
-        self._anchors = tuple(self._servers)
+        self._anchors = [set(public_ips(a)) for a in situation.nodes if a.kind == "anchor"]
         self._serve(_SERVERS)
         nodes = {n.name: n for n in situation.nodes}
         self.ends = [_Ideal(self, nodes[name], places[name]) for name in (a, b)]
@@ -136,15 +145,16 @@ class _Trial:
             for server in self._servers:
                 end.ask((server, PORT), id(end).to_bytes(8, "big"))
         self._clock.run(1.0)
-        common = [ip for ip in self._anchors if ip in one.seen_by and ip in other.seen_by]
-        if not all(any(ip in end.seen_by for ip in self._anchors) for end in self.ends):
+        near = [[bool(end.seen_by.keys() & anchor) for anchor in self._anchors] for end in self.ends]
+        if not all(map(any, near)):
             return UNREACHABLE
         if self._meets(one, other):
             return DIRECT
         known = {one.independent(), other.independent()}
-        if known == {True, False}:
+        guessable = known == {False} and (one.predictable() or other.predictable())
+        if known == {True, False} or guessable:
             return SPLICED
-        return RELAYED if common else UNREACHABLE
+        return RELAYED if any(map(all, zip(*near))) else UNREACHABLE
 
     def _meets(self, one: _Ideal, other: _Ideal) -> bool:
         for end, peer in ((one, other), (other, one)):
