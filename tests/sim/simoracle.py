@@ -145,8 +145,8 @@ class _Trial:
             for server in self._servers:
                 end.ask((server, PORT), id(end).to_bytes(8, "big"))
         self._clock.run(1.0)
-        near = [[bool(end.seen_by.keys() & anchor) for anchor in self._anchors] for end in self.ends]
-        if not all(map(any, near)):
+        near = [{n for n, anchor in enumerate(self._anchors) if end.seen_by.keys() & anchor} for end in self.ends]
+        if not all(near):
             return UNREACHABLE
         if self._meets(one, other):
             return DIRECT
@@ -154,7 +154,7 @@ class _Trial:
         guessable = known == {False} and (one.predictable() or other.predictable())
         if known == {True, False} or guessable:
             return SPLICED
-        return RELAYED if any(map(all, zip(*near))) else UNREACHABLE
+        return RELAYED if near[0] & near[1] else UNREACHABLE
 
     def _meets(self, one: _Ideal, other: _Ideal) -> bool:
         for end, peer in ((one, other), (other, one)):
