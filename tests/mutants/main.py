@@ -102,8 +102,9 @@ def mutants(source: str) -> Iterator[str]:
                 yield changed
 
 
-class _WithoutAnnotations(ast.NodeTransformer):
-    """Annotations are never evaluated here (PEP 563), so a change in one is none."""
+class _Essence(ast.NodeTransformer):
+    """Less what makes no difference here: annotations are never evaluated (PEP 563), and what is compared by `is`
+    (enumerations, None) is the same one exactly when it is equal."""
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
@@ -111,18 +112,23 @@ class _WithoutAnnotations(ast.NodeTransformer):
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.annotation = ast.Constant(None)
-        return node
+        return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
-        self.generic_visit(node)
-        return node
+        return self.generic_visit(node)
+
+    def visit_Is(self, _: ast.Is) -> ast.AST:
+        return ast.Eq()
+
+    def visit_IsNot(self, _: ast.IsNot) -> ast.AST:
+        return ast.NotEq()
 
 
 def meaning(source: str) -> str | None:
     """What a module does, apart from how it is written; None when it is not Python."""
     try:
-        return ast.dump(_WithoutAnnotations().visit(ast.parse(source)))
+        return ast.dump(_Essence().visit(ast.parse(source)))
     except SyntaxError:
         return None
 
