@@ -197,7 +197,8 @@ class HttpRequest(Action):
 
 @dataclass(frozen=True)
 class InstallRelay(Action):
-    """On an anchor: forward between `a` and `b` over this port, and nothing else over it."""
+    """On an anchor: forward between `a` and `b` over this port, and nothing else over it. They may be of two families:
+    the kernel cannot do that, and the driver has to."""
 
     port: int
     a: Address

@@ -151,6 +151,7 @@ class PeerPath:
             heard = self._liveness.heard_at
             if self.work.proven and status.endpoint == current.remote and heard is not None and heard > self.since:
                 self._fire(Trigger.ANSWERED, "bytes came by it", now)
+                self.work.set_endpoint(current.remote, now)
         elif self.state in RELAYED and now >= self._doubt_at:
             reason = self._liveness.distress(now)
             if reason:

@@ -28,6 +28,7 @@ SECOND_S = 1.0
 # there, and a question whose answer is under way then does so every time: where each waits for the other, only an
 # endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
 INSIST_S, INSIST_AGAIN_S = 0.6, (0.01, 0.03)
+INSIST_RTTS = 3.0
 # Of two operators' wishes, the one that stands first here counts.
 _STRONGER = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
 
@@ -139,10 +140,10 @@ class PeerWork:
         self._check_pairs(now)
 
     def adopt(self) -> bool:
-        """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it."""
+        """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.status.endpoint if self.status else None
         base = self._here.own.base(endpoint.family) if endpoint else None
-        if endpoint is None or base is None:
+        if endpoint is None or base is None or self._here.is_relay(endpoint):
             return False
         self.negotiation.current, self.proven = Pair(base, endpoint), False
         return True
@@ -170,7 +171,7 @@ class PeerWork:
 
     def _place(self, now: float) -> None:
         self._place_at = None
-        self._insist_until = now + INSIST_S
+        self._insist_until = now + max(INSIST_S, INSIST_RTTS * self.liveness.rtt_s)
         self.insist(now)
         self._keep_alive()
 
@@ -194,8 +195,8 @@ class PeerWork:
         if pair is None:
             return
         self.proven, self.tolerated = True, None
-        self.set_endpoint(pair.remote, now)
         self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
+        self.set_endpoint(pair.remote, now)
         if self.mode in (Wish.NONE, Wish.DIRECT):
             self.release_at = now + RELAY_LINGER_S
 
@@ -203,10 +204,10 @@ class PeerWork:
         if self.relay.ready is not None:
             self.negotiation.current = None
             self.splice.leave()
-            self.set_endpoint(self.relay.ready, now)
             anchor = self.relay.used_anchor
             link = self._here.anchors.get(anchor.id) if anchor else None
             self.liveness.moved(now, 2 * link.distance_s if link else 0.0)
+            self.set_endpoint(self.relay.ready, now)
 
     def _check_pairs(self, now: float) -> None:
         self.restarts += 1

@@ -85,10 +85,9 @@ class _Allocation:
     expires_at: float
     installed: tuple[Address, Address] | None = None
 
-    @property
-    def family(self) -> int:
-        """The one in which is forwarded, 0 for none."""
-        return self.installed[0].family if self.installed else 0
+    def family(self, end: _End) -> int:
+        """The one in which is forwarded to that end, 0 for none."""
+        return self.installed[self.ends.index(end)].family if self.installed else 0
 
     def end(self, peer: PeerConfig) -> _End:
         return next(end for end in self.ends if end.peer is peer)
@@ -183,7 +182,7 @@ class RelayServer:
             return None
         nonce = self._nonce(end, remote)
         fresh = hmac.compare_digest((message.nonce or "").encode(), nonce.encode())
-        if not end.bound(remote, allocation.family, fresh=fresh):
+        if not end.bound(remote, allocation.family(end), fresh=fresh):
             stale = StunError(STALE_NONCE, "Stale Nonce")
             answer = stun.Message(stun.Class.ERROR, message.transaction, error=stale, nonce=nonce)
             return self._answer(port, remote, end, answer)
@@ -207,11 +206,12 @@ class RelayServer:
         return SendProbe(local, remote, signed)
 
     def _install(self, allocation: _Allocation) -> None:
-        """Tell the kernel the two addresses, when both are known and it has others. One relay has one family, which
-        stays while both are there."""
+        """Tell the driver the two addresses, when both are known and it has others: of one family if there is one, which
+        stays while both are there; else of two."""
         a, b = (end.places for end in allocation.ends)
-        family = min(a.keys() & b.keys(), key=lambda family: (family != allocation.family, family), default=None)
-        wanted = (a[family][0], b[family][0]) if family is not None else None
+        used = allocation.family(allocation.ends[0])
+        family = min(a.keys() & b.keys(), key=lambda family: (family != used, family), default=None)
+        wanted = (a[family or min(a)][0], b[family or min(b)][0]) if a and b else None
         if wanted == allocation.installed:
             return
         self._uninstall(allocation)
