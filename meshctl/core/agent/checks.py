@@ -34,6 +34,8 @@ PATH_ANSWER_S = 0.3
 # On a slow path: so many round trips, as it was measured last.
 RTTS = 1.5
 MAX_PAIRS = 100
+# Pairs with one address of the peer, whatever its ports, when one more is learned from a check.
+MAX_OF_HOST = 8
 # Open requests that are remembered: those of all pairs at their quickest.
 MAX_TRANSACTIONS = 512
 
@@ -213,7 +215,7 @@ class CheckList:
             integrity=(MESSAGE_INTEGRITY_SHA256,),
         )  # fmt: skip
         check = self._checks.get(pair)
-        if check is None and len(self._checks) < MAX_PAIRS:
+        if check is None and self._has_room(pair):
             check = self._checks[pair] = _Check(request.priority or 0)
         if check is None:
             return SendProbe(pair.local, pair.remote, answer), Question(pair, nominated=False)
@@ -247,6 +249,12 @@ class CheckList:
         return Answer(pair, check.rtt_s, Address(*mapped) if mapped else None, nominated)
 
     # Inside
+
+    def _has_room(self, pair: Pair) -> bool:
+        """Whether a pair may be learned. Two NATs of the hardest kind give each answer another port: without a bound,
+        each check would lead to the next."""
+        of_host = sum(p.remote.ip == pair.remote.ip and p.local == pair.local for p in self._checks)
+        return len(self._checks) < MAX_PAIRS and of_host < MAX_OF_HOST
 
     def _next(self, now: float) -> Pair | None:
         while self._triggered:

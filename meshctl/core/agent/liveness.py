@@ -18,6 +18,10 @@ SAMPLE_S = 0.25
 UNANSWERED_S = 0.5
 # On a slow path: this and so many round trips.
 RTTS = 1.5
+# Who only answers does not send when the questions do not arrive. After so many readings in which something came, so
+# much silence is a sign: the flow is over, or the path is dead.
+STREAM = 3
+STOPPED_S = 1.0
 # So many of the peer's keepalives may be lost before an idle path is asked.
 MISSED_KEEPALIVES = 2.5
 # WireGuard refuses keys that are older (REJECT_AFTER_TIME); with traffic there would be a new one by then.
@@ -36,23 +40,30 @@ class Liveness:
         self._heard_at: float | None = None
         self._unanswered_since: float | None = None
         self._sent_at: float | None = None
+        self._stream = 0  # readings with content, one after the other
         self.rtt_s = 0.0  # of the path, as it was measured last
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """Take one reading. A counter that fell is a new interface: nothing is known of it."""
         last, self._last = self._last, status
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
-            self._heard_at, self._unanswered_since, self._sent_at = now, None, None
+            self._heard_at, self._unanswered_since, self._sent_at, self._stream = now, None, None, 0
             return
         if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES:
             self._sent_at = now
             if self._unanswered_since is None:
                 self._unanswered_since = now
         if status.rx_bytes > last.rx_bytes:
-            self.heard(now)
+            self._stream += status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES
+            self._hear(now)
 
     def heard(self, now: float) -> None:
-        """The path has shown that it lives: bytes came, or a question was answered."""
+        """The path has shown that it lives: a question was answered. That what came regularly has stopped, has then
+        another cause."""
+        self._hear(now)
+        self._stream = 0
+
+    def _hear(self, now: float) -> None:
         self._heard_at, self._unanswered_since = now, None
 
     def moved(self, now: float, rtt_s: float) -> None:
@@ -67,7 +78,7 @@ class Liveness:
 
     def busy(self, now: float) -> bool:
         """Whether anybody uses the path."""
-        return self._sent_at is not None and now - self._sent_at < BUSY_S
+        return self._stream >= STREAM or (self._sent_at is not None and now - self._sent_at < BUSY_S)
 
     def distress(self, now: float) -> str:
         """Why the path may be dead, in words; "" when nothing says so."""
@@ -78,6 +89,8 @@ class Liveness:
         if since is not None and now - since >= max(UNANSWERED_S, SAMPLE_S + RTTS * self.rtt_s):
             return f"nothing came for {now - since:.1f} s after something was sent"
         age, silence = status.handshake_age_s, now - self._heard_at
+        if self._stream >= STREAM and silence >= max(STOPPED_S, SAMPLE_S + RTTS * self.rtt_s):
+            return f"what came all the time has stopped {silence:.1f} s ago"
         if self.busy(now) and silence >= SILENCE_S and age is not None and age > HANDSHAKE_MAX_S:
             return f"the last handshake was {age:.0f} s ago"
         if status.keepalive_s and silence >= MISSED_KEEPALIVES * status.keepalive_s:

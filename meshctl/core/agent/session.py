@@ -92,7 +92,7 @@ class Session:
         self._sequence = 0  # of the last message sent
         self._answerable = 0  # HELLOs up to this sequence number cannot be answered any more
         self._hello = Backoff()
-        self._asked_at: float | None = None
+        self._asked_back_at: float | None = None
 
     @property
     def established(self) -> bool:
@@ -179,13 +179,13 @@ class Session:
         return Received(Verdict.SESSION, renewed=True)
 
     def _ask(self, now: float) -> bytes:
-        self._asked_at = now
         return self._seal(Hello(), self.theirs)
 
     def _ask_back(self, now: float) -> tuple[bytes, ...]:
-        """A HELLO, unless the last one was a moment ago. The way is open now: it does not wait for a round's timer."""
-        if self._asked_at is not None and now < self._asked_at + ASK_INTERVAL_S:
+        """A HELLO, unless this was done a moment ago. The way is open now: it does not wait for a round's timer."""
+        if self._asked_back_at is not None and now < self._asked_back_at + ASK_INTERVAL_S:
             return ()
+        self._asked_back_at = now
         if self._hello.due is None:
             self.start(now)
             self._hello.take(now)
