@@ -196,6 +196,12 @@ def test_packets_move_before_anything_is_torn_down_and_forgetting_comes_last() -
         assert Effect.FORGET not in found.effects[:-1]
 
 
+def test_the_pair_in_use_is_asked_last_for_checking_all_would_slow_its_questions_down() -> None:
+    for found in TABLE.values():
+        if {Effect.CHECK_PAIRS, Effect.CHECK_PATH} <= set(found.effects):
+            assert found.effects.index(Effect.CHECK_PAIRS) < found.effects.index(Effect.CHECK_PATH)
+
+
 def test_nothing_is_done_twice_for_the_same_news() -> None:
     for before, on in itertools.product(State, Trigger):
         found = TABLE.get((before, on), Step(before))

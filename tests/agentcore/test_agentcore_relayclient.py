@@ -8,6 +8,7 @@ import itertools
 
 import pytest
 from agentcore_relays import HUBS, NAMES, RelayWorld
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -531,7 +532,7 @@ def do(world: RelayWorld, what: str, of: object) -> None:
             world.want(name)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(STEPS, max_size=20))
 def test_whatever_happened_both_ends_meet_at_one_anchor_once_it_is_over_and_leave_nothing_when_released(
     steps: list[tuple[str, object]],

@@ -221,7 +221,7 @@ class Adversary(RuleBasedStateMachine):
 
 
 TestAdversary = Adversary.TestCase
-TestAdversary.settings = settings(max_examples=examples(50), stateful_step_count=40, deadline=None)
+TestAdversary.settings = settings(max_examples=examples(30), stateful_step_count=40, deadline=None)
 
 
 @settings(max_examples=examples(50))

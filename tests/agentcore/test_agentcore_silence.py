@@ -221,11 +221,10 @@ def test_an_anchor_that_cannot_answer_elsewhere_teaches_nothing() -> None:
     assert len(world.probes) <= 2 * DAY / LATER_S
 
 
-def test_behind_several_outside_addresses_silence_is_no_proof() -> None:
-    world = World(15, pool=1)
-    world.run(NEXT_S + 5)
-    world.nat_s, world.pool = 15, 200
-    world.run(CONFIGURED_S + 4 * PACE_S)
+@pytest.mark.parametrize("seed", range(6))
+def test_behind_several_outside_addresses_silence_is_no_proof(seed: int) -> None:
+    world = World(15, pool=200, seed=seed)
+    world.run(NEXT_S + CONFIGURED_S + 4 * PACE_S)
     assert world.silence.due() > world.now + NEXT_S
     assert world.lifetime.keepalive_s == CONFIGURED_S
 
@@ -255,7 +254,16 @@ def test_stopping_closes_the_ports_and_what_comes_later_counts_for_nothing() -> 
     assert len(world.probes) == 2
 
 
-@pytest.mark.parametrize("forged", ["key", "transaction", "sender"])
+def test_polling_before_the_time_does_nothing_and_after_it_is_not_too_late() -> None:
+    world = World(1000)
+    for early in (1.0, 15.0, NEXT_S - 0.1):
+        world.silence.poll(50.0 + early)
+    assert list(world.silence.actions()) == []
+    world.silence.poll(50.0 + NEXT_S + 7)
+    assert len(list(world.silence.actions())) == 2
+
+
+@pytest.mark.parametrize("forged", ["key", "transaction", "198.51.100.66", "198.51.100.0"])
 def test_only_the_anchors_own_answer_counts(forged: str) -> None:
     world = World(1000)
     world.anchor_up = False
@@ -268,7 +276,7 @@ def test_only_the_anchors_own_answer_counts(forged: str) -> None:
         request = request._replace(transaction=bytes(12))
     signing = b"x" * 32 if forged == "key" else world.place.server.key
     answer = stun.encode(stun.success_response(request, OUTSIDE), signing)
-    sender = Address("198.51.100.66", 51820) if forged == "sender" else ANCHOR
+    sender = Address(forged, 51820) if "." in forged else ANCHOR
     due = world.silence.due()
     assert not world.silence.receive(stun.decode(answer), sent.local, sender, world.now)
     assert world.silence.due() == due
