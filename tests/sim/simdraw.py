@@ -43,9 +43,9 @@ def draw(seed: int) -> WorldSpec:
         quiet_at = max(quiet_at, _CALM_S + 8.0)
     seconds = quiet_at + SETTLE_S
     flows = tuple(
-        Flow(*(dice.choice((pair, pair[::-1]))), dice.uniform(0.0, 6.0), dice.choice((0.1, 0.2, 0.5)), seconds - 12.0)
+        Flow(*(dice.choice((pair, pair[::-1]))), dice.uniform(0.0, 6.0), dice.choice((0.2, 0.2, 0.5, 1.0)), seconds - 12.0)
         for pair in pairs
-        if dice.random() < 0.4
+        if dice.random() < 0.3
     )
     overrides: tuple[tuple[str, str, str], ...] = ()
     if dice.random() < 0.1:

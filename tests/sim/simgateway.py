@@ -55,7 +55,7 @@ class Gateway:
             self._model.table[port] = ("another host", 0, 0)
         answer = self._model.http(request, self._clock.now)
         if in_use:
-            del self._model.table[port]
+            self._model.table.pop(port, None)
         self._open()
         return answer
 

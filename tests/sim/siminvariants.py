@@ -39,7 +39,7 @@ CARRIES_S, DIRECT_S, MARGIN_S = 1.0, 2.0, 0.3
 # All have started, and the first fault is to come (`simdraw`).
 _BEFORE_FAULTS_S = 11.5
 # Everybody is awake again, so that what broke in silence is noticed.
-_LAST_PINGS_S = 0.5
+_LAST_PINGS_S = 1.0
 _HEARD_S = 75.0
 
 
@@ -166,7 +166,7 @@ def the_last_pings_are_answered(world: World) -> Says:
         ends_last = flow.flow.ends_at == world.spec.seconds
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
-            if silence > 3.0:
+            if silence > 5.0:
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from simclock import Clock
 from simnat import Behaviour, Nat, Place
@@ -18,8 +19,7 @@ OVERHEAD_V4, OVERHEAD_V6 = 28, 48
 _MAX_HOPS = 16
 
 
-@dataclass(frozen=True)
-class Packet:
+class Packet(NamedTuple):
     """A UDP datagram."""
 
     source: Place
@@ -59,7 +59,7 @@ class Segment:
         self._dice = dice
         self._members: dict[str, tuple[Cable, Receiver]] = {}
         self._router: tuple[Cable, Receiver] | None = None
-        self._prefixes_behind: list[tuple[str, Cable, Receiver]] = []
+        self._prefixes_behind: dict[str, tuple[Cable, Receiver]] = {}
         self.tap: Receiver | None = None  # somebody looks on
 
     def attach(self, ip: str, cable: Cable, receiver: Receiver) -> None:
@@ -75,8 +75,8 @@ class Segment:
         self._router = (cable, receiver)
 
     def route(self, prefix: str, cable: Cable, receiver: Receiver) -> None:
-        """Send a text prefix of IPv6 (`2001:db8:7:`) to a router."""
-        self._prefixes_behind.append((prefix, cable, receiver))
+        """Send a text prefix of two groups of IPv6 (`2001:7:`) to a router."""
+        self._prefixes_behind[prefix] = (cable, receiver)
 
     def send(self, packet: Packet, cable: Cable) -> None:
         """Carry a packet from the holder of `cable` to whom it is for, if it gets there."""
@@ -86,21 +86,23 @@ class Segment:
         if found is None or packet.hops >= _MAX_HOPS:
             return
         towards, receiver = found
-        if cable.side != towards.side or not self._survives(packet, cable, cable.loss + cable.loss_out):
+        if not (cable.up and towards.up and cable.side == towards.side and packet.size <= min(cable.mtu, towards.mtu)):
             return
-        if not self._survives(packet, towards, towards.loss + towards.loss_in):
+        if self._lost(cable.loss + cable.loss_out) or self._lost(towards.loss + towards.loss_in):
             return
         arriving = Packet(packet.source, packet.destination, packet.data, packet.hops + 1)
-        copies = 2 if self._dice.random() < cable.duplication + towards.duplication else 1
-        for _ in range(copies):
-            jitter = self._dice.random() * (cable.jitter_s + towards.jitter_s)
-            self._clock.after(cable.delay_s + towards.delay_s + jitter, lambda: receiver(arriving))
+        delay_s, jitter_s = cable.delay_s + towards.delay_s, cable.jitter_s + towards.jitter_s
+        twice = self._dice.random() < cable.duplication + towards.duplication
+        for _ in range(2 if twice else 1):
+            jitter = self._dice.random() * jitter_s if jitter_s else 0.0
+            self._clock.at(self._clock.now + delay_s + jitter, lambda: receiver(arriving))
 
     def _behind(self, ip: str) -> tuple[Cable, Receiver] | None:
-        return next(((c, r) for prefix, c, r in self._prefixes_behind if ip.startswith(prefix)), None)
+        first, colon, rest = ip.partition(":")
+        return self._prefixes_behind.get(f"{first}:{rest.partition(':')[0]}:") if colon else None
 
-    def _survives(self, packet: Packet, cable: Cable, loss: float) -> bool:
-        return cable.up and packet.size <= cable.mtu and (loss <= 0 or self._dice.random() >= loss)
+    def _lost(self, loss: float) -> bool:
+        return loss > 0 and self._dice.random() < loss
 
 
 class Router:

@@ -69,6 +69,7 @@ class Peer:
     need_another_keepalive: bool = False
     last_minute: bool = False
     due: dict[str, float] = field(default_factory=dict)  # timers by name
+    wound: dict[str, float] = field(default_factory=dict)  # when each of them rings next, if only to be wound again
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -273,11 +274,24 @@ class WireGuard:
         if not again and name in peer.due:
             return
         jitter = self._dice.random() * _JITTER_S if name in ("retransmit", "new-handshake") else 0.0
-        when = peer.due[name] = self._clock.now + delay_s + jitter
-        self._clock.at(when, lambda: self._ring(peer, name, when))
+        peer.due[name] = self._clock.now + delay_s + jitter
+        self._wind(peer, name)
+
+    def _wind(self, peer: Peer, name: str) -> None:
+        """See to it that the timer rings in time; one that rings too early is wound again then."""
+        when, wound = peer.due[name], peer.wound.get(name)
+        if wound is None or when < wound:
+            peer.wound[name] = when
+            self._clock.at(when, lambda: self._ring(peer, name, when))
 
     def _ring(self, peer: Peer, name: str, when: float) -> None:
-        if peer.due.get(name) == when and self._peers.get(peer.key) is peer:
+        if peer.wound.get(name) != when or self._peers.get(peer.key) is not peer:
+            return
+        del peer.wound[name]
+        due = peer.due.get(name)
+        if due is not None and due > when:
+            self._wind(peer, name)
+        elif due is not None:
             del peer.due[name]
             self._timers[name](peer)
 

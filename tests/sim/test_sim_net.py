@@ -185,16 +185,16 @@ def test_two_ends_meet_where_the_oracle_says_direct_and_nowhere_else(one: str, o
 
 def test_ipv6_is_not_translated_but_let_in_only_where_it_went_out() -> None:
     world = World()
-    router = Router(world.clock, world.internet, "198.51.100.7", Behaviour(), world.dice, prefix_v6="2001:db8:7:")
-    host = world.host("a", router.inside, "2001:db8:7::2")
+    router = Router(world.clock, world.internet, "198.51.100.7", Behaviour(), world.dice, prefix_v6="2a01:7:")
+    host = world.host("a", router.inside, "2a01:7::2")
     world.servers[0].join(world.internet, "2001:db8::1")
-    world.servers[0].send(("2001:db8::1", PORT), ("2001:db8:7::2", PORT), b"!")
+    world.servers[0].send(("2001:db8::1", PORT), ("2a01:7::2", PORT), b"!")
     world.settle()
     assert world.heard["a"] == []
-    host.send(("2001:db8:7::2", PORT), ("2001:db8::1", PORT), b"?")
+    host.send(("2a01:7::2", PORT), ("2001:db8::1", PORT), b"?")
     world.settle()
-    assert world.heard["s1"][-1].source == ("2001:db8:7::2", PORT)
-    world.servers[0].send(("2001:db8::1", PORT), ("2001:db8:7::2", PORT), b"!")
+    assert world.heard["s1"][-1].source == ("2a01:7::2", PORT)
+    world.servers[0].send(("2001:db8::1", PORT), ("2a01:7::2", PORT), b"!")
     world.settle()
     assert len(world.heard["a"]) == 1
 
