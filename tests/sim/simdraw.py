@@ -14,6 +14,7 @@ from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
 _CALM_S = 12.0  # before the first fault
 _FAULTS_S = 24.0
 _STARTS_S = 2.0
+_PINGS_S = (0.2, 0.2, 0.5, 1.0)
 _LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
 _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
 _LINKS = (
@@ -43,7 +44,7 @@ def draw(seed: int) -> WorldSpec:
         quiet_at = max(quiet_at, _CALM_S + 8.0)
     seconds = quiet_at + SETTLE_S
     flows = tuple(
-        Flow(*(dice.choice((pair, pair[::-1]))), dice.uniform(0.0, 6.0), dice.choice((0.2, 0.2, 0.5, 1.0)), seconds - 12.0)
+        Flow(*dice.choice((pair, pair[::-1])), dice.uniform(0.0, 6.0), dice.choice(_PINGS_S), seconds - 12.0)
         for pair in pairs
         if dice.random() < 0.3
     )

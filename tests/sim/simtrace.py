@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from meshctl.core.agent import peer
 from meshctl.core.agent.history import Decision, History
+from meshctl.core.agent.path import State, Step, Trigger
 
 KEPT = 600
 
@@ -40,22 +42,29 @@ class Trace:
 
 
 Watcher = Callable[[History, Decision], None]
+Stepper = Callable[[State, Trigger], None]
 
 
 @contextmanager
-def watching(watcher: Watcher) -> Iterator[None]:
-    """Tell of every decision of every agent in this process while it is made: histories themselves are bounded."""
-    original = History.add
+def watching(watcher: Watcher, stepper: Stepper) -> Iterator[None]:
+    """Tell of every decision of every agent in this process while it is made (histories themselves are bounded), and
+    of every row of the table that is taken."""
+    original, step = History.add, peer.step
+
+    def stepping(state: State, trigger: Trigger) -> Step:
+        found = step(state, trigger)
+        stepper(state, trigger)
+        return found
 
     def add(history: History, decision: Decision) -> None:
         original(history, decision)
         watcher(history, decision)
 
-    History.add = add  # type: ignore[method-assign]
+    History.add, peer.step = add, stepping  # type: ignore[method-assign]
     try:
         yield
     finally:
-        History.add = original  # type: ignore[method-assign]
+        History.add, peer.step = original, step  # type: ignore[method-assign]
 
 
 class Meter:

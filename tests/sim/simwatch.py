@@ -122,12 +122,15 @@ class Watch:
         if OUTSIDER_IP in (action.a.ip, action.b.ip):
             self._world.found("replay moves a relay", node.name, f"port {action.port} now leads to an outsider")
 
+    def step(self, state: State, trigger: Trigger) -> None:
+        """A row of the table was taken."""
+        self.rows[state, trigger] += 1
+
     def decision(self, history: History, decision: Decision) -> None:
         """An agent has decided."""
         driver = self._world.deciding
         if driver is None or driver.node.spec.kind == "malicious":
             return
-        self.rows[decision.before, decision.trigger] += 1
         node = driver.node
         peer = self._peer(node, history)
         if decision.before is not decision.after:

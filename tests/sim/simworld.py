@@ -82,7 +82,7 @@ class World:
 
     def run(self) -> Outcome:
         """Run to the end, and check."""
-        with watching(self.watch.decision):
+        with watching(self.watch.decision, self.watch.step):
             self._begin()
             siminvariants.schedule(self)
             self.clock.run(self.spec.seconds)
