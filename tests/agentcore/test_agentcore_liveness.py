@@ -9,7 +9,16 @@ from agentcore_values import key
 
 from meshctl.core.agent.checks import PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.events import PeerStatus
-from meshctl.core.agent.liveness import BUSY_S, MISSED_KEEPALIVES, SAMPLE_S, SILENCE_S, UNANSWERED_S, Liveness
+from meshctl.core.agent.liveness import (
+    BUSY_S,
+    MISSED_KEEPALIVES,
+    SAMPLE_S,
+    SILENCE_S,
+    STOPPED_S,
+    STREAM,
+    UNANSWERED_S,
+    Liveness,
+)
 
 DATA = 100
 # What WireGuard sends at its own time: an empty transport message (header, counter and tag), and how old a key may be
@@ -90,10 +99,40 @@ def test_an_idle_tunnel_is_not_in_distress_and_keepalives_that_leave_are_no_traf
 
 def test_a_path_is_in_use_until_so_long_after_the_last_packet_that_left() -> None:
     tunnel = Tunnel()
-    tunnel.run(5, sent=DATA, heard=DATA)
+    tunnel.run(5, sent=DATA, heard=KEEPALIVE)
     assert tunnel.liveness.busy(tunnel.now + BUSY_S - 0.01)
     assert not tunnel.liveness.busy(tunnel.now + BUSY_S)
     assert not tunnel.liveness.busy(tunnel.now + BUSY_S + 1)
+
+
+def test_who_only_answers_notices_that_the_questions_have_stopped() -> None:
+    tunnel = Tunnel()
+    tunnel.run(STREAM * SAMPLE_S, heard=DATA)
+    assert tunnel.liveness.busy(tunnel.now + 1e6)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S) == "what came all the time has stopped 1.0 s ago"
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S + 1) == "what came all the time has stopped 2.0 s ago"
+    tunnel.liveness.heard(tunnel.now + 5)
+    assert tunnel.liveness.distress(tunnel.now + 10) == ""
+    assert not tunnel.liveness.busy(tunnel.now + 10)
+
+
+def test_a_few_packets_and_keepalives_are_no_stream_that_could_stop() -> None:
+    for count, size in ((STREAM - 1, DATA), (1000, KEEPALIVE)):
+        tunnel = Tunnel()
+        tunnel.run(count * SAMPLE_S, heard=size)
+        assert not tunnel.liveness.busy(tunnel.now)
+        assert tunnel.run(60) == ""
+    tunnel.run(STREAM * SAMPLE_S, heard=KEEPALIVE + 1)
+    assert tunnel.liveness.busy(tunnel.now)
+
+
+def test_a_stream_over_a_slow_path_may_pause_for_its_round_trips() -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.moved(tunnel.now, 2.0)
+    tunnel.run(5, heard=DATA)
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + 1.5 * 2.0 - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + 1.5 * 2.0 + 0.01)
 
 
 def test_missed_keepalives_of_an_idle_tunnel_are_distress() -> None:
@@ -133,7 +172,7 @@ def test_a_slow_path_has_the_time_that_its_round_trips_take() -> None:
 
 def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_while_it_is_heard() -> None:
     tunnel = Tunnel()
-    assert tunnel.run(REJECT_AFTER_S + 60, sent=DATA, heard=DATA) == ""
+    assert tunnel.run(REJECT_AFTER_S + 60, sent=DATA, heard=KEEPALIVE) == ""
     assert tunnel.liveness.distress(tunnel.now + SILENCE_S - 0.01) == ""
     assert tunnel.liveness.distress(tunnel.now + SILENCE_S) == "the last handshake was 241 s ago"
     assert tunnel.liveness.distress(tunnel.now + SILENCE_S + 1)
@@ -143,7 +182,7 @@ def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_w
 @pytest.mark.parametrize(("age_s", "old"), [(REJECT_AFTER_S, False), (REJECT_AFTER_S + 0.5, True)])
 def test_a_handshake_is_old_when_wireguard_refuses_its_keys(age_s: float, old: bool) -> None:
     tunnel = Tunnel()
-    tunnel.run(5, sent=DATA, heard=DATA)
+    tunnel.run(5, sent=DATA, heard=KEEPALIVE)
     tunnel.status = replace(tunnel.status, handshake_age_s=age_s)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert bool(tunnel.liveness.distress(tunnel.now + 3)) is old
@@ -160,10 +199,11 @@ def test_an_old_handshake_without_traffic_and_traffic_before_any_handshake_are_n
 @pytest.mark.parametrize(("sent", "heard"), [(0, 9000), (9000, 0), (0, 0)])
 def test_counters_that_begin_again_say_nothing_of_the_time_before(sent: int, heard: int) -> None:
     tunnel = Tunnel()
+    tunnel.run(5, sent=DATA, heard=DATA)
     tunnel.run(UNANSWERED_S, sent=DATA)
     tunnel.now += 5
     tunnel.status = replace(tunnel.status, tx_bytes=sent, rx_bytes=heard)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
-    assert tunnel.liveness.distress(tunnel.now) == ""
+    assert tunnel.liveness.distress(tunnel.now + 30) == ""
     assert not tunnel.liveness.busy(tunnel.now)
     assert tunnel.liveness.heard_at == tunnel.now
