@@ -14,13 +14,15 @@ from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
 _CALM_S = 12.0  # before the first fault
 _FAULTS_S = 24.0
 _STARTS_S = 2.0
+# Now and then a world lives through WireGuard's rekeying (120 s) and the expiry of most NATs.
+_LONG_S = 150.0
 _PINGS_S = (0.2, 0.2, 0.5, 1.0)
 _LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
 _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
 _LINKS = (
     Link(), Link(), Link(),
     Link(delay_s=0.002), Link(delay_s=0.08, jitter_s=0.05), Link(jitter_s=0.03, loss=0.02, duplication=0.02),
-    Link(loss=0.05), Link(mtu=1300),
+    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.15),
 )  # fmt: skip
 
 
@@ -38,10 +40,12 @@ def draw(seed: int) -> WorldSpec:
         seed, link, sites, nodes, pairs, named_anchors=dice.random() < 0.2,
         outsider=not link.loss and dice.random() < 0.25,
     )  # fmt: skip
-    faults = _faults(dice, spec)
+    faults = _faults(dice, spec, _CALM_S if dice.random() < 0.8 else 0.5)
     quiet_at = max([_CALM_S, *(f.ends_at + KINDS[f.kind].keys_s for f in faults)])
     if spec.outsider or any(n.kind == "malicious" for n in nodes):
         quiet_at = max(quiet_at, _CALM_S + 8.0)
+    if dice.random() < 0.04:
+        quiet_at += _LONG_S
     seconds = quiet_at + SETTLE_S
     flows = tuple(
         Flow(*dice.choice((pair, pair[::-1])), dice.uniform(0.0, 6.0), dice.choice(_PINGS_S), seconds - 12.0)
@@ -63,7 +67,7 @@ def behaviour(dice: random.Random) -> Behaviour:
     filtering = dice.choice((INDEPENDENT,) * 2 + (ADDRESS,) * 2 + (ADDRESS_AND_PORT,) * 6)
     return Behaviour(
         mapping, filtering, dice.choice((PRESERVING, PRESERVING, RANDOM, SEQUENTIAL)),
-        expiry_s=dice.choice((30.0, 60.0, 120.0, 300.0)), hairpin=dice.random() < 0.3, blocked=dice.random() < 0.03,
+        expiry_s=dice.choice((20.0, 30.0, 60.0, 120.0, 300.0)), hairpin=dice.random() < 0.3, blocked=dice.random() < 0.03,
     )  # fmt: skip
 
 
@@ -103,21 +107,22 @@ def _nodes(dice: random.Random, sites: tuple[SiteSpec, ...]) -> tuple[NodeSpec, 
     return (*anchors, *nodes)
 
 
-def _faults(dice: random.Random, spec: WorldSpec) -> tuple[Fault, ...]:
+def _faults(dice: random.Random, spec: WorldSpec, earliest_s: float) -> tuple[Fault, ...]:
     targets = {
         "site": [s.name for s in spec.sites],
         "anchor": [n.name for n in spec.anchors],
         "agent": [n.name for n in spec.nodes if n.kind in ("node", "malicious")],
         "node": [n.name for n in spec.nodes if n.kind != "anchor"],
         "": [""],
+        "name": [n.name for n in spec.anchors] if spec.named_anchors else [],
     }
     targets["end"] = targets["site"] + targets["node"] + targets["anchor"]
     found = []
     for _ in range(dice.choice((0, 0, 1, 1, 1, 2, 3, 5))):
-        name = dice.choice(sorted(KINDS))
+        name = dice.choice([k for k in sorted(KINDS) if targets[KINDS[k].target]])
         kind = KINDS[name]
         lasts_s = dice.uniform(0.2, kind.longest_s) if kind.longest_s else 0.0
-        at = _CALM_S + dice.uniform(0.0, _FAULTS_S - lasts_s)
+        at = earliest_s + dice.uniform(0.0, _FAULTS_S - lasts_s)
         target = dice.choice(targets[kind.target])
         found.append(Fault(name, at, lasts_s, target, _value(dice, spec, name, target)))
     return tuple(sorted(found, key=lambda f: (f.at, f.kind, f.target)))

@@ -22,6 +22,8 @@ Change = Callable[["World", Fault], None]
 NOTICED_S = 0.05
 # WireGuard's KEEPALIVE_TIMEOUT and REKEY_TIMEOUT: nothing comes back, so there is a new handshake.
 _KEYS_S = 16.0
+# Names that nobody has a reason to doubt are resolved again after five minutes (`resolver.ALIVE_S`), others after one.
+_NAMES_S = 70.0
 # What a site's NAT may become.
 NATS = {
     "easy": Behaviour(),
@@ -201,6 +203,29 @@ def _say(world: World, fault: Fault, mode: str) -> None:
     _node(world, fault).give(Override(public_key(fault.value.partition(" ")[0]), mode))
 
 
+def _mute_dns(world: World, fault: Fault) -> None:
+    world.dns_fails.add(fault.target)
+
+
+def _mend_dns(world: World, fault: Fault) -> None:
+    world.dns_fails.discard(fault.target)
+
+
+def _move(world: World, fault: Fault) -> None:
+    """An anchor has another address, which its name tells; the machine is another one."""
+    world.nodes[fault.target].kill_agent()
+    world.nodes[fault.target].disconnect()
+    world.nodes[fault.target].kernel.restart()
+    world.move_anchor(fault.target)
+
+
+def _moved(world: World, fault: Fault) -> None:
+    node = _node(world, fault)
+    node.connect(node.place)
+    node.boot()
+    node.start_agent(b"")
+
+
 KINDS: dict[str, Kind] = {
     "rebind": Kind("site", 0, _rebind),
     "router reboot": Kind("site", 8, _router_off, _router_on),
@@ -221,6 +246,8 @@ KINDS: dict[str, Kind] = {
     "sleep": Kind("agent", 12, _sleep, _wake),
     "slow": Kind("agent", 10, _slow, _quick),
     "double": Kind("agent", 10, _clone, _unclone, _KEYS_S),
+    "name server fails": Kind("name", 12, _mute_dns, _mend_dns),
+    "anchor moves": Kind("name", 3, _move, _moved, _NAMES_S),
     "override": Kind("agent", 10, _override, _no_override),
 }
 

@@ -45,12 +45,13 @@ _HEARD_S = 75.0
 
 def schedule(world: World) -> None:
     """Ask what is asked on the way."""
-    if world.spec.link.clean:
+    early = min((f.at for f in world.spec.faults), default=_BEFORE_FAULTS_S) < _BEFORE_FAULTS_S
+    if world.spec.link.clean and not early:
         for a, b in world.spec.pairs:
             start = max(world.spec.node(a).starts_at, world.spec.node(b).starts_at)
             world.clock.at(start + CARRIES_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, carries_soon))
             world.clock.at(start + DIRECT_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, direct_soon))
-    for invariant in (the_kernel_does_what_the_agent_says, both_ends_agree):
+    for invariant in () if early else (the_kernel_does_what_the_agent_says, both_ends_agree):
         world.clock.at(_BEFORE_FAULTS_S, lambda invariant=invariant: _ask(world, invariant))
     if world.spec.faults:
         for a, b in world.spec.pairs:

@@ -61,6 +61,7 @@ class Segment:
         self._router: tuple[Cable, Receiver] | None = None
         self._prefixes_behind: dict[str, tuple[Cable, Receiver]] = {}
         self.tap: Receiver | None = None  # somebody looks on
+        self.leads_on = True  # False: hosts have no route out of it
 
     def attach(self, ip: str, cable: Cable, receiver: Receiver) -> None:
         """Let an address be reached by this cable. The newest holder of an address gets its packets, as with ARP."""
@@ -197,13 +198,14 @@ class Host:
 
     def source_for(self, destination: Place, wanted: str = "") -> str | None:
         """The address that the kernel sends from: `wanted` while it is one of them, else one on the destination's own
-        /24 or /64, else the first that was taken; None without one of the family."""
+        /24 or /64, else the first that was taken and leads anywhere; None without one of the family."""
         family = ":" in destination[0]
         mine = [ip for ip in self._homes if (":" in ip) == family]
         if wanted in mine:
             return wanted
         link = _link(destination[0])
-        return next((ip for ip in mine if _link(ip) == link), mine[0] if mine else None)
+        near = (ip for ip in mine if _link(ip) == link)
+        return next(near, None) or next((ip for ip in mine if self._homes[ip][0].leads_on), None)
 
     def send(self, source: Place, destination: Place, data: bytes) -> None:
         """Send from one of its addresses; lost when it is not (any more) one of them, or has no way."""

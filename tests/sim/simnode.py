@@ -75,6 +75,15 @@ class Node:
         self._peers: dict[bytes, PeerConfig] = {}
 
     @property
+    def numbered(self) -> NodeSpec:
+        """The spec with the number that this host's addresses are made of."""
+        return replace(self.spec, number=self._number)
+
+    def move(self) -> None:
+        """Its addresses will be others when it is connected again."""
+        self._number += _DOUBLES
+
+    @property
     def now(self) -> float:
         """What its clock shows."""
         return self.world.clock.now + self.offset
@@ -115,7 +124,7 @@ class Node:
             wg_key(p.name): p for i in agent_config(spec, self.spec.name).networks for p in i.peers
         }  # fmt: skip
         for peer in links(spec, self.spec.name):
-            places = anchor_places(peer) if peer.kind == "anchor" else ()
+            places = anchor_places(self.world.nodes[peer.name].numbered) if peer.kind == "anchor" else ()
             usable = [p for p in places if self.kernel.source_for(p)]
             key = wg_key(peer.name)
             self.kernel.wg.add(key, wg_secret(self.spec.name, peer.name), [mesh_ip(peer)], next(iter(usable), None))
@@ -166,7 +175,7 @@ class Node:
         if place == INTERNET:
             cable = access_cable(self.world.spec.link)
             self.cables = [cable]
-            for ip in public_ips(replace(self.spec, number=self._number)):
+            for ip in public_ips(self.numbered):
                 self.kernel.join(self.world.internet, ip, cable)
             return
         site = self.world.sites[place]

@@ -20,7 +20,8 @@ RECOVERY_S = {
     "rebind": 2.0, "renumber": 2.0, "roam": 1.1, "nat becomes": 3.0, "clock": 0.0, "agent dies": 0.0,
     "anchor's agent dies": 0.0, "override": 1.0,
     # WireGuard has lost the session's keys at one end, and sees it 15 s after there is something to send.
-    "host off": 50.0, "anchor off": 50.0, "anchors off": 50.0, "double": 50.0,
+    "host off": 50.0, "anchor off": 50.0, "anchors off": 50.0, "double": 50.0, "anchor moves": 90.0,
+    "name server fails": 0.0,
 }  # fmt: skip
 _ANY_RECOVERY_S = 5.0
 # When links lose and delay, or when several things happen together.

@@ -71,4 +71,4 @@ def is_anchor_fault(world: World, fault: Fault) -> bool:
 
 def anchor_ips(world: World) -> set[str]:
     """The addresses of all anchors."""
-    return {ip for anchor in world.spec.anchors for ip in public_ips(anchor)}
+    return {ip for anchor in world.spec.anchors for ip in public_ips(world.nodes[anchor.name].numbered)}

@@ -59,6 +59,7 @@ class Underlay:
     ) -> None:
         self.internet = Segment(clock, dice("internet"))
         self.nowhere = Segment(clock, dice("nowhere"))
+        self.nowhere.leads_on = False
         self.sites: dict[str, Site] = {}
         for spec in sorted(sites, key=lambda s: (s.carrier != INTERNET, s.number)):
             outside = self.sites[spec.carrier].inside if spec.carrier else self.internet

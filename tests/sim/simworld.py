@@ -68,6 +68,7 @@ class World:
         self.identities = [Identity(n.name, public_key(n.name)) for n in spec.nodes]
         self.watch = Watch(self)
         self.deciding: Driver | None = None
+        self.dns_fails: set[str] = set()  # anchors whose names do not resolve
         self.flows: list[FlowRun] = []
         self.packets_before: dict[str, int] = {}  # when idleness began
         self.doubles: dict[str, Node] = {}
@@ -105,7 +106,13 @@ class World:
     def resolve(self, name: NamedEndpoint) -> tuple[Address, ...]:
         """What DNS says."""
         anchor = next((a for a in self.spec.anchors if anchor_name(a) == name), None)
-        return tuple(Address(*p) for p in anchor_places(anchor)) if anchor else ()
+        if anchor is None or anchor.name in self.dns_fails:
+            return ()
+        return tuple(Address(*p) for p in anchor_places(self.nodes[anchor.name].numbered))
+
+    def move_anchor(self, name: str) -> None:
+        """Give an anchor that is off other addresses."""
+        self.nodes[name].move()
 
     def heard_signal(self, node: Node, source: str, data: bytes) -> None:
         """Something came through the tunnel to the signalling port."""
