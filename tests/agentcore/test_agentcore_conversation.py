@@ -1,5 +1,5 @@
-"""Two ends of a conversation, and what is lost between them. Hunted: an end that gives up for ever, one that asks without
-an end, and an offer that never arrives."""
+"""Two ends of a conversation, and what is lost between them. Hunted: an end that gives up for ever, one that asks
+without an end, and an offer that never arrives."""
 
 from __future__ import annotations
 
@@ -306,5 +306,5 @@ def test_a_question_of_the_other_is_no_answer_to_ours() -> None:
     asked: Callable[[float], bytes] = line.ends["b"].session.knock
     received = line.hear("a", asked(line.now))
     assert received.verdict is Verdict.SESSION
-    assert [peek(reply).kind for reply in received.replies][0] is MessageType.HELLO_ACK
+    assert peek(received.replies[0]).kind is MessageType.HELLO_ACK
     assert line.ends["a"].lost

@@ -16,13 +16,14 @@ _FAULTS_S = 24.0
 _STARTS_S = 2.0
 # Now and then a world lives through WireGuard's rekeying (120 s) and the expiry of most NATs.
 _LONG_S = 150.0
+_EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
 _PINGS_S = (0.2, 0.2, 0.5, 1.0)
 _LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
 _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
 _LINKS = (
     Link(), Link(), Link(),
     Link(delay_s=0.002), Link(delay_s=0.08, jitter_s=0.05), Link(jitter_s=0.03, loss=0.02, duplication=0.02),
-    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.15),
+    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.08),
 )  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def behaviour(dice: random.Random) -> Behaviour:
     filtering = dice.choice((INDEPENDENT,) * 2 + (ADDRESS,) * 2 + (ADDRESS_AND_PORT,) * 6)
     return Behaviour(
         mapping, filtering, dice.choice((PRESERVING, PRESERVING, RANDOM, SEQUENTIAL)),
-        expiry_s=dice.choice((20.0, 30.0, 60.0, 120.0, 300.0)), hairpin=dice.random() < 0.3, blocked=dice.random() < 0.03,
+        expiry_s=dice.choice(_EXPIRY_S), hairpin=dice.random() < 0.3, blocked=dice.random() < 0.03,
     )  # fmt: skip
 
 

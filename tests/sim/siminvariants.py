@@ -20,9 +20,20 @@ from simbounds import (
     probes_are_few,
     silence_is_kept,
 )
+from simconfig import KEEPALIVE_S
 from simnode import Node
 from simoutages import every_outage_has_a_cause
-from simpairs import DIRECT_STATES, RELAY_STATES, anchor_ips, is_anchor_fault, owed, possible, state, touches
+from simpairs import (
+    DIRECT_STATES,
+    RELAY_STATES,
+    anchor_ips,
+    is_anchor_fault,
+    owed,
+    places_of,
+    possible,
+    state,
+    touches,
+)
 from simspec import Flow
 
 from meshctl.core.agent.path import State, Trigger
@@ -41,6 +52,7 @@ _BEFORE_FAULTS_S = 11.5
 # Everybody is awake again, so that what broke in silence is noticed.
 _LAST_PINGS_S = 1.0
 _HEARD_S = 75.0
+_MUCH_LOSS = 0.07
 
 
 def schedule(world: World) -> None:
@@ -110,7 +122,7 @@ def direct_when_possible(world: World) -> Says:
     for one, other in owed(world):
         if possible(world, one, other) == DIRECT:
             for node, peer in ((one, other), (other, one)):
-                if state(node, peer) is not State.DIRECT:
+                if state(node, peer) not in DIRECT_STATES:
                     yield node.name, f"{peer.name} is {state(node, peer).value}, and could be direct"
 
 
@@ -167,13 +179,15 @@ def the_last_pings_are_answered(world: World) -> Says:
         ends_last = flow.flow.ends_at == world.spec.seconds
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
-            if silence > 5.0:
+            if silence > (15.0 if world.spec.link.loss else 5.0):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 
 def no_live_path_is_abandoned(world: World) -> Says:
     """A direct path is given up only after something happened to one of its ends, or an operator wanted it."""
     spec = world.spec
+    if spec.link.loss > _MUCH_LOSS:  # half of all round trips: five questions in a row go unanswered now and then
+        return
     asked_for = {n for o in spec.overrides for n in o[:2]} | {f.target for f in spec.faults if f.kind == "override"}
     asked_for |= {f.value.partition(" ")[0] for f in spec.faults if f.kind == "override"}
     for at, node, peer, decision in world.watch.decided:
@@ -184,9 +198,17 @@ def no_live_path_is_abandoned(world: World) -> Says:
         names = (node.rstrip("'"), peer)
         if any(spec.node(n).kind != "node" for n in names if n != "?"):
             continue
+        if _forgets_quickly(world, names):
+            continue
         causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
+
+
+def _forgets_quickly(world: World, names: tuple[str, ...]) -> bool:
+    """Whether a NAT of theirs may expire between two keepalives, or when one is lost: then the path was dead."""
+    longest = KEEPALIVE_S * (3 if world.spec.link.loss else 1)
+    return any(s.nat.expiry_s <= longest for s in world.spec.sites if s.name in places_of(world, names))
 
 
 AT_THE_END: tuple[Invariant, ...] = (

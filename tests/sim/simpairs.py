@@ -57,11 +57,15 @@ def touches(world: World, fault: Fault, names: tuple[str, ...]) -> bool:
     """Whether the fault is one of these nodes, or of a site that one of them is ever at; or of all anchors."""
     if fault.target in names or not fault.target:
         return True
+    return fault.target in places_of(world, names)
+
+
+def places_of(world: World, names: tuple[str, ...]) -> set[str]:
+    """The sites where nodes of these names ever are, and those in front of them."""
     spec = world.spec
     places = {spec.node(n).site for n in names if n in world.nodes}
     places |= {f.value for f in spec.faults if f.kind in ("roam", "double") and f.target in names}
-    carriers = {spec.site(p).carrier for p in places if p != INTERNET}
-    return fault.target in places | carriers
+    return places | {spec.site(p).carrier for p in places if p != INTERNET}
 
 
 def is_anchor_fault(world: World, fault: Fault) -> bool:

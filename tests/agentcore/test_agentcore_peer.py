@@ -1,0 +1,437 @@
+"""The path to one peer, from both ends. Hunted: a path that works and is given up, one that is dead and is kept, ends
+that do not do what the operator says, and what is left behind."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from math import inf
+
+import pytest
+from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, config_of, pair_of
+from agentcore_values import interface, key, peer
+
+from meshctl.core.agent import events as ev
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.bodies import AnchorDistance, Offer, Wish
+from meshctl.core.agent.config import OVERRIDES
+from meshctl.core.agent.gathered import LocalCandidates
+from meshctl.core.agent.here import Here, Pace
+from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
+from meshctl.core.agent.path import Trigger
+from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
+from meshctl.core.agent.relayserver import LIFETIME_S
+from meshctl.core.agent.splice_slot import SpliceSlot
+
+HUB = Address(IPS["hub0"], PORT)
+DIRECT, RELAYED = ("direct", "direct"), ("relayed", "relayed")
+
+
+def direct(**settings: float) -> PairWorld:
+    world = PairWorld(**settings)  # type: ignore[arg-type]
+    world.until(lambda: world.states() == DIRECT, 10.0)
+    return world
+
+
+def relayed(*, hubs: int = 1) -> PairWorld:
+    world = PairWorld(hubs=hubs)
+    world.apart("a", "b")
+    world.until(lambda: world.states() == RELAYED, 5.0)
+    world.talk(1.0)
+    return world
+
+
+def triggers(host: Host, since: float = 0.0) -> list[Trigger]:
+    assert host.core is not None
+    other = key("ab".replace(host.name, ""))
+    return [d.trigger for d in host.core.history(other) if d.at >= since]
+
+
+def endpoints(host: Host, since: float = 0.0) -> list[Address]:
+    """Where it had WireGuard send to the other node."""
+    other = key("ab".replace(host.name, ""))
+    found = [a for _, a in host.done(ev.SetEndpoint, since) if isinstance(a, ev.SetEndpoint)]
+    return [a.address for a in found if a.peer == other]
+
+
+def silences(host: Host, since: float) -> float:
+    """The longest time without a word of the other node."""
+    times = [since, *(at for at, _ in host.heard if at >= since), host.world.now]
+    return max(later - earlier for earlier, later in pairwise(times))
+
+
+# What one end does with WireGuard
+
+
+class Bench:
+    """The work of one end, and what it had done."""
+
+    def __init__(self, name: str) -> None:
+        self.done: list[ev.Action] = []
+        other = "ab".replace(name, "")
+        config = interface(name, 10, peer(name, other, 11))
+        own = LocalCandidates(config.mesh_ranges)
+        dice = random.Random(1)  # noqa: S311
+        self.here = Here(
+            config, own, dice, Pace(), self.done.append, lambda probe, _: self.done.append(probe),
+            lambda *_: None, lambda _: None,
+        )  # fmt: skip
+        self.peer = config.peers[0]
+        self.work = PeerWork(self.peer, self.here, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
+
+    def status(self, endpoint: Address | None, age_s: float | None, keepalive_s: int = 25) -> None:
+        self.work.status = ev.PeerStatus(self.peer.public_key, endpoint, age_s, 0, 0, keepalive_s)
+
+    def endpoints(self) -> list[Address]:
+        return [action.address for action in self.done if isinstance(action, ev.SetEndpoint)]
+
+
+def test_the_controlling_end_sets_an_endpoint_at_once() -> None:
+    bench = Bench(CONTROLLING)
+    bench.work.set_endpoint(HUB, 0.0)
+    assert bench.endpoints() == [HUB]
+
+
+def test_the_other_end_puts_its_endpoint_off_so_that_no_two_handshakes_cross() -> None:
+    bench = Bench(OTHER)
+    bench.status(None, None)
+    bench.work.set_endpoint(HUB, 0.0)
+    bench.work.maintain(SECOND_S * 0.99)
+    assert bench.done == []
+    bench.work.maintain(SECOND_S)
+    assert bench.endpoints() == [HUB], "the controlling end has not come"
+
+
+def test_a_second_order_does_not_put_the_endpoint_off_again_and_the_newest_counts() -> None:
+    bench = Bench(OTHER)
+    bench.work.set_endpoint(Address("192.0.2.7", 1), 0.0)
+    bench.work.set_endpoint(HUB, SECOND_S * 0.9)
+    bench.work.maintain(SECOND_S)
+    assert bench.endpoints() == [HUB]
+
+
+def test_the_other_end_sets_its_endpoint_as_soon_as_there_is_a_session() -> None:
+    bench = Bench(OTHER)
+    bench.work.set_endpoint(HUB, 0.0)
+    bench.status(HUB, 0.0)
+    bench.work.maintain(0.1)
+    assert bench.endpoints() == [HUB]
+    bench.work.set_endpoint(HUB, 0.5)
+    assert bench.endpoints() == [HUB, HUB], "and at once while there is one"
+
+
+@pytest.mark.parametrize(("endpoint", "age", "alive"), [
+    (HUB, 0.0, True), (HUB, HANDSHAKE_MAX_S - 1, True), (HUB, HANDSHAKE_MAX_S, False), (HUB, None, False),
+    (None, 0.0, False),
+])  # fmt: skip
+def test_there_is_a_session_while_the_last_handshake_is_young(
+    endpoint: Address | None, age: float | None, alive: bool
+) -> None:
+    bench = Bench(OTHER)
+    assert not bench.work.alive
+    bench.status(endpoint, age)
+    assert bench.work.alive is alive
+
+
+def test_an_endpoint_is_set_again_for_a_while_and_then_left_alone() -> None:
+    bench = Bench(CONTROLLING)
+    bench.work.set_endpoint(HUB, 0.0)
+    times = [0.0]
+    while bench.work.insist_at is not None:
+        times.append(bench.work.insist_at)
+        bench.work.insist(times[-1])
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert bench.endpoints() == [HUB] * len(times)
+    assert INSIST_S <= times[-1] <= INSIST_S + INSIST_AGAIN_S[1]
+    assert all(INSIST_AGAIN_S[0] <= gap <= INSIST_AGAIN_S[1] for gap in gaps)
+    assert len(set(gaps)) > 10, "irregularly"
+
+
+def test_the_keepalive_is_set_where_it_is_another_and_only_there() -> None:
+    bench = Bench(CONTROLLING)
+    bench.status(HUB, 1.0, keepalive_s=0)
+    bench.work.maintain(0.0)
+    assert bench.done == [], "nobody has set an endpoint"
+    bench.work.set_endpoint(HUB, 0.0)
+    assert ev.SetKeepalive(bench.peer.public_key, 25) in bench.done
+    bench.status(HUB, 1.0, keepalive_s=25)
+    bench.done.clear()
+    bench.work.maintain(1.0)
+    assert bench.done == []
+    bench.status(HUB, 1.0, keepalive_s=0)
+    bench.work.maintain(2.0)
+    assert bench.done == [ev.SetKeepalive(bench.peer.public_key, 25)]
+
+
+@pytest.mark.parametrize("mine", OVERRIDES)
+@pytest.mark.parametrize("theirs", list(Wish))
+def test_of_two_operators_the_one_who_wants_the_relay_prevails_then_the_one_who_wants_none(
+    mine: str, theirs: Wish
+) -> None:
+    bench = Bench(CONTROLLING)
+    bench.work.wish = {"": Wish.NONE, "relay": Wish.RELAY, "direct": Wish.DIRECT, "prefer-relay": Wish.PREFER_RELAY}[
+        mine
+    ]
+    bench.work.offer = Offer(1, wish=theirs)
+    wanted = {bench.work.wish, theirs}
+    order = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
+    assert bench.work.mode is next(wish for wish in order if wish in wanted)
+    assert bench.work.may_go_direct is (Wish.RELAY not in wanted)
+
+
+def test_an_endpoint_is_adopted_only_where_this_node_has_an_address_of_its_family() -> None:
+    bench = Bench(CONTROLLING)
+    bench.status(HUB, 1.0)
+    assert not bench.work.adopt()
+    bench.here.own.set_hosts([LocalAddress("198.51.100.1", 24, "eth0")], PORT)
+    assert bench.work.adopt()
+    assert bench.work.negotiation.current == (Address("198.51.100.1", PORT), HUB)
+    assert not bench.work.proven
+    bench.status(Address("2001:db8::1", PORT), 1.0)
+    assert not bench.work.adopt()
+
+
+# Both ends
+
+
+def test_two_nodes_that_reach_each_other_are_direct_within_a_second_and_their_tunnel_works() -> None:
+    world = PairWorld()
+    assert world.until(lambda: world.states() == DIRECT, 2.0) < 1.5
+    world.talk(1.0)
+    assert len(world.hosts["a"].heard) >= 9
+
+
+def test_the_controlling_end_begins_the_first_handshake() -> None:
+    world = direct()
+    controlling, other = pair_of(world)
+    world.run(SECOND_S)
+    assert controlling.tunnels[key(OTHER)].asked_at > -inf
+    assert other.tunnels[key(CONTROLLING)].asked_at == -inf
+    assert other.tunnels[key(CONTROLLING)].handshake_at is not None
+
+
+def test_both_set_the_pair_that_was_agreed_on_and_no_other() -> None:
+    world = direct()
+    world.run(2.0)
+    for host, other in (pair_of(world), pair_of(world)[::-1]):
+        assert endpoints(host)[-1] == Address(other.ip, PORT)
+        assert host.path(other.name).endpoint == Address(other.ip, PORT)
+
+
+def test_a_packet_that_was_under_way_does_not_take_the_endpoint_back_to_the_relay() -> None:
+    world = relayed()
+    place = world.hosts["a"].tunnels[key("b")].endpoint
+    world.together()
+    controlling, other = pair_of(world)
+    world.until(lambda: triggers(controlling)[-1:] == [Trigger.NOMINATED], 30.0)
+    controlling.tunnels[key(OTHER)].endpoint = place
+    world.run(INSIST_S / 2)
+    assert controlling.tunnels[key(OTHER)].endpoint == Address(other.ip, PORT)
+
+
+def test_two_nodes_without_a_direct_path_are_relayed_within_a_second() -> None:
+    world = PairWorld()
+    world.apart("a", "b")
+    assert world.until(lambda: world.states() == RELAYED, 2.0) < 1.5
+    world.talk(1.0)
+    assert len(world.hosts["a"].heard) >= 9
+    assert world.hosts["a"].path("b").relay == "hub0"
+
+
+def test_all_pairs_are_tried_again_after_ever_longer_pauses() -> None:
+    world = relayed()
+    world.run(400.0)
+    controlling, _ = pair_of(world)
+    sent = [(at, a) for at, a in controlling.done(ev.SendProbe) if isinstance(a, ev.SendProbe)]
+    probes = [at for at, probe in sent if probe.remote.ip == IPS[OTHER]]
+    pauses = [later - earlier for earlier, later in pairwise(probes) if later - earlier > RETRY_FIRST_S / 2]
+    assert len(pauses) >= 5
+    assert pauses[0] < 2 * RETRY_FIRST_S
+    assert all(later > 1.3 * earlier for earlier, later in pairwise(pauses[:5]))
+
+
+def test_when_a_direct_path_opens_it_is_taken_at_the_next_try_and_the_relay_given_back_after_a_while() -> None:
+    world = relayed()
+    world.together()
+    world.until(lambda: world.states() == DIRECT, 3 * RETRY_FIRST_S)
+    world.run(RELAY_LINGER_S * 0.9)
+    assert len(world.hosts["hub0"].relays) == 1
+    world.run(RELAY_LINGER_S * 0.2)
+    assert world.hosts["hub0"].relays == {}
+    assert world.states() == DIRECT
+
+
+def test_a_dead_direct_path_is_left_for_a_relay_within_two_seconds_under_traffic() -> None:
+    world = direct()
+    world.talk(3.0)
+    world.apart("a", "b")
+    cut_at = world.now
+    world.talk(4.0)
+    assert world.states() == RELAYED
+    assert silences(world.hosts["a"], cut_at) < 2.2
+
+
+def test_a_path_that_carries_traffic_is_not_asked() -> None:
+    world = direct()
+    world.talk(3.0)
+    start = world.now
+    world.talk(10.0)
+    assert [h.done(ev.SendProbe, start) for h in pair_of(world)] == [[], []]
+
+
+@pytest.mark.parametrize("delay_s", [0.25, 0.6])
+def test_no_path_is_taken_for_dead_on_a_slow_link(delay_s: float) -> None:
+    world = PairWorld(delay_s=delay_s)
+    world.until(lambda: world.states() == DIRECT, 60.0)
+    start = world.now
+    world.talk(30.0, every=0.2)
+    for host in pair_of(world):
+        assert Trigger.DEAD not in triggers(host, start)
+    assert world.states() == DIRECT
+
+
+def test_a_peer_that_moves_is_followed_when_its_new_address_answers() -> None:
+    world = PairWorld(outside={IPS[OTHER]: ("192.0.2.200", 0)})
+    controlling, other = pair_of(world)
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(3.0)
+    world.outside[IPS[OTHER]] = ("192.0.2.200", 77)
+    moved_at = world.now
+    for _ in range(30):
+        other.ping(CONTROLLING)
+        world.run(0.1)
+    assert controlling.path(OTHER).endpoint == Address("192.0.2.200", PORT + 77)
+    assert world.states() == DIRECT
+    assert Trigger.DEAD not in triggers(controlling, moved_at)
+    assert Address("192.0.2.200", PORT) not in endpoints(controlling, moved_at + 1.0)
+    assert silences(other, moved_at) < 0.5
+
+
+def test_a_place_that_answers_no_check_is_not_followed() -> None:
+    world = direct()
+    world.talk(3.0)
+    controlling, other = pair_of(world)
+    controlling.tunnels[key(OTHER)].endpoint = Address("192.0.2.66", 6)
+    world.run(1.0)
+    assert controlling.path(OTHER).endpoint == Address(other.ip, PORT)
+    assert world.states() == DIRECT
+
+
+# Operators
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_an_operator_at_either_end_can_have_the_relay_used_and_take_that_back(end: str) -> None:
+    world = direct()
+    world.talk(2.0)
+    host = world.hosts[end]
+    peer_key = key("ab".replace(end, ""))
+    host.give(ev.Override(peer_key, "relay"))
+    world.until(lambda: world.states() == RELAYED, 3.0)
+    world.talk(20.0)
+    assert world.states() == RELAYED, "and it stays"
+    since = world.now
+    host.give(ev.Override(peer_key, ""))
+    world.until(lambda: world.states() == DIRECT, 3.0)
+    world.talk(2.0)
+    assert silences(world.hosts["a"], since) < 0.5
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_an_operator_at_either_end_can_forbid_the_relay_and_allow_it_again(end: str) -> None:
+    world = relayed()
+    host = world.hosts[end]
+    peer_key = key("ab".replace(end, ""))
+    host.give(ev.Override(peer_key, "direct"))
+    world.run(2.0)
+    assert set(world.states()) <= {"probing"}
+    host.give(ev.Override(peer_key, ""))
+    world.until(lambda: world.states() == RELAYED, 15.0)
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_an_operator_who_prefers_the_relay_has_it_while_there_is_one_and_else_the_direct_path(end: str) -> None:
+    world = direct()
+    world.talk(2.0)
+    world.hosts[end].give(ev.Override(key("ab".replace(end, "")), "prefer-relay"))
+    world.until(lambda: world.states() == RELAYED, 3.0)
+    world.talk(10.0)
+    assert world.states() == RELAYED
+    hub = world.hosts["hub0"]
+    hub.kill()
+    hub.relays.clear()
+    world.cut = lambda source, destination: hub.ip in (source.ip, destination.ip)
+    for _ in range(200):
+        world.talk(0.1)
+        if world.states() == DIRECT:
+            break
+    assert world.states() == DIRECT
+
+
+def test_the_wish_of_the_files_counts_from_the_start() -> None:
+    world = PairWorld(configs={"a": config_of("a", ["hub0"], override="relay")})
+    world.run(10.0)
+    assert world.states() == RELAYED
+
+
+# Starts and ends
+
+
+@pytest.mark.parametrize("ends", [CONTROLLING, OTHER, "ab"])
+def test_a_running_tunnel_is_adopted_after_a_restart_of_the_agent_and_not_cut(ends: str) -> None:
+    world = direct()
+    world.talk(RELAY_LINGER_S + 2.0)
+    for end in ends:
+        world.hosts[end].kill()
+    world.talk(3.0)
+    since = world.now
+    for end in ends:
+        world.hosts[end].start()
+    world.talk(8.0)
+    assert world.states() == DIRECT
+    assert silences(world.hosts["a"], since) < 0.3
+    for end in ends:
+        host = world.hosts[end]
+        assert triggers(host)[0] is Trigger.ADOPTED
+        assert set(endpoints(host, since)) <= {Address(IPS["ab".replace(end, "")], PORT)}
+
+
+def test_what_works_is_left_alone_when_the_other_agent_is_gone() -> None:
+    world = direct()
+    world.talk(RELAY_LINGER_S + 2.0)
+    controlling, other = pair_of(world)
+    other.kill()
+    since = world.now
+    world.talk(60.0, every=0.25)
+    assert controlling.path(OTHER).state.value == "direct"
+    assert endpoints(controlling, since) == []
+
+
+def test_relays_are_given_back_when_an_agent_stops() -> None:
+    world = relayed()
+    controlling, other = pair_of(world)
+    controlling.stop()
+    world.run(0.1)
+    assert len(world.hosts["hub0"].relays) == 1, "the other end may need it still"
+    other.stop()
+    world.run(0.1)
+    assert world.hosts["hub0"].relays == {}
+
+
+def test_a_relay_that_nobody_gives_back_ends_with_its_lifetime() -> None:
+    world = relayed()
+    for host in pair_of(world):
+        host.kill()
+    world.run(LIFETIME_S + 10.0)
+    assert world.hosts["hub0"].relays == {}
+
+
+def test_an_offer_tells_how_far_the_anchors_are_and_whose_relay_is_used() -> None:
+    world = relayed(hubs=2)
+    controlling, _ = pair_of(world)
+    assert controlling.core is not None
+    [network] = controlling.core._networks.values()
+    [path] = network.paths.values()
+    told = path.work.offer.relays
+    assert {type(distance) for distance in told} == {AnchorDistance}
+    assert [distance.used for distance in told] == [True, False]
