@@ -4,7 +4,6 @@ without an end, and an offer that never arrives."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from itertools import pairwise
 
 from agentcore_values import key, peer
@@ -303,8 +302,7 @@ def test_an_answer_alone_does_not_have_an_offer_that_arrived_sent_again() -> Non
 
 def test_a_question_of_the_other_is_no_answer_to_ours() -> None:
     line = lost()
-    asked: Callable[[float], bytes] = line.ends["b"].session.knock
-    received = line.hear("a", asked(line.now))
+    received = line.hear("a", line.ends["b"].session.knock())
     assert received.verdict is Verdict.SESSION
     assert peek(received.replies[0]).kind is MessageType.HELLO_ACK
     assert line.ends["a"].lost

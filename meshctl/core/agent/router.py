@@ -86,7 +86,8 @@ class Router:
         Found one by one: of 300 peers, the first or second is mostly all that is wanted.
         """
         anchors = (p for p in self._anchors if p.name != destination.name)
-        common = (p for p in self._nodes if permitted(p, destination))
+        # Who is no anchor hands on to the receiver alone, which an anchor can do as well.
+        common = (p for p in self._nodes if not self._is_anchor and permitted(p, destination))
         return (p for p in chain((destination,), anchors, common) if p.name in up)
 
     def route(self, destination: PeerConfig, attempt: int, up: AbstractSet[str]) -> PeerConfig | None:

@@ -170,7 +170,9 @@ class Session:
 
     def _on_hello(self, header: Header, now: float) -> Received:
         answer = self._seal(HelloAck(header.sequence), header.my_session)
-        asked = self._ask_back(now) if header.my_session != self.theirs else ()
+        # Two that start together ask each other, and need not ask again.
+        on_its_way = now < self._asked_at + ON_ITS_WAY_S
+        asked = () if header.my_session == self.theirs or on_its_way else self._ask_back(now)
         return Received(Verdict.SESSION, replies=(answer, *asked))
 
     def _on_answer(self, header: Header, answers: int) -> Received:
@@ -188,9 +190,8 @@ class Session:
         return self._seal(Hello(), self.theirs)
 
     def _ask_back(self, now: float) -> tuple[bytes, ...]:
-        """A HELLO, unless this was done a moment ago, or one may be on its way. The way is open now: it does not wait
-        for a round's timer."""
-        if now < max(self._asked_back_at + ASK_INTERVAL_S, self._asked_at + ON_ITS_WAY_S):
+        """A HELLO, unless this was done a moment ago. The way is open now: it does not wait for a round's timer."""
+        if now < self._asked_back_at + ASK_INTERVAL_S:
             return ()
         self._asked_back_at = now
         if self._hello.due is None:
