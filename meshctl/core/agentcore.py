@@ -26,6 +26,7 @@ from meshctl.core.agent.peer import RELAYED
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.resolver import Resolver
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.state import Kept, dump, load
 from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
@@ -59,11 +60,14 @@ class AgentCore:
         self._slot = SpliceSlot([n.listen_port for n in config.networks])
         self._resolver = Resolver([r for n in config.networks for r in n.mesh_ranges])
         self._handshakes = Handshakes()
-        self._ports = PortMapper(dice, state)
-        self._saved = state
+        kept = load(state)
+        self._ports = PortMapper(dice, kept.ports)
+        self._kept = kept
+        self._addresses: events.LocalAddresses | None = None
         self._timers: Timers[str] = Timers()
         self._networks = {
-            n.network: Network(n, dice, self._pace, self._slot, self._actions.append, now) for n in config.networks
+            n.network: Network(n, dice, self._pace, self._slot, self._actions.append, now, kept.paths)
+            for n in config.networks
         }
         self._handlers: dict[type[Event], Callable[[Any, float], None]] = {
             events.Wake: self._wake,
@@ -76,6 +80,7 @@ class AgentCore:
             events.MappingDatagram: self._mapping_datagram,
             events.HttpReply: self._http_reply,
             events.Override: self._override,
+            events.Reconfigured: self._reconfigured,
             events.ClockStepped: self._clock_stepped,
         }
         self._set_names(now)
@@ -129,13 +134,17 @@ class AgentCore:
                 self._networks[owner].poll(now)
 
     def _local_addresses(self, event: events.LocalAddresses, now: float) -> None:
+        self._addresses = event
         for network in self._networks.values():
             network.addresses(event.addresses, now)
+        self._set_ports(event, now)
+        self._resolver.network_changed(now)
+
+    def _set_ports(self, event: events.LocalAddresses, now: float) -> None:
         listening = [n.listen_port for n in self._config.networks]
         self._ports.set_network(event.addresses, event.gateways, listening, now)
         self._ports.poll(now)
         self._mapped(now)
-        self._resolver.network_changed(now)
 
     def _datagram(self, event: events.Datagram, now: float) -> None:
         for network in self._networks.values():
@@ -154,6 +163,7 @@ class AgentCore:
         statuses = self._handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
+        self._save()
 
     def _resolved(self, event: events.Resolved, now: float) -> None:
         if self._resolver.resolved(event, now):
@@ -170,6 +180,28 @@ class AgentCore:
     def _override(self, event: events.Override, now: float) -> None:
         for network in self._networks.values():
             network.override(event.peer, event.mode, now)
+
+    def _reconfigured(self, event: events.Reconfigured, now: float) -> None:
+        wanted = {n.network: n for n in event.config.networks}
+        self._config = event.config
+        self._slot.reserved = frozenset(n.listen_port for n in event.config.networks)
+        for name, network in list(self._networks.items()):
+            if name not in wanted or not network.replaces(wanted[name]):
+                network.stop(now)
+                del self._networks[name]
+                self._timers.set(name, None)
+        for name, config in wanted.items():
+            if name in self._networks:
+                self._networks[name].configure(config, now)
+            else:
+                self._networks[name] = Network(config, self._dice, self._pace, self._slot, self._actions.append, now)
+                if self._addresses is not None:
+                    self._networks[name].addresses(self._addresses.addresses, now)
+        if self._addresses is not None:
+            self._set_ports(self._addresses, now)
+        self._resolver.set_ranges([r for n in event.config.networks for r in n.mesh_ranges])
+        self._set_names(now)
+        self._sample(now)
 
     def _clock_stepped(self, _event: events.ClockStepped, now: float) -> None:
         self._ports.clock_stepped(now)
@@ -199,10 +231,14 @@ class AgentCore:
         found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
         for network in self._networks.values():
             network.mapped(found, now)
-        state = self._ports.state()
-        if state != self._saved:
-            self._saved = state
-            self._actions.append(events.SaveState(state))
+        self._save()
+
+    def _save(self) -> None:
+        """Have what must outlast a restart written, when it is another than before."""
+        kept = Kept(self._ports.state(), tuple(k for n in self._networks.values() for k in n.kept()))
+        if kept != self._kept:
+            self._kept = kept
+            self._actions.append(events.SaveState(dump(kept)))
 
     def _set_names(self, now: float) -> None:
         endpoints = [e for n in self._config.networks for p in n.peers for e in p.endpoints]

@@ -108,7 +108,7 @@ def test_a_path_is_in_use_until_so_long_after_the_last_packet_that_left() -> Non
 def test_who_only_answers_notices_that_the_questions_have_stopped() -> None:
     tunnel = Tunnel()
     tunnel.run(STREAM * SAMPLE_S, heard=DATA)
-    assert tunnel.liveness.busy(tunnel.now + 1e6)
+    assert not tunnel.liveness.busy(tunnel.now + 1e6)
     assert tunnel.liveness.distress(tunnel.now + STOPPED_S - 0.01) == ""
     assert tunnel.liveness.distress(tunnel.now + STOPPED_S) == "what came all the time has stopped 1.0 s ago"
     assert tunnel.liveness.distress(tunnel.now + STOPPED_S + 1) == "what came all the time has stopped 2.0 s ago"
@@ -121,7 +121,7 @@ def test_a_few_packets_and_keepalives_are_no_stream_that_could_stop() -> None:
     for count, size in ((STREAM - 1, DATA), (1000, KEEPALIVE)):
         tunnel = Tunnel()
         tunnel.run(count * SAMPLE_S, heard=size)
-        assert not tunnel.liveness.busy(tunnel.now)
+        assert tunnel.liveness.busy(tunnel.now) is (size == DATA)
         assert tunnel.run(60) == ""
     tunnel.run(STREAM * SAMPLE_S, heard=KEEPALIVE + 1)
     assert tunnel.liveness.busy(tunnel.now)

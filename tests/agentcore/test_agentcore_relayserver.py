@@ -135,14 +135,17 @@ def test_the_token_of_one_pair_opens_no_other_pairs_port() -> None:
     assert anchor.bind(moved, A_AT) is None
 
 
-def test_two_families_are_not_forwarded_between() -> None:
+def test_ends_without_a_common_family_are_forwarded_between_until_they_have_one() -> None:
     anchor = Anchor()
     a, b = anchor.granted()
+    v6, port = Address("2001:db8:7::2", 1), a.relay[0].port
     anchor.bind(a, A_AT)
-    answer = anchor.bind(b, Address("2001:db8:7::2", 1))
+    answer = anchor.bind(b, v6)
     assert answer is not None
-    assert answer.error is not None
-    assert list(anchor.server.actions()) == []
+    assert answer.error is None
+    assert list(anchor.server.actions()) == [InstallRelay(port, A_AT, v6)]
+    anchor.bind(b, B_AT)
+    assert list(anchor.server.actions()) == [RemoveRelay(port, A_AT, v6), InstallRelay(port, A_AT, B_AT)]
 
 
 def test_asking_again_gives_the_same_port_and_token() -> None:
@@ -256,9 +259,11 @@ def test_an_end_that_has_lost_a_family_is_not_forwarded_to_there_for_ever() -> N
     for _ in range(STALE_BINDS):
         anchor.bind(a, v6)
     port = a.relay[0].port
-    assert list(anchor.server.actions()) == [InstallRelay(port, A_AT, B_AT), RemoveRelay(port, A_AT, B_AT)]
+    assert list(anchor.server.actions()) == [
+        InstallRelay(port, A_AT, B_AT), RemoveRelay(port, A_AT, B_AT), InstallRelay(port, v6, B_AT),
+    ]  # fmt: skip
     anchor.bind(b, other_v6)
-    assert list(anchor.server.actions()) == [InstallRelay(port, v6, other_v6)]
+    assert list(anchor.server.actions()) == [RemoveRelay(port, v6, B_AT), InstallRelay(port, v6, other_v6)]
 
 
 def test_a_relay_that_the_other_end_has_released_is_not_renewed_until_somebody_asks() -> None:

@@ -54,9 +54,9 @@ class World:
             hub.public_key, anchor_server(ANCHOR, node.id, hub.pair_key), OWN, frozenset({51820})
         )
         self.sent_back: list[SendProbe] = []
-        self.anchor = AnchorDuty(
-            interface("hub", 1, node, is_anchor=True), (ANCHOR,), self.dice, lambda *_: None, self._anchor_sends
-        )
+        duty = AnchorDuty(interface("hub", 1, node, is_anchor=True), self.dice, lambda *_: None, self._anchor_sends)
+        duty.set_addresses((ANCHOR,))
+        self.anchor = duty
         self.mappings: dict[int, tuple[Address, float]] = {}  # own port to outside and when it was last used
         self.actions: list[tuple[float, Action]] = []
         self.silence = Silence(self.lifetime, random.Random(seed), lambda: self.place, self.now)  # noqa: S311

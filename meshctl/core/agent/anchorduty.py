@@ -37,18 +37,26 @@ class _Told(NamedTuple):
 
 
 class AnchorDuty:
-    """One interface's. `addresses` are this anchor's own, one of each family."""
+    """One interface's."""
 
     def __init__(
-        self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, say: Say,
-        act: Callable[[Action], None],
-    ) -> None:  # fmt: skip
-        self._peers = {peer.id: peer for peer in config.peers if peer.kind != "client"}
-        self._relays = RelayServer(config, addresses, dice)
-        self._watch = ClientWatch(config)
+        self, config: InterfaceConfig, dice: random.Random, say: Say, act: Callable[[Action], None]
+    ) -> None:
+        self._relays = RelayServer(config, (), dice)
+        self._set_peers(config)
         self._say, self._act = say, act
         self._told: dict[bytes, _Told] = {}
         self._asked: dict[bytes, TokenBucket] = {}
+
+    def configure(self, config: InterfaceConfig) -> None:
+        """Peers have come, gone or changed: relays of pairs that may not have one any more end."""
+        self._set_peers(config)
+        self._relays.configure(config)
+        self._run()
+
+    def _set_peers(self, config: InterfaceConfig) -> None:
+        self._peers = {peer.id: peer for peer in config.peers if peer.kind != "client"}
+        self._watch = ClientWatch(config)
 
     @property
     def due(self) -> float | None:
@@ -56,7 +64,7 @@ class AnchorDuty:
         return self._relays.due()
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> None:
-        """This anchor's own addresses are others."""
+        """This anchor's own addresses: one of each family."""
         self._relays.set_addresses(addresses)
 
     def poll(self, now: float) -> None:

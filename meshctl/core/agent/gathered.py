@@ -34,8 +34,8 @@ class LocalCandidates:
         return self._told
 
     def base(self, family: int) -> Address | None:
-        """The own address to send from, of that family: the best that servers' answers come to, for a bridge has addresses
-        too that lead nowhere; else the best. None without one."""
+        """The own address to send from, of that family: the best that servers' answers come to, for a bridge has
+        addresses too that lead nowhere; else the best. None without one."""
         of_family = [base for base in self.bases() if base.family == family]
         reached = {c.base for c in self._all.values() if c.kind == "srflx"}
         return next((base for base in of_family if base in reached), next(iter(of_family), None))

@@ -39,22 +39,25 @@ class Liveness:
         self._last: PeerStatus | None = None
         self._heard_at: float | None = None
         self._unanswered_since: float | None = None
-        self._sent_at: float | None = None
-        self._stream = 0  # readings with content, one after the other
+        self._used_at: float | None = None
+        self._stream = 0  # readings with content, none long after the one before
+        self._came_at: float | None = None  # the last of them
         self.rtt_s = 0.0  # of the path, as it was measured last
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """Take one reading. A counter that fell is a new interface: nothing is known of it."""
         last, self._last = self._last, status
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
-            self._heard_at, self._unanswered_since, self._sent_at, self._stream = now, None, None, 0
+            self._heard_at, self._unanswered_since, self._used_at, self._stream = now, None, None, 0
             return
         if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES:
-            self._sent_at = now
+            self._used_at = now
             if self._unanswered_since is None:
                 self._unanswered_since = now
         if status.rx_bytes > last.rx_bytes:
-            self._stream += status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES
+            if status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES:
+                self._stream = 1 if self._came_at is None or now - self._came_at >= STOPPED_S else self._stream + 1
+                self._used_at = self._came_at = now
             self._hear(now)
 
     def heard(self, now: float) -> None:
@@ -78,7 +81,7 @@ class Liveness:
 
     def busy(self, now: float) -> bool:
         """Whether anybody uses the path."""
-        return self._stream >= STREAM or (self._sent_at is not None and now - self._sent_at < BUSY_S)
+        return self._used_at is not None and now - self._used_at < BUSY_S
 
     def distress(self, now: float) -> str:
         """Why the path may be dead, in words; "" when nothing says so."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 
-from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.address import Address, LocalAddress, is_private
 from meshctl.core.agent.anchorduty import AnchorDuty
 from meshctl.core.agent.anchorlink import AnchorLink
 from meshctl.core.agent.asker import USERNAME, Server, anchor_server
@@ -19,14 +19,25 @@ from meshctl.core.agent.bodies import WISHES, Ack, Body, Observed, Offer, RelayG
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
-from meshctl.core.agent.events import Action, Datagram, PeerStatus, RelayDatagram, SendProbe, SetEndpoint, Signal
+from meshctl.core.agent.events import (
+    Action,
+    Datagram,
+    PeerStatus,
+    RelayDatagram,
+    SendProbe,
+    SetEndpoint,
+    SetKeepalive,
+    Signal,
+)
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
 from meshctl.core.agent.here import Answered, Here, Pace
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.post import Heard, Post
+from meshctl.core.agent.silence import Place, Silence
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.state import KeptPath
 from meshctl.core.agent.timers import Timers
 from meshctl.core.wire import stun
 from meshctl.core.wire.error import WireError
@@ -38,18 +49,18 @@ _TRANSACTION = slice(8, 20)
 CHECK_PURPOSE = b"checks"
 
 # Timers besides those of peers (by id).
-_GATHER, _DUTY, _CHANGE = b"gather", b"duty", b"change"
+_GATHER, _DUTY, _CHANGE, _SILENCE = b"gather", b"duty", b"change", b"silence"
 
 
 class Network:
-    """One interface of this node. `resolve` gives a named endpoint's addresses."""
+    """One interface of this node. `kept`: paths of before a restart."""
 
     def __init__(
         self, config: InterfaceConfig, dice: random.Random, pace: Pace, slot: SpliceSlot, act: Callable[[Action], None],
-        now: float,
+        now: float, kept: Iterable[KeptPath] = (),
     ) -> None:  # fmt: skip
         self.config = config
-        self._act, self._dice = act, dice
+        self._act, self._dice, self._slot = act, dice, slot
         self._awaited: OrderedDict[bytes, Answered] = OrderedDict()
         self._touched: dict[bytes, None] = {}
         self._names: dict[str, bytes] = {}  # USERNAME of a peer's checks -> peer
@@ -59,15 +70,49 @@ class Network:
         self.post = Post(config, dice, act, self._up)
         self.here = Here(config, own, dice, pace, act, self._probe, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
+        self._silence = Silence(self.here.lifetime, dice, self._where_to_be_silent, now)
         self.paths: dict[bytes, PeerPath] = {}
-        self._stun_servers: tuple[Server, ...] = ()
         self._clients = ClientPaths(config)
-        self._duty: AnchorDuty | None = None
-        for peer in self.post.peers():
-            if peer.is_anchor:
-                self.here.anchors[peer.id] = AnchorLink(peer)
-            elif peer.permitted and not config.is_anchor:  # who speaks with an anchor, does so at its own endpoint
-                self.paths[peer.id] = PeerPath(peer, self.here, slot, self._ask, now)
+        self._duty = AnchorDuty(config, dice, self._say, act) if config.is_anchor else None
+        self._set_peers(now)
+        of_peer = {path.peer.public_key: path for path in self.paths.values()}
+        for known in kept:
+            if known.peer in of_peer:
+                of_peer[known.peer].restore(known.pair, now, spliced=known.spliced)
+        self._touch(_SILENCE)
+
+    def replaces(self, config: InterfaceConfig) -> bool:
+        """Whether this configuration is of the same interface as the one before, so that `configure` can take it."""
+        fixed = ("interface", "public_key", "listen_port", "mesh_ranges", "is_anchor", "keepalive_s")
+        return all(getattr(self.config, name) == getattr(config, name) for name in fixed)
+
+    def configure(self, config: InterfaceConfig, now: float) -> None:
+        """Peers have come, gone or changed. Whatever stays is left alone."""
+        self.config = self.here.config = config
+        self.post.configure(config)
+        self._clients = ClientPaths(config)
+        if self._duty is not None:
+            self._duty.configure(config)
+        self._set_peers(now)
+
+    def _set_peers(self, now: float) -> None:
+        """Links to anchors and paths to nodes, as the configuration has them."""
+        peers = {peer.id: peer for peer in self.post.peers()}
+        anchors = {key: peer for key, peer in peers.items() if peer.is_anchor}
+        # Who speaks with an anchor does so at its own endpoint.
+        nodes = {} if self.config.is_anchor else {k: p for k, p in peers.items() if p.permitted and not p.is_anchor}
+        for key in [k for k, path in self.paths.items() if k not in nodes or not path.stays(nodes[k])]:
+            self.paths.pop(key).stop(now)
+        for key in [k for k, link in self.here.anchors.items() if link.peer != anchors.get(k)]:
+            del self.here.anchors[key]
+        for key, peer in sorted(anchors.items()):
+            self.here.anchors.setdefault(key, AnchorLink(peer))
+        for key, peer in sorted(nodes.items()):
+            if key not in self.paths:
+                self.paths[key] = PeerPath(peer, self.here, self._slot, self._ask, now)
+            else:
+                self.paths[key].configure(peer, now)
+            self._touch(key)
 
     # What comes in
 
@@ -76,11 +121,11 @@ class Network:
         self.here.hosts = tuple(sorted(addresses))
         self.gatherer.set_hosts(self.here.hosts, self.config.listen_port, now)
         self._touch(_GATHER)
-        if self.config.is_anchor:
-            if self._duty is None:
-                self._duty = AnchorDuty(self.config, self.here.bases, self._dice, self._say, self._act)
+        if self._duty is not None:
             self._duty.set_addresses(self.here.bases)
         if self.gatherer.moved:
+            self._silence.stop(now)
+            self._touch(_SILENCE)
             for link in self.here.anchors.values():
                 link.hurry(now)
             self._greet_anchors(now)
@@ -130,6 +175,10 @@ class Network:
         if message.message_class is stun.Class.REQUEST:
             self._question(received, event, now)
             return
+        if event.local.port in self._silence.ports:
+            self._silence.receive(received, event.local, event.remote, now)
+            self._quieten()
+            return
         answered = self._awaited.pop(message.transaction, None)
         if answered is not None:
             answered(received, event.local, event.remote, now)
@@ -152,28 +201,43 @@ class Network:
             self._message(heard, now)
 
     def owns_port(self, port: int) -> bool:
-        """Whether what comes to this local port is this network's: WireGuard's own, or a splice's."""
-        return port == self.config.listen_port or any(port in path.work.splice.ports for path in self.paths.values())
+        """Whether what comes to this local port is this network's: WireGuard's own, or one that it has opened."""
+        if port == self.config.listen_port or port in self._silence.ports:
+            return True
+        return any(port in path.work.splice.ports for path in self.paths.values())
 
     def busy(self, now: float) -> bool:
         """Whether a path is in use or in doubt, so that its counters matter at once."""
         return any(path.busy(now) for path in self.paths.values())
 
     def clock_stepped(self, now: float) -> None:
-        """The host slept: every mapping may be gone, and WireGuard's keys may be too old. A message in each tunnel has it
-        make new ones."""
+        """The host slept: every mapping may be gone, and WireGuard's keys may be too old. A message in each tunnel has
+        it make new ones."""
         self.gatherer.doubt(now)
         self._touch(_GATHER)
         for path in self.paths.values():
             if path.state is not State.UNKNOWN:
-                self.post.knock(path.peer, now)
+                self.post.knock(path.peer)
         for link in self.here.anchors.values():
             link.hurry(now)
+        self._silence.stop(now)
+        self._quieten()
 
     def stop(self, now: float) -> None:
         """Undo what must not outlive the agent."""
         for path in self.paths.values():
             path.stop(now)
+        self._silence.stop(now)
+        self._quieten()
+
+    def kept(self) -> tuple[KeptPath, ...]:
+        """What is to be known after a restart."""
+        found = ((path, path.work.negotiation.current) for path in self.paths.values() if path.state is State.DIRECT)
+        return tuple(
+            KeptPath(path.peer.public_key, pair, path.work.splice.standing == pair)
+            for path, pair in found
+            if pair is not None
+        )
 
     def override(self, peer: PublicKey, mode: str, now: float) -> bool:
         """An operator's word; whether the peer is one of this network's."""
@@ -191,6 +255,9 @@ class Network:
             elif owner == _DUTY and self._duty is not None:
                 self._duty.poll(now)
                 self._touch(_DUTY)
+            elif owner == _SILENCE:
+                self._silence.poll(now)
+                self._quieten()
             elif owner != _CHANGE:  # which `settle` sees to
                 self._poll_peer(owner, now)
 
@@ -211,6 +278,8 @@ class Network:
                 self.timers.set(_CHANGE, self.gatherer.changed_at, "peers are to hear of a change")
             elif key == _DUTY and self._duty is not None:
                 self.timers.set(_DUTY, self._duty.due, "a relay ends")
+            elif key == _SILENCE:
+                self.timers.set(_SILENCE, self._silence.due(), "how long the NAT keeps mappings")
             else:
                 self._settle_peer(key, now)
 
@@ -241,6 +310,22 @@ class Network:
         """Tell a peer something; its timer is another when there is no session yet."""
         if not self.post.say(peer, body, now):
             self._touch(peer.id)
+
+    def _quieten(self) -> None:
+        for action in self._silence.actions():
+            self._act(action)
+        self._touch(_SILENCE)
+
+    def _where_to_be_silent(self) -> Place | None:
+        """The nearest anchor that answers; from the address that leads there, if a NAT is in front of it."""
+        links = [link for link in self.here.anchors.values() if link.up and link.rtt_s is not None]
+        nearest = min(links, key=lambda link: (link.distance_s, link.peer.name), default=None)
+        for address in nearest.endpoints if nearest is not None else ():
+            base = self.here.own.base(address.family)
+            if base is not None and nearest is not None and is_private(base.ip):
+                server = anchor_server(address, self.config.id, nearest.peer.pair_key)
+                return Place(nearest.peer.public_key, server, base.ip, self._slot.taken)
+        return None
 
     def _up(self) -> frozenset[str]:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
@@ -276,6 +361,9 @@ class Network:
     def _sample_link(self, key: bytes, link: AnchorLink, status: PeerStatus, now: float) -> None:
         was_up, in_doubt = link.up, link.due
         link.sample(status, now)
+        wanted_s = self.here.lifetime.keepalive_s
+        if not self.config.is_anchor and link.up and status.keepalive_s != wanted_s:
+            self._act(SetKeepalive(link.peer.public_key, wanted_s))
         if link.due != in_doubt:
             self._touch(key)
         if link.up != was_up:

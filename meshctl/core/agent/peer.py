@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bodies import Offer, RelayGrant, RelayRefuse, Splice, Wish
+from meshctl.core.agent.bodies import WISHES, Offer, RelayGrant, RelayRefuse, Splice, Wish
 from meshctl.core.agent.checks import Answer, Credentials, Pair
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus, SendProbe
+from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import Decision, History
 from meshctl.core.agent.path import State, Trigger, step
@@ -85,6 +86,25 @@ class PeerPath:
         return self._liveness.busy(now) or self.state in (State.PROBING, State.SUSPECT)
 
     # What comes in
+
+    def stays(self, peer: PeerConfig) -> bool:
+        """Whether this peer is the one that there was, so that `configure` can take it."""
+        return (peer.public_key, peer.pair_key, peer.mesh_addresses) == (
+            self.peer.public_key, self.peer.pair_key, self.peer.mesh_addresses,
+        )  # fmt: skip
+
+    def configure(self, peer: PeerConfig, now: float) -> None:
+        """What the inventory says of the peer."""
+        before, self.peer, self.work.peer = self.peer.override, peer, peer
+        if peer.override != before:
+            self.override(WISHES[peer.override], now)
+
+    def restore(self, pair: Pair, now: float, *, spliced: bool) -> None:
+        """The peer was reached by this pair before a restart."""
+        self._negotiation.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S)
+        if spliced:
+            self._splice.restore(pair)
+            self._splice_news(now)
 
     def session(self, credentials: Credentials, now: float) -> None:
         """The peer's agent has answered; it is another one than before, or had been silent."""

@@ -145,14 +145,16 @@ class PeerWork:
         base = self._here.own.base(endpoint.family) if endpoint else None
         if endpoint is None or base is None or self._here.is_relay(endpoint):
             return False
-        self.negotiation.current, self.proven = Pair(base, endpoint), False
+        standing = self.splice.standing
+        spliced = standing is not None and standing.remote == endpoint
+        self.negotiation.current, self.proven = (standing if spliced else Pair(base, endpoint)), False
         return True
 
     def set_endpoint(self, address: Address, now: float) -> None:
         """Have WireGuard send there, and keep the way open.
 
-        Two ends that begin a handshake at the same time fail both, and wait five seconds (REKEY_TIMEOUT). So where there
-        is no session yet, the controlling side goes first, and the other learns the endpoint from WireGuard itself.
+        Two ends that begin a handshake at the same time fail both, and wait five seconds (REKEY_TIMEOUT). So where
+        there is no session yet, the controlling side goes first, and the other learns the endpoint from WireGuard.
         """
         self.place = address
         if self.alive or self.negotiation.controlling:

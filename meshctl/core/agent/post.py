@@ -71,9 +71,9 @@ class Post:
             self._send(peer, data, 0)
         return data is not None
 
-    def knock(self, peer: PeerConfig, now: float) -> None:
-        """Send something through the peer's own tunnel, whatever is thought of it: WireGuard makes new keys if it must."""
-        self._act(SendSignal(peer.mesh_addresses[0], self._talks[peer.id].session.knock(now)))
+    def knock(self, peer: PeerConfig) -> None:
+        """Send something through the peer's own tunnel, so that WireGuard renews its keys if it must."""
+        self._act(SendSignal(peer.mesh_addresses[0], self._talks[peer.id].session.knock()))
 
     def answer(self, heard: Heard, body: Body) -> None:
         """Answer a message the way it came, which works now."""

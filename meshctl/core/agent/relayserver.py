@@ -109,6 +109,17 @@ class RelayServer:
         self._by_port: dict[int, _Allocation] = {}
         self._actions: list[Action] = []
 
+    def configure(self, config: InterfaceConfig) -> None:
+        """The peers are these: relays of pairs that may not have one any more end."""
+        self._peers = {peer.id: peer for peer in config.peers}
+        for key, allocation in sorted(self._by_pair.items()):
+            a, b = (self._peers.get(peer) for peer in key)
+            if a is None or b is None or not permitted(a, b):
+                self._remove(allocation)
+            else:
+                for end in allocation.ends:
+                    end.peer = self._peers[end.peer.id]
+
     def set_addresses(self, addresses: tuple[Address, ...]) -> None:
         """The anchor's own addresses are these now; the next grants say so."""
         self._addresses = tuple(address.ip for address in addresses)
@@ -206,8 +217,8 @@ class RelayServer:
         return SendProbe(local, remote, signed)
 
     def _install(self, allocation: _Allocation) -> None:
-        """Tell the driver the two addresses, when both are known and it has others: of one family if there is one, which
-        stays while both are there; else of two."""
+        """Tell the driver the two addresses, when both are known and it has others: of one family if there is one,
+        which stays while both are there; else of two."""
         a, b = (end.places for end in allocation.ends)
         used = allocation.family(allocation.ends[0])
         family = min(a.keys() & b.keys(), key=lambda family: (family != used, family), default=None)

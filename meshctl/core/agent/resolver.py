@@ -46,6 +46,10 @@ class Resolver:
         self._names: dict[NamedEndpoint, _Name] = {}
         self._dead: frozenset[NamedEndpoint] = frozenset()
 
+    def set_ranges(self, mesh_ranges: Iterable[str]) -> None:
+        """No address in these is an endpoint."""
+        self._mesh_ranges = tuple(mesh_ranges)
+
     def set_names(self, names: Iterable[NamedEndpoint], now: float) -> None:
         """These are the names. A new one is asked for at once; one that is not among them any more is forgotten."""
         self._names = {name: self._names.get(name) or _Name(now) for name in sorted(set(names))}

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from random import Random
 
 from meshctl.core.agent import signal
-from meshctl.core.agent.backoff import Backoff
+from meshctl.core.agent.backoff import FIRST_S, Backoff
 from meshctl.core.agent.bodies import TYPE_OF, Body, Hello, HelloAck, SignalError
 from meshctl.core.agent.config import purpose_key
 from meshctl.core.agent.signal import NO_SESSION, Header, Message
@@ -26,6 +27,8 @@ from meshctl.core.agent.signal import NO_SESSION, Header, Message
 WINDOW = 64  # messages, as RFC 6479's smallest bitmap: more than are ever under way between two agents
 # A message of another session makes us ask for the peer's, at most this often: replaying one costs little.
 ASK_INTERVAL_S = 0.25
+# One that was sent a moment ago may still arrive.
+ON_ITS_WAY_S = FIRST_S
 
 
 class Verdict(Enum):
@@ -92,7 +95,7 @@ class Session:
         self._sequence = 0  # of the last message sent
         self._answerable = 0  # HELLOs up to this sequence number cannot be answered any more
         self._hello = Backoff()
-        self._asked_back_at: float | None = None
+        self._asked_back_at = self._asked_at = -inf
 
     @property
     def established(self) -> bool:
@@ -127,11 +130,14 @@ class Session:
 
     def poll(self, now: float) -> bytes | None:
         """The HELLO that is due, if one is."""
-        return self._ask(now) if self._hello.take(now) else None
+        if not self._hello.take(now):
+            return None
+        self._asked_at = now
+        return self._ask()
 
-    def knock(self, now: float) -> bytes:
+    def knock(self) -> bytes:
         """A HELLO outside any round; what answers it counts only if a round is under way."""
-        return self._ask(now)
+        return self._ask()
 
     def seal(self, body: Body) -> bytes:
         """A message to the peer, to be sent once: one that is sent again is sealed again. Raises SignalError while
@@ -178,18 +184,19 @@ class Session:
         self._window = Window()
         return Received(Verdict.SESSION, renewed=True)
 
-    def _ask(self, now: float) -> bytes:
+    def _ask(self) -> bytes:
         return self._seal(Hello(), self.theirs)
 
     def _ask_back(self, now: float) -> tuple[bytes, ...]:
-        """A HELLO, unless this was done a moment ago. The way is open now: it does not wait for a round's timer."""
-        if self._asked_back_at is not None and now < self._asked_back_at + ASK_INTERVAL_S:
+        """A HELLO, unless this was done a moment ago, or one may be on its way. The way is open now: it does not wait
+        for a round's timer."""
+        if now < max(self._asked_back_at + ASK_INTERVAL_S, self._asked_at + ON_ITS_WAY_S):
             return ()
         self._asked_back_at = now
         if self._hello.due is None:
             self.start(now)
             self._hello.take(now)
-        return (self._ask(now),)
+        return (self._ask(),)
 
     def _seal(self, body: Body, theirs: bytes) -> bytes:
         self._sequence += 1

@@ -62,6 +62,11 @@ class Silence:
         self._mapped: Address | None = None
         self._end(now + NEXT_S)
 
+    @property
+    def ports(self) -> tuple[int, int]:
+        """The two local ports of the experiment that is under way; (0, 0) without one."""
+        return self._ports
+
     def due(self) -> float:
         """When `poll` has something to do."""
         return self._due

@@ -37,7 +37,12 @@ class SpliceSlot:
         if port is not None:
             self._held[peer] = port
 
+    @property
+    def taken(self) -> frozenset[int]:
+        """Local ports that are somebody's."""
+        return self.reserved.union(self._held.values())
+
     def draw(self, count: int, dice: random.Random) -> tuple[int, ...]:
         """So many local ports that nobody has."""
-        taken = self.reserved.union(self._held.values())
+        taken = self.taken
         return tuple(sorted(dice.sample([port for port in LOCAL_PORTS if port not in taken], count)))
