@@ -1,5 +1,5 @@
-"""What an anchor does for others. Hunted: a stranger who gets an answer, a node that floods it, one that never hears where it
-is seen, and a relay that outlives its pair."""
+"""What an anchor does for others. Hunted: a stranger who gets an answer, a node that floods it, one that never hears
+where it is seen, and a relay that outlives its pair."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A link to an anchor, with its counters and questions in hand. Hunted: an anchor that lives and counts as dead, one that is
-dead and counts upon, and an address that works and is left."""
+"""A link to an anchor, with its counters and questions in hand. Hunted: an anchor that lives and counts as dead, one
+that is dead and is counted upon, and an address that works and is left."""
 
 from __future__ import annotations
 
