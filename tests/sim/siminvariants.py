@@ -20,16 +20,15 @@ from simbounds import (
     probes_are_few,
     silence_is_kept,
 )
-from simconfig import KEEPALIVE_S
 from simnode import Node
 from simoutages import every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
     RELAY_STATES,
     anchor_ips,
+    forgets_quickly,
     is_anchor_fault,
     owed,
-    places_of,
     possible,
     state,
     touches,
@@ -198,17 +197,11 @@ def no_live_path_is_abandoned(world: World) -> Says:
         names = (node.rstrip("'"), peer)
         if any(spec.node(n).kind != "node" for n in names if n != "?"):
             continue
-        if _forgets_quickly(world, names):
+        if forgets_quickly(world, names):
             continue
         causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
-
-
-def _forgets_quickly(world: World, names: tuple[str, ...]) -> bool:
-    """Whether a NAT of theirs may expire between two keepalives, or when one is lost: then the path was dead."""
-    longest = KEEPALIVE_S * (3 if world.spec.link.loss else 1)
-    return any(s.nat.expiry_s <= longest for s in world.spec.sites if s.name in places_of(world, names))
 
 
 AT_THE_END: tuple[Invariant, ...] = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from simflow import FlowRun, Outage
-from simpairs import DIRECT_STATES, is_anchor_fault, owed, possible, state_at, touches
+from simpairs import DIRECT_STATES, forgets_quickly, is_anchor_fault, owed, possible, state_at, touches
 from simspec import Fault
 
 from meshctl.core.reachability import UNREACHABLE
@@ -25,10 +25,12 @@ RECOVERY_S = {
 }  # fmt: skip
 _ANY_RECOVERY_S = 5.0
 # When links lose and delay, or when several things happen together.
-_PATIENCE_S = 12.0
+_PATIENCE_S, _MUCH_PATIENCE_S, _MUCH_LOSS = 12.0, 30.0, 0.05
 _STARTS_S = 2.0
 _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
+# A NAT that forgets between two keepalives is noticed when there is traffic again.
+_FORGOTTEN_S = 6.0
 
 
 def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
@@ -47,14 +49,17 @@ def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
 def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     names = (flow.flow.a, flow.flow.b)
     starts = max(flow.flow.starts_at, *(world.spec.node(n).starts_at for n in names))
-    patience = 0.0 if world.spec.link.clean else _PATIENCE_S
+    link = world.spec.link
+    patience = 0.0 if link.clean else _MUCH_PATIENCE_S if link.loss > _MUCH_LOSS else _PATIENCE_S
     windows = [(0.0, starts + _STARTS_S + patience)]
     direct = all(state_at(world, *ends, outage.began_at) in DIRECT_STATES for ends in (names, names[::-1]))
     for fault in world.spec.faults:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
             windows += _windows(world, fault, patience)
-    return _covered(outage, windows)
+    if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= _FORGOTTEN_S + patience:
+        return True
+    return _covered(outage, windows, _ROUNDING_S + flow.flow.every_s)
 
 
 def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, float]]:
@@ -68,11 +73,12 @@ def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, f
     return [(fault.at, fault.ends_at + recovery)]
 
 
-def _covered(outage: Outage, windows: list[tuple[float, float]]) -> bool:
-    """Whether one window, or several that overlap, hold the outage."""
-    reached = outage.began_at + _ROUNDING_S
+def _covered(outage: Outage, windows: list[tuple[float, float]], rounding: float) -> bool:
+    """Whether one window, or several that overlap, hold the outage, give or take."""
+    began = outage.began_at + rounding
+    reached = began
     for begin, end in sorted(windows):
         if begin <= reached:
             reached = max(reached, end)
-    begun = any(begin - _ROUNDING_S <= outage.began_at + _ROUNDING_S <= end + _ROUNDING_S for begin, end in windows)
-    return begun and outage.ended_at <= reached + _ROUNDING_S
+    begun = any(begin - rounding <= began <= end + rounding for begin, end in windows)
+    return begun and outage.ended_at <= reached + rounding

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from simconfig import public_ips
+from simconfig import KEEPALIVE_S, public_ips
 from simnode import Node
 from simspec import INTERNET, Fault
 
@@ -76,3 +76,9 @@ def is_anchor_fault(world: World, fault: Fault) -> bool:
 def anchor_ips(world: World) -> set[str]:
     """The addresses of all anchors."""
     return {ip for anchor in world.spec.anchors for ip in public_ips(world.nodes[anchor.name].numbered)}
+
+
+def forgets_quickly(world: World, names: tuple[str, ...]) -> bool:
+    """Whether a NAT of theirs may expire between two keepalives, or when one is lost: then the path was dead."""
+    longest = KEEPALIVE_S * (3 if world.spec.link.loss else 1)
+    return any(s.nat.expiry_s <= longest for s in world.spec.sites if s.name in places_of(world, names))

@@ -1,0 +1,279 @@
+"""What an anchor does for others. Hunted: a stranger who gets an answer, a node that floods it, one that never hears
+where it is seen, and a relay that outlives its pair."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from agentcore_values import interface, key, peer, shared
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.anchorduty import AGAIN_S, QUESTIONS_BURST, QUESTIONS_PER_S, TIMES, AnchorDuty
+from meshctl.core.agent.asker import Server, anchor_server
+from meshctl.core.agent.bodies import (
+    Ack,
+    Body,
+    Observation,
+    Observed,
+    RelayAsk,
+    RelayGrant,
+    RelayRefresh,
+    RelayRefuse,
+    RelayRelease,
+)
+from meshctl.core.agent.config import PeerConfig, node_id
+from meshctl.core.agent.events import Action, InstallRelay, PeerStatus, RelayDatagram, RemoveRelay, SendProbe
+from meshctl.core.agent.relayserver import LIFETIME_S
+from meshctl.core.wire import stun
+from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
+
+OWN = Address("203.0.113.1", 51820)
+SEEN, ELSEWHERE = Address("198.51.100.7", 40001), Address("198.51.100.8", 40002)
+
+
+def entry(name: str, number: int, *reaches: str, kind: str = "node") -> PeerConfig:
+    return peer("hub", name, number, kind=kind, reaches=frozenset(reaches))
+
+
+class Hub:
+    """An anchor of the nodes "a" and "b", and of a client that "a" may reach."""
+
+    def __init__(self) -> None:
+        self.a, self.b = entry("a", 10, "b", "c"), entry("b", 11, "a")
+        self.client = entry("c", 12, "a", kind="client")
+        config = interface("hub", 1, self.a, self.b, self.client, is_anchor=True)
+        self.said: list[tuple[str, Body]] = []
+        self.done: list[Action] = []
+        self.now = 100.0
+        self.statuses: dict[str, PeerStatus] = {}
+        self.duty = AnchorDuty(
+            config, (OWN,), random.Random(1),  # noqa: S311
+            lambda to, body, _: self.said.append((to.name, body)), self.done.append,
+        )  # fmt: skip
+
+    def see(self, name: str, endpoint: Address | None, age_s: float | None = 3.7) -> None:
+        self.statuses[name] = PeerStatus(key(name), endpoint, age_s, 1, 1, 25)
+        self.sample()
+
+    def sample(self, after: float = 0.0) -> None:
+        self.now += after
+        self.duty.sample({status.public_key: status for status in self.statuses.values()}, self.now)
+
+    def greet(self, peer_config: PeerConfig) -> None:
+        self.duty.greet(peer_config, {s.public_key: s for s in self.statuses.values()}, self.now)
+
+    def heard(self, name: str) -> list[Body]:
+        """What was said to a node since this was asked last."""
+        found = [body for to, body in self.said if to == name]
+        self.said = [(to, body) for to, body in self.said if to != name]
+        return found
+
+    def ask(self, server: Server, remote: Address = SEEN, **changes: object) -> list[stun.Received]:
+        """A node's question; the answers."""
+        request = stun.Message(stun.Class.REQUEST, bytes(12), username=server.username)._replace(**changes)
+        data = stun.encode(request, server.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        self.done.clear()
+        self.duty.question(stun.decode(data), OWN, remote, self.now)
+        return [stun.decode(action.data) for action in self.done if isinstance(action, SendProbe)]
+
+    def sent_to(self) -> list[Address]:
+        return [action.remote for action in self.done if isinstance(action, SendProbe)]
+
+    def grant(self, name: str) -> RelayGrant:
+        grants = [body for body in self.heard(name) if isinstance(body, RelayGrant)]
+        return grants[-1]
+
+    def bind(self, port: int, token: bytes, remote: Address) -> None:
+        request = stun.Message(stun.Class.REQUEST, bytes(12), username=token.hex())
+        data = stun.encode(request, token, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        self.duty.bind(RelayDatagram(port, remote, data))
+
+
+def server_of(name: str, pair_key: bytes | None = None) -> Server:
+    """The anchor, as a node knows it."""
+    return anchor_server(OWN, node_id(key(name)), pair_key or shared("hub", name))
+
+
+# Questions
+
+
+def test_a_known_node_is_told_where_it_is_seen_and_the_answer_is_signed() -> None:
+    hub = Hub()
+    [answer] = hub.ask(server_of("a"))
+    assert answer.message.xor_mapped_address == SEEN
+    assert answer.message.message_class is stun.Class.SUCCESS
+    assert answer.is_authentic(server_of("a").key)
+    assert hub.done == [SendProbe(OWN, SEEN, answer.raw)]
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        server_of("a", b"guessed" * 5),  # with another key
+        server_of("nobody"),
+        server_of("c", shared("hub", "c")),  # a client has no agent
+        Server(OWN, "node:", shared("hub", "a")),
+        Server(OWN, "node:not hexadecimal", shared("hub", "a")),
+    ],
+)
+def test_nobody_else_is_answered(server: Server) -> None:
+    assert Hub().ask(server) == []
+
+
+def test_a_question_in_the_name_of_another_node_is_not_answered() -> None:
+    assert Hub().ask(Server(OWN, server_of("a").username, server_of("b").key)) == []
+
+
+def test_a_node_is_answered_so_many_questions_and_no_more_and_another_one_has_its_own() -> None:
+    hub = Hub()
+    answered = sum(len(hub.ask(server_of("a"))) for _ in range(200))
+    assert answered == QUESTIONS_BURST
+    assert len(hub.ask(server_of("b"))) == 1
+    hub.now += 10.0
+    assert sum(len(hub.ask(server_of("a"))) for _ in range(200)) == 10.0 * QUESTIONS_PER_S
+
+
+def test_the_answer_goes_to_another_port_of_the_node_when_that_is_wanted() -> None:
+    hub = Hub()
+    [answer] = hub.ask(server_of("a"), response_port=50_000)
+    assert hub.sent_to() == [Address(SEEN.ip, 50_000)]
+    assert answer.message.xor_mapped_address == SEEN
+
+
+# Where it sees them
+
+
+def test_a_node_is_told_where_it_is_seen_a_few_times_for_nobody_acknowledges_it() -> None:
+    hub = Hub()
+    hub.see("a", SEEN)
+    assert hub.heard("a") == [Observed((Observation(node_id(key("a")), SEEN, 3),))]
+    told = []
+    for _ in range(100):
+        hub.sample(0.25)
+        told += [hub.now] * len(hub.heard("a"))
+    assert told == [100.0 + n * AGAIN_S for n in range(1, TIMES)]
+
+
+def test_a_node_that_is_seen_elsewhere_is_told_at_once_and_as_often() -> None:
+    hub = Hub()
+    hub.see("a", SEEN)
+    hub.sample(60.0)
+    hub.heard("a")
+    hub.see("a", ELSEWHERE)
+    for _ in range(100):
+        hub.sample(0.25)
+    told = hub.heard("a")
+    assert len(told) == TIMES
+    assert {o.address for body in told if isinstance(body, Observed) for o in body.observations} == {ELSEWHERE}
+
+
+def test_a_new_agent_is_told_again_what_the_one_before_has_heard() -> None:
+    hub = Hub()
+    hub.see("a", SEEN)
+    for _ in range(40):
+        hub.sample(0.25)
+    hub.heard("a")
+    hub.greet(hub.a)
+    assert [type(body) for body in hub.heard("a")] == [Observed]
+    assert hub.heard("b") == []
+
+
+def test_of_a_node_that_is_not_seen_nothing_is_said() -> None:
+    hub = Hub()
+    hub.see("a", None)
+    assert hub.said == []
+
+
+def test_an_age_that_fits_no_message_is_the_longest_that_does() -> None:
+    hub = Hub()
+    hub.see("a", SEEN, 1e9)
+    [body] = hub.heard("a")
+    assert isinstance(body, Observed)
+    assert body.observations[0].age_s == 0xFFFF
+
+
+def test_who_may_reach_a_client_is_told_where_that_is_seen_and_nobody_else() -> None:
+    hub = Hub()
+    hub.see("c", ELSEWHERE)
+    assert [type(body) for body in hub.heard("a")] == [Observed]
+    assert hub.heard("b") == []
+    hub.greet(hub.a)
+    assert [type(body) for body in hub.heard("a")] == [Observed], "a new agent hears it again"
+
+
+# Relays
+
+
+def test_both_ends_of_a_pair_are_granted_the_relay_that_one_asked_for_and_it_works_when_both_have_bound() -> None:
+    hub = Hub()
+    assert hub.duty.relay_message(hub.a, RelayAsk(hub.b.id), hub.now)
+    to_a, to_b = hub.grant("a"), hub.grant("b")
+    assert (to_a.peer, to_b.peer) == (hub.b.id, hub.a.id)
+    assert to_a.relay == to_b.relay
+    assert hub.duty.due == hub.now + LIFETIME_S
+    hub.bind(to_a.relay[0].port, to_a.token, SEEN)
+    hub.bind(to_b.relay[0].port, to_b.token, ELSEWHERE)
+    assert [a for a in hub.done if isinstance(a, InstallRelay)] == [InstallRelay(to_a.relay[0].port, SEEN, ELSEWHERE)]
+    assert [a.remote for a in hub.done if isinstance(a, SendProbe)] == [SEEN, ELSEWHERE], "each is answered"
+
+
+def installed() -> tuple[Hub, RelayGrant, RelayGrant]:
+    hub = Hub()
+    hub.duty.relay_message(hub.a, RelayAsk(hub.b.id), hub.now)
+    to_a, to_b = hub.grant("a"), hub.grant("b")
+    hub.bind(to_a.relay[0].port, to_a.token, SEEN)
+    hub.bind(to_b.relay[0].port, to_b.token, ELSEWHERE)
+    hub.done.clear()
+    return hub, to_a, to_b
+
+
+def test_a_relay_that_is_not_refreshed_ends_in_its_time() -> None:
+    hub, to_a, _ = installed()
+    hub.duty.poll(hub.now + LIFETIME_S - 1)
+    assert hub.done == []
+    hub.duty.poll(hub.now + LIFETIME_S)
+    assert hub.done == [RemoveRelay(to_a.relay[0].port, SEEN, ELSEWHERE)]
+    assert hub.duty.due is None
+
+
+def test_a_refresh_is_answered_and_gives_the_whole_lifetime_again() -> None:
+    hub, to_a, _ = installed()
+    hub.now += 100.0
+    assert hub.duty.relay_message(hub.a, RelayRefresh(hub.b.id, to_a.token), hub.now)
+    assert hub.grant("a").token == to_a.token
+    assert hub.duty.due == hub.now + LIFETIME_S
+
+
+def test_a_relay_that_both_release_is_gone_at_once() -> None:
+    hub, to_a, to_b = installed()
+    assert hub.duty.relay_message(hub.a, RelayRelease(hub.b.id, to_a.token), hub.now)
+    assert hub.done == []
+    assert hub.duty.relay_message(hub.b, RelayRelease(hub.a.id, to_b.token), hub.now)
+    assert hub.done == [RemoveRelay(to_a.relay[0].port, SEEN, ELSEWHERE)]
+
+
+def test_a_new_agent_is_told_of_the_relays_that_it_has() -> None:
+    hub, to_a, _ = installed()
+    hub.greet(hub.a)
+    assert hub.grant("a") == to_a
+    assert hub.heard("b") == []
+
+
+def test_what_is_no_message_about_relays_is_left_to_others() -> None:
+    hub = Hub()
+    assert not hub.duty.relay_message(hub.a, Ack(1), hub.now)
+    assert (hub.said, hub.done) == ([], [])
+
+
+def test_a_pair_that_may_not_speak_gets_no_relay() -> None:
+    hub = Hub()
+    hub.duty.relay_message(hub.b, RelayAsk(hub.client.id), hub.now)
+    assert [type(body) for body in hub.heard("b")] == [RelayRefuse]
+
+
+def test_grants_name_the_addresses_that_the_anchor_has_now() -> None:
+    hub = Hub()
+    hub.duty.set_addresses((Address("203.0.113.77", 51820),))
+    hub.duty.relay_message(hub.a, RelayAsk(hub.b.id), hub.now)
+    assert {address.ip for address in hub.grant("a").relay} == {"203.0.113.77"}

@@ -1,0 +1,206 @@
+"""A link to an anchor, with its counters and questions in hand. Hunted: an anchor that lives and counts as dead, one
+that is dead and is counted upon, and an address that works and is left."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from agentcore_values import peer
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.anchorlink import ASK_FIRST_S, ASK_LONGEST_S, SMOOTHING, AnchorLink
+from meshctl.core.agent.events import PeerStatus
+from meshctl.core.agent.liveness import HANDSHAKE_MAX_S, UNANSWERED_S
+
+FOUR, SIX, NEW = Address("203.0.113.1", 51820), Address("2001:db8::1", 51820), Address("203.0.113.7", 51820)
+
+
+class Anchor:
+    """The link, and the counters that it is shown."""
+
+    def __init__(self) -> None:
+        self.link = AnchorLink(peer("a", "hub", 1, kind="anchor"))
+        self.link.endpoints = (FOUR, SIX)
+        self.now, self.rx, self.tx = 10.0, 0, 0
+        self.age: float | None = 1.0
+        self.endpoint = FOUR
+        self.sample()
+
+    def sample(self, *, after: float = 0.0, received: int = 0, sent: int = 0) -> None:
+        self.now += after
+        self.rx, self.tx = self.rx + received, self.tx + sent
+        status = PeerStatus(self.link.peer.public_key, self.endpoint, self.age, self.rx, self.tx, 25)
+        self.link.sample(status, self.now)
+
+    def doubt(self) -> tuple[Address, ...]:
+        """Something was sent, and nothing came; what is then asked."""
+        self.sample(after=0.25, sent=500)
+        self.sample(after=UNANSWERED_S)
+        return self.link.ask(self.now)
+
+    def die(self) -> None:
+        for server in self.doubt():
+            assert self.link.silent(server, self.now) is None
+
+
+@pytest.mark.parametrize(("age", "up"), [(None, False), (0.0, True), (HANDSHAKE_MAX_S, False)])
+def test_a_link_is_up_while_the_last_handshake_is_young(age: float | None, up: bool) -> None:
+    anchor = Anchor()
+    anchor.age = age
+    anchor.sample()
+    assert anchor.link.up is up
+
+
+def test_a_link_of_which_nothing_was_read_is_down() -> None:
+    assert not AnchorLink(peer("a", "hub", 1, kind="anchor")).up
+
+
+def test_since_when_it_is_up_is_when_it_came_up_last() -> None:
+    anchor = Anchor()
+    anchor.sample(after=5.0, received=1)
+    assert anchor.link.since == 10.0
+    anchor.age = None
+    anchor.sample(after=5.0)
+    anchor.age = 0.0
+    anchor.sample(after=5.0)
+    assert anchor.link.since == 25.0
+
+
+def test_while_the_counters_say_that_it_lives_nothing_is_asked() -> None:
+    anchor = Anchor()
+    for _ in range(50):
+        anchor.sample(after=0.25, sent=500, received=500)
+        assert anchor.link.due is None
+        assert anchor.link.ask(anchor.now) == ()
+
+
+def test_an_anchor_in_doubt_is_asked_at_all_its_addresses_at_once() -> None:
+    anchor = Anchor()
+    assert anchor.doubt() == (FOUR, SIX)
+    assert anchor.link.up, "it is not dead yet"
+
+
+def test_it_is_asked_again_after_ever_longer_pauses() -> None:
+    anchor = Anchor()
+    anchor.doubt()
+    dues = [anchor.now]
+    for _ in range(8):
+        due = anchor.link.due
+        assert due is not None
+        assert anchor.link.ask(due - 0.01) == ()
+        assert anchor.link.ask(due) == (FOUR, SIX)
+        dues.append(due)
+    pauses = [later - earlier for earlier, later in pairwise(dues)]
+    assert pauses == [min(ASK_FIRST_S * 2**n, ASK_LONGEST_S) for n in range(8)]
+
+
+def test_it_is_dead_when_it_is_silent_at_every_address_and_not_before() -> None:
+    anchor = Anchor()
+    anchor.doubt()
+    anchor.link.silent(FOUR, anchor.now)
+    assert anchor.link.up
+    anchor.link.silent(SIX, anchor.now)
+    assert not anchor.link.up
+    assert anchor.link.due is not None, "it is asked on"
+
+
+def test_the_address_in_use_is_kept_when_it_answers_whichever_is_first() -> None:
+    for order in ((FOUR, SIX), (SIX, FOUR)):
+        anchor = Anchor()
+        anchor.doubt()
+        assert [anchor.link.answered(server, 0.02, anchor.now) for server in order] == [None, None]
+        assert anchor.link.up
+        assert anchor.link.due is None
+
+
+def test_another_address_is_taken_when_the_one_in_use_does_not_answer() -> None:
+    for other_first in (True, False):
+        anchor = Anchor()
+        anchor.doubt()
+        if other_first:
+            assert anchor.link.answered(SIX, 0.02, anchor.now) is None, "the one in use may answer still"
+            assert anchor.link.silent(FOUR, anchor.now) == SIX
+        else:
+            assert anchor.link.silent(FOUR, anchor.now) is None
+            assert anchor.link.answered(SIX, 0.02, anchor.now) == SIX
+        assert anchor.link.up
+        assert anchor.link.due is None
+
+
+def test_an_anchor_that_has_moved_is_taken_where_it_answers() -> None:
+    anchor = Anchor()
+    anchor.link.endpoints = (NEW,)
+    assert anchor.doubt() == (NEW,)
+    assert anchor.link.answered(NEW, 0.02, anchor.now) == NEW
+
+
+def test_an_answer_while_nothing_is_in_doubt_changes_no_endpoint() -> None:
+    anchor = Anchor()
+    assert anchor.link.answered(SIX, 0.02, anchor.now) is None
+    assert anchor.link.silent(FOUR, anchor.now) is None
+    assert anchor.link.up
+
+
+def test_a_dead_anchor_that_sends_something_lives() -> None:
+    anchor = Anchor()
+    anchor.die()
+    assert not anchor.link.up
+    anchor.sample(after=1.0, received=100)
+    assert anchor.link.up
+    assert anchor.link.due is None
+
+
+def test_a_dead_anchor_that_answers_lives_and_the_next_doubt_is_asked_about_at_once() -> None:
+    anchor = Anchor()
+    anchor.die()
+    for _ in range(5):
+        anchor.now = anchor.link.due or 0.0
+        anchor.link.ask(anchor.now)
+        for server in (FOUR, SIX):
+            anchor.link.silent(server, anchor.now)
+    anchor.now = anchor.link.due or 0.0
+    anchor.link.ask(anchor.now)
+    anchor.link.answered(FOUR, 0.02, anchor.now)
+    assert anchor.link.up
+    assert anchor.doubt() == (FOUR, SIX)
+    assert anchor.link.due == anchor.now + ASK_FIRST_S
+
+
+def test_after_an_answer_what_was_sent_before_says_nothing_any_more() -> None:
+    anchor = Anchor()
+    anchor.doubt()
+    anchor.link.answered(FOUR, 0.02, anchor.now)
+    anchor.sample(after=0.25)
+    assert anchor.link.due is None
+
+
+def test_a_change_of_network_asks_a_dead_anchor_at_once_and_leaves_one_alone_that_is_not_in_doubt() -> None:
+    anchor = Anchor()
+    anchor.link.hurry(anchor.now)
+    assert anchor.link.due is None
+    anchor.die()
+    anchor.link.ask(anchor.link.due or 0.0)
+    anchor.link.hurry(anchor.now)
+    assert anchor.link.due == anchor.now
+    assert anchor.link.ask(anchor.now) == (FOUR, SIX)
+    assert anchor.link.due == anchor.now + ASK_FIRST_S
+
+
+def test_the_distance_is_the_round_trip_smoothed_and_far_while_it_is_not_known() -> None:
+    anchor = Anchor()
+    assert anchor.link.distance_s == 1.0
+    anchor.link.answered(FOUR, 0.1, anchor.now)
+    assert anchor.link.distance_s == 0.1
+    anchor.link.answered(FOUR, 0.2, anchor.now)
+    assert anchor.link.distance_s == pytest.approx(0.1 + SMOOTHING * 0.1)
+
+
+def test_an_anchor_that_is_far_away_has_more_time_before_it_is_doubted() -> None:
+    anchor = Anchor()
+    anchor.link.answered(FOUR, 2.0, anchor.now)
+    anchor.sample(after=0.25, sent=500)
+    anchor.sample(after=UNANSWERED_S)
+    assert anchor.link.due is None
+    anchor.sample(after=4.0)
+    assert anchor.link.due is not None
