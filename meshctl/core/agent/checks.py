@@ -36,6 +36,9 @@ RTTS = 1.5
 MAX_PAIRS = 100
 # Pairs with one address of the peer, whatever its ports, when one more is learned from a check.
 MAX_OF_HOST = 8
+# The peer's questions on one pair that are asked back at once. Between two NATs whose answers always come from another
+# port, each would lead to the next without an end.
+MAX_TRIGGERED = 4
 # Open requests that are remembered: those of all pairs at their quickest.
 MAX_TRANSACTIONS = 512
 
@@ -96,6 +99,7 @@ class _Check:
     due_at: float | None = None
     asked: int = 0
     nominating: bool = False
+    triggered: int = 0  # by the peer's questions, since all were asked from the beginning
     wanted: bool = False  # by the peer, which nominated it before it had answered us
     rtt_s: float | None = None
     answered_at: float | None = None
@@ -163,7 +167,7 @@ class CheckList:
     def restart(self, now: float) -> None:
         """Ask every pair again from the beginning."""
         for check in self._checks.values():
-            check.progress = Progress.WAITING
+            check.progress, check.triggered = Progress.WAITING, 0
             _begin(check, now)
 
     def ask_new(self, now: float) -> None:
@@ -220,7 +224,8 @@ class CheckList:
         if check is None:
             return SendProbe(pair.local, pair.remote, answer), Question(pair, nominated=False)
         nominated = request.use_candidate and not self._controlling
-        if check.progress is not Progress.VALID and pair not in self._triggered:
+        if check.progress is not Progress.VALID and check.triggered < MAX_TRIGGERED and pair not in self._triggered:
+            check.triggered += 1
             check.wanted = check.wanted or nominated
             self._triggered.append(pair)
         return (
