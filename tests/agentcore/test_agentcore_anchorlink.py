@@ -95,6 +95,25 @@ def test_it_is_asked_again_after_ever_longer_pauses() -> None:
     assert pauses == [min(ASK_FIRST_S * 2**n, ASK_LONGEST_S) for n in range(8)]
 
 
+def test_a_doubt_that_goes_on_does_not_have_it_asked_sooner() -> None:
+    anchor = Anchor()
+    anchor.doubt()
+    due = anchor.link.due
+    for _ in range(4):
+        anchor.sample(after=0.25, sent=500)
+        assert anchor.link.due == due
+
+
+def test_an_answer_to_an_earlier_series_of_questions_says_nothing_of_now() -> None:
+    anchor = Anchor()
+    anchor.doubt()
+    anchor.link.answered(SIX, 0.02, anchor.now)  # and the one in use may answer still
+    anchor.link.ask(anchor.link.due or 0.0)
+    for server in (FOUR, SIX):
+        assert anchor.link.silent(server, anchor.now) is None
+    assert not anchor.link.up
+
+
 def test_it_is_dead_when_it_is_silent_at_every_address_and_not_before() -> None:
     anchor = Anchor()
     anchor.doubt()

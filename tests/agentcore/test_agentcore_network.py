@@ -1,5 +1,5 @@
-"""What one network's parts hear of each other. Hunted: an anchor that comes, goes or restarts and somebody who is not told of
-it, a path where there is none to be, and words that are believed though they come from the wrong one."""
+"""What one network's parts hear of each other. Hunted: an anchor that comes, goes or restarts and somebody who is
+not told of it, a path where there is none to be, and words that are believed though they come from the wrong one."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_answers_that_nobody_waits_for_any_more_are_forgotten() -> None:
     world.run(3.0)
     node = world.hosts["a"]
     assert node.core is not None
-    [network] = node.core._networks.values()  # noqa: SLF001 - how much it remembers is not to be seen from outside
+    [network] = node.core._networks.values()
     local, answered = Address(IPS["a"], PORT), []
     for n in range(MAX_AWAITED + 100):
         data = stun.encode(stun.Message(stun.Class.REQUEST, n.to_bytes(12, "big")))

@@ -4,6 +4,7 @@ that do not do what the operator says, and what is left behind."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -19,9 +20,13 @@ from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
 from meshctl.core.agent.path import Trigger
+from meshctl.core.agent.peer import RELAY_DOUBT_S, RENOMINATE_S, PeerPath
 from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
 from meshctl.core.agent.relayserver import LIFETIME_S
+from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
 
 HUB = Address(IPS["hub0"], PORT)
 DIRECT, RELAYED = ("direct", "direct"), ("relayed", "relayed")
@@ -52,6 +57,27 @@ def endpoints(host: Host, since: float = 0.0) -> list[Address]:
     other = key("ab".replace(host.name, ""))
     found = [a for _, a in host.done(ev.SetEndpoint, since) if isinstance(a, ev.SetEndpoint)]
     return [a.address for a in found if a.peer == other]
+
+
+def path_of(host: Host) -> PeerPath:
+    """The one end of the path itself, for what nobody is shown."""
+    assert host.core is not None
+    [network] = host.core._networks.values()
+    [path] = network.paths.values()
+    return path
+
+
+def checks(host: Host, since: float) -> list[stun.Message]:
+    """Of the other node's addresses."""
+    ip = IPS["ab".replace(host.name, "")]
+    sent = [a for _, a in host.done(ev.SendProbe, since) if isinstance(a, ev.SendProbe) and a.remote.ip == ip]
+    found = [stun.decode(probe.data).message for probe in sent]
+    return [message for message in found if message.message_class is stun.Class.REQUEST]
+
+
+def binds(host: Host, since: float) -> list[ev.SendProbe]:
+    sent = [a for _, a in host.done(ev.SendProbe, since) if isinstance(a, ev.SendProbe)]
+    return [probe for probe in sent if probe.remote.port in RELAY_PORTS]
 
 
 def silences(host: Host, since: float) -> float:
@@ -269,6 +295,10 @@ def test_a_dead_direct_path_is_left_for_a_relay_within_two_seconds_under_traffic
     world.talk(4.0)
     assert world.states() == RELAYED
     assert silences(world.hosts["a"], cut_at) < 2.2
+    for host in pair_of(world):
+        found = triggers(host, cut_at)
+        assert Trigger.DISTRESS not in found[found.index(Trigger.RELAY_READY) :], "nothing is held against the relay"
+        assert path_of(host).rtt_s is None, "no pair is in use"
 
 
 def test_a_path_that_carries_traffic_is_not_asked() -> None:
@@ -305,6 +335,7 @@ def test_a_peer_that_moves_is_followed_when_its_new_address_answers() -> None:
     assert Trigger.DEAD not in triggers(controlling, moved_at)
     assert Address("192.0.2.200", PORT) not in endpoints(controlling, moved_at + 1.0)
     assert silences(other, moved_at) < 0.5
+    assert triggers(controlling, moved_at + 1.5) == []
 
 
 def test_a_place_that_answers_no_check_is_not_followed() -> None:
@@ -429,9 +460,169 @@ def test_a_relay_that_nobody_gives_back_ends_with_its_lifetime() -> None:
 def test_an_offer_tells_how_far_the_anchors_are_and_whose_relay_is_used() -> None:
     world = relayed(hubs=2)
     controlling, _ = pair_of(world)
-    assert controlling.core is not None
-    [network] = controlling.core._networks.values()
-    [path] = network.paths.values()
-    told = path.work.offer.relays
+    told = path_of(controlling).work.offer.relays
     assert {type(distance) for distance in told} == {AnchorDistance}
     assert [distance.used for distance in told] == [True, False]
+
+
+# In doubt
+
+
+def test_a_path_that_has_become_slow_is_doubted_once_and_not_for_ever() -> None:
+    world = direct()
+    world.talk(3.0)
+    world.delay_s = 0.5
+    world.talk(10.0)
+    since = world.now
+    world.talk(20.0)
+    assert world.states() == DIRECT
+    for host in pair_of(world):
+        assert triggers(host, since) == []
+
+
+def test_a_silent_relay_is_asked_now_and_then_and_the_peers_agent_with_it_until_that_counts_as_lost() -> None:
+    world = relayed()
+    controlling, other = pair_of(world)
+    up_since = controlling.path(OTHER).since
+    world.cut = lambda source, destination: other.ip in (source.ip, destination.ip)
+    cut_at = world.now
+    for _ in range(int(1.5 * RELAY_DOUBT_S / 0.1)):
+        controlling.ping(OTHER)
+        world.run(0.1)
+    assert 1 <= len(binds(controlling, cut_at)) <= 2 * 5, "of two series, for a relay that answers each of them"
+    assert controlling.path(OTHER).since == up_since
+    for _ in range(100):
+        controlling.ping(OTHER)
+        world.run(0.1)
+    assert controlling.path(OTHER).state.value == "unknown"
+    assert triggers(controlling)[-1] is Trigger.SESSION_LOST
+    assert not path_of(controlling).work.relay.wanted
+    world.together()
+    world.until(lambda: world.states() == DIRECT, 120.0)
+
+
+def test_a_relay_that_works_is_kept_though_the_other_agent_is_gone() -> None:
+    world = relayed()
+    controlling, other = pair_of(world)
+    other.kill()
+    world.talk(40.0, every=0.25)
+    assert controlling.path(OTHER).state.value == "relayed"
+    assert world.now - world.hosts["a"].heard[-1][0] < 0.5
+
+
+def test_a_pair_without_a_way_is_given_up_when_the_other_agent_is_gone() -> None:
+    world = relayed()
+    controlling, other = pair_of(world)
+    controlling.give(ev.Override(key(OTHER), "direct"))
+    world.run(1.0)
+    assert controlling.path(OTHER).state.value == "probing"
+    other.kill()
+    controlling.give(ev.LocalAddresses((LocalAddress(controlling.ip, 24, "eth0"), LocalAddress("198.18.0.9", 24, "x"))))
+    world.run(30.0)
+    assert controlling.path(OTHER).state.value == "unknown"
+
+
+def test_both_ends_try_all_pairs_anew_at_the_same_time() -> None:
+    world = relayed()
+    world.run(60.0)
+    for host, other in (pair_of(world), pair_of(world)[::-1]):
+        assert path_of(host).work.offer.restart == path_of(other).work.restarts
+        assert path_of(host).work.restarts > 1
+
+
+def test_a_peer_that_tries_all_pairs_anew_has_the_path_in_use_asked() -> None:
+    world = direct()
+    world.talk(2.0)
+    for host in pair_of(world):
+        path, since = path_of(host), world.now
+        path.offered(replace(path.work.offer, restart=path.work.offer.restart + 1), world.now)
+        assert triggers(host, since) == [Trigger.DISTRESS]
+        world.run(1.0)
+        assert world.states() == DIRECT
+
+
+def test_an_agent_that_is_new_is_tried_for_at_once_however_long_the_pause_was() -> None:
+    world = relayed()
+    world.run(500.0)
+    world.together()
+    _, other = pair_of(world)
+    other.kill()
+    other.start()
+    assert world.until(lambda: world.states() == DIRECT, 60.0) < 3.0
+
+
+def test_the_controlling_end_nominates_again_when_the_other_asks_on_the_pair_in_use_but_not_each_time() -> None:
+    world = direct()
+    world.run(3.0)
+    controlling, other = pair_of(world)
+    since = world.now
+    pair = path_of(other).work.negotiation.current
+    assert pair is not None
+    for _ in range(8):
+        path_of(other).work.negotiation.ask_path(world.now)
+        path_of(other).poll(world.now)
+        world.run(RENOMINATE_S / 10)
+    assert [m.use_candidate for m in checks(controlling, since)].count(True) == 1
+
+
+def test_a_nomination_against_an_operators_wish_is_not_followed() -> None:
+    world = direct()
+    world.talk(2.0)
+    controlling, other = pair_of(world)
+    pair = path_of(controlling).work.negotiation.current
+    assert pair is not None
+    other.give(ev.Override(key(CONTROLLING), "relay"))
+    world.until(lambda: world.states() == RELAYED, 3.0)
+    negotiation = path_of(controlling).work.negotiation
+    negotiation.ask(pair, world.now)
+    negotiation.nominate(pair, world.now)
+    path_of(controlling).poll(world.now)
+    since = world.now
+    world.run(2.0)
+    assert True in [m.use_candidate for m in checks(controlling, since)]
+    assert world.states() == RELAYED
+
+
+def test_where_an_operator_wants_the_relay_no_pair_is_tried_in_vain() -> None:
+    world = PairWorld(configs={name: config_of(name, ["hub0"], override="relay") for name in "ab"})
+    world.run(60.0)
+    assert world.states() == RELAYED
+    since = world.now
+    world.run(100.0)
+    assert checks(world.hosts["a"], since) == checks(world.hosts["b"], since) == []
+
+
+def test_where_an_operator_wants_none_no_relay_is_asked_for() -> None:
+    world = PairWorld(configs={name: config_of(name, ["hub0"], override="direct") for name in "ab"})
+    world.apart("a", "b")
+    world.run(20.0)
+    assert world.states() == ("probing", "probing")
+    assert binds(world.hosts["a"], 0.0) == binds(world.hosts["b"], 0.0) == []
+
+
+def test_an_answer_of_an_anchor_that_is_forged_makes_no_relay_ready() -> None:
+    world = PairWorld()
+    hub = IPS["hub0"]
+    world.cut = lambda source, destination: (
+        {source.ip, destination.ip} == {IPS["a"], IPS["b"]} or (source.ip == hub and source.port in RELAY_PORTS)
+    )
+    world.run(2.0)
+    for host in pair_of(world):
+        asked = binds(host, 0.0)
+        assert asked
+        for probe in asked:
+            request = stun.decode(probe.data).message
+            forged = stun.encode(stun.success_response(request, TransportAddress(*probe.local)), b"guessed")
+            host.give(ev.Datagram(probe.local, probe.remote, forged))
+    assert world.states() == ("probing", "probing")
+
+
+def test_the_other_end_moves_to_the_relay_that_the_controlling_one_uses() -> None:
+    world = relayed(hubs=2)
+    world.run(3.0)
+    _, other = pair_of(world)
+    path = path_of(other)
+    assert other.path(CONTROLLING).relay == "hub0"
+    told = tuple(replace(d, used=not d.used) for d in path.work.offer.relays)
+    path.offered(replace(path.work.offer, relays=told), world.now)
+    assert other.path(CONTROLLING).relay == "hub1"

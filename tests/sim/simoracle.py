@@ -8,6 +8,7 @@ in both directions, nobody can without guessing ports.
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
 _SERVERS = ("85.0.0.1", "85.0.0.2")
 _ROUNDS = 8
 _ROUND_S = 0.2
+# Question or answer, who sends it, and the number of the question.
+_QUESTION = struct.Struct("!cQI")
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,19 @@ class _Ideal:
         self.host.bind(PORT, self._receive)
         self.seen_by: dict[str, Place] = {}  # server -> as which it sees us
         self.targets: dict[Place, None] = {}
+        self._asked: list[Place] = []
         self.answered = False
         self.other: _Ideal | None = None
 
     def ask(self, target: Place, data: bytes) -> None:
         for ip in self.ips:
             self.host.send((ip, PORT), target, data)
+
+    def check(self) -> None:
+        """Ask every address of the other that is known."""
+        for target in list(self.targets):
+            self._asked.append(target)
+            self.ask(target, _QUESTION.pack(b"?", id(self), len(self._asked) - 1))
 
     def advertised(self) -> list[Place]:
         """What the other end is told."""
@@ -109,12 +119,15 @@ class _Ideal:
         return [(site.router.nat.outer, port)]
 
     def _receive(self, packet: Packet) -> None:
-        if self.other is None or packet.data[1:] != id(self.other).to_bytes(8, "big"):
+        if self.other is None or len(packet.data) != _QUESTION.size:
             return
-        if packet.data[:1] == b"?":
+        kind, sender, number = _QUESTION.unpack(packet.data)
+        if sender != id(self.other):
+            return
+        if kind == b"?":
             self.targets.setdefault(packet.source)
-            self.host.send(packet.destination, packet.source, b"!" + id(self).to_bytes(8, "big"))
-        elif packet.source in self.targets:  # an answer from elsewhere than asked counts for nothing
+            self.host.send(packet.destination, packet.source, _QUESTION.pack(b"!", id(self), number))
+        elif packet.source == self._asked[number]:  # an answer from elsewhere than asked counts for nothing
             self.answered = True
 
 
@@ -162,8 +175,7 @@ class _Trial:
             end.targets.update(dict.fromkeys(p for p in peer.advertised() if p[0] not in end.ips))
         for _ in range(_ROUNDS):
             for end in self.ends:
-                for target in list(end.targets):
-                    end.ask(target, b"?" + id(end).to_bytes(8, "big"))
+                end.check()
             self._clock.run(self._clock.now + _ROUND_S)
         return one.answered and other.answered
 

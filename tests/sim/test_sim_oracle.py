@@ -68,6 +68,12 @@ def test_nats_that_map_by_address_and_filter_nobody_meet_and_others_that_map_so_
     assert behind(soft, HARD) == RELAYED
 
 
+def test_two_nats_whose_mappings_run_away_from_each_other_have_no_direct_path() -> None:
+    """Each answers from another port than was asked."""
+    by_address = Behaviour(ADDRESS_AND_PORT, ADDRESS, RANDOM)
+    assert behind(by_address, Behaviour(ADDRESS_AND_PORT, INDEPENDENT, RANDOM)) == RELAYED
+
+
 def test_a_lan_is_direct_and_one_nat_needs_a_hairpin_when_a_carrier_hides_two_homes() -> None:
     site = SiteSpec(0, HARD, "192.168.1")
     assert ask([site], NodeSpec("n0", 2, "site0"), NodeSpec("n1", 3, "site0")) == DIRECT
