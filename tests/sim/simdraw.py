@@ -62,9 +62,9 @@ def draw(seed: int) -> WorldSpec:
     )
 
 
-def behaviour(dice: random.Random) -> Behaviour:
-    """A NAT: most are easy ones, as in the world."""
-    mapping = dice.choice((INDEPENDENT,) * 6 + (ADDRESS,) + (ADDRESS_AND_PORT,) * 3)
+def behaviour(dice: random.Random, easy: int = 7) -> Behaviour:
+    """A NAT; of those that map by destination there are four for each `easy`."""
+    mapping = dice.choice((INDEPENDENT,) * easy + (ADDRESS,) + (ADDRESS_AND_PORT,) * 3)
     filtering = dice.choice((INDEPENDENT,) * 2 + (ADDRESS,) * 2 + (ADDRESS_AND_PORT,) * 6)
     return Behaviour(
         mapping, filtering, dice.choice((PRESERVING, PRESERVING, RANDOM, SEQUENTIAL)),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from simflow import FlowRun, Outage
-from simpairs import DIRECT_STATES, forgets_quickly, is_anchor_fault, owed, possible, state_at, touches
+from simpairs import DIRECT_STATES, forgets_quickly, is_anchor_fault, owed, places_of, possible, state_at, touches
 from simspec import Fault
 
 from meshctl.core.reachability import UNREACHABLE
@@ -39,6 +39,9 @@ def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
     for flow in world.flows:
         one, other = world.nodes[flow.flow.a], world.nodes[flow.flow.b]
         if {one.name, other.name} not in pairs or possible(world, one, other) == UNREACHABLE:
+            continue
+        places = places_of(world, (one.name, other.name))
+        if any(site.nat.blocked for site in world.spec.sites if site.name in places):  # it was not possible at first
             continue
         for outage in flow.outages:
             if not _is_excused(world, flow, outage):

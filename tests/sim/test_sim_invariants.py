@@ -39,7 +39,7 @@ def spec_of(one: Behaviour, other: Behaviour, **changes: Any) -> WorldSpec:
 
 
 EASY = spec_of(Behaviour(), Behaviour())
-NEVER = spec_of(Behaviour(mapping=ADDRESS_AND_PORT), HARD)
+NEVER = spec_of(HARD, HARD)
 
 
 class Doctored:
@@ -213,7 +213,7 @@ def test_an_outage_without_a_fault_is_found() -> None:
 def test_a_tunnel_that_ends_dead_is_found() -> None:
     flow = Flow("n0", "n1", 1.0, 0.1, 40.0)
     world = World(spec_of(Behaviour(), Behaviour(), flows=(flow,)))
-    world.clock.at(36.0, lambda: setattr(world.sites["site1"].cable, "up", False))
+    world.clock.at(32.0, lambda: setattr(world.sites["site1"].cable, "up", False))
     assert "the last pings are answered" in {f.invariant for f in world.run().findings}
 
 

@@ -17,7 +17,7 @@ from simspec import WorldSpec
 from simtrace import Meter, Trace
 from simworld import World
 
-SEEDS = range(40)
+SEEDS = range(24)
 _HERE = Path(__file__).parent
 # Run by every Python that is there: prints the digests of a few worlds.
 _DIGESTS = """
@@ -25,7 +25,7 @@ import sys
 sys.path[:0] = sys.argv[1:3]
 from simdraw import draw
 from simworld import World
-print(*(World(draw(seed)).run().digest for seed in (3, 7, 11)))
+print(*(World(draw(seed)).run().digest for seed in (3, 7)))
 """
 
 
@@ -53,7 +53,7 @@ def test_a_seed_has_the_same_trace_on_every_python_and_with_every_hash_seed() ->
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         digests.add(run.stdout)
     assert len(digests) == 1
-    assert len(set(digests.pop().split())) == 3
+    assert len(set(digests.pop().split())) == 2
 
 
 def test_a_failing_world_shrinks_to_what_makes_it_fail() -> None:
