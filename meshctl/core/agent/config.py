@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Union
 
 from meshctl.core.agent.address import Address, NamedEndpoint
@@ -70,7 +70,7 @@ class PeerConfig:
         if not self.mesh_addresses:
             raise ValueError(f"peer {self.name} has no mesh address")
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """The peer's id on the wire."""
         return node_id(self.public_key)
@@ -106,7 +106,7 @@ class InterfaceConfig:
             if twice:
                 raise ValueError(f"network {self.network}: {what} {min(twice)} is given twice")
 
-    @property
+    @cached_property
     def id(self) -> bytes:
         """This node's id on the wire, in this network."""
         return node_id(self.public_key)

@@ -22,6 +22,7 @@ class LocalCandidates:
         self._preferences: dict[str, int] = {}
         self._all: dict[tuple[str, Address, Address], Candidate] = {}
         self._ordered: tuple[Candidate, ...] = ()
+        self._bases: tuple[Address, ...] = ()
         self._told: tuple[Offered, ...] = ()
         self.generation = 0
 
@@ -42,7 +43,7 @@ class LocalCandidates:
 
     def bases(self) -> tuple[Address, ...]:
         """All own addresses with the tunnel's port, best first."""
-        return tuple(dict.fromkeys(c.base for c in self.all() if c.kind == "host"))
+        return self._bases
 
     def set_hosts(self, addresses: Iterable[LocalAddress], port: int) -> bool:
         """These are the host's addresses now. What hung on one that has gone goes too. Whether peers should hear."""
@@ -99,6 +100,7 @@ class LocalCandidates:
         for c in sorted(self._all.values(), key=lambda c: c.order):
             best.setdefault((c.address, c.base), c)
         self._ordered = tuple(best.values())
+        self._bases = tuple(dict.fromkeys(c.base for c in self._ordered if c.kind == "host"))
         told: dict[Address, Offered] = {}
         for c in self._ordered:
             told.setdefault(c.address, c.offered())

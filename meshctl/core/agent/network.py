@@ -65,6 +65,7 @@ class Network:
         self._touched: dict[bytes, None] = {}
         self._names: dict[str, bytes] = {}  # USERNAME of a peer's checks -> peer
         self.statuses: dict[PublicKey, PeerStatus] = {}
+        self._others: tuple[str, ...] = ()  # names of peers besides paths and anchors whose tunnels work
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up)
@@ -152,6 +153,7 @@ class Network:
     def status(self, statuses: dict[PublicKey, PeerStatus], now: float) -> None:
         """One reading of WireGuard's counters; of peers of other networks too."""
         self.statuses = statuses
+        self._others = tuple(self._others_up()) if self.config.is_anchor else ()
         for key, link in self.here.anchors.items():
             status = statuses.get(link.peer.public_key)
             if status is not None:
@@ -331,8 +333,7 @@ class Network:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
         links = [link for link in self.here.anchors.values() if link.up] or list(self.here.anchors.values())
         nodes = [path.peer.name for path in self.paths.values() if path.usable]
-        others = self._others_up() if self.config.is_anchor else ()
-        return frozenset([*nodes, *(link.peer.name for link in links), *others])
+        return frozenset([*nodes, *(link.peer.name for link in links), *self._others])
 
     def _others_up(self) -> Iterable[str]:
         """Peers to which there is an infrastructure link alone: an anchor's nodes."""

@@ -19,9 +19,11 @@ class Distances:
     def __init__(self) -> None:
         self._anchors: dict[bytes, tuple[PeerConfig, float, float]] = {}
         self._told_ms: dict[bytes, int] = {}
+        self._told: dict[bytes | None, tuple[AnchorDistance, ...]] = {}  # by the anchor in use
 
     def set(self, anchors: Mapping[bytes, tuple[PeerConfig, float]], peer_rtts: Mapping[bytes, float]) -> None:
         """These are up, with this end's round trips; `peer_rtts` are those of the peer's offer."""
+        self._told.clear()
         self._anchors = {a: (peer, rtt, peer_rtts.get(a, FAR_S)) for a, (peer, rtt) in anchors.items()}
 
     def __contains__(self, anchor: bytes) -> bool:
@@ -42,6 +44,11 @@ class Distances:
 
     def told(self, used: bytes | None) -> tuple[AnchorDistance, ...]:
         """For the offer: the nearest to this end, after the one in use. A distance that wavers stays the same."""
+        if used not in self._told:
+            self._told[used] = self._tell(used)
+        return self._told[used]
+
+    def _tell(self, used: bytes | None) -> tuple[AnchorDistance, ...]:
         for anchor, (_, rtt, _) in self._anchors.items():
             ms = min(round(rtt * 1000), MAX_RTT_MS)
             if abs(ms - self._told_ms.get(anchor, -MAX_RTT_MS)) > MARGIN_S * 1000:
