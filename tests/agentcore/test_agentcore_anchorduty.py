@@ -48,9 +48,10 @@ class Hub:
         self.now = 100.0
         self.statuses: dict[str, PeerStatus] = {}
         self.duty = AnchorDuty(
-            config, (OWN,), random.Random(1),  # noqa: S311
+            config, random.Random(1),  # noqa: S311
             lambda to, body, _: self.said.append((to.name, body)), self.done.append,
         )  # fmt: skip
+        self.duty.set_addresses((OWN,))
 
     def see(self, name: str, endpoint: Address | None, age_s: float | None = 3.7) -> None:
         self.statuses[name] = PeerStatus(key(name), endpoint, age_s, 1, 1, 25)

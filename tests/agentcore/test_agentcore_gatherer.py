@@ -150,6 +150,23 @@ def test_an_answer_to_an_address_that_has_gone_meanwhile_counts_for_nothing() ->
     assert node.offered("srflx") == []
 
 
+def test_questions_from_an_address_that_has_gone_are_not_asked_on() -> None:
+    node = Node(HUB0)
+    node.sees = lambda _base, _server: None
+    node.run(0.01)
+    node.gatherer.set_hosts((THERE,), PORT, node.now)
+    start = node.now
+    node.run(10.0)
+    assert {probe.local.ip for at, probe in node.asked if at > start} == {THERE.ip}
+
+
+def test_back_on_the_network_of_before_its_nat_is_another_one() -> None:
+    node = settled()
+    for host in (THERE, HERE):
+        node.gatherer.set_hosts((host,), PORT, node.now)
+    assert node.nat.preserves_port(Address(HERE.ip, PORT), node.now) is None
+
+
 def test_a_second_own_address_does_not_make_what_is_known_of_the_first_unknown() -> None:
     node = settled()
     node.gatherer.set_hosts((HERE, THERE), PORT, node.now)

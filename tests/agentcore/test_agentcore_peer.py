@@ -314,7 +314,7 @@ def test_no_path_is_taken_for_dead_on_a_slow_link(delay_s: float) -> None:
     world = PairWorld(delay_s=delay_s)
     world.until(lambda: world.states() == DIRECT, 60.0)
     start = world.now
-    world.talk(30.0, every=0.2)
+    world.talk(15.0, every=0.25)
     for host in pair_of(world):
         assert Trigger.DEAD not in triggers(host, start)
     assert world.states() == DIRECT
@@ -543,7 +543,7 @@ def test_a_peer_that_tries_all_pairs_anew_has_the_path_in_use_asked() -> None:
 
 def test_an_agent_that_is_new_is_tried_for_at_once_however_long_the_pause_was() -> None:
     world = relayed()
-    world.run(500.0)
+    world.run(250.0)
     world.together()
     _, other = pair_of(world)
     other.kill()

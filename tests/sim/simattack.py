@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from simkernel import is_stun
@@ -49,14 +50,14 @@ class Misuse:
         due = self._core.poll_timeout()
         if not isinstance(event, ev.Wake) or (due is not None and due[0] <= now):
             self._core.handle(event, now)
-        if now >= self._next_s and now < self._world.spec.quiet_at:
-            self._next_s = now + _EVERY_S
+        if now >= self._next_s:
+            self._next_s = now + _EVERY_S if self._world.clock.now < self._world.spec.quiet_at else inf
             self._dice.choice((self._noise, self._replay, self._babble, self._flood))()
 
     def poll_timeout(self) -> tuple[float, str] | None:
         """The core's, or when harm is due."""
         due = self._core.poll_timeout()
-        mine = (self._next_s, "harm") if self._next_s < self._world.spec.quiet_at else None
+        mine = (self._next_s, "harm") if self._next_s < inf else None
         return min((d for d in (due, mine) if d is not None), default=None)
 
     def poll_action(self) -> ev.Action | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from itertools import combinations
 
-from simfaults import KINDS, NATS
+from simchanges import NATS
+from simfaults import KINDS
 from simnat import PRESERVING, RANDOM, SEQUENTIAL, Behaviour
 from simspec import INTERNET, LIES, SETTLE_S, Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 

@@ -1,0 +1,383 @@
+"""The search for a direct path, at one end or at both. Hunted: a pair that is never tried or tried without an end, a
+nomination of what does not work, and checks that leave faster than they may."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from math import inf
+
+from agentcore_values import interface, peer
+
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.bodies import Offer, Offered
+from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Answer, Credentials, Pair
+from meshctl.core.agent.events import Action, SendProbe
+from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
+from meshctl.core.agent.here import GAP_S, Answered, Here, Pace
+from meshctl.core.agent.negotiation import SETTLE_S, Negotiation
+from meshctl.core.wire import stun
+
+PORT, ONE_WAY_S = 51820, 0.01
+IPS = {"a": ("198.51.100.1", "198.18.0.1"), "b": ("192.0.2.2", "198.18.7.2")}
+KEY = b"of the pair in this session 32 b"
+
+
+def credentials(name: str, key: bytes = KEY) -> Credentials:
+    other = "ab".replace(name, "")
+    return Credentials(f"{other}:{name}", f"{name}:{other}", key)
+
+
+class End:
+    """One end; "a" controls. `answers` are those that count."""
+
+    def __init__(self, field: Field, name: str, pace: Pace) -> None:
+        self.field, self.name = field, name
+        self.answers: list[tuple[float, Answer]] = []
+        self.questions: list[tuple[float, Pair, bool]] = []
+        self.sent: list[tuple[float, SendProbe]] = []
+        self._awaited: dict[bytes, Answered] = {}
+        config = interface(name, 10, peer(name, "ab".replace(name, ""), 11))
+        self.own = LocalCandidates(config.mesh_ranges)
+        self.here = Here(
+            config, self.own, random.Random(name), pace, self._act, self._probe,  # noqa: S311
+            lambda *_: None, lambda _: None,
+        )  # fmt: skip
+        self.it = Negotiation(
+            self.here, lambda answer, now: self.answers.append((now, answer)), controlling=name == "a"
+        )
+        self.it.renew(credentials(name))
+        self.stand(IPS[name][0])
+
+    def stand(self, *ips: str) -> None:
+        self.here.hosts = tuple(LocalAddress(ip, 24, "eth0") for ip in ips)
+        self.own.set_hosts(self.here.hosts, PORT)
+
+    def offered(self, *addresses: Address, generation: int = 1) -> None:
+        """The other end's candidates."""
+        told = tuple(Offered("host", a, f"{n:08x}", 1000 - n) for n, a in enumerate(addresses))
+        self.it.remote.offer(Offer(generation, told))
+        self.it.refresh(self.field.now)
+
+    def _probe(self, probe: SendProbe, answered: Answered) -> None:
+        self._awaited[probe.data[8:20]] = answered
+        self.sent.append((self.field.now, probe))
+        self.field.carry(probe)
+
+    def _act(self, action: Action) -> None:
+        assert isinstance(action, SendProbe)
+        self.field.carry(action)
+
+    def receive(self, data: bytes, pair: Pair) -> None:
+        received, now = stun.decode(data), self.field.now
+        if received.message.message_class is stun.Class.REQUEST:
+            question = self.it.question(received.message, pair, now)
+            if question is not None:
+                self.questions.append((now, pair, question.nominated))
+        else:
+            answered = self._awaited.pop(received.message.transaction, None)
+            if answered is not None:
+                answered(received, *pair, now)
+
+    def asked(self, since: float = 0.0) -> list[Address]:
+        return [probe.remote for at, probe in self.sent if at >= since]
+
+    def nominations(self) -> list[tuple[float, Pair]]:
+        return [
+            (at, Pair(p.local, p.remote)) for at, p in self.sent if stun.decode(p.data).message.use_candidate
+        ]  # fmt: skip
+
+
+class Field:
+    """Both ends and what is between them; `lost` says which packets do not arrive."""
+
+    def __init__(self) -> None:
+        self.now = 10.0
+        self.lost: Callable[[SendProbe], bool] = lambda _: False
+        self.delays: dict[str, float] = {}  # to an address
+        self.rounds: list[tuple[float, str]] = []  # that ended in vain
+        self.nominate = True
+        self._wire: list[tuple[float, int, SendProbe]] = []
+        self._count = 0
+        self.ends = {name: End(self, name, Pace()) for name in "ab"}
+
+    def carry(self, probe: SendProbe) -> None:
+        if not self.lost(probe):
+            self._count += 1
+            delay = max(self.delays.get(ip, ONE_WAY_S) for ip in (probe.local.ip, probe.remote.ip))
+            heapq.heappush(self._wire, (self.now + delay, self._count, probe))
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            due = [d for e in self.ends.values() if (d := e.it.due) is not None]
+            when = min([*due, *(w[0] for w in self._wire[:1])], default=inf)
+            if when > end:
+                break
+            self.now = max(self.now, when)
+            while self._wire and self._wire[0][0] <= self.now:
+                probe = heapq.heappop(self._wire)[2]
+                for each in self.ends.values():
+                    if probe.remote.ip in {a.ip for a in each.here.hosts}:
+                        each.receive(probe.data, Pair(probe.remote, probe.local))
+            for name, each in self.ends.items():
+                each.it.poll(self.now, nominate=self.nominate)
+                if each.it.take_exhausted(self.now):
+                    self.rounds.append((self.now, name))
+                assert each.it.due is None or each.it.due > self.now, f"{name} was polled, and is still due"
+        self.now = end
+
+
+def address(name: str, n: int = 0) -> Address:
+    return Address(IPS[name][n], PORT)
+
+
+def offered() -> Field:
+    field = Field()
+    field.ends["a"].offered(address("b"))
+    field.ends["b"].offered(address("a"))
+    return field
+
+
+def found() -> Field:
+    """Both have found the one pair that there is, and "a" has nominated it."""
+    field = offered()
+    field.ends["a"].it.settle(Pair(address("a"), address("b")), field.now)
+    field.run(2.0)
+    assert field.ends["a"].nominations()
+    return field
+
+
+def test_without_a_session_nothing_is_due_and_nothing_is_asked() -> None:
+    field = Field()
+    end = field.ends["a"]
+    end.it.forget()
+    end.offered(address("b"))
+    end.it.restart(field.now)
+    end.it.ask(Pair(address("a"), address("b")), field.now)
+    assert end.it.due is None
+    assert end.it.failed(Pair(address("a"), address("b")))
+    field.run(5.0)
+    assert end.sent == []
+
+
+def test_pairs_are_asked_as_soon_as_there_are_candidates_and_those_that_answer_are_valid() -> None:
+    field = offered()
+    field.run(0.1)
+    pair = Pair(address("a"), address("b"))
+    assert field.ends["a"].it.promising
+    assert field.ends["a"].it.rtt_s(pair) is not None
+    assert field.ends["a"].answers[0][1].pair == pair
+
+
+def test_a_round_in_which_nothing_answers_ends_once() -> None:
+    field = offered()
+    field.lost = lambda _: True
+    field.run(60.0)
+    assert sorted(name for _, name in field.rounds) == ["a", "b"]
+    assert all(SCHEDULE_S[-1] < at - 10.0 <= SCHEDULE_S[-1] + ANSWER_S + 0.1 for at, _ in field.rounds)
+    assert [probe.remote for _, probe in field.ends["a"].sent] == [address("b")] * len(SCHEDULE_S)
+
+
+def test_a_round_in_which_a_pair_answered_and_none_was_taken_ends_too() -> None:
+    field = offered()
+    field.run(60.0)
+    assert sorted(name for _, name in field.rounds) == ["a", "b"]
+
+
+def test_all_are_asked_again_after_a_restart() -> None:
+    field = offered()
+    field.lost = lambda _: True
+    field.run(60.0)
+    start = field.now
+    field.ends["a"].it.restart(start)
+    field.run(60.0)
+    assert field.ends["a"].asked(start) == [address("b")] * len(SCHEDULE_S)
+    assert len([at for at, name in field.rounds if name == "a"]) == 2
+
+
+def test_a_candidate_that_comes_later_is_asked_and_those_that_failed_are_not_asked_again() -> None:
+    field = offered()
+    field.lost = lambda _: True
+    field.run(60.0)
+    start = field.now
+    field.ends["a"].offered(address("b"), address("b", 1), generation=2)
+    field.run(60.0)
+    assert set(field.ends["a"].asked(start)) == {address("b", 1)}
+    assert len([at for at, name in field.rounds if name == "a"]) == 2, "and that is a round of its own"
+
+
+def test_a_pair_is_nominated_a_moment_after_it_answered() -> None:
+    field = offered()
+    field.run(0.1)
+    field.ends["a"].it.settle(Pair(address("a"), address("b")), field.now)
+    start = field.now
+    field.run(1.0)
+    [(at, pair), *_] = field.ends["a"].nominations()
+    assert round(at - start, 6) >= SETTLE_S
+    assert pair == Pair(address("a"), address("b"))
+    assert [p for _, p, nominated in field.ends["b"].questions if nominated] == [Pair(address("b"), address("a"))]
+    assert [a.nominated for _, a in field.ends["a"].answers][-1]
+
+
+def test_of_those_that_answer_in_that_moment_the_quickest_is_nominated() -> None:
+    field = Field()
+    field.ends["b"].stand(*IPS["b"])
+    field.delays = {IPS["b"][0]: 0.045, IPS["b"][1]: 0.005}
+    field.ends["a"].offered(address("b"), address("b", 1))
+    while not field.ends["a"].answers:
+        field.run(0.005)
+    field.ends["a"].it.settle(field.ends["a"].answers[0][1].pair, field.now)
+    field.run(1.0)
+    assert {pair.remote for _, pair in field.ends["a"].nominations()} == {address("b", 1)}
+
+
+def test_a_pair_on_the_same_lan_is_nominated_without_waiting() -> None:
+    field = Field()
+    for name, ip in (("a", "192.168.1.5"), ("b", "192.168.1.6")):
+        field.ends[name].stand(ip)
+    field.ends["a"].offered(Address("192.168.1.6", PORT))
+    field.run(0.1)
+    field.ends["a"].it.settle(Pair(Address("192.168.1.5", PORT), Address("192.168.1.6", PORT)), field.now)
+    assert field.ends["a"].it.due == field.now
+
+
+def test_while_a_nomination_may_be_answered_there_is_no_other() -> None:
+    field = offered()
+    field.run(0.1)
+    pair = Pair(address("a"), address("b"))
+    field.lost = lambda probe: stun.decode(probe.data).message.message_class is stun.Class.SUCCESS
+    field.ends["a"].it.settle(pair, field.now)
+    field.run(SETTLE_S + 0.01)
+    due = field.ends["a"].it.due
+    field.ends["a"].it.settle(pair, field.now)
+    assert field.ends["a"].it.due == due
+    field.run(20.0)
+    assert field.ends["a"].it.failed(pair)
+    field.ends["a"].it.settle(pair, field.now)
+    assert field.ends["a"].it.due is not None, "that one is over"
+
+
+def test_where_no_path_is_wanted_nothing_is_nominated() -> None:
+    field = offered()
+    field.nominate = False
+    field.run(0.1)
+    field.ends["a"].it.settle(Pair(address("a"), address("b")), field.now)
+    field.run(5.0)
+    assert field.ends["a"].nominations() == []
+
+
+def test_the_pair_in_use_stays_askable_when_nobody_offers_it_any_more() -> None:
+    field = found()
+    field.ends["a"].it.current = pair = Pair(address("a"), address("b"))
+    field.ends["a"].offered(address("b", 1), generation=2)
+    assert not field.ends["a"].it.failed(pair)
+    field.ends["a"].it.current = None
+    field.ends["a"].it.remote.forget("prflx")
+    field.ends["a"].it.refresh(field.now)
+    assert field.ends["a"].it.failed(pair)
+
+
+def test_the_pair_in_use_is_asked_quickly_and_has_failed_when_it_is_silent() -> None:
+    field = found()
+    end = field.ends["a"]
+    end.it.current = pair = Pair(address("a"), address("b"))
+    field.lost = lambda _: True
+    start = field.now
+    end.it.ask_path(start)
+    field.run(1.0)
+    assert end.it.failed(pair)
+    assert len(end.asked(start)) >= 3
+
+
+def test_an_address_from_which_the_peer_asks_is_learned_asked_back_and_forgotten_in_its_time() -> None:
+    field = Field()
+    field.ends["b"].stand(IPS["b"][1])
+    field.ends["b"].offered(address("a"))
+    field.run(0.2)
+    end, unheard = field.ends["a"], address("b", 1)
+    assert unheard in end.asked()
+    assert unheard in {c.address for c in end.it.remote.all()}
+    field.lost = lambda _: True
+    field.run(PRFLX_LIFETIME_S + 10.0)
+    assert end.it.remote.all() == ()
+    assert end.it.failed(Pair(address("a"), unheard))
+
+
+def test_a_place_that_nobody_offered_can_be_asked() -> None:
+    field = Field()
+    pair = Pair(address("a"), address("b"))
+    field.ends["a"].it.ask(pair, field.now)
+    field.run(0.1)
+    assert field.ends["a"].it.rtt_s(pair) is not None
+
+
+def test_an_answer_without_the_key_of_the_session_counts_for_nothing() -> None:
+    field = offered()
+    field.ends["b"].it.renew(credentials("b", b"guessed"))
+    field.run(5.0)
+    assert field.ends["a"].answers == []
+    assert not field.ends["a"].it.promising
+
+
+def test_an_error_is_no_answer() -> None:
+    field = offered()
+    field.lost = lambda probe: probe.local == address("b")
+    field.run(0.01)
+    end = field.ends["a"]
+    request = stun.decode(end.sent[0][1].data).message
+    error = stun.Message(stun.Class.ERROR, request.transaction, error=None)
+    end.receive(stun.encode(error, KEY), Pair(address("a"), address("b")))
+    assert not end.it.promising
+
+
+def test_in_a_new_session_nothing_of_the_old_one_is_known_and_all_is_asked_again() -> None:
+    field = found()
+    end, pair = field.ends["a"], Pair(address("a"), address("b"))
+    for name in "ab":
+        field.ends[name].it.renew(credentials(name, b"another session's key, of 32 byt"))
+    assert not end.it.promising
+    assert end.it.key == b"another session's key, of 32 byt"
+    start = field.now
+    end.it.restart(start)
+    field.run(1.0)
+    assert address("b") in end.asked(start)
+    assert end.it.rtt_s(pair) is not None
+
+
+def test_what_is_forgotten_can_begin_again_with_the_same_session() -> None:
+    field = found()
+    end = field.ends["a"]
+    end.it.current = Pair(address("a"), address("b"))
+    end.it.forget()
+    assert (end.it.key, end.it.current, end.it.due) == (b"", None, None)
+    end.it.renew(credentials("a"))
+    end.it.restart(field.now)
+    field.run(1.0)
+    assert end.it.promising
+
+
+def test_all_checks_of_a_node_leave_a_gap_apart_however_many_peers_it_has() -> None:
+    field = Field()
+    pace = Pace()
+    ends = [End(field, "a", pace) for _ in range(20)]
+    for end in ends:
+        end.offered(address("b"))
+    field.lost = lambda _: True
+    times = []
+    while len(times) < 40:
+        field.now = min(due for end in ends if (due := end.it.due) is not None)
+        for end in ends:
+            before = len(end.sent)
+            end.it.poll(field.now, nominate=False)
+            times += [field.now] * (len(end.sent) - before)
+    assert min(later - earlier for earlier, later in pairwise(times)) >= GAP_S * 0.999
+
+
+def test_another_pair_is_better_only_where_one_is_in_use() -> None:
+    field = found()
+    assert field.ends["a"].it.better(field.now) is None
+    field.ends["a"].it.current = Pair(address("a"), address("b"))
+    assert field.ends["a"].it.better(field.now) is None, "there is no other"
