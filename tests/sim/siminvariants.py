@@ -123,7 +123,7 @@ def direct_soon(world: World, one: Node, other: Node) -> Says:
     """Two seconds after both agents run, the path is direct where the NATs allow it without a port being mapped."""
     if possible(world, one, other, mapping=False) == DIRECT:
         for node, peer in ((one, other), (other, one)):
-            if state(node, peer) is not State.DIRECT:
+            if state(node, peer) not in DIRECT_STATES:
                 yield node.name, f"{peer.name} is {state(node, peer).value} {DIRECT_S} s after both agents run"
 
 
