@@ -278,3 +278,10 @@ def test_grants_name_the_addresses_that_the_anchor_has_now() -> None:
     hub.duty.set_addresses((Address("203.0.113.77", 51820),))
     hub.duty.relay_message(hub.a, RelayAsk(hub.b.id), hub.now)
     assert {address.ip for address in hub.grant("a").relay} == {"203.0.113.77"}
+
+
+def test_forged_questions_in_its_name_do_not_use_up_a_nodes_share() -> None:
+    hub = Hub()
+    for _ in range(1000):
+        assert hub.ask(server_of("a", b"guessed" * 5)) == []
+    assert len(hub.ask(server_of("a"))) == 1

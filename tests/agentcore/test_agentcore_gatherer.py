@@ -3,6 +3,7 @@ peers never hear of, and questions without an end."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -269,3 +270,13 @@ def test_a_server_that_does_not_answer_is_given_up_until_the_next_time() -> None
     node.run(REFRESH_S - 1.0)
     assert 2 <= len(node.asked) <= 4
     assert node.offered("srflx") == []
+
+
+def test_a_server_that_says_something_else_each_time_is_not_believed_and_not_asked_again_and_again() -> None:
+    node, ports = Node(HUB0, HUB1, STRANGER), itertools.count(1024)
+    node.sees = lambda _, server: Address("192.0.2.66", next(ports)) if server == STRANGER.address else OUTSIDE
+    node.run(4 * REFRESH_S)
+    assert len(node.asked) <= 5 * 3
+    assert [moved for _, moved in node.changes].count(True) == 1
+    assert OUTSIDE in node.offered("srflx")
+    assert len(node.offered("srflx")) <= 3

@@ -99,10 +99,10 @@ class AnchorDuty:
             peer = self._peers.get(bytes.fromhex(name))
         except ValueError:
             return
-        if peer is None or not self._asked.setdefault(peer.id, TokenBucket(QUESTIONS_PER_S, QUESTIONS_BURST)).take(now):
+        key = purpose_key(peer.pair_key, PURPOSE) if peer is not None else b""
+        if peer is None or not received.is_authentic(key):
             return
-        key = purpose_key(peer.pair_key, PURPOSE)
-        if received.is_authentic(key):
+        if self._asked.setdefault(peer.id, TokenBucket(QUESTIONS_PER_S, QUESTIONS_BURST)).take(now):
             answer = stun.success_response(received.message, TransportAddress(*remote))
             # Another port of the same address, where the node wants to know whether its NAT still lets us in.
             to = Address(remote.ip, received.message.response_port or remote.port)

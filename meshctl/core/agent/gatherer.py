@@ -28,6 +28,7 @@ class Gatherer:
         self._own, self._nat = own, nat
         self._asker = Asker(dice)
         self._servers: tuple[Server, ...] = ()
+        self._strangers: dict[tuple[Address, Address], Address] = {}  # base and server -> what it said first
         self._again_at: float | None = None
         self.changed_at: float | None = None
         self.moved = False
@@ -46,6 +47,7 @@ class Gatherer:
         if set(bases) != before:
             self.moved, self.changed_at = True, now
             self._nat.forget(set(bases) & before)
+            self._strangers.clear()
             self._asker.keep(bases)
             self.ask_all(now)
 
@@ -87,8 +89,19 @@ class Gatherer:
         """An answer of a server; None when it counts for nothing."""
         seen = self._asker.receive(received, local, remote, now)
         if seen is not None:
-            self.seen("srflx", seen.base, seen.server, seen.mapped, now)
+            if any(server.address == remote and server.key for server in self._servers):
+                self.seen("srflx", seen.base, seen.server, seen.mapped, now)
+            else:
+                self._told_by_stranger(seen, now)
         return seen
+
+    def _told_by_stranger(self, seen: Seen, now: float) -> None:
+        """A server without a key may say what it likes: where peers may try, and how the NAT maps as long as it does
+        not contradict itself. That this node has moved is not its to say."""
+        known = self._strangers.setdefault((seen.base, seen.server), seen.mapped)
+        if known == seen.mapped:
+            self._nat.observe(seen.base, seen.server, seen.mapped, now)
+        self._note(self._own.put("srflx", seen.mapped, seen.base, now + OBSERVATION_S, seen.server.ip), now)
 
     def seen(self, kind: str, base: Address, server: Address, mapped: Address, now: float) -> None:
         """Somebody who is trusted with it sees this node there."""

@@ -1,8 +1,8 @@
 """How old handshakes are, by a clock that nobody steps.
 
 WireGuard shows when a handshake was, by the wall clock, and so its age is wrong by an hour after the wall clock was set
-by an hour. An age that grows by more than time passes is such a step; one that shrinks is a new handshake, which cannot
-be older than the reading before.
+by an hour. An age that grows by more than time passes is such a step, and so is a handshake in the future; an age that
+shrinks is a new handshake, which cannot be older than the reading before.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Handshakes:
         else:
             elapsed = now - before[0]
             expected = before[1] + elapsed
-            age = min(max(shown, 0.0), elapsed) if shown < expected - TOLERANCE_S else expected
+            new = -TOLERANCE_S <= shown < expected - TOLERANCE_S
+            age = min(max(shown, 0.0), elapsed) if new else expected
         self._read[status.public_key] = (now, age)
         return status if age == shown else replace(status, handshake_age_s=age)
