@@ -31,7 +31,9 @@ from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
 # How often WireGuard's counters are read while no path is in use or in doubt.
-IDLE_SAMPLE_S = 0.5
+IDLE_SAMPLE_S = 1.0
+# So long after a start or a change of the network handshakes are awaited.
+QUICK_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class AgentCore:
         self._slot = SpliceSlot([n.listen_port for n in config.networks])
         self._resolver = Resolver([r for n in config.networks for r in n.mesh_ranges])
         self._handshakes = Handshakes()
+        self._quick_until = now + QUICK_S
         kept = load(state)
         self._ports = PortMapper(dice, kept.ports)
         self._kept = kept
@@ -135,6 +138,7 @@ class AgentCore:
 
     def _local_addresses(self, event: events.LocalAddresses, now: float) -> None:
         self._addresses = event
+        self._hurry(now)
         for network in self._networks.values():
             network.addresses(event.addresses, now)
         self._set_ports(event, now)
@@ -203,7 +207,12 @@ class AgentCore:
         self._set_names(now)
         self._sample(now)
 
+    def _hurry(self, now: float) -> None:
+        self._quick_until = now + QUICK_S
+        self._timers.set("sample", now + SAMPLE_S, "WireGuard's counters")
+
     def _clock_stepped(self, _event: events.ClockStepped, now: float) -> None:
+        self._hurry(now)
         self._ports.clock_stepped(now)
         self._mapped(now)
         self._resolver.network_changed(now)
@@ -213,7 +222,7 @@ class AgentCore:
     # Inside
 
     def _sample(self, now: float) -> None:
-        busy = any(network.busy(now) for network in self._networks.values())
+        busy = now < self._quick_until or any(network.busy(now) for network in self._networks.values())
         self._actions.append(events.PollWg())
         self._timers.set("sample", now + (SAMPLE_S if busy else IDLE_SAMPLE_S), "WireGuard's counters")
 

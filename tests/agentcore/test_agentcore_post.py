@@ -49,7 +49,7 @@ class Office:
             self._mail.append((name, action))
 
         config = config_of(name, *others, *(["phone"] if name == "a" else []))
-        return Post(config, random.Random(name), act, lambda: self.up[name])  # noqa: S311
+        return Post(config, random.Random(name), act, lambda: self.up[name], lambda *_: None)  # noqa: S311
 
     def deliver(self) -> None:
         while self._mail:

@@ -123,6 +123,8 @@ class CheckList:
         self._open: dict[bytes, _Open] = {}
         self._triggered: deque[Pair] = deque()
         self._quiet_until = 0.0
+        self._first_due: float | None = None
+        self._stale = False  # `_first_due` is to be worked out
 
     # What is known
 
@@ -138,6 +140,10 @@ class CheckList:
         """When the pair last answered."""
         check = self._checks.get(pair)
         return check.answered_at if check else None
+
+    def knows(self, pair: Pair) -> bool:
+        """Whether the pair is on the list."""
+        return pair in self._checks
 
     def failed(self, pair: Pair) -> bool:
         """Whether the pair was asked as often as it is asked, and has not answered; true for one that is not there."""
@@ -157,6 +163,7 @@ class CheckList:
         The higher rank is asked first; PRIORITY is what the peer gives the candidate if it has to learn it from the
         request (RFC 8445 section 7.1.1).
         """
+        self._stale = True
         wanted = {pair: (rank, priority) for pair, rank, priority in list(pairs)[:MAX_PAIRS]}
         for pair in [p for p in self._checks if p not in wanted]:
             del self._checks[pair]
@@ -166,18 +173,21 @@ class CheckList:
 
     def restart(self, now: float) -> None:
         """Ask every pair again from the beginning."""
+        self._stale = True
         for check in self._checks.values():
             check.progress, check.triggered = Progress.WAITING, 0
             _begin(check, now)
 
     def ask_new(self, now: float) -> None:
         """Ask the pairs that were never asked, as those that came with the last candidates."""
+        self._stale = True
         for check in self._checks.values():
             if check.progress is Progress.WAITING and check.due_at is None:
                 _begin(check, now)
 
     def ask_quickly(self, pair: Pair, now: float) -> None:
         """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered."""
+        self._stale = True
         check = self._checks.setdefault(pair, _Check(0))
         if check.progress is not Progress.ASKING or check.schedule != PATH_SCHEDULE_S:
             _begin(check, now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, RTTS * (check.rtt_s or 0.0)))
@@ -188,6 +198,7 @@ class CheckList:
 
         Raises KeyError for a pair that is not there.
         """
+        self._stale = True
         check = self._checks[pair]
         if not check.nominating:
             check.nominating = True
@@ -195,8 +206,10 @@ class CheckList:
 
     def poll(self, now: float) -> SendProbe | None:
         """The next check that is due, if any is: at most one every PACE_S."""
-        if now < self._quiet_until:
+        due = self.due()
+        if due is None or now < due:
             return None
+        self._stale = True
         pair = self._next(now)
         if pair is None:
             return None
@@ -205,10 +218,12 @@ class CheckList:
 
     def due(self) -> float | None:
         """When `poll` has something to do next."""
-        times = [c.due_at for c in self._checks.values() if c.due_at is not None]
         if self._triggered:
             return self._quiet_until
-        return max(min(times), self._quiet_until) if times else None
+        if self._stale:
+            self._first_due = min((c.due_at for c in self._checks.values() if c.due_at is not None), default=None)
+            self._stale = False
+        return max(self._first_due, self._quiet_until) if self._first_due is not None else None
 
     # What comes in
 
@@ -239,6 +254,7 @@ class CheckList:
         if opened is None or opened.pair != pair:  # RFC 8445 section 7.2.5.2.1
             return None
         del self._open[response.transaction]
+        self._stale = True
         check = self._checks.get(pair)
         if check is None:
             return None

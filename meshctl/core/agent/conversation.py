@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from math import inf
 
 from meshctl.core.agent.bodies import Body, SignalError
 from meshctl.core.agent.config import PeerConfig
@@ -13,10 +14,13 @@ from meshctl.core.agent.session import Received, Session, Verdict, new_session
 # Between two rounds of questions to an agent that does not answer: soon at first, for it may be starting too; and
 # never longer than what an operator waits who has just mended a network.
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 5.0, 60.0
+# A round of questions that began so long ago is begun anew when a way opens: its next question may be late.
+ANEW_S = 1.0
 
 
 class Conversation:
-    """One agent's end of it. `lost`: the other has answered nothing in the last round of questions."""
+    """One agent's end of it. `lost`: the other has answered nothing in the last round of questions; `failures` counts
+    such rounds."""
 
     def __init__(self, own_id: bytes, peer: PeerConfig, dice: random.Random) -> None:
         self.peer = peer
@@ -24,7 +28,9 @@ class Conversation:
         self.sender = OfferSender()
         self.receiver = OfferReceiver()
         self.lost = False
+        self.failures = 0
         self._asking = False
+        self._began_at = -inf
         self._again_at: float | None = None
         self._pause_s = AGAIN_FIRST_S
 
@@ -39,10 +45,11 @@ class Conversation:
         times = (self.session.due, self.sender.due if self.alive else None, self._again_at)
         return min((t for t in times if t is not None), default=None)
 
-    def ask(self, now: float) -> None:
-        """Ask for the other's session, unless a question is under way. Something has changed: patience begins anew."""
+    def ask(self, now: float, *, opened: bool = False) -> None:
+        """Ask for the other's session, unless that is under way. Something has changed: patience begins anew. `opened`:
+        there is a way that was not there before, so do not wait for the next question of the round."""
         self._pause_s = AGAIN_FIRST_S
-        if self.session.due is None:
+        if self.session.due is None or (opened and now >= self._began_at + ANEW_S):
             self._ask(now)
 
     def poll(self, now: float) -> Iterator[tuple[bytes, int]]:
@@ -56,6 +63,7 @@ class Conversation:
             self._asking = False
             if self.session.unanswered:
                 self.lost = True
+                self.failures += 1
                 self._again_at = now + self._pause_s
                 self._pause_s = min(2 * self._pause_s, AGAIN_LONGEST_S)
         if self.alive:
@@ -88,5 +96,5 @@ class Conversation:
 
     def _ask(self, now: float) -> None:
         self._again_at = None
-        self._asking = True
+        self._asking, self._began_at = True, now
         self.session.start(now)

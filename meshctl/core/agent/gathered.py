@@ -118,6 +118,7 @@ class RemoteCandidates:
         self._mesh_ranges = mesh_ranges
         self._offered: dict[Address, Candidate] = {}
         self._learned: dict[Address, Candidate] = {}
+        self._first_end: float | None = None  # of those at the earliest; None: to be worked out
         self.refused: dict[Address, str] = {}  # of the last offer, with the reason: for `why`
 
     def all(self) -> tuple[Candidate, ...]:
@@ -149,6 +150,7 @@ class RemoteCandidates:
         """
         if refusal(address.ip, address.port, self._mesh_ranges):
             return False
+        self._first_end = None
         known = self._learned.get(address)
         if known is not None and known.kind == kind:
             self._learned[address] = replace(known, expires_at=max(expires_at, known.expires_at))
@@ -169,6 +171,7 @@ class RemoteCandidates:
     def forget(self, kind: str, keep: Iterable[Address] = ()) -> bool:
         """Take what was learned of a kind away but those in `keep`. Whether that is a change."""
         kept = set(keep)
+        self._first_end = None
         gone = [a for a, c in self._learned.items() if c.kind == kind and a not in kept]
         for address in gone:
             del self._learned[address]
@@ -176,11 +179,17 @@ class RemoteCandidates:
 
     def expire(self, now: float) -> bool:
         """Take away what has had its time. Whether that is a change."""
+        first = self.next_expiry()
+        if first is None or now < first:
+            return False
         gone = [a for a, c in self._learned.items() if c.expires_at <= now]
         for address in gone:
             del self._learned[address]
+        self._first_end = None
         return any(address not in self._offered for address in gone)
 
     def next_expiry(self) -> float | None:
         """When `expire` has something to do."""
-        return min((c.expires_at for c in self._learned.values() if c.expires_at < inf), default=None)
+        if self._first_end is None:
+            self._first_end = min((c.expires_at for c in self._learned.values()), default=inf)
+        return self._first_end if self._first_end < inf else None

@@ -11,6 +11,8 @@ from meshctl.core.agent.events import PeerStatus
 
 # A WireGuard packet without content: what a keepalive adds to a counter. Everything else is longer.
 KEEPALIVE_BYTES = 32
+# What is around a message inside the tunnel at most (IPv6 and UDP), and what WireGuard fills packets up to.
+HEADERS_BYTES, PADDING_BYTES = 48, 16
 # How often the counters must be read for what follows to be found in time.
 SAMPLE_S = 0.25
 # So long nothing came after something was sent. Sampling, this and the questions that follow it
@@ -42,23 +44,36 @@ class Liveness:
         self._used_at: float | None = None
         self._stream = 0  # readings with content, none long after the one before
         self._came_at: float | None = None  # the last of them
+        self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
+        self._read_at = 0.0
         self.rtt_s = 0.0  # of the path, as it was measured last
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """Take one reading. A counter that fell is a new interface: nothing is known of it."""
         last, self._last = self._last, status
+        (own_tx, own_rx), (self._own_tx, self._own_rx) = (self._own_tx, self._own_rx), (0, 0)
+        read_at, self._read_at = self._read_at, now
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at, self._stream = now, None, None, 0
             return
-        if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES:
+        if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES + own_tx:
             self._used_at = now
             if self._unanswered_since is None:
-                self._unanswered_since = now
+                # Between two rare readings it may have left right after the first one.
+                self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
         if status.rx_bytes > last.rx_bytes:
-            if status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES:
+            if status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES + own_rx:
                 self._stream = 1 if self._came_at is None or now - self._came_at >= STOPPED_S else self._stream + 1
                 self._used_at = self._came_at = now
             self._hear(now)
+
+    def signalled(self, size: int, *, sent: bool) -> None:
+        """A message of ours, of that many bytes, goes or came through the tunnel: that is no use of the path."""
+        most = KEEPALIVE_BYTES + -(-(HEADERS_BYTES + size) // PADDING_BYTES) * PADDING_BYTES
+        if sent:
+            self._own_tx += most
+        else:
+            self._own_rx += most
 
     def heard(self, now: float) -> None:
         """The path has shown that it lives: a question was answered. That what came regularly has stopped, has then

@@ -158,9 +158,10 @@ class Negotiation:
         if self._checks is None:
             return None
         self._here.nat.received(pair.local, pair.remote, now)
-        self._learn(pair, request.priority or 0, now)
         reply, question = self._checks.receive_request(request, pair)
         self._here.act(reply)
+        if self._checks.knows(pair):
+            self._learn(pair, request.priority or 0, now)
         return question
 
     def settle(self, pair: Pair, now: float) -> None:

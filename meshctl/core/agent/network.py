@@ -33,7 +33,7 @@ from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
 from meshctl.core.agent.here import Answered, Here, Pace
 from meshctl.core.agent.path import State
-from meshctl.core.agent.peer import PeerPath
+from meshctl.core.agent.peer import DIRECT, PeerPath
 from meshctl.core.agent.post import Heard, Post
 from meshctl.core.agent.silence import Place, Silence
 from meshctl.core.agent.splice_slot import SpliceSlot
@@ -68,7 +68,7 @@ class Network:
         self._others: tuple[str, ...] = ()  # names of peers besides paths and anchors whose tunnels work
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
-        self.post = Post(config, dice, act, self._up)
+        self.post = Post(config, dice, act, self._up, self._carried)
         self.here = Here(config, own, dice, pace, act, self._probe, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
         self._silence = Silence(self.here.lifetime, dice, self._where_to_be_silent, now)
@@ -234,7 +234,7 @@ class Network:
 
     def kept(self) -> tuple[KeptPath, ...]:
         """What is to be known after a restart."""
-        found = ((path, path.work.negotiation.current) for path in self.paths.values() if path.state is State.DIRECT)
+        found = ((path, path.work.negotiation.current) for path in self.paths.values() if path.state in DIRECT)
         return tuple(
             KeptPath(path.peer.public_key, pair, path.work.splice.standing == pair)
             for path, pair in found
@@ -329,6 +329,11 @@ class Network:
                 return Place(nearest.peer.public_key, server, base.ip, self._slot.taken)
         return None
 
+    def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
+        path = self.paths.get(peer.id)
+        if path is not None:
+            path.work.liveness.signalled(size, sent=sent)
+
     def _up(self) -> frozenset[str]:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
         links = [link for link in self.here.anchors.values() if link.up] or list(self.here.anchors.values())
@@ -350,8 +355,8 @@ class Network:
             self._awaited.popitem(last=False)
         self._act(probe)
 
-    def _ask(self, peer: PeerConfig, now: float) -> None:
-        self.post.talk(peer).ask(now)
+    def _ask(self, peer: PeerConfig, now: float, *, opened: bool = False) -> None:
+        self.post.talk(peer).ask(now, opened=opened)
         self._touch(peer.id)
 
     def _greet_anchors(self, now: float) -> None:
@@ -369,7 +374,7 @@ class Network:
             self._touch(key)
         if link.up != was_up:
             if link.up:
-                self._ask(link.peer, now)
+                self._ask(link.peer, now, opened=True)
                 self._seek(now)
             self._anchors_changed(now)
 
@@ -377,7 +382,7 @@ class Network:
         """There is a way for messages that was not there before: ask for those who could not be reached."""
         for path in self.paths.values():
             if path.state in (State.UNKNOWN, State.PROBING):
-                self._ask(path.peer, now)
+                self._ask(path.peer, now, opened=True)
 
     def _anchors_changed(self, now: float) -> None:
         for path in self.paths.values():
@@ -387,6 +392,7 @@ class Network:
     def _poll_peer(self, key: bytes, now: float) -> None:
         self._touch(key)
         talk, link, path = self.post.talk_by_id(key), self.here.anchors.get(key), self.paths.get(key)
+        failures = talk.failures if talk is not None else 0
         if talk is not None:
             self.post.poll(talk.peer, now)
         if link is not None:
@@ -394,7 +400,7 @@ class Network:
                 self.gatherer.ask(anchor_server(address, self.config.id, link.peer.pair_key), now)
                 self._touch(_GATHER)
         if path is not None:
-            if talk is not None and talk.lost:
+            if talk is not None and talk.failures > failures:
                 path.session_lost(now)
             path.poll(now)
 

@@ -27,7 +27,7 @@ RENOMINATE_S = 1.0
 
 RELAYED = frozenset({State.RELAYED, State.SPLICING})
 _SEARCHING = RELAYED | {State.PROBING}
-_DIRECT = frozenset({State.DIRECT, State.SUSPECT})
+DIRECT = frozenset({State.DIRECT, State.SUSPECT})
 
 
 class Due(NamedTuple):
@@ -119,8 +119,9 @@ class PeerPath:
             self._fire(Trigger.SESSION, "its agent answers", now)
 
     def session_lost(self, now: float) -> None:
-        """The peer's agent does not answer. What carries packets stays as it is."""
-        if self.state is State.PROBING or (self.state in RELAYED and self._liveness.distress(now)):
+        """A round of questions to the peer's agent was not answered. A relay that carries packets stays as it is."""
+        carried = self.state in RELAYED and not self._liveness.distress(now)
+        if self.state is not State.UNKNOWN and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
 
     def offered(self, offer: Offer, now: float) -> None:
@@ -212,7 +213,7 @@ class PeerPath:
         self._splice.heard(pair, now)
         if question.nominated:
             self._nominated(pair, now)
-        elif self.state in _DIRECT and pair == self._negotiation.current:
+        elif self.state is State.DIRECT and pair == self._negotiation.current:
             self._confirm(pair, now)
 
     def spliced(self, said: Splice, now: float) -> None:
@@ -266,7 +267,7 @@ class PeerPath:
             self._liveness.rtt_s = answer.rtt_s
         if answer.nominated:
             self._nominated(pair, now)
-        elif pair == self._negotiation.current and self.state in _DIRECT:
+        elif pair == self._negotiation.current and self.state in DIRECT:
             self._lives(pair, now)
         elif self.state is State.SUSPECT and self.work.status is not None and self.work.status.endpoint == pair.remote:
             self._negotiation.current = pair
@@ -291,9 +292,10 @@ class PeerPath:
         work = self.work
         work.proven = True
         self._liveness.heard(now)
-        if self.state is not State.SUSPECT:
-            return
+        suspected = self.state is State.SUSPECT
         self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
+        if not suspected:
+            return
         endpoint = work.status.endpoint if work.status is not None else pair.remote
         if endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
             work.set_endpoint(pair.remote, now)
@@ -341,7 +343,7 @@ class PeerPath:
                 self._here.probe(output, self._bound)
             elif isinstance(output, Ready):
                 self._relay_ready(now)
-            elif self.state in RELAYED:
+            elif self.state not in (State.UNKNOWN, State.PROBING):
                 self._fire(Trigger.RELAY_LOST, "the anchor does not answer", now)
         self._splice_news(now)
 
@@ -364,14 +366,14 @@ class PeerPath:
             self._negotiation.ask(Pair(current.local, endpoint), now)
 
     def _relay_ready(self, now: float) -> None:
-        if self._relay.ready is None or self.work.mode is Wish.DIRECT:
+        if self._relay.ready is None or self.work.mode is Wish.DIRECT or self.state is State.UNKNOWN:
             return
         anchor = self._relay.used_anchor
         words = f"both ends are bound at {anchor.name}" if anchor else "both ends are bound"
-        if self.state in _SEARCHING:
-            self._fire(Trigger.RELAY_READY, words, now)
-        elif self.state in _DIRECT and not self.work.may_go_direct:
+        if self.state in DIRECT and not self.work.may_go_direct:
             self._fire(Trigger.DEMOTED, f"an operator wants the relay, and {words}", now)
+        else:
+            self._fire(Trigger.RELAY_READY, words, now)
 
     def _bound(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
         self._here.touch(self.peer.id)

@@ -26,13 +26,14 @@ class Heard(NamedTuple):
 
 
 class Post:
-    """One network's. `up` gives the names of the peers whose tunnels work; `act` has a message sent."""
+    """One network's. `up` gives the names of the peers whose tunnels work; `act` has a message sent; `carried` hears of
+    each message in a peer's tunnel, its size, and whether it was sent."""
 
     def __init__(
         self, config: InterfaceConfig, dice: random.Random, act: Callable[[Action], None],
-        up: Callable[[], AbstractSet[str]],
+        up: Callable[[], AbstractSet[str]], carried: Callable[[PeerConfig, int, bool], None],
     ) -> None:  # fmt: skip
-        self._dice, self._act, self._up = dice, act, up
+        self._dice, self._act, self._up, self._carried = dice, act, up, carried
         self._talks: dict[bytes, Conversation] = {}
         self.configure(config)
 
@@ -73,26 +74,29 @@ class Post:
 
     def knock(self, peer: PeerConfig) -> None:
         """Send something through the peer's own tunnel, so that WireGuard renews its keys if it must."""
-        self._act(SendSignal(peer.mesh_addresses[0], self._talks[peer.id].session.knock()))
+        self._hand(peer, self._talks[peer.id].session.knock())
 
     def answer(self, heard: Heard, body: Body) -> None:
         """Answer a message the way it came, which works now."""
         data = self._talks[heard.peer.id].seal(body)
         if data is not None:
-            self._act(SendSignal(heard.from_mesh_ip, data))
+            self._back(heard.from_mesh_ip, data)
 
     def receive(self, event: Signal, now: float) -> Heard | None:
         """A message that came in: handed on here if it is for another; None also when it counts for nothing."""
+        last_hop = self._router.owner(event.from_mesh_ip)
+        if last_hop is not None:
+            self._carried(last_hop, len(event.data), False)
         routed = self._router.receive(event.data, event.from_mesh_ip, self._up(), now)
         if routed.outcome is Outcome.FORWARD and routed.peer is not None:
-            self._act(SendSignal(routed.peer.mesh_addresses[0], routed.data))
+            self._hand(routed.peer, routed.data)
         if routed.outcome is not Outcome.LOCAL or routed.peer is None:
             return None
         talk = self._talks[routed.peer.id]
         lost = talk.lost
         received = talk.receive(event.data, now)
         for reply in received.replies:
-            self._act(SendSignal(event.from_mesh_ip, reply))
+            self._back(event.from_mesh_ip, reply)
         body = received.message.body if received.message is not None else None
         return Heard(talk.peer, body, received.renewed, lost and not talk.lost, event.from_mesh_ip)
 
@@ -103,4 +107,14 @@ class Post:
     def _send(self, peer: PeerConfig, data: bytes, attempt: int) -> None:
         hop = self._router.route(peer, attempt, self._up())
         if hop is not None:
-            self._act(SendSignal(hop.mesh_addresses[0], data))
+            self._hand(hop, data)
+
+    def _hand(self, hop: PeerConfig, data: bytes) -> None:
+        self._carried(hop, len(data), True)
+        self._act(SendSignal(hop.mesh_addresses[0], data))
+
+    def _back(self, mesh_ip: str, data: bytes) -> None:
+        hop = self._router.owner(mesh_ip)
+        if hop is not None:
+            self._carried(hop, len(data), True)
+        self._act(SendSignal(mesh_ip, data))

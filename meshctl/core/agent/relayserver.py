@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Union
@@ -107,6 +108,7 @@ class RelayServer:
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
         self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
         self._by_port: dict[int, _Allocation] = {}
+        self._held_by: Counter[bytes] = Counter()  # how many relays a node has
         self._actions: list[Action] = []
 
     def configure(self, config: InterfaceConfig) -> None:
@@ -147,10 +149,11 @@ class RelayServer:
         allocation = self._by_pair.get(key)
         if allocation is None:
             port = self._free_port()
-            if port is None or max(map(self._count, (asking, other))) >= MAX_OF_NODE:
+            if port is None or max(self._held_by[asking.id], self._held_by[other.id]) >= MAX_OF_NODE:
                 return [(asking, RelayRefuse(body.peer, RefuseReason.FULL, RETRY_S))]
             ends = (_End(asking, self._token()), _End(other, self._token()))
             allocation = self._by_pair[key] = self._by_port[port] = _Allocation(port, ends, 0.0)
+            self._held_by.update(key)
         allocation.expires_at = now + LIFETIME_S
         for end in allocation.ends:
             end.released = False
@@ -237,8 +240,10 @@ class RelayServer:
 
     def _remove(self, allocation: _Allocation) -> None:
         self._uninstall(allocation)
+        key = _pair(*(end.peer for end in allocation.ends))
         del self._by_port[allocation.port]
-        del self._by_pair[_pair(*(end.peer for end in allocation.ends))]
+        del self._by_pair[key]
+        self._held_by.subtract(key)
 
     def _held(self, asking: PeerConfig, other: bytes, token: bytes) -> tuple[_End | None, _Allocation | None]:
         peer = self._peers.get(other)
@@ -252,9 +257,6 @@ class RelayServer:
         other = next(e for e in allocation.ends if e is not end)
         relay = tuple(Address(ip, allocation.port) for ip in self._addresses)
         return RelayGrant(other.peer.id, relay, end.token, LIFETIME_S)
-
-    def _count(self, peer: PeerConfig) -> int:
-        return sum(peer.id in pair for pair in self._by_pair)
 
     def _free_port(self) -> int | None:
         """A port at random, so that a restarted anchor does not give a port to another pair than it had at once."""

@@ -80,6 +80,10 @@ class Router:
         self._nodes = sorted((p for p in self._by_id.values() if not p.is_anchor), key=lambda p: p.name)
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
 
+    def owner(self, mesh_ip: str) -> PeerConfig | None:
+        """The peer with this mesh address, if it has an agent."""
+        return self._by_ip.get(mesh_ip)
+
     def hops(self, destination: PeerConfig, up: AbstractSet[str]) -> Iterator[PeerConfig]:
         """Every peer that may carry a message there, best first: itself, the anchors, then nodes that both reach.
 
