@@ -69,7 +69,7 @@ class AgentCore:
         self._addresses: events.LocalAddresses | None = None
         self._timers: Timers[str] = Timers()
         self._networks = {
-            n.network: Network(n, dice, self._pace, self._slot, self._actions.append, now, kept.paths)
+            n.network: Network(n, dice, self._pace, self._slot, self._actions.append, now, kept)
             for n in config.networks
         }
         self._handlers: dict[type[Event], Callable[[Any, float], None]] = {
@@ -86,6 +86,10 @@ class AgentCore:
             events.Reconfigured: self._reconfigured,
             events.ClockStepped: self._clock_stepped,
         }
+        relaying = {n.network for n in config.networks if n.is_anchor}
+        for relay in kept.relays:
+            if relay.network not in relaying:
+                self._actions.append(events.RemoveRelay(relay.port, relay.a.place, relay.b.place))
         self._set_names(now)
         self._sample(now)
         self._settle(now)
@@ -244,7 +248,11 @@ class AgentCore:
 
     def _save(self) -> None:
         """Have what must outlast a restart written, when it is another than before."""
-        kept = Kept(self._ports.state(), tuple(k for n in self._networks.values() for k in n.kept()))
+        networks = self._networks.values()
+        kept = Kept(
+            self._ports.state(), tuple(k for n in networks for k in n.kept_paths()),
+            tuple(k for n in networks for k in n.kept_relays()),
+        )  # fmt: skip
         if kept != self._kept:
             self._kept = kept
             self._actions.append(events.SaveState(dump(kept)))

@@ -103,6 +103,7 @@ def test_an_anchor_that_restarts_relays_again_for_the_pairs_that_it_has_forgotte
     hub.kill()
     world.talk(2.0)
     hub.relays.clear()
+    hub.saved = b""
     hub.start()
     world.talk(20.0)
     assert world.states() == RELAYED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from agentcore_values import interface, key, peer
@@ -318,3 +319,31 @@ def test_a_nonce_counts_until_the_end_moves_again_and_for_one_place() -> None:
     late = anchor.bind_once(a, other, nonce=nonces[other])
     assert late is not None
     assert late.error is not None
+
+
+def test_after_a_restart_relays_go_on_as_they_were() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.bind(a, A_AT)
+    anchor.bind(b, B_AT)
+    installed = list(anchor.server.actions())
+    again = Anchor()
+    again.server.restore(anchor.server.kept(), 1000.0)
+    assert list(again.server.actions()) == installed
+    assert again.granted(now=1001.0) == (a, b)
+    assert list(again.server.actions()) == []
+    again.server.expire(1001.0 + LIFETIME_S)
+    assert list(again.server.actions()) == [RemoveRelay(a.relay[0].port, A_AT, B_AT)]
+
+
+def test_after_a_restart_relays_of_who_may_not_have_them_any_more_end() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.bind(a, A_AT)
+    anchor.bind(b, B_AT)
+    (relay,) = anchor.server.kept()
+    again = Anchor()
+    again.server.restore([replace(relay, b=relay.b._replace(peer=key("stranger")))], 0.0)
+    assert list(again.server.actions()) == [RemoveRelay(relay.port, A_AT, B_AT)]
+    again.server.restore([replace(relay, port=22)], 0.0)
+    assert list(again.server.actions()) == []

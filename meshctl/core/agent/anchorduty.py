@@ -14,6 +14,7 @@ from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
 from meshctl.core.agent.events import Action, PeerStatus, RelayDatagram, SendProbe
 from meshctl.core.agent.relayserver import RelayServer
 from meshctl.core.agent.router import TokenBucket
+from meshctl.core.agent.state import KeptRelay
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
@@ -57,6 +58,15 @@ class AnchorDuty:
     def _set_peers(self, config: InterfaceConfig) -> None:
         self._peers = {peer.id: peer for peer in config.peers if peer.kind != "client"}
         self._watch = ClientWatch(config)
+
+    def kept(self) -> tuple[KeptRelay, ...]:
+        """The relays, to be known after a restart."""
+        return self._relays.kept()
+
+    def restore(self, relays: Iterable[KeptRelay], now: float) -> None:
+        """The relays of before a restart."""
+        self._relays.restore(relays, now)
+        self._run()
 
     @property
     def due(self) -> float | None:

@@ -37,7 +37,7 @@ from meshctl.core.agent.peer import DIRECT, PeerPath
 from meshctl.core.agent.post import Heard, Post
 from meshctl.core.agent.silence import Place, Silence
 from meshctl.core.agent.splice_slot import SpliceSlot
-from meshctl.core.agent.state import KeptPath
+from meshctl.core.agent.state import NOTHING, Kept, KeptPath, KeptRelay
 from meshctl.core.agent.timers import Timers
 from meshctl.core.wire import stun
 from meshctl.core.wire.error import WireError
@@ -53,11 +53,11 @@ _GATHER, _DUTY, _CHANGE, _SILENCE = b"gather", b"duty", b"change", b"silence"
 
 
 class Network:
-    """One interface of this node. `kept`: paths of before a restart."""
+    """One interface of this node. `kept`: what was known before a restart."""
 
     def __init__(
         self, config: InterfaceConfig, dice: random.Random, pace: Pace, slot: SpliceSlot, act: Callable[[Action], None],
-        now: float, kept: Iterable[KeptPath] = (),
+        now: float, kept: Kept = NOTHING,
     ) -> None:  # fmt: skip
         self.config = config
         self._act, self._dice, self._slot = act, dice, slot
@@ -77,9 +77,12 @@ class Network:
         self._duty = AnchorDuty(config, dice, self._say, act) if config.is_anchor else None
         self._set_peers(now)
         of_peer = {path.peer.public_key: path for path in self.paths.values()}
-        for known in kept:
+        for known in kept.paths:
             if known.peer in of_peer:
                 of_peer[known.peer].restore(known.pair, now, spliced=known.spliced)
+        if self._duty is not None:
+            self._duty.restore([relay for relay in kept.relays if relay.network == config.network], now)
+            self._touch(_DUTY)
         self._touch(_SILENCE)
 
     def replaces(self, config: InterfaceConfig) -> bool:
@@ -232,8 +235,12 @@ class Network:
         self._silence.stop(now)
         self._quieten()
 
-    def kept(self) -> tuple[KeptPath, ...]:
-        """What is to be known after a restart."""
+    def kept_relays(self) -> tuple[KeptRelay, ...]:
+        """On an anchor: the relays, to be known after a restart."""
+        return self._duty.kept() if self._duty is not None else ()
+
+    def kept_paths(self) -> tuple[KeptPath, ...]:
+        """The direct paths, to be known after a restart."""
         found = ((path, path.work.negotiation.current) for path in self.paths.values() if path.state in DIRECT)
         return tuple(
             KeptPath(path.peer.public_key, pair, path.work.splice.standing == pair)

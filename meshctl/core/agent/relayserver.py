@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -28,6 +28,7 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay, SendProbe
 from meshctl.core.agent.router import permitted
+from meshctl.core.agent.state import KeptEnd, KeptRelay
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.error import WireError
@@ -102,6 +103,7 @@ class RelayServer:
     """The relays of one interface. `addresses` are the anchor's own, one of a family, that the relay ports are on."""
 
     def __init__(self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random) -> None:
+        self._network = config.network
         self._peers = {peer.id: peer for peer in config.peers}
         self.set_addresses(addresses)
         self._dice = dice
@@ -121,6 +123,28 @@ class RelayServer:
             else:
                 for end in allocation.ends:
                     end.peer = self._peers[end.peer.id]
+
+    def kept(self) -> tuple[KeptRelay, ...]:
+        """What is forwarded, to be known after a restart."""
+        return tuple(
+            KeptRelay(self._network, port, _kept_end(a.ends[0], a.installed[0]), _kept_end(a.ends[1], a.installed[1]))
+            for port, a in sorted(self._by_port.items())
+            if a.installed is not None
+        )
+
+    def restore(self, relays: Iterable[KeptRelay], now: float) -> None:
+        """The kernel still forwards these: they go on, or end where the pair may not have one any more."""
+        of_key = {peer.public_key: peer for peer in self._peers.values()}
+        for relay in relays:
+            a, b = of_key.get(relay.a.peer), of_key.get(relay.b.peer)
+            if relay.port not in PORTS or relay.port in self._by_port:
+                continue
+            if a is None or b is None or a is b or not permitted(a, b) or _pair(a, b) in self._by_pair:
+                self._actions.append(RemoveRelay(relay.port, relay.a.place, relay.b.place))
+                continue
+            allocation = self._allocate(relay.port, (_restored(a, relay.a), _restored(b, relay.b)))
+            allocation.expires_at = now + LIFETIME_S
+            self._install(allocation)
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> None:
         """The anchor's own addresses are these now; the next grants say so."""
@@ -151,9 +175,7 @@ class RelayServer:
             port = self._free_port()
             if port is None or max(self._held_by[asking.id], self._held_by[other.id]) >= MAX_OF_NODE:
                 return [(asking, RelayRefuse(body.peer, RefuseReason.FULL, RETRY_S))]
-            ends = (_End(asking, self._token()), _End(other, self._token()))
-            allocation = self._by_pair[key] = self._by_port[port] = _Allocation(port, ends, 0.0)
-            self._held_by.update(key)
+            allocation = self._allocate(port, (_End(asking, self._token()), _End(other, self._token())))
         allocation.expires_at = now + LIFETIME_S
         for end in allocation.ends:
             end.released = False
@@ -208,6 +230,12 @@ class RelayServer:
         return self._answer(port, remote, end, answer)
 
     # Inside
+
+    def _allocate(self, port: int, ends: tuple[_End, _End]) -> _Allocation:
+        key = _pair(ends[0].peer, ends[1].peer)
+        allocation = self._by_pair[key] = self._by_port[port] = _Allocation(port, ends, 0.0)
+        self._held_by.update(key)
+        return allocation
 
     def _nonce(self, end: _End, remote: Address) -> str:
         """What only who receives at that address can know, until the end moves."""
@@ -266,6 +294,14 @@ class RelayServer:
 
     def _token(self) -> bytes:
         return self._dice.getrandbits(8 * TOKEN_BYTES).to_bytes(TOKEN_BYTES, "big")
+
+
+def _kept_end(end: _End, place: Address) -> KeptEnd:
+    return KeptEnd(end.peer.public_key, end.token, place)
+
+
+def _restored(peer: PeerConfig, kept: KeptEnd) -> _End:
+    return _End(peer, kept.token, {kept.place.family: (kept.place, 0)})
 
 
 def _pair(one: PeerConfig, other: PeerConfig) -> tuple[bytes, bytes]:
