@@ -8,13 +8,12 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import partial
 from math import inf
 
-from meshctl.core.agent.address import Address, LocalAddress, is_private
+from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.anchorduty import AnchorDuty
-from meshctl.core.agent.anchorlink import AnchorLink
-from meshctl.core.agent.asker import USERNAME, Server, anchor_server
+from meshctl.core.agent.anchorlinks import AnchorLinks, Change
+from meshctl.core.agent.asker import USERNAME, Server
 from meshctl.core.agent.bodies import WISHES, Ack, Body, Observed, Offer, RelayGrant, RelayRefuse, Splice
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.clients import ClientPaths
@@ -25,8 +24,6 @@ from meshctl.core.agent.events import (
     PeerStatus,
     RelayDatagram,
     SendProbe,
-    SetEndpoint,
-    SetKeepalive,
     Signal,
 )
 from meshctl.core.agent.gathered import LocalCandidates
@@ -35,7 +32,7 @@ from meshctl.core.agent.here import Answered, Here, Pace
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import DIRECT, PeerPath
 from meshctl.core.agent.post import Heard, Post
-from meshctl.core.agent.silence import Place, Silence
+from meshctl.core.agent.silence import Silence
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.state import NOTHING, Kept, KeptPath, KeptRelay
 from meshctl.core.agent.timers import Timers
@@ -71,7 +68,8 @@ class Network:
         self.post = Post(config, dice, act, self._up, self._carried)
         self.here = Here(config, own, dice, pace, act, self._probe, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
-        self._silence = Silence(self.here.lifetime, dice, self._where_to_be_silent, now)
+        self._links = AnchorLinks(self.here, self.gatherer)
+        self._silence = Silence(self.here.lifetime, dice, lambda: self._links.place_for_silence(slot.taken), now)
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
         self._duty = AnchorDuty(config, dice, self._say, act) if config.is_anchor else None
@@ -102,15 +100,11 @@ class Network:
     def _set_peers(self, now: float) -> None:
         """Links to anchors and paths to nodes, as the configuration has them."""
         peers = {peer.id: peer for peer in self.post.peers()}
-        anchors = {key: peer for key, peer in peers.items() if peer.is_anchor}
+        self._links.configure({key: peer for key, peer in peers.items() if peer.is_anchor})
         # Who speaks with an anchor does so at its own endpoint.
         nodes = {} if self.config.is_anchor else {k: p for k, p in peers.items() if p.permitted and not p.is_anchor}
         for key in [k for k, path in self.paths.items() if k not in nodes or not path.stays(nodes[k])]:
             self.paths.pop(key).stop(now)
-        for key in [k for k, link in self.here.anchors.items() if link.peer != anchors.get(k)]:
-            del self.here.anchors[key]
-        for key, peer in sorted(anchors.items()):
-            self.here.anchors.setdefault(key, AnchorLink(peer))
         for key, peer in sorted(nodes.items()):
             if key not in self.paths:
                 self.paths[key] = PeerPath(peer, self.here, self._slot, self._ask, now)
@@ -130,18 +124,14 @@ class Network:
         if self.gatherer.moved:
             self._silence.stop(now)
             self._touch(_SILENCE)
-            for link in self.here.anchors.values():
-                link.hurry(now)
+            self._links.hurry(now)
             self._greet_anchors(now)
 
     def endpoints(self, addresses: Callable[[PeerConfig], tuple[Address, ...]], stun_servers: tuple[Address, ...],
                   now: float) -> None:  # fmt: skip
         """Where static endpoints and STUN servers are, as far as they are resolved."""
-        servers = [Server(address) for address in stun_servers]
-        for link in self.here.anchors.values():
-            link.endpoints = addresses(link.peer)
-            servers += [anchor_server(a, self.config.id, link.peer.pair_key) for a in link.endpoints]
-        self.gatherer.set_servers(servers, now)
+        strangers = [Server(address) for address in stun_servers]
+        self.gatherer.set_servers([*strangers, *self._links.set_endpoints(addresses)], now)
         self._touch(_GATHER)
         for key, path in self.paths.items():
             path.static(addresses(path.peer), now)
@@ -157,10 +147,7 @@ class Network:
         """One reading of WireGuard's counters; of peers of other networks too."""
         self.statuses = statuses
         self._others = tuple(self._others_up()) if self.config.is_anchor else ()
-        for key, link in self.here.anchors.items():
-            status = statuses.get(link.peer.public_key)
-            if status is not None:
-                self._sample_link(key, link, status, now)
+        self._links_changed(self._links.sample(statuses, now), now)
         for path in self.paths.values():
             known = statuses.get(path.peer.public_key)
             if known is not None:
@@ -223,8 +210,7 @@ class Network:
         for path in self.paths.values():
             if path.state is not State.UNKNOWN:
                 self.post.knock(path.peer)
-        for link in self.here.anchors.values():
-            link.hurry(now)
+        self._links.hurry(now)
         self._silence.stop(now)
         self._quieten()
 
@@ -325,17 +311,6 @@ class Network:
             self._act(action)
         self._touch(_SILENCE)
 
-    def _where_to_be_silent(self) -> Place | None:
-        """The nearest anchor that answers; from the address that leads there, if a NAT is in front of it."""
-        links = [link for link in self.here.anchors.values() if link.up and link.rtt_s is not None]
-        nearest = min(links, key=lambda link: (link.distance_s, link.peer.name), default=None)
-        for address in nearest.endpoints if nearest is not None else ():
-            base = self.here.own.base(address.family)
-            if base is not None and nearest is not None and is_private(base.ip):
-                server = anchor_server(address, self.config.id, nearest.peer.pair_key)
-                return Place(nearest.peer.public_key, server, base.ip, self._slot.taken)
-        return None
-
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
         path = self.paths.get(peer.id)
         if path is not None:
@@ -343,9 +318,8 @@ class Network:
 
     def _up(self) -> frozenset[str]:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
-        links = [link for link in self.here.anchors.values() if link.up] or list(self.here.anchors.values())
         nodes = [path.peer.name for path in self.paths.values() if path.usable]
-        return frozenset([*nodes, *(link.peer.name for link in links), *self._others])
+        return frozenset([*nodes, *self._links.names, *self._others])
 
     def _others_up(self) -> Iterable[str]:
         """Peers to which there is an infrastructure link alone: an anchor's nodes."""
@@ -371,19 +345,14 @@ class Network:
         for link in self.here.anchors.values():
             self._ask(link.peer, now)
 
-    def _sample_link(self, key: bytes, link: AnchorLink, status: PeerStatus, now: float) -> None:
-        was_up, in_doubt = link.up, link.due
-        link.sample(status, now)
-        wanted_s = self.here.lifetime.keepalive_s
-        if not self.config.is_anchor and link.up and status.keepalive_s != wanted_s:
-            self._act(SetKeepalive(link.peer.public_key, wanted_s))
-        if link.due != in_doubt:
-            self._touch(key)
-        if link.up != was_up:
-            if link.up:
-                self._ask(link.peer, now, opened=True)
-                self._seek(now)
-            self._anchors_changed(now)
+    def _links_changed(self, change: Change, now: float) -> None:
+        for anchor in change.came:
+            self._ask(anchor, now, opened=True)
+            self._seek(now)
+        if change.any:
+            for path in self.paths.values():
+                path.anchors_changed(now)
+                self._touch(path.peer.id)
 
     def _seek(self, now: float) -> None:
         """There is a way for messages that was not there before: ask for those who could not be reached."""
@@ -391,21 +360,14 @@ class Network:
             if path.state in (State.UNKNOWN, State.PROBING):
                 self._ask(path.peer, now, opened=True)
 
-    def _anchors_changed(self, now: float) -> None:
-        for path in self.paths.values():
-            path.anchors_changed(now)
-            self._touch(path.peer.id)
-
     def _poll_peer(self, key: bytes, now: float) -> None:
         self._touch(key)
-        talk, link, path = self.post.talk_by_id(key), self.here.anchors.get(key), self.paths.get(key)
+        talk, path = self.post.talk_by_id(key), self.paths.get(key)
         failures = talk.failures if talk is not None else 0
         if talk is not None:
             self.post.poll(talk.peer, now)
-        if link is not None:
-            for address in link.ask(now):
-                self.gatherer.ask(anchor_server(address, self.config.id, link.peer.pair_key), now)
-                self._touch(_GATHER)
+        if self._links.poll(key, now):
+            self._touch(_GATHER)
         if path is not None:
             if talk is not None and talk.failures > failures:
                 path.session_lost(now)
@@ -417,26 +379,13 @@ class Network:
         if probe is not None:
             self._probe(probe, self._seen)
         for server in self.gatherer.silent(now):
-            self._judge(server, now, partial(AnchorLink.silent, server=server, now=now))
+            self._links_changed(self._links.silent(server, now), now)
 
     def _seen(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
         self._touch(_GATHER)
         seen = self.gatherer.answered(received, local, remote, now)
         if seen is not None:
-            self._judge(remote, now, partial(AnchorLink.answered, server=remote, rtt_s=seen.rtt_s, now=now))
-
-    def _judge(self, server: Address, now: float, judge: Callable[[AnchorLink], Address | None]) -> None:
-        """An anchor has answered at an address, or has not."""
-        for key, link in self.here.anchors.items():
-            if server not in link.endpoints:
-                continue
-            was_up, distance = link.up, link.distance_s
-            better = judge(link)
-            if better is not None:
-                self._act(SetEndpoint(link.peer.public_key, better))
-            if link.up != was_up or link.distance_s != distance:
-                self._anchors_changed(now)
-            self._touch(key)
+            self._links_changed(self._links.answered(seen, now), now)
 
     def _question(self, received: stun.Received, event: Datagram, now: float) -> None:
         name = received.message.username or ""

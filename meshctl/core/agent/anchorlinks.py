@@ -1,0 +1,126 @@
+"""A node's links to all anchors of one network: watched together, asked by STUN where WireGuard keeps its mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+from meshctl.core.agent.address import Address, is_private
+from meshctl.core.agent.anchorlink import AnchorLink
+from meshctl.core.agent.asker import Seen, Server, anchor_server
+from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
+from meshctl.core.agent.gatherer import Gatherer
+from meshctl.core.agent.here import Here
+from meshctl.core.agent.silence import Place
+from meshctl.model.keys import PublicKey
+
+
+class Change(NamedTuple):
+    """What became of the links: those that came up, and whether any came, went, or is nearer or farther now."""
+
+    came: tuple[PeerConfig, ...] = ()
+    any: bool = False
+
+
+class AnchorLinks:
+    """By the anchors' ids they are `here.anchors`, where others look for relays."""
+
+    def __init__(self, here: Here, gatherer: Gatherer) -> None:
+        self._here, self._gatherer = here, gatherer
+        self._links = here.anchors
+
+    def configure(self, anchors: Mapping[bytes, PeerConfig]) -> None:
+        """These are the anchors. Links to those that stay as they were go on."""
+        for key in [k for k, link in self._links.items() if link.peer != anchors.get(k)]:
+            del self._links[key]
+        for key, peer in sorted(anchors.items()):
+            self._links.setdefault(key, AnchorLink(peer))
+
+    def set_endpoints(self, addresses: Callable[[PeerConfig], tuple[Address, ...]]) -> list[Server]:
+        """Where they are, as far as that is resolved; and so where this node can ask how it is seen."""
+        for link in self._links.values():
+            link.endpoints = addresses(link.peer)
+        return [self._server(link, address) for link in self._links.values() for address in link.endpoints]
+
+    @property
+    def names(self) -> list[str]:
+        """Anchors by which messages can go: those whose links are up, or all, when none is."""
+        links = [link for link in self._links.values() if link.up] or list(self._links.values())
+        return [link.peer.name for link in links]
+
+    def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Change:
+        """One reading of WireGuard's counters."""
+        came, changed = list[PeerConfig](), False
+        for key, link in self._links.items():
+            status = statuses.get(link.peer.public_key)
+            if status is None:
+                continue
+            was_up, due = link.up, link.due
+            link.sample(status, now)
+            self._keep_alive(link, status)
+            if link.due != due:
+                self._here.touch(key)
+            changed = changed or link.up != was_up
+            if link.up and not was_up:
+                came.append(link.peer)
+        return Change(tuple(came), changed)
+
+    def poll(self, key: bytes, now: float) -> bool:
+        """Ask one that is in doubt, if it is time. Whether it was asked."""
+        link = self._links.get(key)
+        addresses = link.ask(now) if link is not None else ()
+        for address in addresses:
+            if link is not None:
+                self._gatherer.ask(self._server(link, address), now)
+        return bool(addresses)
+
+    def hurry(self, now: float) -> None:
+        """The network is another one, or time has passed: who was dead may not be, and who was not may be."""
+        for link in self._links.values():
+            link.hurry(now)
+
+    def answered(self, seen: Seen, now: float) -> Change:
+        """A server has answered; it may be an anchor."""
+        return self._judge(seen.server, partial(AnchorLink.answered, server=seen.server, rtt_s=seen.rtt_s, now=now))
+
+    def silent(self, server: Address, now: float) -> Change:
+        """A server has not answered; it may be an anchor."""
+        return self._judge(server, partial(AnchorLink.silent, server=server, now=now))
+
+    def place_for_silence(self, taken: frozenset[int]) -> Place | None:
+        """Where to try how long the NAT keeps mappings: towards the nearest anchor that answers, from the address that
+        leads there, if a NAT is in front of that."""
+        links = [link for link in self._links.values() if link.up and link.rtt_s is not None]
+        for link in sorted(links, key=lambda link: (link.distance_s, link.peer.name))[:1]:
+            for address in link.endpoints:
+                base = self._here.own.base(address.family)
+                if base is not None and is_private(base.ip):
+                    return Place(link.peer.public_key, self._server(link, address), base.ip, taken)
+        return None
+
+    def _server(self, link: AnchorLink, address: Address) -> Server:
+        return anchor_server(address, self._here.config.id, link.peer.pair_key)
+
+    def _keep_alive(self, link: AnchorLink, status: PeerStatus) -> None:
+        """A keepalive shorter than the NAT's patience, where it is known. Among anchors none is needed."""
+        interval_s = self._here.lifetime.keepalive_s
+        if link.up and not self._here.config.is_anchor and status.keepalive_s != interval_s:
+            self._here.act(SetKeepalive(link.peer.public_key, interval_s))
+
+    def _judge(self, server: Address, judge: Callable[[AnchorLink], Address | None]) -> Change:
+        """An anchor has answered at an address, or has not."""
+        came, changed = list[PeerConfig](), False
+        for key, link in self._links.items():
+            if server not in link.endpoints:
+                continue
+            was_up, distance = link.up, link.distance_s
+            better = judge(link)
+            if better is not None:
+                self._here.act(SetEndpoint(link.peer.public_key, better))
+            changed = changed or link.up != was_up or link.distance_s != distance
+            if link.up and not was_up:
+                came.append(link.peer)
+            self._here.touch(key)
+        return Change(tuple(came), changed)
