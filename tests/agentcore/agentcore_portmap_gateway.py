@@ -124,7 +124,8 @@ class Router:
         return HttpReply(request.request_id, 200, f"<u:{action}Response>{inside}</u:{action}Response>".encode())
 
     def _pinhole(self, request: HttpRequest, action: str, arguments: dict[str, str], now: float) -> HttpReply:
-        assert request.url == f"http://[{ROUTER_6}]:5000/fw"
+        if request.url != f"http://[{ROUTER_6}]:5000/fw":  # what it said of its services was tampered with
+            return HttpReply(request.request_id, 404, b"")
         self.pinholes = {to: (number, end) for to, (number, end) in self.pinholes.items() if end > now}
         if action == "DeletePinhole":
             gone = [to for to, (number, _) in self.pinholes.items() if number == int(arguments["UniqueID"])]
