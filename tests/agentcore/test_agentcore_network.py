@@ -12,12 +12,13 @@ from agentcore_values import interface, key, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
-from meshctl.core.agent.config import AgentConfig
-from meshctl.core.agent.network import MAX_AWAITED
+from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.path import State
+from meshctl.core.agent.stunport import MAX_AWAITED
 from meshctl.core.agentcore import AgentCore
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
+from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
 DIRECT, RELAYED = ("direct", "direct"), ("relayed", "relayed")
 
@@ -263,7 +264,16 @@ def test_a_check_of_the_peer_is_answered_and_one_of_a_stranger_with_its_name_is_
     since = world.now
     other.give(ev.Datagram(Address(other.ip, PORT), Address("192.0.2.66", 6), forged))
     assert probes(other, since) == []
-    other.give(ev.Datagram(Address(other.ip, PORT), Address(controlling.ip, PORT), check.data))
+    other.give(ev.Datagram(Address(other.ip, PORT), Address("192.0.2.66", 6), check.data))
+    assert probes(other, since) == [], "a check that came before, sent again by somebody"
+    assert controlling.core is not None
+    [network] = controlling.core._networks.values()
+    credentials = network.paths[node_id(key(OTHER))].work.negotiation.credentials
+    assert credentials is not None
+    fresh = stun.encode(
+        request._replace(transaction=b"once more..."), credentials.key, integrity=(MESSAGE_INTEGRITY_SHA256,)
+    )
+    other.give(ev.Datagram(Address(other.ip, PORT), Address(controlling.ip, PORT), fresh))
     assert [p.remote for p in probes(other, since)] == [Address(controlling.ip, PORT)]
 
 

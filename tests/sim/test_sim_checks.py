@@ -47,7 +47,10 @@ class Asker:
         assert received.is_authentic(KEY)
         pair, now = Pair(self.base, Address(*packet.source)), self.world.clock.now
         if received.message.message_class is stun.Class.REQUEST:
-            reply, question = self.list.receive_request(received.message, pair)
+            found = self.list.receive_request(received.message, pair)
+            if found is None:
+                return
+            reply, question = found
             self.send(reply)
             self.nominated += [question.pair] if question.nominated else []
         else:
@@ -121,8 +124,10 @@ def test_a_nomination_that_comes_before_the_pair_was_answered_counts_when_it_is(
     b = CheckList(Credentials("a:b", "b:a", KEY), controlling=False, dice=dice)
     pair = Pair(Address("192.0.2.2", PORT), Address("192.0.2.1", PORT))
     request = stun.Message(stun.Class.REQUEST, bytes(12), username="b:a", priority=1, use_candidate=True)
-    _, question = b.receive_request(request, pair)
-    assert not question.nominated
+    found = b.receive_request(request, pair)
+    assert found is not None
+    assert not found[1].nominated
+    assert b.receive_request(request, pair) is None
     probe = b.poll(0.0)
     assert probe is not None
     asked = stun.decode(probe.data).message
@@ -185,11 +190,12 @@ def test_pairs_that_stay_keep_what_is_known_of_them() -> None:
 
 def test_a_flood_of_questions_from_many_addresses_takes_no_more_room_than_a_hundred_pairs() -> None:
     b = CheckList(Credentials("a:b", "b:a", KEY), controlling=False, dice=random.Random(0))  # noqa: S311
-    request = stun.Message(stun.Class.REQUEST, bytes(12), username="b:a", priority=1)
     for i in range(1000):
+        request = stun.Message(stun.Class.REQUEST, i.to_bytes(12, "big"), username="b:a", priority=1)
         pair = Pair(Address("192.0.2.2", PORT), Address(f"198.51.{i // 250}.{i % 250}", PORT))
-        reply, _ = b.receive_request(request, pair)
-        assert reply.remote == pair.remote
+        found = b.receive_request(request, pair)
+        assert found is not None
+        assert found[0].remote == pair.remote
     polled = 0
     while (due := b.due()) is not None and b.poll(due) is not None:
         polled += 1

@@ -116,7 +116,9 @@ class End:
         assert received.is_authentic(KEY)
         pair = Pair(Address(self.base.ip, packet.destination[1]), Address(*packet.source))
         if received.message.message_class is stun.Class.REQUEST:
-            reply, question = self.list.receive_request(received.message, pair)
+            found = self.list.receive_request(received.message, pair)
+            assert found is not None
+            reply, question = found
             self.host.send(reply.local, reply.remote, reply.data)
             self.splicer.heard(pair, now)
             self.use(question.pair if question.nominated else None)

@@ -41,6 +41,8 @@ MAX_OF_HOST = 8
 MAX_TRIGGERED = 4
 # Open requests that are remembered: those of all pairs at their quickest.
 MAX_TRANSACTIONS = 512
+# Requests of the peer that are remembered: those of some fifty rounds of checks.
+MAX_SEEN = 1024
 
 
 class Pair(NamedTuple):
@@ -122,6 +124,7 @@ class CheckList:
         self._checks: dict[Pair, _Check] = {}
         self._open: dict[bytes, _Open] = {}
         self._triggered: deque[Pair] = deque()
+        self._seen: dict[bytes, None] = {}  # transactions of the peer's requests, the oldest first
         self._quiet_until = 0.0
         self._first_due: float | None = None
         self._stale = False  # `_first_due` is to be worked out
@@ -227,8 +230,16 @@ class CheckList:
 
     # What comes in
 
-    def receive_request(self, request: stun.Message, pair: Pair) -> tuple[SendProbe, Question]:
-        """The answer to an authentic request, and what it means. An unknown pair is learned (peer-reflexive)."""
+    def receive_request(self, request: stun.Message, pair: Pair) -> tuple[SendProbe, Question] | None:
+        """The answer to an authentic request, and what it means. An unknown pair is learned (peer-reflexive).
+
+        None for a request that came before: no request is sent twice, so somebody else has sent it again.
+        """
+        if request.transaction in self._seen:
+            return None
+        self._seen[request.transaction] = None
+        if len(self._seen) > MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
         answer = stun.encode(
             stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key,
             integrity=(MESSAGE_INTEGRITY_SHA256,),

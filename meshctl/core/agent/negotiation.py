@@ -158,7 +158,10 @@ class Negotiation:
         if self._checks is None:
             return None
         self._here.nat.received(pair.local, pair.remote, now)
-        reply, question = self._checks.receive_request(request, pair)
+        found = self._checks.receive_request(request, pair)
+        if found is None:
+            return None
+        reply, question = found
         self._here.act(reply)
         if self._checks.knows(pair):
             self._learn(pair, request.priority or 0, now)

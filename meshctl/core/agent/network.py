@@ -6,7 +6,6 @@ Nothing is decided here but which part an event is for, and who hears of what it
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from math import inf
 
@@ -28,21 +27,18 @@ from meshctl.core.agent.events import (
 )
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
-from meshctl.core.agent.here import Answered, Here, Pace
+from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import DIRECT, PeerPath
 from meshctl.core.agent.post import Heard, Post
 from meshctl.core.agent.silence import Silence
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.state import NOTHING, Kept, KeptPath, KeptRelay
+from meshctl.core.agent.stunport import StunPort
 from meshctl.core.agent.timers import Timers
 from meshctl.core.wire import stun
-from meshctl.core.wire.error import WireError
 from meshctl.model.keys import PublicKey
 
-# Requests whose answers are awaited: of 300 peers that all check at their quickest, those of the last seconds.
-MAX_AWAITED = 4096
-_TRANSACTION = slice(8, 20)
 CHECK_PURPOSE = b"checks"
 
 # Timers besides those of peers (by id).
@@ -58,15 +54,14 @@ class Network:
     ) -> None:  # fmt: skip
         self.config = config
         self._act, self._dice, self._slot = act, dice, slot
-        self._awaited: OrderedDict[bytes, Answered] = OrderedDict()
+        self._stun = StunPort(act)
         self._touched: dict[bytes, None] = {}
-        self._names: dict[str, bytes] = {}  # USERNAME of a peer's checks -> peer
         self.statuses: dict[PublicKey, PeerStatus] = {}
         self._others: tuple[str, ...] = ()  # names of peers besides paths and anchors whose tunnels work
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up, self._carried)
-        self.here = Here(config, own, dice, pace, act, self._probe, self._say, self._touch)
+        self.here = Here(config, own, dice, pace, act, self._stun.ask, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
         self._links = AnchorLinks(self.here, self.gatherer)
         self._silence = Silence(self.here.lifetime, dice, lambda: self._links.place_for_silence(slot.taken), now)
@@ -158,22 +153,19 @@ class Network:
             self._act(action)
 
     def datagram(self, event: Datagram, now: float) -> None:
-        """A STUN message to WireGuard's port, or to one of a splice."""
-        try:
-            received = stun.decode(event.data)
-        except WireError:
+        """A STUN message to WireGuard's port, or to one that this network has opened."""
+        received = self._stun.receive(event, now)
+        if received is None:
             return
-        message = received.message
-        if message.message_class is stun.Class.REQUEST:
-            self._question(received, event, now)
+        username = received.message.username or ""
+        if username.startswith(USERNAME):
+            if self._duty is not None:
+                self._duty.question(received, event.local, event.remote, now)
             return
-        if event.local.port in self._silence.ports:
-            self._silence.receive(received, event.local, event.remote, now)
-            self._quieten()
-            return
-        answered = self._awaited.pop(message.transaction, None)
-        if answered is not None:
-            answered(received, event.local, event.remote, now)
+        path = self.paths.get(self._stun.whose(username) or b"")
+        if path is not None and received.is_authentic(path.work.negotiation.key):
+            path.question(received.message, Pair(event.local, event.remote), now)
+            self._touch(path.peer.id)
 
     def relay_datagram(self, event: RelayDatagram) -> None:
         """On an anchor: a STUN message to a relay port."""
@@ -308,8 +300,15 @@ class Network:
 
     def _quieten(self) -> None:
         for action in self._silence.actions():
-            self._act(action)
+            if isinstance(action, SendProbe):
+                self._stun.ask(action, self._tried)
+            else:
+                self._act(action)
         self._touch(_SILENCE)
+
+    def _tried(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+        self._silence.receive(received, local, remote, now)
+        self._quieten()
 
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
         path = self.paths.get(peer.id)
@@ -329,12 +328,6 @@ class Network:
                 continue
             if status.handshake_age_s is not None:
                 yield peer.name
-
-    def _probe(self, probe: SendProbe, answered: Answered) -> None:
-        self._awaited[probe.data[_TRANSACTION]] = answered
-        if len(self._awaited) > MAX_AWAITED:
-            self._awaited.popitem(last=False)
-        self._act(probe)
 
     def _ask(self, peer: PeerConfig, now: float, *, opened: bool = False) -> None:
         self.post.talk(peer).ask(now, opened=opened)
@@ -377,7 +370,7 @@ class Network:
         self._touch(_GATHER)
         probe = self.gatherer.poll(now)
         if probe is not None:
-            self._probe(probe, self._seen)
+            self._stun.ask(probe, self._seen)
         for server in self.gatherer.silent(now):
             self._links_changed(self._links.silent(server, now), now)
 
@@ -386,17 +379,6 @@ class Network:
         seen = self.gatherer.answered(received, local, remote, now)
         if seen is not None:
             self._links_changed(self._links.answered(seen, now), now)
-
-    def _question(self, received: stun.Received, event: Datagram, now: float) -> None:
-        name = received.message.username or ""
-        if name.startswith(USERNAME):
-            if self._duty is not None:
-                self._duty.question(received, event.local, event.remote, now)
-            return
-        path = self.paths.get(self._names.get(name, b""))
-        if path is not None and received.is_authentic(path.work.negotiation.key):
-            path.question(received.message, Pair(event.local, event.remote), now)
-            self._touch(path.peer.id)
 
     def _met(self, heard: Heard, now: float) -> None:
         """There is a new session with a peer, or one that was lost is there again."""
@@ -412,8 +394,7 @@ class Network:
         path = self.paths.get(peer.id)
         if path is not None:
             mine, theirs = session.mine.hex(), session.theirs.hex()
-            self._names = {name: key for name, key in self._names.items() if key != peer.id}
-            self._names[f"{mine}:{theirs}"] = peer.id
+            self._stun.expect(peer.id, f"{mine}:{theirs}")
             path.session(Credentials(f"{theirs}:{mine}", f"{mine}:{theirs}", session.shared_key(CHECK_PURPOSE)), now)
 
     def _message(self, heard: Heard, now: float) -> None:

@@ -1,0 +1,53 @@
+"""STUN on one interface's ports: answers go to who asked, questions to whom they are for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from meshctl.core.agent.events import Action, Datagram, SendProbe
+from meshctl.core.agent.here import Answered
+from meshctl.core.wire import stun
+from meshctl.core.wire.error import WireError
+
+# Requests whose answers are awaited: of 300 peers that all check at their quickest, those of the last seconds.
+MAX_AWAITED = 4096
+_TRANSACTION = slice(8, 20)
+
+
+class StunPort:
+    """`act` sends."""
+
+    def __init__(self, act: Callable[[Action], None]) -> None:
+        self._act = act
+        self._awaited: OrderedDict[bytes, Answered] = OrderedDict()
+        self._peers: dict[str, bytes] = {}  # USERNAME of a peer's checks -> peer
+
+    def ask(self, probe: SendProbe, answered: Answered) -> None:
+        """Send a request. Its answer goes to `answered`, once, who sees to it that it is authentic."""
+        self._awaited[probe.data[_TRANSACTION]] = answered
+        if len(self._awaited) > MAX_AWAITED:
+            self._awaited.popitem(last=False)
+        self._act(probe)
+
+    def expect(self, peer: bytes, username: str) -> None:
+        """Checks of this peer have that USERNAME from now on, and no other."""
+        self._peers = {name: known for name, known in self._peers.items() if known != peer}
+        self._peers[username] = peer
+
+    def whose(self, username: str) -> bytes | None:
+        """The peer whose checks have this USERNAME."""
+        return self._peers.get(username)
+
+    def receive(self, event: Datagram, now: float) -> stun.Received | None:
+        """Something came. A question is given back; an answer has gone to who asked."""
+        try:
+            received = stun.decode(event.data)
+        except WireError:
+            return None
+        if received.message.message_class is stun.Class.REQUEST:
+            return received
+        answered = self._awaited.pop(received.message.transaction, None)
+        if answered is not None:
+            answered(received, event.local, event.remote, now)
+        return None
