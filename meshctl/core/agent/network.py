@@ -410,22 +410,15 @@ class Network:
         elif isinstance(body, Splice) and path is not None:
             path.spliced(body, now)
         elif isinstance(body, (RelayGrant, RelayRefuse)) and peer.is_anchor:
-            self._relay_answer(peer, body, now)
+            other = self.paths.get(body.peer)
+            if other is not None:
+                other.relay_answer(peer, body, now)
+                self._touch(body.peer)
         elif isinstance(body, Observed) and peer.is_anchor:
             self._observed(peer, body, now)
         elif self._duty is not None and body is not None:
             self._duty.relay_message(peer, body, now)
             self._touch(_DUTY)
-
-    def _relay_answer(self, anchor: PeerConfig, body: RelayGrant | RelayRefuse, now: float) -> None:
-        path = self.paths.get(body.peer)
-        if path is None:
-            return
-        self._touch(body.peer)
-        if isinstance(body, RelayGrant):
-            path.granted(anchor, body, now)
-        else:
-            path.refused(anchor, body, now)
 
     def _observed(self, anchor: PeerConfig, body: Observed, now: float) -> None:
         status = self.statuses.get(anchor.public_key)

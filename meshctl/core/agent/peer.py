@@ -222,14 +222,12 @@ class PeerPath:
         if self.state is State.RELAYED and situation is not None and not self._splice.received(said, situation, now):
             self._fire(Trigger.SPLICE_DUE, "the peer has opened ports in its NAT", now)
 
-    def granted(self, anchor: PeerConfig, grant: RelayGrant, now: float) -> None:
-        """An anchor's relay to the peer."""
-        self._relay.granted(anchor, grant, now)
-        self._news(now)
-
-    def refused(self, anchor: PeerConfig, refusal: RelayRefuse, now: float) -> None:
-        """No relay there."""
-        self._relay.refused(anchor, refusal, now)
+    def relay_answer(self, anchor: PeerConfig, answer: RelayGrant | RelayRefuse, now: float) -> None:
+        """An anchor's relay to the peer, or none there."""
+        if isinstance(answer, RelayGrant):
+            self._relay.granted(anchor, answer, now)
+        else:
+            self._relay.refused(anchor, answer, now)
         self._news(now)
 
     def poll(self, now: float) -> None:
