@@ -19,7 +19,7 @@ from meshctl.core.agent.events import Action, Event
 from meshctl.core.agent.handshakes import Handshakes
 from meshctl.core.agent.here import Pace
 from meshctl.core.agent.history import Decision
-from meshctl.core.agent.liveness import SAMPLE_S
+from meshctl.core.agent.liveness import IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.network import Network
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import RELAYED
@@ -30,8 +30,6 @@ from meshctl.core.agent.state import Kept, dump, load
 from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
-# How often WireGuard's counters are read while no path is in use or in doubt.
-IDLE_SAMPLE_S = 1.0
 # So long after a start or a change of the network handshakes are awaited.
 QUICK_S = 10.0
 
