@@ -264,7 +264,7 @@ class AgentCore:
     def _tell_endpoints(self, now: float) -> None:
         servers = tuple(a for e in self._config.stun_servers for a in self._where(e))
         for network in self._networks.values():
-            network.endpoints(lambda peer: self._endpoints(peer), servers, now)
+            network.endpoints(self._endpoints, servers, now)
 
     def _endpoints(self, peer: PeerConfig) -> tuple[Address, ...]:
         return tuple(dict.fromkeys(a for endpoint in peer.endpoints for a in self._where(endpoint)))

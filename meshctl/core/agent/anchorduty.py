@@ -12,12 +12,12 @@ from meshctl.core.agent.bodies import Body, Observation, Observed, RelayAsk, Rel
 from meshctl.core.agent.clients import ClientWatch
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
 from meshctl.core.agent.events import Action, PeerStatus, RelayDatagram, SendProbe
+from meshctl.core.agent.probes import signed
 from meshctl.core.agent.relayserver import RelayServer
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.state import KeptRelay
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
-from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 from meshctl.model.keys import PublicKey
 
 # Questions that one node may ask: a few from each of its addresses when its network changes.
@@ -116,7 +116,7 @@ class AnchorDuty:
             answer = stun.success_response(received.message, TransportAddress(*remote))
             # Another port of the same address, where the node wants to know whether its NAT still lets us in.
             to = Address(remote.ip, received.message.response_port or remote.port)
-            self._act(SendProbe(local, to, stun.encode(answer, key, integrity=(MESSAGE_INTEGRITY_SHA256,))))
+            self._act(SendProbe(local, to, signed(answer, key)))
 
     def greet(self, peer: PeerConfig, statuses: Mapping[PublicKey, PeerStatus], now: float) -> None:
         """A node's agent is new: it has heard nothing yet."""

@@ -52,20 +52,17 @@ class AnchorLinks:
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Change:
         """One reading of WireGuard's counters."""
-        came, changed = list[PeerConfig](), False
+        before = self._seen()
         for key, link in self._links.items():
             status = statuses.get(link.peer.public_key)
             if status is None:
                 continue
-            was_up, due = link.up, link.due
+            due = link.due
             link.sample(status, now)
             self._keep_alive(link, status)
             if link.due != due:
                 self._here.touch(key)
-            changed = changed or link.up != was_up
-            if link.up and not was_up:
-                came.append(link.peer)
-        return Change(tuple(came), changed)
+        return self._change(before)
 
     def poll(self, key: bytes, now: float) -> bool:
         """Ask one that is in doubt, if it is time. Whether it was asked."""
@@ -111,16 +108,21 @@ class AnchorLinks:
 
     def _judge(self, server: Address, judge: Callable[[AnchorLink], Address | None]) -> Change:
         """An anchor has answered at an address, or has not."""
-        came, changed = list[PeerConfig](), False
+        before = self._seen()
         for key, link in self._links.items():
             if server not in link.endpoints:
                 continue
-            was_up, distance = link.up, link.distance_s
             better = judge(link)
             if better is not None:
                 self._here.act(SetEndpoint(link.peer.public_key, better))
-            changed = changed or link.up != was_up or link.distance_s != distance
-            if link.up and not was_up:
-                came.append(link.peer)
             self._here.touch(key)
-        return Change(tuple(came), changed)
+        return self._change(before)
+
+    def _seen(self) -> dict[bytes, tuple[bool, float]]:
+        """Which links are up, and how far the anchors are."""
+        return {key: (link.up, link.distance_s) for key, link in self._links.items()}
+
+    def _change(self, before: Mapping[bytes, tuple[bool, float]]) -> Change:
+        """What is another than it was."""
+        came = tuple(link.peer for key, link in self._links.items() if link.up and not before[key][0])
+        return Change(came, self._seen() != before)

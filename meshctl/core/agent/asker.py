@@ -14,8 +14,8 @@ from typing import NamedTuple
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import purpose_key
 from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.wire import stun
-from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
 # When a question is sent again, and how long the last one has: quicker than RFC 8489 section 6.2.1, whose half a second
 # before the first repetition is a quarter of all the time there is to find a path.
@@ -117,9 +117,9 @@ class Asker:
         question.asked += 1
         last = question.asked == len(SCHEDULE_S)
         question.due_at = now + ANSWER_S if last else question.began_at + SCHEDULE_S[question.asked]
-        transaction = self._dice.getrandbits(96).to_bytes(12, "big")
+        transaction = new_transaction(self._dice)
         question.sent[transaction] = now
         server = question.server
         request = stun.Message(stun.Class.REQUEST, transaction, username=server.username or None)
-        data = stun.encode(request, server.key or None, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        data = signed(request, server.key or None)
         return SendProbe(base, address, data)

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
-from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
 # Between two checks of one peer (RFC 8445 section 14.2 demands 5 ms at least).
 PACE_S = 0.02
@@ -240,10 +240,7 @@ class CheckList:
         self._seen[request.transaction] = None
         if len(self._seen) > MAX_SEEN:
             del self._seen[next(iter(self._seen))]
-        answer = stun.encode(
-            stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key,
-            integrity=(MESSAGE_INTEGRITY_SHA256,),
-        )  # fmt: skip
+        answer = signed(stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key)
         check = self._checks.get(pair)
         if check is None and self._has_room(pair):
             check = self._checks[pair] = _Check(request.priority or 0)
@@ -313,7 +310,7 @@ class CheckList:
         following = check.schedule[check.asked] if check.asked < len(check.schedule) else None
         last = check.schedule[-1] + check.answer_s
         check.due_at = check.began_at + (last if following is None else following)
-        transaction = self._dice.getrandbits(96).to_bytes(12, "big")
+        transaction = new_transaction(self._dice)
         if len(self._open) >= MAX_TRANSACTIONS:
             del self._open[next(iter(self._open))]
         self._open[transaction] = _Open(pair, now, check.nominating)
@@ -326,7 +323,7 @@ class CheckList:
             ice_controlling=self._tie_breaker if self._controlling else None,
             ice_controlled=None if self._controlling else self._tie_breaker,
         )
-        data = stun.encode(request, self._credentials.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        data = signed(request, self._credentials.key)
         return SendProbe(pair.local, pair.remote, data)
 
 

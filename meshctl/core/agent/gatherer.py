@@ -45,11 +45,10 @@ class Gatherer:
         self._note(self._own.set_hosts(addresses, port), now)
         bases = self._own.bases()
         if set(bases) != before:
-            self.moved, self.changed_at = True, now
             self._nat.forget(set(bases) & before)
             self._strangers.clear()
             self._asker.keep(bases)
-            self.ask_all(now)
+            self.doubt(now)
 
     def set_servers(self, servers: Iterable[Server], now: float) -> None:
         """Who can be asked. New ones are asked at once."""
@@ -106,9 +105,8 @@ class Gatherer:
     def seen(self, kind: str, base: Address, server: Address, mapped: Address, now: float) -> None:
         """Somebody who is trusted with it sees this node there."""
         if self._nat.observe(base, server, mapped, now):
-            self.moved, self.changed_at = True, now
             self._own.drop(kind, keep=(mapped,))
-            self.ask_all(now)
+            self.doubt(now)
         self._note(self._own.put(kind, mapped, base, now + OBSERVATION_S, server.ip), now)
 
     def mapped(self, mappings: Iterable[tuple[Address, Address, float]], now: float) -> None:

@@ -16,15 +16,8 @@ from meshctl.core.agent.asker import USERNAME, Server
 from meshctl.core.agent.bodies import WISHES, Ack, Body, Observed, Offer, RelayGrant, RelayRefuse, Splice
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.clients import ClientPaths
-from meshctl.core.agent.config import InterfaceConfig, PeerConfig
-from meshctl.core.agent.events import (
-    Action,
-    Datagram,
-    PeerStatus,
-    RelayDatagram,
-    SendProbe,
-    Signal,
-)
+from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
+from meshctl.core.agent.events import Action, Datagram, PeerStatus, RelayDatagram, SendProbe, Signal
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
 from meshctl.core.agent.here import Here, Pace
@@ -53,7 +46,7 @@ class Network:
         now: float, kept: Kept = NOTHING,
     ) -> None:  # fmt: skip
         self.config = config
-        self._act, self._dice, self._slot = act, dice, slot
+        self._act, self._slot = act, slot
         self._stun = StunPort(act)
         self._touched: dict[bytes, None] = {}
         self.statuses: dict[PublicKey, PeerStatus] = {}
@@ -117,8 +110,7 @@ class Network:
         if self._duty is not None:
             self._duty.set_addresses(self.here.bases)
         if self.gatherer.moved:
-            self._silence.stop(now)
-            self._touch(_SILENCE)
+            self._end_silence(now)
             self._links.hurry(now)
             self._greet_anchors(now)
 
@@ -203,15 +195,13 @@ class Network:
             if path.state is not State.UNKNOWN:
                 self.post.knock(path.peer)
         self._links.hurry(now)
-        self._silence.stop(now)
-        self._quieten()
+        self._end_silence(now)
 
     def stop(self, now: float) -> None:
         """Undo what must not outlive the agent."""
         for path in self.paths.values():
             path.stop(now)
-        self._silence.stop(now)
-        self._quieten()
+        self._end_silence(now)
 
     def kept_relays(self) -> tuple[KeptRelay, ...]:
         """On an anchor: the relays, to be known after a restart."""
@@ -226,13 +216,12 @@ class Network:
             if pair is not None
         )
 
-    def override(self, peer: PublicKey, mode: str, now: float) -> bool:
-        """An operator's word; whether the peer is one of this network's."""
-        found = [path for path in self.paths.values() if path.peer.public_key == peer]
-        for path in found:
+    def override(self, peer: PublicKey, mode: str, now: float) -> None:
+        """An operator's word, if the peer is one of this network's."""
+        path = self.paths.get(node_id(peer))
+        if path is not None:
             path.override(WISHES[mode], now)
             self._touch(path.peer.id)
-        return bool(found)
 
     def poll(self, now: float) -> None:
         """Do what is due."""
@@ -305,6 +294,11 @@ class Network:
             else:
                 self._act(action)
         self._touch(_SILENCE)
+
+    def _end_silence(self, now: float) -> None:
+        """What is being tried out says nothing any more."""
+        self._silence.stop(now)
+        self._quieten()
 
     def _tried(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
         self._silence.receive(received, local, remote, now)

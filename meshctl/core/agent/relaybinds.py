@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.agent.relaylease import MAX_UNANSWERED, Lease
 from meshctl.core.wire import stun
-from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
 FAMILIES = 2
 
@@ -44,10 +44,10 @@ class Binds:
 
     def send(self, bind: Bind, token: bytes) -> SendProbe:
         """This one."""
-        transaction = self._dice.getrandbits(96).to_bytes(stun.TRANSACTION_BYTES, "big")
+        transaction = new_transaction(self._dice)
         self._open[transaction] = bind
         request = stun.Message(stun.Class.REQUEST, transaction, username=token.hex(), nonce=bind.nonce or None)
-        return SendProbe(bind.base, bind.relay, stun.encode(request, token, integrity=(MESSAGE_INTEGRITY_SHA256,)))
+        return SendProbe(bind.base, bind.relay, signed(request, token))
 
     def anchor(self, transaction: bytes) -> bytes | None:
         """Whose the bind of this transaction was."""

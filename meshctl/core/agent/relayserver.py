@@ -27,12 +27,13 @@ from meshctl.core.agent.bodies import (
 )
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay, SendProbe
+from meshctl.core.agent.probes import signed
 from meshctl.core.agent.router import permitted
 from meshctl.core.agent.state import KeptEnd, KeptRelay
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.error import WireError
-from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256, StunError
+from meshctl.core.wire.stun_attributes import StunError
 
 # The ports that an anchor's firewall opens (templates/firewall.nft.j2, relay_ports).
 PORTS = range(40000, 50000)
@@ -244,8 +245,7 @@ class RelayServer:
 
     def _answer(self, port: int, remote: Address, end: _End, answer: stun.Message) -> SendProbe:
         local = Address(next((ip for ip in self._addresses if (":" in ip) == (":" in remote.ip)), ""), port)
-        signed = stun.encode(answer, end.token, integrity=(MESSAGE_INTEGRITY_SHA256,))
-        return SendProbe(local, remote, signed)
+        return SendProbe(local, remote, signed(answer, end.token))
 
     def _install(self, allocation: _Allocation) -> None:
         """Tell the driver the two addresses, when both are known and it has others: of one family if there is one,

@@ -16,8 +16,8 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.asker import Server
 from meshctl.core.agent.events import Action, OpenPorts, SendProbe
 from meshctl.core.agent.lifetime import MappingLifetime
+from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.wire import stun
-from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 from meshctl.model.keys import PublicKey
 
 # The dynamic ports (RFC 6335 section 6).
@@ -138,13 +138,13 @@ class Silence:
         self._asked += 1
         self._due = now + PACE_S
         server = self._place.server
-        transaction = self._dice.getrandbits(96).to_bytes(12, "big")
+        transaction = new_transaction(self._dice)
         self._transactions.add(transaction)
         request = stun.Message(
             stun.Class.REQUEST, transaction, username=server.username or None,
             response_port=self._mapped.port if self._phase is Phase.ASKING and self._mapped else None,
         )  # fmt: skip
-        data = stun.encode(request, server.key or None, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        data = signed(request, server.key or None)
         port = self._ports[0] if self._phase is Phase.MAPPING else self._ports[1]
         self._actions.append(SendProbe(Address(self._place.local_ip, port), server.address, data))
 

@@ -21,10 +21,10 @@ from meshctl.core.agent.bodies import Splice
 from meshctl.core.agent.candidate import priority
 from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
+from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.agent.splice_situation import Role, Situation, guesses
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.wire import stun
-from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 from meshctl.model.keys import PublicKey
 
 OPENED = 256
@@ -235,13 +235,13 @@ class Splicer:
         tie_breaker, controlling = self._dice.getrandbits(64), situation.controlling
         request = stun.Message(
             stun.Class.REQUEST,
-            self._dice.getrandbits(96).to_bytes(stun.TRANSACTION_BYTES, "big"),
+            new_transaction(self._dice),
             username=situation.credentials.outgoing,
             priority=priority("prflx", 0),
             ice_controlling=tie_breaker if controlling else None,
             ice_controlled=None if controlling else tie_breaker,
         )
-        return stun.encode(request, situation.credentials.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        return signed(request, situation.credentials.key)
 
     def _install(self, pair: Pair) -> None:
         self._standing = pair

@@ -57,6 +57,7 @@ class Kept:
 
 NOTHING = Kept()
 
+
 def dump(kept: Kept) -> bytes:
     """In a fixed order, so that the same is the same bytes."""
     paths = [[k.peer.text, *k.pair.local, *k.pair.remote, k.spliced] for k in kept.paths]
