@@ -49,6 +49,7 @@ class Network:
         self._act, self._slot = act, slot
         self._stun = StunPort(act)
         self._touched: dict[bytes, None] = {}
+        self.unsaved = True  # what is to outlive a restart may be another than before
         self.statuses: dict[PublicKey, PeerStatus] = {}
         self._others: tuple[str, ...] = ()  # names of peers besides paths and anchors whose tunnels work
         self.timers: Timers[bytes] = Timers()
@@ -264,6 +265,7 @@ class Network:
     def _touch(self, peer: bytes) -> None:
         """Something about this peer may be another than before."""
         self._touched[peer] = None
+        self.unsaved = True
 
     def _settle_peer(self, key: bytes, now: float) -> None:
         """Offer the peer what there is, if it is news, and set its timer."""
