@@ -15,6 +15,7 @@ from typing import Any
 from meshctl.core.agent import events
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.config import AgentConfig, Endpoint, PeerConfig
+from meshctl.core.agent.course import RELAYED
 from meshctl.core.agent.events import Action, Event
 from meshctl.core.agent.handshakes import Handshakes
 from meshctl.core.agent.here import Pace
@@ -22,7 +23,6 @@ from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.network import Network
 from meshctl.core.agent.path import State
-from meshctl.core.agent.peer import RELAYED
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.resolver import Resolver
 from meshctl.core.agent.splice_slot import SpliceSlot

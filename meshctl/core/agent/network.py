@@ -17,12 +17,13 @@ from meshctl.core.agent.bodies import WISHES, Ack, Body, Observed, Offer, RelayG
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
+from meshctl.core.agent.course import DIRECT
 from meshctl.core.agent.events import Action, Datagram, PeerStatus, RelayDatagram, SendProbe, Signal
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
 from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.path import State
-from meshctl.core.agent.peer import DIRECT, PeerPath
+from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.post import Heard, Post
 from meshctl.core.agent.silence import Silence
 from meshctl.core.agent.splice_slot import SpliceSlot
@@ -338,7 +339,7 @@ class Network:
             self._seek(now)
         if change.any:
             for path in self.paths.values():
-                path.anchors_changed(now)
+                path.detours.anchors_changed(now)
                 self._touch(path.peer.id)
 
     def _seek(self, now: float) -> None:
@@ -381,7 +382,7 @@ class Network:
             self._seek(now)
         if peer.is_anchor and heard.renewed:
             for key, other in self.paths.items():
-                other.anchor_restarted(peer, now)
+                other.detours.anchor_restarted(peer, now)
                 self._touch(key)
         if self._duty is not None:
             self._duty.greet(peer, self.statuses, now)
@@ -402,11 +403,11 @@ class Network:
         elif isinstance(body, Ack):
             talk.sender.acknowledged(body)
         elif isinstance(body, Splice) and path is not None:
-            path.spliced(body, now)
+            path.detours.spliced(body, now)
         elif isinstance(body, (RelayGrant, RelayRefuse)) and peer.is_anchor:
             other = self.paths.get(body.peer)
             if other is not None:
-                other.relay_answer(peer, body, now)
+                other.detours.answered(peer, body, now)
                 self._touch(body.peer)
         elif isinstance(body, Observed) and peer.is_anchor:
             self._observed(peer, body, now)
