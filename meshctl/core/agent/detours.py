@@ -48,7 +48,7 @@ class Detours:
         """The peer, behind a hard NAT, has opened ports."""
         situation, course = self._work.situation(now), self._course
         if course.state is State.RELAYED and situation is not None and not self._splice.received(said, situation, now):
-            course.fire(Trigger.SPLICE_DUE, "the peer has opened ports in its NAT", now)
+            course.fire(Trigger.SPLICE_BEGUN, "the peer has opened ports in its NAT", now)
 
     def restored(self, pair: Pair, now: float) -> None:
         """A splice stood there before a restart."""
@@ -71,7 +71,7 @@ class Detours:
         if self._work.negotiation.promising:
             return
         if not self._splice.start(situation, now):
-            self._course.fire(Trigger.SPLICE_DUE, "this node's NAT is hard and the peer's is easy", now)
+            self._course.fire(Trigger.SPLICE_BEGUN, "this node's NAT is hard and the peer's is easy", now)
 
     def may_take(self, pair: Pair, now: float) -> bool:
         """The path is about to use the pair: whether it can be used, and all that it needs is done."""
