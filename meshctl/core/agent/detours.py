@@ -27,6 +27,7 @@ class Detours:
 
     def anchors_changed(self, now: float) -> None:
         """An anchor has come, gone, or is nearer or farther than it was."""
+        self._here.touch(self._work.peer.id)
         if self._relay.wanted:
             self._work.want_relay(now)
             self.news(now)
@@ -38,6 +39,7 @@ class Detours:
 
     def answered(self, anchor: PeerConfig, answer: RelayGrant | RelayRefuse, now: float) -> None:
         """An anchor's relay to the peer, or none there."""
+        self._here.touch(self._work.peer.id)
         if isinstance(answer, RelayGrant):
             self._relay.granted(anchor, answer, now)
         else:
