@@ -24,8 +24,9 @@ GAP_S = 0.002
 # How long what is known of the NATs is not looked up anew, unless something has changed.
 SUMMARY_S = 5.0
 
-# What else than a peer can be touched (`Here.touch`): where this node is seen, and what an anchor does for others.
-GATHER, DUTY = b"gather", b"duty"
+# What else than a peer can be touched (`Here.touch`): where this node is seen, what an anchor does for others, and how
+# long the NAT keeps mappings.
+GATHER, DUTY, SILENCE = b"gather", b"duty", b"silence"
 
 # What takes the answer to a request: the message, the pair's local and remote address, now.
 Answered = Callable[[stun.Received, Address, Address, float], None]

@@ -5,7 +5,6 @@ Nothing is decided here but which part an event is for, and who hears of what it
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable
 from math import inf
 
@@ -18,15 +17,15 @@ from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
 from meshctl.core.agent.course import DIRECT
-from meshctl.core.agent.events import Action, Datagram, PeerStatus, RelayDatagram, SendProbe, Signal
+from meshctl.core.agent.events import Datagram, PeerStatus, RelayDatagram, Signal
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
-from meshctl.core.agent.here import DUTY, GATHER, Here, Pace
+from meshctl.core.agent.here import DUTY, GATHER, SILENCE, Here
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.post import Post
-from meshctl.core.agent.silence import Silence
-from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.silence import Place, Silence
 from meshctl.core.agent.state import NOTHING, Kept, KeptPath, KeptRelay
 from meshctl.core.agent.stunport import StunPort
 from meshctl.core.agent.tidings import Tidings
@@ -34,35 +33,31 @@ from meshctl.core.agent.timers import Timers
 from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
 
-# Timers besides those of peers (by id), and of what can be touched.
-_CHANGE, _SILENCE = b"change", b"silence"
+# A timer besides those of what can be touched.
+_CHANGE = b"change"
 
 
 class Network:
     """One interface of this node. `kept`: what was known before a restart."""
 
-    def __init__(
-        self, config: InterfaceConfig, dice: random.Random, pace: Pace, slot: SpliceSlot, act: Callable[[Action], None],
-        now: float, kept: Kept = NOTHING,
-    ) -> None:  # fmt: skip
+    def __init__(self, config: InterfaceConfig, shared: Shared, now: float, kept: Kept = NOTHING) -> None:
         self.config = config
-        self._act, self._slot = act, slot
+        dice, act = shared.dice, shared.act
+        self._act, self._slot = act, shared.slot
         self._stun = StunPort(act)
         self._touched: dict[bytes, None] = {}
         self.statuses: dict[PublicKey, PeerStatus] = {}
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up, self._carried)
-        self.here = Here(config, own, dice, pace, act, self._stun.ask, self._say, self._touch)
+        self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
         self._links = AnchorLinks(self.here, self.gatherer)
-        self._silence = Silence(self.here.lifetime, dice, lambda: self._links.place_for_silence(slot.taken), now)
+        self._silence = Silence(self.here, shared.silence, self._place_for_silence, now)
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
         self._duty = AnchorDuty(config, dice, self._say, act) if config.is_anchor else None
-        self._tidings = Tidings(
-            self.here, self.post, self._stun, self.gatherer, self.paths, self._clients, self._duty
-        )
+        self._tidings = Tidings(self.here, self.post, self._stun, self.gatherer, self.paths, self._clients, self._duty)
         self._set_peers(now)
         of_peer = {path.peer.public_key: path for path in self.paths.values()}
         for known in kept.paths:
@@ -71,7 +66,6 @@ class Network:
         if self._duty is not None:
             self._duty.restore([relay for relay in kept.relays if relay.network == config.network], now)
             self._touch(DUTY)
-        self._touch(_SILENCE)
 
     def replaces(self, config: InterfaceConfig) -> bool:
         """Whether this configuration is of the same interface as the one before, so that `configure` can take it."""
@@ -112,7 +106,7 @@ class Network:
         if self._duty is not None:
             self._duty.set_addresses(self.here.bases)
         if self.gatherer.moved:
-            self._end_silence(now)
+            self._silence.stop(now)
             self._links.hurry(now)
             self._tidings.greet_anchors(now)
 
@@ -191,13 +185,13 @@ class Network:
             if path.state is not State.UNKNOWN:
                 self.post.knock(path.peer)
         self._links.hurry(now)
-        self._end_silence(now)
+        self._silence.stop(now)
 
     def stop(self, now: float) -> None:
         """Undo what must not outlive the agent."""
         for path in self.paths.values():
             path.stop(now)
-        self._end_silence(now)
+        self._silence.stop(now)
 
     def kept_relays(self) -> tuple[KeptRelay, ...]:
         """On an anchor: the relays, to be known after a restart."""
@@ -227,9 +221,8 @@ class Network:
             elif owner == DUTY and self._duty is not None:
                 self._duty.poll(now)
                 self._touch(DUTY)
-            elif owner == _SILENCE:
+            elif owner == SILENCE:
                 self._silence.poll(now)
-                self._quieten()
             elif owner != _CHANGE:  # which `settle` sees to
                 self._poll_peer(owner, now)
 
@@ -250,8 +243,8 @@ class Network:
                 self.timers.set(_CHANGE, self.gatherer.changed_at, "peers are to hear of a change")
             elif key == DUTY and self._duty is not None:
                 self.timers.set(DUTY, self._duty.due, "a relay ends")
-            elif key == _SILENCE:
-                self.timers.set(_SILENCE, self._silence.due(), "how long the NAT keeps mappings")
+            elif key == SILENCE:
+                self.timers.set(SILENCE, self._silence.due(), "how long the NAT keeps mappings")
             else:
                 self._settle_peer(key, now)
 
@@ -283,22 +276,8 @@ class Network:
         if not self.post.say(peer, body, now):
             self._touch(peer.id)
 
-    def _quieten(self) -> None:
-        for action in self._silence.actions():
-            if isinstance(action, SendProbe):
-                self._stun.ask(action, self._tried)
-            else:
-                self._act(action)
-        self._touch(_SILENCE)
-
-    def _end_silence(self, now: float) -> None:
-        """What is being tried out says nothing any more."""
-        self._silence.stop(now)
-        self._quieten()
-
-    def _tried(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
-        self._silence.receive(received, local, remote, now)
-        self._quieten()
+    def _place_for_silence(self) -> Place | None:
+        return self._links.place_for_silence(self._slot.taken)
 
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
         path = self.paths.get(peer.id)
