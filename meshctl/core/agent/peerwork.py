@@ -76,8 +76,6 @@ class PeerWork:
             Effect.CHECK_RELAY: self._check_relay,
             Effect.REST_CHECKS: self._rest,
             Effect.RETRY_LATER: self._retry_later,
-            # The attempt is under way: that it could begin is why the table was asked.
-            Effect.START_SPLICE: lambda _now: None,
             Effect.END_SPLICE: lambda _now: self.splice.abort(),
             Effect.FORGET: self._forget,
         }
