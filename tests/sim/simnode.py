@@ -212,11 +212,11 @@ class Node:
 
     def statuses(self) -> tuple[PeerStatus, ...]:
         """What `wg show` says."""
+        now = self.world.clock.now
         return tuple(
             PeerStatus(
-                self._peers[p.key].public_key, Address(*p.endpoint) if p.endpoint else None,
-                None if p.handshake_at is None else self.world.clock.now - p.handshake_at, p.rx_bytes, p.tx_bytes,
-                int(p.keepalive_s),
+                self._peers[p.key].public_key, Address._make(p.endpoint) if p.endpoint else None,
+                None if p.handshake_at is None else now - p.handshake_at, p.rx_bytes, p.tx_bytes, int(p.keepalive_s),
             )
             for p in self.kernel.wg.peers()
         )  # fmt: skip

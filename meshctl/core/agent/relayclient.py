@@ -216,6 +216,9 @@ class RelayClient:
 
     def poll(self, bases: tuple[Address, ...], now: float) -> None:
         """Say and send what is due, from this node's `bases`: the tunnel's port at one address of each family."""
+        due = self.due()
+        if due is None or now < due:
+            return
         self._now = now
         for lease in self._leases.values():
             if lease.refused_until <= now:
