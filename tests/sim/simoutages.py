@@ -89,7 +89,7 @@ def _agentless(world: World, fault: Fault, names: tuple[str, str], patience: flo
 
 
 def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]]:
-    """Behind a NAT that has forgotten all, who has nothing to send is reached by nobody, directly or by an anchor, until
+    """Behind a NAT that has forgotten all, nobody reaches who has nothing to send, directly or by an anchor, until
     its next keepalive. For pings that began later: had there been any before, it would have missed them."""
     if fault.kind not in _FORGETTING or flow.starts_at < fault.ends_at:
         return []
