@@ -30,8 +30,10 @@ _PATIENCE_S, _MUCH_PATIENCE_S, _MUCH_LOSS = 12.0, 30.0, 0.05
 _STARTS_S = 2.0
 _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
-# A NAT that forgets between two keepalives is noticed when there is traffic again.
-_FORGOTTEN_S = 6.0
+# A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys since,
+# WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
+_FORGOTTEN_S, _KEYS_S = 6.0, 16.0
+_KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
 _FORGETTING = ("rebind", "renumber", "router reboot", "nat becomes")
 _NO_WAY = (State.UNKNOWN, State.PROBING)
@@ -65,7 +67,9 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
             windows += [*_windows(world, fault, patience), *_agentless(world, fault, names, patience)]
             windows += _unheard(world, fault, flow.flow)
-    if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= _FORGOTTEN_S + patience:
+    keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
+    forgotten_s = _FORGOTTEN_S + patience + (_KEYS_S if keyless else 0.0)
+    if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= forgotten_s:
         return True
     return _covered(outage, windows, _ROUNDING_S + flow.flow.every_s)
 
