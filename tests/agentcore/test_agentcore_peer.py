@@ -522,6 +522,15 @@ def test_a_pair_without_a_way_is_given_up_when_the_other_agent_is_gone() -> None
     assert controlling.path(OTHER).state.value == "unknown"
 
 
+def test_that_the_agent_is_silent_changes_nothing_while_the_path_is_in_doubt() -> None:
+    world = direct()
+    path = path_of(world.hosts["a"])
+    path.network_changed(world.now, moved=True)
+    path.session_lost(world.now)
+    assert path.state.value == "suspect"
+    assert path.history.decisions[-1].trigger is Trigger.DISTRESS
+
+
 def test_both_ends_try_all_pairs_anew_at_the_same_time() -> None:
     world = relayed()
     world.run(60.0)

@@ -30,7 +30,7 @@ _PATIENCE_S, _MUCH_PATIENCE_S, _MUCH_LOSS = 12.0, 30.0, 0.05
 _STARTS_S = 2.0
 _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
-# A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys since,
+# A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys,
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
 _FORGOTTEN_S, _KEYS_S = 6.0, 16.0
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")

@@ -129,9 +129,10 @@ class PeerPath:
             self._fire(Trigger.SESSION, "its agent answers", now)
 
     def session_lost(self, now: float) -> None:
-        """A round of questions to the peer's agent was not answered. A relay that carries packets stays as it is."""
+        """A round of questions to the peer's agent was not answered. A relay that carries packets stays as it is, and
+        whether a path in doubt lives is known in a moment; the agent is asked on."""
         carried = self.state in RELAYED and not self._liveness.distress(now)
-        if self.state is not State.UNKNOWN and not carried:
+        if self.state not in (State.UNKNOWN, State.SUSPECT) and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
 
     def offered(self, offer: Offer, now: float) -> None:
