@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import TYPE_CHECKING
 
 from simflow import FlowRun, Outage
@@ -57,10 +58,9 @@ def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
 
 def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     names = (flow.flow.a, flow.flow.b)
-    starts = max(flow.flow.starts_at, *(world.spec.node(n).starts_at for n in names))
     link = world.spec.link
     patience = 0.0 if link.clean else _MUCH_PATIENCE_S if link.loss > _MUCH_LOSS else _PATIENCE_S
-    windows = [(0.0, starts + _STARTS_S + patience)]
+    windows = [(0.0, _begun(world, flow.flow, patience))]
     direct = all(state_at(world, *ends, outage.began_at) in DIRECT_STATES for ends in (names, names[::-1]))
     for fault in world.spec.faults:
         anchors = is_anchor_fault(world, fault)
@@ -72,6 +72,24 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= forgotten_s:
         return True
     return _covered(outage, windows, _ROUNDING_S + flow.flow.every_s)
+
+
+def _begun(world: World, flow: Flow, patience: float) -> float:
+    """From when on the pair must have a way.
+
+    Where links lose, WireGuard's first handshake with an anchor may be lost again and again, 5 s each time, and nobody
+    can be told of anything before; and so may the first one between the two, once both agents have given it a way.
+    """
+    names = (flow.a, flow.b)
+    starts = max(flow.starts_at, *(world.spec.node(n).starts_at for n in names))
+    if not world.spec.link.loss:
+        return starts + _STARTS_S + patience
+    one, other = (world.nodes[n].met for n in names)
+    anchors = (max(one[a.name], other[a.name]) for a in world.spec.anchors if a.name in one and a.name in other)
+    owed_at = max(starts, min(anchors, default=inf)) + _STARTS_S + patience
+    if any(state_at(world, *ends, owed_at) in _NO_WAY for ends in (names, names[::-1])):
+        return owed_at
+    return max(owed_at, one.get(flow.b, inf) + _STARTS_S, other.get(flow.a, inf) + _STARTS_S)
 
 
 def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, float]]:
