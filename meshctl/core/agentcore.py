@@ -166,6 +166,8 @@ class AgentCore:
         statuses = self._handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
+        dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)
+        self._resolver.set_dead({e for e in dead if isinstance(e, NamedEndpoint)})
         self._save()
 
     def _resolved(self, event: events.Resolved, now: float) -> None:

@@ -227,7 +227,8 @@ class PeerWork:
         self._pause_s = min(2 * self._pause_s, RETRY_LONGEST_S)
 
     def _forget(self, _now: float) -> None:
+        # Not the offer: it is not said again to who has acknowledged it.
         self.negotiation.forget()
         self.relay.release()
         self.splice.stop()
-        self.retry_at, self.release_at, self.offer = None, None, Offer(0)
+        self.retry_at, self.release_at = None, None
