@@ -27,11 +27,18 @@ _JITTER_S = 0.333
 _INITIATION, _RESPONSE, _DATA = 1, 2, 4
 # Type and three zero bytes, the sender, the pair's secret, a timestamp or counter, the initiator's index.
 _HEAD = struct.Struct("<B3x16s16sQI")
+# IPv4 and UDP; here an inner packet has its source as text instead, after a byte with its length.
+_INNER_HEADERS = 28
 
 
-def _counted(kind: int, inner: int) -> int:
-    """Bytes that the kernel's counters grow by: of its own messages, not of the ones here."""
-    return {_INITIATION: 148, _RESPONSE: 92}.get(kind, 32 + -(-inner // 16) * 16)
+def counted_size(message: bytes) -> int:
+    """Bytes that the kernel's message has, and its counters grow by: here a message has another size."""
+    if message[0] != _DATA:
+        return {_INITIATION: 148, _RESPONSE: 92}[message[0]]
+    inner = len(message) - _HEAD.size
+    if inner:
+        inner += _INNER_HEADERS - 1 - message[_HEAD.size]
+    return 32 + -(-inner // 16) * 16
 
 
 @dataclass
@@ -141,13 +148,15 @@ class WireGuard:
         if begins:
             self._send_data(peer, [b""])
 
-    def send(self, destination: str, data: bytes) -> bool:
-        """Send an inner packet; False when no peer has that address (`ENOKEY`), or none knows where it is."""
+    def send(self, destination: str, data: bytes, source: str = "") -> bool:
+        """Send an inner packet; False when no peer has that address (`ENOKEY`), or none knows where it is.
+
+        "" is an inner source that the other end allows, whichever it is.
+        """
         peer = self._by_address.get(destination)
         if peer is None or peer.endpoint is None:
             return False
-        inner = struct.pack("<B", len(destination)) + destination.encode() + data
-        self._send_data(peer, [inner])
+        self._send_data(peer, [struct.pack("<B", len(source)) + source.encode() + data])
         return True
 
     def receive(self, packet: Packet) -> None:
@@ -189,7 +198,7 @@ class WireGuard:
         if peer.endpoint is None:
             return
         data = _HEAD.pack(kind, self.key, peer.secret, number, index) + body
-        peer.tx_bytes += _counted(kind, len(body))
+        peer.tx_bytes += counted_size(data)
         source = self._host.source_for(peer.endpoint, peer.source)
         if source is not None:
             self._host.send((source, self.port), peer.endpoint, data)
@@ -245,11 +254,12 @@ class WireGuard:
                 self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S)
             else:
                 peer.need_another_keepalive = True
-            self._deliver(min(peer.allowed, default=""), body[1 + body[0] :])
+            source = body[1 : 1 + body[0]].decode()
+            self._deliver(source or min(peer.allowed, default=""), body[1 + body[0] :])
 
     def _authentic(self, peer: Peer, packet: Packet) -> None:
         """Any authentic packet: the peer is where it came from."""
-        peer.rx_bytes += _counted(packet.data[0], len(packet.data) - _HEAD.size)
+        peer.rx_bytes += counted_size(packet.data)
         peer.endpoint, peer.source = packet.source, packet.destination[0]
         peer.due.pop("new-handshake", None)
         self._traversed(peer)
