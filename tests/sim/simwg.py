@@ -71,7 +71,7 @@ class Peer:
     following: _Keypair | None = None
     offered: int | None = None
     newest_initiation: int = -1
-    initiated_at: float = -REKEY_TIMEOUT_S
+    initiated_at: float = -REKEY_TIMEOUT_S  # or answered
     attempts: int = 0
     need_another_keepalive: bool = False
     last_minute: bool = False
@@ -220,9 +220,9 @@ class WireGuard:
         if number <= peer.newest_initiation:
             return
         peer.newest_initiation = number
-        peer.offered = None  # there is one handshake of a peer at a time: that of who is heard
         self._authentic(peer, packet)
         peer.offered = None  # one handshake at a time: what we began ourselves is gone (noise.c)
+        peer.initiated_at = self._clock.now  # who answers one does not begin another for as long (send.c)
         peer.previous, peer.following = None, _Keypair(index, initiator=False, born=self._clock.now)
         self._transmit(peer, _RESPONSE, 0, index)
 

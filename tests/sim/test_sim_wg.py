@@ -156,6 +156,21 @@ def test_two_handshakes_that_cross_fail_both_and_the_next_one_does_not() -> None
     assert pair.got == {"a": [b"y"], "b": [b"x"]}
 
 
+def test_who_has_answered_a_handshake_begins_none_for_five_seconds() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(0.03)
+    pair.cables["a"].loss_out = 1.0  # the answer is never confirmed
+    pair.wg["b"].send("10.0.0.1", b"y")
+    pair.run(4)
+    assert pair.arrivals("a", 1) == []
+    pair.cables["a"].loss_out = 0.0
+    pair.run(1)
+    pair.wg["b"].send("10.0.0.1", b"z")
+    pair.run(1)
+    assert pair.got["a"] == [b"y", b"z"]
+
+
 def test_keys_are_too_old_after_a_long_sleep_and_the_next_packet_makes_new_ones() -> None:
     pair = Pair()
     pair.wg["a"].send("10.0.0.2", b"x")
