@@ -73,7 +73,6 @@ class Peer:
     newest_initiation: int = -1
     initiated_at: float = -REKEY_TIMEOUT_S  # or answered
     attempts: int = 0
-    need_another_keepalive: bool = False
     last_minute: bool = False
     due: dict[str, float] = field(default_factory=dict)  # timers by name
     wound: dict[str, float] = field(default_factory=dict)  # when each of them rings next, if only to be wound again
@@ -146,7 +145,7 @@ class WireGuard:
         begins = interval_s > 0 and peer.keepalive_s == 0
         peer.keepalive_s = interval_s
         if begins:
-            self._send_data(peer, [b""])
+            self._send_keepalive(peer)
 
     def send(self, destination: str, data: bytes, source: str = "") -> bool:
         """Send an inner packet; False when no peer has that address (`ENOKEY`), or none knows where it is.
@@ -174,6 +173,10 @@ class WireGuard:
             self._data(peer, packet, number, index)
 
     # Sending
+
+    def _send_keepalive(self, peer: Peer) -> None:
+        """An empty packet, unless others wait, which do as well."""
+        self._send_data(peer, [] if peer.staged else [b""])
 
     def _send_data(self, peer: Peer, inner: list[bytes]) -> None:
         """Inner packets, an empty one is a keepalive; staged while there is no key."""
@@ -234,7 +237,7 @@ class WireGuard:
         peer.previous = peer.following or peer.current
         peer.current, peer.following = _Keypair(index, initiator=True, born=self._clock.now), None
         self._complete(peer)
-        self._send_data(peer, [] if peer.staged else [b""])
+        self._send_keepalive(peer)
 
     def _data(self, peer: Peer, packet: Packet, number: int, index: int) -> None:
         pair = next((p for p in (peer.current, peer.previous, peer.following) if p and p.index == index), None)
@@ -250,10 +253,7 @@ class WireGuard:
         self._keep_fresh(peer, pair)
         body = packet.data[_HEAD.size :]
         if body:
-            if not peer.due.get("keepalive"):
-                self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S)
-            else:
-                peer.need_another_keepalive = True
+            self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S, again=False)
             source = body[1 : 1 + body[0]].decode()
             self._deliver(source or min(peer.allowed, default=""), body[1 + body[0] :])
 
@@ -321,11 +321,10 @@ class WireGuard:
         self._initiate(peer, retry=False)
 
     def _passive_keepalive(self, peer: Peer) -> None:
-        self._send_data(peer, [b""])
-        if peer.need_another_keepalive:
-            peer.need_another_keepalive = False
-            self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S)
+        # timers.c sets the timer again when more was heard meanwhile; but what sends the keepalive, a moment later,
+        # takes it off again, in the kernel and in wireguard-go.
+        self._send_keepalive(peer)
 
     def _persistent_keepalive(self, peer: Peer) -> None:
         if peer.keepalive_s > 0:
-            self._send_data(peer, [b""])
+            self._send_keepalive(peer)

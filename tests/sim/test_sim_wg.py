@@ -88,6 +88,15 @@ def test_who_only_receives_sends_a_keepalive_after_ten_seconds() -> None:
     assert [round(t) for t in data] == [KEEPALIVE_TIMEOUT_S]
 
 
+def test_who_hears_more_while_a_keepalive_is_due_sends_one_alone() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(5)
+    pair.wg["a"].send("10.0.0.2", b"y")
+    pair.run(60)
+    assert [round(t) for t in pair.arrivals("a", 4)] == [KEEPALIVE_TIMEOUT_S]
+
+
 def test_when_nothing_comes_back_for_fifteen_seconds_there_is_a_new_handshake() -> None:
     pair = Pair()
     pair.wg["a"].send("10.0.0.2", b"x")
