@@ -189,22 +189,22 @@ class WireGuard:
         peer.staged.clear()
         for one in waiting:
             pair.sent += 1
-            self._transmit(peer, _DATA, pair.sent, pair.index, one)
-            if one:
+            if self._transmit(peer, _DATA, pair.sent, pair.index, one) and one:
                 self._arm(peer, "new-handshake", KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S, again=False)
         if pair.initiator and self._clock.now - pair.born >= REKEY_AFTER_S:
             self._initiate(peer, retry=False)
 
-    def _transmit(self, peer: Peer, kind: int, number: int, index: int, body: bytes = b"") -> None:
+    def _transmit(self, peer: Peer, kind: int, number: int, index: int, body: bytes = b"") -> bool:
+        """Send, and count it; False when it cannot leave the host, which is not counted."""
         peer.due.pop("keepalive", None)
         self._traversed(peer)
-        if peer.endpoint is None:
-            return
+        source = self._host.source_for(peer.endpoint, peer.source) if peer.endpoint else None
+        if peer.endpoint is None or source is None:
+            return False
         data = _HEAD.pack(kind, self.key, peer.secret, number, index) + body
         peer.tx_bytes += counted_size(data)
-        source = self._host.source_for(peer.endpoint, peer.source)
-        if source is not None:
-            self._host.send((source, self.port), peer.endpoint, data)
+        self._host.send((source, self.port), peer.endpoint, data)
+        return True
 
     def _initiate(self, peer: Peer, *, retry: bool) -> None:
         if not retry:

@@ -147,6 +147,22 @@ def test_the_persistent_keepalive_is_sent_when_nothing_else_was() -> None:
     assert [round(t) for t in data] == [25, 50, 75, 100]
 
 
+def test_what_cannot_leave_the_host_is_not_counted_and_no_answer_to_it_is_missed() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    pair.wg["b"].send("10.0.0.1", b"back")
+    pair.run(1)
+    (peer,) = pair.wg["a"].peers()
+    sent = peer.tx_bytes
+    pair.hosts["a"].leave("203.0.113.1")
+    pair.wg["a"].send("10.0.0.2", b"y")
+    assert peer.tx_bytes == sent
+    pair.hosts["a"].join(pair.internet, "203.0.113.1", pair.cables["a"])
+    pair.run(20)
+    assert len(pair.arrivals("b", 1)) == 1
+
+
 def test_nobody_is_sent_to_without_an_endpoint_or_an_address() -> None:
     pair = Pair()
     assert not pair.wg["b"].send("10.0.0.1", b"x")
