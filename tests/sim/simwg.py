@@ -135,9 +135,11 @@ class WireGuard:
         return tuple(self._peers[key] for key in sorted(self._peers))
 
     def set_endpoint(self, key: bytes, endpoint: Place) -> None:
-        """As `wg set … endpoint`: sends nothing by itself."""
+        """As `wg set … endpoint`: sends nothing by itself, but for what waits."""
         peer = self._peers[key]
         peer.endpoint, peer.source = endpoint, ""
+        if peer.staged:
+            self._send_data(peer, [])
 
     def set_keepalive(self, key: bytes, interval_s: float) -> None:
         """As `wg set … persistent-keepalive`: turned on, it sends one at once."""
@@ -209,7 +211,7 @@ class WireGuard:
     def _initiate(self, peer: Peer, *, retry: bool) -> None:
         if not retry:
             peer.attempts = 0
-        if self._clock.now - peer.initiated_at < REKEY_TIMEOUT_S or peer.endpoint is None:
+        if self._clock.now - peer.initiated_at < REKEY_TIMEOUT_S:
             return
         peer.initiated_at = self._clock.now
         self._index += 1

@@ -163,6 +163,17 @@ def test_what_cannot_leave_the_host_is_not_counted_and_no_answer_to_it_is_missed
     assert len(pair.arrivals("b", 1)) == 1
 
 
+def test_a_keepalive_without_an_endpoint_begins_a_handshake_that_finds_the_one_set_later() -> None:
+    pair = Pair()
+    pair.wg["b"].set_keepalive(A, 25)
+    pair.run(1)
+    pair.wg["b"].set_endpoint(A, ("203.0.113.1", PORT))
+    pair.run(6)
+    (tried,) = pair.arrivals("a", 1)
+    assert 5.0 <= tried <= 5.4
+    assert len(pair.arrivals("a", 4)) == 1
+
+
 def test_nobody_is_sent_to_without_an_endpoint_or_an_address() -> None:
     pair = Pair()
     assert not pair.wg["b"].send("10.0.0.1", b"x")
