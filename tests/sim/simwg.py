@@ -317,9 +317,11 @@ class WireGuard:
             peer.staged.clear()
             return
         peer.attempts += 1
+        peer.source = ""  # it may be the cause of the trouble
         self._initiate(peer, retry=True)
 
     def _stopped_hearing(self, peer: Peer) -> None:
+        peer.source = ""
         self._initiate(peer, retry=False)
 
     def _passive_keepalive(self, peer: Peer) -> None:

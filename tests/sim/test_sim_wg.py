@@ -124,6 +124,24 @@ def test_a_peer_is_where_its_last_authentic_packet_came_from() -> None:
     assert peer.endpoint == ("203.0.113.77", PORT)
 
 
+def test_the_own_address_that_a_peer_used_is_forgotten_when_it_is_not_heard_any_more() -> None:
+    pair = Pair()
+    pair.hosts["a"].join(pair.internet, "198.51.100.1", pair.cables["a"])  # not what leads to `b`
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    pair.wg["b"].set_endpoint(A, ("198.51.100.1", PORT))
+    pair.wg["b"].send("10.0.0.1", b"y")
+    pair.run(1)
+    pair.wg["a"].send("10.0.0.2", b"z")
+    pair.run(1)
+    pair.cables["b"].loss_out = 1.0
+    pair.wg["a"].send("10.0.0.2", b"z")
+    pair.run(16)
+    assert [packet.source[0] for _, to, packet in pair.seen if to == "b"] == [
+        "203.0.113.1", "203.0.113.1", "198.51.100.1", "198.51.100.1", "203.0.113.1",
+    ]  # fmt: skip
+
+
 def test_what_is_forged_or_sent_again_moves_nothing() -> None:
     pair = Pair()
     pair.wg["a"].send("10.0.0.2", b"x")
