@@ -22,7 +22,7 @@ REKEY_AFTER_S = 120.0
 REJECT_AFTER_S = 180.0
 KEEPALIVE_TIMEOUT_S = 10.0
 MAX_HANDSHAKES = 90 // 5
-MAX_STAGED = 128
+MAX_STAGED = 128 + 1  # device.c drops one when there are more than MAX_STAGED_PACKETS, and then adds one
 _JITTER_S = 0.333
 _INITIATION, _RESPONSE, _DATA = 1, 2, 4
 # Type and three zero bytes, the sender, the pair's secret, a timestamp or counter, the initiator's index.

@@ -58,6 +58,17 @@ def test_the_first_packet_starts_a_handshake_and_is_delivered_after_it() -> None
     assert pair.got["a"] == [b"back"]
 
 
+def test_the_oldest_of_more_than_129_waiting_packets_are_dropped() -> None:
+    pair = Pair()
+    pair.cables["b"].up = False
+    for number in range(200):
+        pair.wg["a"].send("10.0.0.2", bytes([number]))
+    pair.run(1)
+    pair.cables["b"].up = True
+    pair.run(6)
+    assert pair.got["b"] == [bytes([number]) for number in range(71, 200)]
+
+
 def test_an_unanswered_handshake_is_tried_again_every_five_seconds_and_given_up_after_ninety() -> None:
     pair = Pair()
     pair.cables["a"].loss = 0.0
