@@ -226,6 +226,7 @@ class WireGuard:
             return
         peer.newest_initiation = number
         self._authentic(peer, packet)
+        peer.rx_bytes += counted_size(packet.data)
         peer.offered = None  # one handshake at a time: what we began ourselves is gone (noise.c)
         peer.initiated_at = self._clock.now  # who answers one does not begin another for as long (send.c)
         peer.previous, peer.following = None, _Keypair(index, initiator=False, born=self._clock.now)
@@ -236,6 +237,7 @@ class WireGuard:
             return
         peer.offered = None
         self._authentic(peer, packet)
+        peer.rx_bytes += counted_size(packet.data)
         peer.previous = peer.following or peer.current
         peer.current, peer.following = _Keypair(index, initiator=True, born=self._clock.now), None
         self._complete(peer)
@@ -254,14 +256,17 @@ class WireGuard:
                 self._send_data(peer, [])
         self._keep_fresh(peer, pair)
         body = packet.data[_HEAD.size :]
+        source = body[1 : 1 + body[0]].decode() if body else ""
         if body:
             self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S, again=False)
-            source = body[1 : 1 + body[0]].decode()
+        if source and self._by_address.get(source) is not peer:
+            return  # it counts for all but rx_bytes
+        peer.rx_bytes += counted_size(packet.data)
+        if body:
             self._deliver(source or min(peer.allowed, default=""), body[1 + body[0] :])
 
     def _authentic(self, peer: Peer, packet: Packet) -> None:
         """Any authentic packet: the peer is where it came from."""
-        peer.rx_bytes += counted_size(packet.data)
         peer.endpoint, peer.source = packet.source, packet.destination[0]
         peer.due.pop("new-handshake", None)
         self._traversed(peer)

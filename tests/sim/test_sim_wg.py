@@ -153,6 +153,20 @@ def test_the_own_address_that_a_peer_used_is_forgotten_when_it_is_not_heard_any_
     ]  # fmt: skip
 
 
+def test_a_foreign_inner_source_is_dropped_though_its_sender_is_where_it_came_from() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    (peer,) = pair.wg["b"].peers()
+    heard = peer.rx_bytes
+    pair.hosts["a"].leave("203.0.113.1")
+    pair.hosts["a"].join(pair.internet, "203.0.113.77", pair.cables["a"])
+    pair.wg["a"].send("10.0.0.2", b"y", "10.0.0.99")
+    pair.run(1)
+    assert pair.got["b"] == [b"x"]
+    assert (peer.endpoint, peer.rx_bytes) == (("203.0.113.77", PORT), heard)
+
+
 def test_what_is_forged_or_sent_again_moves_nothing() -> None:
     pair = Pair()
     pair.wg["a"].send("10.0.0.2", b"x")
