@@ -24,6 +24,9 @@ KEEPALIVE_TIMEOUT_S = 10.0
 MAX_HANDSHAKES = 90 // 5
 MAX_STAGED = 128 + 1  # device.c drops one when there are more than MAX_STAGED_PACKETS, and then adds one
 _JITTER_S = 0.333
+# Linux's kernel/time/timer.c: a timer that is due in 63 ticks or more rings at a multiple of 8 of them, in 8 times as
+# many or more, of 64, and so on; after its time, never before.
+_WHEEL_TICKS, _WHEEL_STEP = 63, 8
 _INITIATION, _RESPONSE, _DATA = 1, 2, 4
 # Type and three zero bytes, the sender, the pair's secret, a timestamp or counter, the initiator's index.
 _HEAD = struct.Struct("<B3x16s16sQI")
@@ -82,7 +85,12 @@ class Peer:
 
 
 class WireGuard:
-    """One interface. `deliver(inner source, data)` gets what arrives."""
+    """One interface. `deliver(inner source, data)` gets what arrives.
+
+    Its timers are late as the kernel's are, by up to 0.26 s, and by up to 2.05 s when they are set to more than 16 s.
+    """
+
+    tick_s = 1 / 250  # CONFIG_HZ of Debian; 0 makes exact timers, as those of wireguard-go are
 
     def __init__(
         self, clock: Clock, host: Host, port: int, key: bytes, dice: random.Random,
@@ -97,6 +105,7 @@ class WireGuard:
         self._peers: dict[bytes, Peer] = {}
         self._by_address: dict[str, Peer] = {}
         self._index = dice.getrandbits(16)
+        self.booted_s = -dice.random() * REJECT_AFTER_S  # when the ticks were zero: each host has its own
         self._timers: dict[str, Callable[[Peer], None]] = {
             "retransmit": self._retransmit,
             "new-handshake": self._stopped_hearing,
@@ -291,8 +300,16 @@ class WireGuard:
         if not again and name in peer.due:
             return
         jitter = self._dice.random() * _JITTER_S if name in ("retransmit", "new-handshake") else 0.0
-        peer.due[name] = self._clock.now + delay_s + jitter
+        peer.due[name] = self._clock.now + self._late(delay_s + jitter)
         self._wind(peer, name)
+
+    def _late(self, delay_s: float) -> float:
+        """After how long a timer rings that is to ring after `delay_s`."""
+        grain_s = self.tick_s
+        while delay_s >= _WHEEL_TICKS * grain_s > 0:
+            grain_s *= _WHEEL_STEP
+        since_tick_s = (self._clock.now + delay_s - self.booted_s) % grain_s if grain_s else 0.0
+        return delay_s + grain_s - since_tick_s
 
     def _wind(self, peer: Peer, name: str) -> None:
         """See to it that the timer rings in time; one that rings too early is wound again then."""

@@ -185,9 +185,34 @@ def test_what_is_forged_or_sent_again_moves_nothing() -> None:
 def test_the_persistent_keepalive_is_sent_when_nothing_else_was() -> None:
     pair = Pair()
     pair.wg["a"].set_keepalive(B, 25)
+    pair.run(110)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(pair.arrivals("b", 4))]
+    assert len(gaps) == 4
+    assert all(25.0 <= gap <= 25.0 + 2.048 for gap in gaps)
+
+
+def test_a_timer_rings_late_by_less_than_a_step_of_the_kernels_wheel_and_never_early() -> None:
+    for delay_s, step_s in ((0.25, 0.004), (2.0, 0.032), (5.0, 0.256), (15.3, 0.256), (25.0, 2.048)):
+        pair = Pair()
+        pair.wg["a"].send("10.0.0.2", b"x")
+        pair.run(1)
+        (peer,) = pair.wg["a"].peers()
+        late = []
+        for _ in range(200):
+            pair.run(0.0173)
+            pair.wg["a"].set_keepalive(B, 0)
+            pair.wg["a"].set_keepalive(B, delay_s)  # sends one at once, and winds the timer
+            late.append(peer.due["persistent"] - pair.clock.now - delay_s)
+        assert -1e-9 <= min(late) < 0.1 * step_s
+        assert 0.9 * step_s < max(late) <= step_s + 1e-9
+
+
+def test_without_ticks_a_timer_is_exact() -> None:
+    pair = Pair()
+    pair.wg["a"].tick_s = 0
+    pair.wg["a"].set_keepalive(B, 25)
     pair.run(101)
-    data = [t for t in pair.arrivals("b", 4) if t > 1]
-    assert [round(t) for t in data] == [25, 50, 75, 100]
+    assert [round(t, 6) for t in pair.arrivals("b", 4)] == [0.06, 25.06, 50.06, 75.06, 100.06]
 
 
 def test_what_cannot_leave_the_host_is_not_counted_and_no_answer_to_it_is_missed() -> None:
