@@ -108,7 +108,9 @@ class RelayClient:
 
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        when = min((lease.due for lease in self._leases.values()), default=inf)
+        if not self._leases:
+            return None
+        when = min([lease.due for lease in self._leases.values()])
         return when if when < inf else None
 
     def token_of(self, transaction: bytes) -> bytes | None:
@@ -216,9 +218,6 @@ class RelayClient:
 
     def poll(self, bases: tuple[Address, ...], now: float) -> None:
         """Say and send what is due, from this node's `bases`: the tunnel's port at one address of each family."""
-        due = self.due()
-        if due is None or now < due:
-            return
         self._now = now
         for lease in self._leases.values():
             if lease.refused_until <= now:
