@@ -7,7 +7,17 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from simflow import FlowRun, Outage
-from simpairs import DIRECT_STATES, forgets_quickly, is_anchor_fault, owed, places_of, possible, state_at, touches
+from simpairs import (
+    DIRECT_STATES,
+    can_be_led_astray,
+    forgets_quickly,
+    is_anchor_fault,
+    owed,
+    places_of,
+    possible,
+    state_at,
+    touches,
+)
 from simspec import Fault, Flow
 
 from meshctl.core.agent.path import State
@@ -34,6 +44,7 @@ _ROUNDING_S = 0.6
 # A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys,
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
 _FORGOTTEN_S, _KEYS_S = 6.0, 16.0
+_ASTRAY_S = 2.0  # DESIGN section 6: so long after a path has died, under traffic, packets pass again
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
 _FORGETTING = ("rebind", "renumber", "router reboot", "nat becomes")
@@ -67,6 +78,8 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
             windows += [*_windows(world, fault, patience), *_agentless(world, fault, names, patience)]
             windows += _unheard(world, fault, flow.flow)
+    if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
+        return True
     keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
     forgotten_s = _FORGOTTEN_S + patience + (_KEYS_S if keyless else 0.0)
     if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= forgotten_s:
