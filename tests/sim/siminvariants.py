@@ -33,6 +33,7 @@ from simpairs import (
     owed,
     places_of,
     possible,
+    settled,
     state,
     touches,
 )
@@ -134,7 +135,7 @@ def direct_soon(world: World, one: Node, other: Node) -> Says:
 
 def direct_when_possible(world: World) -> Says:
     """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten."""
-    for one, other in owed(world):
+    for one, other in settled(world):
         places = places_of(world, (one.name, other.name))
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)
         if possible(world, one, other, mapping=mapping) == DIRECT:
@@ -155,7 +156,7 @@ def direct_only_when_possible(world: World) -> Says:
 
 def relayed_otherwise(world: World) -> Says:
     """In the end every pair that cannot be direct is relayed, for there are anchors."""
-    for one, other in owed(world):
+    for one, other in settled(world):
         allowed = possible(world, one, other)
         wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
         if allowed in (RELAYED, SPLICED):
@@ -166,7 +167,7 @@ def relayed_otherwise(world: World) -> Says:
 
 def both_ends_agree(world: World) -> Says:
     """Before the first fault, and in the end, both ends take their path for the same: direct, or one relay."""
-    for one, other in owed(world):
+    for one, other in settled(world):
         mine, theirs = one.path(other.name), other.path(one.name)
         if mine is None or theirs is None:
             continue
@@ -196,7 +197,7 @@ def the_last_pings_are_answered(world: World) -> Says:
     for flow in world.flows:
         one, other = world.nodes[flow.flow.a], world.nodes[flow.flow.b]
         ends_last = flow.flow.ends_at == world.spec.seconds
-        if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
+        if ends_last and (one, other) in list(settled(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
             if silence > (15.0 if world.spec.link.loss else 5.0):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
