@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 import pytest
 from agentcore_values import key
@@ -41,8 +40,8 @@ class Tunnel:
             self.now += SAMPLE_S
             status = self.status
             age = (status.handshake_age_s or 0) + SAMPLE_S
-            self.status = replace(
-                status, tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard, handshake_age_s=age
+            self.status = status._replace(
+                tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard, handshake_age_s=age
             )
             self.liveness.sample(self.status, self.now)
             if self.liveness.distress(self.now):
@@ -183,7 +182,7 @@ def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_w
 def test_a_handshake_is_old_when_wireguard_refuses_its_keys(age_s: float, old: bool) -> None:
     tunnel = Tunnel()
     tunnel.run(5, sent=DATA, heard=KEEPALIVE)
-    tunnel.status = replace(tunnel.status, handshake_age_s=age_s)
+    tunnel.status = tunnel.status._replace(handshake_age_s=age_s)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert bool(tunnel.liveness.distress(tunnel.now + 3)) is old
 
@@ -191,7 +190,7 @@ def test_a_handshake_is_old_when_wireguard_refuses_its_keys(age_s: float, old: b
 def test_an_old_handshake_without_traffic_and_traffic_before_any_handshake_are_no_distress() -> None:
     assert Tunnel().run(2 * REJECT_AFTER_S) == ""
     tunnel = Tunnel()
-    tunnel.status = replace(tunnel.status, handshake_age_s=None, tx_bytes=tunnel.status.tx_bytes + DATA)
+    tunnel.status = tunnel.status._replace(handshake_age_s=None, tx_bytes=tunnel.status.tx_bytes + DATA)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert tunnel.liveness.distress(tunnel.now) == ""
 
@@ -202,7 +201,7 @@ def test_counters_that_begin_again_say_nothing_of_the_time_before(sent: int, hea
     tunnel.run(5, sent=DATA, heard=DATA)
     tunnel.run(UNANSWERED_S, sent=DATA)
     tunnel.now += 5
-    tunnel.status = replace(tunnel.status, tx_bytes=sent, rx_bytes=heard)
+    tunnel.status = tunnel.status._replace(tx_bytes=sent, rx_bytes=heard)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert tunnel.liveness.distress(tunnel.now + 30) == ""
     assert not tunnel.liveness.busy(tunnel.now)
