@@ -15,16 +15,16 @@ from typing import Any
 from meshctl.core.agent import events
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.config import AgentConfig, Endpoint, PeerConfig
+from meshctl.core.agent.course import RELAYED
 from meshctl.core.agent.events import Action, Event
 from meshctl.core.agent.handshakes import Handshakes
-from meshctl.core.agent.here import Pace
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.network import Network
 from meshctl.core.agent.path import State
-from meshctl.core.agent.peer import RELAYED
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.resolver import Resolver
+from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.state import Kept, dump, load
 from meshctl.core.agent.timers import Timers
@@ -54,22 +54,19 @@ class AgentCore:
     """One node's. `now` is monotonic, in seconds; `state` is what `SaveState` had last, b"" without one."""
 
     def __init__(self, config: AgentConfig, dice: random.Random, now: float, state: bytes = b"") -> None:
-        self._config, self._dice = config, dice
+        self._config = config
         self._actions: deque[Action] = deque()
-        self._pace = Pace()
-        self._slot = SpliceSlot([n.listen_port for n in config.networks])
+        self._shared = Shared(dice, self._actions.append, SpliceSlot([n.listen_port for n in config.networks]))
         self._resolver = Resolver([r for n in config.networks for r in n.mesh_ranges])
         self._handshakes = Handshakes()
         self._quick_until = now + QUICK_S
         kept = load(state)
         self._ports = PortMapper(dice, kept.ports)
         self._kept = kept
+        self._port_state = self._ports.state()
         self._addresses: events.LocalAddresses | None = None
         self._timers: Timers[str] = Timers()
-        self._networks = {
-            n.network: Network(n, dice, self._pace, self._slot, self._actions.append, now, kept)
-            for n in config.networks
-        }
+        self._networks = {n.network: Network(n, self._shared, now, kept) for n in config.networks}
         self._handlers: dict[type[Event], Callable[[Any, float], None]] = {
             events.Wake: self._wake,
             events.LocalAddresses: self._local_addresses,
@@ -169,6 +166,8 @@ class AgentCore:
         statuses = self._handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
+        dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)
+        self._resolver.set_dead({e for e in dead if isinstance(e, NamedEndpoint)})
         self._save()
 
     def _resolved(self, event: events.Resolved, now: float) -> None:
@@ -190,7 +189,7 @@ class AgentCore:
     def _reconfigured(self, event: events.Reconfigured, now: float) -> None:
         wanted = {n.network: n for n in event.config.networks}
         self._config = event.config
-        self._slot.reserved = frozenset(n.listen_port for n in event.config.networks)
+        self._shared.slot.reserved = frozenset(n.listen_port for n in event.config.networks)
         for name, network in list(self._networks.items()):
             if name not in wanted or not network.replaces(wanted[name]):
                 network.stop(now)
@@ -200,7 +199,7 @@ class AgentCore:
             if name in self._networks:
                 self._networks[name].configure(config, now)
             else:
-                self._networks[name] = Network(config, self._dice, self._pace, self._slot, self._actions.append, now)
+                self._networks[name] = Network(config, self._shared, now)
                 if self._addresses is not None:
                     self._networks[name].addresses(self._addresses.addresses, now)
         if self._addresses is not None:
@@ -242,13 +241,18 @@ class AgentCore:
         found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
         for network in self._networks.values():
             network.mapped(found, now)
+        self._port_state = self._ports.state()
         self._save()
 
     def _save(self) -> None:
         """Have what must outlast a restart written, when it is another than before."""
         networks = self._networks.values()
+        if self._port_state == self._kept.ports and not any(n.unsaved for n in networks):
+            return
+        for network in networks:
+            network.unsaved = False
         kept = Kept(
-            self._ports.state(), tuple(k for n in networks for k in n.kept_paths()),
+            self._port_state, tuple(k for n in networks for k in n.kept_paths()),
             tuple(k for n in networks for k in n.kept_relays()),
         )  # fmt: skip
         if kept != self._kept:

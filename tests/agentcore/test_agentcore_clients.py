@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agentcore_values import interface, key, peer
 
 from meshctl.core.agent.address import Address
@@ -32,10 +34,13 @@ def watch() -> ClientWatch:
     ))  # fmt: skip
 
 
+WEB = interface(
+    "web", 2, peer("web", "phone", 4, kind="client"), peer("web", "tablet", 5, kind="client", endpoints=(THERE,))
+)  # fmt: skip
+
+
 def paths() -> ClientPaths:
-    return ClientPaths(interface(
-        "web", 2, peer("web", "phone", 4, kind="client"), peer("web", "tablet", 5, kind="client", endpoints=(THERE,))
-    ))  # fmt: skip
+    return ClientPaths(WEB)
 
 
 def told(of: Address = HERE, name: str = "phone", age: int = 5) -> Observed:
@@ -102,3 +107,24 @@ def test_a_client_with_a_written_endpoint_is_never_touched() -> None:
     node = paths()
     assert list(node.sample(status(name="tablet"), 0.0)) == []
     assert list(node.sample(status(age=500.0, name="tablet"), 500.0)) == []
+
+
+def test_a_client_that_is_kept_alive_when_peers_come_and_go_is_still_left_alone_when_it_sleeps() -> None:
+    node = paths()
+    list(node.observed(told(age=0), {}, 0.0))
+    node.configure(replace(WEB, peers=(*WEB.peers, peer("web", "camera", 6, kind="client"))))
+    assert list(node.observed(told(age=0), status(age=None), 10.0)) == []
+    assert list(node.sample(status(age=None), 10.0 + SILENT_S)) == [SetKeepalive(PHONE, 0)]
+    assert list(node.observed(told(name="camera"), {}, 200.0)) == [
+        SetEndpoint(key("camera"), HERE), SetKeepalive(key("camera"), 25),
+    ]  # fmt: skip
+
+
+def test_a_client_that_is_a_peer_no_more_is_forgotten() -> None:
+    node = paths()
+    list(node.observed(told(age=0), {}, 0.0))
+    node.configure(replace(WEB, peers=()))
+    assert node.due() is None
+    assert list(node.observed(told(), {}, 1.0)) == []
+    node.configure(WEB)
+    assert list(node.observed(told(), {}, 2.0)) == [SetEndpoint(PHONE, HERE), SetKeepalive(PHONE, 25)]

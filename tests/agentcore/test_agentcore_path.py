@@ -84,7 +84,7 @@ def test_that_no_pair_answers_changes_no_state() -> None:
 
 
 def test_a_splice_is_tried_from_the_relay_and_falls_back_to_it() -> None:
-    assert leads(Trigger.SPLICE_DUE) == {RELAYED: SPLICING}
+    assert leads(Trigger.SPLICE_BEGUN) == {RELAYED: SPLICING}
     assert leads(Trigger.SPLICE_FAILED) == {SPLICING: RELAYED}
 
 
@@ -136,8 +136,7 @@ def test_checks_rest_when_a_path_is_found_or_proved_and_when_a_suspect_one_is_le
     )
 
 
-def test_a_splice_begins_with_its_state_and_is_ended_in_every_way_out_of_it() -> None:
-    assert done(Effect.START_SPLICE) == when(lambda row: row.entered is SPLICING)
+def test_a_splice_is_ended_in_every_way_out_of_its_state() -> None:
     assert done(Effect.END_SPLICE) == when(lambda row: row.before is SPLICING and row.entered is not None)
 
 
@@ -231,7 +230,7 @@ def test_a_peers_day_from_its_first_word_to_a_direct_path_a_rebinding_and_back()
     story = [
         (Trigger.SESSION, PROBING), (Trigger.RELAY_READY, RELAYED), (Trigger.NOMINATED, DIRECT),
         (Trigger.DISTRESS, SUSPECT), (Trigger.DEAD, PROBING), (Trigger.RELAY_READY, RELAYED),
-        (Trigger.SPLICE_DUE, SPLICING), (Trigger.NOMINATED, DIRECT), (Trigger.SESSION_LOST, DIRECT),
+        (Trigger.SPLICE_BEGUN, SPLICING), (Trigger.NOMINATED, DIRECT), (Trigger.SESSION_LOST, DIRECT),
         (Trigger.DISTRESS, SUSPECT), (Trigger.ANSWERED, DIRECT), (Trigger.DEMOTED, RELAYED),
         (Trigger.SESSION_LOST, UNKNOWN),
     ]  # fmt: skip

@@ -4,6 +4,8 @@ lets a mapping die, a verdict from what says nothing, and packets without end.""
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from agentcore_values import interface, key, peer
@@ -15,8 +17,11 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.anchorduty import AnchorDuty
 from meshctl.core.agent.asker import Server, anchor_server
 from meshctl.core.agent.events import Action, OpenPorts, SendProbe
-from meshctl.core.agent.lifetime import LONGEST_S, SHARE, SHORTEST_S, MappingLifetime
+from meshctl.core.agent.gathered import LocalCandidates
+from meshctl.core.agent.here import Answered, Here, Pace
+from meshctl.core.agent.lifetime import ANSWERED_S, LONGEST_S, SHARE, SHORTEST_S, MappingLifetime
 from meshctl.core.agent.silence import LATER_S, NEXT_S, PACE_S, PORTS, Place, Silence
+from meshctl.core.agent.turn import Turn
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 
@@ -24,6 +29,14 @@ ANCHOR = Address("198.51.100.1", 51820)
 OWN, OUTSIDE = "192.168.1.10", TransportAddress("203.0.113.7", 1)
 DELAY_S = 0.02
 CONFIGURED_S = 25
+
+
+def here_of(name: str, seed: int, act: Callable[[Action], None], probe: Callable[[SendProbe, Answered], None]) -> Here:
+    config = interface(name, 2, keepalive_s=CONFIGURED_S)
+    return Here(
+        config, LocalCandidates(config.mesh_ranges), random.Random(seed), Pace(), act, probe,  # noqa: S311
+        lambda *_: None, lambda _: None,
+    )  # fmt: skip
 
 
 class Verdicts(MappingLifetime):
@@ -59,7 +72,27 @@ class World:
         self.anchor = duty
         self.mappings: dict[int, tuple[Address, float]] = {}  # own port to outside and when it was last used
         self.actions: list[tuple[float, Action]] = []
-        self.silence = Silence(self.lifetime, random.Random(seed), lambda: self.place, self.now)  # noqa: S311
+        self.pending: list[Action] = []
+        self.awaited: dict[bytes, Answered] = {}
+        here = here_of("node", seed, self.pending.append, self._probe)
+        here.lifetime = self.lifetime
+        self.turn = Turn()
+        self.silence = Silence(here, self.turn, lambda: self.place, self.now)
+
+    def _probe(self, probe: SendProbe, answered: Answered) -> None:
+        self.pending.append(probe)
+        self.awaited[stun.decode(probe.data).message.transaction] = answered
+
+    def done(self) -> list[Action]:
+        """What it wanted done since the last time."""
+        done = self.pending[:]
+        self.pending.clear()
+        return done
+
+    def answer(self, data: bytes, local: Address, sender: Address = ANCHOR) -> None:
+        """A STUN message to one of its ports, which goes to who has asked."""
+        received = stun.decode(data)
+        self.awaited[received.message.transaction](received, local, sender, self.now)
 
     def _anchor_sends(self, action: Action) -> None:
         assert isinstance(action, SendProbe)
@@ -83,7 +116,7 @@ class World:
 
     def carry(self) -> None:
         """Take what was sent to the anchor, and its answers back."""
-        while actions := list(self.silence.actions()):
+        while actions := self.done():
             for action in actions:
                 self.actions.append((self.now, action))
                 if isinstance(action, SendProbe):
@@ -105,7 +138,7 @@ class World:
             local = self.inward(answer.remote)
             if local is not None and self.dice.random() >= self.lost:
                 self.now += DELAY_S
-                assert self.silence.receive(stun.decode(answer.data), local, ANCHOR, self.now)
+                self.answer(answer.data, local)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
@@ -135,7 +168,9 @@ def test_the_keepalive_that_is_found_is_below_the_nats_lifetime_and_not_far_belo
     world = World(nat_s, preserving=preserving, seed=seed)
     world.run(3600)
     assert world.lifetime.keepalive_s < nat_s
-    assert world.lifetime.keepalive_s >= min(LONGEST_S, max(SHORTEST_S, (nat_s - 6) * SHARE - 1))
+    survived = nat_s - 6
+    enough = min(survived * SHARE, survived - ANSWERED_S)
+    assert world.lifetime.keepalive_s >= min(LONGEST_S, max(SHORTEST_S, enough - 1))
 
 
 @settings(max_examples=examples(20), deadline=None)
@@ -245,11 +280,13 @@ def test_stopping_closes_the_ports_and_what_comes_later_counts_for_nothing() -> 
     sent = world.actions[1][1]
     assert isinstance(sent, SendProbe)
     world.silence.stop(world.now)
-    assert list(world.silence.actions()) == [OpenPorts(key("hub"), ())]
+    assert world.done() == [OpenPorts(key("hub"), ())]
     answer = stun.encode(stun.success_response(stun.decode(sent.data).message, OUTSIDE))
-    assert not world.silence.receive(stun.decode(answer), sent.local, ANCHOR, world.now)
+    due = world.silence.due()
+    world.answer(answer, sent.local)
+    assert world.silence.due() == due
     world.silence.stop(world.now)
-    assert list(world.silence.actions()) == []
+    assert world.done() == []
     world.run(NEXT_S + 1)
     assert len(world.probes) == 2
 
@@ -258,9 +295,9 @@ def test_polling_before_the_time_does_nothing_and_after_it_is_not_too_late() -> 
     world = World(1000)
     for early in (1.0, 15.0, NEXT_S - 0.1):
         world.silence.poll(50.0 + early)
-    assert list(world.silence.actions()) == []
+    assert world.done() == []
     world.silence.poll(50.0 + NEXT_S + 7)
-    assert len(list(world.silence.actions())) == 2
+    assert len(world.done()) == 2
 
 
 @pytest.mark.parametrize("forged", ["key", "transaction", "198.51.100.66", "198.51.100.0"])
@@ -278,7 +315,8 @@ def test_only_the_anchors_own_answer_counts(forged: str) -> None:
     answer = stun.encode(stun.success_response(request, OUTSIDE), signing)
     sender = Address(forged, 51820) if "." in forged else ANCHOR
     due = world.silence.due()
-    assert not world.silence.receive(stun.decode(answer), sent.local, sender, world.now)
+    world.awaited[bytes(12)] = next(iter(world.awaited.values()))
+    world.answer(answer, sent.local, sender)
     assert world.silence.due() == due
 
 
@@ -291,5 +329,37 @@ def test_a_refusal_ends_it_for_ten_minutes() -> None:
     sent = world.actions[1][1]
     assert isinstance(sent, SendProbe)
     refusal = stun.encode(stun.error_response(stun.decode(sent.data), 420))
-    assert world.silence.receive(stun.decode(refusal), sent.local, ANCHOR, world.now)
+    world.answer(refusal, sent.local)
     assert world.silence.due() == world.now + LATER_S
+
+
+def test_two_networks_take_turns_and_neither_is_left_out() -> None:
+    world = World(1000)
+    place = world.place
+    assert place is not None
+    now, running = 50.0, dict.fromkeys(("corp", "lab"), False)
+    begun = dict.fromkeys(running, 0)
+
+    def opens(name: str, action: Action) -> None:
+        if isinstance(action, OpenPorts):
+            running[name] = bool(action.ports)
+            begun[name] += running[name]
+            assert not all(running.values())
+
+    here = {name: here_of(name, 1, partial(opens, name), lambda *_: None) for name in running}
+    silences = {name: Silence(here[name], world.turn, lambda: place, now) for name in running}
+    while now < 50.0 + DAY:
+        now = min(silence.due() for silence in silences.values())
+        for silence in silences.values():
+            silence.poll(now)
+    assert min(begun.values()) > DAY / LATER_S / 2
+
+
+def test_a_network_that_stops_leaves_its_turn_to_another() -> None:
+    world = World(1000)
+    world.run(NEXT_S + 1)
+    assert not world.turn.take("another")
+    world.silence.stop(world.now)
+    assert world.turn.take("another")
+    world.run(DAY)
+    assert len(world.probes) == 1

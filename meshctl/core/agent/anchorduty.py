@@ -38,7 +38,7 @@ class _Told(NamedTuple):
 
 
 class AnchorDuty:
-    """One interface's."""
+    """One interface's. `names`: nodes by which messages can go, for their tunnels to this anchor work."""
 
     def __init__(
         self, config: InterfaceConfig, dice: random.Random, say: Say, act: Callable[[Action], None]
@@ -48,6 +48,7 @@ class AnchorDuty:
         self._say, self._act = say, act
         self._told: dict[bytes, _Told] = {}
         self._asked: dict[bytes, TokenBucket] = {}
+        self.names: list[str] = []
 
     def configure(self, config: InterfaceConfig) -> None:
         """Peers have come, gone or changed: relays of pairs that may not have one any more end."""
@@ -127,6 +128,8 @@ class AnchorDuty:
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> None:
         """Tell nodes where WireGuard sees them, and clients that they may reach, when that is news."""
+        nodes = (peer for peer in self._peers.values() if not peer.is_anchor)
+        self.names = [peer.name for peer in nodes if _works(statuses.get(peer.public_key))]
         for node, peer in sorted(self._peers.items()):
             status = statuses.get(peer.public_key)
             if status is None or status.endpoint is None:
@@ -148,3 +151,7 @@ class AnchorDuty:
     def _run(self) -> None:
         for action in self._relays.actions():
             self._act(action)
+
+
+def _works(status: PeerStatus | None) -> bool:
+    return status is not None and status.endpoint is not None and status.handshake_age_s is not None

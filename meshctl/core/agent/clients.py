@@ -72,10 +72,15 @@ class ClientPaths:
     """On any node: endpoints and keepalives of the clients that are its peers."""
 
     def __init__(self, config: InterfaceConfig) -> None:
+        self._alive: dict[bytes, _Client] = {}
+        self.configure(config)
+
+    def configure(self, config: InterfaceConfig) -> None:
+        """The clients are these. What is known of those that stay is kept."""
         self._ranges = config.mesh_ranges
         self._keepalive_s = config.keepalive_s
         self._clients = {p.id: p for p in config.peers if p.kind == "client" and p.permitted and not p.endpoints}
-        self._alive: dict[bytes, _Client] = {}
+        self._alive = {node: known for node, known in self._alive.items() if node in self._clients}
 
     def due(self) -> float | None:
         """When the next client counts as gone."""

@@ -24,6 +24,10 @@ GAP_S = 0.002
 # How long what is known of the NATs is not looked up anew, unless something has changed.
 SUMMARY_S = 5.0
 
+# What else than a peer can be touched (`Here.touch`): where this node is seen, what an anchor does for others, and how
+# long the NAT keeps mappings.
+GATHER, DUTY, SILENCE = b"gather", b"duty", b"silence"
+
 # What takes the answer to a request: the message, the pair's local and remote address, now.
 Answered = Callable[[stun.Received, Address, Address, float], None]
 
@@ -43,7 +47,7 @@ class Pace:
 class Here:
     """One interface's. `act` has an action done, `probe` sends a request whose answer goes to who asked, `say` tells a
     peer something by signalling, if there is a session with it, `touch` says that a peer's timers or offer may have
-    changed."""
+    changed, by its id."""
 
     config: InterfaceConfig
     own: LocalCandidates

@@ -5,62 +5,60 @@ Nothing is decided here but which part an event is for, and who hears of what it
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.anchorduty import AnchorDuty
-from meshctl.core.agent.anchorlinks import AnchorLinks, Change
+from meshctl.core.agent.anchorlinks import AnchorLinks
 from meshctl.core.agent.asker import USERNAME, Server
-from meshctl.core.agent.bodies import WISHES, Ack, Body, Observed, Offer, RelayGrant, RelayRefuse, Splice
-from meshctl.core.agent.checks import Credentials, Pair
+from meshctl.core.agent.bodies import WISHES, Body
+from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
-from meshctl.core.agent.events import Action, Datagram, PeerStatus, RelayDatagram, SendProbe, Signal
+from meshctl.core.agent.course import DIRECT
+from meshctl.core.agent.events import Datagram, PeerStatus, RelayDatagram, Signal
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
-from meshctl.core.agent.here import Here, Pace
+from meshctl.core.agent.here import DUTY, GATHER, SILENCE, Here
 from meshctl.core.agent.path import State
-from meshctl.core.agent.peer import DIRECT, PeerPath
-from meshctl.core.agent.post import Heard, Post
-from meshctl.core.agent.silence import Silence
-from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.peer import PeerPath
+from meshctl.core.agent.post import Post
+from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.silence import Place, Silence
 from meshctl.core.agent.state import NOTHING, Kept, KeptPath, KeptRelay
 from meshctl.core.agent.stunport import StunPort
+from meshctl.core.agent.tidings import Tidings
 from meshctl.core.agent.timers import Timers
 from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
 
-CHECK_PURPOSE = b"checks"
-
-# Timers besides those of peers (by id).
-_GATHER, _DUTY, _CHANGE, _SILENCE = b"gather", b"duty", b"change", b"silence"
+# A timer besides those of what can be touched.
+_CHANGE = b"change"
 
 
 class Network:
     """One interface of this node. `kept`: what was known before a restart."""
 
-    def __init__(
-        self, config: InterfaceConfig, dice: random.Random, pace: Pace, slot: SpliceSlot, act: Callable[[Action], None],
-        now: float, kept: Kept = NOTHING,
-    ) -> None:  # fmt: skip
+    def __init__(self, config: InterfaceConfig, shared: Shared, now: float, kept: Kept = NOTHING) -> None:
         self.config = config
-        self._act, self._slot = act, slot
+        dice, act = shared.dice, shared.act
+        self._act, self._slot = act, shared.slot
         self._stun = StunPort(act)
         self._touched: dict[bytes, None] = {}
+        self.unsaved = True  # what is to outlive a restart may be another than before
         self.statuses: dict[PublicKey, PeerStatus] = {}
-        self._others: tuple[str, ...] = ()  # names of peers besides paths and anchors whose tunnels work
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up, self._carried)
-        self.here = Here(config, own, dice, pace, act, self._stun.ask, self._say, self._touch)
+        self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
         self._links = AnchorLinks(self.here, self.gatherer)
-        self._silence = Silence(self.here.lifetime, dice, lambda: self._links.place_for_silence(slot.taken), now)
+        self._silence = Silence(self.here, shared.silence, self._place_for_silence, now)
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
         self._duty = AnchorDuty(config, dice, self._say, act) if config.is_anchor else None
+        self._tidings = Tidings(self.here, self.post, self._stun, self.gatherer, self.paths, self._clients, self._duty)
         self._set_peers(now)
         of_peer = {path.peer.public_key: path for path in self.paths.values()}
         for known in kept.paths:
@@ -68,8 +66,7 @@ class Network:
                 of_peer[known.peer].restore(known.pair, now, spliced=known.spliced)
         if self._duty is not None:
             self._duty.restore([relay for relay in kept.relays if relay.network == config.network], now)
-            self._touch(_DUTY)
-        self._touch(_SILENCE)
+            self._touch(DUTY)
 
     def replaces(self, config: InterfaceConfig) -> bool:
         """Whether this configuration is of the same interface as the one before, so that `configure` can take it."""
@@ -80,7 +77,7 @@ class Network:
         """Peers have come, gone or changed. Whatever stays is left alone."""
         self.config = self.here.config = config
         self.post.configure(config)
-        self._clients = ClientPaths(config)
+        self._clients.configure(config)
         if self._duty is not None:
             self._duty.configure(config)
         self._set_peers(now)
@@ -95,7 +92,7 @@ class Network:
             self.paths.pop(key).stop(now)
         for key, peer in sorted(nodes.items()):
             if key not in self.paths:
-                self.paths[key] = PeerPath(peer, self.here, self._slot, self._ask, now)
+                self.paths[key] = PeerPath(peer, self.here, self._slot, self._tidings.ask, now)
             else:
                 self.paths[key].configure(peer, now)
             self._touch(key)
@@ -106,20 +103,20 @@ class Network:
         """The host's own."""
         self.here.hosts = tuple(sorted(addresses))
         self.gatherer.set_hosts(self.here.hosts, self.config.listen_port, now)
-        self._touch(_GATHER)
+        self._touch(GATHER)
         if self._duty is not None:
             self._duty.set_addresses(self.here.bases)
         if self.gatherer.moved:
-            self._end_silence(now)
+            self._silence.stop(now)
             self._links.hurry(now)
-            self._greet_anchors(now)
+            self._tidings.greet_anchors(now)
 
     def endpoints(self, addresses: Callable[[PeerConfig], tuple[Address, ...]], stun_servers: tuple[Address, ...],
                   now: float) -> None:  # fmt: skip
         """Where static endpoints and STUN servers are, as far as they are resolved."""
         strangers = [Server(address) for address in stun_servers]
         self.gatherer.set_servers([*strangers, *self._links.set_endpoints(addresses)], now)
-        self._touch(_GATHER)
+        self._touch(GATHER)
         for key, path in self.paths.items():
             path.static(addresses(path.peer), now)
             self._touch(key)
@@ -128,13 +125,12 @@ class Network:
         """What routers have promised, of all ports: (external, own address, its end)."""
         port = self.config.listen_port
         self.gatherer.mapped([m for m in mappings if m[1].port == port], now)
-        self._touch(_GATHER)
+        self._touch(GATHER)
 
     def status(self, statuses: dict[PublicKey, PeerStatus], now: float) -> None:
         """One reading of WireGuard's counters; of peers of other networks too."""
         self.statuses = statuses
-        self._others = tuple(self._others_up()) if self.config.is_anchor else ()
-        self._links_changed(self._links.sample(statuses, now), now)
+        self._tidings.links_changed(self._links.sample(statuses, now), now)
         for path in self.paths.values():
             known = statuses.get(path.peer.public_key)
             if known is not None:
@@ -163,18 +159,13 @@ class Network:
         """On an anchor: a STUN message to a relay port."""
         if self._duty is not None:
             self._duty.bind(event)
-            self._touch(_DUTY)
+            self._touch(DUTY)
 
     def signal(self, event: Signal, now: float) -> None:
         """A signalling message."""
         heard = self.post.receive(event, now)
-        if heard is None:
-            return
-        self._touch(heard.peer.id)
-        if heard.renewed or heard.revived:
-            self._met(heard, now)
-        if heard.body is not None:
-            self._message(heard, now)
+        if heard is not None:
+            self._tidings.heard(heard, self.statuses, now)
 
     def owns_port(self, port: int) -> bool:
         """Whether what comes to this local port is this network's: WireGuard's own, or one that it has opened."""
@@ -186,22 +177,29 @@ class Network:
         """Whether a path is in use or in doubt, so that its counters matter at once."""
         return any(path.busy(now) for path in self.paths.values())
 
+    def dead(self) -> Iterator[PeerConfig]:
+        """Peers that are reached in no way."""
+        yield from (link.peer for link in self.here.anchors.values() if not link.up)
+        for path in self.paths.values():
+            if path.state in (State.UNKNOWN, State.PROBING) and not path.work.alive:
+                yield path.peer
+
     def clock_stepped(self, now: float) -> None:
         """The host slept: every mapping may be gone, and WireGuard's keys may be too old. A message in each tunnel has
         it make new ones."""
         self.gatherer.doubt(now)
-        self._touch(_GATHER)
+        self._touch(GATHER)
         for path in self.paths.values():
             if path.state is not State.UNKNOWN:
                 self.post.knock(path.peer)
         self._links.hurry(now)
-        self._end_silence(now)
+        self._silence.stop(now)
 
     def stop(self, now: float) -> None:
         """Undo what must not outlive the agent."""
         for path in self.paths.values():
             path.stop(now)
-        self._end_silence(now)
+        self._silence.stop(now)
 
     def kept_relays(self) -> tuple[KeptRelay, ...]:
         """On an anchor: the relays, to be known after a restart."""
@@ -226,14 +224,13 @@ class Network:
     def poll(self, now: float) -> None:
         """Do what is due."""
         for owner in list(self.timers.due(now)):
-            if owner == _GATHER:
+            if owner == GATHER:
                 self._gather(now)
-            elif owner == _DUTY and self._duty is not None:
+            elif owner == DUTY and self._duty is not None:
                 self._duty.poll(now)
-                self._touch(_DUTY)
-            elif owner == _SILENCE:
+                self._touch(DUTY)
+            elif owner == SILENCE:
                 self._silence.poll(now)
-                self._quieten()
             elif owner != _CHANGE:  # which `settle` sees to
                 self._poll_peer(owner, now)
 
@@ -241,21 +238,21 @@ class Network:
         """Tell those whom it concerns what has changed, and set the timers: at the end of each event."""
         changed, moved = self.gatherer.take_change(now)
         if changed:
-            self._touch(_GATHER)
+            self._touch(GATHER)
             for key, each in self.paths.items():
                 each.network_changed(now, moved=moved)
                 self._touch(key)
             if moved:
-                self._greet_anchors(now)
+                self._tidings.greet_anchors(now)
         while self._touched:
             key, _ = self._touched.popitem()
-            if key == _GATHER:
-                self.timers.set(_GATHER, self.gatherer.due, "where this node is seen")
+            if key == GATHER:
+                self.timers.set(GATHER, self.gatherer.due, "where this node is seen")
                 self.timers.set(_CHANGE, self.gatherer.changed_at, "peers are to hear of a change")
-            elif key == _DUTY and self._duty is not None:
-                self.timers.set(_DUTY, self._duty.due, "a relay ends")
-            elif key == _SILENCE:
-                self.timers.set(_SILENCE, self._silence.due(), "how long the NAT keeps mappings")
+            elif key == DUTY and self._duty is not None:
+                self.timers.set(DUTY, self._duty.due, "a relay ends")
+            elif key == SILENCE:
+                self.timers.set(SILENCE, self._silence.due(), "how long the NAT keeps mappings")
             else:
                 self._settle_peer(key, now)
 
@@ -264,6 +261,7 @@ class Network:
     def _touch(self, peer: bytes) -> None:
         """Something about this peer may be another than before."""
         self._touched[peer] = None
+        self.unsaved = True
 
     def _settle_peer(self, key: bytes, now: float) -> None:
         """Offer the peer what there is, if it is news, and set its timer."""
@@ -287,22 +285,8 @@ class Network:
         if not self.post.say(peer, body, now):
             self._touch(peer.id)
 
-    def _quieten(self) -> None:
-        for action in self._silence.actions():
-            if isinstance(action, SendProbe):
-                self._stun.ask(action, self._tried)
-            else:
-                self._act(action)
-        self._touch(_SILENCE)
-
-    def _end_silence(self, now: float) -> None:
-        """What is being tried out says nothing any more."""
-        self._silence.stop(now)
-        self._quieten()
-
-    def _tried(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
-        self._silence.receive(received, local, remote, now)
-        self._quieten()
+    def _place_for_silence(self) -> Place | None:
+        return self._links.place_for_silence(self._slot.taken)
 
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
         path = self.paths.get(peer.id)
@@ -312,40 +296,7 @@ class Network:
     def _up(self) -> frozenset[str]:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
         nodes = [path.peer.name for path in self.paths.values() if path.usable]
-        return frozenset([*nodes, *self._links.names, *self._others])
-
-    def _others_up(self) -> Iterable[str]:
-        """Peers to which there is an infrastructure link alone: an anchor's nodes."""
-        for peer in self.post.peers():
-            status = self.statuses.get(peer.public_key)
-            if peer.id in self.paths or peer.id in self.here.anchors or status is None or status.endpoint is None:
-                continue
-            if status.handshake_age_s is not None:
-                yield peer.name
-
-    def _ask(self, peer: PeerConfig, now: float, *, opened: bool = False) -> None:
-        self.post.talk(peer).ask(now, opened=opened)
-        self._touch(peer.id)
-
-    def _greet_anchors(self, now: float) -> None:
-        """A message in each tunnel shows the anchor where this node is now; and tells whether it is heard."""
-        for link in self.here.anchors.values():
-            self._ask(link.peer, now)
-
-    def _links_changed(self, change: Change, now: float) -> None:
-        for anchor in change.came:
-            self._ask(anchor, now, opened=True)
-            self._seek(now)
-        if change.any:
-            for path in self.paths.values():
-                path.anchors_changed(now)
-                self._touch(path.peer.id)
-
-    def _seek(self, now: float) -> None:
-        """There is a way for messages that was not there before: ask for those who could not be reached."""
-        for path in self.paths.values():
-            if path.state in (State.UNKNOWN, State.PROBING):
-                self._ask(path.peer, now, opened=True)
+        return frozenset([*nodes, *self._links.names, *(self._duty.names if self._duty is not None else ())])
 
     def _poll_peer(self, key: bytes, now: float) -> None:
         self._touch(key)
@@ -354,73 +305,22 @@ class Network:
         if talk is not None:
             self.post.poll(talk.peer, now)
         if self._links.poll(key, now):
-            self._touch(_GATHER)
+            self._touch(GATHER)
         if path is not None:
             if talk is not None and talk.failures > failures:
                 path.session_lost(now)
             path.poll(now)
 
     def _gather(self, now: float) -> None:
-        self._touch(_GATHER)
+        self._touch(GATHER)
         probe = self.gatherer.poll(now)
         if probe is not None:
             self._stun.ask(probe, self._seen)
         for server in self.gatherer.silent(now):
-            self._links_changed(self._links.silent(server, now), now)
+            self._tidings.links_changed(self._links.silent(server, now), now)
 
     def _seen(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
-        self._touch(_GATHER)
+        self._touch(GATHER)
         seen = self.gatherer.answered(received, local, remote, now)
         if seen is not None:
-            self._links_changed(self._links.answered(seen, now), now)
-
-    def _met(self, heard: Heard, now: float) -> None:
-        """There is a new session with a peer, or one that was lost is there again."""
-        peer, session = heard.peer, self.post.talk(heard.peer).session
-        if peer.is_anchor:
-            self._seek(now)
-        if peer.is_anchor and heard.renewed:
-            for key, other in self.paths.items():
-                other.anchor_restarted(peer, now)
-                self._touch(key)
-        if self._duty is not None:
-            self._duty.greet(peer, self.statuses, now)
-        path = self.paths.get(peer.id)
-        if path is not None:
-            mine, theirs = session.mine.hex(), session.theirs.hex()
-            self._stun.expect(peer.id, f"{mine}:{theirs}")
-            path.session(Credentials(f"{theirs}:{mine}", f"{mine}:{theirs}", session.shared_key(CHECK_PURPOSE)), now)
-
-    def _message(self, heard: Heard, now: float) -> None:
-        peer, body, path = heard.peer, heard.body, self.paths.get(heard.peer.id)
-        talk = self.post.talk(peer)
-        if isinstance(body, Offer):
-            newer, ack = talk.receiver.receive(body)
-            self.post.answer(heard, ack)
-            if newer and path is not None:
-                path.offered(body, now)
-        elif isinstance(body, Ack):
-            talk.sender.acknowledged(body)
-        elif isinstance(body, Splice) and path is not None:
-            path.spliced(body, now)
-        elif isinstance(body, (RelayGrant, RelayRefuse)) and peer.is_anchor:
-            other = self.paths.get(body.peer)
-            if other is not None:
-                other.relay_answer(peer, body, now)
-                self._touch(body.peer)
-        elif isinstance(body, Observed) and peer.is_anchor:
-            self._observed(peer, body, now)
-        elif self._duty is not None and body is not None:
-            self._duty.relay_message(peer, body, now)
-            self._touch(_DUTY)
-
-    def _observed(self, anchor: PeerConfig, body: Observed, now: float) -> None:
-        status = self.statuses.get(anchor.public_key)
-        server = status.endpoint if status else None
-        for observation in body.observations:
-            base = self.here.own.base(observation.address.family)
-            if observation.node == self.config.id and base and server and server.family == base.family:
-                self.gatherer.seen("observed", base, server, observation.address, now)
-                self._touch(_GATHER)
-        for action in self._clients.observed(body, self.statuses, now):
-            self._act(action)
+            self._tidings.links_changed(self._links.answered(seen, now), now)

@@ -31,7 +31,7 @@ class Trigger(enum.Enum):
     RELAY_LOST = "relay lost"  # the anchor, or our way to it, is dead
     NOMINATED = "nominated"  # a pair was checked and agreed on: the first, or one better by enough
     EXHAUSTED = "exhausted"  # every pair was tried, and none answered
-    SPLICE_DUE = "splice due"  # the NATs are such that only a splice helps, and it is time to try
+    SPLICE_BEGUN = "splice begun"  # the NATs are such that only a splice helps, and one is being tried
     SPLICE_FAILED = "splice failed"  # no port was hit
     DISTRESS = "distress"  # we send and hear nothing, the peer sends from elsewhere, or it checks anew
     ANSWERED = "answered"  # the pair in use has answered a check
@@ -49,7 +49,6 @@ class Effect(enum.Enum):
     CHECK_PATH = "check the pair in use, quickly"
     CHECK_RELAY = "ask the relay and the peer's agent whether they live"
     REST_CHECKS = "try no pairs again"
-    START_SPLICE = "try ports"
     END_SPLICE = "stop trying ports"
     RETRY_LATER = "try all pairs again, later each time"
     FORGET = "forget what was learned of the peer"
@@ -85,7 +84,8 @@ _TABLE: dict[State, dict[Trigger, Step]] = {
         Trigger.RELAY_LOST: Step(State.PROBING, (Effect.ASK_RELAY, Effect.CHECK_PAIRS)),
         Trigger.EXHAUSTED: Step(State.RELAYED, (Effect.RETRY_LATER,)),
         Trigger.DISTRESS: Step(State.RELAYED, (Effect.CHECK_RELAY,)),
-        Trigger.SPLICE_DUE: Step(State.SPLICING, (Effect.START_SPLICE,)),
+        # Ports are being tried: that they can be is known only by beginning, and if they cannot, nothing has happened.
+        Trigger.SPLICE_BEGUN: Step(State.SPLICING),
         Trigger.SESSION_LOST: Step(State.UNKNOWN, (Effect.FORGET,)),
     },
     State.SPLICING: {

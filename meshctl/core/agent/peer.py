@@ -6,17 +6,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bodies import WISHES, Offer, RelayGrant, RelayRefuse, Splice, Wish
+from meshctl.core.agent.bodies import WISHES, Offer, Wish
 from meshctl.core.agent.checks import Answer, Credentials, Pair
 from meshctl.core.agent.config import PeerConfig
-from meshctl.core.agent.events import PeerStatus, SendProbe
+from meshctl.core.agent.course import DIRECT, RELAYED, SEARCHING, Course
+from meshctl.core.agent.detours import Detours
+from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import Here
-from meshctl.core.agent.history import Decision, History
-from meshctl.core.agent.path import State, Trigger, step
+from meshctl.core.agent.history import History
+from meshctl.core.agent.liveness import BUSY_S
+from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
-from meshctl.core.agent.relayclient import Ready, Say
-from meshctl.core.agent.splice import Failed
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.wire import stun
 
@@ -24,10 +25,6 @@ from meshctl.core.wire import stun
 RELAY_DOUBT_S = 5.0
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
-
-RELAYED = frozenset({State.RELAYED, State.SPLICING})
-_SEARCHING = RELAYED | {State.PROBING}
-DIRECT = frozenset({State.DIRECT, State.SUSPECT})
 
 
 class Due(NamedTuple):
@@ -44,17 +41,31 @@ class PeerPath:
         self, peer: PeerConfig, here: Here, slot: SpliceSlot, ask: Callable[[PeerConfig, float], None], now: float
     ) -> None:
         self.peer = peer
-        self.state = State.UNKNOWN
-        self.since = now
-        self.history = History()
         self.work = PeerWork(peer, here, slot, ask, self._answer)
-        self._here = here
+        self._course = Course(self.work, here, now)
+        self.detours = Detours(self._course, self.work, here)
+        self._here, self._fire = here, self._course.fire
         self._negotiation, self._relay, self._splice = self.work.negotiation, self.work.relay, self.work.splice
         self._liveness = self.work.liveness
         self._doubt_at = now  # from then on a silent relay is asked again
         self._renominate_at = now
 
     # What is known
+
+    @property
+    def state(self) -> State:
+        """Where the peer's packets go."""
+        return self._course.state
+
+    @property
+    def since(self) -> float:
+        """When that became so."""
+        return self._course.since
+
+    @property
+    def history(self) -> History:
+        """Why."""
+        return self._course.history
 
     @property
     def due(self) -> Due | None:
@@ -83,7 +94,8 @@ class PeerPath:
 
     def busy(self, now: float) -> bool:
         """Whether the path is in use or in doubt."""
-        return self._liveness.busy(now) or self.state in (State.PROBING, State.SUSPECT)
+        doubtful = self.state is State.SUSPECT or (self.state is State.PROBING and now < self.since + BUSY_S)
+        return doubtful or self._liveness.busy(now)
 
     # What comes in
 
@@ -103,15 +115,14 @@ class PeerPath:
         """The peer was reached by this pair before a restart."""
         self._negotiation.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S)
         if spliced:
-            self._splice.restore(pair)
-            self._splice_news(now)
+            self.detours.restored(pair, now)
 
     def session(self, credentials: Credentials, now: float) -> None:
         """The peer's agent has answered; it is another one than before, or had been silent."""
         if credentials.key != self._negotiation.key:
             self._negotiation.renew(credentials)
             self._splice.abort()
-        if self.state in _SEARCHING:
+        if self.state in SEARCHING:
             self.work.begin_anew(now)
         elif self.state is State.UNKNOWN and self.work.alive and self.work.adopt():
             self._fire(Trigger.ADOPTED, "its tunnel works", now)
@@ -132,14 +143,14 @@ class PeerPath:
             self._negotiation.refresh(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
         if offer.restart != before.restart:
-            if self.state in _SEARCHING:
+            if self.state in SEARCHING:
                 self.work.retry_at = None
                 self._negotiation.restart(now)
             elif self.state is State.DIRECT:
                 self._fire(Trigger.DISTRESS, "the peer tries all pairs anew", now)
         if offer.wish is not before.wish:
             self._obey(now)
-        self._news(now)
+        self.detours.news(now)
 
     def static(self, addresses: tuple[Address, ...], now: float) -> None:
         """Where the inventory says that the peer is."""
@@ -155,7 +166,7 @@ class PeerPath:
         if wish is not self.work.wish:
             self.work.wish = wish
             self._obey(now)
-            self._news(now)
+            self.detours.news(now)
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
@@ -186,24 +197,13 @@ class PeerPath:
         if not moved or self.state is State.UNKNOWN:
             return
         self._relay.check(now)
-        if self.state in _SEARCHING:
+        if self.state in SEARCHING:
             self.work.begin_anew(now)
         else:
             self._fire(Trigger.DISTRESS, "this node's network has changed", now)
             if current is not None and current.local.ip not in {a.ip for a in self._here.hosts}:
                 self._fire(Trigger.DEAD, f"{current.local.ip} is not this node's any more", now)
-        self._news(now)
-
-    def anchors_changed(self, now: float) -> None:
-        """An anchor has come, gone, or is nearer or farther than it was."""
-        if self._relay.wanted:
-            self.work.want_relay(now)
-            self._news(now)
-
-    def anchor_restarted(self, anchor: PeerConfig, now: float) -> None:
-        """An anchor's agent is a new one, which may have forgotten its relays."""
-        self._relay.anchor_restarted(anchor, now)
-        self.anchors_changed(now)
+        self.detours.news(now)
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> None:
         """An authentic check of the peer."""
@@ -215,20 +215,6 @@ class PeerPath:
             self._nominated(pair, now)
         elif self.state is State.DIRECT and pair == self._negotiation.current:
             self._confirm(pair, now)
-
-    def spliced(self, said: Splice, now: float) -> None:
-        """The peer, behind a hard NAT, has opened ports."""
-        situation = self.work.situation(now)
-        if self.state is State.RELAYED and situation is not None and not self._splice.received(said, situation, now):
-            self._fire(Trigger.SPLICE_DUE, "the peer has opened ports in its NAT", now)
-
-    def relay_answer(self, anchor: PeerConfig, answer: RelayGrant | RelayRefuse, now: float) -> None:
-        """An anchor's relay to the peer, or none there."""
-        if isinstance(answer, RelayGrant):
-            self._relay.granted(anchor, answer, now)
-        else:
-            self._relay.refused(anchor, answer, now)
-        self._news(now)
 
     def poll(self, now: float) -> None:
         """Do what is due."""
@@ -245,16 +231,12 @@ class PeerPath:
             self._fire(Trigger.DEAD, f"{current.remote} answers no check", now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
-            self._try_splice(now)
-        self._splice.poll(now)
-        self._relay.poll(self._here.bases, now)
-        self._news(now)
+            self.detours.try_splice(now)
+        self.detours.poll(now)
 
     def stop(self, now: float) -> None:
         """The peer is none any more, or the agent stops: what must not outlive it is undone."""
-        self._relay.release()
-        self._splice.stop()
-        self._news(now)
+        self.detours.stop(now)
 
     # What it means
 
@@ -306,16 +288,15 @@ class PeerPath:
         if self.state is State.DIRECT and pair == self._negotiation.current:
             self._lives(pair, now)
             return
-        if not self._splice.take(pair):
+        if not self.detours.may_take(pair, now):
             return
-        self._splice_news(now)
         self.work.chosen = pair
         rtt = self._negotiation.rtt_s(pair)
         words = f"answers in {rtt * 1000:.0f} ms" if rtt is not None else "is what the peer wants"
         self._fire(Trigger.NOMINATED, f"{pair.remote} {words}", now)
         if self._splice.standing not in (None, pair):
             self._splice.leave()
-        self._news(now)
+        self.detours.news(now)
 
     def _moved(self, status: PeerStatus, current: Pair) -> str:
         """WireGuard follows the peer to wherever it sends from. That it left the pair in use has a reason."""
@@ -323,66 +304,11 @@ class PeerPath:
             return ""
         return f"the peer sends from {status.endpoint}"
 
-    def _try_splice(self, now: float) -> None:
-        situation = self.work.situation(now)
-        if self.state is not State.RELAYED or situation is None or not self.work.may_go_direct:
-            return
-        if self._negotiation.promising:
-            return
-        if not self._splice.start(situation, now):
-            self._fire(Trigger.SPLICE_DUE, "this node's NAT is hard and the peer's is easy", now)
-
-    def _news(self, now: float) -> None:
-        """Do what relays and splices want done, and see what has become of them."""
-        for output in self._relay.outputs():
-            if isinstance(output, Say):
-                self._here.say(output.anchor, output.body, now)
-            elif isinstance(output, SendProbe):
-                self._here.probe(output, self._bound)
-            elif isinstance(output, Ready):
-                self._relay_ready(now)
-            elif self.state not in (State.UNKNOWN, State.PROBING):
-                self._fire(Trigger.RELAY_LOST, "the anchor does not answer", now)
-        self._splice_news(now)
-
-    def _splice_news(self, now: float) -> None:
-        for output in self._splice.outputs():
-            if isinstance(output, Splice):
-                self._here.say(self.peer, output, now)
-            elif isinstance(output, SendProbe):
-                self._here.nat.sent(output.local, output.remote, now)
-                self._negotiation.send(output)
-            elif not isinstance(output, Failed):
-                self._here.act(output)
-            elif self.state is State.SPLICING:
-                self._fire(Trigger.SPLICE_FAILED, "no port was hit", now)
-
     def _ask_where_it_went(self, current: Pair, now: float) -> None:
         """WireGuard has followed the peer to another address of its own: that may be as good."""
         endpoint = self.work.status.endpoint if self.work.status else None
         if endpoint is not None and endpoint != current.remote and endpoint not in self._relay.places:
             self._negotiation.ask(Pair(current.local, endpoint), now)
-
-    def _relay_ready(self, now: float) -> None:
-        if self._relay.ready is None or self.work.mode is Wish.DIRECT or self.state is State.UNKNOWN:
-            return
-        anchor = self._relay.used_anchor
-        words = f"both ends are bound at {anchor.name}" if anchor else "both ends are bound"
-        if self.state in DIRECT and not self.work.may_go_direct:
-            self._fire(Trigger.DEMOTED, f"an operator wants the relay, and {words}", now)
-        else:
-            self._fire(Trigger.RELAY_READY, words, now)
-
-    def _bound(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
-        self._here.touch(self.peer.id)
-        token = self._relay.token_of(received.message.transaction)
-        if token is None or not received.is_authentic(token):
-            return
-        mapped = received.message.xor_mapped_address
-        if mapped is not None:
-            self._here.nat.observe(local, remote, Address.of(*mapped), now)
-        self._relay.answered(received.message, now)
-        self._news(now)
 
     def _obey(self, now: float) -> None:
         """Another mode."""
@@ -390,20 +316,8 @@ class PeerPath:
             return
         if not self.work.may_go_direct or self.work.mode is Wish.PREFER_RELAY:
             self.work.want_relay(now)
-            self._relay_ready(now)
+            self._course.relay_ready(now)
         elif self.work.mode is Wish.DIRECT and self.state in RELAYED:
             self._fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
         elif self.state in RELAYED:
             self.work.begin_anew(now)
-
-    def _fire(self, trigger: Trigger, reason: str, now: float) -> None:
-        found = step(self.state, trigger)
-        self.history.add(Decision(now, self.state, found.state, trigger, reason))
-        if found.state is not self.state:
-            self.since = now
-        self.state = found.state
-        self._here.touch(self.peer.id)
-        for effect in found.effects:
-            self.work.do(effect, now)
-        if self.state is State.PROBING:
-            self._relay_ready(now)

@@ -8,15 +8,15 @@ again would tell nothing: it makes the mapping anew, and most NATs give it the s
 from __future__ import annotations
 
 import enum
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.asker import Server
-from meshctl.core.agent.events import Action, OpenPorts, SendProbe
-from meshctl.core.agent.lifetime import MappingLifetime
+from meshctl.core.agent.events import OpenPorts, SendProbe
+from meshctl.core.agent.here import SILENCE, Here
 from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.turn import Turn
 from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
 
@@ -51,13 +51,10 @@ class Phase(enum.Enum):
 
 
 class Silence:
-    """The experiments of one node, one at a time. `where` is asked for a place before each; None: not now."""
+    """One network's experiments, while it is its `turn`. `where` is asked for a place before each; None: not now."""
 
-    def __init__(
-        self, lifetime: MappingLifetime, dice: random.Random, where: Callable[[], Place | None], now: float
-    ) -> None:
-        self._lifetime, self._dice, self._where = lifetime, dice, where
-        self._actions: list[Action] = []
+    def __init__(self, here: Here, turn: Turn, where: Callable[[], Place | None], now: float) -> None:
+        self._here, self._turn, self._where = here, turn, where
         self._place: Place | None = None
         self._mapped: Address | None = None
         self._end(now + NEXT_S)
@@ -73,6 +70,7 @@ class Silence:
 
     def poll(self, now: float) -> None:
         """Do what is due."""
+        self._here.touch(SILENCE)
         if now < self._due:
             return
         if self._phase is Phase.IDLE:
@@ -86,13 +84,19 @@ class Silence:
         else:
             self._end(now + LATER_S)
 
-    def receive(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
-        """A STUN message that came to one of the two ports. Whether it is the answer that was waited for."""
+    def stop(self, now: float) -> None:
+        """The network is another one, or time has jumped: what is under way says nothing."""
+        self._end(now + NEXT_S)
+
+    # Inside
+
+    def _receive(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+        """A STUN message has come to one of the two ports; it may be the answer that is waited for."""
         place, message = self._place, received.message
         if place is None or remote != place.server.address or message.transaction not in self._transactions:
-            return False
+            return
         if place.server.key and not received.is_authentic(place.server.key):
-            return False
+            return
         mapped = message.reflexive_address if message.message_class is stun.Class.SUCCESS else None
         wanted = self._ports[0] if self._phase in (Phase.MAPPING, Phase.ASKING) else self._ports[1]
         if mapped is None or local.port != wanted:
@@ -100,32 +104,23 @@ class Silence:
             self._end(now + LATER_S)
         else:
             self._answered(Address.of(*mapped), now)
-        return True
-
-    def actions(self) -> Iterator[Action]:
-        """What is to be done, once."""
-        actions, self._actions = self._actions, []
-        return iter(actions)
-
-    def stop(self, now: float) -> None:
-        """The network is another one, or time has jumped: what is under way says nothing."""
-        self._end(now + NEXT_S)
-
-    # Inside
 
     def _begin(self, now: float) -> None:
-        silence_s = self._lifetime.next_silence_s(now)
+        silence_s = self._here.lifetime.next_silence_s(now)
         place = self._where() if silence_s is not None else None
         if silence_s is None or place is None:
             self._due = now + LATER_S
             return
+        if not self._turn.take(self):
+            self._due = now + NEXT_S
+            return
         self._place, self._silence_s = place, max(silence_s, PACE_S)
         self._ports = self._two_ports(place)
-        self._actions.append(OpenPorts(place.anchor, self._ports))
+        self._here.act(OpenPorts(place.anchor, self._ports))
         self._enter(Phase.MAPPING, now)
 
     def _two_ports(self, place: Place) -> tuple[int, int]:
-        first, second = self._dice.sample([port for port in PORTS if port not in place.taken], 2)
+        first, second = self._here.dice.sample([port for port in PORTS if port not in place.taken], 2)
         return first, second
 
     def _enter(self, phase: Phase, now: float) -> None:
@@ -138,7 +133,7 @@ class Silence:
         self._asked += 1
         self._due = now + PACE_S
         server = self._place.server
-        transaction = new_transaction(self._dice)
+        transaction = new_transaction(self._here.dice)
         self._transactions.add(transaction)
         request = stun.Message(
             stun.Class.REQUEST, transaction, username=server.username or None,
@@ -146,24 +141,27 @@ class Silence:
         )  # fmt: skip
         data = signed(request, server.key or None)
         port = self._ports[0] if self._phase is Phase.MAPPING else self._ports[1]
-        self._actions.append(SendProbe(Address(self._place.local_ip, port), server.address, data))
+        self._here.probe(SendProbe(Address(self._place.local_ip, port), server.address, data), self._receive)
 
     def _answered(self, mapped: Address, now: float) -> None:
         if self._phase is Phase.MAPPING:
+            self._here.touch(SILENCE)
             self._mapped, self._phase = mapped, Phase.SILENCE
             self._due = now + self._silence_s
             return
         same_outside = self._mapped is not None and mapped.ip == self._mapped.ip
         if self._phase is Phase.ASKING:
-            self._lifetime.survived(self._silence_s)
+            self._here.lifetime.survived(self._silence_s)
         elif same_outside:
             # The anchor answers, and would have answered the first port at this very address.
-            self._lifetime.lost(self._silence_s, now)
+            self._here.lifetime.lost(self._silence_s, now)
         self._end(now + (NEXT_S if self._phase is Phase.ASKING or same_outside else LATER_S))
 
     def _end(self, due: float) -> None:
+        self._here.touch(SILENCE)
         if self._place is not None:
-            self._actions.append(OpenPorts(self._place.anchor, ()))
+            self._here.act(OpenPorts(self._place.anchor, ()))
+            self._turn.give(self)
         self._phase, self._place, self._mapped = Phase.IDLE, None, None
         self._ports, self._transactions = (0, 0), set[bytes]()
         self._asked, self._silence_s = 0, 0.0

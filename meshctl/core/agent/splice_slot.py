@@ -5,31 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from meshctl.core.agent.turn import Turn
 from meshctl.model.keys import PublicKey
 
 # Local ports to open: what few services listen on, and below those that Linux takes by itself (ip_local_port_range).
 LOCAL_PORTS = range(10000, 32768)
 
 
-class SpliceSlot:
+class SpliceSlot(Turn):
     """What all splices of a node share: one attempt at a time, and local ports. `reserved`: WireGuard's own ports."""
 
     def __init__(self, reserved: Iterable[int] = ()) -> None:
+        super().__init__()
         self.reserved = frozenset(reserved)
-        self._holder: PublicKey | None = None
         self._held: dict[PublicKey, int] = {}
-
-    def take(self, peer: PublicKey) -> bool:
-        """Begin an attempt; False while there is another one."""
-        if self._holder not in (None, peer):
-            return False
-        self._holder = peer
-        return True
-
-    def give(self, peer: PublicKey) -> None:
-        """The attempt is over."""
-        if self._holder == peer:
-            self._holder = None
 
     def hold(self, peer: PublicKey, port: int | None) -> None:
         """The peer's splice has this local port; None: it has gone."""

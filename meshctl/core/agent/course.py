@@ -1,0 +1,48 @@
+"""The course of one peer's path: its state, the reasons for it, and what the table (`path`) wants done on the way."""
+
+from __future__ import annotations
+
+from meshctl.core.agent.bodies import Wish
+from meshctl.core.agent.here import Here
+from meshctl.core.agent.history import Decision, History
+from meshctl.core.agent.path import State, Trigger, step
+from meshctl.core.agent.peerwork import PeerWork
+
+RELAYED = frozenset({State.RELAYED, State.SPLICING})
+SEARCHING = RELAYED | {State.PROBING}
+DIRECT = frozenset({State.DIRECT, State.SUSPECT})
+
+
+class Course:
+    """One peer's. `since`: when the state became what it is."""
+
+    def __init__(self, work: PeerWork, here: Here, now: float) -> None:
+        self.state = State.UNKNOWN
+        self.since = now
+        self.history = History()
+        self._work, self._here = work, here
+
+    def fire(self, trigger: Trigger, reason: str, now: float) -> None:
+        """Something happened. Raises IllegalTransitionError when it cannot have."""
+        found = step(self.state, trigger)
+        self.history.add(Decision(now, self.state, found.state, trigger, reason))
+        if found.state is not self.state:
+            self.since = now
+        self.state = found.state
+        self._here.touch(self._work.peer.id)
+        for effect in found.effects:
+            self._work.do(effect, now)
+        if self.state is State.PROBING:
+            self.relay_ready(now)
+
+    def relay_ready(self, now: float) -> None:
+        """Take the relay that is ready, if there is one and the path is to have one."""
+        work = self._work
+        if work.relay.ready is None or work.mode is Wish.DIRECT or self.state is State.UNKNOWN:
+            return
+        anchor = work.relay.used_anchor
+        words = f"both ends are bound at {anchor.name}" if anchor else "both ends are bound"
+        if self.state in DIRECT and not work.may_go_direct:
+            self.fire(Trigger.DEMOTED, f"an operator wants the relay, and {words}", now)
+        else:
+            self.fire(Trigger.RELAY_READY, words, now)

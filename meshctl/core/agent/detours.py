@@ -1,0 +1,130 @@
+"""Relays and splices of one peer: what is said to them, what they want done, and what becomes of the path by them."""
+
+from __future__ import annotations
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bodies import RelayGrant, RelayRefuse, Splice
+from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.course import Course
+from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.here import Here
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.peerwork import PeerWork
+from meshctl.core.agent.relayclient import Ready, Say
+from meshctl.core.agent.splice import Failed
+from meshctl.core.wire import stun
+
+
+class Detours:
+    """One peer's. Whoever calls the parts of `work` by themselves has `news` told after that."""
+
+    def __init__(self, course: Course, work: PeerWork, here: Here) -> None:
+        self._course, self._work, self._here = course, work, here
+        self._relay, self._splice = work.relay, work.splice
+
+    # What comes in
+
+    def anchors_changed(self, now: float) -> None:
+        """An anchor has come, gone, or is nearer or farther than it was."""
+        self._here.touch(self._work.peer.id)
+        if self._relay.wanted:
+            self._work.want_relay(now)
+            self.news(now)
+
+    def anchor_restarted(self, anchor: PeerConfig, now: float) -> None:
+        """An anchor's agent is a new one, which may have forgotten its relays."""
+        self._relay.anchor_restarted(anchor, now)
+        self.anchors_changed(now)
+
+    def answered(self, anchor: PeerConfig, answer: RelayGrant | RelayRefuse, now: float) -> None:
+        """An anchor's relay to the peer, or none there."""
+        self._here.touch(self._work.peer.id)
+        if isinstance(answer, RelayGrant):
+            self._relay.granted(anchor, answer, now)
+        else:
+            self._relay.refused(anchor, answer, now)
+        self.news(now)
+
+    def spliced(self, said: Splice, now: float) -> None:
+        """The peer, behind a hard NAT, has opened ports."""
+        situation, course = self._work.situation(now), self._course
+        if course.state is State.RELAYED and situation is not None and not self._splice.received(said, situation, now):
+            course.fire(Trigger.SPLICE_BEGUN, "the peer has opened ports in its NAT", now)
+
+    def restored(self, pair: Pair, now: float) -> None:
+        """A splice stood there before a restart."""
+        self._splice.restore(pair)
+        self._splice_news(now)
+
+    # What is to be done
+
+    def poll(self, now: float) -> None:
+        """Do what is due."""
+        self._splice.poll(now)
+        relay_due = self._relay.due()
+        if relay_due is not None and now >= relay_due:
+            self._relay.poll(self._here.bases, now)
+        self.news(now)
+
+    def try_splice(self, now: float) -> None:
+        """No pair has answered: perhaps one does that leads through many ports."""
+        situation = self._work.situation(now)
+        if self._course.state is not State.RELAYED or situation is None or not self._work.may_go_direct:
+            return
+        if self._work.negotiation.promising:
+            return
+        if not self._splice.start(situation, now):
+            self._course.fire(Trigger.SPLICE_BEGUN, "this node's NAT is hard and the peer's is easy", now)
+
+    def may_take(self, pair: Pair, now: float) -> bool:
+        """The path is about to use the pair: whether it can be used, and all that it needs is done."""
+        if not self._splice.take(pair):
+            return False
+        self._splice_news(now)
+        return True
+
+    def stop(self, now: float) -> None:
+        """Nothing of them is to outlive the path."""
+        self._relay.release()
+        self._splice.stop()
+        self.news(now)
+
+    def news(self, now: float) -> None:
+        """Do what relays and splices want done, and see what has become of them."""
+        for output in self._relay.outputs():
+            if isinstance(output, Say):
+                self._here.say(output.anchor, output.body, now)
+            elif isinstance(output, SendProbe):
+                self._here.probe(output, self._bound)
+            elif isinstance(output, Ready):
+                self._course.relay_ready(now)
+            elif self._course.state not in (State.UNKNOWN, State.PROBING):
+                self._course.fire(Trigger.RELAY_LOST, "the anchor does not answer", now)
+        self._splice_news(now)
+
+    # Inside
+
+    def _splice_news(self, now: float) -> None:
+        for output in self._splice.outputs():
+            if isinstance(output, Splice):
+                self._here.say(self._work.peer, output, now)
+            elif isinstance(output, SendProbe):
+                self._here.nat.sent(output.local, output.remote, now)
+                self._work.negotiation.send(output)
+            elif not isinstance(output, Failed):
+                self._here.act(output)
+            elif self._course.state is State.SPLICING:
+                self._course.fire(Trigger.SPLICE_FAILED, "no port was hit", now)
+
+    def _bound(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+        """A relay has answered a bind."""
+        self._here.touch(self._work.peer.id)
+        token = self._relay.token_of(received.message.transaction)
+        if token is None or not received.is_authentic(token):
+            return
+        mapped = received.message.xor_mapped_address
+        if mapped is not None:
+            self._here.nat.observe(local, remote, Address.of(*mapped), now)
+        self._relay.answered(received.message, now)
+        self.news(now)

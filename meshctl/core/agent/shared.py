@@ -1,0 +1,23 @@
+"""What the networks of one node have in common."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from meshctl.core.agent.events import Action
+from meshctl.core.agent.here import Pace
+from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.turn import Turn
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One node's. `act` has an action done; `silence` is who tries out how long a NAT keeps mappings."""
+
+    dice: random.Random
+    act: Callable[[Action], None]
+    slot: SpliceSlot
+    pace: Pace = field(default_factory=Pace)
+    silence: Turn = field(default_factory=Turn)

@@ -1,0 +1,123 @@
+"""Who hears of what: messages, new sessions, and anchors that have come or gone, handed to the parts they concern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshctl.core.agent.anchorduty import AnchorDuty
+from meshctl.core.agent.anchorlinks import Change
+from meshctl.core.agent.bodies import Ack, Observed, Offer, RelayGrant, RelayRefuse, Splice
+from meshctl.core.agent.checks import Credentials
+from meshctl.core.agent.clients import ClientPaths
+from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.events import PeerStatus
+from meshctl.core.agent.gatherer import Gatherer
+from meshctl.core.agent.here import DUTY, GATHER, Here
+from meshctl.core.agent.path import State
+from meshctl.core.agent.peer import PeerPath
+from meshctl.core.agent.post import Heard, Post
+from meshctl.core.agent.stunport import StunPort
+from meshctl.model.keys import PublicKey
+
+CHECK_PURPOSE = b"checks"
+
+Statuses = Mapping[PublicKey, PeerStatus]
+
+
+@dataclass(frozen=True)
+class Tidings:
+    """One network's parts, as it has them: `paths` are by the peers' ids; `duty` is an anchor's."""
+
+    here: Here
+    post: Post
+    stun: StunPort
+    gatherer: Gatherer
+    paths: Mapping[bytes, PeerPath]
+    clients: ClientPaths
+    duty: AnchorDuty | None
+
+    def ask(self, peer: PeerConfig, now: float, *, opened: bool = False) -> None:
+        """Have the peer's agent asked whether it lives; `opened`: there is a way to it that was not there before."""
+        self.post.talk(peer).ask(now, opened=opened)
+        self.here.touch(peer.id)
+
+    def seek(self, now: float) -> None:
+        """There is a way for messages that was not there before: ask for those who could not be reached."""
+        for path in self.paths.values():
+            if path.state in (State.UNKNOWN, State.PROBING):
+                self.ask(path.peer, now, opened=True)
+
+    def greet_anchors(self, now: float) -> None:
+        """A message in each tunnel shows the anchor where this node is now; and tells whether it is heard."""
+        for link in self.here.anchors.values():
+            self.ask(link.peer, now)
+
+    def links_changed(self, change: Change, now: float) -> None:
+        """Anchors have come up, gone, or are nearer or farther than they were."""
+        for anchor in change.came:
+            self.ask(anchor, now, opened=True)
+            self.seek(now)
+        if change.any:
+            for path in self.paths.values():
+                path.detours.anchors_changed(now)
+
+    def heard(self, heard: Heard, statuses: Statuses, now: float) -> None:
+        """A message for this node; `statuses` is the last reading of WireGuard's counters."""
+        self.here.touch(heard.peer.id)
+        if heard.renewed or heard.revived:
+            self._met(heard, statuses, now)
+        if isinstance(heard.body, Observed) and heard.peer.is_anchor:
+            self._observed(heard.peer, heard.body, statuses, now)
+        elif heard.body is not None:
+            self._message(heard, now)
+
+    # Inside
+
+    def _met(self, heard: Heard, statuses: Statuses, now: float) -> None:
+        """There is a new session with a peer, or one that was lost is there again."""
+        peer, session = heard.peer, self.post.talk(heard.peer).session
+        if peer.is_anchor:
+            self.seek(now)
+        if peer.is_anchor and heard.renewed:
+            for other in self.paths.values():
+                other.detours.anchor_restarted(peer, now)
+        if self.duty is not None:
+            self.duty.greet(peer, statuses, now)
+        path = self.paths.get(peer.id)
+        if path is not None:
+            mine, theirs = session.mine.hex(), session.theirs.hex()
+            self.stun.expect(peer.id, f"{mine}:{theirs}")
+            path.session(Credentials(f"{theirs}:{mine}", f"{mine}:{theirs}", session.shared_key(CHECK_PURPOSE)), now)
+
+    def _message(self, heard: Heard, now: float) -> None:
+        peer, body, path = heard.peer, heard.body, self.paths.get(heard.peer.id)
+        talk = self.post.talk(peer)
+        if isinstance(body, Offer):
+            newer, ack = talk.receiver.receive(body)
+            self.post.answer(heard, ack)
+            if newer and path is not None:
+                path.offered(body, now)
+        elif isinstance(body, Ack):
+            talk.sender.acknowledged(body)
+        elif isinstance(body, Splice) and path is not None:
+            path.detours.spliced(body, now)
+        elif isinstance(body, (RelayGrant, RelayRefuse)) and peer.is_anchor:
+            other = self.paths.get(body.peer)
+            if other is not None:
+                other.detours.answered(peer, body, now)
+        elif self.duty is not None and body is not None:
+            self.duty.relay_message(peer, body, now)
+            self.here.touch(DUTY)
+
+    def _observed(self, anchor: PeerConfig, body: Observed, statuses: Statuses, now: float) -> None:
+        """An anchor's word on where it sees this node, and clients."""
+        status = statuses.get(anchor.public_key)
+        server = status.endpoint if status else None
+        for observation in body.observations:
+            base = self.here.own.base(observation.address.family)
+            if observation.node == self.here.config.id and base and server and server.family == base.family:
+                self.gatherer.seen("observed", base, server, observation.address, now)
+                self.here.touch(GATHER)
+        for action in self.clients.observed(body, statuses, now):
+            self.here.act(action)
