@@ -104,6 +104,10 @@ SEEDS ?= 2000
 sim: $(VENV)/.installed ## The agent's core in SEEDS=2000 small worlds, or in those of SEEDS=17,99-120, and in one of 300 agents
 	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/sim/main.py $(SEEDS) $(SIM_ARGS)
 
+.PHONY: wg-model
+wg-model: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The simulator's WireGuard beside the kernel's own (in QEMU) and wireguard-go
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=. $(BIN)/python tests/wgmodel/main.py </dev/null
+
 .PHONY: need-root
 need-root:
 	@if [[ -n "$(AS_ROOT)" ]] && ! command -v sudo >/dev/null; then \

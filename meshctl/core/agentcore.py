@@ -63,6 +63,7 @@ class AgentCore:
         kept = load(state)
         self._ports = PortMapper(dice, kept.ports)
         self._kept = kept
+        self._port_state = self._ports.state()
         self._addresses: events.LocalAddresses | None = None
         self._timers: Timers[str] = Timers()
         self._networks = {n.network: Network(n, self._shared, now, kept) for n in config.networks}
@@ -165,6 +166,8 @@ class AgentCore:
         statuses = self._handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
+        dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)
+        self._resolver.set_dead({e for e in dead if isinstance(e, NamedEndpoint)})
         self._save()
 
     def _resolved(self, event: events.Resolved, now: float) -> None:
@@ -238,13 +241,18 @@ class AgentCore:
         found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
         for network in self._networks.values():
             network.mapped(found, now)
+        self._port_state = self._ports.state()
         self._save()
 
     def _save(self) -> None:
         """Have what must outlast a restart written, when it is another than before."""
         networks = self._networks.values()
+        if self._port_state == self._kept.ports and not any(n.unsaved for n in networks):
+            return
+        for network in networks:
+            network.unsaved = False
         kept = Kept(
-            self._ports.state(), tuple(k for n in networks for k in n.kept_paths()),
+            self._port_state, tuple(k for n in networks for k in n.kept_paths()),
             tuple(k for n in networks for k in n.kept_relays()),
         )  # fmt: skip
         if kept != self._kept:

@@ -124,6 +124,29 @@ def test_it_is_dead_when_it_is_silent_at_every_address_and_not_before() -> None:
     assert anchor.link.due is not None, "it is asked on"
 
 
+def test_an_address_of_a_family_that_this_node_does_not_have_is_neither_asked_nor_waited_for() -> None:
+    anchor = Anchor()
+    anchor.sample(after=0.25, sent=500)
+    anchor.sample(after=UNANSWERED_S)
+    assert anchor.link.ask(anchor.now, {4}) == (FOUR,)
+    anchor.link.silent(FOUR, anchor.now)
+    assert not anchor.link.up
+
+
+def test_an_anchor_without_a_handshake_is_asked_until_there_is_one_and_taken_where_it_answers() -> None:
+    anchor = Anchor()
+    anchor.age, anchor.endpoint = None, SIX  # a name that did not resolve, or a family that leads nowhere
+    anchor.sample(after=0.25)
+    assert anchor.link.ask(anchor.now, {4}) == (FOUR,)
+    assert anchor.link.answered(FOUR, 0.02, anchor.now) == FOUR
+    assert not anchor.link.up
+    assert anchor.link.due == anchor.now + ASK_FIRST_S
+    anchor.age, anchor.endpoint = 0.0, FOUR
+    anchor.sample(after=0.25, received=100)
+    assert anchor.link.up
+    assert anchor.link.due is None
+
+
 def test_the_address_in_use_is_kept_when_it_answers_whichever_is_first() -> None:
     for order in ((FOUR, SIX), (SIX, FOUR)):
         anchor = Anchor()

@@ -18,6 +18,7 @@ from meshctl.core.agent.asker import anchor_server
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.liveness import BUSY_S, SAMPLE_S
 from meshctl.core.agent.path import State
+from meshctl.core.agent.resolver import DEAD_S
 from meshctl.core.agent.router import BURST
 from meshctl.core.agentcore import IDLE_SAMPLE_S, AgentCore
 from meshctl.core.wire import stun
@@ -169,6 +170,22 @@ def test_a_name_is_asked_for_and_its_addresses_are_where_the_anchor_is_asked() -
     core.handle(ev.Wake(), 0.01)
     probes = [action for action in drained(core) if isinstance(action, ev.SendProbe)]
     assert {probe.remote for probe in probes} == {Address("203.0.113.1", PORT)}
+
+
+def test_a_name_is_asked_for_again_after_a_minute_while_its_peer_is_reached_in_no_way() -> None:
+    config = config_of("a", ["hub0"])
+    [network] = config.networks
+    name = NamedEndpoint("anchor.example", PORT)
+    peers = tuple(replace(p, endpoints=(name,)) if p.is_anchor else p for p in network.peers)
+    config = replace(config, networks=(replace(network, peers=peers),))
+    for age, asked in ((None, True), (1.0, False)):
+        core = AgentCore(config, random.Random(1), 0.0)  # noqa: S311
+        core.handle(ev.Wake(), 0.0)
+        core.handle(ev.Resolved(name, (Address(IPS["hub0"], PORT),)), 0.0)
+        core.handle(ev.WgStatus((ev.PeerStatus(key("hub0"), None, age, 0, 0, 25),)), 1.0)
+        drained(core)
+        core.handle(ev.Wake(), DEAD_S)
+        assert (ev.Resolve(name) in drained(core)) is asked
 
 
 # Strangers

@@ -209,7 +209,7 @@ def test_what_no_server_sees_any_more_is_offered_no_more_after_its_time() -> Non
     node.sees = lambda _base, _server: None
     node.run(OBSERVATION_S + 1.0)
     assert node.offered("srflx") == []
-    assert [moved for _, moved in node.changes] == [False]
+    assert not any(moved for _, moved in node.changes)
 
 
 def test_a_nat_that_has_rebound_is_noticed_all_are_asked_and_peers_try_everything_with_the_new_address() -> None:
@@ -223,6 +223,42 @@ def test_a_nat_that_has_rebound_is_noticed_all_are_asked_and_peers_try_everythin
     assert node.changes[0][1] is True
     assert HUB1.address in node.asked_since(start)
     assert node.asked_since(start + 0.2) == [], "and that is that"
+
+
+def behind_a_hard_nat(ports: dict[Server, int]) -> Node:
+    """A node that each server sees at another port, which the caller may change."""
+    node = Node(*ports)
+    node.sees = lambda _, to: Address(OUTSIDE.ip, next(port for server, port in ports.items() if server.address == to))
+    node.run(5.0)
+    node.changes.clear()
+    return node
+
+
+def test_one_mapping_of_a_hard_nat_that_has_ended_does_not_put_all_paths_in_doubt_but_everybody_is_asked() -> None:
+    ports = {HUB0: 1024, HUB1: 2048, STRANGER: 4096}
+    node = behind_a_hard_nat(ports)
+    ports[HUB0], began = 1025, node.now
+    node.gatherer.ask(HUB0, node.now)
+    node.run(5.0)
+    assert set(node.asked_since(began)) == {server.address for server in ports}
+    assert not any(moved for _, moved in node.changes)
+    assert Address(OUTSIDE.ip, 1025) in node.offered("srflx")
+
+
+def test_a_hard_nat_that_has_forgotten_all_its_mappings_is_noticed_by_the_second_of_them() -> None:
+    ports = {HUB0: 1024, HUB1: 2048}
+    node = behind_a_hard_nat(ports)
+    ports.update({HUB0: 1025, HUB1: 2049})
+    node.gatherer.ask(HUB0, node.now)
+    node.run(5.0)
+    assert [moved for _, moved in node.changes].count(True) == 1
+
+
+def test_a_hard_nat_with_another_outer_address_is_noticed_at_once() -> None:
+    ports = {HUB0: 1024, HUB1: 2048}
+    node = behind_a_hard_nat(ports)
+    node.gatherer.seen("observed", Address(HERE.ip, PORT), HUB0.address, Address("198.51.100.8", 1024), node.now)
+    assert node.gatherer.take_change(node.now) == (True, True)
 
 
 def test_doubt_asks_everybody_and_has_peers_try_everything() -> None:
@@ -247,7 +283,7 @@ def test_mappings_that_routers_have_promised_are_offered_as_long_as_they_are() -
     node.gatherer.mapped([(external, base, node.now + 100.0)], node.now)
     node.run(1.0)
     assert node.offered("mapped") == [external]
-    assert [moved for _, moved in node.changes] == [False]
+    assert not any(moved for _, moved in node.changes)
     node.run(100.0)
     assert node.offered("mapped") == []
     node.gatherer.mapped([(external, base, node.now + 100.0)], node.now)

@@ -7,7 +7,15 @@ from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshctl.core.agent.lifetime import DOUBT_S, LONGEST_S, RESOLUTION_S, SHARE, SHORTEST_S, MappingLifetime
+from meshctl.core.agent.lifetime import (
+    ANSWERED_S,
+    DOUBT_S,
+    LONGEST_S,
+    RESOLUTION_S,
+    SHARE,
+    SHORTEST_S,
+    MappingLifetime,
+)
 
 CONFIGURED = 25
 
@@ -26,6 +34,11 @@ def search(lifetime: MappingLifetime, nat_s: float, now: float = 0.0) -> int:
     raise AssertionError("a search without end")
 
 
+def well_below(silence_s: float) -> float:
+    """The keepalive for a mapping that survives so long a silence."""
+    return min(max(min(silence_s * SHARE, silence_s - ANSWERED_S), SHORTEST_S), LONGEST_S)
+
+
 @settings(max_examples=examples(50))
 @given(st.floats(1, 1000), st.integers(1, 120))
 def test_the_keepalive_that_is_found_is_below_the_nats_lifetime_and_not_far_below(
@@ -36,7 +49,9 @@ def test_the_keepalive_that_is_found_is_below_the_nats_lifetime_and_not_far_belo
     assert SHORTEST_S <= lifetime.keepalive_s <= LONGEST_S
     if nat_s > SHORTEST_S:
         assert lifetime.keepalive_s < nat_s
-        assert lifetime.keepalive_s >= min(LONGEST_S, (nat_s - RESOLUTION_S) * SHARE) - 1
+        assert lifetime.keepalive_s >= well_below(nat_s - RESOLUTION_S) - 1
+    if nat_s > SHORTEST_S + ANSWERED_S:
+        assert lifetime.keepalive_s + ANSWERED_S < nat_s
 
 
 def test_a_nat_that_keeps_mappings_for_long_gets_the_longest_keepalive_in_few_tries() -> None:
@@ -72,7 +87,7 @@ def test_another_nat_with_another_lifetime_is_learned_after_the_loss_and_the_dou
     for round_ in range(1, 40):
         search(lifetime, second_s, round_ * (DOUBT_S + 1000))
     assert lifetime.keepalive_s <= max(second_s, SHORTEST_S)
-    assert lifetime.keepalive_s >= min(LONGEST_S, (second_s - RESOLUTION_S) * SHARE) - 1
+    assert lifetime.keepalive_s >= well_below(second_s - RESOLUTION_S) - 1
 
 
 def test_one_loss_that_nothing_confirms_is_tried_again_after_an_hour_and_forgotten() -> None:

@@ -4,8 +4,10 @@ nomination of what does not work, and checks that leave faster than they may."""
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -13,7 +15,7 @@ from agentcore_values import interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Answer, Credentials, Pair
+from meshctl.core.agent.checks import ANSWER_S, MAX_OF_HOST, SCHEDULE_S, Answer, Credentials, Pair
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
 from meshctl.core.agent.here import GAP_S, Answered, Here, Pace
@@ -96,6 +98,7 @@ class Field:
     def __init__(self) -> None:
         self.now = 10.0
         self.lost: Callable[[SendProbe], bool] = lambda _: False
+        self.seen: Callable[[SendProbe], Address] = lambda probe: probe.local  # where from, at the other end
         self.delays: dict[str, float] = {}  # to an address
         self.rounds: list[tuple[float, str]] = []  # that ended in vain
         self.nominate = True
@@ -107,7 +110,7 @@ class Field:
         if not self.lost(probe):
             self._count += 1
             delay = max(self.delays.get(ip, ONE_WAY_S) for ip in (probe.local.ip, probe.remote.ip))
-            heapq.heappush(self._wire, (self.now + delay, self._count, probe))
+            heapq.heappush(self._wire, (self.now + delay, self._count, replace(probe, local=self.seen(probe))))
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
@@ -304,6 +307,26 @@ def test_an_address_from_which_the_peer_asks_is_learned_asked_back_and_forgotten
     field.run(PRFLX_LIFETIME_S + 10.0)
     assert end.it.remote.all() == ()
     assert end.it.failed(Pair(address("a"), unheard))
+
+
+def test_where_the_peer_does_not_answer_makes_room_in_the_next_round_for_where_it_asks_from_then() -> None:
+    field = Field()
+    a, b = field.ends["a"], field.ends["b"]
+    port = itertools.count(1024)
+    # What b sends comes each time from another port, as from a NAT of the hardest kind, where nothing gets in.
+    field.seen = lambda probe: Address(probe.local.ip, next(port)) if probe.local == address("b") else probe.local
+    field.lost = lambda probe: probe.remote.ip == IPS["b"][0]
+    b.offered(address("a"))
+    field.run(SCHEDULE_S[-1] + ANSWER_S + 1.0)
+    for end in (a, b):
+        end.it.restart(field.now)
+    field.run(SCHEDULE_S[-1] + ANSWER_S + 1.0)
+    assert len({pair.remote for _, pair, _ in a.questions}) > MAX_OF_HOST
+    field.seen, field.lost = lambda probe: probe.local, lambda _: False
+    for end in (a, b):
+        end.it.restart(field.now)
+    field.run(1.0)
+    assert address("b") in {answer.pair.remote for _, answer in a.answers}
 
 
 def test_a_place_that_nobody_offered_can_be_asked() -> None:

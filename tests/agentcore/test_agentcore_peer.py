@@ -592,6 +592,18 @@ def test_where_an_operator_wants_the_relay_no_pair_is_tried_in_vain() -> None:
     assert checks(world.hosts["a"], since) == checks(world.hosts["b"], since) == []
 
 
+def test_an_operators_wish_at_the_other_end_outlives_a_silence() -> None:
+    world = PairWorld()
+    world.hosts["b"].give(ev.Override(key("a"), "relay"))
+    world.until(lambda: world.states() == RELAYED, 5.0)
+    world.apart("a", "b", "hub0")
+    world.talk(40.0)
+    assert world.states()[0] == "unknown"
+    world.together()
+    world.talk(30.0)
+    assert world.states() == RELAYED
+
+
 def test_where_an_operator_wants_none_no_relay_is_asked_for() -> None:
     world = PairWorld(configs={name: config_of(name, ["hub0"], override="direct") for name in "ab"})
     world.apart("a", "b")

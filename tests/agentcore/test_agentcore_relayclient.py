@@ -386,6 +386,17 @@ def test_the_end_that_does_not_control_uses_what_the_other_one_uses_if_it_can() 
         assert [world.hub_of(name) for name in NAMES] == ["hub0", used]
 
 
+def test_the_end_that_does_not_control_asks_for_a_relay_in_use_that_it_has_forgotten() -> None:
+    world = settled()
+    used = world.clients["a"].ready
+    world.release("b")  # it has taken the other end for lost, which has not noticed
+    world.run(5)
+    world.want("b")
+    world.run(1)
+    assert world.clients["a"].ready == used == world.clients["b"].ready
+    assert world.works()
+
+
 def test_a_tunnel_that_was_down_for_a_moment_at_one_end_leaves_both_at_one_anchor() -> None:
     world = settled()
     world.down["b"].add("hub0")

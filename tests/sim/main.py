@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -26,7 +27,9 @@ _TRACE_LINES = 150
 
 def run(seed: int) -> Outcome:
     """One small world; its trace only when something was found."""
+    gc.disable()  # a world is small, and in cycles as a whole: it is collected once, when it is over
     outcome = World(draw(seed)).run()
+    gc.collect()
     return outcome if outcome.findings else outcome.with_text("", trace=False)
 
 

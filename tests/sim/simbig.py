@@ -11,7 +11,7 @@ _PEERS = 15
 _ANCHORS = 3
 _SECONDS = 600.0
 _QUIET_AT = 480.0
-_TALKING = 30
+_TALKING = 15
 _EASY = 76  # of 80 NATs, as among people's
 _FAULTS = 40
 

@@ -11,6 +11,8 @@ from simnode import Node
 from simpairs import healthy, possible
 
 from meshctl.core.agent.path import State
+from meshctl.core.agent.state import load
+from meshctl.core.agentcore import IDLE_SAMPLE_S
 from meshctl.core.reachability import DIRECT
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ _MOVES, _MOVES_A_FAULT = 6, 8
 _PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
 _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
 _STATE_BYTES = 65536
+_NOTED_S = IDLE_SAMPLE_S + 0.1
 _LOOKED_AT = 10  # nodes of one world whose memory is walked through
 
 
@@ -88,6 +91,25 @@ def leases_are_given_back(world: World) -> Says:
             yield name, f"its router still maps port {held[0]}"
         if node.kernel.relays:
             yield name, f"{len(node.kernel.relays)} relays are left"
+
+
+def relays_are_known(world: World) -> Says:
+    """What an anchor forwards, its agent has noted, so that the next one knows and ends it.
+
+    Not what was installed right before the agent died or the world ended: it is noted with the next reading of the
+    counters. And an agent that was robbed of its state knows of nothing.
+    """
+    for anchor in world.spec.anchors:
+        node = world.nodes[anchor.name]
+        deaths = [f for f in world.spec.faults if f.kind == "anchor's agent dies" and f.target == anchor.name]
+        if node.core is None or any(fault.value for fault in deaths):
+            continue
+        noted = {relay.port for relay in load(node.saved).relays}
+        ends = [world.clock.now, *(fault.at for fault in deaths)]
+        for port in sorted(node.kernel.relays.keys() - noted):
+            installed = world.watch.relayed[anchor.name, port]
+            if not any(end - _NOTED_S <= installed <= end for end in ends):
+                yield anchor.name, f"nobody knows of the relay at port {port}"
 
 
 def packets(world: World, node: Node) -> int:

@@ -17,7 +17,7 @@ class Clock:
     def at(self, when: float, call: Callable[[], None]) -> None:
         """Call at that time; at once, but after what is due, when it has passed."""
         self._asked += 1
-        heapq.heappush(self._queue, (max(when, self.now), self._asked, call))
+        heapq.heappush(self._queue, (when if when > self.now else self.now, self._asked, call))
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """Call after so many seconds."""
@@ -25,7 +25,8 @@ class Clock:
 
     def run(self, until: float) -> None:
         """Everything that is due up to `until`, which is the time afterwards."""
-        while self._queue and self._queue[0][0] <= until:
-            self.now, _, call = heapq.heappop(self._queue)
+        queue = self._queue
+        while queue and queue[0][0] <= until:
+            self.now, _, call = heapq.heappop(queue)
             call()
         self.now = until

@@ -75,28 +75,28 @@ def links(spec: WorldSpec, name: str) -> tuple[NodeSpec, ...]:
 def agent_config(spec: WorldSpec, name: str) -> AgentConfig:
     """What the repository would say for this node."""
     me = spec.node(name)
+    peers = links(spec, name)
     return AgentConfig(
         name,
         (
             InterfaceConfig(
                 NETWORK, INTERFACE, public_key(name), (mesh_ip(me),), PORT, (MESH,), KEEPALIVE_S,
-                peers=tuple(_peer(spec, me, peer) for peer in links(spec, name)), is_anchor=me.kind == "anchor",
+                peers=tuple(_peer(spec, me, peer, peers) for peer in peers), is_anchor=me.kind == "anchor",
             ),
         ),
     )  # fmt: skip
 
 
-def _peer(spec: WorldSpec, me: NodeSpec, peer: NodeSpec) -> PeerConfig:
+def _peer(spec: WorldSpec, me: NodeSpec, peer: NodeSpec, peers: tuple[NodeSpec, ...]) -> PeerConfig:
     endpoints: tuple[Endpoint, ...] = ()
     if peer.kind == "anchor":
         endpoints = tuple(Address(*place) for place in anchor_places(peer))
         if spec.named_anchors:
             endpoints = (anchor_name(peer),)
-    mine = {n.name for n in links(spec, me.name)}
     override = next((mode for node, other, mode in spec.overrides if (node, other) == (me.name, peer.name)), "")
     return PeerConfig(
         peer.name, public_key(peer.name), (mesh_ip(peer),), pair_key(me.name, peer.name),
         kind={"malicious": "node"}.get(peer.kind, peer.kind), endpoints=endpoints,
         permitted=spec.permits(me.name, peer.name), override=override,
-        reaches=frozenset(n.name for n in spec.nodes if n.name in mine and spec.permits(peer.name, n.name)),
+        reaches=frozenset(n.name for n in peers if spec.permits(peer.name, n.name)),
     )  # fmt: skip

@@ -64,9 +64,14 @@ def draw(seed: int) -> WorldSpec:
 
 
 def behaviour(dice: random.Random, easy: int = 7) -> Behaviour:
-    """A NAT; of those that map by destination there are four for each `easy`."""
+    """A NAT; of those that map by destination there are four for each `easy`.
+
+    None filters more loosely than it maps: it finds a flow by what it maps by. One that let everybody in by the port of
+    any flow would answer each from another port, so that no two of them could ever agree on a pair.
+    """
     mapping = dice.choice((INDEPENDENT,) * easy + (ADDRESS,) + (ADDRESS_AND_PORT,) * 3)
     filtering = dice.choice((INDEPENDENT,) * 2 + (ADDRESS,) * 2 + (ADDRESS_AND_PORT,) * 6)
+    filtering = max(filtering, mapping, key=(INDEPENDENT, ADDRESS, ADDRESS_AND_PORT).index)
     return Behaviour(
         mapping, filtering, dice.choice((PRESERVING, PRESERVING, RANDOM, SEQUENTIAL)),
         expiry_s=dice.choice(_EXPIRY_S), hairpin=dice.random() < 0.3, blocked=dice.random() < 0.03,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,9 @@ class Driver:
     # Inside
 
     def _time(self) -> float:
-        self._now = max(self._now, self.node.now)
+        now = self.clock.now + self.node.offset
+        if now > self._now:
+            self._now = now
         return self._now
 
     def _handle(self, event: ev.Event) -> None:
@@ -112,7 +115,7 @@ class Driver:
         when = max(due[0] - self.node.offset, self.clock.now)
         if self._armed is None or when < self._armed:
             self._armed = when
-            self.clock.at(when, lambda: self._ring(when))
+            self.clock.at(when, partial(self._ring, when))
 
     def _ring(self, when: float) -> None:
         if self._armed != when or not self.alive:
@@ -123,7 +126,7 @@ class Driver:
             return
         if not self.node.kernel.up:  # asleep: it is late then
             self._armed = self.clock.now + _SPUN_S
-            self.clock.at(self._armed, lambda again=self._armed: self._ring(again))
+            self.clock.at(self._armed, partial(self._ring, self._armed))
             return
         now = self._time()
         if due[0] > now + _ROUNDING_S:

@@ -18,6 +18,7 @@ from simbounds import (
     memory_is_bounded,
     paths_change_seldom,
     probes_are_few,
+    relays_are_known,
     silence_is_kept,
 )
 from simnode import Node
@@ -225,5 +226,5 @@ def no_live_path_is_abandoned(world: World) -> Says:
 AT_THE_END: tuple[Invariant, ...] = (
     direct_when_possible, direct_only_when_possible, relayed_otherwise, both_ends_agree,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
-    probes_are_few, silence_is_kept, memory_is_bounded, every_outage_has_a_cause,
+    probes_are_few, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
 )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from simclock import Clock
@@ -83,20 +84,23 @@ class Segment:
         """Carry a packet from the holder of `cable` to whom it is for, if it gets there."""
         if self.tap is not None:
             self.tap(packet)
-        found = self._members.get(packet.destination[0]) or self._behind(packet.destination[0]) or self._router
-        if found is None or packet.hops >= _MAX_HOPS:
+        source, destination, data, hops = packet
+        found = self._members.get(destination[0]) or self._behind(destination[0]) or self._router
+        if found is None or hops >= _MAX_HOPS:
             return
         towards, receiver = found
-        if not (cable.up and towards.up and cable.side == towards.side and packet.size <= min(cable.mtu, towards.mtu)):
+        if not (cable.up and towards.up and cable.side == towards.side):
+            return
+        if packet.size > cable.mtu or packet.size > towards.mtu:
             return
         if self._lost(cable.loss + cable.loss_out) or self._lost(towards.loss + towards.loss_in):
             return
-        arriving = Packet(packet.source, packet.destination, packet.data, packet.hops + 1)
+        arriving = Packet(source, destination, data, hops + 1)
         delay_s, jitter_s = cable.delay_s + towards.delay_s, cable.jitter_s + towards.jitter_s
         twice = self._dice.random() < cable.duplication + towards.duplication
         for _ in range(2 if twice else 1):
             jitter = self._dice.random() * jitter_s if jitter_s else 0.0
-            self._clock.at(self._clock.now + delay_s + jitter, lambda: receiver(arriving))
+            self._clock.at(self._clock.now + delay_s + jitter, partial(receiver, arriving))
 
     def _behind(self, ip: str) -> tuple[Cable, Receiver] | None:
         first, colon, rest = ip.partition(":")

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 SECOND_IP = "172.17.0.1"
 _LAN_CABLE_S = 0.001
 _DOUBLES = 100
+# An agent whose host is off or asleep starts when it runs again: that is seen so soon.
+_STARTS_AGAIN_S = 0.05
 
 
 class Core(Protocol):
@@ -126,6 +128,8 @@ class Node:
         for peer in links(spec, self.spec.name):
             places = anchor_places(self.world.nodes[peer.name].numbered) if peer.kind == "anchor" else ()
             usable = [p for p in places if self.kernel.source_for(p)]
+            if not spec.named_anchors:  # an address is set though nothing leads there; a name does not resolve then
+                usable += places
             key = wg_key(peer.name)
             self.kernel.wg.add(key, wg_secret(self.spec.name, peer.name), [mesh_ip(peer)], next(iter(usable), None))
             if usable and self.spec.kind != "anchor":
@@ -134,6 +138,9 @@ class Node:
     def start_agent(self, state: bytes | None = None) -> None:
         """Start it with that state, or with what it saved last."""
         if not self.spec.has_agent or self.core is not None:
+            return
+        if not self.kernel.up:
+            self.world.clock.after(_STARTS_AGAIN_S, lambda: self.start_agent(state))
             return
         self._starts += 1
         dice = self.world.dice(f"core {self.name} {self._starts}")
@@ -205,11 +212,11 @@ class Node:
 
     def statuses(self) -> tuple[PeerStatus, ...]:
         """What `wg show` says."""
+        now = self.world.clock.now
         return tuple(
             PeerStatus(
-                self._peers[p.key].public_key, Address(*p.endpoint) if p.endpoint else None,
-                None if p.handshake_at is None else self.world.clock.now - p.handshake_at, p.rx_bytes, p.tx_bytes,
-                int(p.keepalive_s),
+                self._peers[p.key].public_key, Address._make(p.endpoint) if p.endpoint else None,
+                None if p.handshake_at is None else now - p.handshake_at, p.rx_bytes, p.tx_bytes, int(p.keepalive_s),
             )
             for p in self.kernel.wg.peers()
         )  # fmt: skip

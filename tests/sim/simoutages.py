@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from simflow import FlowRun, Outage
 from simpairs import DIRECT_STATES, forgets_quickly, is_anchor_fault, owed, places_of, possible, state_at, touches
-from simspec import Fault
+from simspec import Fault, Flow
 
+from meshctl.core.agent.path import State
 from meshctl.core.reachability import UNREACHABLE
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
 # A NAT that forgets between two keepalives is noticed when there is traffic again.
 _FORGOTTEN_S = 6.0
+# After these a NAT knows nobody whom it lets in.
+_FORGETTING = ("rebind", "renumber", "router reboot", "nat becomes")
+_NO_WAY = (State.UNKNOWN, State.PROBING)
 
 
 def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
@@ -59,7 +63,8 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     for fault in world.spec.faults:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
-            windows += _windows(world, fault, patience)
+            windows += [*_windows(world, fault, patience), *_agentless(world, fault, names, patience)]
+            windows += _unheard(world, fault, flow.flow)
     if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= _FORGOTTEN_S + patience:
         return True
     return _covered(outage, windows, _ROUNDING_S + flow.flow.every_s)
@@ -74,6 +79,24 @@ def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, f
     if fault.kind == "anchor off" and len(world.spec.anchors) > 1:
         return [(fault.at, fault.at + _ANCHOR_GONE_S + patience)]
     return [(fault.at, fault.ends_at + recovery)]
+
+
+def _agentless(world: World, fault: Fault, names: tuple[str, str], patience: float) -> list[tuple[float, float]]:
+    """A pair without any way yet is given none while the agent of one end is dead; one that has a way keeps it."""
+    if fault.kind == "agent dies" and any(state_at(world, *e, fault.at) in _NO_WAY for e in (names, names[::-1])):
+        return [(fault.at, fault.ends_at + _STARTS_S + patience)]
+    return []
+
+
+def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]]:
+    """Behind a NAT that has forgotten all, nobody reaches who has nothing to send, directly or by an anchor, until
+    its next keepalive. For pings that began later: had there been any before, it would have missed them."""
+    if fault.kind not in _FORGETTING or flow.starts_at < fault.ends_at:
+        return []
+    if fault.target not in places_of(world, (flow.b,)):
+        return []
+    keepalive_s = max((p.keepalive_s for p in world.nodes[flow.b].kernel.wg.peers()), default=0.0)
+    return [(fault.at, fault.ends_at + keepalive_s + RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S))]
 
 
 def _covered(outage: Outage, windows: list[tuple[float, float]], rounding: float) -> bool:

@@ -6,6 +6,7 @@ Numbers stand for addresses: site 3 has 81.3.0.1 outside and 2a01:3::/64, anchor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from simnat import Behaviour
 
@@ -131,4 +132,9 @@ class WorldSpec:
 
     def permits(self, a: str, b: str) -> bool:
         """Whether policy lets the two reach each other."""
-        return (min(a, b), max(a, b)) in self.pairs
+        return (min(a, b), max(a, b)) in self._permitted
+
+    @cached_property
+    def _permitted(self) -> frozenset[tuple[str, str]]:
+        return frozenset(self.pairs)
+

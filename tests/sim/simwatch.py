@@ -63,6 +63,7 @@ class Watch:
         self.rows: Counter[tuple[State, Trigger]] = Counter()
         self.decided: list[Decided] = []
         self.moved: list[Moved] = []
+        self.relayed: dict[tuple[str, int], float] = {}  # anchor and port: when it was last to forward there
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}
         self.of_path: dict[str, Meter] = {}
@@ -118,6 +119,7 @@ class Watch:
 
     def relay(self, node: Node, action: ev.InstallRelay) -> None:
         """An anchor's kernel is to forward."""
+        self.relayed[node.name, action.port] = self._world.clock.now
         node.say(f"relay {action.port} between {action.a} and {action.b}")
         if OUTSIDER_IP in (action.a.ip, action.b.ip):
             self._world.found("replay moves a relay", node.name, f"port {action.port} now leads to an outsider")

@@ -22,16 +22,26 @@ REKEY_AFTER_S = 120.0
 REJECT_AFTER_S = 180.0
 KEEPALIVE_TIMEOUT_S = 10.0
 MAX_HANDSHAKES = 90 // 5
-MAX_STAGED = 128
+MAX_STAGED = 128 + 1  # device.c drops one when there are more than MAX_STAGED_PACKETS, and then adds one
 _JITTER_S = 0.333
+# Linux's kernel/time/timer.c: a timer that is due in 63 ticks or more rings at a multiple of 8 of them, in 8 times as
+# many or more, of 64, and so on; after its time, never before.
+_WHEEL_TICKS, _WHEEL_STEP = 63, 8
 _INITIATION, _RESPONSE, _DATA = 1, 2, 4
 # Type and three zero bytes, the sender, the pair's secret, a timestamp or counter, the initiator's index.
 _HEAD = struct.Struct("<B3x16s16sQI")
+# IPv4 and UDP; here an inner packet has its source as text instead, after a byte with its length.
+_INNER_HEADERS = 28
 
 
-def _counted(kind: int, inner: int) -> int:
-    """Bytes that the kernel's counters grow by: of its own messages, not of the ones here."""
-    return {_INITIATION: 148, _RESPONSE: 92}.get(kind, 32 + -(-inner // 16) * 16)
+def counted_size(message: bytes) -> int:
+    """Bytes that the kernel's message has, and its counters grow by: here a message has another size."""
+    if message[0] != _DATA:
+        return {_INITIATION: 148, _RESPONSE: 92}[message[0]]
+    inner = len(message) - _HEAD.size
+    if inner:
+        inner += _INNER_HEADERS - 1 - message[_HEAD.size]
+    return 32 + -(-inner // 16) * 16
 
 
 @dataclass
@@ -64,9 +74,8 @@ class Peer:
     following: _Keypair | None = None
     offered: int | None = None
     newest_initiation: int = -1
-    initiated_at: float = -REKEY_TIMEOUT_S
+    initiated_at: float = -REKEY_TIMEOUT_S  # or answered
     attempts: int = 0
-    need_another_keepalive: bool = False
     last_minute: bool = False
     due: dict[str, float] = field(default_factory=dict)  # timers by name
     wound: dict[str, float] = field(default_factory=dict)  # when each of them rings next, if only to be wound again
@@ -76,7 +85,12 @@ class Peer:
 
 
 class WireGuard:
-    """One interface. `deliver(inner source, data)` gets what arrives."""
+    """One interface. `deliver(inner source, data)` gets what arrives.
+
+    Its timers are late as the kernel's are, by up to 0.26 s, and by up to 2.05 s when they are set to more than 16 s.
+    """
+
+    tick_s = 1 / 250  # CONFIG_HZ of Debian; 0 makes exact timers, as those of wireguard-go are
 
     def __init__(
         self, clock: Clock, host: Host, port: int, key: bytes, dice: random.Random,
@@ -91,6 +105,7 @@ class WireGuard:
         self._peers: dict[bytes, Peer] = {}
         self._by_address: dict[str, Peer] = {}
         self._index = dice.getrandbits(16)
+        self.booted_s = -dice.random() * REJECT_AFTER_S  # when the ticks were zero: each host has its own
         self._timers: dict[str, Callable[[Peer], None]] = {
             "retransmit": self._retransmit,
             "new-handshake": self._stopped_hearing,
@@ -129,9 +144,11 @@ class WireGuard:
         return tuple(self._peers[key] for key in sorted(self._peers))
 
     def set_endpoint(self, key: bytes, endpoint: Place) -> None:
-        """As `wg set … endpoint`: sends nothing by itself."""
+        """As `wg set … endpoint`: sends nothing by itself, but for what waits."""
         peer = self._peers[key]
         peer.endpoint, peer.source = endpoint, ""
+        if peer.staged:
+            self._send_data(peer, [])
 
     def set_keepalive(self, key: bytes, interval_s: float) -> None:
         """As `wg set … persistent-keepalive`: turned on, it sends one at once."""
@@ -139,15 +156,17 @@ class WireGuard:
         begins = interval_s > 0 and peer.keepalive_s == 0
         peer.keepalive_s = interval_s
         if begins:
-            self._send_data(peer, [b""])
+            self._send_keepalive(peer)
 
-    def send(self, destination: str, data: bytes) -> bool:
-        """Send an inner packet; False when no peer has that address (`ENOKEY`), or none knows where it is."""
+    def send(self, destination: str, data: bytes, source: str = "") -> bool:
+        """Send an inner packet; False when no peer has that address (`ENOKEY`), or none knows where it is.
+
+        "" is an inner source that the other end allows, whichever it is.
+        """
         peer = self._by_address.get(destination)
         if peer is None or peer.endpoint is None:
             return False
-        inner = struct.pack("<B", len(destination)) + destination.encode() + data
-        self._send_data(peer, [inner])
+        self._send_data(peer, [struct.pack("<B", len(source)) + source.encode() + data])
         return True
 
     def receive(self, packet: Packet) -> None:
@@ -166,6 +185,10 @@ class WireGuard:
 
     # Sending
 
+    def _send_keepalive(self, peer: Peer) -> None:
+        """An empty packet, unless others wait, which do as well."""
+        self._send_data(peer, [] if peer.staged else [b""])
+
     def _send_data(self, peer: Peer, inner: list[bytes]) -> None:
         """Inner packets, an empty one is a keepalive; staged while there is no key."""
         peer.staged.extend(inner)
@@ -177,27 +200,27 @@ class WireGuard:
         peer.staged.clear()
         for one in waiting:
             pair.sent += 1
-            self._transmit(peer, _DATA, pair.sent, pair.index, one)
-            if one:
+            if self._transmit(peer, _DATA, pair.sent, pair.index, one) and one:
                 self._arm(peer, "new-handshake", KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S, again=False)
         if pair.initiator and self._clock.now - pair.born >= REKEY_AFTER_S:
             self._initiate(peer, retry=False)
 
-    def _transmit(self, peer: Peer, kind: int, number: int, index: int, body: bytes = b"") -> None:
+    def _transmit(self, peer: Peer, kind: int, number: int, index: int, body: bytes = b"") -> bool:
+        """Send, and count it; False when it cannot leave the host, which is not counted."""
         peer.due.pop("keepalive", None)
         self._traversed(peer)
-        if peer.endpoint is None:
-            return
+        source = self._host.source_for(peer.endpoint, peer.source) if peer.endpoint else None
+        if peer.endpoint is None or source is None:
+            return False
         data = _HEAD.pack(kind, self.key, peer.secret, number, index) + body
-        peer.tx_bytes += _counted(kind, len(body))
-        source = self._host.source_for(peer.endpoint, peer.source)
-        if source is not None:
-            self._host.send((source, self.port), peer.endpoint, data)
+        peer.tx_bytes += counted_size(data)
+        self._host.send((source, self.port), peer.endpoint, data)
+        return True
 
     def _initiate(self, peer: Peer, *, retry: bool) -> None:
         if not retry:
             peer.attempts = 0
-        if self._clock.now - peer.initiated_at < REKEY_TIMEOUT_S or peer.endpoint is None:
+        if self._clock.now - peer.initiated_at < REKEY_TIMEOUT_S:
             return
         peer.initiated_at = self._clock.now
         self._index += 1
@@ -211,9 +234,10 @@ class WireGuard:
         if number <= peer.newest_initiation:
             return
         peer.newest_initiation = number
-        peer.offered = None  # there is one handshake of a peer at a time: that of who is heard
         self._authentic(peer, packet)
+        peer.rx_bytes += counted_size(packet.data)
         peer.offered = None  # one handshake at a time: what we began ourselves is gone (noise.c)
+        peer.initiated_at = self._clock.now  # who answers one does not begin another for as long (send.c)
         peer.previous, peer.following = None, _Keypair(index, initiator=False, born=self._clock.now)
         self._transmit(peer, _RESPONSE, 0, index)
 
@@ -222,10 +246,11 @@ class WireGuard:
             return
         peer.offered = None
         self._authentic(peer, packet)
+        peer.rx_bytes += counted_size(packet.data)
         peer.previous = peer.following or peer.current
         peer.current, peer.following = _Keypair(index, initiator=True, born=self._clock.now), None
         self._complete(peer)
-        self._send_data(peer, [] if peer.staged else [b""])
+        self._send_keepalive(peer)
 
     def _data(self, peer: Peer, packet: Packet, number: int, index: int) -> None:
         pair = next((p for p in (peer.current, peer.previous, peer.following) if p and p.index == index), None)
@@ -240,16 +265,17 @@ class WireGuard:
                 self._send_data(peer, [])
         self._keep_fresh(peer, pair)
         body = packet.data[_HEAD.size :]
+        source = body[1 : 1 + body[0]].decode() if body else ""
         if body:
-            if not peer.due.get("keepalive"):
-                self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S)
-            else:
-                peer.need_another_keepalive = True
-            self._deliver(min(peer.allowed, default=""), body[1 + body[0] :])
+            self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S, again=False)
+        if source and self._by_address.get(source) is not peer:
+            return  # it counts for all but rx_bytes
+        peer.rx_bytes += counted_size(packet.data)
+        if body:
+            self._deliver(source or min(peer.allowed, default=""), body[1 + body[0] :])
 
     def _authentic(self, peer: Peer, packet: Packet) -> None:
         """Any authentic packet: the peer is where it came from."""
-        peer.rx_bytes += _counted(packet.data[0], len(packet.data) - _HEAD.size)
         peer.endpoint, peer.source = packet.source, packet.destination[0]
         peer.due.pop("new-handshake", None)
         self._traversed(peer)
@@ -274,8 +300,16 @@ class WireGuard:
         if not again and name in peer.due:
             return
         jitter = self._dice.random() * _JITTER_S if name in ("retransmit", "new-handshake") else 0.0
-        peer.due[name] = self._clock.now + delay_s + jitter
+        peer.due[name] = self._clock.now + self._late(delay_s + jitter)
         self._wind(peer, name)
+
+    def _late(self, delay_s: float) -> float:
+        """After how long a timer rings that is to ring after `delay_s`."""
+        grain_s = self.tick_s
+        while delay_s >= _WHEEL_TICKS * grain_s > 0:
+            grain_s *= _WHEEL_STEP
+        since_tick_s = (self._clock.now + delay_s - self.booted_s) % grain_s if grain_s else 0.0
+        return delay_s + grain_s - since_tick_s
 
     def _wind(self, peer: Peer, name: str) -> None:
         """See to it that the timer rings in time; one that rings too early is wound again then."""
@@ -305,17 +339,18 @@ class WireGuard:
             peer.staged.clear()
             return
         peer.attempts += 1
+        peer.source = ""  # it may be the cause of the trouble
         self._initiate(peer, retry=True)
 
     def _stopped_hearing(self, peer: Peer) -> None:
+        peer.source = ""
         self._initiate(peer, retry=False)
 
     def _passive_keepalive(self, peer: Peer) -> None:
-        self._send_data(peer, [b""])
-        if peer.need_another_keepalive:
-            peer.need_another_keepalive = False
-            self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S)
+        # timers.c sets the timer again when more was heard meanwhile; but what sends the keepalive, a moment later,
+        # takes it off again, in the kernel and in wireguard-go.
+        self._send_keepalive(peer)
 
     def _persistent_keepalive(self, peer: Peer) -> None:
         if peer.keepalive_s > 0:
-            self._send_data(peer, [b""])
+            self._send_keepalive(peer)

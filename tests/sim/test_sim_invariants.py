@@ -166,6 +166,16 @@ class Hoards(Doctored):
         self.hoard = list(range(20_000))
 
 
+class Noteless(Doctored):
+    """Saves nothing."""
+
+    def poll_action(self) -> ev.Action | None:
+        action = self.core.poll_action()
+        while isinstance(action, ev.SaveState):
+            action = self.core.poll_action()
+        return action
+
+
 class Stays(Doctored):
     def stop(self, now: float) -> None:
         """Gives nothing back."""
@@ -191,6 +201,7 @@ def _but_state(path: PathStatus, state: State) -> list[Any]:
         (Chatters, "n0", EASY, "probes are few"),
         (Restless, "n0", EASY, "silence is kept"),
         (Hoards, "n0", EASY, "memory is bounded"),
+        (Noteless, "a", NEVER, "relays are known"),
         (Stays, "n0", EASY, "leases are given back"),
     ],
 )

@@ -58,6 +58,17 @@ def test_the_first_packet_starts_a_handshake_and_is_delivered_after_it() -> None
     assert pair.got["a"] == [b"back"]
 
 
+def test_the_oldest_of_more_than_129_waiting_packets_are_dropped() -> None:
+    pair = Pair()
+    pair.cables["b"].up = False
+    for number in range(200):
+        pair.wg["a"].send("10.0.0.2", bytes([number]))
+    pair.run(1)
+    pair.cables["b"].up = True
+    pair.run(6)
+    assert pair.got["b"] == [bytes([number]) for number in range(71, 200)]
+
+
 def test_an_unanswered_handshake_is_tried_again_every_five_seconds_and_given_up_after_ninety() -> None:
     pair = Pair()
     pair.cables["a"].loss = 0.0
@@ -88,6 +99,15 @@ def test_who_only_receives_sends_a_keepalive_after_ten_seconds() -> None:
     assert [round(t) for t in data] == [KEEPALIVE_TIMEOUT_S]
 
 
+def test_who_hears_more_while_a_keepalive_is_due_sends_one_alone() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(5)
+    pair.wg["a"].send("10.0.0.2", b"y")
+    pair.run(60)
+    assert [round(t) for t in pair.arrivals("a", 4)] == [KEEPALIVE_TIMEOUT_S]
+
+
 def test_when_nothing_comes_back_for_fifteen_seconds_there_is_a_new_handshake() -> None:
     pair = Pair()
     pair.wg["a"].send("10.0.0.2", b"x")
@@ -115,6 +135,38 @@ def test_a_peer_is_where_its_last_authentic_packet_came_from() -> None:
     assert peer.endpoint == ("203.0.113.77", PORT)
 
 
+def test_the_own_address_that_a_peer_used_is_forgotten_when_it_is_not_heard_any_more() -> None:
+    pair = Pair()
+    pair.hosts["a"].join(pair.internet, "198.51.100.1", pair.cables["a"])  # not what leads to `b`
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    pair.wg["b"].set_endpoint(A, ("198.51.100.1", PORT))
+    pair.wg["b"].send("10.0.0.1", b"y")
+    pair.run(1)
+    pair.wg["a"].send("10.0.0.2", b"z")
+    pair.run(1)
+    pair.cables["b"].loss_out = 1.0
+    pair.wg["a"].send("10.0.0.2", b"z")
+    pair.run(16)
+    assert [packet.source[0] for _, to, packet in pair.seen if to == "b"] == [
+        "203.0.113.1", "203.0.113.1", "198.51.100.1", "198.51.100.1", "203.0.113.1",
+    ]  # fmt: skip
+
+
+def test_a_foreign_inner_source_is_dropped_though_its_sender_is_where_it_came_from() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    (peer,) = pair.wg["b"].peers()
+    heard = peer.rx_bytes
+    pair.hosts["a"].leave("203.0.113.1")
+    pair.hosts["a"].join(pair.internet, "203.0.113.77", pair.cables["a"])
+    pair.wg["a"].send("10.0.0.2", b"y", "10.0.0.99")
+    pair.run(1)
+    assert pair.got["b"] == [b"x"]
+    assert (peer.endpoint, peer.rx_bytes) == (("203.0.113.77", PORT), heard)
+
+
 def test_what_is_forged_or_sent_again_moves_nothing() -> None:
     pair = Pair()
     pair.wg["a"].send("10.0.0.2", b"x")
@@ -133,9 +185,61 @@ def test_what_is_forged_or_sent_again_moves_nothing() -> None:
 def test_the_persistent_keepalive_is_sent_when_nothing_else_was() -> None:
     pair = Pair()
     pair.wg["a"].set_keepalive(B, 25)
+    pair.run(110)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(pair.arrivals("b", 4))]
+    assert len(gaps) == 4
+    assert all(25.0 <= gap <= 25.0 + 2.048 for gap in gaps)
+
+
+def test_a_timer_rings_late_by_less_than_a_step_of_the_kernels_wheel_and_never_early() -> None:
+    for delay_s, step_s in ((0.25, 0.004), (2.0, 0.032), (5.0, 0.256), (15.3, 0.256), (25.0, 2.048)):
+        pair = Pair()
+        pair.wg["a"].send("10.0.0.2", b"x")
+        pair.run(1)
+        (peer,) = pair.wg["a"].peers()
+        late = []
+        for _ in range(200):
+            pair.run(0.0173)
+            pair.wg["a"].set_keepalive(B, 0)
+            pair.wg["a"].set_keepalive(B, delay_s)  # sends one at once, and winds the timer
+            late.append(peer.due["persistent"] - pair.clock.now - delay_s)
+        assert -1e-9 <= min(late) < 0.1 * step_s
+        assert 0.9 * step_s < max(late) <= step_s + 1e-9
+
+
+def test_without_ticks_a_timer_is_exact() -> None:
+    pair = Pair()
+    pair.wg["a"].tick_s = 0
+    pair.wg["a"].set_keepalive(B, 25)
     pair.run(101)
-    data = [t for t in pair.arrivals("b", 4) if t > 1]
-    assert [round(t) for t in data] == [25, 50, 75, 100]
+    assert [round(t, 6) for t in pair.arrivals("b", 4)] == [0.06, 25.06, 50.06, 75.06, 100.06]
+
+
+def test_what_cannot_leave_the_host_is_not_counted_and_no_answer_to_it_is_missed() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    pair.wg["b"].send("10.0.0.1", b"back")
+    pair.run(1)
+    (peer,) = pair.wg["a"].peers()
+    sent = peer.tx_bytes
+    pair.hosts["a"].leave("203.0.113.1")
+    pair.wg["a"].send("10.0.0.2", b"y")
+    assert peer.tx_bytes == sent
+    pair.hosts["a"].join(pair.internet, "203.0.113.1", pair.cables["a"])
+    pair.run(20)
+    assert len(pair.arrivals("b", 1)) == 1
+
+
+def test_a_keepalive_without_an_endpoint_begins_a_handshake_that_finds_the_one_set_later() -> None:
+    pair = Pair()
+    pair.wg["b"].set_keepalive(A, 25)
+    pair.run(1)
+    pair.wg["b"].set_endpoint(A, ("203.0.113.1", PORT))
+    pair.run(6)
+    (tried,) = pair.arrivals("a", 1)
+    assert 5.0 <= tried <= 5.4
+    assert len(pair.arrivals("a", 4)) == 1
 
 
 def test_nobody_is_sent_to_without_an_endpoint_or_an_address() -> None:
@@ -154,6 +258,21 @@ def test_two_handshakes_that_cross_fail_both_and_the_next_one_does_not() -> None
     assert pair.got == {"a": [], "b": []}
     pair.run(1.0)
     assert pair.got == {"a": [b"y"], "b": [b"x"]}
+
+
+def test_who_has_answered_a_handshake_begins_none_for_five_seconds() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(0.03)
+    pair.cables["a"].loss_out = 1.0  # the answer is never confirmed
+    pair.wg["b"].send("10.0.0.1", b"y")
+    pair.run(4)
+    assert pair.arrivals("a", 1) == []
+    pair.cables["a"].loss_out = 0.0
+    pair.run(1)
+    pair.wg["b"].send("10.0.0.1", b"z")
+    pair.run(1)
+    assert pair.got["a"] == [b"y", b"z"]
 
 
 def test_keys_are_too_old_after_a_long_sleep_and_the_next_packet_makes_new_ones() -> None:

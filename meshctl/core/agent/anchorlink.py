@@ -6,6 +6,8 @@ it is asked (by STUN, on WireGuard's own port) as soon as the counters of WireGu
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus
@@ -40,6 +42,12 @@ class AnchorLink:
         return age is not None and age < HANDSHAKE_MAX_S and not self._dead
 
     @property
+    def _shaken(self) -> bool:
+        """Whether there was a handshake. Without one WireGuard may have no address, or one that leads nowhere: a name
+        that did not resolve when the host started, or the wrong family."""
+        return self.status is not None and self.status.handshake_age_s is not None
+
+    @property
     def distance_s(self) -> float:
         """Round trip in seconds; one that was not measured yet is far."""
         return self.rtt_s if self.rtt_s is not None else 1.0
@@ -56,19 +64,20 @@ class AnchorLink:
         self._liveness.sample(status, now)
         if self._liveness.heard_at != before:
             self._lives()
-        elif self._ask_at is None and self._liveness.distress(now):
+        elif self._ask_at is None and (not self._shaken or self._liveness.distress(now)):
             self._ask_at = now
         if self.up and not was_up:
             self.since = now
 
-    def ask(self, now: float) -> tuple[Address, ...]:
-        """The addresses to ask, when it is time; the next time is later."""
+    def ask(self, now: float, families: Collection[int] = (4, 6)) -> tuple[Address, ...]:
+        """The addresses to ask, when it is time: those of the families that this node has; the next time is later."""
         if self._ask_at is None or now < self._ask_at:
             return ()
         self._ask_at = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, ASK_LONGEST_S)
-        self._asked, self._answered = set(self.endpoints), []
-        return self.endpoints
+        asked = tuple(endpoint for endpoint in self.endpoints if endpoint.family in families)
+        self._asked, self._answered = set(asked), []
+        return asked
 
     def hurry(self, now: float) -> None:
         """The network is another one: an anchor that was dead may not be, and one that was not may be."""
@@ -99,7 +108,10 @@ class AnchorLink:
             return None
         better = None if current in self._answered else self._answered[0]
         self._liveness.heard(now)
-        self._lives()
+        if self._shaken:
+            self._lives()
+        else:  # the address may be the wrong one still: asked on, until there is a handshake
+            self._dead = False
         return better
 
     def _lives(self) -> None:

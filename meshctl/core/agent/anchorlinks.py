@@ -67,7 +67,8 @@ class AnchorLinks:
     def poll(self, key: bytes, now: float) -> bool:
         """Ask one that is in doubt, if it is time. Whether it was asked."""
         link = self._links.get(key)
-        addresses = link.ask(now) if link is not None else ()
+        families = {base.family for base in self._here.own.bases()}
+        addresses = link.ask(now, families) if link is not None else ()
         for address in addresses:
             if link is not None:
                 self._gatherer.ask(self._server(link, address), now)

@@ -153,6 +153,12 @@ class CheckList:
         check = self._checks.get(pair)
         return check is None or check.progress is Progress.FAILED
 
+    def hopeless(self) -> frozenset[Address]:
+        """The remote addresses of which every pair has failed."""
+        failed = {pair.remote for pair, check in self._checks.items() if check.progress is Progress.FAILED}
+        others = {pair.remote for pair, check in self._checks.items() if check.progress is not Progress.FAILED}
+        return frozenset(failed - others)
+
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to ask."""

@@ -62,7 +62,9 @@ class Detours:
     def poll(self, now: float) -> None:
         """Do what is due."""
         self._splice.poll(now)
-        self._relay.poll(self._here.bases, now)
+        relay_due = self._relay.due()
+        if relay_due is not None and now >= relay_due:
+            self._relay.poll(self._here.bases, now)
         self.news(now)
 
     def try_splice(self, now: float) -> None:

@@ -23,6 +23,7 @@ class LocalCandidates:
         self._all: dict[tuple[str, Address, Address], Candidate] = {}
         self._ordered: tuple[Candidate, ...] = ()
         self._bases: tuple[Address, ...] = ()
+        self._base: dict[int, Address] = {}  # the best of each family
         self._told: tuple[Offered, ...] = ()
         self.generation = 0
 
@@ -37,9 +38,7 @@ class LocalCandidates:
     def base(self, family: int) -> Address | None:
         """The own address to send from, of that family: the best that servers' answers come to, for a bridge has
         addresses too that lead nowhere; else the best. None without one."""
-        of_family = [base for base in self.bases() if base.family == family]
-        reached = {c.base for c in self._all.values() if c.kind == "srflx"}
-        return next((base for base in of_family if base in reached), next(iter(of_family), None))
+        return self._base.get(family)
 
     def bases(self) -> tuple[Address, ...]:
         """All own addresses with the tunnel's port, best first."""
@@ -101,6 +100,10 @@ class LocalCandidates:
             best.setdefault((c.address, c.base), c)
         self._ordered = tuple(best.values())
         self._bases = tuple(dict.fromkeys(c.base for c in self._ordered if c.kind == "host"))
+        reached = {c.base for c in self._all.values() if c.kind == "srflx"}
+        self._base = {}
+        for base in sorted(self._bases, key=lambda base: base not in reached):
+            self._base.setdefault(base.family, base)
         told: dict[Address, Offered] = {}
         for c in self._ordered:
             told.setdefault(c.address, c.offered())

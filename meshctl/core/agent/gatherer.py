@@ -104,9 +104,13 @@ class Gatherer:
 
     def seen(self, kind: str, base: Address, server: Address, mapped: Address, now: float) -> None:
         """Somebody who is trusted with it sees this node there."""
+        alone = self._nat.ends_alone(base, server, mapped, now)
         if self._nat.observe(base, server, mapped, now):
             self._own.drop(kind, keep=(mapped,))
-            self.doubt(now)
+            if alone:
+                self.ask_all(now)  # the second server that sees another mapping says that all have ended
+            else:
+                self.doubt(now)
         self._note(self._own.put(kind, mapped, base, now + OBSERVATION_S, server.ip), now)
 
     def mapped(self, mappings: Iterable[tuple[Address, Address, float]], now: float) -> None:

@@ -6,6 +6,9 @@ from __future__ import annotations
 SHORTEST_S = 10
 LONGEST_S = 110  # under the two minutes, and not so long that a firewall on the way loses patience
 SHARE = 0.8  # of the longest silence that a mapping has survived
+# WireGuard counts its keepalive from the last packet of either direction, while many NATs count what leaves alone; and
+# it answers content with an empty packet after KEEPALIVE_TIMEOUT at the latest. So nothing may leave for this longer.
+ANSWERED_S = 10
 GROWTH = 1.5
 # Two silences nearer to each other than this are not worth another try.
 RESOLUTION_S = 5.0
@@ -16,10 +19,14 @@ DOUBT_S = 3600.0
 class MappingLifetime:
     """One NAT's. Silences are tried where it costs nothing (on a mapping of its own, not the tunnel's). What they show
     is told here, and so is a mapping of the tunnel that was lost.
+
+    `keepalive_s` is what WireGuard's peers should have: what the inventory sets, until a loss or a longer silence tells
+    more; between `SHORTEST_S` and `LONGEST_S`. 0 when the inventory wants none.
     """
 
     def __init__(self, configured_s: int) -> None:
         self._configured_s = configured_s
+        self.keepalive_s = 0
         self.reset()
 
     def reset(self) -> None:
@@ -27,15 +34,7 @@ class MappingLifetime:
         self._survived_s = 0.0
         self._lost_s: float | None = None
         self._lost_at = 0.0
-
-    @property
-    def keepalive_s(self) -> int:
-        """What WireGuard's peers should have: what the inventory sets, until a loss or a longer silence tells more;
-        between `SHORTEST_S` and `LONGEST_S`. 0 when the inventory wants none."""
-        if not self._configured_s:
-            return 0
-        guess = self._configured_s if self._lost_s is None else min(self._configured_s, self._lost_s / 2)
-        return int(min(max(self._survived_s * SHARE, guess, SHORTEST_S), LONGEST_S))
+        self._set_keepalive()
 
     def next_silence_s(self, now: float) -> float | None:
         """The next silence to try; None while there is nothing to learn."""
@@ -52,6 +51,7 @@ class MappingLifetime:
         self._survived_s = max(self._survived_s, silence_s)
         if self._lost_s is not None and self._lost_s <= silence_s:
             self._lost_s = None
+        self._set_keepalive()
 
     def lost(self, silence_s: float, now: float) -> None:
         """A mapping was another one after this silence; that a longer one was survived says nothing any more."""
@@ -59,3 +59,11 @@ class MappingLifetime:
         self._lost_at = now
         if self._survived_s >= self._lost_s:
             self._survived_s = 0.0
+        self._set_keepalive()
+
+    def _set_keepalive(self) -> None:
+        if not self._configured_s:
+            return
+        known = min(self._survived_s * SHARE, self._survived_s - ANSWERED_S)
+        guess = self._configured_s if self._lost_s is None else min(self._configured_s, self._lost_s / 2)
+        self.keepalive_s = int(min(max(known, guess, SHORTEST_S), LONGEST_S))

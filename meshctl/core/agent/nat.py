@@ -112,6 +112,12 @@ class NatKnowledge:
         known.seen[server] = _Seen(mapped, now, now, now)
         return True
 
+    def ends_alone(self, base: Address, server: Address, mapped: Address, now: float) -> bool:
+        """Whether that `server` sees `base` as `mapped` now may say nothing of other mappings: a hard NAT has one for
+        each server, and each of them ends by itself."""
+        known = self._bases.get(base, _Base()).seen.get(server)
+        return known is not None and known.mapped.ip == mapped.ip and self.mapping(base, now).is_hard
+
     def mapping(self, base: Address, now: float) -> Mapping:
         """How the NAT maps this base, told by two servers or more."""
         return self._mapping(base, now)[0]

@@ -51,7 +51,8 @@ class Negotiation:
         due = self._checks.due()
         checks = None if due is None else max(due, self._here.pace.free_at)
         times = (checks, self._nominate_at, self._round_ends, self.remote.next_expiry())
-        return min((t for t in times if t is not None), default=None)
+        known = [t for t in times if t is not None]
+        return min(known) if known else None
 
     def failed(self, pair: Pair) -> bool:
         """Whether the pair was asked in vain, or is not there any more."""
@@ -99,8 +100,11 @@ class Negotiation:
                 self._begin_round(now)
 
     def restart(self, now: float) -> None:
-        """Ask all pairs from the beginning."""
+        """Ask all pairs from the beginning. What only checks have shown, and does not answer, makes room for where the
+        peer asks from now: a NAT that gives each answer another port fills `checks.MAX_OF_HOST`."""
         if self._checks is not None:
+            hopeless = self._checks.hopeless()
+            self.remote.forget("prflx", keep=[c.address for c in self.remote.all() if c.address not in hopeless])
             self.refresh(now)
             self._checks.restart(now)
             self._nominate_at = self._nominated = None

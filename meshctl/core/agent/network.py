@@ -5,7 +5,7 @@ Nothing is decided here but which part an event is for, and who hears of what it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
 from meshctl.core.agent.address import Address, LocalAddress
@@ -46,6 +46,7 @@ class Network:
         self._act, self._slot = act, shared.slot
         self._stun = StunPort(act)
         self._touched: dict[bytes, None] = {}
+        self.unsaved = True  # what is to outlive a restart may be another than before
         self.statuses: dict[PublicKey, PeerStatus] = {}
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
@@ -175,6 +176,13 @@ class Network:
         """Whether a path is in use or in doubt, so that its counters matter at once."""
         return any(path.busy(now) for path in self.paths.values())
 
+    def dead(self) -> Iterator[PeerConfig]:
+        """Peers that are reached in no way."""
+        yield from (link.peer for link in self.here.anchors.values() if not link.up)
+        for path in self.paths.values():
+            if path.state in (State.UNKNOWN, State.PROBING) and not path.work.alive:
+                yield path.peer
+
     def clock_stepped(self, now: float) -> None:
         """The host slept: every mapping may be gone, and WireGuard's keys may be too old. A message in each tunnel has
         it make new ones."""
@@ -252,6 +260,7 @@ class Network:
     def _touch(self, peer: bytes) -> None:
         """Something about this peer may be another than before."""
         self._touched[peer] = None
+        self.unsaved = True
 
     def _settle_peer(self, key: bytes, now: float) -> None:
         """Offer the peer what there is, if it is news, and set its timer."""

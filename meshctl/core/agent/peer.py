@@ -15,6 +15,7 @@ from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import History
+from meshctl.core.agent.liveness import BUSY_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
@@ -93,7 +94,8 @@ class PeerPath:
 
     def busy(self, now: float) -> bool:
         """Whether the path is in use or in doubt."""
-        return self._liveness.busy(now) or self.state in (State.PROBING, State.SUSPECT)
+        doubtful = self.state is State.SUSPECT or (self.state is State.PROBING and now < self.since + BUSY_S)
+        return doubtful or self._liveness.busy(now)
 
     # What comes in
 

@@ -27,7 +27,7 @@ SECOND_S = 1.0
 # An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
 # there, and a question whose answer is under way then does so every time: where each waits for the other, only an
 # endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
-INSIST_S, INSIST_AGAIN_S = 0.6, (0.01, 0.03)
+INSIST_S, INSIST_AGAIN_S = 0.6, (0.03, 0.08)
 INSIST_RTTS = 3.0
 # Of two operators' wishes, the one that stands first here counts.
 _STRONGER = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
@@ -227,7 +227,8 @@ class PeerWork:
         self._pause_s = min(2 * self._pause_s, RETRY_LONGEST_S)
 
     def _forget(self, _now: float) -> None:
+        # Not the offer: it is not said again to who has acknowledged it.
         self.negotiation.forget()
         self.relay.release()
         self.splice.stop()
-        self.retry_at, self.release_at, self.offer = None, None, Offer(0)
+        self.retry_at, self.release_at = None, None

@@ -108,7 +108,9 @@ class RelayClient:
 
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        when = min((lease.due for lease in self._leases.values()), default=inf)
+        if not self._leases:
+            return None
+        when = min([lease.due for lease in self._leases.values()])
         return when if when < inf else None
 
     def token_of(self, transaction: bytes) -> bytes | None:
@@ -242,7 +244,10 @@ class RelayClient:
 
     def _choose(self, now: float) -> None:
         """Ask the nearest anchors, and drop what is neither theirs nor in use. The other end has what it is granted."""
-        if not (self._controlling and self._wanted):
+        if not self._wanted:
+            return
+        if not self._controlling:
+            self._follow(now)
             return
         nearest = self._nearest()
         for anchor in nearest:
@@ -252,6 +257,14 @@ class RelayClient:
         for anchor, lease in sorted(self._leases.items()):
             if lease.up and anchor not in nearest and anchor != self._used and lease.refused_until == -inf:
                 self._drop(anchor)
+
+    def _follow(self, now: float) -> None:
+        """The controlling end uses a relay that this end knows nothing of, for it had taken the peer for lost: it would
+        not be told of it again, so it asks itself."""
+        if self._preferred is not None and self._preferred in self._distances:
+            lease = self._leases.setdefault(self._preferred, Lease(self._distances.anchor(self._preferred)))
+            if not lease.token and lease.ask_at == inf and lease.refused_until == -inf:
+                lease.ask(now)
 
     def _nearest(self) -> list[bytes]:
         """The anchors to have relays at: enough that answer, and those before them that do not."""

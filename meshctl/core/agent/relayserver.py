@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Union
 
 from meshctl.core.agent.address import Address
@@ -110,8 +111,9 @@ class RelayServer:
         self._dice = dice
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
         self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
-        self._by_port: dict[int, _Allocation] = {}
+        self._by_port: dict[int, _Allocation] = {}  # those that end first before the others
         self._held_by: Counter[bytes] = Counter()  # how many relays a node has
+        self._kept: tuple[KeptRelay, ...] | None = None  # None: to be worked out
         self._actions: list[Action] = []
 
     def configure(self, config: InterfaceConfig) -> None:
@@ -127,11 +129,13 @@ class RelayServer:
 
     def kept(self) -> tuple[KeptRelay, ...]:
         """What is forwarded, to be known after a restart."""
-        return tuple(
-            KeptRelay(self._network, port, _kept_end(a.ends[0], a.installed[0]), _kept_end(a.ends[1], a.installed[1]))
-            for port, a in sorted(self._by_port.items())
-            if a.installed is not None
-        )
+        if self._kept is None:
+            self._kept = tuple(
+                KeptRelay(self._network, port, *(_kept_end(*end) for end in zip(a.ends, a.installed)))
+                for port, a in sorted(self._by_port.items())
+                if a.installed is not None
+            )
+        return self._kept
 
     def restore(self, relays: Iterable[KeptRelay], now: float) -> None:
         """The kernel still forwards these: they go on, or end where the pair may not have one any more."""
@@ -144,7 +148,7 @@ class RelayServer:
                 self._actions.append(RemoveRelay(relay.port, relay.a.place, relay.b.place))
                 continue
             allocation = self._allocate(relay.port, (_restored(a, relay.a), _restored(b, relay.b)))
-            allocation.expires_at = now + LIFETIME_S
+            self._extend(allocation, now)
             self._install(allocation)
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> None:
@@ -158,11 +162,11 @@ class RelayServer:
 
     def due(self) -> float | None:
         """When the next relay ends unless it is refreshed."""
-        return min((a.expires_at for a in self._by_port.values()), default=None)
+        return next((a.expires_at for a in self._by_port.values()), None)
 
     def expire(self, now: float) -> None:
         """End what was not refreshed."""
-        for allocation in [a for a in self._by_port.values() if a.expires_at <= now]:
+        for allocation in list(takewhile(lambda a: a.expires_at <= now, self._by_port.values())):
             self._remove(allocation)
 
     def ask(self, asking: PeerConfig, body: RelayAsk, now: float) -> list[Say]:
@@ -177,7 +181,7 @@ class RelayServer:
             if port is None or max(self._held_by[asking.id], self._held_by[other.id]) >= MAX_OF_NODE:
                 return [(asking, RelayRefuse(body.peer, RefuseReason.FULL, RETRY_S))]
             allocation = self._allocate(port, (_End(asking, self._token()), _End(other, self._token())))
-        allocation.expires_at = now + LIFETIME_S
+        self._extend(allocation, now)
         for end in allocation.ends:
             end.released = False
         return [(end.peer, self._grant(allocation, end)) for end in allocation.ends]
@@ -193,7 +197,7 @@ class RelayServer:
         end, allocation = self._held(asking, body.peer, body.token)
         if end is None or allocation is None or any(e.released for e in allocation.ends if e is not end):
             return [(asking, RelayRefuse(body.peer, RefuseReason.UNKNOWN))]
-        allocation.expires_at = now + LIFETIME_S
+        self._extend(allocation, now)
         return [(asking, self._grant(allocation, end))]
 
     def release(self, asking: PeerConfig, body: RelayRelease) -> None:
@@ -238,6 +242,10 @@ class RelayServer:
         self._held_by.update(key)
         return allocation
 
+    def _extend(self, allocation: _Allocation, now: float) -> None:
+        allocation.expires_at = now + LIFETIME_S
+        self._by_port[allocation.port] = self._by_port.pop(allocation.port)
+
     def _nonce(self, end: _End, remote: Address) -> str:
         """What only who receives at that address can know, until the end moves."""
         what = end.token + end.moves.to_bytes(8, "big") + str(remote).encode()
@@ -259,12 +267,12 @@ class RelayServer:
         self._uninstall(allocation)
         if wanted is not None:
             self._actions.append(InstallRelay(allocation.port, *wanted))
-            allocation.installed = wanted
+            allocation.installed, self._kept = wanted, None
 
     def _uninstall(self, allocation: _Allocation) -> None:
         if allocation.installed is not None:
             self._actions.append(RemoveRelay(allocation.port, *allocation.installed))
-            allocation.installed = None
+            allocation.installed, self._kept = None, None
 
     def _remove(self, allocation: _Allocation) -> None:
         self._uninstall(allocation)

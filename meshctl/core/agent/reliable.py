@@ -12,6 +12,7 @@ class OfferSender:
 
     def __init__(self) -> None:
         self._offer: Offer | None = None
+        self._content: tuple[object, ...] = ()  # of the offer, but for its generation
         self._backoff = Backoff()
         self._session = False
 
@@ -35,10 +36,12 @@ class OfferSender:
         relays: tuple[AnchorDistance, ...] = (), wish: Wish = Wish.NONE, restart: int = 0,
     ) -> bool:  # fmt: skip
         """Offer these from now on; whether that is another offer than the one before."""
-        generation = 0 if self._offer is None else self._offer.generation
-        if self._offer == Offer(generation, candidates, nat, relays, wish, restart):
+        content = (candidates, nat, relays, wish, restart)
+        if content == self._content:
             return False
-        self._offer = Offer(generation + 1, candidates, nat, relays, wish, restart)
+        self._content = content
+        generation = 1 if self._offer is None else self._offer.generation + 1
+        self._offer = Offer(generation, candidates, nat, relays, wish, restart)
         self._begin(now)
         return True
 

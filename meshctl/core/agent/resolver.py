@@ -78,7 +78,7 @@ class Resolver:
 
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        return min((self._due(name, known) for name, known in self._names.items()), default=None)
+        return min([self._due(name, known) for name, known in self._names.items()], default=None)
 
     def resolved(self, event: Resolved, now: float) -> bool:
         """Take an answer. Whether `addresses` of that name are others now: a failure leaves them as they are."""

@@ -28,8 +28,8 @@ from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
 
 OPENED = 256
-# Between two packets of an attempt.
-PACE_S = 0.001
+# Between two handfuls of an attempt's packets, and how many these are.
+PACE_S, BURST = 0.005, 5
 # How long the hard side listens once all its ports are open.
 LISTEN_S = 10.0
 # How long what was hit may take to be checked and nominated.
@@ -221,10 +221,11 @@ class Splicer:
     # Inside
 
     def _shoot(self, a: _Attempt, now: float) -> None:
-        shot = a.shots.popleft()
-        if a.role is Role.EASY:
-            a.guessed.add(shot.remote)
-        self._outputs.append(SendProbe(shot.local, shot.remote, self._request(a.situation)))
+        for _ in range(min(BURST, len(a.shots))):
+            shot = a.shots.popleft()
+            if a.role is Role.EASY:
+                a.guessed.add(shot.remote)
+            self._outputs.append(SendProbe(shot.local, shot.remote, self._request(a.situation)))
         a.shot_at = now + PACE_S
         if not a.shots:
             a.listen(now)

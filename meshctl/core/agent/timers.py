@@ -22,10 +22,12 @@ class Timers(Generic[Owner]):
         known = self._set.get(owner)
         if when is None:
             self._set.pop(owner, None)
-        elif known is None or known[0] != when:
-            self._count += 1
-            self._set[owner] = (when, self._count, reason)
-            heapq.heappush(self._heap, (when, self._count, owner))
+            return
+        if known is not None and known[0] == when:
+            return
+        self._count += 1
+        self._set[owner] = (when, self._count, reason)
+        heapq.heappush(self._heap, (when, self._count, owner))
         if len(self._heap) > 2 * len(self._set) + 16:
             self._heap = [(at, count, who) for who, (at, count, _) in self._set.items()]
             heapq.heapify(self._heap)
@@ -46,9 +48,9 @@ class Timers(Generic[Owner]):
             yield owner
 
     def _drop_stale(self) -> None:
-        while self._heap:
-            _, count, owner = self._heap[0]
-            known = self._set.get(owner)
-            if known is not None and known[1] == count:
+        heap, known = self._heap, self._set
+        while heap:
+            _, count, owner = heap[0]
+            if owner in known and known[owner][1] == count:
                 return
-            heapq.heappop(self._heap)
+            heapq.heappop(heap)
