@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 from agentcore_values import key
 
@@ -39,7 +38,7 @@ class Tunnel:
         """The next reading, so much later; the word of distress there is then."""
         self.now += after
         status, liveness = self.status, self.liveness
-        self.status = replace(status, tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard)
+        self.status = status._replace(tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard)
         liveness.sample(self.status, self.now)
         return liveness.distress(self.now)
 
@@ -259,7 +258,7 @@ def test_a_stream_is_counted_anew_after_an_answer_and_on_a_new_interface(event: 
         if event == "answer":
             tunnel.liveness.heard(tunnel.now)
         else:
-            tunnel.status = replace(tunnel.status, rx_bytes=0)
+            tunnel.status = tunnel.status._replace(rx_bytes=0)
             tunnel.read(SAMPLE_S)
         tunnel.run(count * SAMPLE_S, heard=DATA)
         assert bool(tunnel.liveness.distress(tunnel.now + STOPPED_S)) is (count == STREAM)

@@ -16,7 +16,7 @@ HEADERS_BYTES, PADDING_BYTES = 48, 16
 # How often the counters must be read for what follows to be found in time.
 SAMPLE_S = 0.25
 # And while no path is in use or in doubt: what then leaves unanswered is taken to have left right after the reading.
-IDLE_SAMPLE_S = 2.0
+IDLE_SAMPLE_S = 1.0
 # So long nothing came after something was sent. Sampling, this and the questions that follow it
 # (checks.PATH_SCHEDULE_S) make less than two seconds.
 UNANSWERED_S = 0.5
