@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from agentcore_values import key
 
@@ -11,6 +9,7 @@ from meshctl.core.agent.checks import PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import (
     BUSY_S,
+    IDLE_SAMPLE_S,
     MISSED_KEEPALIVES,
     SAMPLE_S,
     SILENCE_S,
@@ -30,10 +29,18 @@ class Tunnel:
     """Counters that are read every SAMPLE_S."""
 
     def __init__(self, keepalive_s: int = 0) -> None:
-        self.now = 3.0
-        self.status = PeerStatus(key("peer"), None, 1.0, 77, 7001, keepalive_s)
+        self.now = 0.25
+        self.status = PeerStatus(key("peer"), None, 1.0, 7, 5, keepalive_s)
         self.liveness = Liveness()
         self.liveness.sample(self.status, self.now)
+
+    def read(self, after: float, *, sent: int = 0, heard: int = 0) -> str:
+        """The next reading, so much later; the word of distress there is then."""
+        self.now += after
+        status, liveness = self.status, self.liveness
+        self.status = status._replace(tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard)
+        liveness.sample(self.status, self.now)
+        return liveness.distress(self.now)
 
     def run(self, seconds: float, *, sent: int = 0, heard: int = 0) -> str:
         """So many bytes each sample; the first word of distress there is on the way."""
@@ -41,8 +48,8 @@ class Tunnel:
             self.now += SAMPLE_S
             status = self.status
             age = (status.handshake_age_s or 0) + SAMPLE_S
-            self.status = replace(
-                status, tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard, handshake_age_s=age
+            self.status = status._replace(
+                tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard, handshake_age_s=age
             )
             self.liveness.sample(self.status, self.now)
             if self.liveness.distress(self.now):
@@ -73,7 +80,10 @@ def test_a_flow_that_is_not_answered_is_in_distress_within_a_second_and_says_for
 
 
 def test_a_dead_path_under_traffic_is_known_to_be_dead_in_less_than_two_seconds() -> None:
-    assert SAMPLE_S + UNANSWERED_S + SAMPLE_S + PATH_SCHEDULE_S[-1] + PATH_ANSWER_S < 2
+    questions_s = PATH_SCHEDULE_S[-1] + PATH_ANSWER_S
+    assert SAMPLE_S + UNANSWERED_S + SAMPLE_S + questions_s < 2
+    assert SAMPLE_S < IDLE_SAMPLE_S
+    assert IDLE_SAMPLE_S + questions_s < 2, "what leaves an idle path is taken for unanswered at the next reading"
 
 
 def test_an_answer_that_takes_less_than_the_patience_is_no_distress() -> None:
@@ -183,7 +193,7 @@ def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_w
 def test_a_handshake_is_old_when_wireguard_refuses_its_keys(age_s: float, old: bool) -> None:
     tunnel = Tunnel()
     tunnel.run(5, sent=DATA, heard=KEEPALIVE)
-    tunnel.status = replace(tunnel.status, handshake_age_s=age_s)
+    tunnel.status = tunnel.status._replace(handshake_age_s=age_s)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert bool(tunnel.liveness.distress(tunnel.now + 3)) is old
 
@@ -191,7 +201,7 @@ def test_a_handshake_is_old_when_wireguard_refuses_its_keys(age_s: float, old: b
 def test_an_old_handshake_without_traffic_and_traffic_before_any_handshake_are_no_distress() -> None:
     assert Tunnel().run(2 * REJECT_AFTER_S) == ""
     tunnel = Tunnel()
-    tunnel.status = replace(tunnel.status, handshake_age_s=None, tx_bytes=tunnel.status.tx_bytes + DATA)
+    tunnel.status = tunnel.status._replace(handshake_age_s=None, tx_bytes=tunnel.status.tx_bytes + DATA)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert tunnel.liveness.distress(tunnel.now) == ""
 
@@ -202,8 +212,99 @@ def test_counters_that_begin_again_say_nothing_of_the_time_before(sent: int, hea
     tunnel.run(5, sent=DATA, heard=DATA)
     tunnel.run(UNANSWERED_S, sent=DATA)
     tunnel.now += 5
-    tunnel.status = replace(tunnel.status, tx_bytes=sent, rx_bytes=heard)
+    tunnel.status = tunnel.status._replace(tx_bytes=sent, rx_bytes=heard)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert tunnel.liveness.distress(tunnel.now + 30) == ""
     assert not tunnel.liveness.busy(tunnel.now)
     assert tunnel.liveness.heard_at == tunnel.now
+
+
+def test_of_rare_readings_what_left_in_between_may_have_left_at_the_beginning() -> None:
+    tunnel = Tunnel()
+    assert tunnel.read(IDLE_SAMPLE_S, sent=DATA) == "nothing came for 1.0 s after something was sent"
+    for after in (2 * SAMPLE_S, 2.5 * SAMPLE_S):
+        tunnel = Tunnel()
+        assert tunnel.read(after, sent=DATA) == f"nothing came for {after:.1f} s after something was sent"
+
+
+def test_of_frequent_readings_what_left_in_between_has_just_left() -> None:
+    tunnel = Tunnel()
+    assert tunnel.read(1.9 * SAMPLE_S, sent=DATA) == ""
+    assert tunnel.liveness.distress(tunnel.now + UNANSWERED_S - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + UNANSWERED_S)
+
+
+def test_the_first_of_several_packets_that_are_not_answered_begins_the_time() -> None:
+    tunnel = Tunnel()
+    tunnel.read(SAMPLE_S, sent=DATA)
+    first = tunnel.now
+    tunnel.read(SAMPLE_S / 2, sent=DATA)
+    assert tunnel.liveness.distress(first + UNANSWERED_S)
+
+
+@pytest.mark.parametrize(("every", "is_stream"), [(3 * SAMPLE_S, True), (STOPPED_S, False), (2 * STOPPED_S, False)])
+def test_what_comes_now_and_then_is_no_stream_that_could_stop(every: float, is_stream: bool) -> None:
+    tunnel = Tunnel()
+    for _ in range(4 * STREAM):
+        tunnel.read(every, heard=DATA)
+    assert bool(tunnel.liveness.distress(tunnel.now + STOPPED_S)) is is_stream
+
+
+@pytest.mark.parametrize("event", ["answer", "new interface"])
+def test_a_stream_is_counted_anew_after_an_answer_and_on_a_new_interface(event: str) -> None:
+    for count in (STREAM - 1, STREAM):
+        tunnel = Tunnel()
+        tunnel.run(STREAM * SAMPLE_S, heard=DATA)
+        if event == "answer":
+            tunnel.liveness.heard(tunnel.now)
+        else:
+            tunnel.status = tunnel.status._replace(rx_bytes=0)
+            tunnel.read(SAMPLE_S)
+        tunnel.run(count * SAMPLE_S, heard=DATA)
+        assert bool(tunnel.liveness.distress(tunnel.now + STOPPED_S)) is (count == STREAM)
+
+
+# What agents say to each other in the tunnel
+
+
+# What a message adds to a counter at most: 40 and 8 bytes of IPv6's and UDP's headers, filled up to 16 bytes, and 32
+# around it (WireGuard's paper, section 5.4.6).
+@pytest.mark.parametrize(("size", "counted"), [(1, 96), (16, 96), (17, 112), (48, 128), (200, 288)])
+@pytest.mark.parametrize("direction", ["sent", "heard"])
+def test_a_message_between_agents_is_no_use_of_the_path_but_a_byte_more_is(
+    size: int, counted: int, direction: str
+) -> None:
+    for more, is_used in ((-16, False), (0, False), (1, True)):
+        tunnel = Tunnel()
+        tunnel.liveness.signalled(size, sent=direction == "sent")
+        tunnel.read(SAMPLE_S, **{direction: counted + KEEPALIVE + more})
+        assert tunnel.liveness.busy(tunnel.now) is is_used
+
+
+@pytest.mark.parametrize("direction", ["sent", "heard"])
+def test_messages_between_agents_add_up_until_the_next_reading_and_count_for_that_one_alone(direction: str) -> None:
+    tunnel = Tunnel()
+    for _ in range(3):
+        tunnel.liveness.signalled(16, sent=direction == "sent")
+    tunnel.read(SAMPLE_S, **{direction: 3 * 96})
+    assert not tunnel.liveness.busy(tunnel.now)
+    tunnel.read(SAMPLE_S, **{direction: 96})
+    assert tunnel.liveness.busy(tunnel.now)
+
+
+def test_a_message_in_one_direction_excuses_nothing_in_the_other() -> None:
+    for direction, other in (("sent", "heard"), ("heard", "sent")):
+        tunnel = Tunnel()
+        tunnel.liveness.signalled(16, sent=direction == "sent")
+        tunnel.read(SAMPLE_S, **{other: 96})
+        assert tunnel.liveness.busy(tunnel.now)
+
+
+def test_a_message_that_leaves_waits_for_no_answer_and_one_that_comes_shows_that_the_path_lives() -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.signalled(16, sent=True)
+    assert tunnel.read(SAMPLE_S, sent=96) == tunnel.run(60) == ""
+    tunnel.run(SAMPLE_S, sent=DATA)
+    tunnel.liveness.signalled(16, sent=False)
+    assert tunnel.read(SAMPLE_S, heard=96) == tunnel.run(60) == ""
+    assert tunnel.liveness.heard_at == tunnel.now - 60

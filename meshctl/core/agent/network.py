@@ -109,7 +109,6 @@ class Network:
         if self.gatherer.moved:
             self._silence.stop(now)
             self._links.hurry(now)
-            self._tidings.greet_anchors(now)
 
     def endpoints(self, addresses: Callable[[PeerConfig], tuple[Address, ...]], stun_servers: tuple[Address, ...],
                   now: float) -> None:  # fmt: skip
