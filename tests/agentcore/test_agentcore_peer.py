@@ -15,6 +15,7 @@ from agentcore_values import interface, key, peer
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import AnchorDistance, Offer, Wish
+from meshctl.core.agent.checks import Credentials
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
@@ -529,6 +530,19 @@ def test_that_the_agent_is_silent_changes_nothing_while_the_path_is_in_doubt() -
     path.session_lost(world.now)
     assert path.state.value == "suspect"
     assert path.history.decisions[-1].trigger is Trigger.DISTRESS
+
+
+def test_a_path_in_doubt_is_asked_again_in_a_new_session() -> None:
+    world = direct()
+    host = world.hosts["a"]
+    path = path_of(host)
+    world.apart("a", "b")
+    path.network_changed(world.now, moved=True)
+    path.session(Credentials("of", "another", bytes(32)), world.now)
+    host.give(ev.Wake())
+    world.run(2.0)
+    assert path.state.value != "suspect"
+    assert Trigger.DEAD in triggers(host)
 
 
 def test_both_ends_try_all_pairs_anew_at_the_same_time() -> None:
