@@ -21,7 +21,7 @@ from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
 from meshctl.core.agent.path import Trigger
-from meshctl.core.agent.peer import RELAY_DOUBT_S, RENOMINATE_S, PeerPath
+from meshctl.core.agent.peer import CARRIED_S, RELAY_DOUBT_S, RENOMINATE_S, PeerPath
 from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
@@ -509,6 +509,21 @@ def test_a_relay_that_works_is_kept_though_the_other_agent_is_gone() -> None:
     world.talk(40.0, every=0.25)
     assert controlling.path(OTHER).state.value == "relayed"
     assert world.now - world.hosts["a"].heard[-1][0] < 0.5
+
+
+def test_a_relay_that_loses_much_is_kept_though_no_message_of_the_other_agent_comes_through() -> None:
+    world = relayed()
+    path = path_of(world.hosts["a"])
+    tunnel = world.hosts["a"].tunnels[key("b")]
+    world.apart("a", "b", "hub0")
+    world.talk(1.0)
+    assert path.work.liveness.distress(world.now)
+    path.session_lost(world.now)
+    assert path.state.value == "relayed"
+    world.talk(CARRIED_S)
+    path.session_lost(world.now)
+    assert path.state.value in ("probing", "unknown")
+    assert tunnel.endpoint is not None, "and WireGuard goes on as it is"
 
 
 def test_a_pair_without_a_way_is_given_up_when_the_other_agent_is_gone() -> None:
