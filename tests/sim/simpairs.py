@@ -98,3 +98,13 @@ def can_be_led_astray(world: World, names: tuple[str, ...]) -> bool:
     """Whether an outsider can have a NAT of theirs send a flow's packets from another port for a moment: who sends to
     a port that a router has opened, in the name of the other end, begins a flow of that port."""
     return world.spec.outsider and any(s.speaks for s in world.spec.sites if s.name in places_of(world, names))
+
+
+def has_idled_too_long(world: World, names: tuple[str, ...], at: float) -> bool:
+    """Whether a NAT of theirs may have forgotten the path, though both ends keep it alive: WireGuard's keepalive timer
+    begins anew with each packet that comes, too, so one end may send nothing while none but keepalives pass, and a NAT
+    may count what leaves alone (RFC 4787 REQ-6)."""
+    between = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == set(names)]
+    flows = [flow for flow in between if flow.starts_at < at - 5.0]
+    used_at = max((min(flow.ends_at, at) for flow in flows), default=0.0)
+    return any(s.nat.expiry_s < at - used_at for s in world.spec.sites if s.name in places_of(world, names))
