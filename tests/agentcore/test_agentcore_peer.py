@@ -15,12 +15,13 @@ from agentcore_values import interface, key, peer
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import AnchorDistance, Offer, Wish
+from meshctl.core.agent.checks import Credentials
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
 from meshctl.core.agent.path import Trigger
-from meshctl.core.agent.peer import RELAY_DOUBT_S, RENOMINATE_S, PeerPath
+from meshctl.core.agent.peer import CARRIED_S, RELAY_DOUBT_S, RENOMINATE_S, PeerPath
 from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
@@ -510,6 +511,21 @@ def test_a_relay_that_works_is_kept_though_the_other_agent_is_gone() -> None:
     assert world.now - world.hosts["a"].heard[-1][0] < 0.5
 
 
+def test_a_relay_that_loses_much_is_kept_though_no_message_of_the_other_agent_comes_through() -> None:
+    world = relayed()
+    path = path_of(world.hosts["a"])
+    tunnel = world.hosts["a"].tunnels[key("b")]
+    world.apart("a", "b", "hub0")
+    world.talk(1.0)
+    assert path.work.liveness.distress(world.now)
+    path.session_lost(world.now)
+    assert path.state.value == "relayed"
+    world.talk(CARRIED_S)
+    path.session_lost(world.now)
+    assert path.state.value in ("probing", "unknown")
+    assert tunnel.endpoint is not None, "and WireGuard goes on as it is"
+
+
 def test_a_pair_without_a_way_is_given_up_when_the_other_agent_is_gone() -> None:
     world = relayed()
     controlling, other = pair_of(world)
@@ -529,6 +545,19 @@ def test_that_the_agent_is_silent_changes_nothing_while_the_path_is_in_doubt() -
     path.session_lost(world.now)
     assert path.state.value == "suspect"
     assert path.history.decisions[-1].trigger is Trigger.DISTRESS
+
+
+def test_a_path_in_doubt_is_asked_again_in_a_new_session() -> None:
+    world = direct()
+    host = world.hosts["a"]
+    path = path_of(host)
+    world.apart("a", "b")
+    path.network_changed(world.now, moved=True)
+    path.session(Credentials("of", "another", bytes(32)), world.now)
+    host.give(ev.Wake())
+    world.run(2.0)
+    assert path.state.value != "suspect"
+    assert Trigger.DEAD in triggers(host)
 
 
 def test_both_ends_try_all_pairs_anew_at_the_same_time() -> None:

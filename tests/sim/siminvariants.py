@@ -17,6 +17,7 @@ from simbounds import (
     leases_are_given_back,
     memory_is_bounded,
     paths_change_seldom,
+    paths_rest,
     probes_are_few,
     relays_are_known,
     silence_is_kept,
@@ -33,6 +34,7 @@ from simpairs import (
     owed,
     places_of,
     possible,
+    settled,
     state,
     touches,
 )
@@ -55,6 +57,8 @@ _BEFORE_FAULTS_S = 11.5
 _LAST_PINGS_S = 1.0
 _HEARD_S = 75.0
 _MUCH_LOSS = 0.07
+# Two ends that change at the same time, where messages are lost.
+_AGREE_S = 3.0
 
 
 def schedule(world: World) -> None:
@@ -66,7 +70,8 @@ def schedule(world: World) -> None:
             world.clock.at(start + CARRIES_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, carries_soon))
             world.clock.at(start + DIRECT_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, direct_soon))
     for invariant in () if early else (the_kernel_does_what_the_agent_says, both_ends_agree):
-        _ask_twice(world, invariant)
+        _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0)
+    _ask_twice(world, both_ends_agree, world.spec.seconds, _AGREE_S)
     if world.spec.faults:
         for a, b in world.spec.pairs:
             world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
@@ -97,8 +102,8 @@ def _ask_early(world: World, a: str, b: str, invariant: Callable[[World, Node, N
             world.found(invariant.__name__.replace("_", " "), who, words)
 
 
-def _ask_twice(world: World, invariant: Invariant) -> None:
-    """Before the first fault, with a second in between: what is being mended is no finding."""
+def _ask_twice(world: World, invariant: Invariant, at: float, after_s: float) -> None:
+    """So long before that time, and then: what is being mended, or changes in this moment, is no finding."""
     before: set[str] = set()
 
     def again() -> None:
@@ -106,8 +111,8 @@ def _ask_twice(world: World, invariant: Invariant) -> None:
             if who in before:
                 world.found(invariant.__name__.replace("_", " "), who, words)
 
-    world.clock.at(_BEFORE_FAULTS_S - 1.0, lambda: before.update(who for who, _ in invariant(world)))
-    world.clock.at(_BEFORE_FAULTS_S, again)
+    world.clock.at(at - after_s, lambda: before.update(who for who, _ in invariant(world)))
+    world.clock.at(at, again)
 
 
 # While it runs
@@ -134,7 +139,7 @@ def direct_soon(world: World, one: Node, other: Node) -> Says:
 
 def direct_when_possible(world: World) -> Says:
     """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten."""
-    for one, other in owed(world):
+    for one, other in settled(world):
         places = places_of(world, (one.name, other.name))
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)
         if possible(world, one, other, mapping=mapping) == DIRECT:
@@ -155,7 +160,7 @@ def direct_only_when_possible(world: World) -> Says:
 
 def relayed_otherwise(world: World) -> Says:
     """In the end every pair that cannot be direct is relayed, for there are anchors."""
-    for one, other in owed(world):
+    for one, other in settled(world):
         allowed = possible(world, one, other)
         wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
         if allowed in (RELAYED, SPLICED):
@@ -166,7 +171,7 @@ def relayed_otherwise(world: World) -> Says:
 
 def both_ends_agree(world: World) -> Says:
     """Before the first fault, and in the end, both ends take their path for the same: direct, or one relay."""
-    for one, other in owed(world):
+    for one, other in settled(world):
         mine, theirs = one.path(other.name), other.path(one.name)
         if mine is None or theirs is None:
             continue
@@ -196,7 +201,7 @@ def the_last_pings_are_answered(world: World) -> Says:
     for flow in world.flows:
         one, other = world.nodes[flow.flow.a], world.nodes[flow.flow.b]
         ends_last = flow.flow.ends_at == world.spec.seconds
-        if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
+        if ends_last and (one, other) in list(settled(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
             if silence > (15.0 if world.spec.link.loss else 5.0):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
@@ -225,7 +230,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
 
 
 AT_THE_END: tuple[Invariant, ...] = (
-    direct_when_possible, direct_only_when_possible, relayed_otherwise, both_ends_agree,
+    direct_when_possible, direct_only_when_possible, relayed_otherwise,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
-    probes_are_few, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
+    paths_rest, probes_are_few, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
 )  # fmt: skip

@@ -33,6 +33,16 @@ def owed(world: World) -> Iterator[tuple[Node, Node]]:
             yield one, other
 
 
+def settled(world: World) -> Iterator[tuple[Node, Node]]:
+    """Of those the pairs of which nobody can be out of reach in the end: behind a NAT that forgets between two
+    keepalives, one that is lost leaves a node unheard for as long as all the time that a world has to settle."""
+    for one, other in owed(world):
+        places = places_of(world, (one.name, other.name))
+        quick = any(s.nat.expiry_s <= KEEPALIVE_S for s in world.spec.sites if s.name in places)
+        if not (world.spec.link.loss and quick and world.spec.faults):
+            yield one, other
+
+
 def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> str:
     """What the oracle says of them as everything is now; without `mapping` as if no router opened ports."""
     situation = world.situation()

@@ -23,6 +23,8 @@ from meshctl.core.wire import stun
 
 # Between two questions to a relay whose path carries nothing back.
 RELAY_DOUBT_S = 5.0
+# A relay that has carried something within this carries, though much is lost: messages of agents too.
+CARRIED_S = 5.0
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
 
@@ -125,6 +127,8 @@ class PeerPath:
             self._splice.abort()
         if self.state in SEARCHING:
             self.work.begin_anew(now)
+        elif self.state is State.SUSPECT:  # what was asked in another session is not answered any more
+            self._negotiation.ask_path(now)
         elif self.state is State.UNKNOWN and self.work.alive and self.work.adopt():
             self._fire(Trigger.ADOPTED, "its tunnel works", now)
         elif self.state is State.UNKNOWN:
@@ -133,7 +137,9 @@ class PeerPath:
     def session_lost(self, now: float) -> None:
         """A round of questions to the peer's agent was not answered. A relay that carries packets stays as it is, and
         whether a path in doubt lives is known in a moment; the agent is asked on."""
-        carried = self.state in RELAYED and not self._liveness.distress(now)
+        heard = self._liveness.heard_at
+        lately = heard is not None and now - heard < CARRIED_S
+        carried = self.state in RELAYED and (lately or not self._liveness.distress(now))
         if self.state not in (State.UNKNOWN, State.SUSPECT) and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
 
