@@ -262,6 +262,7 @@ def test_two_nodes_without_a_direct_path_are_relayed_within_a_second() -> None:
     world.talk(1.0)
     assert len(world.hosts["a"].heard) >= 9
     assert world.hosts["a"].path("b").relay == "hub0"
+    assert world.hosts["a"].path("b").reason == "both ends are bound at hub0"
 
 
 def test_all_pairs_are_tried_again_after_ever_longer_pauses() -> None:
