@@ -31,7 +31,7 @@ SUBJECTS = ("path", "choice", "liveness", "history")
 TESTED_BY = {
     "peer": ("peer", "network"),
     "course": ("peer",),
-    "detours": ("peer", "tidings", "network"),
+    "detours": ("detours", "peer", "tidings", "network"),
     "tidings": ("tidings", "network", "peer"),
 }
 # The least share of each that is to be killed.
