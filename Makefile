@@ -106,7 +106,7 @@ sim: $(VENV)/.installed ## The agent's core in SEEDS=2000 small worlds, or in th
 
 .PHONY: wg-model
 wg-model: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The simulator's WireGuard beside the kernel's own (in QEMU) and wireguard-go
-	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=. $(BIN)/python tests/wgmodel/main.py </dev/null
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/wgmodel/main.py </dev/null
 
 .PHONY: need-root
 need-root:

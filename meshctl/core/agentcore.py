@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from meshctl.core.agent import events
@@ -252,8 +253,8 @@ class AgentCore:
         for network in networks:
             network.unsaved = False
         kept = Kept(
-            self._port_state, tuple(k for n in networks for k in n.kept_paths()),
-            tuple(k for n in networks for k in n.kept_relays()),
+            self._port_state, tuple(chain.from_iterable(n.kept_paths() for n in networks)),
+            tuple(chain.from_iterable(n.kept_relays() for n in networks)),
         )  # fmt: skip
         if kept != self._kept:
             self._kept = kept

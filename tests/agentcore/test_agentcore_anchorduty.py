@@ -194,6 +194,12 @@ def test_an_age_that_fits_no_message_is_the_longest_that_does() -> None:
     assert body.observations[0].age_s == 0xFFFF
 
 
+def test_a_relay_to_a_client_is_refused_for_it_has_no_agent_to_tell_of_it() -> None:
+    hub = Hub()
+    hub.duty.relay_message(hub.a, RelayAsk(hub.client.id), hub.now)
+    assert [(to, type(body)) for to, body in hub.said] == [("a", RelayRefuse)]
+
+
 def test_who_may_reach_a_client_is_told_where_that_is_seen_and_nobody_else() -> None:
     hub = Hub()
     hub.see("c", ELSEWHERE)

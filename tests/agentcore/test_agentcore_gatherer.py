@@ -300,6 +300,18 @@ def test_a_server_that_lies_adds_one_address_and_takes_none_away() -> None:
     assert [moved for _, moved in node.changes].count(True) == 1, "which was the start"
 
 
+def test_a_server_is_asked_again_from_where_answers_come_to_and_from_everywhere_where_none_do() -> None:
+    bridge = LocalAddress("172.17.0.1", 16, "docker0")
+    for answers, asked in ((True, {HERE.ip}), (False, {HERE.ip, bridge.ip})):
+        node = Node(HUB0, hosts=(HERE, bridge))
+        node.sees = lambda base, _, answers=answers: OUTSIDE if answers and base.ip == HERE.ip else None
+        node.run(10.0)
+        start = node.now
+        node.gatherer.ask_again(HUB0, node.now)
+        node.run(10.0)
+        assert {probe.local.ip for at, probe in node.asked if at >= start} == asked
+
+
 def test_a_server_that_does_not_answer_is_given_up_until_the_next_time() -> None:
     node = Node(STRANGER)
     node.sees = lambda _base, _server: None

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from meshctl.core.agent.lifetime import (
     ANSWERED_S,
     DOUBT_S,
+    LATE,
     LONGEST_S,
     RESOLUTION_S,
-    SHARE,
     SHORTEST_S,
     MappingLifetime,
 )
@@ -36,7 +36,7 @@ def search(lifetime: MappingLifetime, nat_s: float, now: float = 0.0) -> int:
 
 def well_below(silence_s: float) -> float:
     """The keepalive for a mapping that survives so long a silence."""
-    return min(max(min(silence_s * SHARE, silence_s - ANSWERED_S), SHORTEST_S), LONGEST_S)
+    return min(max((silence_s - ANSWERED_S) / LATE, SHORTEST_S), LONGEST_S)
 
 
 @settings(max_examples=examples(50))
@@ -50,8 +50,8 @@ def test_the_keepalive_that_is_found_is_below_the_nats_lifetime_and_not_far_belo
     if nat_s > SHORTEST_S:
         assert lifetime.keepalive_s < nat_s
         assert lifetime.keepalive_s >= well_below(nat_s - RESOLUTION_S) - 1
-    if nat_s > SHORTEST_S + ANSWERED_S:
-        assert lifetime.keepalive_s + ANSWERED_S < nat_s
+    if nat_s > SHORTEST_S * LATE + ANSWERED_S:
+        assert lifetime.keepalive_s * LATE + ANSWERED_S < nat_s
 
 
 def test_a_nat_that_keeps_mappings_for_long_gets_the_longest_keepalive_in_few_tries() -> None:
@@ -72,7 +72,7 @@ def test_a_loss_makes_the_keepalive_shorter_than_what_was_lost(nat_s: float, sha
         silence = before * (0.5 + share / 2)
         lifetime.lost(silence, 0.0)
         assert lifetime.keepalive_s <= before
-        assert lifetime.keepalive_s <= max(SHORTEST_S, silence * SHARE)
+        assert lifetime.keepalive_s <= max(SHORTEST_S, silence / LATE)
 
 
 @settings(max_examples=examples(50))
@@ -95,7 +95,7 @@ def test_one_loss_that_nothing_confirms_is_tried_again_after_an_hour_and_forgott
     search(lifetime, 1000)
     lifetime.lost(60.0, 0.0)
     assert search(lifetime, 1000, 1.0) > 0
-    assert lifetime.keepalive_s < 60 * SHARE
+    assert lifetime.keepalive_s < (60 - ANSWERED_S) / LATE
     assert lifetime.next_silence_s(10.0) is None
     search(lifetime, 1000, DOUBT_S + 1000)
     assert lifetime.keepalive_s == LONGEST_S

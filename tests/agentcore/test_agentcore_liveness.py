@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from agentcore_values import key
 
@@ -40,7 +38,7 @@ class Tunnel:
         """The next reading, so much later; the word of distress there is then."""
         self.now += after
         status, liveness = self.status, self.liveness
-        self.status = replace(status, tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard)
+        self.status = status._replace(tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard)
         liveness.sample(self.status, self.now)
         return liveness.distress(self.now)
 
@@ -50,8 +48,8 @@ class Tunnel:
             self.now += SAMPLE_S
             status = self.status
             age = (status.handshake_age_s or 0) + SAMPLE_S
-            self.status = replace(
-                status, tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard, handshake_age_s=age
+            self.status = status._replace(
+                tx_bytes=status.tx_bytes + sent, rx_bytes=status.rx_bytes + heard, handshake_age_s=age
             )
             self.liveness.sample(self.status, self.now)
             if self.liveness.distress(self.now):
@@ -195,7 +193,7 @@ def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_w
 def test_a_handshake_is_old_when_wireguard_refuses_its_keys(age_s: float, old: bool) -> None:
     tunnel = Tunnel()
     tunnel.run(5, sent=DATA, heard=KEEPALIVE)
-    tunnel.status = replace(tunnel.status, handshake_age_s=age_s)
+    tunnel.status = tunnel.status._replace(handshake_age_s=age_s)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert bool(tunnel.liveness.distress(tunnel.now + 3)) is old
 
@@ -203,7 +201,7 @@ def test_a_handshake_is_old_when_wireguard_refuses_its_keys(age_s: float, old: b
 def test_an_old_handshake_without_traffic_and_traffic_before_any_handshake_are_no_distress() -> None:
     assert Tunnel().run(2 * REJECT_AFTER_S) == ""
     tunnel = Tunnel()
-    tunnel.status = replace(tunnel.status, handshake_age_s=None, tx_bytes=tunnel.status.tx_bytes + DATA)
+    tunnel.status = tunnel.status._replace(handshake_age_s=None, tx_bytes=tunnel.status.tx_bytes + DATA)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert tunnel.liveness.distress(tunnel.now) == ""
 
@@ -214,7 +212,7 @@ def test_counters_that_begin_again_say_nothing_of_the_time_before(sent: int, hea
     tunnel.run(5, sent=DATA, heard=DATA)
     tunnel.run(UNANSWERED_S, sent=DATA)
     tunnel.now += 5
-    tunnel.status = replace(tunnel.status, tx_bytes=sent, rx_bytes=heard)
+    tunnel.status = tunnel.status._replace(tx_bytes=sent, rx_bytes=heard)
     tunnel.liveness.sample(tunnel.status, tunnel.now)
     assert tunnel.liveness.distress(tunnel.now + 30) == ""
     assert not tunnel.liveness.busy(tunnel.now)
@@ -260,7 +258,7 @@ def test_a_stream_is_counted_anew_after_an_answer_and_on_a_new_interface(event: 
         if event == "answer":
             tunnel.liveness.heard(tunnel.now)
         else:
-            tunnel.status = replace(tunnel.status, rx_bytes=0)
+            tunnel.status = tunnel.status._replace(rx_bytes=0)
             tunnel.read(SAMPLE_S)
         tunnel.run(count * SAMPLE_S, heard=DATA)
         assert bool(tunnel.liveness.distress(tunnel.now + STOPPED_S)) is (count == STREAM)

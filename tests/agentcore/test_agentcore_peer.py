@@ -532,6 +532,15 @@ def test_a_pair_without_a_way_is_given_up_when_the_other_agent_is_gone() -> None
     assert controlling.path(OTHER).state.value == "unknown"
 
 
+def test_that_the_agent_is_silent_changes_nothing_while_the_path_is_in_doubt() -> None:
+    world = direct()
+    path = path_of(world.hosts["a"])
+    path.network_changed(world.now, moved=True)
+    path.session_lost(world.now)
+    assert path.state.value == "suspect"
+    assert path.history.decisions[-1].trigger is Trigger.DISTRESS
+
+
 def test_both_ends_try_all_pairs_anew_at_the_same_time() -> None:
     world = relayed()
     world.run(60.0)
@@ -573,6 +582,20 @@ def test_the_controlling_end_nominates_again_when_the_other_asks_on_the_pair_in_
         path_of(other).poll(world.now)
         world.run(RENOMINATE_S / 10)
     assert [m.use_candidate for m in checks(controlling, since)].count(True) == 1
+
+
+def test_a_peer_that_has_lost_the_path_that_this_end_keeps_is_told_of_it_again_at_once() -> None:
+    world = direct()
+    world.run(3.0)
+    controlling, other = pair_of(world)
+    path_of(other).work.negotiation.ask_path(world.now)
+    path_of(other).poll(world.now)
+    world.run(0.5)  # it was told right before
+    other.give(ev.LocalAddresses(()))
+    assert other.path(CONTROLLING).state.value == "relayed"
+    assert controlling.path(OTHER).state.value == "direct"
+    other.tell_addresses()
+    assert world.until(lambda: world.states() == DIRECT, 10.0) < 1.0
 
 
 def test_a_nomination_against_an_operators_wish_is_not_followed() -> None:

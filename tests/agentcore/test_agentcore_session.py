@@ -19,7 +19,7 @@ from meshctl.core.agent import signal
 from meshctl.core.agent.backoff import TRIES, Backoff
 from meshctl.core.agent.bodies import Ack, Hello, HelloAck, MessageType, SignalError
 from meshctl.core.agent.config import node_id
-from meshctl.core.agent.session import ASK_INTERVAL_S, NO_SESSION, Session, Verdict, Window, new_session
+from meshctl.core.agent.session import ASK_INTERVAL_S, NO_SESSION, ON_ITS_WAY_S, Session, Verdict, Window, new_session
 from meshctl.core.agent.signal import Header
 
 NAMES = ("a", "b")
@@ -256,6 +256,25 @@ def test_the_asker_knows_the_session_after_one_round_trip_and_the_asked_after_on
     (answer_back,) = a.receive(ask, 0.0).replies
     assert b.receive(answer_back, 0.0).renewed
     assert b.receive(a.seal(Ack(1)), 0.0).verdict is Verdict.ACCEPTED
+
+
+def test_who_starts_right_after_it_was_asked_for_in_vain_is_asked_for_again_at_once() -> None:
+    pair = Pair()
+    a, b = pair.ends["a"], pair.ends["b"]
+    b.start(0.0)
+    now = 0.0
+    while now < 1.0:  # "a" does not run yet, and the pauses have become long
+        now = b.due or 0.0
+        b.poll(now)
+    a.start(now + 0.05)
+    hello = a.poll(now + 0.05)
+    assert hello is not None
+    [answer] = b.receive(hello, now + 0.07).replies
+    a.receive(answer, now + 0.09)
+    asked = b.poll(now + ON_ITS_WAY_S)
+    assert asked is not None
+    [answer, *_] = a.receive(asked, now + 0.12).replies
+    assert b.receive(answer, now + 0.14).renewed
 
 
 def test_nothing_can_be_sealed_for_a_peer_whose_session_is_not_known() -> None:

@@ -19,7 +19,7 @@ from meshctl.core.agent.asker import Server, anchor_server
 from meshctl.core.agent.events import Action, OpenPorts, SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Answered, Here, Pace
-from meshctl.core.agent.lifetime import ANSWERED_S, LONGEST_S, SHARE, SHORTEST_S, MappingLifetime
+from meshctl.core.agent.lifetime import ANSWERED_S, LATE, LONGEST_S, SHORTEST_S, MappingLifetime
 from meshctl.core.agent.silence import LATER_S, NEXT_S, PACE_S, PORTS, Place, Silence
 from meshctl.core.agent.turn import Turn
 from meshctl.core.wire import stun
@@ -169,7 +169,7 @@ def test_the_keepalive_that_is_found_is_below_the_nats_lifetime_and_not_far_belo
     world.run(3600)
     assert world.lifetime.keepalive_s < nat_s
     survived = nat_s - 6
-    enough = min(survived * SHARE, survived - ANSWERED_S)
+    enough = (survived - ANSWERED_S) / LATE
     assert world.lifetime.keepalive_s >= min(LONGEST_S, max(SHORTEST_S, enough - 1))
 
 

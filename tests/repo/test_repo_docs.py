@@ -77,7 +77,7 @@ def test_the_readme_lists_every_command() -> None:
 def test_every_make_target_that_the_documents_show_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for document in documents(ROOT):
-        for target in re.findall(r"^make ([a-z]+)", "\n".join(code_of(document.read_text("utf-8"))), re.MULTILINE):
+        for target in re.findall(r"^make ([a-z-]+)", "\n".join(code_of(document.read_text("utf-8"))), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{document.name}: make {target}"
 
 

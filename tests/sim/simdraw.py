@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import combinations
 
 from simchanges import NATS
@@ -18,6 +19,9 @@ _STARTS_S = 2.0
 # Now and then a world lives through WireGuard's rekeying (120 s) and the expiry of most NATs.
 _LONG_S = 150.0
 _EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
+# Now and then something happens while ports are tried for a splice, which begins when all pairs have failed.
+_SPLICES = 0.05
+_SPLICE_AT_S, _SPLICE_S = 4.5, 5.0
 _PINGS_S = (0.2, 0.2, 0.5, 1.0)
 _LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
 _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
@@ -34,6 +38,9 @@ def draw(seed: int) -> WorldSpec:
     link = dice.choice(_LINKS)
     sites = _sites(dice)
     nodes = _nodes(dice, sites)
+    splices = dice.random() < _SPLICES
+    if splices:
+        sites, nodes = _hard_and_easy(sites, nodes)
     agents = [n.name for n in nodes if n.kind != "anchor"]
     pairs = tuple(
         (a, b) for a, b in combinations(agents, 2) if (a, b) == (agents[0], agents[1]) or dice.random() < 0.7
@@ -42,7 +49,8 @@ def draw(seed: int) -> WorldSpec:
         seed, link, sites, nodes, pairs, named_anchors=dice.random() < 0.2,
         outsider=not link.loss and dice.random() < 0.25,
     )  # fmt: skip
-    faults = _faults(dice, spec, _CALM_S if dice.random() < 0.8 else 0.5)
+    earliest_s = _CALM_S if dice.random() < 0.8 else 0.5
+    faults = _faults(dice, spec, _SPLICE_AT_S, _SPLICE_S) if splices else _faults(dice, spec, earliest_s, _FAULTS_S)
     quiet_at = max([_CALM_S, *(f.ends_at + KINDS[f.kind].keys_s for f in faults)])
     if spec.outsider or any(n.kind == "malicious" for n in nodes):
         quiet_at = max(quiet_at, _CALM_S + 8.0)
@@ -114,7 +122,20 @@ def _nodes(dice: random.Random, sites: tuple[SiteSpec, ...]) -> tuple[NodeSpec, 
     return (*anchors, *nodes)
 
 
-def _faults(dice: random.Random, spec: WorldSpec, earliest_s: float) -> tuple[Fault, ...]:
+def _hard_and_easy(
+    sites: tuple[SiteSpec, ...], nodes: tuple[NodeSpec, ...]
+) -> tuple[tuple[SiteSpec, ...], tuple[NodeSpec, ...]]:
+    """The same with the first two nodes behind NATs of their own, of which only a splice leads to the other."""
+    first = len(sites)
+    hard = SiteSpec(first, replace(NATS["hard"], allocation=RANDOM), "192.168.7")
+    easy = SiteSpec(first + 1, NATS["easy"], "192.168.8")
+    places = {"n0": hard.name, "n1": easy.name}
+    moved = (replace(n, site=places[n.name], v4=True, v6=False) if n.name in places else n for n in nodes)
+    return (*sites, hard, easy), tuple(moved)
+
+
+def _faults(dice: random.Random, spec: WorldSpec, earliest_s: float, within_s: float) -> tuple[Fault, ...]:
+    """What goes wrong, from that time on; most of it is over within so many seconds."""
     targets = {
         "site": [s.name for s in spec.sites],
         "anchor": [n.name for n in spec.anchors],
@@ -129,7 +150,7 @@ def _faults(dice: random.Random, spec: WorldSpec, earliest_s: float) -> tuple[Fa
         name = dice.choice([k for k in sorted(KINDS) if targets[KINDS[k].target]])
         kind = KINDS[name]
         lasts_s = dice.uniform(0.2, kind.longest_s) if kind.longest_s else 0.0
-        at = earliest_s + dice.uniform(0.0, _FAULTS_S - lasts_s)
+        at = earliest_s + dice.uniform(0.0, max(within_s - lasts_s, _SPLICE_S))
         target = dice.choice(targets[kind.target])
         found.append(Fault(name, at, lasts_s, target, _value(dice, spec, name, target)))
     return tuple(sorted(found, key=lambda f: (f.at, f.kind, f.target)))

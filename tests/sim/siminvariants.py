@@ -27,6 +27,7 @@ from simpairs import (
     DIRECT_STATES,
     RELAY_STATES,
     anchor_ips,
+    can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
     owed,
@@ -216,7 +217,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
         names = (node.rstrip("'"), peer)
         if any(spec.node(n).kind != "node" for n in names if n != "?"):
             continue
-        if forgets_quickly(world, names):
+        if forgets_quickly(world, names) or can_be_led_astray(world, names):
             continue
         causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:

@@ -75,6 +75,7 @@ class Node:
         self._number = spec.number + (0 if self.name == spec.name else _DOUBLES)
         self._starts = 0
         self._peers: dict[bytes, PeerConfig] = {}
+        self.met: dict[str, float] = {}  # peers: when there was the first handshake with each
 
     @property
     def numbered(self) -> NodeSpec:
@@ -213,6 +214,9 @@ class Node:
     def statuses(self) -> tuple[PeerStatus, ...]:
         """What `wg show` says."""
         now = self.world.clock.now
+        for p in self.kernel.wg.peers():
+            if p.handshake_at is not None:
+                self.met.setdefault(self._peers[p.key].name, p.handshake_at)
         return tuple(
             PeerStatus(
                 self._peers[p.key].public_key, Address._make(p.endpoint) if p.endpoint else None,

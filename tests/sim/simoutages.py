@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import TYPE_CHECKING
 
 from simflow import FlowRun, Outage
-from simpairs import DIRECT_STATES, forgets_quickly, is_anchor_fault, owed, places_of, possible, state_at, touches
+from simpairs import (
+    DIRECT_STATES,
+    can_be_led_astray,
+    forgets_quickly,
+    is_anchor_fault,
+    owed,
+    places_of,
+    possible,
+    state_at,
+    touches,
+)
 from simspec import Fault, Flow
 
 from meshctl.core.agent.path import State
@@ -30,8 +41,11 @@ _PATIENCE_S, _MUCH_PATIENCE_S, _MUCH_LOSS = 12.0, 30.0, 0.05
 _STARTS_S = 2.0
 _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
-# A NAT that forgets between two keepalives is noticed when there is traffic again.
-_FORGOTTEN_S = 6.0
+# A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys,
+# WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
+_FORGOTTEN_S, _KEYS_S = 6.0, 16.0
+_ASTRAY_S = 2.0  # DESIGN section 6: so long after a path has died, under traffic, packets pass again
+_KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
 _FORGETTING = ("rebind", "renumber", "router reboot", "nat becomes")
 _NO_WAY = (State.UNKNOWN, State.PROBING)
@@ -55,19 +69,40 @@ def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
 
 def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     names = (flow.flow.a, flow.flow.b)
-    starts = max(flow.flow.starts_at, *(world.spec.node(n).starts_at for n in names))
     link = world.spec.link
     patience = 0.0 if link.clean else _MUCH_PATIENCE_S if link.loss > _MUCH_LOSS else _PATIENCE_S
-    windows = [(0.0, starts + _STARTS_S + patience)]
+    windows = [(0.0, _begun(world, flow.flow, patience))]
     direct = all(state_at(world, *ends, outage.began_at) in DIRECT_STATES for ends in (names, names[::-1]))
     for fault in world.spec.faults:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
             windows += [*_windows(world, fault, patience), *_agentless(world, fault, names, patience)]
             windows += _unheard(world, fault, flow.flow)
-    if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= _FORGOTTEN_S + patience:
+    if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
+        return True
+    keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
+    forgotten_s = _FORGOTTEN_S + patience + (_KEYS_S if keyless else 0.0)
+    if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= forgotten_s:
         return True
     return _covered(outage, windows, _ROUNDING_S + flow.flow.every_s)
+
+
+def _begun(world: World, flow: Flow, patience: float) -> float:
+    """From when on the pair must have a way.
+
+    Where links lose, WireGuard's first handshake with an anchor may be lost again and again, 5 s each time, and nobody
+    can be told of anything before; and so may the first one between the two, once both agents have given it a way.
+    """
+    names = (flow.a, flow.b)
+    starts = max(flow.starts_at, *(world.spec.node(n).starts_at for n in names))
+    if not world.spec.link.loss:
+        return starts + _STARTS_S + patience
+    one, other = (world.nodes[n].met for n in names)
+    anchors = (max(one[a.name], other[a.name]) for a in world.spec.anchors if a.name in one and a.name in other)
+    owed_at = max(starts, min(anchors, default=inf)) + _STARTS_S + patience
+    if any(state_at(world, *ends, owed_at) in _NO_WAY for ends in (names, names[::-1])):
+        return owed_at
+    return max(owed_at, one.get(flow.b, inf) + _STARTS_S, other.get(flow.a, inf) + _STARTS_S)
 
 
 def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, float]]:

@@ -82,3 +82,9 @@ def forgets_quickly(world: World, names: tuple[str, ...]) -> bool:
     """Whether a NAT of theirs may expire between two keepalives, or when one is lost: then the path was dead."""
     longest = KEEPALIVE_S * (3 if world.spec.link.loss else 1)
     return any(s.nat.expiry_s <= longest for s in world.spec.sites if s.name in places_of(world, names))
+
+
+def can_be_led_astray(world: World, names: tuple[str, ...]) -> bool:
+    """Whether an outsider can have a NAT of theirs send a flow's packets from another port for a moment: who sends to
+    a port that a router has opened, in the name of the other end, begins a flow of that port."""
+    return world.spec.outsider and any(s.speaks for s in world.spec.sites if s.name in places_of(world, names))

@@ -126,11 +126,10 @@ class WireGuard:
             self._by_address.pop(address, None)
 
     def slept(self, seconds: float) -> None:
-        """The host was suspended for so long: keys have aged, while timers have not."""
+        """The host was suspended for so long: keys are gone (device.c, wg_pm_notification); timers have stood still."""
         for peer in self.peers():
             peer.initiated_at -= seconds
-            for pair in filter(None, (peer.current, peer.previous, peer.following)):
-                pair.born -= seconds
+            peer.current = peer.previous = peer.following = peer.offered = None
             if peer.handshake_at is not None:
                 peer.handshake_at -= seconds
 

@@ -120,7 +120,8 @@ class World:
         node.give(Signal(source, data))
 
     def add_double(self, name: str, place: str) -> None:
-        """Another host with the keys of a node."""
+        """Another host with the keys of a node; one at a time."""
+        self.remove_double(name)
         double = Node(self, self.nodes[name].spec, f"{name}'")
         self.doubles[name] = double
         double.connect(place)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 from wgcompare import ALLOWED, differences
 from wgplay import play_all
-from wgreal import GO, KERNEL
+from wgreal import usual
 from wgscenarios import SCENARIOS, Scenario
 from wgstage import Record
 
@@ -19,9 +17,8 @@ PLAYED = [scenario for scenario in SCENARIOS if not scenario.long and not scenar
 @pytest.fixture(scope="module")
 def records() -> dict[str, Record]:
     """All scenarios, played side by side by the machine's own WireGuard: the kernel's if it has one."""
-    has_kernel = not subprocess.run(["modprobe", "-q", "-n", "wireguard"], check=False).returncode
     found: dict[str, Record] = {}
-    play_all(PLAYED, KERNEL if has_kernel else GO, found.__setitem__)
+    play_all(PLAYED, usual(), found.__setitem__)
     return found
 
 

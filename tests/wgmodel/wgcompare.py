@@ -54,9 +54,7 @@ def times(record: Record) -> list[tuple[str, float]]:
         found += [(f"{node} sends type {s.kind} to {s.destination}", s.at) for s in sent]
         found += [(f"{node} gets {g.size} bytes", g.at) for g in record.got if g.node == node]
         found += [
-            (f"{_HANDSHAKE} of {node}", s.handshake)
-            for s in record.shown
-            if s.node == node and s.handshake is not None
+            (f"{_HANDSHAKE} of {node}", s.handshake) for s in record.shown if s.node == node and s.handshake is not None
         ]
     return found
 
@@ -79,7 +77,7 @@ def differences(scenario: Scenario, real: Record, allowed: Allowed, seeds: int =
 def furthest(scenario: Scenario, real: Record, seeds: int = SEEDS) -> float:
     """The most seconds by which something was outside the times that the model has; of a run that agrees."""
     runs = [play(scenario, seed, real.tick_s) for seed in range(seeds)]
-    return max(max(bounds.early_s, bounds.late_s) for bounds in _bounds(runs, real))
+    return max(0.0, *(max(bounds.early_s, bounds.late_s) for bounds in _bounds(runs, real)))
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,22 @@ def renumbered(stage: Stage) -> None:
     stage.show_both()
 
 
+def two_addresses(stage: Stage) -> None:
+    """Answers leave from the address that was written to; after 15 s of silence, from the one that routing chooses."""
+    stage.add_address("a", ROAMED)
+    stage.send("a", 100)
+    stage.until(1)
+    stage.set_endpoint("b", ROAMED)
+    stage.send("b", 100)
+    stage.until(2)
+    stage.lose("b", *ALL)
+    stage.send("a", 100)
+    stage.until(3)
+    stage.show_both()
+    stage.until(19)
+    stage.show_both()
+
+
 def no_way(stage: Stage) -> None:
     """What cannot leave the host is not counted as sent."""
     stage.send("a", 100)

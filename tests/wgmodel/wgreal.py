@@ -54,7 +54,6 @@ class HostNamespace:
             self.run("ip", "link", "add", self.wg, "type", "wireguard")
         else:
             self.run("wireguard-go", self.wg)
-        self.address = OUTER[node]
         more = f"addr add {NOT_ALLOWED}/32 dev {self.wg}" if node == "a" else ""
         lines = _SETUP.format(wg=self.wg, outer=OUTER[node], inner=INNER[node], theirs=INNER[other(node)], more=more)
         self.run("ip", "-batch", "-", text=lines)
@@ -93,7 +92,7 @@ class Real(Stage):
             words = ["allowed-ips", f"{INNER[other(node)]}/32"]
             words += ["endpoint", f"{OUTER['b']}:{PORT}"] if node == "a" and endpoint else []
             self._set(host, *words)
-        ports = {node: Port(host.tun, host.address) for node, host in self._hosts.items()}
+        ports = {node: Port(host.tun, [OUTER[node]]) for node, host in self._hosts.items()}
         self._wire = Wire(ports, {n: h.sockets[INNER[n]] for n, h in self._hosts.items()}, self._sent, self._got)
         self._wire.start()
         ends.callback(self._wire.stop)
@@ -134,12 +133,17 @@ class Real(Stage):
 
     def move(self, node: str, ip: str) -> None:
         """See Stage."""
-        host, port = self._hosts[node], self._wire.ports[node]
+        port = self._wire.ports[node]
+        gone, port.addresses = port.addresses, [ip] if ip else []
         # The new address first: without any, the route goes too.
-        lines = f"addr add {ip}/32 dev eth0\n" if ip else ""
-        lines += f"addr del {host.address}/32 dev eth0\n" if host.address else "route add default dev eth0\n"
-        host.run("ip", "-batch", "-", text=lines)
-        host.address = port.address = ip
+        lines = [f"addr add {ip}/32 dev eth0"] if ip else []
+        lines += [f"addr del {address}/32 dev eth0" for address in gone] or ["route add default dev eth0"]
+        self._hosts[node].run("ip", "-batch", "-", text="\n".join([*lines, ""]))
+
+    def add_address(self, node: str, ip: str) -> None:
+        """See Stage."""
+        self._wire.ports[node].addresses.append(ip)
+        self._hosts[node].run("ip", "addr", "add", f"{ip}/32", "dev", "eth0")
 
     def rebind(self, node: str, ip: str) -> None:
         """See Stage."""
@@ -172,6 +176,17 @@ class Real(Stage):
         endpoint, handshake, rx, tx = fields[2], int(fields[4]), int(fields[5]), int(fields[6])
         since = handshake - self._started_at if handshake else None
         self.record.shown.append(Shown(at, node, "" if endpoint == "(none)" else endpoint, since, rx, tx))
+
+
+def usual() -> str:
+    """The machine's WireGuard: the kernel's if it has one, else wireguard-go."""
+    namespace = f"wgmodel-{secrets.token_hex(4)}"
+    run("ip", "netns", "add", namespace)
+    try:
+        words = ["ip", "-n", namespace, "link", "add", "wg0", "type", "wireguard"]
+        return GO if subprocess.run(words, check=False, capture_output=True).returncode else KERNEL
+    finally:
+        run("ip", "netns", "del", namespace)
 
 
 def run(*command: str, text: str = "") -> str:

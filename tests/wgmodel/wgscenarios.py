@@ -42,6 +42,7 @@ SCENARIOS = (
     Scenario("not-allowed", wgplaces.not_allowed, go_differs="it counts what it drops as received"),
     Scenario("replayed", wgplaces.replayed),
     Scenario("renumbered", wgplaces.renumbered, go_differs=_KEEPS_SOURCE),
+    Scenario("two-addresses", wgplaces.two_addresses),
     Scenario("no-way", wgplaces.no_way),
     Scenario("no-way-and-deaf", wgplaces.no_way_and_deaf, go_differs=_SEND_COUNTS),
     Scenario("rekey", wgsessions.rekey, long=True),

@@ -54,13 +54,10 @@ def reject(stage: Stage) -> None:
     stage.send("a", 100)
     stage.until(1)
     stage.send("b", 100)
-    stage.until(178)
-    stage.send("b", 100)
-    stage.until(179)
+    stage.until(182)
     stage.show_both()
-    stage.until(183)
     stage.send("b", 100)
-    stage.until(185)
+    stage.until(184)
     stage.show_both()
 
 

@@ -104,6 +104,10 @@ class Stage(ABC):
         """The node has this outer address alone, or none."""
 
     @abstractmethod
+    def add_address(self, node: str, ip: str) -> None:
+        """The node has this outer address too; the one that it had before is what it sends from by itself."""
+
+    @abstractmethod
     def rebind(self, node: str, ip: str) -> None:
         """From now on, a NAT in front of the node gives its messages this source, and no other is led to it."""
 

@@ -105,6 +105,10 @@ class Virtual(Stage):
         if ip:
             host.join(self.internet, ip, CABLE)
 
+    def add_address(self, node: str, ip: str) -> None:
+        """See Stage."""
+        self._hosts[node].join(self.internet, ip, CABLE)
+
     def rebind(self, node: str, ip: str) -> None:
         """See Stage."""
         host = self._hosts[node]

@@ -55,10 +55,10 @@ class Datagram:
 
 @dataclass
 class Port:
-    """One host's TUN, its address there and that of a NAT in front of it, and what is done to its messages."""
+    """One host's TUN, its addresses there and that of a NAT in front of it, and what is done to its messages."""
 
     tun: int
-    address: str
+    addresses: list[str]
     outside: str = ""
     lost: tuple[int, ...] = ()
     hold: bool = False
@@ -134,8 +134,10 @@ class Wire(threading.Thread):
             while self._way and self._way[0][0] <= time.monotonic():
                 _, _, datagram = heapq.heappop(self._way)
                 for port in self.ports.values():
-                    if datagram.destination == (port.outside or port.address):
-                        os.write(port.tun, replace(datagram, destination=port.address).pack())
+                    if datagram.destination == port.outside:
+                        os.write(port.tun, replace(datagram, destination=port.addresses[0]).pack())
+                    elif datagram.destination in port.addresses and not port.outside:
+                        os.write(port.tun, datagram.pack())
             return max(0.0, self._way[0][0] - time.monotonic()) if self._way else None
 
 

@@ -71,7 +71,7 @@ class AnchorLinks:
         addresses = link.ask(now, families) if link is not None else ()
         for address in addresses:
             if link is not None:
-                self._gatherer.ask(self._server(link, address), now)
+                self._gatherer.ask_again(self._server(link, address), now)
         return bool(addresses)
 
     def hurry(self, now: float) -> None:

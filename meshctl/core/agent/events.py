@@ -6,14 +6,14 @@ A peer is named by its public key (a node has another one in each network). Addr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshctl.core.agent.address import Address, LocalAddress, NamedEndpoint
 from meshctl.core.agent.config import AgentConfig
 from meshctl.model.keys import PublicKey
 
 
-@dataclass(frozen=True)
-class PeerStatus:
+class PeerStatus(NamedTuple):
     """What WireGuard shows of one peer. `handshake_age_s` is None before the first handshake."""
 
     public_key: PublicKey

@@ -24,6 +24,7 @@ class LocalCandidates:
         self._ordered: tuple[Candidate, ...] = ()
         self._bases: tuple[Address, ...] = ()
         self._base: dict[int, Address] = {}  # the best of each family
+        self._reached: frozenset[Address] = frozenset()  # bases that servers' answers come to
         self._told: tuple[Offered, ...] = ()
         self.generation = 0
 
@@ -43,6 +44,11 @@ class LocalCandidates:
     def bases(self) -> tuple[Address, ...]:
         """All own addresses with the tunnel's port, best first."""
         return self._bases
+
+    def reached(self, family: int) -> tuple[Address, ...]:
+        """The own addresses of that family that servers' answers come to, best first; all, where none come."""
+        of_family = tuple(base for base in self._bases if base.family == family)
+        return tuple(base for base in of_family if base in self._reached) or of_family
 
     def set_hosts(self, addresses: Iterable[LocalAddress], port: int) -> bool:
         """These are the host's addresses now. What hung on one that has gone goes too. Whether peers should hear."""
@@ -100,9 +106,9 @@ class LocalCandidates:
             best.setdefault((c.address, c.base), c)
         self._ordered = tuple(best.values())
         self._bases = tuple(dict.fromkeys(c.base for c in self._ordered if c.kind == "host"))
-        reached = {c.base for c in self._all.values() if c.kind == "srflx"}
+        self._reached = frozenset(c.base for c in self._all.values() if c.kind == "srflx")
         self._base = {}
-        for base in sorted(self._bases, key=lambda base: base not in reached):
+        for base in sorted(self._bases, key=lambda base: base not in self._reached):
             self._base.setdefault(base.family, base)
         told: dict[Address, Offered] = {}
         for c in self._ordered:

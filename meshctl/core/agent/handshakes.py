@@ -39,7 +39,4 @@ class Handshakes:
             new = -TOLERANCE_S <= shown < expected - TOLERANCE_S
             age = min(max(shown, 0.0), elapsed) if new else expected
         self._read[status.public_key] = (now, age)
-        # Not dataclasses.replace: this is done for each peer at each reading, and is several times as fast.
-        return PeerStatus(
-            status.public_key, status.endpoint, age, status.rx_bytes, status.tx_bytes, status.keepalive_s
-        )
+        return status._replace(handshake_age_s=age)

@@ -5,10 +5,10 @@ from __future__ import annotations
 # A NAT must keep an unused mapping for two minutes (RFC 4787 REQ-5); many keep it for 30 s, some for 20.
 SHORTEST_S = 10
 LONGEST_S = 110  # under the two minutes, and not so long that a firewall on the way loses patience
-SHARE = 0.8  # of the longest silence that a mapping has survived
-# WireGuard counts its keepalive from the last packet of either direction, while many NATs count what leaves alone; and
-# it answers content with an empty packet after KEEPALIVE_TIMEOUT at the latest. So nothing may leave for this longer.
-ANSWERED_S = 10
+# WireGuard counts its keepalive from the last packet of either direction, while many NATs count what leaves alone, and
+# it answers content with an empty packet after KEEPALIVE_TIMEOUT (10 s and a timer's lateness). So nothing leaves for
+# so much longer than the keepalive; and the kernel's timer wheel makes the keepalive later by up to an eighth.
+ANSWERED_S, LATE = 10.3, 1.127
 GROWTH = 1.5
 # Two silences nearer to each other than this are not worth another try.
 RESOLUTION_S = 5.0
@@ -39,7 +39,7 @@ class MappingLifetime:
     def next_silence_s(self, now: float) -> float | None:
         """The next silence to try; None while there is nothing to learn."""
         if self._lost_s is None:
-            longest = LONGEST_S / SHARE
+            longest = LONGEST_S * LATE + ANSWERED_S
             wanted = max(self._survived_s * GROWTH, float(self._configured_s), SHORTEST_S)
             return min(wanted, longest) if self._survived_s < longest else None
         if self._lost_s - self._survived_s > RESOLUTION_S and self._lost_s > SHORTEST_S:
@@ -64,6 +64,6 @@ class MappingLifetime:
     def _set_keepalive(self) -> None:
         if not self._configured_s:
             return
-        known = min(self._survived_s * SHARE, self._survived_s - ANSWERED_S)
+        known = (self._survived_s - ANSWERED_S) / LATE
         guess = self._configured_s if self._lost_s is None else min(self._configured_s, self._lost_s / 2)
         self.keepalive_s = int(min(max(known, guess, SHORTEST_S), LONGEST_S))

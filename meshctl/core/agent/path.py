@@ -118,7 +118,6 @@ _TABLE: dict[State, dict[Trigger, Step]] = {
         Trigger.RELAY_LOST: Step(State.SUSPECT),
         Trigger.EXHAUSTED: Step(State.SUSPECT),
         Trigger.DEMOTED: Step(State.RELAYED, (Effect.USE_RELAY, Effect.REST_CHECKS)),
-        Trigger.SESSION_LOST: Step(State.SUSPECT),
     },
 }
 

@@ -49,6 +49,7 @@ class PeerPath:
         self._liveness = self.work.liveness
         self._doubt_at = now  # from then on a silent relay is asked again
         self._renominate_at = now
+        self._astray = False  # the peer seems not to use the pair in use: it is told once more when that answers
 
     # What is known
 
@@ -130,9 +131,10 @@ class PeerPath:
             self._fire(Trigger.SESSION, "its agent answers", now)
 
     def session_lost(self, now: float) -> None:
-        """A round of questions to the peer's agent was not answered. A relay that carries packets stays as it is."""
+        """A round of questions to the peer's agent was not answered. A relay that carries packets stays as it is, and
+        whether a path in doubt lives is known in a moment; the agent is asked on."""
         carried = self.state in RELAYED and not self._liveness.distress(now)
-        if self.state is not State.UNKNOWN and not carried:
+        if self.state not in (State.UNKNOWN, State.SUSPECT) and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
 
     def offered(self, offer: Offer, now: float) -> None:
@@ -147,6 +149,7 @@ class PeerPath:
                 self.work.retry_at = None
                 self._negotiation.restart(now)
             elif self.state is State.DIRECT:
+                self._astray = True
                 self._fire(Trigger.DISTRESS, "the peer tries all pairs anew", now)
         if offer.wish is not before.wish:
             self._obey(now)
@@ -175,8 +178,10 @@ class PeerPath:
         self.work.maintain(now)
         current = self._negotiation.current
         if self.state is State.DIRECT and current is not None:
-            reason = self._moved(status, current) or self._liveness.distress(now)
+            moved = self._moved(status, current)
+            reason = moved or self._liveness.distress(now)
             if reason:
+                self._astray = bool(moved)
                 self._fire(Trigger.DISTRESS, reason, now)
                 self._ask_where_it_went(current, now)
         elif self.state is State.SUSPECT and current is not None:
@@ -261,9 +266,14 @@ class PeerPath:
                 self._negotiation.settle(pair, now)
 
     def _confirm(self, pair: Pair, now: float) -> None:
-        """The peer asks on the pair in use; perhaps it has lost the path. The controlling side nominates it again."""
-        if self._negotiation.controlling and now >= self._renominate_at:
-            self._renominate_at = now + RENOMINATE_S
+        """The peer asks on the pair in use; perhaps it has lost the path."""
+        if now >= self._renominate_at:
+            self._renominate(pair, now)
+
+    def _renominate(self, pair: Pair, now: float) -> None:
+        """Have the peer use the pair that this side uses, if this is the one that decides."""
+        self._renominate_at, self._astray = now + RENOMINATE_S, False
+        if self._negotiation.controlling:
             self._negotiation.nominate(pair, now)
 
     def _lives(self, pair: Pair, now: float) -> None:
@@ -274,6 +284,8 @@ class PeerPath:
         self._liveness.heard(now)
         suspected = self.state is State.SUSPECT
         self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
+        if self._astray:
+            self._renominate(pair, now)
         if not suspected:
             return
         endpoint = work.status.endpoint if work.status is not None else pair.remote

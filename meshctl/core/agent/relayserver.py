@@ -106,7 +106,7 @@ class RelayServer:
 
     def __init__(self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random) -> None:
         self._network = config.network
-        self._peers = {peer.id: peer for peer in config.peers}
+        self._peers = _ends(config)
         self.set_addresses(addresses)
         self._dice = dice
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
@@ -118,7 +118,7 @@ class RelayServer:
 
     def configure(self, config: InterfaceConfig) -> None:
         """The peers are these: relays of pairs that may not have one any more end."""
-        self._peers = {peer.id: peer for peer in config.peers}
+        self._peers = _ends(config)
         for key, allocation in sorted(self._by_pair.items()):
             a, b = (self._peers.get(peer) for peer in key)
             if a is None or b is None or not permitted(a, b):
@@ -172,7 +172,7 @@ class RelayServer:
     def ask(self, asking: PeerConfig, body: RelayAsk, now: float) -> list[Say]:
         """A port for the pair: both ends are told, or the asking one why not. Asking again changes nothing."""
         other = self._peers.get(body.peer)
-        if other is None or other is asking or not permitted(asking, other):
+        if other is None or other is asking or asking.id not in self._peers or not permitted(asking, other):
             return [(asking, RelayRefuse(body.peer, RefuseReason.NOT_PERMITTED))]
         key = _pair(asking, other)
         allocation = self._by_pair.get(key)
@@ -302,6 +302,11 @@ class RelayServer:
 
     def _token(self) -> bytes:
         return self._dice.getrandbits(8 * TOKEN_BYTES).to_bytes(TOKEN_BYTES, "big")
+
+
+def _ends(config: InterfaceConfig) -> dict[bytes, PeerConfig]:
+    """Who can have relays, by id: a stock client has no agent that would bind, and an anchor is reached as it is."""
+    return {peer.id: peer for peer in config.peers if peer.kind == "node"}
 
 
 def _kept_end(end: _End, place: Address) -> KeptEnd:

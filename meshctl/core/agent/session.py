@@ -170,9 +170,7 @@ class Session:
 
     def _on_hello(self, header: Header, now: float) -> Received:
         answer = self._seal(HelloAck(header.sequence), header.my_session)
-        # Two that start together ask each other, and need not ask again.
-        on_its_way = now < self._asked_at + ON_ITS_WAY_S
-        asked = () if header.my_session == self.theirs or on_its_way else self._ask_back(now)
+        asked = () if header.my_session == self.theirs else self._ask_back_soon(now)
         return Received(Verdict.SESSION, replies=(answer, *asked))
 
     def _on_answer(self, header: Header, answers: int) -> Received:
@@ -188,6 +186,16 @@ class Session:
 
     def _ask(self) -> bytes:
         return self._seal(Hello(), self.theirs)
+
+    def _ask_back_soon(self, now: float) -> tuple[bytes, ...]:
+        """A HELLO at once, unless one was sent a moment ago: two that start together ask each other, and need not ask
+        again. But one that started since then has not heard it: the next one is due as soon as it would be answered."""
+        if now >= self._asked_at + ON_ITS_WAY_S:
+            return self._ask_back(now)
+        if now >= self._asked_back_at + ASK_INTERVAL_S:
+            self._asked_back_at = now
+            self._hello.hasten(self._asked_at + ON_ITS_WAY_S)
+        return ()
 
     def _ask_back(self, now: float) -> tuple[bytes, ...]:
         """A HELLO, unless this was done a moment ago. The way is open now: it does not wait for a round's timer."""

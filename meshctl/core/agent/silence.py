@@ -120,7 +120,8 @@ class Silence:
         self._enter(Phase.MAPPING, now)
 
     def _two_ports(self, place: Place) -> tuple[int, int]:
-        first, second = self._here.dice.sample([port for port in PORTS if port not in place.taken], 2)
+        drawn = self._here.dice.sample(PORTS, 2 + len(place.taken))
+        first, second = [port for port in drawn if port not in place.taken][:2]
         return first, second
 
     def _enter(self, phase: Phase, now: float) -> None:
