@@ -557,6 +557,16 @@ def test_that_the_agent_is_silent_changes_nothing_while_the_path_is_in_doubt() -
     assert path.history.decisions[-1].trigger is Trigger.DISTRESS
 
 
+def test_that_the_agent_is_silent_changes_nothing_while_ports_are_tried() -> None:
+    world = relayed()
+    path = path_of(world.hosts["a"])
+    path._course.fire(Trigger.SPLICE_BEGUN, "ports are open", world.now)
+    world.apart("a", "b", "hub0")
+    world.talk(1.0)
+    path.session_lost(world.now + 2.0 * CARRIED_S)
+    assert path.state.value == "splicing"
+
+
 def test_a_path_in_doubt_is_asked_again_in_a_new_session() -> None:
     world = direct()
     host = world.hosts["a"]

@@ -303,8 +303,10 @@ class Network:
         failures = talk.failures if talk is not None else 0
         if talk is not None:
             self.post.poll(talk.peer, now)
-        if self._links.poll(key, now):
+        if talk is not None and self._links.poll(key, now):
             self._touch(GATHER)
+            # An anchor that was off answers, and has no keys: WireGuard sees it when something is not answered.
+            self.post.knock(talk.peer)
         if path is not None:
             if talk is not None and talk.failures > failures:
                 path.session_lost(now)

@@ -136,11 +136,11 @@ class PeerPath:
 
     def session_lost(self, now: float) -> None:
         """A round of questions to the peer's agent was not answered. A relay that carries packets stays as it is, and
-        whether a path in doubt lives is known in a moment; the agent is asked on."""
+        whether a path in doubt lives, or a splice succeeds, is known in a moment; the agent is asked on."""
         heard = self._liveness.heard_at
         lately = heard is not None and now - heard < CARRIED_S
-        carried = self.state in RELAYED and (lately or not self._liveness.distress(now))
-        if self.state not in (State.UNKNOWN, State.SUSPECT) and not carried:
+        carried = self.state is State.RELAYED and (lately or not self._liveness.distress(now))
+        if self.state not in (State.UNKNOWN, State.SUSPECT, State.SPLICING) and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
 
     def offered(self, offer: Offer, now: float) -> None:
