@@ -228,6 +228,15 @@ def test_two_nodes_that_reach_each_other_are_direct_within_a_second_and_their_tu
     assert len(world.hosts["a"].heard) >= 9
 
 
+def test_a_direct_path_is_shown_with_its_reason_and_its_round_trip() -> None:
+    world = PairWorld(delay_s=0.03)
+    world.until(lambda: world.states() == DIRECT, 10.0)
+    controlling, other = pair_of(world)
+    assert controlling.path(other.name).reason == f"{Address(other.ip, PORT)} answers in 60 ms"
+    for host, peer_name in ((controlling, other.name), (other, controlling.name)):
+        assert host.path(peer_name).rtt_s == pytest.approx(0.06)
+
+
 def test_the_controlling_end_begins_the_first_handshake() -> None:
     world = direct()
     controlling, other = pair_of(world)
@@ -263,6 +272,7 @@ def test_two_nodes_without_a_direct_path_are_relayed_within_a_second() -> None:
     world.talk(1.0)
     assert len(world.hosts["a"].heard) >= 9
     assert world.hosts["a"].path("b").relay == "hub0"
+    assert world.hosts["a"].path("b").reason == "both ends are bound at hub0"
 
 
 def test_all_pairs_are_tried_again_after_ever_longer_pauses() -> None:
