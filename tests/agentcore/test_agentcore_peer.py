@@ -15,7 +15,7 @@ from agentcore_values import interface, key, peer
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import AnchorDistance, Offer, Wish
-from meshctl.core.agent.checks import Credentials
+from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
@@ -710,3 +710,69 @@ def test_the_other_end_moves_to_the_relay_that_the_controlling_one_uses() -> Non
     told = tuple(replace(d, used=not d.used) for d in path.work.offer.relays)
     path.offered(replace(path.work.offer, relays=told), world.now)
     assert other.path(CONTROLLING).relay == "hub1"
+
+
+# Keeping NATs open
+
+
+def idle(bench: Bench, until: float, *, sends: bool) -> list[float]:
+    """Direct, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
+    pair, every_s = Pair(Address("192.168.1.5", PORT), Address("198.51.100.7", PORT)), 25
+    bench.work.negotiation.renew(Credentials("b:a", "a:b", b"k" * 32))
+    bench.work.negotiation.current = pair
+    bench.status(pair.remote, 1.0)
+    bench.work.set_endpoint(pair.remote, 0.0)
+    times = []
+    for second in range(1, round(until)):
+        count = second // every_s
+        status = ev.PeerStatus(bench.peer.public_key, pair.remote, 1.0, 32 * count, 32 * count * sends, every_s)
+        bench.work.status = status
+        bench.work.liveness.sample(status, float(second))
+        bench.done.clear()
+        bench.work.maintain(float(second))
+        for action in bench.done:
+            assert isinstance(action, ev.SendProbe), action
+            message = stun.decode(action.data).message
+            assert (action.local, action.remote) == pair
+            assert (message.message_class, message.username) == (stun.Class.INDICATION, "b:a")
+            times.append(float(second))
+    return times
+
+
+def test_an_end_whose_wireguard_sends_nothing_because_the_peers_keepalives_come_keeps_its_nat_open_itself() -> None:
+    times = idle(Bench(CONTROLLING), 100.0, sends=False)
+    assert [later - earlier for earlier, later in pairwise([1.0, *times])] == [29.0, 29.0, 29.0]
+
+
+def test_an_end_whose_wireguard_sends_keepalives_sends_nothing_besides() -> None:
+    assert idle(Bench(CONTROLLING), 100.0, sends=True) == []
+
+
+def test_an_indication_on_the_pair_in_use_shows_that_the_peer_lives_but_not_twice() -> None:
+    world = direct()
+    path = path_of(world.hosts["a"])
+    liveness, current = path.work.liveness, path.work.negotiation.current
+    assert current is not None
+    first = stun.Message(stun.Class.INDICATION, b"t" * 12)
+    path.indicated(first, current, world.now + 1)
+    assert liveness.heard_at == world.now + 1
+    path.indicated(first, current, world.now + 2)
+    assert liveness.heard_at == world.now + 1, "it came before"
+    other = Pair(current.local, Address("192.0.2.66", PORT))
+    path.indicated(first._replace(transaction=b"u" * 12), other, world.now + 3)
+    assert liveness.heard_at == world.now + 1, "it says nothing of this pair"
+
+
+def test_what_one_end_sends_for_its_nats_sake_reaches_the_other_and_is_not_answered() -> None:
+    world = direct()
+    a, b = world.hosts["a"], world.hosts["b"]
+    world.run(1.0)
+    began = world.now
+    path_of(b).work.negotiation.keep_open(world.now)
+    world.run(1.5)  # until the next reading, after which it leaves
+    sent = [stun.decode(p.data).message for _, p in b.done(ev.SendProbe, began) if isinstance(p, ev.SendProbe)]
+    assert [message.message_class for message in sent] == [stun.Class.INDICATION]
+    heard_at = path_of(a).work.liveness.heard_at
+    assert heard_at is not None
+    assert heard_at > began
+    assert IPS["b"] not in {p.remote.ip for _, p in a.done(ev.SendProbe, began) if isinstance(p, ev.SendProbe)}

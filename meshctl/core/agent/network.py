@@ -144,14 +144,18 @@ class Network:
         received = self._stun.receive(event, now)
         if received is None:
             return
-        username = received.message.username or ""
+        username, pair = received.message.username or "", Pair(event.local, event.remote)
+        asked = received.message.message_class is stun.Class.REQUEST
         if username.startswith(USERNAME):
-            if self._duty is not None:
+            if self._duty is not None and asked:
                 self._duty.question(received, event.local, event.remote, now)
             return
         path = self.paths.get(self._stun.whose(username) or b"")
         if path is not None and received.is_authentic(path.work.negotiation.key):
-            path.question(received.message, Pair(event.local, event.remote), now)
+            if asked:
+                path.question(received.message, pair, now)
+            else:
+                path.indicated(received.message, pair, now)
             self._touch(path.peer.id)
 
     def relay_datagram(self, event: RelayDatagram) -> None:

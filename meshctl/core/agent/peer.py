@@ -216,6 +216,11 @@ class PeerPath:
                 self._fire(Trigger.DEAD, f"{current.local.ip} is not this node's any more", now)
         self.detours.news(now)
 
+    def indicated(self, indication: stun.Message, pair: Pair, now: float) -> None:
+        """The peer keeps its NAT open on this pair: it wants no answer, and lives."""
+        if self._negotiation.indicated(indication) and pair == self._negotiation.current:
+            self._liveness.heard(now)
+
     def question(self, request: stun.Message, pair: Pair, now: float) -> None:
         """An authentic check of the peer."""
         question = self._negotiation.question(request, pair, now)
