@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from simmemory import largest, total
 from simnode import Node
-from simpairs import can_be_led_astray, forgets_quickly, healthy, possible, settled
+from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.path import State
@@ -56,7 +56,7 @@ def paths_rest(world: World) -> Says:
         for d in world.watch.decided
         if d.at > world.clock.now - _RESTS_S and d.decision.before is State.DIRECT and d.decision.after is State.SUSPECT
     )
-    for pair in settled(world):
+    for pair in owed(world):
         for node, peer in (pair, pair[::-1]):
             names = (node.name, peer.name)
             if doubts[names] > _DOUBTS and not forgets_quickly(world, names) and not can_be_led_astray(world, names):

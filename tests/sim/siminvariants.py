@@ -30,12 +30,10 @@ from simpairs import (
     anchor_ips,
     can_be_led_astray,
     forgets_quickly,
-    has_idled_too_long,
     is_anchor_fault,
     owed,
     places_of,
     possible,
-    settled,
     state,
     touches,
 )
@@ -140,7 +138,7 @@ def direct_soon(world: World, one: Node, other: Node) -> Says:
 
 def direct_when_possible(world: World) -> Says:
     """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten."""
-    for one, other in settled(world):
+    for one, other in owed(world):
         places = places_of(world, (one.name, other.name))
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)
         if possible(world, one, other, mapping=mapping) == DIRECT:
@@ -161,7 +159,7 @@ def direct_only_when_possible(world: World) -> Says:
 
 def relayed_otherwise(world: World) -> Says:
     """In the end every pair that cannot be direct is relayed, for there are anchors."""
-    for one, other in settled(world):
+    for one, other in owed(world):
         allowed = possible(world, one, other)
         wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
         if allowed in (RELAYED, SPLICED):
@@ -172,7 +170,7 @@ def relayed_otherwise(world: World) -> Says:
 
 def both_ends_agree(world: World) -> Says:
     """Before the first fault, and in the end, both ends take their path for the same: direct, or one relay."""
-    for one, other in settled(world):
+    for one, other in owed(world):
         mine, theirs = one.path(other.name), other.path(one.name)
         if mine is None or theirs is None:
             continue
@@ -202,7 +200,7 @@ def the_last_pings_are_answered(world: World) -> Says:
     for flow in world.flows:
         one, other = world.nodes[flow.flow.a], world.nodes[flow.flow.b]
         ends_last = flow.flow.ends_at == world.spec.seconds
-        if ends_last and (one, other) in list(settled(world)) and possible(world, one, other) != UNREACHABLE:
+        if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
             if silence > (15.0 if world.spec.link.loss else 5.0):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
@@ -223,7 +221,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
         names = (node.rstrip("'"), peer)
         if any(spec.node(n).kind != "node" for n in names if n != "?"):
             continue
-        if forgets_quickly(world, names) or can_be_led_astray(world, names) or has_idled_too_long(world, names, at):
+        if forgets_quickly(world, names) or can_be_led_astray(world, names):
             continue
         causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:

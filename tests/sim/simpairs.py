@@ -33,16 +33,6 @@ def owed(world: World) -> Iterator[tuple[Node, Node]]:
             yield one, other
 
 
-def settled(world: World) -> Iterator[tuple[Node, Node]]:
-    """Of those the pairs of which nobody can be out of reach in the end: behind a NAT that forgets between two
-    keepalives, one that is lost leaves a node unheard for as long as all the time that a world has to settle."""
-    for one, other in owed(world):
-        places = places_of(world, (one.name, other.name))
-        quick = any(s.nat.expiry_s <= KEEPALIVE_S for s in world.spec.sites if s.name in places)
-        if not (world.spec.link.loss and quick and world.spec.faults):
-            yield one, other
-
-
 def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> str:
     """What the oracle says of them as everything is now; without `mapping` as if no router opened ports."""
     situation = world.situation()
@@ -98,13 +88,3 @@ def can_be_led_astray(world: World, names: tuple[str, ...]) -> bool:
     """Whether an outsider can have a NAT of theirs send a flow's packets from another port for a moment: who sends to
     a port that a router has opened, in the name of the other end, begins a flow of that port."""
     return world.spec.outsider and any(s.speaks for s in world.spec.sites if s.name in places_of(world, names))
-
-
-def has_idled_too_long(world: World, names: tuple[str, ...], at: float) -> bool:
-    """Whether a NAT of theirs may have forgotten the path, though both ends keep it alive: WireGuard's keepalive timer
-    begins anew with each packet that comes, too, so one end may send nothing while none but keepalives pass, and a NAT
-    may count what leaves alone (RFC 4787 REQ-6)."""
-    between = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == set(names)]
-    flows = [flow for flow in between if flow.starts_at < at - 5.0]
-    used_at = max((min(flow.ends_at, at) for flow in flows), default=0.0)
-    return any(s.nat.expiry_s < at - used_at for s in world.spec.sites if s.name in places_of(world, names))
