@@ -25,11 +25,13 @@ def big_world(agents: int, seed: int = 0) -> WorldSpec:
     )
     anchors = tuple(NodeSpec(f"a{n}", n, kind="anchor", v6=True) for n in range(_ANCHORS))
     names = [f"n{n}" for n in range(agents)]
-    places = [INTERNET if n % 10 == 0 else sites[n % len(sites)].name for n in range(agents)]
     nodes = tuple(
-        NodeSpec(name, _ANCHORS + n, place, v6=dice.random() < 0.4, starts_at=dice.uniform(0.0, 20.0))
-        for n, (name, place) in enumerate(zip(names, places, strict=False))
-    )
+        NodeSpec(
+            name, _ANCHORS + n, INTERNET if n % 10 == 0 else sites[n % len(sites)].name,
+            v6=dice.random() < 0.4, starts_at=dice.uniform(0.0, 20.0),
+        )
+        for n, name in enumerate(names)
+    )  # fmt: skip
     pairs: set[tuple[str, str]] = set()
     for name in names:
         for _ in range(_PEERS // 2 + 1):
