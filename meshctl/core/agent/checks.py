@@ -72,11 +72,10 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Answer:
-    """A pair has answered. `mapped` is our address as the peer saw it; `nominated`: the answer was to a nomination."""
+    """A pair has answered. `nominated`: the answer was to a nomination."""
 
     pair: Pair
     rtt_s: float
-    mapped: Address | None
     nominated: bool
 
 
@@ -104,7 +103,6 @@ class _Check:
     triggered: int = 0  # by the peer's questions, since all were asked from the beginning
     wanted: bool = False  # by the peer, which nominated it before it had answered us
     rtt_s: float | None = None
-    answered_at: float | None = None
 
 
 class _Open(NamedTuple):
@@ -138,11 +136,6 @@ class CheckList:
             for pair, check in sorted(self._checks.items())
             if check.progress is Progress.VALID and check.rtt_s is not None
         )
-
-    def answered_at(self, pair: Pair) -> float | None:
-        """When the pair last answered."""
-        check = self._checks.get(pair)
-        return check.answered_at if check else None
 
     def knows(self, pair: Pair) -> bool:
         """Whether the pair is on the list."""
@@ -274,14 +267,12 @@ class CheckList:
             return None
         check.progress = Progress.VALID
         check.rtt_s = now - opened.sent_at
-        check.answered_at = now
         nominated = (opened.nominating and check.nominating) or check.wanted
         if not check.nominating or opened.nominating:
             check.due_at = None
             check.nominating = False
         check.wanted = False
-        mapped = response.xor_mapped_address
-        return Answer(pair, check.rtt_s, Address(*mapped) if mapped else None, nominated)
+        return Answer(pair, check.rtt_s, nominated)
 
     # Inside
 

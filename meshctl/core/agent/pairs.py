@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
 
 from meshctl.core.agent.address import Address, LocalAddress, is_private, shared_prefix
 from meshctl.core.agent.candidate import Candidate, prflx_priority, public_ips
@@ -53,14 +52,6 @@ class CandidatePair:
         return ((Tier.DOUBTFUL - self.tier) << _TIER_BITS) + self.priority
 
 
-class PairsChange(NamedTuple):
-    """What became of the pairs: kept ones may have another rank."""
-
-    kept: tuple[CandidatePair, ...]
-    added: tuple[CandidatePair, ...]
-    gone: tuple[CandidatePair, ...]
-
-
 def pair_priority(controlling: int, controlled: int) -> int:
     """RFC 8445 section 6.1.2.3, of the priorities of the two sides' candidates; the same number on both sides."""
     low, high = sorted((controlling, controlled))
@@ -96,16 +87,6 @@ def pair_up(
                 (mine.kind, r.kind), prflx_priority(mine.priority),
             )  # fmt: skip
     return _limited(sorted(found.values(), key=_order), keep)
-
-
-def difference(old: Iterable[CandidatePair], new: Iterable[CandidatePair]) -> PairsChange:
-    """What a check list has to do when candidates came or went while checks run; `kept` are as they are in `new`."""
-    before, after = {p.key: p for p in old}, {p.key: p for p in new}
-    return PairsChange(
-        tuple(p for key, p in after.items() if key in before),
-        tuple(p for key, p in after.items() if key not in before),
-        tuple(p for key, p in before.items() if key not in after),
-    )
 
 
 def _best_first(candidate: Candidate) -> tuple[tuple[int, Address, Address], str]:
