@@ -33,6 +33,7 @@ PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
 # On a slow path: so many round trips, as it was measured last.
 RTTS = 1.5
+# Of one peer, as RFC 8445 section 6.1.2.5 recommends.
 MAX_PAIRS = 100
 # Pairs with one address of the peer, whatever its ports, when one more is learned from a check.
 MAX_OF_HOST = 8
