@@ -181,14 +181,11 @@ def test_a_rebinding_is_told_and_voids_what_was_seen_before_it() -> None:
 def test_knowledge_ages_out() -> None:
     knowledge = learned(Nat(Mapping.ENDPOINT_INDEPENDENT), A, B)
     knowledge.received(BASE, C, 0.0)
-    knowledge.turned_back(BASE, works=True, now=0.0)
     assert knowledge.mapping(BASE, OBSERVATION_S - 1) is Mapping.ENDPOINT_INDEPENDENT
     assert knowledge.mapping(BASE, OBSERVATION_S + 1) is Mapping.UNKNOWN
     assert knowledge.preserves_port(BASE, OBSERVATION_S + 1) is None
     assert knowledge.filtering(BASE, BEHAVIOUR_S - 1) is Filtering.ENDPOINT_INDEPENDENT
     assert knowledge.filtering(BASE, BEHAVIOUR_S + 1) is Filtering.UNKNOWN
-    assert knowledge.hairpin(BASE, BEHAVIOUR_S - 1) is True
-    assert knowledge.hairpin(BASE, BEHAVIOUR_S + 1) is None
 
 
 def test_bases_and_families_are_apart_and_can_be_forgotten() -> None:

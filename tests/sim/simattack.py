@@ -24,7 +24,7 @@ OUTSIDER_IP, VICTIM_IP = "83.66.0.1", "84.66.0.1"
 _EVERY_S = 0.6
 _FLOOD = 60
 _KEPT = 64
-_STUN = bytes.fromhex("00010000 2112a442".replace(" ", ""))
+_STUN = bytes.fromhex("00010000 2112a442")
 
 
 class Misuse:

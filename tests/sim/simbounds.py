@@ -11,9 +11,9 @@ from simnode import Node
 from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible
 from simwg import REKEY_TIMEOUT_S
 
+from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.state import load
-from meshctl.core.agentcore import IDLE_SAMPLE_S
 from meshctl.core.reachability import DIRECT
 
 if TYPE_CHECKING:

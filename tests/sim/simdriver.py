@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,12 +90,12 @@ class Driver:
             self.core.handle(self.todo.popleft(), self._time())
             self._drain()
 
-    def _guarded(self, call: object) -> None:
+    def _guarded(self, call: Callable[[], None]) -> None:
         """Call, and do what is then to be done. What the core raises is a finding, and ends this run of the agent."""
         self._running, world = True, self.node.world
         world.deciding = self
         try:
-            call()  # type: ignore[operator]
+            call()
             self._drain()
         except Exception as error:
             self.kill()

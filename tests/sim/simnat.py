@@ -6,7 +6,7 @@ Behaviours are those of `meshctl.core.reachability`.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
 
@@ -99,11 +99,6 @@ class Nat:
         """Mappings are gone, and so are the ports that were opened by a protocol."""
         self.forget()
         self._forwards.clear()
-
-    def become(self, **changes: object) -> None:
-        """Change the behaviour; mappings are gone with the old one."""
-        self.behaviour = replace(self.behaviour, **changes)  # type: ignore[arg-type]
-        self.forget()
 
     def _mapping(self, source: Place, destination: Place, now: float) -> _Mapping | None:
         key = source, self._apart(destination)

@@ -73,7 +73,7 @@ def _plainer_sites(spec: WorldSpec) -> Iterator[WorldSpec]:
             yield replace(spec, sites=others)
             continue
         for change in ({"speaks": (), "lie": ""}, {"v6": False}):
-            plainer = replace(site, **change)  # type: ignore[arg-type]
+            plainer = replace(site, **change)
             if plainer != site:
                 yield replace(spec, sites=tuple(plainer if s == site else s for s in spec.sites))
 
@@ -81,7 +81,7 @@ def _plainer_sites(spec: WorldSpec) -> Iterator[WorldSpec]:
 def _plainer_nodes(spec: WorldSpec) -> Iterator[WorldSpec]:
     for node in spec.nodes:
         for change in ({"second": False}, {"v6": False, "v4": True}, {"starts_at": 0.0}):
-            plainer = replace(node, **change)  # type: ignore[arg-type]
+            plainer = replace(node, **change)
             if plainer != node:
                 yield replace(spec, nodes=tuple(plainer if n == node else n for n in spec.nodes))
     if spec.named_anchors:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from simnode import Node
     from simworld import World
 
-_MAX_STATE_BYTES = 65536
 _MAX_NOTED = 20_000
 
 

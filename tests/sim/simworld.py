@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import simfaults
 import siminvariants
-from simattack import OUTSIDER_IP, VICTIM_IP, Outsider
+from simattack import VICTIM_IP, Outsider
 from simclock import Clock
 from simconfig import anchor_name, anchor_places, mesh_ip, public_key
 from simflow import FlowRun
 from simnet import Host
 from simnode import Node
 from simoracle import Oracle, Situation
-from simsite import Site, Underlay
+from simsite import Underlay
 from simspec import Flow, WorldSpec
 from simtrace import Trace, watching
 from simwatch import Finding, Watch
@@ -184,6 +184,3 @@ class World:
             self.spec.seed, self.trace.digest, tuple(self.watch.findings),
             tuple((state, trigger, count) for (state, trigger), count in ordered), self.trace.text(),
         )  # fmt: skip
-
-
-__all__ = ["OUTSIDER_IP", "Outcome", "Site", "World"]

@@ -33,6 +33,7 @@ PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
 # On a slow path: so many round trips, as it was measured last.
 RTTS = 1.5
+# Of one peer, as RFC 8445 section 6.1.2.5 recommends.
 MAX_PAIRS = 100
 # Pairs with one address of the peer, whatever its ports, when one more is learned from a check.
 MAX_OF_HOST = 8
@@ -53,11 +54,11 @@ class Pair(NamedTuple):
 
 
 class Progress(enum.Enum):
-    """What is known of a pair."""
+    """What is known of a pair, in the words of RFC 8445 section 6.1.2.6. None is frozen: all may be asked at once."""
 
     WAITING = "waiting"
-    ASKING = "asking"
-    VALID = "valid"
+    IN_PROGRESS = "in progress"
+    SUCCEEDED = "succeeded"
     FAILED = "failed"
 
 
@@ -72,11 +73,10 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Answer:
-    """A pair has answered. `mapped` is our address as the peer saw it; `nominated`: the answer was to a nomination."""
+    """A pair has answered. `nominated`: the answer was to a nomination."""
 
     pair: Pair
     rtt_s: float
-    mapped: Address | None
     nominated: bool
 
 
@@ -104,7 +104,6 @@ class _Check:
     triggered: int = 0  # by the peer's questions, since all were asked from the beginning
     wanted: bool = False  # by the peer, which nominated it before it had answered us
     rtt_s: float | None = None
-    answered_at: float | None = None
 
 
 class _Open(NamedTuple):
@@ -136,13 +135,8 @@ class CheckList:
         return tuple(
             (pair, check.rank, check.rtt_s)
             for pair, check in sorted(self._checks.items())
-            if check.progress is Progress.VALID and check.rtt_s is not None
+            if check.progress is Progress.SUCCEEDED and check.rtt_s is not None
         )
-
-    def answered_at(self, pair: Pair) -> float | None:
-        """When the pair last answered."""
-        check = self._checks.get(pair)
-        return check.answered_at if check else None
 
     def knows(self, pair: Pair) -> bool:
         """Whether the pair is on the list."""
@@ -162,7 +156,8 @@ class CheckList:
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to ask."""
-        return not any(c.progress in (Progress.WAITING, Progress.ASKING) or c.nominating for c in self._checks.values())
+        to_ask = (Progress.WAITING, Progress.IN_PROGRESS)
+        return not any(check.progress in to_ask or check.nominating for check in self._checks.values())
 
     # What to do
 
@@ -198,9 +193,9 @@ class CheckList:
         """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered."""
         self._stale = True
         check = self._checks.setdefault(pair, _Check(0))
-        if check.progress is not Progress.ASKING or check.schedule != PATH_SCHEDULE_S:
+        if check.progress is not Progress.IN_PROGRESS or check.schedule != PATH_SCHEDULE_S:
             _begin(check, now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, RTTS * (check.rtt_s or 0.0)))
-            check.progress = Progress.ASKING
+            check.progress = Progress.IN_PROGRESS
 
     def nominate(self, pair: Pair, now: float) -> None:
         """Tell the peer, by checks that say so, that this pair shall be used. The controlling side alone may.
@@ -260,13 +255,13 @@ class CheckList:
         if check is None:
             return SendProbe(pair.local, pair.remote, answer), Question(pair, nominated=False)
         nominated = request.use_candidate and not self._controlling
-        if check.progress is not Progress.VALID and check.triggered < MAX_TRIGGERED and pair not in self._triggered:
+        if check.progress is not Progress.SUCCEEDED and check.triggered < MAX_TRIGGERED and pair not in self._triggered:
             check.triggered += 1
             check.wanted = check.wanted or nominated
             self._triggered.append(pair)
         return (
             SendProbe(pair.local, pair.remote, answer),
-            Question(pair, nominated=nominated and check.progress is Progress.VALID),
+            Question(pair, nominated=nominated and check.progress is Progress.SUCCEEDED),
         )
 
     def receive_response(self, response: stun.Message, pair: Pair, now: float) -> Answer | None:
@@ -279,16 +274,14 @@ class CheckList:
         check = self._checks.get(pair)
         if check is None:
             return None
-        check.progress = Progress.VALID
+        check.progress = Progress.SUCCEEDED
         check.rtt_s = now - opened.sent_at
-        check.answered_at = now
         nominated = (opened.nominating and check.nominating) or check.wanted
         if not check.nominating or opened.nominating:
             check.due_at = None
             check.nominating = False
         check.wanted = False
-        mapped = response.xor_mapped_address
-        return Answer(pair, check.rtt_s, Address(*mapped) if mapped else None, nominated)
+        return Answer(pair, check.rtt_s, nominated)
 
     # Inside
 
@@ -318,8 +311,8 @@ class CheckList:
         if check.due_at is None or check.asked >= len(check.schedule):  # triggered, when its own round was over
             _begin(check, now)
         check.asked += 1
-        if check.progress is not Progress.VALID:
-            check.progress = Progress.ASKING
+        if check.progress is not Progress.SUCCEEDED:
+            check.progress = Progress.IN_PROGRESS
         following = check.schedule[check.asked] if check.asked < len(check.schedule) else None
         last = check.schedule[-1] + check.answer_s
         check.due_at = check.began_at + (last if following is None else following)

@@ -33,10 +33,6 @@ class ClientWatch:
         self._others = [p for p in config.peers if p.kind != "client"]
         self._told: dict[str, tuple[tuple[tuple[bytes, Address], ...], float]] = {}
 
-    def due(self) -> float | None:
-        """When something is told again although nothing changed; None while there is nobody to tell of."""
-        return min((at + REPEAT_S for seen, at in self._told.values() if seen), default=None)
-
     def tell(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Iterator[tuple[PeerConfig, Observed]]:
         """What is new, by who is to hear it. `statuses` is public key -> status of this interface's peers."""
         for peer in self._others:
@@ -81,10 +77,6 @@ class ClientPaths:
         self._keepalive_s = config.keepalive_s
         self._clients = {p.id: p for p in config.peers if p.kind == "client" and p.permitted and not p.endpoints}
         self._alive = {node: known for node, known in self._alive.items() if node in self._clients}
-
-    def due(self) -> float | None:
-        """When the next client counts as gone."""
-        return min((c.since + SILENT_S for c in self._alive.values()), default=None)
 
     def observed(
         self, body: Observed, statuses: Mapping[PublicKey, PeerStatus], now: float

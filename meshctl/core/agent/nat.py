@@ -13,7 +13,7 @@ from meshctl.core.agent.bodies import NatSummary
 # How long an observation says something of the present. A mapping that nothing uses lives for two minutes at the least
 # by RFC 4787 (REQ-5), five by its recommendation, and agents ask more often than that.
 OBSERVATION_S = 300.0
-# What a NAT lets in and turns back is rarely seen, and does not change unless the NAT does.
+# What a NAT lets in is rarely seen, and does not change unless the NAT does.
 BEHAVIOUR_S = 3600.0
 MAX_SERVERS = 16
 # Remote addresses that are remembered as sent to: those of 300 peers with more than ten candidates each.
@@ -65,7 +65,6 @@ class _Base:
     sent: dict[Address, None] = field(default_factory=dict)  # remote addresses, the oldest first
     forgot_at: float = float("-inf")  # one of those was let go for want of room
     filtering: tuple[Filtering, float] = (Filtering.UNKNOWN, float("-inf"))
-    hairpin: tuple[bool, float] | None = None
 
 
 def same_nat(ours: Iterable[str], theirs: Iterable[str]) -> bool:
@@ -167,15 +166,6 @@ class NatKnowledge:
         """Whom the NAT lets in at the least."""
         known = self._bases.get(base)
         return known.filtering[0] if known and now < known.filtering[1] + BEHAVIOUR_S else Filtering.UNKNOWN
-
-    def turned_back(self, base: Address, works: bool, now: float) -> None:
-        """A packet to an own mapped address (or to that of a node behind the same NAT) came, or did not come."""
-        self._bases.setdefault(base, _Base()).hairpin = (works, now)
-
-    def hairpin(self, base: Address, now: float) -> bool | None:
-        """Whether the NAT turns packets back that are for its own outside; None: not known."""
-        known = self._bases.get(base)
-        return known.hairpin[0] if known and known.hairpin and now < known.hairpin[1] + BEHAVIOUR_S else None
 
     def summary(self, bases: Iterable[Address], now: float) -> tuple[NatSummary, ...]:
         """What peers are told: for each family, of the first of these bases that is of it."""

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
 
 from meshctl.core.agent.address import Address, LocalAddress, is_private, shared_prefix
 from meshctl.core.agent.candidate import Candidate, prflx_priority, public_ips
+from meshctl.core.agent.checks import MAX_PAIRS
 from meshctl.core.agent.nat import same_nat
 
-MAX_PAIRS = 100
 # Above any pair priority: 2^32 (2^31 - 1) + 2 (2^31 - 1) + 1 is less than 2^63.
 _TIER_BITS = 63
 
@@ -53,14 +52,6 @@ class CandidatePair:
         return ((Tier.DOUBTFUL - self.tier) << _TIER_BITS) + self.priority
 
 
-class PairsChange(NamedTuple):
-    """What became of the pairs: kept ones may have another rank."""
-
-    kept: tuple[CandidatePair, ...]
-    added: tuple[CandidatePair, ...]
-    gone: tuple[CandidatePair, ...]
-
-
 def pair_priority(controlling: int, controlled: int) -> int:
     """RFC 8445 section 6.1.2.3, of the priorities of the two sides' candidates; the same number on both sides."""
     low, high = sorted((controlling, controlled))
@@ -75,7 +66,7 @@ def pair_up(
     controlling: bool,
     keep: AbstractSet[Key] = frozenset(),
 ) -> tuple[CandidatePair, ...]:
-    """At most `MAX_PAIRS`, the highest rank first. `hosts` are this host's addresses with their prefixes.
+    """At most `checks.MAX_PAIRS`, the highest rank first. `hosts` are this host's addresses with their prefixes.
 
     What is in `keep` (in use, or known to work) stays in when there are too many, then the best pair of each remote
     address, so that no crowd of candidates of one sort keeps the others out.
@@ -96,16 +87,6 @@ def pair_up(
                 (mine.kind, r.kind), prflx_priority(mine.priority),
             )  # fmt: skip
     return _limited(sorted(found.values(), key=_order), keep)
-
-
-def difference(old: Iterable[CandidatePair], new: Iterable[CandidatePair]) -> PairsChange:
-    """What a check list has to do when candidates came or went while checks run; `kept` are as they are in `new`."""
-    before, after = {p.key: p for p in old}, {p.key: p for p in new}
-    return PairsChange(
-        tuple(p for key, p in after.items() if key in before),
-        tuple(p for key, p in after.items() if key not in before),
-        tuple(p for key, p in before.items() if key not in after),
-    )
 
 
 def _best_first(candidate: Candidate) -> tuple[tuple[int, Address, Address], str]:

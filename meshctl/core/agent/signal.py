@@ -26,7 +26,6 @@ TTL = 3  # sender → anchor → anchor → receiver
 TAG_BYTES = 16
 SESSION_BYTES = 8  # of ids too
 NO_SESSION = bytes(SESSION_BYTES)
-MAX_SEQUENCE = 2**64 - 1
 
 _HEADER = struct.Struct(f"!2sBBBB{SESSION_BYTES}s{SESSION_BYTES}s{SESSION_BYTES}s{SESSION_BYTES}sQ")
 _TTL_AT = 4

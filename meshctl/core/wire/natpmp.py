@@ -14,9 +14,7 @@ from meshctl.core.wire.error import WireError
 from meshctl.core.wire.pcp import Epoch, Retry, VersionRefused
 
 VERSION = 0
-SERVER_PORT = 5351
-# What section 3.3 recommends, in seconds; and the bound on what a server may have us believe, as PCP has it.
-LIFETIME_S = 7200
+# What a server may have us believe at most, as PCP has it.
 MAX_LIFETIME_S = 24 * 3600
 
 _MAP_UDP = 1
