@@ -6,6 +6,7 @@ Events go in with the time (`handle`), actions come out (`poll_action`), and it 
 
 from __future__ import annotations
 
+import enum
 import random
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,14 @@ from meshctl.model.keys import PublicKey
 
 # So long after a start or a change of the network handshakes are awaited.
 QUICK_S = 10.0
+
+
+class _Chore(enum.Enum):
+    """What the core itself has timers for; those of a network have its name, whatever that is."""
+
+    SAMPLE = "WireGuard's counters"
+    PORTS = "a port mapping"
+    NAMES = "a name to resolve"
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class AgentCore:
         self._kept = kept
         self._port_state = self._ports.state()
         self._addresses: events.LocalAddresses | None = None
-        self._timers: Timers[str] = Timers()
+        self._timers: Timers[_Chore | str] = Timers()
         self._networks = {n.network: Network(n, self._shared, now, kept) for n in config.networks}
         self._handlers: dict[type[Event], Callable[[Any, float], None]] = {
             events.Wake: self._wake,
@@ -126,12 +135,12 @@ class AgentCore:
 
     def _wake(self, _event: events.Wake, now: float) -> None:
         for owner in list(self._timers.due(now)):
-            if owner == "sample":
+            if owner is _Chore.SAMPLE:
                 self._sample(now)
-            elif owner == "ports":
+            elif owner is _Chore.PORTS:
                 self._ports.poll(now)
                 self._mapped(now)
-            elif owner == "names":
+            elif owner is _Chore.NAMES:
                 self._actions.extend(self._resolver.poll(now))
             else:
                 self._networks[owner].poll(now)
@@ -211,7 +220,7 @@ class AgentCore:
 
     def _hurry(self, now: float) -> None:
         self._quick_until = now + QUICK_S
-        self._timers.set("sample", now + SAMPLE_S, "WireGuard's counters")
+        self._remind(_Chore.SAMPLE, now + SAMPLE_S)
 
     def _clock_stepped(self, _event: events.ClockStepped, now: float) -> None:
         self._hurry(now)
@@ -223,22 +232,25 @@ class AgentCore:
 
     # Inside
 
+    def _remind(self, chore: _Chore, when: float | None) -> None:
+        self._timers.set(chore, when, chore.value)
+
     def _sample(self, now: float) -> None:
         busy = now < self._quick_until or any(network.busy(now) for network in self._networks.values())
         self._actions.append(events.PollWg())
-        self._timers.set("sample", now + (SAMPLE_S if busy else IDLE_SAMPLE_S), "WireGuard's counters")
+        self._remind(_Chore.SAMPLE, now + (SAMPLE_S if busy else IDLE_SAMPLE_S))
 
     def _settle(self, now: float) -> None:
         for name, network in self._networks.items():
             network.settle(now)
             when, reason = network.timers.next() or (None, "")
             self._timers.set(name, when, reason)
-        self._timers.set("names", self._resolver.due(), "a name to resolve")
+        self._remind(_Chore.NAMES, self._resolver.due())
 
     def _mapped(self, now: float) -> None:
         """After whatever concerned port mappings: what is to be sent, offered and saved."""
         self._actions.extend(self._ports.actions())
-        self._timers.set("ports", self._ports.due(), "a port mapping")
+        self._remind(_Chore.PORTS, self._ports.due())
         found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
         for network in self._networks.values():
             network.mapped(found, now)

@@ -326,6 +326,17 @@ def test_the_answer_to_a_question_of_one_network_says_nothing_in_the_other() -> 
     assert [p for p in probes_of(core, 0.6) if p.local.port == PORT] == []
 
 
+@pytest.mark.parametrize("name", ["sample", "ports", "names"])
+def test_a_network_may_be_called_as_a_part_of_the_agent_is(name: str) -> None:
+    configs = {}
+    for host in ("a", "b", "hub0"):
+        config = config_of(host, ["hub0"])
+        configs[host] = replace(config, networks=(replace(config.networks[0], network=name),))
+    world = PairWorld(configs=configs)
+    assert world.until(lambda: world.states() == ("direct", "direct"), 5.0) < 2.0
+    assert {path.network for host in world.hosts.values() if host.core for path in host.core.paths()} == {name}
+
+
 def test_paths_are_shown_for_each_network_and_an_operators_word_is_for_the_one_that_has_the_key() -> None:
     core = two()
     assert [(p.network, p.peer) for p in core.paths()] == [
