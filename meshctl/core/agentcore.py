@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -28,7 +28,7 @@ from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.resolver import Resolver
 from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.splice_slot import SpliceSlot
-from meshctl.core.agent.state import Kept, dump, load
+from meshctl.core.agent.state import Kept, KeptRelay, dump, load
 from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
@@ -91,10 +91,7 @@ class AgentCore:
             events.Reconfigured: self._reconfigured,
             events.ClockStepped: self._clock_stepped,
         }
-        relaying = {n.network for n in config.networks if n.is_anchor}
-        for relay in kept.relays:
-            if relay.network not in relaying:
-                self._actions.append(events.RemoveRelay(relay.port, relay.a.place, relay.b.place))
+        self._end_relays(kept.relays)
         self._set_names(now)
         self._sample(now)
         self._settle(now)
@@ -198,6 +195,7 @@ class AgentCore:
 
     def _reconfigured(self, event: events.Reconfigured, now: float) -> None:
         wanted = {n.network: n for n in event.config.networks}
+        kept = Kept(relays=self._kept_relays())
         self._config = event.config
         self._shared.slot.reserved = frozenset(n.listen_port for n in event.config.networks)
         for name, network in list(self._networks.items()):
@@ -209,13 +207,15 @@ class AgentCore:
             if name in self._networks:
                 self._networks[name].configure(config, now)
             else:
-                self._networks[name] = Network(config, self._shared, now)
+                self._networks[name] = Network(config, self._shared, now, kept)
                 if self._addresses is not None:
                     self._networks[name].addresses(self._addresses.addresses, now)
+        self._end_relays(kept.relays)
         if self._addresses is not None:
             self._set_ports(self._addresses, now)
         self._resolver.set_ranges([r for n in event.config.networks for r in n.mesh_ranges])
         self._set_names(now)
+        self._write()
         self._sample(now)
 
     def _hurry(self, now: float) -> None:
@@ -264,13 +264,24 @@ class AgentCore:
             return
         for network in networks:
             network.unsaved = False
-        kept = Kept(
-            self._port_state, tuple(chain.from_iterable(n.kept_paths() for n in networks)),
-            tuple(chain.from_iterable(n.kept_relays() for n in networks)),
-        )  # fmt: skip
+        self._write()
+
+    def _write(self) -> None:
+        paths = chain.from_iterable(n.kept_paths() for n in self._networks.values())
+        kept = Kept(self._port_state, tuple(paths), self._kept_relays())
         if kept != self._kept:
             self._kept = kept
             self._actions.append(events.SaveState(dump(kept)))
+
+    def _kept_relays(self) -> tuple[KeptRelay, ...]:
+        return tuple(chain.from_iterable(n.kept_relays() for n in self._networks.values()))
+
+    def _end_relays(self, relays: Iterable[KeptRelay]) -> None:
+        """The kernel is to forward no more for networks of which this node is no anchor any more."""
+        relaying = {n.network for n in self._config.networks if n.is_anchor}
+        for relay in relays:
+            if relay.network not in relaying:
+                self._actions.append(events.RemoveRelay(relay.port, relay.a.place, relay.b.place))
 
     def _set_names(self, now: float) -> None:
         endpoints = [e for n in self._config.networks for p in n.peers for e in p.endpoints]

@@ -25,6 +25,8 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import Action, InstallRelay, PeerStatus, RelayDatagram, RemoveRelay, SendProbe
 from meshctl.core.agent.relayserver import LIFETIME_S
+from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
@@ -48,8 +50,8 @@ class Hub:
         self.now = 100.0
         self.statuses: dict[str, PeerStatus] = {}
         self.duty = AnchorDuty(
-            config, random.Random(1),  # noqa: S311
-            lambda to, body, _: self.said.append((to.name, body)), self.done.append,
+            config, Shared(random.Random(1), self.done.append, SpliceSlot()),  # noqa: S311
+            lambda to, body, _: self.said.append((to.name, body)),
         )  # fmt: skip
         self.duty.set_addresses((OWN,))
 
