@@ -11,7 +11,8 @@ from agentcore_values import peer
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.anchorlink import ASK_FIRST_S, ASK_LONGEST_S, SMOOTHING, AnchorLink
 from meshctl.core.agent.events import PeerStatus
-from meshctl.core.agent.liveness import HANDSHAKE_MAX_S, UNANSWERED_S
+from meshctl.core.agent.lifetime import LATE, LONGEST_S
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, UNANSWERED_S
 
 FOUR, SIX, NEW = Address("203.0.113.1", 51820), Address("2001:db8::1", 51820), Address("203.0.113.7", 51820)
 
@@ -44,12 +45,20 @@ class Anchor:
             assert self.link.silent(server, self.now) is None
 
 
-@pytest.mark.parametrize(("age", "up"), [(None, False), (0.0, True), (HANDSHAKE_MAX_S, False)])
+@pytest.mark.parametrize(("age", "up"), [(None, False), (0.0, True), (IDLE_HANDSHAKE_MAX_S, False)])
 def test_a_link_is_up_while_the_last_handshake_is_young(age: float | None, up: bool) -> None:
     anchor = Anchor()
     anchor.age = age
     anchor.sample()
     assert anchor.link.up is up
+
+
+def test_an_idle_link_with_the_longest_keepalive_is_up_until_wireguard_makes_new_keys() -> None:
+    rekey_after_s = 120.0  # WireGuard's REKEY_AFTER_TIME: the first keepalive after it begins a handshake
+    anchor = Anchor()
+    anchor.age = rekey_after_s + LONGEST_S * LATE
+    anchor.sample()
+    assert anchor.link.up
 
 
 def test_a_link_of_which_nothing_was_read_is_down() -> None:

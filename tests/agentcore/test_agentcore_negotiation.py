@@ -15,7 +15,8 @@ from agentcore_values import interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.checks import ANSWER_S, MAX_OF_HOST, SCHEDULE_S, Answer, Credentials, Pair
+from meshctl.core.agent.checks import ANSWER_S, MAX_OF_HOST, MAX_PAIRS, SCHEDULE_S, Answer, Credentials, Pair
+from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
 from meshctl.core.agent.here import GAP_S, Answered, Here, Pace
@@ -404,3 +405,30 @@ def test_another_pair_is_better_only_where_one_is_in_use() -> None:
     assert field.ends["a"].it.better(field.now) is None
     field.ends["a"].it.current = Pair(address("a"), address("b"))
     assert field.ends["a"].it.better(field.now) is None, "there is no other"
+
+
+def test_the_answers_that_come_while_a_better_pair_is_nominated_use_up_none_of_the_hours_changes() -> None:
+    field = Field()
+    field.delays = {IPS["b"][0]: 0.2}
+    field.ends["b"].stand(*IPS["b"])
+    field.ends["a"].offered(address("b"), address("b", 1))
+    field.ends["b"].offered(address("a"))
+    field.run(2.0)
+    it = field.ends["a"].it
+    it.current = Pair(address("a"), address("b"))
+    for _ in range(2 * CHANGES_PER_HOUR):
+        better = it.better(field.now)
+        if better is not None:
+            it.nominate(better, field.now)
+    field.run(2.0)
+    assert it.better(field.now) is not None, "of four changes one is used up"
+
+
+def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() -> None:
+    field = found()
+    it = field.ends["a"].it
+    it.current = pair = Pair(address("a"), address("b", 1))  # which nobody offers
+    field.ends["a"].stand(*(f"198.51.100.{n}" for n in range(10, 20)), IPS["a"][0])
+    others = [Address(f"203.0.113.{n}", PORT) for n in range(10, 10 + MAX_PAIRS // 2)]
+    field.ends["a"].offered(*others, generation=2)
+    assert not it.failed(pair)

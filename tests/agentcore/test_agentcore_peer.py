@@ -19,7 +19,7 @@ from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
-from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.path import Trigger
 from meshctl.core.agent.peer import CARRIED_S, RELAY_DOUBT_S, RENOMINATE_S, PeerPath
 from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
@@ -148,7 +148,7 @@ def test_the_other_end_sets_its_endpoint_as_soon_as_there_is_a_session() -> None
 
 
 @pytest.mark.parametrize(("endpoint", "age", "alive"), [
-    (HUB, 0.0, True), (HUB, HANDSHAKE_MAX_S - 1, True), (HUB, HANDSHAKE_MAX_S, False), (HUB, None, False),
+    (HUB, 0.0, True), (HUB, IDLE_HANDSHAKE_MAX_S - 1, True), (HUB, IDLE_HANDSHAKE_MAX_S, False), (HUB, None, False),
     (None, 0.0, False),
 ])  # fmt: skip
 def test_there_is_a_session_while_the_last_handshake_is_young(
@@ -296,6 +296,19 @@ def test_when_a_direct_path_opens_it_is_taken_at_the_next_try_and_the_relay_give
     world.run(RELAY_LINGER_S * 0.2)
     assert world.hosts["hub0"].relays == {}
     assert world.states() == DIRECT
+
+
+def test_the_relay_that_was_asked_for_in_doubt_is_given_up_too_when_the_path_was_not_dead() -> None:
+    world = direct()
+    world.run(RELAY_LINGER_S * 1.2)
+    assert world.hosts["hub0"].relays == {}
+    for host in pair_of(world):
+        path_of(host).network_changed(world.now, moved=True)
+    world.talk(2.0)
+    assert world.states() == DIRECT
+    assert len(world.hosts["hub0"].relays) == 1
+    world.run(RELAY_LINGER_S * 1.2)
+    assert world.hosts["hub0"].relays == {}
 
 
 def test_a_dead_direct_path_is_left_for_a_relay_within_two_seconds_under_traffic() -> None:

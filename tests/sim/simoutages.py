@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 # How long it may take, in a world whose links are clean, until packets pass again: after the fault itself, or its end.
 # DESIGN section 6 for what happens at once. Nothing for an agent that dies: its tunnels stay.
 RECOVERY_S = {
-    "rebind": 2.0, "renumber": 2.0, "roam": 1.1, "nat becomes": 3.0, "clock": 0.0, "agent dies": 0.0,
+    "rebind": 2.0, "renumber": 2.0, "roam": 1.1, "nat becomes": 3.0, "agent dies": 0.0,
     "anchor's agent dies": 0.0, "override": 1.0,
+    # A suspend has cost the keys; who answered a handshake within the last 5 s may begin none (REKEY_TIMEOUT).
+    "clock": 6.0,
     # WireGuard has lost the session's keys at one end, and sees it 15 s after there is something to send.
     "host off": 50.0, "anchor off": 50.0, "anchors off": 50.0, "double": 50.0, "anchor moves": 90.0,
     "name server fails": 0.0,

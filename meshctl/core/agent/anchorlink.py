@@ -11,7 +11,7 @@ from collections.abc import Collection
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus
-from meshctl.core.agent.liveness import HANDSHAKE_MAX_S, Liveness
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Liveness
 
 # Between two series of questions to an anchor in doubt: the first come at once, then each pause is twice as long.
 ASK_FIRST_S, ASK_LONGEST_S = 2.0, 30.0
@@ -39,7 +39,7 @@ class AnchorLink:
     def up(self) -> bool:
         """Whether messages can be sent that way: there is a handshake, and nothing says that the anchor is dead."""
         age = self.status.handshake_age_s if self.status else None
-        return age is not None and age < HANDSHAKE_MAX_S and not self._dead
+        return age is not None and age < IDLE_HANDSHAKE_MAX_S and not self._dead
 
     @property
     def _shaken(self) -> bool:

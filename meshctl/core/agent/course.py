@@ -32,6 +32,8 @@ class Course:
         self._here.touch(self._work.peer.id)
         for effect in found.effects:
             self._work.do(effect, now)
+        if self.state is State.DIRECT and self._work.release_at is None:
+            self._work.linger(now)
         if self.state is State.PROBING:
             self.relay_ready(now)
 

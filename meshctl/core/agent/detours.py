@@ -117,14 +117,15 @@ class Detours:
             elif self._course.state is State.SPLICING:
                 self._course.fire(Trigger.SPLICE_FAILED, "no port was hit", now)
 
-    def _bound(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+    def _bound(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
         """A relay has answered a bind."""
         self._here.touch(self._work.peer.id)
         token = self._relay.token_of(received.message.transaction)
         if token is None or not received.is_authentic(token):
-            return
+            return False
         mapped = received.message.xor_mapped_address
         if mapped is not None:
             self._here.nat.observe(local, remote, Address.of(*mapped), now)
         self._relay.answered(received.message, now)
         self.news(now)
+        return True

@@ -28,8 +28,9 @@ SUMMARY_S = 5.0
 # long the NAT keeps mappings.
 GATHER, DUTY, SILENCE = b"gather", b"duty", b"silence"
 
-# What takes the answer to a request: the message, the pair's local and remote address, now.
-Answered = Callable[[stun.Received, Address, Address, float], None]
+# What takes the answer to a request: the message, the pair's local and remote address, now. Whether it is authentic:
+# what is not counts as never received (RFC 8489 section 9.1.4).
+Answered = Callable[[stun.Received, Address, Address, float], bool]
 
 
 @dataclass

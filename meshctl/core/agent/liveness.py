@@ -8,6 +8,7 @@ missed.
 from __future__ import annotations
 
 from meshctl.core.agent.events import PeerStatus
+from meshctl.core.agent.lifetime import LATE, LONGEST_S
 
 # A WireGuard packet without content: what a keepalive adds to a counter. Everything else is longer.
 KEEPALIVE_BYTES = 32
@@ -30,6 +31,8 @@ STOPPED_S = 1.0
 MISSED_KEEPALIVES = 2.5
 # WireGuard refuses keys that are older (REJECT_AFTER_TIME); with traffic there would be a new one by then.
 HANDSHAKE_MAX_S = 180.0
+# With keepalives alone there is a new one with the first of them after REKEY_AFTER_TIME, or with its first repetitions.
+IDLE_HANDSHAKE_MAX_S = 120.0 + LONGEST_S * LATE + 15.0
 # After so long without a sign of life an old handshake is one of death. A check that is answered is a sign of life.
 SILENCE_S = 2.0
 # Traffic within this makes a path one that is in use.

@@ -187,16 +187,23 @@ class Negotiation:
     def settle(self, pair: Pair, now: float) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
         was nominated and may still answer."""
-        pending = self._nominated is not None and not self.failed(self._nominated)
-        if self._nominate_at is None and not pending:
+        if self._nominate_at is None and not self._pending:
             lan = any(p.tier is Tier.LAN and (p.local, p.remote) == pair for p in self._pairs)
             self._nominate_at = now if lan else now + SETTLE_S
 
     def better(self, now: float) -> Pair | None:
-        """A pair that is worth leaving the one in use for; each answer counts against the changes of an hour."""
-        return self._changes.worth(self._valid(), self.current, now) if self.current is not None else None
+        """A pair that is worth leaving the one in use for. To be nominated: it counts against the changes of an hour.
+        None while one was nominated, and may still answer."""
+        if self.current is None or self._pending:
+            return None
+        return self._changes.worth(self._valid(), self.current, now)
 
     # Inside
+
+    @property
+    def _pending(self) -> bool:
+        """Whether a pair was nominated, and may still answer."""
+        return self._nominated is not None and not self.failed(self._nominated)
 
     def _begin_round(self, now: float) -> None:
         self._round_ends = now + SCHEDULE_S[-1] + ANSWER_S
@@ -204,11 +211,11 @@ class Negotiation:
     def _end_round(self) -> None:
         self._round_ends = self._nominate_at = self._nominated = None
 
-    def _answered(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+    def _answered(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
         if self._checks is None or received.message.message_class is not stun.Class.SUCCESS:
-            return
+            return False
         if not received.is_authentic(self.key):
-            return
+            return False
         answer = self._checks.receive_response(received.message, Pair(local, remote), now)
         if answer is not None:
             self._here.nat.received(local, remote, now)
@@ -216,6 +223,7 @@ class Negotiation:
                 self._nominated = None
             self._learn(answer.pair, 0, now)
             self._heard(answer, now)
+        return True
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()
@@ -229,8 +237,7 @@ class Negotiation:
     def _set_pairs(self) -> None:
         if self._checks is None:
             return
-        wanted = [(Pair(p.local, p.remote), p.rank, p.prflx_priority) for p in self._pairs]
-        known = {pair for pair, _, _ in wanted}
-        extra = [*self._learned, *((self.current,) if self.current is not None else ())]
-        wanted += [(pair, 0, 0) for pair in dict.fromkeys(extra) if pair not in known]
-        self._checks.set_pairs(wanted)
+        pairs = {Pair(p.local, p.remote): (p.rank, p.prflx_priority) for p in self._pairs}
+        # First those that must not be cut off when there are too many.
+        first = [*((self.current,) if self.current is not None else ()), *self._learned]
+        self._checks.set_pairs((pair, *pairs.get(pair, (0, 0))) for pair in dict.fromkeys([*first, *pairs]))

@@ -326,8 +326,9 @@ class Network:
         for server in self.gatherer.silent(now):
             self._tidings.links_changed(self._links.silent(server, now), now)
 
-    def _seen(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+    def _seen(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
         self._touch(GATHER)
         seen = self.gatherer.answered(received, local, remote, now)
         if seen is not None:
             self._tidings.links_changed(self._links.answered(seen, now), now)
+        return seen is not None

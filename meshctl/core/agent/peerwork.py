@@ -11,7 +11,7 @@ from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.lifetime import LATE
-from meshctl.core.agent.liveness import HANDSHAKE_MAX_S, Liveness
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Liveness
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.core.agent.path import Effect
 from meshctl.core.agent.relayclient import RelayClient
@@ -70,7 +70,7 @@ class PeerWork:
         self.splice = Splicer(peer.public_key, slot, here.dice)
         self.liveness = Liveness()
         self._effects: dict[Effect, Callable[[float], None]] = {
-            Effect.ASK_RELAY: self.want_relay,
+            Effect.ASK_RELAY: self._ask_relay,
             Effect.USE_PAIR: self._use_pair,
             Effect.USE_RELAY: self._use_relay,
             Effect.CHECK_PAIRS: self._check_pairs,
@@ -90,7 +90,7 @@ class PeerWork:
         status = self.status
         if status is None or status.endpoint is None or status.handshake_age_s is None:
             return False
-        return status.handshake_age_s < HANDSHAKE_MAX_S
+        return status.handshake_age_s < IDLE_HANDSHAKE_MAX_S
 
     @property
     def mode(self) -> Wish:
@@ -120,10 +120,14 @@ class PeerWork:
 
     def want_relay(self, now: float) -> None:
         """Have relays at the anchors that are up, unless an operator wants none."""
-        self.release_at = None
         if self.mode is not Wish.DIRECT:
             anchors = {key: (link.peer, link.distance_s) for key, link in self._here.anchors.items() if link.up}
             self.relay.want(anchors, {d.anchor: d.rtt_ms / 1000 for d in self.offer.relays}, now)
+
+    def linger(self, now: float) -> None:
+        """The path is direct: a relay that was had for it is given up after a while."""
+        if self.relay.wanted and self.mode in (Wish.NONE, Wish.DIRECT):
+            self.release_at = now + RELAY_LINGER_S
 
     def begin_anew(self, now: float) -> None:
         """Try all pairs at once, here and at the peer, and be patient anew."""
@@ -201,6 +205,10 @@ class PeerWork:
 
     # Effects
 
+    def _ask_relay(self, now: float) -> None:
+        self.release_at = None
+        self.want_relay(now)
+
     def _use_pair(self, now: float) -> None:
         pair = self.negotiation.current = self.chosen
         if pair is None:
@@ -208,8 +216,6 @@ class PeerWork:
         self.proven, self.tolerated = True, None
         self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
         self.set_endpoint(pair.remote, now)
-        if self.mode in (Wish.NONE, Wish.DIRECT):
-            self.release_at = now + RELAY_LINGER_S
 
     def _use_relay(self, now: float) -> None:
         if self.relay.ready is not None:

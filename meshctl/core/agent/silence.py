@@ -90,13 +90,13 @@ class Silence:
 
     # Inside
 
-    def _receive(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+    def _receive(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
         """A STUN message has come to one of the two ports; it may be the answer that is waited for."""
         place, message = self._place, received.message
         if place is None or remote != place.server.address or message.transaction not in self._transactions:
-            return
+            return False
         if place.server.key and not received.is_authentic(place.server.key):
-            return
+            return False
         mapped = message.reflexive_address if message.message_class is stun.Class.SUCCESS else None
         wanted = self._ports[0] if self._phase in (Phase.MAPPING, Phase.ASKING) else self._ports[1]
         if mapped is None or local.port != wanted:
@@ -104,6 +104,7 @@ class Silence:
             self._end(now + LATER_S)
         else:
             self._answered(Address.of(*mapped), now)
+        return True
 
     def _begin(self, now: float) -> None:
         silence_s = self._here.lifetime.next_silence_s(now)

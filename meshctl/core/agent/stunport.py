@@ -24,7 +24,7 @@ class StunPort:
         self._peers: dict[str, bytes] = {}  # USERNAME of a peer's checks -> peer
 
     def ask(self, probe: SendProbe, answered: Answered) -> None:
-        """Send a request. Its answer goes to `answered`, once, who sees to it that it is authentic."""
+        """Send a request. What says that it is the answer goes to `answered`, until one is authentic."""
         self._awaited[probe.data[_TRANSACTION]] = answered
         if len(self._awaited) > MAX_AWAITED:
             self._awaited.popitem(last=False)
@@ -47,7 +47,8 @@ class StunPort:
             return None
         if received.message.message_class in (stun.Class.REQUEST, stun.Class.INDICATION):
             return received
-        answered = self._awaited.pop(received.message.transaction, None)
-        if answered is not None:
-            answered(received, event.local, event.remote, now)
+        transaction = received.message.transaction
+        answered = self._awaited.get(transaction)
+        if answered is not None and answered(received, event.local, event.remote, now):
+            self._awaited.pop(transaction, None)
         return None
