@@ -27,8 +27,9 @@ from meshctl.core.agent.path import State
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.resolver import Resolver
 from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.splice import undone
 from meshctl.core.agent.splice_slot import SpliceSlot
-from meshctl.core.agent.state import Kept, KeptRelay, dump, load
+from meshctl.core.agent.state import Kept, KeptPath, KeptRelay, dump, load
 from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
@@ -92,6 +93,7 @@ class AgentCore:
             events.ClockStepped: self._clock_stepped,
         }
         self._end_relays(kept.relays)
+        self._end_splices(kept.paths)
         self._set_names(now)
         self._sample(now)
         self._settle(now)
@@ -282,6 +284,13 @@ class AgentCore:
         for relay in relays:
             if relay.network not in relaying:
                 self._actions.append(events.RemoveRelay(relay.port, relay.a.place, relay.b.place))
+
+    def _end_splices(self, paths: Iterable[KeptPath]) -> None:
+        """Packets for who has no path any more leave from WireGuard's own port."""
+        peers = {path.peer.public_key for network in self._networks.values() for path in network.paths.values()}
+        for known in paths:
+            if known.spliced and known.peer not in peers:
+                self._actions.extend(undone(known.peer, known.pair))
 
     def _set_names(self, now: float) -> None:
         endpoints = [e for n in self._config.networks for p in n.peers for e in p.endpoints]

@@ -15,12 +15,13 @@ from agentcore_values import interface, key, peer
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress, NamedEndpoint
 from meshctl.core.agent.asker import anchor_server
+from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.liveness import BUSY_S, SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.resolver import DEAD_S
 from meshctl.core.agent.router import BURST
-from meshctl.core.agent.state import Kept, KeptEnd, KeptRelay, dump, load
+from meshctl.core.agent.state import Kept, KeptEnd, KeptPath, KeptRelay, dump, load
 from meshctl.core.agentcore import IDLE_SAMPLE_S, AgentCore
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
@@ -276,6 +277,18 @@ def test_at_its_end_it_gives_back_what_it_holds() -> None:
         world.hosts[name].stop()
     world.run(0.1)
     assert hub.relays == {}
+
+
+@pytest.mark.parametrize(("name", "standing"), [("b", True), ("hub0", False), ("gone", False)])
+def test_the_splice_of_who_has_no_path_any_more_is_taken_away_at_the_start(name: str, standing: bool) -> None:
+    pair = Pair(Address("198.51.100.1", 12345), Address("192.0.2.2", PORT))
+    paths = (KeptPath(key(name), pair, True), KeptPath(key("another"), pair, False))
+    core = AgentCore(config_of("a", ["hub0"]), random.Random(1), 0.0, dump(Kept(paths=paths)))  # noqa: S311
+    done = [action for action in drained(core) if isinstance(action, (ev.InstallSplice, ev.RemoveSplice, ev.OpenPorts))]
+    if standing:
+        assert done == [ev.OpenPorts(key(name), (12345,)), ev.InstallSplice(key(name), pair.remote, 12345)]
+    else:
+        assert done == [ev.RemoveSplice(key(name), pair.remote, 12345), ev.OpenPorts(key(name), ())]
 
 
 # An anchor whose configuration is another one
