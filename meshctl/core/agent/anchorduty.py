@@ -11,6 +11,7 @@ from meshctl.core.agent.bodies import Body, Observation, Observed, RelayAsk, Rel
 from meshctl.core.agent.clients import ClientWatch
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
 from meshctl.core.agent.events import PeerStatus, RelayDatagram, SendProbe
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.probes import signed
 from meshctl.core.agent.relayserver import RelayServer
 from meshctl.core.agent.router import TokenBucket
@@ -157,4 +158,7 @@ class AnchorDuty:
 
 
 def _works(status: PeerStatus | None) -> bool:
-    return status is not None and status.endpoint is not None and status.handshake_age_s is not None
+    """Whether messages may go through that tunnel: the other anchors may have one that does."""
+    if status is None or status.endpoint is None or status.handshake_age_s is None:
+        return False
+    return status.handshake_age_s < IDLE_HANDSHAKE_MAX_S
