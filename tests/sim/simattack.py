@@ -16,6 +16,16 @@ from meshctl.core.agent import signal
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import TYPE_OF, Body, Offer, Offered, RelayAsk, SignalError
 from meshctl.core.agent.config import AgentConfig
+from meshctl.core.agent.relayserver import STALE_NONCE, TOO_EARLY
+from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
+from meshctl.core.wire.error import WireError
+from meshctl.core.wire.stun_attributes import (
+    MESSAGE_INTEGRITY,
+    MESSAGE_INTEGRITY_SHA256,
+    ROLE_CONFLICT,
+    StunError,
+)
 
 if TYPE_CHECKING:
     from simworld import World
@@ -24,7 +34,8 @@ OUTSIDER_IP, VICTIM_IP = "83.66.0.1", "84.66.0.1"
 _EVERY_S = 0.6
 _FLOOD = 60
 _KEPT = 64
-_STUN = bytes.fromhex("00010000 2112a442")
+# STUN that is made up: how often it has each of its attributes, has a fingerprint, and has a bit turned.
+_HAS, _FINGERPRINTED, _BROKEN = 0.4, 0.5, 0.2
 
 
 class Misuse:
@@ -37,6 +48,7 @@ class Misuse:
         self._queue: deque[ev.Action] = deque()
         self._said: deque[ev.SendSignal] = deque(maxlen=_KEPT)
         self._asked: deque[ev.SendProbe] = deque(maxlen=_KEPT)
+        self._heard: deque[bytes] = deque(maxlen=_KEPT)  # STUN that came
         self._places: list[Address] = []
         self._next_s = 3.0
 
@@ -47,6 +59,8 @@ class Misuse:
         """The core's, and now and then something of its own."""
         if isinstance(event, ev.WgStatus):
             self._places = [p.endpoint for p in event.peers if p.endpoint is not None]
+        elif isinstance(event, ev.Datagram):
+            self._heard.append(event.data)
         due = self._core.poll_timeout()
         if not isinstance(event, ev.Wake) or (due is not None and due[0] <= now):
             self._core.handle(event, now)
@@ -75,10 +89,15 @@ class Misuse:
     # What it does
 
     def _noise(self) -> None:
-        """Random bytes that look like STUN, to wherever peers are and to relays' ports."""
-        for place in self._places:
+        """STUN that it makes up, to wherever peers are and to relays' ports."""
+        known = [*self._heard, *(probe.data for probe in self._asked)]
+        for place in self._places if known else ():
             port = self._dice.choice((place.port, self._dice.randrange(40000, 50000)))
-            data = _STUN + self._dice.getrandbits(8 * 60).to_bytes(60, "big")
+            try:
+                like = stun.decode(self._dice.choice(known)).message
+            except WireError:
+                continue  # another's harm
+            data = made_up(like, self._dice)
             self._queue.append(ev.SendProbe(Address("", 51820), Address(place.ip, port), data))
 
     def _replay(self) -> None:
@@ -123,6 +142,26 @@ class Misuse:
         if isinstance(body, RelayAsk):
             return RelayAsk(dice.choice(sorted(self._peers)))
         return body
+
+
+def made_up(like: stun.Message, dice: random.Random) -> bytes:
+    """STUN of any class, often with the transaction and USERNAME of a message that is known; the key is its own."""
+    attributes = {
+        "username": like.username, "nonce": f"{dice.getrandbits(128):032x}", "priority": dice.getrandbits(31),
+        "use_candidate": True, "ice_controlling": dice.getrandbits(64), "ice_controlled": dice.getrandbits(64),
+        "xor_mapped_address": TransportAddress(VICTIM_IP, dice.randrange(65536)),
+        "error": StunError(dice.choice((400, TOO_EARLY, STALE_NONCE, ROLE_CONFLICT))),
+        "response_port": dice.randrange(65536),
+    }  # fmt: skip
+    transaction = dice.choice((like.transaction, dice.getrandbits(96).to_bytes(12, "big")))
+    message = stun.Message(dice.choice(tuple(stun.Class)), transaction)
+    message = message._replace(**{name: value for name, value in attributes.items() if dice.random() < _HAS})
+    key = dice.choice((None, b"", b"its own"))
+    integrity = (dice.choice((MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256)),)
+    data = bytearray(stun.encode(message, key, integrity=integrity, fingerprint=dice.random() < _FINGERPRINTED))
+    if dice.random() < _BROKEN:
+        data[dice.choice((2, 3, *range(8, len(data))))] ^= 1 << dice.randrange(8)  # not what makes it STUN
+    return bytes(data)
 
 
 class Outsider:
