@@ -1,0 +1,48 @@
+"""Whoever runs actions of the core, and turns what comes of them into events: one object for each kind of I/O.
+
+The loop asks `sockets()` anew after each action and each event, so a handler opens and closes sockets as it likes.
+Nothing blocks: what takes time is a socket that becomes readable, or a time that comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from meshctl.core.agent.events import Action, Event
+
+
+class HasFileno(Protocol):
+    """A socket, or anything else that `selectors` takes; it is awaited until it can be read."""
+
+    def fileno(self) -> int:
+        """The open descriptor."""
+
+
+# Called with `now` when there is something to read; reads it and says what happened.
+Readable = Callable[[float], "list[Event]"]
+
+
+class Handler(Protocol):
+    """`actions` are the classes that it is given. `now` is the core's: seconds that never go back.
+
+    An action that cannot be done is logged and forgotten (the core asks again for what matters): `do` raises OSError,
+    ValueError or RuntimeError for that, and the loop logs it.
+    """
+
+    actions: tuple[type[Action], ...]
+
+    def do(self, action: Action) -> None:
+        """Begin it; what comes of it is an event of a socket or of `poll`."""
+
+    def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
+        """All that are open now."""
+
+    def due(self) -> float | None:
+        """When `poll` is to be called at the latest; None: not for a time's sake."""
+
+    def poll(self, now: float) -> list[Event]:
+        """What happened besides: time ran out, say. Called when `due` has come, and after `do`."""
+
+    def close(self) -> None:
+        """The agent ends. What the core's `stop` gave back was done before; other than that, the host stays as it is."""
