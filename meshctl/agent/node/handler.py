@@ -45,4 +45,4 @@ class Handler(Protocol):
         """What happened besides: time ran out, say. Called when `due` has come, and after `do`."""
 
     def close(self) -> None:
-        """The agent ends. What the core's `stop` gave back was done before; other than that, the host stays as it is."""
+        """The agent ends, and what the core's `stop` gave back was done before: all else on the host stays as it is."""
