@@ -1,0 +1,44 @@
+"""What the core wants to know after a restart: one file, whole or not at all, and no loss when it is gone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from meshctl.agent.files import remove_quietly, replace, write_and_close
+from meshctl.agent.node.handler import Plain
+from meshctl.core.agent.events import Action, SaveState
+from meshctl.core.agent.state import MAX_BYTES
+
+
+class StateFile(Plain):
+    """At `path`; nobody else may read it, for relays' tokens are in it."""
+
+    actions = (SaveState,)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> bytes:
+        """What was saved last; nothing when there is no such file, or one that cannot be read or is none of ours."""
+        try:
+            with self._path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        except OSError:
+            return b""
+        return content if len(content) <= MAX_BYTES else b""
+
+    def do(self, action: Action) -> None:
+        """See Handler. Raises OSError (a full disk, say); what was saved before is then still there."""
+        if not isinstance(action, SaveState):
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temp = self._path.with_name(f".{self._path.name}.new")
+        remove_quietly(temp)  # of an agent that was killed while it wrote
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            write_and_close(os.open(temp, flags, 0o600), action.data)
+            replace(temp, self._path)
+        except OSError:
+            remove_quietly(temp)
+            raise
