@@ -154,7 +154,7 @@ class Stage:
 
     def ping(self, node: str, peer: str, count: int = 1) -> bool:
         """Whether that many pings through the mesh come back."""
-        words = ["ping", "-q", "-i", "0.01", "-c", str(count), "-w", "5", self.mesh_ip(peer)]
+        words = ["ping", "-q", "-i", "0.01", "-c", str(count), "-w", "2", self.mesh_ip(peer)]
         space = ["ip", "netns", "exec", netns(self.name, node)]
         return subprocess.run([*space, *words], check=False, capture_output=True).returncode == 0
 
