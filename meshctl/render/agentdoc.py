@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from meshctl.core.agent.config import AgentConfig, InterfaceConfig, PeerConfig, pair_key
+from meshctl.core.agent.config import AgentConfig, Endpoint, InterfaceConfig, PeerConfig, pair_key
 from meshctl.core.agent.document import AgentDocument, parse_endpoint
 from meshctl.core.anchors import is_usable_anchor
 from meshctl.core.psk import PskRing
@@ -16,6 +16,7 @@ from meshctl.model.resources import Peer
 from meshctl.model.topology import NOBODY, Link, Names, Reach
 from meshctl.policy import Compiled
 
+STUN_PORT = 3478  # RFC 8489 section 16
 
 def agent_document(compiled: Compiled, ring: PskRing | None, name: str) -> AgentDocument:
     """The document of a managed node. Peers whose public key is not known yet are left out.
@@ -28,7 +29,14 @@ def agent_document(compiled: Compiled, ring: PskRing | None, name: str) -> Agent
         raise RenderError("agents need the mesh's secret to know each other by", where=name, hint=hint)
     ranges = tuple(cidr for network in compiled.mesh.networks.values() for cidr in network.cidrs)
     networks = tuple(_interface(compiled, ring, link, ranges) for link in compiled.topology.interfaces(name))
-    return AgentDocument(AgentConfig(name, networks, tuple(map(parse_endpoint, compiled.mesh.stun))))
+    servers = [uri.partition(":")[2] for uri in compiled.mesh.stun if uri.startswith("stun:")]  # stuns: is over TLS
+    return AgentDocument(AgentConfig(name, networks, tuple(map(_stun_server, servers))))
+
+
+def _stun_server(text: str) -> Endpoint:
+    """Of the rest of a `stun:` URI (RFC 7064), whose port may be left out."""
+    has_port = ":" in text and not text.endswith("]")
+    return parse_endpoint(text if has_port else f"{text}:{STUN_PORT}")
 
 
 def _interface(compiled: Compiled, ring: PskRing, link: Link, ranges: tuple[str, ...]) -> InterfaceConfig:

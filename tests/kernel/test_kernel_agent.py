@@ -35,7 +35,8 @@ from meshctl.model.keys import PublicKey
 
 keys = {name: PublicKey(Path("/root", name).read_text().strip()) for name in ("ann", "bob", "zoe")}
 peers = tuple(PeerConfig(n, k, (f"10.42.0.{i}",), bytes(32)) for i, (n, k) in enumerate(keys.items(), 2))
-network = InterfaceConfig("corp", "wgk", PublicKey("A" * 43 + "="), ("10.42.0.1",), 51999, ("10.42.0.0/16",), peers=peers)
+own = PublicKey("A" * 43 + "=")
+network = InterfaceConfig("corp", "wgk", own, ("10.42.0.1",), 51999, ("10.42.0.0/16",), peers=peers)
 wireguard = WireGuard(AgentDocument(AgentConfig("me", (network,))))
 shown = []
 for endpoint in (Address("192.0.2.7", 4500), Address("2001:db8::7", 4501)):
