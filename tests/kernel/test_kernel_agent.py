@@ -1,4 +1,5 @@
-"""What the agent does with WireGuard, on the kernel's own: readings by `wg`, settings by generic netlink."""
+"""What the agent does with the kernel's own WireGuard (readings by `wg`, settings by generic netlink), and with a wall
+clock that may be set, which this machine's may not."""
 
 from __future__ import annotations
 
@@ -51,8 +52,32 @@ print(json.dumps([shown, wireguard.marks]))
 """
 
 
-def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_made(guest: Guest) -> None:
+CLOCK = """\
+import select, sys, time
+sys.path.insert(0, "/root/agent.pyz")
+from meshctl.agent.node.watch import ClockWatch
+watch = ClockWatch()
+((sock, read),) = watch.sockets()
+for step in (3600, -7200):
+    assert not select.select([sock], [], [], 0.2)[0]
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + step)
+    assert select.select([sock], [], [], 10)[0]
+    print(*[type(event).__name__ for event in read(0.0)], watch.poll(0.0))
+"""
+
+
+@pytest.fixture(scope="module", name="guest_with_agent")
+def _guest_with_agent(guest: Guest) -> Guest:
     guest.sh("base64 -d >/root/agent.pyz", stdin=base64.b64encode(zipapp.build().content).decode())
+    return guest
+
+
+def test_a_wall_clock_that_is_set_forward_or_back_is_noticed(guest_with_agent: Guest) -> None:
+    assert guest_with_agent.sh("python3 -", stdin=CLOCK) == "ClockStepped []\n" * 2
+
+
+def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_made(guest_with_agent: Guest) -> None:
+    guest = guest_with_agent
     guest.sh(SETUP)
     try:
         shown, marks = json.loads(guest.sh("python3 -", stdin=PROGRAM))
