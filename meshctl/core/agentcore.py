@@ -6,9 +6,10 @@ Events go in with the time (`handle`), actions come out (`poll_action`), and it 
 
 from __future__ import annotations
 
+import enum
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -26,13 +27,22 @@ from meshctl.core.agent.path import State
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.resolver import Resolver
 from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.splice import undone
 from meshctl.core.agent.splice_slot import SpliceSlot
-from meshctl.core.agent.state import Kept, dump, load
+from meshctl.core.agent.state import Kept, KeptPath, KeptRelay, dump, load
 from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
 # So long after a start or a change of the network handshakes are awaited.
 QUICK_S = 10.0
+
+
+class _Chore(enum.Enum):
+    """What the core itself has timers for; those of a network have its name, whatever that is."""
+
+    SAMPLE = "WireGuard's counters"
+    PORTS = "a port mapping"
+    NAMES = "a name to resolve"
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class AgentCore:
         self._kept = kept
         self._port_state = self._ports.state()
         self._addresses: events.LocalAddresses | None = None
-        self._timers: Timers[str] = Timers()
+        self._timers: Timers[_Chore | str] = Timers()
         self._networks = {n.network: Network(n, self._shared, now, kept) for n in config.networks}
         self._handlers: dict[type[Event], Callable[[Any, float], None]] = {
             events.Wake: self._wake,
@@ -82,10 +92,8 @@ class AgentCore:
             events.Reconfigured: self._reconfigured,
             events.ClockStepped: self._clock_stepped,
         }
-        relaying = {n.network for n in config.networks if n.is_anchor}
-        for relay in kept.relays:
-            if relay.network not in relaying:
-                self._actions.append(events.RemoveRelay(relay.port, relay.a.place, relay.b.place))
+        self._end_relays(kept.relays)
+        self._end_splices(kept.paths)
         self._set_names(now)
         self._sample(now)
         self._settle(now)
@@ -126,12 +134,12 @@ class AgentCore:
 
     def _wake(self, _event: events.Wake, now: float) -> None:
         for owner in list(self._timers.due(now)):
-            if owner == "sample":
+            if owner is _Chore.SAMPLE:
                 self._sample(now)
-            elif owner == "ports":
+            elif owner is _Chore.PORTS:
                 self._ports.poll(now)
                 self._mapped(now)
-            elif owner == "names":
+            elif owner is _Chore.NAMES:
                 self._actions.extend(self._resolver.poll(now))
             else:
                 self._networks[owner].poll(now)
@@ -189,6 +197,7 @@ class AgentCore:
 
     def _reconfigured(self, event: events.Reconfigured, now: float) -> None:
         wanted = {n.network: n for n in event.config.networks}
+        kept = Kept(relays=self._kept_relays())
         self._config = event.config
         self._shared.slot.reserved = frozenset(n.listen_port for n in event.config.networks)
         for name, network in list(self._networks.items()):
@@ -200,18 +209,20 @@ class AgentCore:
             if name in self._networks:
                 self._networks[name].configure(config, now)
             else:
-                self._networks[name] = Network(config, self._shared, now)
+                self._networks[name] = Network(config, self._shared, now, kept)
                 if self._addresses is not None:
                     self._networks[name].addresses(self._addresses.addresses, now)
+        self._end_relays(kept.relays)
         if self._addresses is not None:
             self._set_ports(self._addresses, now)
         self._resolver.set_ranges([r for n in event.config.networks for r in n.mesh_ranges])
         self._set_names(now)
+        self._write()
         self._sample(now)
 
     def _hurry(self, now: float) -> None:
         self._quick_until = now + QUICK_S
-        self._timers.set("sample", now + SAMPLE_S, "WireGuard's counters")
+        self._remind(_Chore.SAMPLE, now + SAMPLE_S)
 
     def _clock_stepped(self, _event: events.ClockStepped, now: float) -> None:
         self._hurry(now)
@@ -223,22 +234,25 @@ class AgentCore:
 
     # Inside
 
+    def _remind(self, chore: _Chore, when: float | None) -> None:
+        self._timers.set(chore, when, chore.value)
+
     def _sample(self, now: float) -> None:
         busy = now < self._quick_until or any(network.busy(now) for network in self._networks.values())
         self._actions.append(events.PollWg())
-        self._timers.set("sample", now + (SAMPLE_S if busy else IDLE_SAMPLE_S), "WireGuard's counters")
+        self._remind(_Chore.SAMPLE, now + (SAMPLE_S if busy else IDLE_SAMPLE_S))
 
     def _settle(self, now: float) -> None:
         for name, network in self._networks.items():
             network.settle(now)
             when, reason = network.timers.next() or (None, "")
             self._timers.set(name, when, reason)
-        self._timers.set("names", self._resolver.due(), "a name to resolve")
+        self._remind(_Chore.NAMES, self._resolver.due())
 
     def _mapped(self, now: float) -> None:
         """After whatever concerned port mappings: what is to be sent, offered and saved."""
         self._actions.extend(self._ports.actions())
-        self._timers.set("ports", self._ports.due(), "a port mapping")
+        self._remind(_Chore.PORTS, self._ports.due())
         found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
         for network in self._networks.values():
             network.mapped(found, now)
@@ -252,13 +266,31 @@ class AgentCore:
             return
         for network in networks:
             network.unsaved = False
-        kept = Kept(
-            self._port_state, tuple(chain.from_iterable(n.kept_paths() for n in networks)),
-            tuple(chain.from_iterable(n.kept_relays() for n in networks)),
-        )  # fmt: skip
+        self._write()
+
+    def _write(self) -> None:
+        paths = chain.from_iterable(n.kept_paths() for n in self._networks.values())
+        kept = Kept(self._port_state, tuple(paths), self._kept_relays())
         if kept != self._kept:
             self._kept = kept
             self._actions.append(events.SaveState(dump(kept)))
+
+    def _kept_relays(self) -> tuple[KeptRelay, ...]:
+        return tuple(chain.from_iterable(n.kept_relays() for n in self._networks.values()))
+
+    def _end_relays(self, relays: Iterable[KeptRelay]) -> None:
+        """The kernel is to forward no more for networks of which this node is no anchor any more."""
+        relaying = {n.network for n in self._config.networks if n.is_anchor}
+        for relay in relays:
+            if relay.network not in relaying:
+                self._actions.append(events.RemoveRelay(relay.port, relay.a.place, relay.b.place))
+
+    def _end_splices(self, paths: Iterable[KeptPath]) -> None:
+        """Packets for who has no path any more leave from WireGuard's own port."""
+        peers = {path.peer.public_key for network in self._networks.values() for path in network.paths.values()}
+        for known in paths:
+            if known.spliced and known.peer not in peers:
+                self._actions.extend(undone(known.peer, known.pair))
 
     def _set_names(self, now: float) -> None:
         endpoints = [e for n in self._config.networks for p in n.peers for e in p.endpoints]

@@ -24,7 +24,10 @@ from meshctl.core.agent.bodies import (
 )
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import Action, InstallRelay, PeerStatus, RelayDatagram, RemoveRelay, SendProbe
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.relayserver import LIFETIME_S
+from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
@@ -48,8 +51,8 @@ class Hub:
         self.now = 100.0
         self.statuses: dict[str, PeerStatus] = {}
         self.duty = AnchorDuty(
-            config, random.Random(1),  # noqa: S311
-            lambda to, body, _: self.said.append((to.name, body)), self.done.append,
+            config, Shared(random.Random(1), self.done.append, SpliceSlot()),  # noqa: S311
+            lambda to, body, _: self.said.append((to.name, body)),
         )  # fmt: skip
         self.duty.set_addresses((OWN,))
 
@@ -184,6 +187,18 @@ def test_of_a_node_that_is_not_seen_nothing_is_said() -> None:
     hub = Hub()
     hub.see("a", None)
     assert hub.said == []
+
+
+@pytest.mark.parametrize(("endpoint", "age_s", "works"), [
+    (SEEN, 0.0, True), (SEEN, IDLE_HANDSHAKE_MAX_S - 1, True), (SEEN, IDLE_HANDSHAKE_MAX_S, False), (SEEN, None, False),
+    (None, 0.0, False),
+])  # fmt: skip
+def test_messages_go_by_a_node_while_its_tunnel_has_keys(
+    endpoint: Address | None, age_s: float | None, works: bool
+) -> None:
+    hub = Hub()
+    hub.see("a", endpoint, age_s)
+    assert hub.duty.names == ["a"] * works
 
 
 def test_an_age_that_fits_no_message_is_the_longest_that_does() -> None:

@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
-from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, PairWorld, config_of
+from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, config_of
 from agentcore_values import interface, key, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress, NamedEndpoint
 from meshctl.core.agent.asker import anchor_server
+from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.liveness import BUSY_S, SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.resolver import DEAD_S
 from meshctl.core.agent.router import BURST
+from meshctl.core.agent.state import Kept, KeptEnd, KeptPath, KeptRelay, dump, load
 from meshctl.core.agentcore import IDLE_SAMPLE_S, AgentCore
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
@@ -277,6 +279,55 @@ def test_at_its_end_it_gives_back_what_it_holds() -> None:
     assert hub.relays == {}
 
 
+@pytest.mark.parametrize(("name", "standing"), [("b", True), ("hub0", False), ("gone", False)])
+def test_the_splice_of_who_has_no_path_any_more_is_taken_away_at_the_start(name: str, standing: bool) -> None:
+    pair = Pair(Address("198.51.100.1", 12345), Address("192.0.2.2", PORT))
+    paths = (KeptPath(key(name), pair, True), KeptPath(key("another"), pair, False))
+    core = AgentCore(config_of("a", ["hub0"]), random.Random(1), 0.0, dump(Kept(paths=paths)))  # noqa: S311
+    done = [action for action in drained(core) if isinstance(action, (ev.InstallSplice, ev.RemoveSplice, ev.OpenPorts))]
+    if standing:
+        assert done == [ev.OpenPorts(key(name), (12345,)), ev.InstallSplice(key(name), pair.remote, 12345)]
+    else:
+        assert done == [ev.RemoveSplice(key(name), pair.remote, 12345), ev.OpenPorts(key(name), ())]
+
+
+# An anchor whose configuration is another one
+
+
+def relaying() -> tuple[PairWorld, Host]:
+    """The two nodes, relayed by the anchor."""
+    world = PairWorld()
+    world.apart("a", "b")
+    world.until(lambda: world.states() == ("relayed", "relayed"), 5.0)
+    world.run(2.0)
+    return world, world.hosts["hub0"]
+
+
+def test_an_anchor_whose_interface_is_another_one_goes_on_with_its_relays() -> None:
+    world, hub = relaying()
+    before = dict(hub.relays)
+    [network] = hub.config.networks
+    hub.give(ev.Reconfigured(replace(hub.config, networks=(replace(network, keepalive_s=network.keepalive_s + 1),))))
+    assert load(hub.saved).relays
+    world.talk(20.0)
+    assert hub.relays == before
+    assert world.now - world.hosts["a"].heard[-1][0] < 0.5
+    for name in "ab":
+        world.hosts[name].stop()
+    world.run(0.1)
+    assert hub.relays == {}
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_who_is_no_anchor_any_more_forwards_for_nobody_and_remembers_no_relay(gone: bool) -> None:
+    _, hub = relaying()
+    networks = () if gone else tuple(replace(n, is_anchor=False) for n in hub.config.networks)
+    assert load(hub.saved).relays
+    hub.give(ev.Reconfigured(replace(hub.config, networks=networks)))
+    assert hub.relays == {}
+    assert load(hub.saved).relays == ()
+
+
 # More than one network
 
 
@@ -324,6 +375,36 @@ def test_the_answer_to_a_question_of_one_network_says_nothing_in_the_other() -> 
     assert again.remote == probe.remote, "it waits for its answer still"
     core.handle(ev.Datagram(probe.local, probe.remote, data), 0.22)
     assert [p for p in probes_of(core, 0.6) if p.local.port == PORT] == []
+
+
+@pytest.mark.parametrize("name", ["sample", "ports", "names"])
+def test_a_network_may_be_called_as_a_part_of_the_agent_is(name: str) -> None:
+    configs = {}
+    for host in ("a", "b", "hub0"):
+        config = config_of(host, ["hub0"])
+        configs[host] = replace(config, networks=(replace(config.networks[0], network=name),))
+    world = PairWorld(configs=configs)
+    assert world.until(lambda: world.states() == ("direct", "direct"), 5.0) < 2.0
+    assert {path.network for host in world.hosts.values() if host.core for path in host.core.paths()} == {name}
+
+
+def test_a_port_is_relayed_at_for_one_network_alone() -> None:
+    """A state that says otherwise is an old one's, and two maps of the kernel cannot hold both."""
+    config = two_networks("a")
+    names = frozenset("bc")
+    networks, relays = [], []
+    for network in config.networks:
+        ends = [
+            replace(peer("a", name, 20 + n, reaches=names), public_key=key(f"{name} {network.network}"))
+            for n, name in enumerate(sorted(names))
+        ]
+        networks.append(replace(network, peers=tuple(ends), is_anchor=True))
+        places = [KeptEnd(end.public_key, bytes(16), Address("198.51.100.9", n + 1)) for n, end in enumerate(ends)]
+        relays.append(KeptRelay(network.network, 40000, places[0], places[1]))
+    state = dump(Kept(relays=tuple(relays)))
+    core = AgentCore(replace(config, networks=tuple(networks)), random.Random(1), 0.0, state)  # noqa: S311
+    installed = [action for action in drained(core) if isinstance(action, ev.InstallRelay)]
+    assert [action.port for action in installed] == [40000]
 
 
 def test_paths_are_shown_for_each_network_and_an_operators_word_is_for_the_one_that_has_the_key() -> None:

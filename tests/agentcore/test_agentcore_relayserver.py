@@ -41,10 +41,10 @@ def peers_of(count: int) -> list[PeerConfig]:
 class Anchor:
     """A relay server with p0, p1, … and loner as peers."""
 
-    def __init__(self, count: int = 3, seed: int = 0) -> None:
+    def __init__(self, count: int = 3, seed: int = 0, taken: set[int] | None = None) -> None:
         self.peers = peers_of(count)
         config = interface("hub", 1, *self.peers, is_anchor=True)
-        self.server = RelayServer(config, OWN, random.Random(seed))  # noqa: S311
+        self.server = RelayServer(config, OWN, random.Random(seed), set() if taken is None else taken)  # noqa: S311
 
     def granted(self, one: int = 0, other: int = 1, now: float = 0.0) -> tuple[RelayGrant, RelayGrant]:
         said = dict(self.server.ask(self.peers[one], RelayAsk(self.peers[other].id), now))
@@ -319,6 +319,18 @@ def test_a_nonce_counts_until_the_end_moves_again_and_for_one_place() -> None:
     late = anchor.bind_once(a, other, nonce=nonces[other])
     assert late is not None
     assert late.error is not None
+
+
+def test_two_networks_of_an_anchor_give_out_different_ports_until_they_are_free_again() -> None:
+    taken: set[int] = set()
+    one, other, third, fourth = (Anchor(taken=taken) for _ in range(4))
+    port = one.granted()[0].relay[0].port
+    assert other.granted()[0].relay[0].port != port
+    for end, grant in enumerate(one.granted()):
+        one.server.release(one.peers[end], RelayRelease(one.peers[1 - end].id, grant.token))
+    assert third.granted()[0].relay[0].port == port, "all draw the same numbers"
+    third.server.stop()
+    assert fourth.granted()[0].relay[0].port == port
 
 
 def test_after_a_restart_relays_go_on_as_they_were() -> None:

@@ -20,7 +20,9 @@ from meshctl.core.agent.events import Action, OpenPorts, SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Answered, Here, Pace
 from meshctl.core.agent.lifetime import ANSWERED_S, LATE, LONGEST_S, SHORTEST_S, MappingLifetime
+from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.silence import LATER_S, NEXT_S, PACE_S, PORTS, Place, Silence
+from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.turn import Turn
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
@@ -67,7 +69,8 @@ class World:
             hub.public_key, anchor_server(ANCHOR, node.id, hub.pair_key), OWN, frozenset({51820})
         )
         self.sent_back: list[SendProbe] = []
-        duty = AnchorDuty(interface("hub", 1, node, is_anchor=True), self.dice, lambda *_: None, self._anchor_sends)
+        shared = Shared(self.dice, self._anchor_sends, SpliceSlot())
+        duty = AnchorDuty(interface("hub", 1, node, is_anchor=True), shared, lambda *_: None)
         duty.set_addresses((ANCHOR,))
         self.anchor = duty
         self.mappings: dict[int, tuple[Address, float]] = {}  # own port to outside and when it was last used

@@ -58,6 +58,15 @@ def test_those_due_at_one_moment_come_in_the_order_in_which_they_were_set() -> N
     assert list(timers.due(5.0)) == ["d", "b", "c", "a"]
 
 
+def test_a_timer_that_is_set_again_to_its_time_rings_for_the_new_reason_and_in_its_old_turn() -> None:
+    timers: Timers[str] = Timers()
+    timers.set("a", 5.0, "tea")
+    timers.set("b", 5.0, "bread")
+    timers.set("a", 5.0, "wine")
+    assert timers.next() == (5.0, "wine")
+    assert list(timers.due(5.0)) == ["a", "b"]
+
+
 @given(st.lists(st.one_of(SETTING, st.integers(0, 9))))
 def test_it_is_as_if_all_timers_were_looked_through_each_time(
     steps: list[tuple[str, int | None] | int],

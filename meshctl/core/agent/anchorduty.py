@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -11,10 +10,12 @@ from meshctl.core.agent.asker import PURPOSE, USERNAME
 from meshctl.core.agent.bodies import Body, Observation, Observed, RelayAsk, RelayRefresh, RelayRelease
 from meshctl.core.agent.clients import ClientWatch
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
-from meshctl.core.agent.events import Action, PeerStatus, RelayDatagram, SendProbe
+from meshctl.core.agent.events import PeerStatus, RelayDatagram, SendProbe
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.probes import signed
 from meshctl.core.agent.relayserver import RelayServer
 from meshctl.core.agent.router import TokenBucket
+from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.state import KeptRelay
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
@@ -38,14 +39,13 @@ class _Told(NamedTuple):
 
 
 class AnchorDuty:
-    """One interface's. `names`: nodes by which messages can go, for their tunnels to this anchor work."""
+    """One interface's. `say` tells a peer something; `names`: nodes by which messages can go, for their tunnels to this
+    anchor work."""
 
-    def __init__(
-        self, config: InterfaceConfig, dice: random.Random, say: Say, act: Callable[[Action], None]
-    ) -> None:
-        self._relays = RelayServer(config, (), dice)
+    def __init__(self, config: InterfaceConfig, shared: Shared, say: Say) -> None:
+        self._relays = RelayServer(config, (), shared.dice, shared.relay_ports)
         self._set_peers(config)
-        self._say, self._act = say, act
+        self._say, self._act = say, shared.act
         self._told: dict[bytes, _Told] = {}
         self._asked: dict[bytes, TokenBucket] = {}
         self.names: list[str] = []
@@ -68,6 +68,10 @@ class AnchorDuty:
         """The relays of before a restart."""
         self._relays.restore(relays, now)
         self._run()
+
+    def stop(self) -> None:
+        """What it has taken for its relays is free for others; who knows them ends them, or goes on with them."""
+        self._relays.stop()
 
     @property
     def due(self) -> float | None:
@@ -154,4 +158,7 @@ class AnchorDuty:
 
 
 def _works(status: PeerStatus | None) -> bool:
-    return status is not None and status.endpoint is not None and status.handshake_age_s is not None
+    """Whether messages may go through that tunnel: the other anchors may have one that does."""
+    if status is None or status.endpoint is None or status.handshake_age_s is None:
+        return False
+    return status.handshake_age_s < IDLE_HANDSHAKE_MAX_S

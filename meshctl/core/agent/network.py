@@ -57,7 +57,7 @@ class Network:
         self._silence = Silence(self.here, shared.silence, self._place_for_silence, now)
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
-        self._duty = AnchorDuty(config, dice, self._say, act) if config.is_anchor else None
+        self._duty = AnchorDuty(config, shared, self._say) if config.is_anchor else None
         self._tidings = Tidings(self.here, self.post, self._stun, self.gatherer, self.paths, self._clients, self._duty)
         self._set_peers(now)
         of_peer = {path.peer.public_key: path for path in self.paths.values()}
@@ -199,10 +199,12 @@ class Network:
         self._silence.stop(now)
 
     def stop(self, now: float) -> None:
-        """Undo what must not outlive the agent."""
+        """Undo what must not outlive the agent. An anchor forwards on, by the relays that are kept."""
         for path in self.paths.values():
             path.stop(now)
         self._silence.stop(now)
+        if self._duty is not None:
+            self._duty.stop()
 
     def kept_relays(self) -> tuple[KeptRelay, ...]:
         """On an anchor: the relays, to be known after a restart."""

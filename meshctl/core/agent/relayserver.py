@@ -102,13 +102,16 @@ Say = tuple[PeerConfig, Union[RelayGrant, RelayRefuse]]
 
 
 class RelayServer:
-    """The relays of one interface. `addresses` are the anchor's own, one of a family, that the relay ports are on."""
+    """The relays of one interface. `addresses` are the anchor's own, one of a family, that the relay ports are on;
+    `taken` are the ports that its interfaces have given out, which this one adds its own to."""
 
-    def __init__(self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random) -> None:
+    def __init__(
+        self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, taken: set[int]
+    ) -> None:
         self._network = config.network
         self._peers = _ends(config)
         self.set_addresses(addresses)
-        self._dice = dice
+        self._dice, self._taken = dice, taken
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
         self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
         self._by_port: dict[int, _Allocation] = {}  # those that end first before the others
@@ -142,7 +145,7 @@ class RelayServer:
         of_key = {peer.public_key: peer for peer in self._peers.values()}
         for relay in relays:
             a, b = of_key.get(relay.a.peer), of_key.get(relay.b.peer)
-            if relay.port not in PORTS or relay.port in self._by_port:
+            if relay.port not in PORTS or relay.port in self._taken:
                 continue
             if a is None or b is None or a is b or not permitted(a, b) or _pair(a, b) in self._by_pair:
                 self._actions.append(RemoveRelay(relay.port, relay.a.place, relay.b.place))
@@ -150,6 +153,10 @@ class RelayServer:
             allocation = self._allocate(relay.port, (_restored(a, relay.a), _restored(b, relay.b)))
             self._extend(allocation, now)
             self._install(allocation)
+
+    def stop(self) -> None:
+        """Its ports are free: this interface is no anchor's any more, or another one takes its relays over."""
+        self._taken.difference_update(self._by_port)
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> None:
         """The anchor's own addresses are these now; the next grants say so."""
@@ -240,6 +247,7 @@ class RelayServer:
         key = _pair(ends[0].peer, ends[1].peer)
         allocation = self._by_pair[key] = self._by_port[port] = _Allocation(port, ends, 0.0)
         self._held_by.update(key)
+        self._taken.add(port)
         return allocation
 
     def _extend(self, allocation: _Allocation, now: float) -> None:
@@ -280,6 +288,7 @@ class RelayServer:
         del self._by_port[allocation.port]
         del self._by_pair[key]
         self._held_by.subtract(key)
+        self._taken.discard(allocation.port)
 
     def _held(self, asking: PeerConfig, other: bytes, token: bytes) -> tuple[_End | None, _Allocation | None]:
         peer = self._peers.get(other)
@@ -298,7 +307,7 @@ class RelayServer:
         """A port at random, so that a restarted anchor does not give a port to another pair than it had at once."""
         start = self._dice.randrange(len(PORTS))
         ports = (PORTS[(start + step) % len(PORTS)] for step in range(len(PORTS)))
-        return next((port for port in ports if port not in self._by_port), None)
+        return next((port for port in ports if port not in self._taken), None)
 
     def _token(self) -> bytes:
         return self._dice.getrandbits(8 * TOKEN_BYTES).to_bytes(TOKEN_BYTES, "big")

@@ -14,10 +14,12 @@ from meshctl.core.agent.turn import Turn
 
 @dataclass(frozen=True)
 class Shared:
-    """One node's. `act` has an action done; `silence` is who tries out how long a NAT keeps mappings."""
+    """One node's. `act` has an action done; `silence` is who tries out how long a NAT keeps mappings; `relay_ports` are
+    those that an anchor has given out, in whichever network."""
 
     dice: random.Random
     act: Callable[[Action], None]
     slot: SpliceSlot
     pace: Pace = field(default_factory=Pace)
     silence: Turn = field(default_factory=Turn)
+    relay_ports: set[int] = field(default_factory=set)

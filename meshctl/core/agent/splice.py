@@ -199,8 +199,7 @@ class Splicer:
             return
         gone, self._standing = self._standing, None
         self._slot.hold(self._peer, None)
-        self._outputs.append(RemoveSplice(self._peer, gone.remote, gone.local.port))
-        self._outputs.append(OpenPorts(self._peer, ()))
+        self._outputs.extend(undone(self._peer, gone))
 
     def restore(self, pair: Pair) -> None:
         """The splice that stood before a restart stands again."""
@@ -253,3 +252,8 @@ class Splicer:
     def _finish(self) -> None:
         self._attempt = None
         self._slot.give(self._peer)
+
+
+def undone(peer: PublicKey, pair: Pair) -> tuple[RemoveSplice, OpenPorts]:
+    """What takes away the splice that stands on this pair."""
+    return RemoveSplice(peer, pair.remote, pair.local.port), OpenPorts(peer, ())

@@ -24,6 +24,7 @@ class Timers(Generic[Owner]):
             self._set.pop(owner, None)
             return
         if known is not None and known[0] == when:
+            self._set[owner] = (when, known[1], reason)
             return
         self._count += 1
         self._set[owner] = (when, self._count, reason)
