@@ -1,0 +1,217 @@
+"""A table of nftables that is the agent's own: fixed chains, and sets whose elements come and go.
+
+Whole tables are put in place by nft(8) in one transaction; elements change by netlink. What another agent left there
+before this one started stays in force until this one has said what it wants; and a table that somebody flushes (as
+distributions' nftables.service does when it is restarted) is put back at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import NamedTuple, Union
+
+from meshctl.agent.node import nfnetlink
+from meshctl.agent.node.nfnetlink import Nfnetlink
+from meshctl.agent.node.rtnetlink import attributes
+from meshctl.agent.process import NOT_FOUND, run
+
+Field = Union[str, int]  # an address or a port
+_BYTES = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_service": 2}
+_KEY, _DATA, _EXPRESSION = 1, 2, 7  # NFTA_SET_ELEM_*
+_COUNTER = struct.Struct("!Q")
+
+
+class Kind(NamedTuple):
+    """What a set is of: the types of its key's fields and, for a map, of its value's; `extra` is nftables' own text for
+    what else its elements have, a counter say."""
+
+    key: tuple[str, ...]
+    value: tuple[str, ...] = ()
+    extra: str = ""
+
+
+class Element(NamedTuple):
+    """Of the set of this name."""
+
+    of: str
+    key: tuple[Field, ...]
+    value: tuple[Field, ...] = ()
+
+
+class RuleTable:
+    """The table `inet NAME`. `chains` is nftables' text for them. Calls raise OSError or RuntimeError.
+
+    It comes into being with the first element, and takes over those of before; `sweep` ends what is not wanted again.
+    """
+
+    def __init__(self, name: str, kinds: Mapping[str, Kind], chains: str) -> None:
+        self.name = name
+        self._kinds, self._chains = kinds, chains
+        self._wanted: dict[tuple[str, tuple[Field, ...]], Element] = {}
+        self._before: dict[tuple[str, tuple[Field, ...]], Element] = {}
+        self._loaded = False
+        self._netlink = Nfnetlink()
+        self.watch = _watch()
+
+    def close(self) -> None:
+        """Leave the table as it is."""
+        self._netlink.close()
+        self.watch.close()
+
+    def change(self, add: Iterable[Element] = (), remove: Iterable[Element] = ()) -> None:
+        """All at once. What is there already, or not there, is no error."""
+        gone = [e for e in remove if self._wanted.pop((e.of, e.key), None) or self._before.pop((e.of, e.key), None)]
+        new = []
+        for element in add:
+            known = self._wanted.get((element.of, element.key)) or self._before.pop((element.of, element.key), None)
+            self._wanted[element.of, element.key] = element
+            if known != element:
+                new.append(element)
+                gone += [known] if known else []
+        if self._loaded and self._changed(new, gone):
+            return
+        if self._wanted or self._loaded:
+            self.load()
+
+    def load(self) -> None:
+        """Put the whole table in place, with all elements, those of before among them."""
+        if not self._loaded:
+            found = {(e.of, e.key): e for e in self._found()}
+            self._before = {key: e for key, e in found.items() if key not in self._wanted}
+        _nft(self._text())
+        self._loaded = True
+
+    def sweep(self) -> None:
+        """What was there before and is not wanted again goes; the table too, when nothing is wanted."""
+        if not self._loaded:
+            self._before = {(e.of, e.key): e for e in self._found()}
+        if not self._wanted:
+            self.drop()
+        elif self._before:
+            gone, self._before = list(self._before.values()), {}
+            if not self._changed([], gone):
+                self.load()
+
+    def drop(self) -> None:
+        """No table."""
+        self._wanted, self._before, self._loaded = {}, {}, False
+        if self._netlink.has_table(self.name):
+            _nft(f"delete table inet {self.name}\n")
+
+    def flushed(self) -> bool:
+        """To be called when `watch` can be read. Whether somebody had removed the table; it is put back."""
+        with suppress(BlockingIOError):
+            while True:
+                try:
+                    self.watch.recv(1 << 16)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:  # so much has changed that some of it is lost: no matter
+                        raise
+        if not self._loaded or self._netlink.has_table(self.name):
+            return False
+        self.load()
+        return True
+
+    def counters(self, of: str) -> Iterator[tuple[tuple[Field, ...], int, int]]:
+        """Key, packets and bytes of each element of a set whose elements have counters."""
+        for raw in self._netlink.elements(self.name, of) if self._loaded else ():
+            expression = dict(attributes(raw.get(_EXPRESSION, b"")))
+            counts = dict(attributes(expression.get(2, b"")))
+            if 1 in counts and 2 in counts:
+                (size,), (packets,) = _COUNTER.unpack(counts[1]), _COUNTER.unpack(counts[2])
+                yield _unpacked(self._kinds[of].key, _value(raw[_KEY])), packets, size
+
+    # Inside
+
+    def _changed(self, new: list[Element], gone: list[Element]) -> bool:
+        """Whether it was done; not when the table is another one than we know."""
+        changes = [(nfnetlink.MSG_DELSETELEM, e.of, nfnetlink.element(self._packed(e)[0])) for e in gone]
+        changes += [(nfnetlink.MSG_NEWSETELEM, e.of, nfnetlink.element(*self._packed(e))) for e in new]
+        try:
+            if changes:
+                self._netlink.change_elements(self.name, changes)
+        except (FileNotFoundError, FileExistsError):
+            return False
+        return True
+
+    def _packed(self, element: Element) -> tuple[bytes, bytes]:
+        kind = self._kinds[element.of]
+        return _packed(kind.key, element.key), _packed(kind.value, element.value)
+
+    def _found(self) -> Iterator[Element]:
+        """What a table of before has."""
+        for name, kind in self._kinds.items():
+            try:
+                for raw in self._netlink.elements(self.name, name):
+                    value = _unpacked(kind.value, _value(raw[_DATA])) if kind.value else ()
+                    yield Element(name, _unpacked(kind.key, _value(raw[_KEY])), value)
+            except (OSError, ValueError, KeyError):
+                continue  # no such set, or one of another kind, by another version of this program
+
+    def _text(self) -> str:
+        lines = [f"table inet {self.name}", f"delete table inet {self.name}", f"table inet {self.name} {{"]
+        wanted = sorted([*self._wanted.values(), *self._before.values()], key=str)
+        for name, kind in self._kinds.items():
+            what = " : ".join(" . ".join(fields) for fields in (kind.key, kind.value) if fields)
+            lines += [f"{'map' if kind.value else 'set'} {name} {{", f"type {what}", kind.extra]
+            elements = [_written(e) for e in wanted if e.of == name]
+            lines += [f"elements = {{ {', '.join(elements)} }}"] if elements else []
+            lines.append("}")
+        return "\n".join([*lines, self._chains, "}", ""])
+
+
+def _watch() -> socket.socket:
+    """Told of every change of the ruleset."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nfnetlink.NETLINK_NETFILTER)
+    sock.setblocking(False)
+    sock.bind((0, 1 << (nfnetlink.GROUP_NFTABLES - 1)))
+    return sock
+
+
+def _nft(text: str) -> None:
+    done = run(["nft", "-f", "-"], text.encode("ascii"))
+    if done.status == NOT_FOUND:
+        raise FileNotFoundError(errno.ENOENT, "nft is not installed")
+    if done.status:
+        raise RuntimeError(f"nft refused a table of the agent: {done.output.strip()}")
+
+
+def _written(element: Element) -> str:
+    key, value = (" . ".join(map(str, fields)) for fields in (element.key, element.value))
+    return f"{key} : {value}" if value else key
+
+
+def _packed(types: tuple[str, ...], fields: tuple[Field, ...]) -> bytes:
+    """As the kernel has it in its registers: fields in network order, each padded to four bytes unless it is alone."""
+    raw = []
+    for kind, field in zip(types, fields):
+        if isinstance(field, int):
+            raw.append(field.to_bytes(_BYTES[kind], "big"))
+        else:
+            raw.append(socket.inet_pton(socket.AF_INET if kind == "ipv4_addr" else socket.AF_INET6, field))
+    return raw[0] if len(raw) == 1 else b"".join(one + bytes(-len(one) % 4) for one in raw)
+
+
+def _unpacked(types: tuple[str, ...], raw: bytes) -> tuple[Field, ...]:
+    """The other way round. Raises ValueError when that is not what was packed."""
+    fields: list[Field] = []
+    at = 0
+    for kind in types:
+        part = raw[at : at + _BYTES[kind]]
+        at += _BYTES[kind] + -_BYTES[kind] % 4
+        if len(part) != _BYTES[kind]:
+            raise ValueError("a field is cut short")
+        if kind == "inet_service":
+            fields.append(int.from_bytes(part, "big"))
+        else:
+            fields.append(socket.inet_ntop(socket.AF_INET if kind == "ipv4_addr" else socket.AF_INET6, part))
+    return tuple(fields)
+
+
+def _value(raw: bytes) -> bytes:
+    """What is in an attribute of data."""
+    return dict(attributes(raw)).get(1, b"")
