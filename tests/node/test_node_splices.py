@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import pytest
 from node_spaces import WIREGUARD_PORT, Space, cable, data, document, key, received, run, stun
 
-from meshctl.agent.node.splices import SWEEP_AFTER_S, TABLE, Splices
+from meshctl.agent.node.ruletable import SWEEP_AFTER_S
+from meshctl.agent.node.splices import TABLE, Splices
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import Action, InstallSplice, OpenPorts, RemoveSplice
 

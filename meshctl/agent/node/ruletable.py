@@ -15,11 +15,15 @@ from contextlib import suppress
 from typing import NamedTuple, Union
 
 from meshctl.agent.node import nfnetlink
+from meshctl.agent.node.handler import HasFileno, Readable
 from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.rtnetlink import attributes
 from meshctl.agent.process import NOT_FOUND, run
+from meshctl.core.agent.events import Event
 
 Field = Union[str, int]  # an address or a port
+# What was there before the start, and the core has not asked for again by then, is over.
+SWEEP_AFTER_S = 2.0
 _BYTES = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_service": 2}
 _KEY, _DATA, _EXPRESSION = 1, 2, 7  # NFTA_SET_ELEM_*
 _COUNTER = struct.Struct("!Q")
@@ -45,25 +49,41 @@ class Element(NamedTuple):
 class RuleTable:
     """The table `inet NAME`. `chains` is nftables' text for them. Calls raise OSError or RuntimeError.
 
-    It comes into being with the first element, and takes over those of before; `sweep` ends what is not wanted again.
+    It comes into being with the first element, and takes over those of before. SWEEP_AFTER_S after the start (`now`),
+    what is not wanted again ends; from then on there is no table while there are no elements.
     """
 
-    def __init__(self, name: str, kinds: Mapping[str, Kind], chains: str) -> None:
+    def __init__(self, name: str, kinds: Mapping[str, Kind], chains: str, now: float) -> None:
         self.name = name
         self._kinds, self._chains = kinds, chains
         self._wanted: dict[tuple[str, tuple[Field, ...]], Element] = {}
         self._before: dict[tuple[str, tuple[Field, ...]], Element] = {}
         self._loaded = False
+        self._sweep_at: float | None = now + SWEEP_AFTER_S
         self._netlink = Nfnetlink()
-        self.watch = _watch()
+        self._watch = _watch()
 
     def close(self) -> None:
         """Leave the table as it is."""
         self._netlink.close()
-        self.watch.close()
+        self._watch.close()
 
-    def change(self, add: Iterable[Element] = (), remove: Iterable[Element] = ()) -> None:
-        """All at once. What is there already, or not there, is no error."""
+    def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
+        """As a handler's: what tells of changes of the ruleset."""
+        return ((self._watch, self._ruleset_changed),)
+
+    def due(self) -> float | None:
+        """As a handler's."""
+        return self._sweep_at
+
+    def poll(self, now: float) -> None:
+        """As a handler's."""
+        if self._sweep_at is not None and now >= self._sweep_at:
+            self._sweep_at = None
+            self._sweep()
+
+    def change(self, add: Iterable[Element] = (), remove: Iterable[Element] = ()) -> bool:
+        """All at once. What is there already, or not there, is no error. Whether anything is another now."""
         gone = [e for e in remove if self._wanted.pop((e.of, e.key), None) or self._before.pop((e.of, e.key), None)]
         new = []
         for element in add:
@@ -72,49 +92,16 @@ class RuleTable:
             if known != element:
                 new.append(element)
                 gone += [known] if known else []
-        if self._loaded and self._changed(new, gone):
-            return
-        if self._wanted or self._loaded:
-            self.load()
-
-    def load(self) -> None:
-        """Put the whole table in place, with all elements, those of before among them."""
-        if not self._loaded:
-            found = {(e.of, e.key): e for e in self._found()}
-            self._before = {key: e for key, e in found.items() if key not in self._wanted}
-        _nft(self._text())
-        self._loaded = True
-
-    def sweep(self) -> None:
-        """What was there before and is not wanted again goes; the table too, when nothing is wanted."""
-        if not self._loaded:
-            self._before = {(e.of, e.key): e for e in self._found()}
-        if not self._wanted:
-            self.drop()
-        elif self._before:
-            gone, self._before = list(self._before.values()), {}
-            if not self._changed([], gone):
-                self.load()
-
-    def drop(self) -> None:
-        """No table."""
-        self._wanted, self._before, self._loaded = {}, {}, False
-        if self._netlink.has_table(self.name):
-            _nft(f"delete table inet {self.name}\n")
-
-    def flushed(self) -> bool:
-        """To be called when `watch` can be read. Whether somebody had removed the table; it is put back."""
-        with suppress(BlockingIOError):
-            while True:
-                try:
-                    self.watch.recv(1 << 16)
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:  # so much has changed that some of it is lost: no matter
-                        raise
-        if not self._loaded or self._netlink.has_table(self.name):
-            return False
-        self.load()
-        return True
+        try:
+            if not self._loaded or not self._changed(new, gone):
+                self._load()
+        except (OSError, RuntimeError):
+            for element in new:
+                self._wanted.pop((element.of, element.key), None)
+            raise
+        if not self._wanted and self._sweep_at is None:
+            self._drop()
+        return bool(new or gone)
 
     def counters(self, of: str) -> Iterator[tuple[tuple[Field, ...], int, int]]:
         """Key, packets and bytes of each element of a set whose elements have counters."""
@@ -126,6 +113,40 @@ class RuleTable:
                 yield _unpacked(self._kinds[of].key, _value(raw[_KEY])), packets, size
 
     # Inside
+
+    def _load(self) -> None:
+        """Put the whole table in place, with all elements, those of before among them."""
+        if not self._loaded:
+            self._before = self._found()
+        if self._wanted or self._before:
+            _nft(self._text())
+            self._loaded = True
+
+    def _sweep(self) -> None:
+        if not self._wanted:
+            self._drop()
+        elif self._before:
+            gone, self._before = list(self._before.values()), {}
+            if not self._changed([], gone):
+                self._load()
+
+    def _drop(self) -> None:
+        self._before, self._loaded = {}, False
+        if self._netlink.has_table(self.name):
+            _nft(f"delete table inet {self.name}\n")
+
+    def _ruleset_changed(self, _now: float) -> list[Event]:
+        """Put the table back if that was what somebody removed."""
+        with suppress(BlockingIOError):
+            while True:
+                try:
+                    self._watch.recv(1 << 16)
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:  # so much has changed that some of it is lost: no matter
+                        raise
+        if self._loaded and not self._netlink.has_table(self.name):
+            _nft(self._text())
+        return []
 
     def _changed(self, new: list[Element], gone: list[Element]) -> bool:
         """Whether it was done; not when the table is another one than we know."""
@@ -142,15 +163,18 @@ class RuleTable:
         kind = self._kinds[element.of]
         return _packed(kind.key, element.key), _packed(kind.value, element.value)
 
-    def _found(self) -> Iterator[Element]:
-        """What a table of before has."""
+    def _found(self) -> dict[tuple[str, tuple[Field, ...]], Element]:
+        """What a table of before has, and is not known as wanted."""
+        found = {}
         for name, kind in self._kinds.items():
-            try:
+            # There may be no such set, or one of another kind by another version of this program.
+            with suppress(OSError, ValueError, KeyError):
                 for raw in self._netlink.elements(self.name, name):
                     value = _unpacked(kind.value, _value(raw[_DATA])) if kind.value else ()
-                    yield Element(name, _unpacked(kind.key, _value(raw[_KEY])), value)
-            except (OSError, ValueError, KeyError):
-                continue  # no such set, or one of another kind, by another version of this program
+                    element = Element(name, _unpacked(kind.key, _value(raw[_KEY])), value)
+                    if (name, element.key) not in self._wanted:
+                        found[name, element.key] = element
+        return found
 
     def _text(self) -> str:
         lines = [f"table inet {self.name}", f"delete table inet {self.name}", f"table inet {self.name} {{"]

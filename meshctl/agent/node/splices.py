@@ -22,8 +22,6 @@ from meshctl.core.agent.events import Action, Event, InstallSplice, OpenPorts, R
 from meshctl.model.keys import PublicKey
 
 TABLE = "meshctl_splices"
-# Splices of before the start that the core has not asked for again by then are over.
-SWEEP_AFTER_S = 2.0
 _RETURN = 0x06  # BPF_RET of linux/bpf_common.h: take so many bytes of a packet
 
 _KINDS = {
@@ -55,10 +53,9 @@ class Splices(Plain):
     actions: tuple[type[Action], ...] = (OpenPorts, InstallSplice, RemoveSplice)
 
     def __init__(self, document: AgentDocument, now: float) -> None:
-        self._table = RuleTable(TABLE, _KINDS, _CHAINS)
+        self._table = RuleTable(TABLE, _KINDS, _CHAINS, now)
         self._installed: dict[InstallSplice, tuple[Element, ...]] = {}
         self._bound: dict[PublicKey, dict[int, socket.socket]] = {}
-        self._sweep_at: float | None = now + SWEEP_AFTER_S
         self.configure(document, now)
 
     def configure(self, document: AgentDocument, now: float) -> None:  # noqa: ARG002 - as Handler has it
@@ -76,22 +73,18 @@ class Splices(Plain):
         elif isinstance(action, RemoveSplice):
             installed = InstallSplice(action.peer, action.remote, action.local_port)
             self._table.change(remove=self._installed.pop(installed, ()))
-            if not self._installed and self._sweep_at is None:
-                self._table.drop()
 
     def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
-        """See Handler: what tells that somebody has removed the table."""
-        return ((self._table.watch, self._flushed),)
+        """See Handler."""
+        return self._table.sockets()
 
     def due(self) -> float | None:
         """See Handler."""
-        return self._sweep_at
+        return self._table.due()
 
     def poll(self, now: float) -> list[Event]:
         """See Handler."""
-        if self._sweep_at is not None and now >= self._sweep_at:
-            self._sweep_at = None
-            self._table.sweep()
+        self._table.poll(now)
         return []
 
     def close(self) -> None:
@@ -124,10 +117,6 @@ class Splices(Plain):
                     bound[port] = deaf_socket(port)
         if bound:
             self._bound[peer] = bound
-
-    def _flushed(self, _now: float) -> list[Event]:
-        self._table.flushed()
-        return []
 
 
 def deaf_socket(port: int) -> socket.socket:
