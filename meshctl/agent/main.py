@@ -19,3 +19,7 @@ def main() -> int:
     from meshctl.agent.apply import main as apply
 
     return apply()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshctl.agent.node.log import Log
+from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.events import (
     Action,
@@ -23,6 +24,7 @@ class Decisions:
     def __init__(self, config: AgentConfig, log: Log) -> None:
         self._log = log
         self._told: dict[PublicKey, tuple[object, float]] = {}  # state, and when it began
+        self._placed: dict[PublicKey, Address] = {}  # endpoints that were set: some are set again and again
         self.configure(config)
 
     def configure(self, config: AgentConfig) -> None:
@@ -50,7 +52,9 @@ class Decisions:
     def done(self, action: Action) -> None:
         """Tell of what was done, where it is more than a message."""
         if isinstance(action, SetEndpoint):
-            self._log.info("endpoint", peer=self._name(action.peer), address=action.address)
+            if self._placed.get(action.peer) != action.address:
+                self._placed[action.peer] = action.address
+                self._log.info("endpoint", peer=self._name(action.peer), address=action.address)
         elif isinstance(action, SetKeepalive):
             self._log.info("keepalive", peer=self._name(action.peer), interval_s=action.interval_s)
         elif isinstance(action, (InstallRelay, RemoveRelay)):

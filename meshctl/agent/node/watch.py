@@ -104,14 +104,20 @@ def host_addresses(tunnels: frozenset[str]) -> LocalAddresses:
     return LocalAddresses(tuple(sorted(addresses)), tuple(sorted(gateways)))
 
 
+def clocks_apart() -> float:
+    """Seconds that this host has slept since it was started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 class ClockWatch(Plain):
     """Says when the host has slept, or somebody has set the wall clock (a machine that was paused shows so too).
 
-    The core's time goes on in sleep (CLOCK_BOOTTIME), CLOCK_MONOTONIC does not.
+    The core's time goes on in sleep (CLOCK_BOOTTIME), CLOCK_MONOTONIC does not: `ahead` is how far the two are apart.
     """
 
-    def __init__(self) -> None:
-        self._ahead = _ahead()
+    def __init__(self, ahead: Callable[[], float] = clocks_apart) -> None:
+        self._ahead_now = ahead
+        self._ahead = ahead()
         self._descriptor: Descriptor | None = None
         with contextlib.suppress(OSError):  # without it, sleep is found at the next event
             self._descriptor = Descriptor(libc.clock_watch())
@@ -123,7 +129,7 @@ class ClockWatch(Plain):
 
     def poll(self, _now: float) -> list[Event]:
         """See Handler."""
-        ahead, before = _ahead(), self._ahead
+        ahead, before = self._ahead_now(), self._ahead
         self._ahead = ahead
         return [ClockStepped()] if ahead - before > SLEPT_S else []
 
@@ -141,12 +147,8 @@ class ClockWatch(Plain):
         with contextlib.suppress(OSError):  # ECANCELED is the message; a timer that ran out after years is none
             os.read(self._descriptor.fileno(), 8)
         self._arm()
-        self._ahead = _ahead()
+        self._ahead = self._ahead_now()
         return [ClockStepped()]
-
-
-def _ahead() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class DocumentWatch(Plain):

@@ -1,4 +1,4 @@
-"""WireGuard's counters and the two settings that are the agent's, by wg(8): the kernel's WireGuard and userspace alike.
+"""WireGuard's counters, read by wg(8), and the two settings that are the agent's.
 
 A reading by `wg` costs 1.6 ms of CPU with a hundred peers and 0.2 ms by a userspace implementation's own socket, but
 `wg` is one way for all of them, and four readings a second are still less than a hundredth of a core. A line that is
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from meshctl.agent.node.handler import Plain
+from meshctl.agent.node.wgset import set_peer
 from meshctl.agent.process import ENVIRONMENT, find
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig
@@ -67,13 +68,13 @@ class WireGuard(Plain):
         self._interface_of = {p.public_key: n.interface for n in config.networks for p in n.peers}
 
     def do(self, action: Action) -> None:
-        """See Handler. Raises ValueError for a peer that is none, OSError when `wg` says no."""
+        """See Handler. Raises ValueError for a peer of no network, OSError when WireGuard says no."""
         if isinstance(action, PollWg):
             self._events.append(WgStatus(self.read()))
         elif isinstance(action, SetEndpoint):
-            self._set(action.peer, "endpoint", str(action.address))
+            set_peer(self._interface_with(action.peer), action.peer, endpoint=action.address)
         elif isinstance(action, SetKeepalive):
-            self._set(action.peer, "persistent-keepalive", str(action.interval_s))
+            set_peer(self._interface_with(action.peer), action.peer, keepalive_s=action.interval_s)
 
     def poll(self, _now: float) -> list[Event]:
         """See Handler."""
@@ -95,8 +96,7 @@ class WireGuard(Plain):
                 self._interface(line)
                 continue
             peer = self._lines[line] = known.get(line) or _parse(line)
-            age = wall - peer.handshake if peer.handshake else None
-            found.append(PeerStatus(*peer[:2], age, *peer[3:]))
+            found.append(_status(peer, wall))
         return tuple(found)
 
     def _interface(self, line: str) -> None:
@@ -105,12 +105,16 @@ class WireGuard(Plain):
         facts = parse_interface(fields)
         self.marks[facts.listen_port] = facts.fwmark
 
-    def _set(self, peer: PublicKey, what: str, value: str) -> None:
-        """`wg set` would make a peer that is not there, which is for the repository to decide."""
+    def _interface_with(self, peer: PublicKey) -> str:
         interface = self._interface_of.get(peer)
-        if interface is None or all(line.public_key != peer for line in self._lines.values()):
-            raise ValueError(f"{peer} is no peer of this node's interfaces")
-        run([self._wg, "set", interface, "peer", peer.text, what, value])
+        if interface is None:
+            raise ValueError(f"{peer} is no peer of this node")
+        return interface
+
+
+def _status(line: _Line, wall: float) -> PeerStatus:
+    age = wall - line.handshake if line.handshake else None
+    return PeerStatus(line.public_key, line.endpoint, age, line.rx_bytes, line.tx_bytes, line.keepalive_s)
 
 
 def _parse(line: str) -> _Line:

@@ -150,7 +150,14 @@ def _prefix(_reader: Reader, value: Any, _path: str) -> str:
 
 
 def _endpoint(_reader: Reader, value: Any, _path: str) -> Endpoint:
-    """`ADDRESS:PORT`, `[ADDRESS]:PORT`, `NAME:PORT`, or a name alone, whose SRV record has the port."""
+    return parse_endpoint(value)
+
+
+def parse_endpoint(value: Any) -> Endpoint:
+    """Of `ADDRESS:PORT`, `[ADDRESS]:PORT`, `NAME:PORT`, or a name alone, whose SRV record has the port.
+
+    Raises ValueError.
+    """
     wrong = ValueError("an endpoint is expected: ADDRESS:PORT, [ADDRESS]:PORT, NAME:PORT, or a name with an SRV record")
     if not isinstance(value, str) or not value or len(value) > 260:  # 253 of the longest name, a colon and a port
         raise wrong

@@ -1,0 +1,63 @@
+"""What the agent does with WireGuard, on the kernel's own: readings by `wg`, settings by generic netlink."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from kernel_guest import Guest
+
+from meshctl.deploy import zipapp
+
+pytestmark = pytest.mark.lab
+
+SETUP = """\
+modprobe wireguard
+ip link add wgk type wireguard
+wg set wgk listen-port 51999 fwmark 0xca6c private-key /dev/stdin <<EOF
+$(wg genkey)
+EOF
+for peer in ann bob; do wg genkey | wg pubkey >/root/$peer; done
+wg set wgk peer $(cat /root/ann) allowed-ips 10.42.0.2/32 persistent-keepalive 25
+wg genkey | wg pubkey >/root/zoe
+"""
+PROGRAM = """\
+import json, sys
+sys.path.insert(0, "/root/agent.pyz")
+from pathlib import Path
+from meshctl.agent.node.wireguard import WireGuard
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.config import AgentConfig, InterfaceConfig, PeerConfig
+from meshctl.core.agent.document import AgentDocument
+from meshctl.core.agent.events import PollWg, SetEndpoint, SetKeepalive
+from meshctl.model.keys import PublicKey
+
+keys = {name: PublicKey(Path("/root", name).read_text().strip()) for name in ("ann", "bob", "zoe")}
+peers = tuple(PeerConfig(n, k, (f"10.42.0.{i}",), bytes(32)) for i, (n, k) in enumerate(keys.items(), 2))
+own = PublicKey("A" * 43 + "=")
+network = InterfaceConfig("corp", "wgk", own, ("10.42.0.1",), 51999, ("10.42.0.0/16",), peers=peers)
+wireguard = WireGuard(AgentDocument(AgentConfig("me", (network,))))
+shown = []
+for endpoint in (Address("192.0.2.7", 4500), Address("2001:db8::7", 4501)):
+    for key in keys.values():
+        wireguard.do(SetEndpoint(key, endpoint))
+    wireguard.do(SetKeepalive(keys["ann"], endpoint.port))
+    wireguard.do(PollWg())
+    ((event,),) = [wireguard.poll(0.0)]
+    names = {key: name for name, key in keys.items()}
+    shown.append([[names[p.public_key], str(p.endpoint), p.keepalive_s, p.rx_bytes] for p in event.peers])
+print(json.dumps([shown, wireguard.marks]))
+"""
+
+
+def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_made(guest: Guest) -> None:
+    guest.sh("base64 -d >/root/agent.pyz", stdin=base64.b64encode(zipapp.build().content).decode())
+    guest.sh(SETUP)
+    try:
+        shown, marks = json.loads(guest.sh("python3 -", stdin=PROGRAM))
+        assert shown == [[["ann", "192.0.2.7:4500", 4500, 0]], [["ann", "[2001:db8::7]:4501", 4501, 0]]]
+        assert marks == {"51999": 0xCA6C}
+        assert guest.sh("wg show wgk allowed-ips").split()[1:] == ["10.42.0.2/32"]
+    finally:
+        guest.sh("ip link del wgk")
