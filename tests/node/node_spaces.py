@@ -29,8 +29,8 @@ WIREGUARD_PORT = 51820
 class Space:
     """One host: a namespace with its loopback up."""
 
-    def __init__(self, ends: ExitStack) -> None:
-        self.name = f"node-{secrets.token_hex(4)}"
+    def __init__(self, ends: ExitStack, name: str = "") -> None:
+        self.name = name or f"node-{secrets.token_hex(4)}"
         run("ip", "netns", "add", self.name)
         ends.callback(self._close)
         self.path = Path("/run/netns") / self.name
@@ -65,9 +65,10 @@ class Space:
         return self.inside(make)
 
 
-def cable(one: Space, other: Space, *addresses: tuple[str, str]) -> None:
-    """A link between two hosts, and on it pairs of addresses with a prefix length each; both sides are `ethNAME`."""
-    a, b = (f"to-{space.name[5:]}" for space in (other, one))
+def cable(one: Space, other: Space, *addresses: tuple[str, str], names: tuple[str, str] | None = None) -> None:
+    """A link between two hosts, and on it pairs of addresses with a prefix length each. The devices are `to-…` with
+    the end of the other's name."""
+    a, b = names or tuple(f"to-{space.name[5:]}" for space in (other, one))
     run("ip", "link", "add", a, "netns", one.name, "type", "veth", "peer", "name", b, "netns", other.name)
     for space, device, ips in ((one, a, [p[0] for p in addresses]), (other, b, [p[1] for p in addresses])):
         space.run("ip", "link", "set", device, "up")
