@@ -46,7 +46,7 @@ class Workers:
         """As a handler's."""
         return ((self._here, self._read),)
 
-    def close(self, timeout_s: float = 0.0) -> None:
+    def close(self, timeout_s: float = 0.1) -> None:
         """Give what was submitted so much time. What is not done by then is left to itself."""
         for _ in self._started:
             self._queue.put(None)
