@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
-from node_spaces import WIREGUARD_PORT, Space, cable, data, document, key, received, run, stun
+from agentnode_hosts import WIREGUARD_PORT, Space, cable, data, document, received, run, stun
+from agentnode_space import key
 
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.node.splices import TABLE, Splices

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import secrets
 import signal
@@ -13,11 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
+from agentnode_space import key
+
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig, InterfaceConfig, PeerConfig
 from meshctl.core.agent.document import AgentDocument
 from meshctl.lab.netns import within
-from meshctl.model.keys import PublicKey
 
 T = TypeVar("T")
 # All of this machine's namespaces answer in microseconds; what is not there by then was dropped.
@@ -35,7 +35,7 @@ class Space:
         ends.callback(self._close)
         self.path = Path("/run/netns") / self.name
         self.run("ip", "link", "set", "lo", "up")
-        # An IPv6 address is to be usable at once, those that the kernel makes as well.
+        # The kernel's own IPv6 addresses are to be usable without a wait; for others `nodad` sees to it.
         self.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
         self._ends = ends
 
@@ -73,7 +73,7 @@ def cable(one: Space, other: Space, *addresses: tuple[str, str], names: tuple[st
     for space, device, ips in ((one, a, [p[0] for p in addresses]), (other, b, [p[1] for p in addresses])):
         space.run("ip", "link", "set", device, "up")
         for ip in ips:
-            space.run("ip", "addr", "add", ip, "dev", device)
+            space.run("ip", "addr", "add", ip, "dev", device, *(["nodad"] if ":" in ip else []))
 
 
 def run(*command: str, text: str = "") -> str:
@@ -81,11 +81,6 @@ def run(*command: str, text: str = "") -> str:
     done = subprocess.run(command, input=text, text=True, capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, (command, done.stderr)
     return done.stdout
-
-
-def key(name: str) -> PublicKey:
-    """A key that is this name's."""
-    return PublicKey(base64.b64encode((name.encode() * 32)[:32]).decode())
 
 
 def document(*peers: str) -> AgentDocument:

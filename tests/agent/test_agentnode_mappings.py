@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
-from node_spaces import Space, cable, document, received
+from agentnode_hosts import Space, cable, document, received
 
 from meshctl import lab
 from meshctl.agent.node.mappings import Mappings

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
-from node_spaces import Space, cable
+from agentnode_hosts import Space, cable
 
 from meshctl.agent.node.httpclient import fetch
 from meshctl.agent.node.watch import host_addresses

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from node_spaces import Space, cable, document
+from agentnode_hosts import Space, cable, document
 
 from meshctl.agent.node import names
 from meshctl.agent.node.names import Lookup, Names
