@@ -13,14 +13,27 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from agentnode_space import document, peer
+from agentnode_space import document, key, peer
 
 from meshctl.agent.node.decisions import Decisions
 from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
 from meshctl.agent.node.log import AGAIN_S, Log
 from meshctl.agent.node.loop import Loop, clock
-from meshctl.core.agent.document import AgentDocument, encode
-from meshctl.core.agent.events import Action, Event, LocalAddresses, PollWg, SaveState, SendSignal, WgStatus
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.document import encode
+from meshctl.core.agent.events import (
+    Action,
+    Event,
+    InstallRelay,
+    InstallSplice,
+    PollWg,
+    RemoveSplice,
+    SaveState,
+    SetEndpoint,
+    WgStatus,
+)
+from meshctl.core.agent.state import Kept, KeptPath, dump
 from meshctl.core.agentcore import AgentCore
 
 ROOT = Path(__file__).parents[2]
@@ -58,12 +71,12 @@ class Script(Plain):
         self.closed = True
 
 
-def loop(*handlers: Handler, told: AgentDocument | None = None) -> tuple[Loop, io.StringIO]:
+def loop(*handlers: Handler, state: bytes = b"") -> tuple[Loop, io.StringIO]:
     """A loop around a core, and what it logs."""
     text = io.StringIO()
     log = Log(clock, text)
-    config = (told or document(peer("ann", 2, endpoints=()))).config
-    core = AgentCore(config, random.SystemRandom(), clock())
+    config = document(peer("ann", 2)).config
+    core = AgentCore(config, random.SystemRandom(), clock(), state)
     return Loop(core, handlers, Decisions(config, log), log), text
 
 
@@ -149,22 +162,46 @@ def test_sockets_are_awaited_as_they_come_and_go() -> None:
 
 
 def test_the_core_stops_before_the_handlers_close_and_what_it_gives_back_is_done() -> None:
+    """A splice, of before a restart."""
     order: list[str] = []
 
     class Closing(Script):
         def close(self) -> None:
             order.append("closed")
 
-    def do(action: Action) -> None:
-        if running._stopping:
-            order.append(type(action).__name__)
-
-    handler = Closing(PollWg, SendSignal, SaveState, do=do)
-    running, _ = loop(handler)
-    handler.at, handler.then = clock(), lambda _: running.stop() or [LocalAddresses(())]
+    pair = Pair(Address("192.0.2.1", 20000), Address("198.51.100.1", 51820))
+    state = dump(Kept(paths=(KeptPath(key("ann"), pair, spliced=True),)))
+    actions = (PollWg, SaveState, InstallSplice, RemoveSplice)
+    handler = Closing(*actions, do=lambda action: order.append(type(action).__name__))
+    running, _ = loop(handler, state=state)
+    handler.at, handler.then = clock(), lambda _: order.append("asked to stop") or running.stop() or []
     running.run()
+    assert "RemoveSplice" in order[order.index("asked to stop") :]
     assert order[-1] == "closed"
-    assert order.count("closed") == 1
+
+
+def test_it_waits_no_longer_than_until_the_first_thing_is_due() -> None:
+    handler, other = Script(PollWg, SaveState), Script()
+    running, _ = loop(handler, other)
+    now = clock()
+    sooner = running._wait(now)
+    assert sooner is not None
+    other.at = now + sooner / 2
+    assert running._wait(now) == pytest.approx(sooner / 2)
+    handler.at = now - 1
+    assert running._wait(now) == 0
+
+
+def test_a_decision_is_one_line_however_often_it_is_carried_out() -> None:
+    text = io.StringIO()
+    decisions = Decisions(document(peer("ann", 2)).config, Log(clock, text))
+    for place in ("192.0.2.1:1", "192.0.2.1:1", "192.0.2.2:2", "192.0.2.1:1"):
+        decisions.done(SetEndpoint(key("ann"), Address.parse(place)))
+    decisions.done(InstallRelay(40000, Address("192.0.2.1", 1), Address("192.0.2.2", 2)))
+    assert text.getvalue().splitlines() == [
+        "info endpoint peer=ann address=192.0.2.1:1", "info endpoint peer=ann address=192.0.2.2:2",
+        "info endpoint peer=ann address=192.0.2.1:1", "info relay port=40000 a=192.0.2.1:1 b=192.0.2.2:2",
+    ]  # fmt: skip
 
 
 def test_a_signal_that_comes_while_it_waits_is_a_socket_as_any_other() -> None:

@@ -116,8 +116,6 @@ def test_an_interface_that_is_made_anew_is_listened_on_again(
 ) -> None:
     near, far = places
     near.run("ip", "link", "del", "wg0")
-    near.inside(signalling.refresh)
-    assert list(signalling.sockets()) == []
     near.run("ip", "link", "add", "wg0", "type", "veth", "peer", "name", "wg0", "netns", far.name)
     near.inside(signalling.refresh)
     near.run("ip", "-batch", "-", text="addr add 10.42.0.1/24 dev wg0\nlink set wg0 up\n")
@@ -125,6 +123,14 @@ def test_an_interface_that_is_made_anew_is_listened_on_again(
     with talker(far, 4) as ann:
         ann.sendto(b"hello", (OWN[4], SIGNALLING_PORT))
         assert heard(signalling) == [Signal(ANN[4], b"hello")]
+
+
+def test_an_interface_that_has_gone_is_listened_on_no_more(
+    places: tuple[Space, Space], signalling: Signalling
+) -> None:
+    places[0].run("ip", "link", "del", "wg0")
+    places[0].inside(signalling.refresh)
+    assert list(signalling.sockets()) == []
 
 
 def test_another_port_is_listened_on_when_the_document_says_so(

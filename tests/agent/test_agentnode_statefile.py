@@ -65,6 +65,7 @@ def test_a_full_disk_leaves_what_was_saved_and_is_told(tmp_path: Path) -> None:
         save(path, b"before")
         with pytest.raises(OSError, match="No space left"):
             save(path, bytes(100_000))
+        assert list(tmp_path.iterdir()) == [path]
         assert StateFile(path).load() == b"before"
         save(path, b"after")
         assert StateFile(path).load() == b"after"

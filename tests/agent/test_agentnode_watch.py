@@ -99,6 +99,7 @@ def _place() -> Iterator[Space]:
 @pytest.mark.lab
 def test_addresses_and_gateways_are_told_at_first_and_when_they_change(place: Space) -> None:
     told: list[str] = []
+    place.run("ip", "addr", "add", "192.168.1.5/24", "dev", "eth0")
     watch = place.inside(lambda: NetworkWatch(document(), 10.0, lambda: told.append("changed")))
     try:
         assert watch.due() == 10.0
@@ -107,7 +108,6 @@ def test_addresses_and_gateways_are_told_at_first_and_when_they_change(place: Sp
         assert {a.interface for a in first.addresses} <= {"lo"}, "neither the tunnel's nor a link's that is down"
         assert first.gateways == ()
         place.run("ip", "link", "set", "eth0", "up")
-        place.run("ip", "addr", "add", "192.168.1.5/24", "dev", "eth0")
         place.run("ip", "route", "add", "default", "via", "192.168.1.1")
         assert ready(watch)
         assert read(watch, 20.0) == []

@@ -11,6 +11,7 @@ import pytest
 from agentnode_space import Space, address, document, key, peer, space
 
 from meshctl.agent.node import wireguard as module
+from meshctl.agent.node.wgset import set_peer
 from meshctl.agent.node.wireguard import WireGuard, run
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import PeerStatus, PollWg, SetEndpoint, SetKeepalive, WgStatus
@@ -55,6 +56,9 @@ def test_a_reading_has_all_peers_of_the_nodes_interfaces_and_their_marks(place: 
     assert found["bob"] == PeerStatus(key("bob"), None, None, 0, 0, 25)
     assert set(found) == {"ann", "bob", "stranger"}
     assert wireguard.marks == {51820: 0xCA6C}
+    place.run("wg", "set", mesh.config.networks[0].interface, "listen-port", "51999")
+    read(place, wireguard)
+    assert wireguard.marks == {51999: 0xCA6C}
 
 
 def test_another_interface_is_not_the_agents(place: Space, mesh: AgentDocument) -> None:
@@ -85,6 +89,13 @@ def test_a_peer_that_is_not_on_the_interface_or_not_in_the_document_is_not_made(
     with suppress(ValueError):
         place.inside(lambda: wireguard.do(SetEndpoint(key(name), address("192.0.2.7:4500"))))
     assert read(place, wireguard) == before
+
+
+def test_what_wireguard_refuses_is_an_error(place: Space, mesh: AgentDocument) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        set_peer(mesh.config.networks[0].interface, key("bob"), keepalive_s=70_000)
+    with pytest.raises(OSError, match="No such"):
+        place.inside(lambda: set_peer("nosuchinterface", key("bob"), keepalive_s=25))
 
 
 def test_a_handshakes_age_is_by_the_wall_clock(mesh: AgentDocument) -> None:

@@ -15,8 +15,6 @@ from meshctl.core.agentcore import AgentCore
 
 # What a handler may raise for an action that cannot be done (see Handler).
 FAILURES = (OSError, ValueError, RuntimeError)
-# Rounds of actions and what comes of them at once (a reading, say) before sockets get their turn.
-_ROUNDS = 100
 
 
 def clock() -> float:
@@ -85,11 +83,8 @@ class Loop:
 
     def _settle(self, now: float) -> None:
         """Do what is to be done, and tell the core what came of it, until there is nothing more."""
-        for _ in range(_ROUNDS):
-            while True:
-                action = self._core.poll_action()
-                if action is None:
-                    break
+        while True:
+            for action in iter(self._core.poll_action, None):
                 self._do(action)
             events = [event for handler in self._handlers for event in self._ask(handler.poll, now)]
             if not events:

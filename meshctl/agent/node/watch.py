@@ -16,6 +16,8 @@ from meshctl.core.agent.events import ClockStepped, Event, LocalAddresses
 
 # A change comes as several messages (a link goes up, gets addresses, then routes): so long they are waited for.
 SETTLE_S = 0.05
+# After a failure it is looked at again.
+AGAIN_S = 1.0
 # The host slept when one clock is ahead of the other by more than their reading takes.
 SLEPT_S = 0.5
 _RECEIVE_BYTES = 1 << 16
@@ -63,9 +65,10 @@ class NetworkWatch(Plain):
         """See Handler. Raises OSError when the kernel does not say."""
         if self._due is None or now < self._due:
             return []
-        self._due = None
+        self._due = now + AGAIN_S  # if the kernel does not say
         self._changed()
         found = host_addresses(self._tunnels)
+        self._due = None
         if found == self._last:
             return []
         self._last = found

@@ -21,7 +21,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, Event, PeerStatus, PollWg, SetEndpoint, SetKeepalive, WgStatus
-from meshctl.core.wgdump import NONE, PEER_FIELDS, parse_interface, parse_peer
+from meshctl.core.wgdump import PEER_FIELDS, parse_interface, parse_peer
 from meshctl.model.keys import PublicKey
 
 # `wg` answers in milliseconds. A userspace implementation that hangs must not hang the agent with it.
@@ -121,7 +121,6 @@ def _parse(line: str) -> _Line:
     fields = line.split("\t")
     if len(fields) != PEER_FIELDS:
         raise ValueError("WireGuard's dump has a line of another form")
-    fields[2] = NONE  # the pre-shared key is none of the agent's business
     peer = parse_peer(fields[1:])
     return _Line(
         peer.public_key, _endpoint(peer.endpoint), peer.latest_handshake, peer.rx_bytes, peer.tx_bytes, peer.keepalive_s
