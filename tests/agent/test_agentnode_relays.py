@@ -250,6 +250,18 @@ def test_an_end_that_moves_is_forwarded_to_where_it_is_now(anchor: Anchor, famil
     assert received(b) is None
 
 
+@FAMILIES
+def test_a_host_that_does_not_forward_a_family_relays_it_all_the_same(anchor: Anchor, family: int) -> None:
+    """As an anchor of a mesh that has IPv4 alone."""
+    name = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}[family]
+    anchor.space.run("sysctl", "-qw", f"{name}=0")
+    a, b = anchor.end("a", family), anchor.end("b", family)
+    anchor.do(install(a, b))
+    a.sendto(data(1), to(a))
+    assert received(b) == (data(1), Address(*to(b)))
+    assert {count.kernel for count in anchor.counted()} == {False}
+
+
 def test_two_pairs_of_one_end_are_not_mixed_up(anchor: Anchor) -> None:
     hub, one, two = anchor.end("a"), anchor.end("b"), anchor.end("b")
     anchor.do(install(hub, one), install(hub, two, PORT + 1))

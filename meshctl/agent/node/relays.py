@@ -4,12 +4,14 @@ Each packet is known by where it comes from and the port that it comes to: so tw
 and strangers' packets are nobody's. NAT does the work: one entry of conntrack serves both directions. STUN to these
 ports is the agent's, and is kept from conntrack, which would forward it with the rest.
 
-Where the kernel cannot do it (ends of two families, no nftables), `relayforward` does.
+Where the kernel cannot do it (ends of two families, no nftables, a family in which this host does not forward),
+`relayforward` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from meshctl.agent.node import rtnetlink
@@ -22,6 +24,7 @@ from meshctl.core.agent.events import Action, Event, InstallRelay, RemoveRelay
 from meshctl.core.agent.relayserver import PORTS
 
 TABLE = "meshctl_relays"
+_FORWARDING = {4: Path("/proc/sys/net/ipv4/ip_forward"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
 class RelayCount(NamedTuple):
@@ -90,15 +93,20 @@ class Relays(Plain):
 
     def _install(self, relay: InstallRelay) -> None:
         self._installed[relay.port] = relay
-        if relay.a.family == relay.b.family:
-            try:
-                if self._table.change(add=self._elements(relay)):
-                    self._forget(relay)
-            except (OSError, RuntimeError):
-                # No nftables here, or none that can do this.
-                self._forwarder.add(relay.port, relay.a, relay.b)
-        else:
+        if not self._by_kernel(relay):
             self._forwarder.add(relay.port, relay.a, relay.b)
+
+    def _by_kernel(self, relay: InstallRelay) -> bool:
+        """Have the kernel forward; whether it does. Without nftables, or with one that cannot do this, it does not."""
+        try:
+            if relay.a.family != relay.b.family or not _forwards(relay.a.family):
+                return False
+            changed = self._table.change(add=self._elements(relay))
+        except (OSError, RuntimeError):
+            return False
+        if changed:
+            self._forget(relay)
+        return True
 
     def _remove(self, relay: InstallRelay) -> None:
         self._installed.pop(relay.port, None)
@@ -124,6 +132,11 @@ class Relays(Plain):
             for end in (relay.a, relay.b):
                 if (":" in own) == (":" in end.ip):
                     self._netlink.forget_connection(end, (own, relay.port))
+
+
+def _forwards(family: int) -> bool:
+    """Whether this host's kernel forwards packets of that family. Raises OSError where there is none."""
+    return _FORWARDING[family].read_text().strip() != "0"
 
 
 def _kinds(rate_bytes_s: int) -> dict[str, Kind]:
