@@ -158,6 +158,7 @@ def test_an_open_port_is_taken_and_nobody_is_told_that_it_is_closed(pair: Pair, 
     assert refused()
     pair.do(OpenPorts(key("one"), (PORT, PORT + 1)))
     assert not refused()
+    assert pair.here.run("ss", "-Huan", f"sport = :{PORT}").split()[1] == "0", "nothing waits for anybody to read it"
     with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
         pair.here.udp(PORT, family=family)
     pair.do(OpenPorts(key("one"), ()))
