@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 from agentnode_hosts import ARRIVAL_S, Space, cable, data, received, stun
 
+from meshctl.agent.node import nfnetlink
 from meshctl.agent.node.relays import TABLE, RelayCount, Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.process import ENVIRONMENT
@@ -260,6 +261,18 @@ def test_a_host_that_does_not_forward_a_family_relays_it_all_the_same(anchor: An
     a.sendto(data(1), to(a))
     assert received(b) == (data(1), Address(*to(b)))
     assert {count.kernel for count in anchor.counted()} == {False}
+
+
+def test_a_kernel_without_netfilter_leaves_it_to_the_agent(
+    anchor: Anchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nfnetlink, "NETLINK_NETFILTER", 31)  # the last of netlink's protocols, and nobody's
+    anchor.start()
+    a, b = anchor.end("a"), anchor.end("b")
+    anchor.do(install(a, b))
+    a.sendto(data(1), to(a))
+    assert received(b) == (data(1), Address(*to(b)))
+    assert list(anchor.relays.sockets()) == []
 
 
 def test_two_pairs_of_one_end_are_not_mixed_up(anchor: Anchor) -> None:

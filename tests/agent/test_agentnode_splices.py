@@ -193,7 +193,7 @@ def test_splices_stand_beside_each_other_and_go_one_by_one(pair: Pair) -> None:
 
 
 def test_nothing_is_left_when_the_agent_has_given_everything_back(pair: Pair) -> None:
-    pair.splices.poll(SWEEP_AFTER_S)
+    pair.here.inside(lambda: pair.splices.poll(SWEEP_AFTER_S))
     pair.do(*splice(4), *splice(6, PORT + 1, 2222, "two"))
     assert pair.tables()
     pair.do(*unsplice(4), *unsplice(6, PORT + 1, 2222, "two"))

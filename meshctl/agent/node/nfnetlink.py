@@ -50,17 +50,24 @@ def attributes_of(payload: bytes) -> dict[int, bytes]:
 
 
 class Nfnetlink:
-    """A connection to this network namespace's netfilter. Every call raises OSError with the kernel's errno."""
+    """A connection to this network namespace's netfilter, made when it is first used: not every kernel has one. Every
+    call raises OSError with the kernel's errno."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-        self._socket.settimeout(_TIMEOUT_S)
-        self._socket.bind((0, 0))
+        self._opened: socket.socket | None = None
         self._number = 0
+
+    @property
+    def _socket(self) -> socket.socket:
+        if self._opened is None:
+            self._opened = netfilter_socket()
+            self._opened.settimeout(_TIMEOUT_S)
+        return self._opened
 
     def close(self) -> None:
         """Not to be used any more."""
-        self._socket.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def change_elements(self, table: str, changes: Iterable[tuple[int, str, bytes]]) -> None:
         """All or none: `MSG_NEWSETELEM` or `MSG_DELSETELEM`, the set, and one `element`, of a table of family inet."""
@@ -132,6 +139,17 @@ class Nfnetlink:
                 if kind == _DONE:
                     return
                 yield payload
+
+
+def netfilter_socket(groups: int = 0) -> socket.socket:
+    """One that hears of what these groups are told. Raises OSError."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    try:
+        sock.bind((0, groups))
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def element(key: bytes, value: bytes = b"") -> bytes:

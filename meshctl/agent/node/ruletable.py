@@ -61,16 +61,17 @@ class RuleTable:
         self._loaded = False
         self._sweep_at: float | None = now + SWEEP_AFTER_S
         self._netlink = Nfnetlink()
-        self._watch = _watch()
+        self._watch: socket.socket | None = None  # while there is something to lose
 
     def close(self) -> None:
         """Leave the table as it is."""
         self._netlink.close()
-        self._watch.close()
+        if self._watch is not None:
+            self._watch.close()
 
     def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
         """As a handler's: what tells of changes of the ruleset."""
-        return ((self._watch, self._ruleset_changed),)
+        return () if self._watch is None else ((self._watch, self._ruleset_changed),)
 
     def due(self) -> float | None:
         """As a handler's."""
@@ -119,6 +120,9 @@ class RuleTable:
         if not self._loaded:
             self._before = self._found()
         if self._wanted or self._before:
+            if self._watch is None:
+                self._watch = nfnetlink.netfilter_socket(1 << (nfnetlink.GROUP_NFTABLES - 1))
+                self._watch.setblocking(False)
             _nft(self._text())
             self._loaded = True
 
@@ -138,7 +142,7 @@ class RuleTable:
     def _ruleset_changed(self, _now: float) -> list[Event]:
         """Put the table back if that was what somebody removed."""
         with suppress(BlockingIOError):
-            while True:
+            while self._watch is not None:
                 try:
                     self._watch.recv(1 << 16)
                 except OSError as error:
@@ -186,14 +190,6 @@ class RuleTable:
             lines += [f"elements = {{ {', '.join(elements)} }}"] if elements else []
             lines.append("}")
         return "\n".join([*lines, self._chains, "}", ""])
-
-
-def _watch() -> socket.socket:
-    """Told of every change of the ruleset."""
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nfnetlink.NETLINK_NETFILTER)
-    sock.setblocking(False)
-    sock.bind((0, 1 << (nfnetlink.GROUP_NFTABLES - 1)))
-    return sock
 
 
 def _nft(text: str) -> None:
