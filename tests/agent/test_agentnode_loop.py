@@ -116,6 +116,14 @@ def test_what_cannot_be_done_is_logged_once_and_hurts_nothing() -> None:
     ]  # fmt: skip
 
 
+def test_an_action_with_two_sides_goes_to_both_who_handle_it() -> None:
+    one, other = Script(PollWg), Script(PollWg)
+    running, _ = loop(one, other)
+    other.at, other.then = clock(), lambda _: running.stop() or []
+    running.run()
+    assert one.done == other.done == [PollWg()]
+
+
 def test_an_action_that_nobody_handles_is_logged() -> None:
     last = Script(SaveState)
     running, text = loop(last)

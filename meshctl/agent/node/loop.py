@@ -23,14 +23,17 @@ def clock() -> float:
 
 
 class Loop:
-    """Runs until `stop` was called. Whoever handles an action is found by the action's class."""
+    """Runs until `stop` was called. Who handles an action (some have two sides to them) is found by its class."""
 
     def __init__(self, core: AgentCore, handlers: Sequence[Handler], decisions: Decisions, log: Log) -> None:
         self._core = core
         self._handlers = tuple(handlers)
         self._decisions = decisions
         self._log = log
-        self._of: dict[type[Action], Handler] = {kind: h for h in self._handlers for kind in h.actions}
+        self._of: dict[type[Action], list[Handler]] = {}
+        for handler in self._handlers:
+            for kind in handler.actions:
+                self._of.setdefault(kind, []).append(handler)
         self._selector = selectors.DefaultSelector()
         self._registered: dict[int, HasFileno] = {}  # by the object's id
         self._stopping = False
@@ -89,11 +92,11 @@ class Loop:
             self._give(events, now)
 
     def _do(self, action: Action) -> None:
-        handler = self._of.get(type(action))
         try:
-            if handler is None:
+            if type(action) not in self._of:
                 raise RuntimeError("nothing here can do this")
-            handler.do(action)
+            for handler in self._of[type(action)]:
+                handler.do(action)
         except FAILURES as error:
             self._log.trouble(type(action).__name__, str(error))
         else:

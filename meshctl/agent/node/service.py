@@ -13,8 +13,12 @@ from meshctl.agent.node.decisions import Decisions
 from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
 from meshctl.agent.node.log import Log
 from meshctl.agent.node.loop import Loop, clock
+from meshctl.agent.node.mappings import Mappings
+from meshctl.agent.node.names import Names
 from meshctl.agent.node.rawudp import RawUdp
+from meshctl.agent.node.relays import Relays
 from meshctl.agent.node.signalling import Signalling
+from meshctl.agent.node.splices import Splices
 from meshctl.agent.node.statefile import StateFile
 from meshctl.agent.node.watch import ClockWatch, DocumentWatch, NetworkWatch
 from meshctl.agent.node.wireguard import WireGuard
@@ -57,19 +61,20 @@ class Signals(Plain):
 
 
 class Service:
-    """One agent. `others` handle the actions that need no part of this module. Raises DocumentError, OSError."""
+    """One agent. Raises DocumentError, OSError."""
 
-    def __init__(self, document_path: Path, state_path: Path, log: Log, others: Sequence[Handler] = ()) -> None:
+    def __init__(self, document_path: Path, state_path: Path, log: Log) -> None:
         self._path, self._log = document_path, log
         self._document = document = _read(document_path)
         now = clock()
         state = StateFile(state_path)
         wireguard = WireGuard(document)
         signalling = Signalling(document)
-        handlers = (
+        handlers: tuple[Handler, ...] = (
             Signals(self), wireguard, RawUdp(document, wireguard.marks), signalling, state,
             NetworkWatch(document, now, signalling.refresh), ClockWatch(),
-            DocumentWatch(document_path, self.reload), *others,
+            DocumentWatch(document_path, self.reload), Splices(document, now), Relays(now), Mappings(document),
+            Names(document, wireguard.marks),
         )  # fmt: skip
         core = AgentCore(document.config, random.SystemRandom(), now, state.load())
         self._loop = Loop(core, handlers, Decisions(document.config, log), log)
