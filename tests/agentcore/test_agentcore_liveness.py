@@ -160,7 +160,7 @@ def test_each_silence_of_an_idle_tunnel_that_was_no_death_doubles_the_patience_u
         began = tunnel.now
         assert tunnel.run(1000)
         waited.append(tunnel.now - began)
-        tunnel.liveness.heard(tunnel.now)
+        tunnel.liveness.outlived(tunnel.now)
     first = MISSED_KEEPALIVES * 10
     assert waited == [pytest.approx(first * times, abs=SAMPLE_S) for times in (1, 2, 4, 8, 16, 16, 16)]
     tunnel.liveness.moved(tunnel.now, 0.0)

@@ -90,10 +90,14 @@ class Liveness:
     def heard(self, now: float) -> None:
         """The path has shown that it lives: a question was answered. That what came regularly has stopped, has then
         another cause."""
-        if self._silent_too_long(now):
-            self._patience = min(2 * self._patience, MAX_PATIENCE)
         self._hear(now)
         self._stream = 0
+
+    def outlived(self, now: float) -> None:
+        """As `heard`, of a path that was in doubt: if it was for a silence, the next one may be longer."""
+        if self._silent_too_long(now):
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
+        self.heard(now)
 
     def _silent_too_long(self, now: float) -> bool:
         interval_s = self._last.keepalive_s if self._last is not None else 0
@@ -106,8 +110,7 @@ class Liveness:
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
         self.rtt_s, self._patience = rtt_s, 1
-        self._hear(now)
-        self._stream = 0
+        self.heard(now)
 
     @property
     def heard_at(self) -> float | None:
