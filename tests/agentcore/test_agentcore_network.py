@@ -56,6 +56,67 @@ def test_an_anchor_has_no_paths_to_nodes_for_they_come_to_its_own_endpoint() -> 
         assert world.hosts["hub0"].tunnels[key(name)].endpoint == Address(IPS[name], PORT)
 
 
+def reconfigured(host: Host, **changes: object) -> None:
+    """The host's configuration with this change of the other node's entry."""
+    [network] = host.config.networks
+    peers = tuple(p if p.is_anchor else replace(p, **changes) for p in network.peers)  # type: ignore[arg-type]
+    host.give(ev.Reconfigured(replace(host.config, networks=(replace(network, peers=peers),))))
+
+
+def without_nodes(host: Host) -> None:
+    [network] = host.config.networks
+    peers = tuple(p for p in network.peers if p.is_anchor)
+    host.give(ev.Reconfigured(replace(host.config, networks=(replace(network, peers=peers),))))
+
+
+@pytest.mark.parametrize("ends", [(CONTROLLING, OTHER), (CONTROLLING,), (OTHER,)])
+@pytest.mark.parametrize("change", ["permitted", "peer", "address"])
+def test_a_path_that_is_made_anew_is_found_again_though_the_other_end_may_know_of_no_change(
+    ends: tuple[str, ...], change: str
+) -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 3.0)
+    world.run(5.0)
+    hosts = [world.hosts[name] for name in ends]
+    for host in hosts:
+        if change == "address":
+            [b] = [p for p in host.config.networks[0].peers if not p.is_anchor]
+            reconfigured(host, mesh_addresses=(*b.mesh_addresses, "10.42.0.99"))
+            continue
+        reconfigured(host, permitted=False) if change == "permitted" else without_nodes(host)
+        assert host.core is not None
+        assert [status.peer for status in host.core.paths()] == ["hub0"]
+    if change != "address":
+        world.run(5.0)
+        for host in hosts:
+            host.give(ev.Reconfigured(host.config))
+    assert world.until(lambda: world.states() == DIRECT, 5.0) < 1.0
+    for host in hosts:
+        assert host.core is not None
+        first = host.core.history(key("ba"["ab".index(host.name)]))[0]
+        assert first.reason == "its tunnel works"
+        assert host.core.history(key("ba"["ab".index(host.name)]))[-1].after is State.DIRECT
+    world.talk(5.0)
+    assert world.states() == DIRECT
+
+
+@pytest.mark.parametrize("ends", [(CONTROLLING, OTHER), (CONTROLLING,), (OTHER,)])
+def test_a_relayed_path_that_is_made_anew_is_relayed_again(ends: tuple[str, ...]) -> None:
+    world = PairWorld()
+    world.apart("a", "b")
+    world.until(lambda: world.states() == RELAYED, 5.0)
+    world.run(5.0)
+    for name in ends:
+        reconfigured(world.hosts[name], permitted=False)
+    world.run(5.0)
+    for name in ends:
+        world.hosts[name].give(ev.Reconfigured(world.hosts[name].config))
+    assert world.until(lambda: world.states() == RELAYED, 5.0) < 1.0
+    world.talk(5.0)
+    assert world.states() == RELAYED
+    assert world.now - world.hosts["a"].heard[-1][0] < 0.5
+
+
 # Anchors
 
 

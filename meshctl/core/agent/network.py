@@ -80,22 +80,27 @@ class Network:
         self._clients.configure(config)
         if self._duty is not None:
             self._duty.configure(config)
-        self._set_peers(now)
+        for peer in self._set_peers(now):
+            # Of what was said before, for the path that there was or without one, the new path has heard nothing.
+            self.post.begin_anew(peer)
+            self._tidings.ask(peer, now, opened=True)
 
-    def _set_peers(self, now: float) -> None:
-        """Links to anchors and paths to nodes, as the configuration has them."""
+    def _set_peers(self, now: float) -> list[PeerConfig]:
+        """Links to anchors and paths to nodes, as the configuration has them. Whose path is a new one."""
         peers = {peer.id: peer for peer in self.post.peers()}
         self._links.configure({key: peer for key, peer in peers.items() if peer.is_anchor})
         # Who speaks with an anchor does so at its own endpoint.
         nodes = {} if self.config.is_anchor else {k: p for k, p in peers.items() if p.permitted and not p.is_anchor}
         for key in [k for k, path in self.paths.items() if k not in nodes or not path.stays(nodes[k])]:
             self.paths.pop(key).stop(now)
+        new = [peer for key, peer in sorted(nodes.items()) if key not in self.paths]
         for key, peer in sorted(nodes.items()):
             if key not in self.paths:
                 self.paths[key] = PeerPath(peer, self.here, self._slot, self._tidings.ask, now)
             else:
                 self.paths[key].configure(peer, now)
             self._touch(key)
+        return new
 
     # What comes in
 

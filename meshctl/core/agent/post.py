@@ -39,15 +39,19 @@ class Post:
 
     def configure(self, config: InterfaceConfig) -> None:
         """The peers are these. Conversations with those that stay go on."""
-        self._router = Router(config)
+        self._router, self._id = Router(config), config.id
         kept = self._talks
         self._talks = {}
         for peer in sorted(config.peers, key=lambda p: p.name):
             if peer.kind != "client":
                 talk = kept.get(peer.id)
                 same = talk is not None and talk.peer.pair_key == peer.pair_key
-                self._talks[peer.id] = talk if talk is not None and same else Conversation(config.id, peer, self._dice)
+                self._talks[peer.id] = talk if talk is not None and same else self._begin(peer)
                 self._talks[peer.id].peer = peer
+
+    def begin_anew(self, peer: PeerConfig) -> None:
+        """A new conversation: the peer's agent says again all that it has said before."""
+        self._talks[peer.id] = self._begin(peer)
 
     def talk(self, peer: PeerConfig) -> Conversation:
         """The conversation with a peer that has an agent. Raises KeyError for a client."""
@@ -103,6 +107,9 @@ class Post:
     def peers(self) -> Iterator[PeerConfig]:
         """All that have an agent."""
         return (talk.peer for talk in self._talks.values())
+
+    def _begin(self, peer: PeerConfig) -> Conversation:
+        return Conversation(self._id, peer, self._dice)
 
     def _send(self, peer: PeerConfig, data: bytes, attempt: int) -> None:
         hop = self._router.route(peer, attempt, self._up())

@@ -144,6 +144,8 @@ class RelayClient:
     def prefer(self, anchor: bytes | None) -> None:
         """The anchor whose relay the peer says that it uses. The controlling end decides, the other end follows."""
         self._preferred = None if self._controlling else anchor
+        if self._wanted:
+            self._follow(self._now)
         self._settle()
 
     def release(self) -> None:

@@ -87,12 +87,14 @@ class Router:
     def hops(self, destination: PeerConfig, up: AbstractSet[str]) -> Iterator[PeerConfig]:
         """Every peer that may carry a message there, best first: itself, the anchors, then nodes that both reach.
 
+        An anchor, which all come to, tries a tunnel that seems to be down too, as the last: it may have come up since.
         Found one by one: of 300 peers, the first or second is mostly all that is wanted.
         """
         anchors = (p for p in self._anchors if p.name != destination.name)
         # Who is no anchor hands on to the receiver alone, which an anchor can do as well.
         common = (p for p in self._nodes if not self._is_anchor and permitted(p, destination))
-        return (p for p in chain((destination,), anchors, common) if p.name in up)
+        last = (destination,) if self._is_anchor and destination.name not in up else ()
+        return chain((p for p in chain((destination,), anchors, common) if p.name in up), last)
 
     def route(self, destination: PeerConfig, attempt: int, up: AbstractSet[str]) -> PeerConfig | None:
         """The next hop of sending number `attempt` (from 0): each tries another way, a tunnel may be dead unnoticed."""
@@ -141,7 +143,7 @@ class Router:
             return Routed(Outcome.TTL)
         onward = up if self._is_anchor else up & {destination.name}
         hop = next(self.hops(destination, onward - {source.name, last_hop.name}), None)
-        if hop is None:
+        if hop is None or hop.name == last_hop.name:
             return Routed(Outcome.NO_ROUTE)
         return Routed(Outcome.FORWARD, hop, signal.with_ttl(data, min(header.ttl, signal.TTL) - 1))
 
