@@ -34,6 +34,9 @@ class PublicKey:
     def __str__(self) -> str:
         return self.text
 
+    def __hash__(self) -> int:
+        return hash(self.text)  # without a tuple around it: what is known of peers is looked up by key
+
     def raw(self) -> bytes:
         """The 32 bytes."""
         return base64.b64decode(self.text)

@@ -126,6 +126,10 @@ class Stage:
         self._agents[node].kill()
         self._agents.pop(node).wait()
 
+    def signal(self, node: str, number: int) -> None:
+        """Send the agent a signal; 0 only sees whether it runs."""
+        os.kill(self._agents[node].pid, number)
+
     def stop(self, node: str) -> int:
         """End the agent as systemd does; its exit status."""
         self._agents[node].terminate()

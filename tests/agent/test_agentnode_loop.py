@@ -233,6 +233,16 @@ def test_a_value_cannot_make_a_line_or_a_value_of_its_own() -> None:
     assert text.getvalue() == 'info path peer="ann\\nerror all=lost" reason="a=b" plain=10.0.0.1:1\n'
 
 
+def test_in_the_journal_a_line_begins_with_its_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOURNAL_STREAM", "8:12345")
+    text = io.StringIO()
+    log = Log(clock, text)
+    log.info("path", state="direct")
+    log.trouble("send", "no")
+    log.error("document")
+    assert text.getvalue() == "<6>path state=direct\n<4>send reason=no\n<3>document\n"
+
+
 def start(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "meshctl.agent.main", "run", *map(str, words)],

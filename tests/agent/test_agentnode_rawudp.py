@@ -9,6 +9,7 @@ import random
 import secrets
 import select
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -144,6 +145,24 @@ def test_what_is_too_long_or_no_stun_does_not_reach_the_core(place: Space, raw: 
         for data in (question(MAX_BYTES + 4), question()[:-1], question() + b"\0", b"\x80" + question()[1:], longest):
             sender.sendto(data, ("127.0.0.1", 51820))
         assert [event.data for event in came(raw, longest) if isinstance(event, Datagram)] == [longest]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_length_that_lies_does_not_reach_the_core(place: Space, raw: RawUdp, family: int) -> None:
+    """The raw socket gets a packet before anybody has looked at its UDP header."""
+
+    def make() -> socket.socket:
+        sock = socket.socket(FAMILIES[family], socket.SOCK_RAW, socket.IPPROTO_UDP)
+        bpf.attach(sock, [(6, 0, 0, 0)])  # hears nothing
+        return sock
+
+    ip, asked, last = TWO[family][0], question(), question()
+    true = 8 + len(asked)
+    with place.inside(make) as sender, udp(place, ip) as honest:
+        for length in (0, 7, 8, true - 1, true + 1, 0xFFFF):
+            sender.sendto(struct.pack("!HHHH", 9, 51820, length, 0) + asked, (ip, 0))
+        honest.sendto(last, (ip, 51820))
+        assert [event.data for event in came(raw, last) if isinstance(event, Datagram)] == [last]
 
 
 def test_ports_of_a_splice_are_open_until_they_are_closed(place: Space, raw: RawUdp) -> None:

@@ -119,13 +119,13 @@ def test_a_change_is_told_once() -> None:
     assert node.gatherer.take_change(node.now) == (False, False)
 
 
-def test_the_same_addresses_again_are_no_change() -> None:
+def test_the_same_addresses_again_are_no_change_and_a_question_to_each_server() -> None:
     node = settled()
     start = node.now
     node.gatherer.set_hosts((HERE,), PORT, node.now)
     node.run(1.0)
     assert node.changes == []
-    assert node.asked_since(start) == []
+    assert node.asked_since(start) == [HUB0.address, HUB1.address]
 
 
 def test_on_another_network_everybody_is_asked_from_there_and_what_was_seen_is_forgotten() -> None:
@@ -298,6 +298,15 @@ def test_a_server_that_lies_adds_one_address_and_takes_none_away() -> None:
     node.run(2 * REFRESH_S)
     assert sorted(node.offered("srflx")) == sorted([lie, OUTSIDE])
     assert [moved for _, moved in node.changes].count(True) == 1, "which was the start"
+
+
+def test_a_node_that_has_the_same_address_in_another_network_finds_out_that_it_has_moved() -> None:
+    node = settled()
+    node.sees = lambda _base, _server: Address("192.0.2.77", 40000)
+    node.gatherer.set_hosts((HERE,), PORT, node.now)
+    node.run(1.0)
+    assert True in [moved for _, moved in node.changes]
+    assert node.offered("srflx") == [Address("192.0.2.77", 40000)]
 
 
 def test_a_server_is_asked_again_from_where_answers_come_to_and_from_everywhere_where_none_do() -> None:

@@ -64,7 +64,7 @@ def test_a_tunnel_that_works_before_its_agents_have_met_is_kept_and_asked() -> N
 
 
 def test_a_peer_whose_agent_is_gone_is_unknown_but_a_direct_tunnel_works_without_it() -> None:
-    assert leads(Trigger.SESSION_LOST) == {PROBING: UNKNOWN, **dict.fromkeys(BY_RELAY, UNKNOWN), **stay(DIRECT)}
+    assert leads(Trigger.SESSION_LOST) == {PROBING: UNKNOWN, RELAYED: UNKNOWN, **stay(DIRECT)}
 
 
 def test_a_checked_pair_is_taken_wherever_the_peer_was_known() -> None:

@@ -15,12 +15,13 @@ from agentcore_values import interface, key, peer
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import AnchorDistance, Offer, Wish
+from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
 from meshctl.core.agent.path import Trigger
-from meshctl.core.agent.peer import RELAY_DOUBT_S, RENOMINATE_S, PeerPath
+from meshctl.core.agent.peer import CARRIED_S, RELAY_DOUBT_S, RENOMINATE_S, PeerPath
 from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
@@ -227,6 +228,15 @@ def test_two_nodes_that_reach_each_other_are_direct_within_a_second_and_their_tu
     assert len(world.hosts["a"].heard) >= 9
 
 
+def test_a_direct_path_is_shown_with_its_reason_and_its_round_trip() -> None:
+    world = PairWorld(delay_s=0.03)
+    world.until(lambda: world.states() == DIRECT, 10.0)
+    controlling, other = pair_of(world)
+    assert controlling.path(other.name).reason == f"{Address(other.ip, PORT)} answers in 60 ms"
+    for host, peer_name in ((controlling, other.name), (other, controlling.name)):
+        assert host.path(peer_name).rtt_s == pytest.approx(0.06)
+
+
 def test_the_controlling_end_begins_the_first_handshake() -> None:
     world = direct()
     controlling, other = pair_of(world)
@@ -262,6 +272,7 @@ def test_two_nodes_without_a_direct_path_are_relayed_within_a_second() -> None:
     world.talk(1.0)
     assert len(world.hosts["a"].heard) >= 9
     assert world.hosts["a"].path("b").relay == "hub0"
+    assert world.hosts["a"].path("b").reason == "both ends are bound at hub0"
 
 
 def test_all_pairs_are_tried_again_after_ever_longer_pauses() -> None:
@@ -510,6 +521,21 @@ def test_a_relay_that_works_is_kept_though_the_other_agent_is_gone() -> None:
     assert world.now - world.hosts["a"].heard[-1][0] < 0.5
 
 
+def test_a_relay_that_loses_much_is_kept_though_no_message_of_the_other_agent_comes_through() -> None:
+    world = relayed()
+    path = path_of(world.hosts["a"])
+    tunnel = world.hosts["a"].tunnels[key("b")]
+    world.apart("a", "b", "hub0")
+    world.talk(1.0)
+    assert path.work.liveness.distress(world.now)
+    path.session_lost(world.now)
+    assert path.state.value == "relayed"
+    world.talk(CARRIED_S)
+    path.session_lost(world.now)
+    assert path.state.value in ("probing", "unknown")
+    assert tunnel.endpoint is not None, "and WireGuard goes on as it is"
+
+
 def test_a_pair_without_a_way_is_given_up_when_the_other_agent_is_gone() -> None:
     world = relayed()
     controlling, other = pair_of(world)
@@ -529,6 +555,29 @@ def test_that_the_agent_is_silent_changes_nothing_while_the_path_is_in_doubt() -
     path.session_lost(world.now)
     assert path.state.value == "suspect"
     assert path.history.decisions[-1].trigger is Trigger.DISTRESS
+
+
+def test_that_the_agent_is_silent_changes_nothing_while_ports_are_tried() -> None:
+    world = relayed()
+    path = path_of(world.hosts["a"])
+    path._course.fire(Trigger.SPLICE_BEGUN, "ports are open", world.now)
+    world.apart("a", "b", "hub0")
+    world.talk(1.0)
+    path.session_lost(world.now + 2.0 * CARRIED_S)
+    assert path.state.value == "splicing"
+
+
+def test_a_path_in_doubt_is_asked_again_in_a_new_session() -> None:
+    world = direct()
+    host = world.hosts["a"]
+    path = path_of(host)
+    world.apart("a", "b")
+    path.network_changed(world.now, moved=True)
+    path.session(Credentials("of", "another", bytes(32)), world.now)
+    host.give(ev.Wake())
+    world.run(2.0)
+    assert path.state.value != "suspect"
+    assert Trigger.DEAD in triggers(host)
 
 
 def test_both_ends_try_all_pairs_anew_at_the_same_time() -> None:
@@ -661,3 +710,69 @@ def test_the_other_end_moves_to_the_relay_that_the_controlling_one_uses() -> Non
     told = tuple(replace(d, used=not d.used) for d in path.work.offer.relays)
     path.offered(replace(path.work.offer, relays=told), world.now)
     assert other.path(CONTROLLING).relay == "hub1"
+
+
+# Keeping NATs open
+
+
+def idle(bench: Bench, until: float, *, sends: bool) -> list[float]:
+    """Direct, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
+    pair, every_s = Pair(Address("192.168.1.5", PORT), Address("198.51.100.7", PORT)), 25
+    bench.work.negotiation.renew(Credentials("b:a", "a:b", b"k" * 32))
+    bench.work.negotiation.current = pair
+    bench.status(pair.remote, 1.0)
+    bench.work.set_endpoint(pair.remote, 0.0)
+    times = []
+    for second in range(1, round(until)):
+        count = second // every_s
+        status = ev.PeerStatus(bench.peer.public_key, pair.remote, 1.0, 32 * count, 32 * count * sends, every_s)
+        bench.work.status = status
+        bench.work.liveness.sample(status, float(second))
+        bench.done.clear()
+        bench.work.maintain(float(second))
+        for action in bench.done:
+            assert isinstance(action, ev.SendProbe), action
+            message = stun.decode(action.data).message
+            assert (action.local, action.remote) == pair
+            assert (message.message_class, message.username) == (stun.Class.INDICATION, "b:a")
+            times.append(float(second))
+    return times
+
+
+def test_an_end_whose_wireguard_sends_nothing_because_the_peers_keepalives_come_keeps_its_nat_open_itself() -> None:
+    times = idle(Bench(CONTROLLING), 100.0, sends=False)
+    assert [later - earlier for earlier, later in pairwise([1.0, *times])] == [29.0, 29.0, 29.0]
+
+
+def test_an_end_whose_wireguard_sends_keepalives_sends_nothing_besides() -> None:
+    assert idle(Bench(CONTROLLING), 100.0, sends=True) == []
+
+
+def test_an_indication_on_the_pair_in_use_shows_that_the_peer_lives_but_not_twice() -> None:
+    world = direct()
+    path = path_of(world.hosts["a"])
+    liveness, current = path.work.liveness, path.work.negotiation.current
+    assert current is not None
+    first = stun.Message(stun.Class.INDICATION, b"t" * 12)
+    path.indicated(first, current, world.now + 1)
+    assert liveness.heard_at == world.now + 1
+    path.indicated(first, current, world.now + 2)
+    assert liveness.heard_at == world.now + 1, "it came before"
+    other = Pair(current.local, Address("192.0.2.66", PORT))
+    path.indicated(first._replace(transaction=b"u" * 12), other, world.now + 3)
+    assert liveness.heard_at == world.now + 1, "it says nothing of this pair"
+
+
+def test_what_one_end_sends_for_its_nats_sake_reaches_the_other_and_is_not_answered() -> None:
+    world = direct()
+    a, b = world.hosts["a"], world.hosts["b"]
+    world.run(1.0)
+    began = world.now
+    path_of(b).work.negotiation.keep_open(world.now)
+    world.run(1.5)  # until the next reading, after which it leaves
+    sent = [stun.decode(p.data).message for _, p in b.done(ev.SendProbe, began) if isinstance(p, ev.SendProbe)]
+    assert [message.message_class for message in sent] == [stun.Class.INDICATION]
+    heard_at = path_of(a).work.liveness.heard_at
+    assert heard_at is not None
+    assert heard_at > began
+    assert IPS["b"] not in {p.remote.ip for _, p in a.done(ev.SendProbe, began) if isinstance(p, ev.SendProbe)}

@@ -8,13 +8,15 @@ from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_
 from agentcore_values import key
 
 from meshctl.core.agent import events as ev
-from meshctl.core.agent.address import Address
+from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.anchorduty import AGAIN_S, TIMES
 from meshctl.core.agent.anchorlink import ASK_LONGEST_S
-from meshctl.core.agent.bodies import MessageType
+from meshctl.core.agent.bodies import TOKEN_BYTES, Body, MessageType, Observation, Observed, RelayGrant
 from meshctl.core.agent.config import node_id
+from meshctl.core.agent.gatherer import REFRESH_S
 from meshctl.core.agent.network import Network
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.agent.signal import peek
 from meshctl.core.agent.silence import NEXT_S
 
@@ -260,3 +262,56 @@ def test_agents_that_had_lost_each_other_and_answer_again_find_their_path_again(
     assert world.states() == UNKNOWN
     world.together()
     world.until(lambda: world.states() == DIRECT, 2 * ASK_LONGEST_S)
+
+
+# Who is believed
+
+SEEN, SEEN6, OWN6 = Address("203.0.113.77", 7), Address("2a00:77::1", 7), "2a00:1::1"
+
+
+def say(host: Host, to: str, body: Body) -> None:
+    """A message of that agent, authentic and through the tunnel."""
+    network = network_of(host)
+    peer = next(peer for peer in network.config.peers if peer.name == to)
+    network.post.say(peer, body, host.world.now)
+    host.give(ev.Wake())
+    host.world.run(0.1)
+
+
+@pytest.mark.parametrize(("speaker", "about", "address", "believed"), [
+    ("hub0", "a", SEEN, True), ("hub0", "b", SEEN, False), ("b", "a", SEEN, False), ("hub0", "a", SEEN6, False),
+])  # fmt: skip
+def test_only_an_anchor_tells_a_node_where_it_is_seen_and_only_in_the_family_in_which_it_hears_it(
+    speaker: str, about: str, address: Address, believed: bool
+) -> None:
+    world = direct()
+    node = world.hosts["a"]
+    node.give(ev.LocalAddresses((LocalAddress(node.ip, 24, "eth0"), LocalAddress(OWN6, 64, "eth0"))))
+    world.run(1.0)
+    since = world.now
+    say(world.hosts[speaker], "a", Observed((Observation(ID[about], address, 1),)))
+    offered = {offer.address for offer in network_of(node).here.own.offered()}
+    assert Address(OWN6, PORT) in offered
+    assert (address in offered) is believed
+    assert (MessageType.OFFER in said(node, "b", since)) is believed
+
+
+@pytest.mark.parametrize(("speaker", "believed"), [("hub0", True), (CONTROLLING, False)])
+def test_only_an_anchor_grants_relays(speaker: str, believed: bool) -> None:
+    world = relayed()
+    node, relay = world.hosts[OTHER], Address("203.0.113.77", RELAY_PORTS[7])
+    since = world.now
+    say(world.hosts[speaker], OTHER, RelayGrant(ID[CONTROLLING], (relay,), bytes(TOKEN_BYTES), 600))
+    assert bool(asked(node, since, relay)) is believed
+
+
+def test_an_anchor_that_is_farther_away_than_it_was_is_told_to_be() -> None:
+    world = relayed()
+    node = world.hosts["a"]
+    [path] = network_of(node).paths.values()
+    [near] = path.work.relay.distances()
+    world.delay_s = 0.2
+    world.run(REFRESH_S + 60.0)
+    [far] = path.work.relay.distances()
+    assert near.rtt_ms < 50 < far.rtt_ms
+    assert network_of(world.hosts["b"]).paths[ID["a"]].work.offer.relays == (far,)

@@ -1,4 +1,5 @@
-"""What the agent does with WireGuard, on the kernel's own: readings by `wg`, settings by generic netlink."""
+"""What the agent does with the kernel's own WireGuard (readings by `wg`, settings by generic netlink), and with a wall
+clock that may be set, which this machine's may not."""
 
 from __future__ import annotations
 
@@ -83,11 +84,30 @@ splices = Splices(AgentDocument(AgentConfig("hard", (network,))), 0.0)
 splices.do(InstallSplice(soft, Address("192.0.2.2", 51820), 20000))
 splices.close()
 """
-ZIPAPP = "base64 -d >/root/agent.pyz"
+CLOCK = """\
+import select, sys, time
+sys.path.insert(0, "/root/agent.pyz")
+from meshctl.agent.node.watch import ClockWatch
+watch = ClockWatch()
+((sock, read),) = watch.sockets()
+for step in (3600, -7200):
+    assert not select.select([sock], [], [], 0.2)[0]
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + step)
+    assert select.select([sock], [], [], 10)[0]
+    print(*[type(event).__name__ for event in read(0.0)], watch.poll(0.0))
+"""
 
 
-def test_the_kernels_wireguard_runs_over_a_splice_from_the_first_packet_of_either_side(guest: Guest) -> None:
-    guest.sh(ZIPAPP, stdin=base64.b64encode(zipapp.build().content).decode())
+@pytest.fixture(scope="module", name="guest_with_agent")
+def _guest_with_agent(guest: Guest) -> Guest:
+    guest.sh("base64 -d >/root/agent.pyz", stdin=base64.b64encode(zipapp.build().content).decode())
+    return guest
+
+
+def test_the_kernels_wireguard_runs_over_a_splice_from_the_first_packet_of_either_side(
+    guest_with_agent: Guest,
+) -> None:
+    guest = guest_with_agent
     try:
         guest.sh(SPLICE_SETUP)
         guest.sh("ip netns exec hard python3 -", stdin=SPLICE)
@@ -98,8 +118,12 @@ def test_the_kernels_wireguard_runs_over_a_splice_from_the_first_packet_of_eithe
         guest.sh("ip netns del hard; ip netns del soft")
 
 
-def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_made(guest: Guest) -> None:
-    guest.sh(ZIPAPP, stdin=base64.b64encode(zipapp.build().content).decode())
+def test_a_wall_clock_that_is_set_forward_or_back_is_noticed(guest_with_agent: Guest) -> None:
+    assert guest_with_agent.sh("python3 -", stdin=CLOCK) == "ClockStepped []\n" * 2
+
+
+def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_made(guest_with_agent: Guest) -> None:
+    guest = guest_with_agent
     guest.sh(SETUP)
     try:
         shown, marks = json.loads(guest.sh("python3 -", stdin=PROGRAM))

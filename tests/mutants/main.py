@@ -27,10 +27,17 @@ from table_operators import DropElement, OtherMember, members
 
 ROOT = Path(__file__).parents[2]
 SUBJECTS = ("path", "choice", "liveness", "history")
+# Modules that are tested together with others, and by whose tests. `make mutants MUTANTS=peer` takes one of them.
+TESTED_BY = {
+    "peer": ("peer", "network"),
+    "course": ("peer",),
+    "detours": ("detours", "peer", "tidings", "network"),
+    "tidings": ("tidings", "network", "peer"),
+}
 # The least share of each that is to be killed.
 WANTED = 0.9
-# The tests of one module take one or two seconds. A change that makes a loop endless is noticed by this.
-PATIENCE_S = 20
+# The tests of one module take two seconds, those of several ten. A change that makes a loop endless is noticed by this.
+PATIENCE_S = 60
 
 
 class Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -60,9 +67,10 @@ class Subject:
         return ROOT / "meshctl" / "core" / "agent" / f"{self.name}.py"
 
     @property
-    def tests(self) -> Path:
+    def tests(self) -> list[str]:
         """The tests that are to notice its changes."""
-        return ROOT / "tests" / "agentcore" / f"test_agentcore_{self.name}.py"
+        folder = ROOT / "tests" / "agentcore"
+        return [str(folder / f"test_agentcore_{name}.py") for name in TESTED_BY.get(self.name, (self.name,))]
 
     def survives(self, source: str) -> bool:
         """Whether the tests pass with this source; decided in a child, for imports cannot be undone."""
@@ -81,7 +89,7 @@ class Subject:
         hypothesis.settings.load_profile("mutants")
         sys.meta_path.insert(0, Mutated(f"meshctl.core.agent.{self.name}", self.path, source))
         try:
-            return int(pytest.main(["-x", "-p", "no:cacheprovider", "--assert=plain", str(self.tests)]))
+            return int(pytest.main(["-x", "-p", "no:cacheprovider", "--assert=plain", *self.tests]))
         except BaseException:  # whatever a change does to pytest itself
             return 1
 

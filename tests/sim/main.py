@@ -81,6 +81,7 @@ def report(seeds: list[int], options: argparse.Namespace) -> int:
         outcomes = failed
         if big is not None:
             outcome, seconds = big.result()
+            rows.update({(state, trigger): count for state, trigger, count in outcome.rows})
             print(f"{options.agents} agents: {seconds:.0f} s, {len(outcome.findings)} findings")
             outcomes = [*failed, *([outcome] if outcome.findings else [])]
         took = time.perf_counter() - started

@@ -27,7 +27,7 @@ def big_world(agents: int, seed: int = 0) -> WorldSpec:
     names = [f"n{n}" for n in range(agents)]
     nodes = tuple(
         NodeSpec(
-            name, _ANCHORS + n, INTERNET if dice.random() < 0.1 else dice.choice(sites).name,
+            name, _ANCHORS + n, INTERNET if n % 10 == 0 else sites[n % len(sites)].name,
             v6=dice.random() < 0.4, starts_at=dice.uniform(0.0, 20.0),
         )
         for n, name in enumerate(names)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from simmemory import largest, total
 from simnode import Node
-from simpairs import forgets_quickly, healthy, possible
+from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.path import State
@@ -24,6 +24,7 @@ Says = Iterator[tuple[str, str]]
 IDLE_S = 25.0
 _KEEPALIVE_S = 25.0
 _MOVES, _MOVES_A_FAULT = 6, 8
+_DOUBTS, _RESTS_S = 3, 10.0
 _PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
 _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
 _STATE_BYTES = 65536
@@ -32,12 +33,34 @@ _LOOKED_AT = 10  # nodes of one world whose memory is walked through
 
 
 def paths_change_seldom(world: World) -> Says:
-    """A pair's endpoint moves a few times at its start, and a few times for each fault."""
+    """A pair's endpoint moves a few times at its start, and a few times for each fault.
+
+    A stock client that cannot be reached is tried wherever an anchor sees it: behind a hard NAT each sees it elsewhere.
+    """
     moves = Counter((m.node, m.peer) for m in world.watch.moved)
     harmful = {n.name for n in world.spec.nodes if n.kind == "malicious"}
     for (node, peer), count in sorted(moves.items()):
         if count > _MOVES + _MOVES_A_FAULT * len(world.spec.faults) and peer not in harmful:
+            one, other = world.nodes[node.rstrip("'")], world.nodes[peer]
+            if other.spec.kind == "client" and possible(world, one, other) != DIRECT:
+                continue
             yield node, f"{peer} has moved {count} times"
+
+
+def paths_rest(world: World) -> Says:
+    """In the end nobody doubts a direct path again and again, where nothing is lost."""
+    if world.spec.link.loss:
+        return
+    doubts = Counter(
+        (d.node, d.peer)
+        for d in world.watch.decided
+        if d.at > world.clock.now - _RESTS_S and d.decision.before is State.DIRECT and d.decision.after is State.SUSPECT
+    )
+    for pair in owed(world):
+        for node, peer in (pair, pair[::-1]):
+            names = (node.name, peer.name)
+            if doubts[names] > _DOUBTS and not forgets_quickly(world, names) and not can_be_led_astray(world, names):
+                yield node.name, f"{peer.name} was in doubt {doubts[names]} times in {int(_RESTS_S)} s"
 
 
 def probes_are_few(world: World) -> Says:

@@ -104,8 +104,10 @@ def host_off(world: World, fault: Fault) -> None:
 
 
 def host_on(world: World, fault: Fault) -> None:
-    """It starts again, without its keys."""
+    """It starts again, without its keys; unless the end of another fault has started it."""
     node = _node(world, fault)
+    if node.kernel.up and node.core is not None:
+        return
     node.kernel.up = True
     node.kernel.restart()
     node.boot()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 
@@ -22,6 +23,7 @@ _EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
 # Now and then something happens while ports are tried for a splice, which begins when all pairs have failed.
 _SPLICES = 0.05
 _SPLICE_AT_S, _SPLICE_S = 4.5, 5.0
+_AT_SPLICES = ("agent dies", "anchor off", "anchors off", "deaf", "host off", "mute", "partition", "unplug")
 _PINGS_S = (0.2, 0.2, 0.5, 1.0)
 _LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
 _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
@@ -50,7 +52,9 @@ def draw(seed: int) -> WorldSpec:
         outsider=not link.loss and dice.random() < 0.25,
     )  # fmt: skip
     earliest_s = _CALM_S if dice.random() < 0.8 else 0.5
-    faults = _faults(dice, spec, _SPLICE_AT_S, _SPLICE_S) if splices else _faults(dice, spec, earliest_s, _FAULTS_S)
+    faults = _faults(dice, spec, earliest_s, _FAULTS_S, sorted(KINDS))
+    if splices:
+        faults = _faults(dice, spec, _SPLICE_AT_S, _SPLICE_S, _AT_SPLICES)
     quiet_at = max([_CALM_S, *(f.ends_at + KINDS[f.kind].keys_s for f in faults)])
     if spec.outsider or any(n.kind == "malicious" for n in nodes):
         quiet_at = max(quiet_at, _CALM_S + 8.0)
@@ -60,7 +64,7 @@ def draw(seed: int) -> WorldSpec:
     flows = tuple(
         Flow(*dice.choice((pair, pair[::-1])), dice.uniform(0.0, 6.0), dice.choice(_PINGS_S), seconds - 12.0)
         for pair in pairs
-        if dice.random() < 0.3
+        if dice.random() < 0.3 or (splices and pair == ("n0", "n1"))
     )
     overrides: tuple[tuple[str, str, str], ...] = ()
     if dice.random() < 0.1:
@@ -134,7 +138,9 @@ def _hard_and_easy(
     return (*sites, hard, easy), tuple(moved)
 
 
-def _faults(dice: random.Random, spec: WorldSpec, earliest_s: float, within_s: float) -> tuple[Fault, ...]:
+def _faults(
+    dice: random.Random, spec: WorldSpec, earliest_s: float, within_s: float, kinds: Iterable[str]
+) -> tuple[Fault, ...]:
     """What goes wrong, from that time on; most of it is over within so many seconds."""
     targets = {
         "site": [s.name for s in spec.sites],
@@ -147,7 +153,7 @@ def _faults(dice: random.Random, spec: WorldSpec, earliest_s: float, within_s: f
     targets["end"] = targets["site"] + targets["node"] + targets["anchor"]
     found = []
     for _ in range(dice.choice((0, 0, 1, 1, 1, 2, 3, 5))):
-        name = dice.choice([k for k in sorted(KINDS) if targets[KINDS[k].target]])
+        name = dice.choice([k for k in kinds if targets[KINDS[k].target]])
         kind = KINDS[name]
         lasts_s = dice.uniform(0.2, kind.longest_s) if kind.longest_s else 0.0
         at = earliest_s + dice.uniform(0.0, max(within_s - lasts_s, _SPLICE_S))

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import simchanges as do
+from simconfig import KEEPALIVE_S
 from simspec import Fault
+
+from meshctl.core.agent.liveness import MISSED_KEEPALIVES
 
 if TYPE_CHECKING:
     from simworld import World
 
 # WireGuard's KEEPALIVE_TIMEOUT and REKEY_TIMEOUT: nothing comes back, so there is a new handshake.
 _KEYS_S = 16.0
+# And an idle node has sent nothing until it doubts the silence of an anchor (`liveness.MISSED_KEEPALIVES`).
+_IDLE_KEYS_S = MISSED_KEEPALIVES * KEEPALIVE_S + _KEYS_S + 2.0
 # Names that nobody has a reason to doubt are resolved again after five minutes (`resolver.ALIVE_S`), others after one.
 _NAMES_S = 70.0
 
@@ -35,8 +40,8 @@ KINDS: dict[str, Kind] = {
     "roam": Kind("node", 0, do.roam),
     "unplug": Kind("node", 10, do.unplug, do.plug),
     "host off": Kind("node", 10, do.host_off, do.host_on, _KEYS_S),
-    "anchor off": Kind("anchor", 12, do.host_off, do.host_on, _KEYS_S),
-    "anchors off": Kind("", 10, do.all_anchors(do.host_off), do.all_anchors(do.host_on), _KEYS_S),
+    "anchor off": Kind("anchor", 12, do.host_off, do.host_on, _IDLE_KEYS_S),
+    "anchors off": Kind("", 10, do.all_anchors(do.host_off), do.all_anchors(do.host_on), _IDLE_KEYS_S),
     "anchor's agent dies": Kind("anchor", 10, do.agent_dies, do.agent_back),
     "agent dies": Kind("agent", 10, do.agent_dies, do.agent_back),
     "partition": Kind("end", 10, do.set_cable("side", 1), do.set_cable("side", 0)),

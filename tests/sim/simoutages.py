@@ -20,6 +20,8 @@ from simpairs import (
 )
 from simspec import Fault, Flow
 
+from meshctl.core.agent.backoff import LONGEST_S
+from meshctl.core.agent.conversation import AGAIN_FIRST_S
 from meshctl.core.agent.path import State
 from meshctl.core.reachability import UNREACHABLE
 
@@ -76,7 +78,7 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     for fault in world.spec.faults:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
-            windows += [*_windows(world, fault, patience), *_agentless(world, fault, names, patience)]
+            windows += [*_windows(world, fault, patience), *_unmet(world, fault, names, patience)]
             windows += _unheard(world, fault, flow.flow)
     if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
         return True
@@ -116,10 +118,11 @@ def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, f
     return [(fault.at, fault.ends_at + recovery)]
 
 
-def _agentless(world: World, fault: Fault, names: tuple[str, str], patience: float) -> list[tuple[float, float]]:
-    """A pair without any way yet is given none while the agent of one end is dead; one that has a way keeps it."""
-    if fault.kind == "agent dies" and any(state_at(world, *e, fault.at) in _NO_WAY for e in (names, names[::-1])):
-        return [(fault.at, fault.ends_at + _STARTS_S + patience)]
+def _unmet(world: World, fault: Fault, names: tuple[str, str], patience: float) -> list[tuple[float, float]]:
+    """A pair without any way yet is given none while the agent of one end is dead or cannot be heard, nor before it is
+    asked for again; one that has a way keeps it."""
+    if any(state_at(world, *e, fault.at) in _NO_WAY for e in (names, names[::-1])):
+        return [(fault.at, fault.ends_at + AGAIN_FIRST_S + LONGEST_S + _STARTS_S + patience)]
     return []
 
 

@@ -239,6 +239,14 @@ def test_a_path_that_is_left_without_a_cause_and_one_that_moves_too_often_are_fo
     assert [who for who, _ in simbounds.paths_change_seldom(world)] == ["n0"]
 
 
+def test_a_path_that_is_doubted_again_and_again_is_found() -> None:
+    world, decision = World(EASY), Decision(0.0, State.DIRECT, State.SUSPECT, Trigger.DISTRESS, "doctored")
+    for n in range(1, 8):
+        at = EASY.seconds - n
+        world.clock.at(at, lambda at=at: world.watch.decided.append(Decided(at, "n0", "n1", decision)))
+    assert {(f.invariant, f.who) for f in world.run().findings} == {("paths rest", "n0")}
+
+
 def test_what_is_wrong_in_one_act_is_found_at_once() -> None:
     world = World(EASY)
     node, outsider = world.nodes["n0"], Address("83.66.0.1", 51820)

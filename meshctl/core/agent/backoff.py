@@ -26,11 +26,6 @@ class Backoff:
         """Begin anew; the first sending is due at once."""
         self.due, self.sent = now, 0
 
-    def hasten(self, when: float) -> None:
-        """The next sending, if there is one, is due then at the latest."""
-        if self.due is not None:
-            self.due = min(self.due, when)
-
     def stop(self) -> None:
         """Answered, or not wanted any more."""
         self.due, self.sent = None, 0

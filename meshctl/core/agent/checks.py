@@ -236,16 +236,23 @@ class CheckList:
 
     # What comes in
 
+    def is_new(self, message: stun.Message) -> bool:
+        """Whether this authentic message of the peer came for the first time. The peer sends none twice, so whoever
+        does is somebody else."""
+        if message.transaction in self._seen:
+            return False
+        self._seen[message.transaction] = None
+        if len(self._seen) > MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
+        return True
+
     def receive_request(self, request: stun.Message, pair: Pair) -> tuple[SendProbe, Question] | None:
         """The answer to an authentic request, and what it means. An unknown pair is learned (peer-reflexive).
 
         None for a request that came before: no request is sent twice, so somebody else has sent it again.
         """
-        if request.transaction in self._seen:
+        if not self.is_new(request):
             return None
-        self._seen[request.transaction] = None
-        if len(self._seen) > MAX_SEEN:
-            del self._seen[next(iter(self._seen))]
         answer = signed(stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key)
         check = self._checks.get(pair)
         if check is None and self._has_room(pair):

@@ -49,6 +49,8 @@ class Gatherer:
             self._strangers.clear()
             self._asker.keep(bases)
             self.doubt(now)
+        else:  # something has happened: many networks give out the same addresses
+            self.ask_all(now)
 
     def set_servers(self, servers: Iterable[Server], now: float) -> None:
         """Who can be asked. New ones are asked at once."""

@@ -64,6 +64,9 @@ class MappingLifetime:
     def _set_keepalive(self) -> None:
         if not self._configured_s:
             return
-        known = (self._survived_s - ANSWERED_S) / LATE
-        guess = self._configured_s if self._lost_s is None else min(self._configured_s, self._lost_s / 2)
-        self.keepalive_s = int(min(max(known, guess, SHORTEST_S), LONGEST_S))
+        wanted = (self._survived_s - ANSWERED_S) / LATE
+        if self._lost_s is None:
+            wanted = max(wanted, self._configured_s)
+        elif not self._survived_s:
+            wanted = min(self._configured_s, self._lost_s / 2)
+        self.keepalive_s = int(min(max(wanted, SHORTEST_S), LONGEST_S))

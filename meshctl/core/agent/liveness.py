@@ -48,6 +48,7 @@ class Liveness:
         self._came_at: float | None = None  # the last of them
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
+        self.sent_at = 0.0  # the last reading that shows a packet that left
         self.rtt_s = 0.0  # of the path, as it was measured last
 
     def sample(self, status: PeerStatus, now: float) -> None:
@@ -57,7 +58,10 @@ class Liveness:
         read_at, self._read_at = self._read_at, now
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at, self._stream = now, None, None, 0
+            self.sent_at = now
             return
+        if status.tx_bytes > last.tx_bytes:
+            self.sent_at = now
         if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES + own_tx:
             self._used_at = now
             if self._unanswered_since is None:

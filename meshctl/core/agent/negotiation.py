@@ -11,6 +11,7 @@ from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
+from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.wire import stun
 
 # So long the controlling side waits after the first answer for that of a better pair; not at all for one on its LAN.
@@ -151,6 +152,14 @@ class Negotiation:
                 self._here.nat.sent(probe.local, probe.remote, now)
                 self.send(probe)
 
+    def keep_open(self, now: float) -> None:
+        """Send something on the pair in use that wants no answer (RFC 8445 section 11)."""
+        if self.credentials is not None and self.current is not None:
+            username, (local, remote) = self.credentials.outgoing, self.current
+            message = stun.Message(stun.Class.INDICATION, new_transaction(self._here.dice), username=username)
+            self._here.nat.sent(local, remote, now)
+            self._here.act(SendProbe(local, remote, signed(message, self.key)))
+
     def send(self, probe: SendProbe) -> None:
         """Send a check whose answer comes back here."""
         self._here.probe(probe, self._answered)
@@ -170,6 +179,10 @@ class Negotiation:
         if self._checks.knows(pair):
             self._learn(pair, request.priority or 0, now)
         return question
+
+    def indicated(self, indication: stun.Message) -> bool:
+        """Whether an authentic indication says that the peer lives: not one that came before."""
+        return self._checks is not None and self._checks.is_new(indication)
 
     def settle(self, pair: Pair, now: float) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one

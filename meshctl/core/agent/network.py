@@ -144,14 +144,18 @@ class Network:
         received = self._stun.receive(event, now)
         if received is None:
             return
-        username = received.message.username or ""
+        username, pair = received.message.username or "", Pair(event.local, event.remote)
+        asked = received.message.message_class is stun.Class.REQUEST
         if username.startswith(USERNAME):
-            if self._duty is not None:
+            if self._duty is not None and asked:
                 self._duty.question(received, event.local, event.remote, now)
             return
         path = self.paths.get(self._stun.whose(username) or b"")
         if path is not None and received.is_authentic(path.work.negotiation.key):
-            path.question(received.message, Pair(event.local, event.remote), now)
+            if asked:
+                path.question(received.message, pair, now)
+            else:
+                path.indicated(received.message, pair, now)
             self._touch(path.peer.id)
 
     def relay_datagram(self, event: RelayDatagram) -> None:
@@ -303,8 +307,10 @@ class Network:
         failures = talk.failures if talk is not None else 0
         if talk is not None:
             self.post.poll(talk.peer, now)
-        if self._links.poll(key, now):
+        if talk is not None and self._links.poll(key, now):
             self._touch(GATHER)
+            # An anchor that was off answers, and has no keys: WireGuard sees it when something is not answered.
+            self.post.knock(talk.peer)
         if path is not None:
             if talk is not None and talk.failures > failures:
                 path.session_lost(now)

@@ -95,7 +95,6 @@ _TABLE: dict[State, dict[Trigger, Step]] = {
         Trigger.SPLICE_FAILED: Step(State.RELAYED, (Effect.END_SPLICE, Effect.RETRY_LATER)),
         Trigger.EXHAUSTED: Step(State.SPLICING),
         Trigger.DISTRESS: Step(State.SPLICING, (Effect.CHECK_RELAY,)),
-        Trigger.SESSION_LOST: Step(State.UNKNOWN, (Effect.END_SPLICE, Effect.FORGET)),
     },
     State.DIRECT: {
         Trigger.NOMINATED: Step(State.DIRECT, (Effect.USE_PAIR,)),

@@ -23,6 +23,8 @@ from meshctl.core.wire import stun
 
 # Between two questions to a relay whose path carries nothing back.
 RELAY_DOUBT_S = 5.0
+# A relay that has carried something within this carries, though much is lost: messages of agents too.
+CARRIED_S = 5.0
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
 
@@ -125,6 +127,8 @@ class PeerPath:
             self._splice.abort()
         if self.state in SEARCHING:
             self.work.begin_anew(now)
+        elif self.state is State.SUSPECT:  # what was asked in another session is not answered any more
+            self._negotiation.ask_path(now)
         elif self.state is State.UNKNOWN and self.work.alive and self.work.adopt():
             self._fire(Trigger.ADOPTED, "its tunnel works", now)
         elif self.state is State.UNKNOWN:
@@ -132,9 +136,11 @@ class PeerPath:
 
     def session_lost(self, now: float) -> None:
         """A round of questions to the peer's agent was not answered. A relay that carries packets stays as it is, and
-        whether a path in doubt lives is known in a moment; the agent is asked on."""
-        carried = self.state in RELAYED and not self._liveness.distress(now)
-        if self.state not in (State.UNKNOWN, State.SUSPECT) and not carried:
+        whether a path in doubt lives, or a splice succeeds, is known in a moment; the agent is asked on."""
+        heard = self._liveness.heard_at
+        lately = heard is not None and now - heard < CARRIED_S
+        carried = self.state is State.RELAYED and (lately or not self._liveness.distress(now))
+        if self.state not in (State.UNKNOWN, State.SUSPECT, State.SPLICING) and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
 
     def offered(self, offer: Offer, now: float) -> None:
@@ -209,6 +215,11 @@ class PeerPath:
             if current is not None and current.local.ip not in {a.ip for a in self._here.hosts}:
                 self._fire(Trigger.DEAD, f"{current.local.ip} is not this node's any more", now)
         self.detours.news(now)
+
+    def indicated(self, indication: stun.Message, pair: Pair, now: float) -> None:
+        """The peer keeps its NAT open on this pair: it wants no answer, and lives."""
+        if self._negotiation.indicated(indication) and pair == self._negotiation.current:
+            self._liveness.heard(now)
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> None:
         """An authentic check of the peer."""

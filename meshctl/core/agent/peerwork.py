@@ -10,6 +10,7 @@ from meshctl.core.agent.checks import Answer, Pair
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.here import Here
+from meshctl.core.agent.lifetime import LATE
 from meshctl.core.agent.liveness import HANDSHAKE_MAX_S, Liveness
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.core.agent.path import Effect
@@ -60,6 +61,7 @@ class PeerWork:
         self._place_at: float | None = None  # put off until then at the latest
         self.insist_at: float | None = None
         self._insist_until = 0.0
+        self._opened_at = 0.0  # when something was sent for the NAT's sake
         self._pause_s = RETRY_FIRST_S
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
@@ -166,6 +168,7 @@ class PeerWork:
             self._place(now)
         elif self.place is not None and self._place_at is None:
             self._keep_alive()
+            self._keep_open(now)
 
     # Inside
 
@@ -187,6 +190,14 @@ class PeerWork:
         interval_s = self._here.lifetime.keepalive_s
         if self.status is None or self.status.keepalive_s != interval_s:
             self._here.act(SetKeepalive(self.peer.public_key, interval_s))
+
+    def _keep_open(self, now: float) -> None:
+        """WireGuard's keepalive begins anew with each packet that comes, too: of two ends, one may send them all. But a
+        NAT may forget who sends nothing (RFC 4787 REQ-6), and a path that is never heard is asked again and again."""
+        interval_s = self._here.lifetime.keepalive_s
+        if interval_s and now >= max(self.liveness.sent_at, self._opened_at) + interval_s * LATE:
+            self._opened_at = now
+            self.negotiation.keep_open(now)
 
     # Effects
 

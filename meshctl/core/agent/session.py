@@ -189,12 +189,12 @@ class Session:
 
     def _ask_back_soon(self, now: float) -> tuple[bytes, ...]:
         """A HELLO at once, unless one was sent a moment ago: two that start together ask each other, and need not ask
-        again. But one that started since then has not heard it: the next one is due as soon as it would be answered."""
+        again. But one that started since then has not heard it: the round begins anew when the answer would be here."""
         if now >= self._asked_at + ON_ITS_WAY_S:
             return self._ask_back(now)
         if now >= self._asked_back_at + ASK_INTERVAL_S:
             self._asked_back_at = now
-            self._hello.hasten(self._asked_at + ON_ITS_WAY_S)
+            self.start(self._asked_at + ON_ITS_WAY_S)
         return ()
 
     def _ask_back(self, now: float) -> tuple[bytes, ...]:

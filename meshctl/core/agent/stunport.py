@@ -40,12 +40,12 @@ class StunPort:
         return self._peers.get(username)
 
     def receive(self, event: Datagram, now: float) -> stun.Received | None:
-        """Something came. A question is given back; an answer has gone to who asked."""
+        """Something came. A question or an indication is given back; an answer has gone to who asked."""
         try:
             received = stun.decode(event.data)
         except WireError:
             return None
-        if received.message.message_class is stun.Class.REQUEST:
+        if received.message.message_class in (stun.Class.REQUEST, stun.Class.INDICATION):
             return received
         answered = self._awaited.pop(received.message.transaction, None)
         if answered is not None:

@@ -1,0 +1,146 @@
+"""What splices make of a path, and what they must not. Hunted: an attempt that begins where none may, or whose end is
+not noticed, so that the path waits for it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from agentcore_values import interface, key, peer
+
+from meshctl.core.agent import events as ev
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.bodies import Body, NatSummary, Offer, Offered, Splice, Wish
+from meshctl.core.agent.candidate import priority
+from meshctl.core.agent.checks import Credentials
+from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.course import Course
+from meshctl.core.agent.detours import Detours
+from meshctl.core.agent.gathered import LocalCandidates
+from meshctl.core.agent.here import Answered, Here, Pace
+from meshctl.core.agent.nat import Mapping
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.peerwork import PeerWork
+from meshctl.core.agent.splice import LISTEN_S, OPENED
+from meshctl.core.agent.splice_slot import SpliceSlot
+
+PORT, NOW = 51820, 1000.0
+BASE, PEER = Address("192.168.1.10", PORT), Address("198.51.100.2", 5000)
+SERVERS = Address("203.0.113.1", PORT), Address("203.0.113.2", PORT)
+
+
+class Bench:
+    """One end of a path that is relayed, behind a NAT that is hard or easy; the peer's is the other way."""
+
+    def __init__(self, *, hard: bool) -> None:
+        config = interface("a", 10, peer("a", "b", 11))
+        self.done: list[ev.Action] = []
+        self.said: list[tuple[str, Body]] = []
+        own = LocalCandidates(config.mesh_ranges)
+        dice = random.Random(1)  # noqa: S311
+        self.here = Here(config, own, dice, Pace(), self.done.append, self._probe, self._say, lambda _: None)
+        self.here.hosts = (LocalAddress(BASE.ip, 24, "eth0"),)
+        own.set_hosts(self.here.hosts, PORT)
+        for n, server in enumerate(SERVERS):
+            self.here.nat.observe(BASE, server, Address("198.51.100.1", 4000 + (n if hard else 0)), NOW)
+        self.work = PeerWork(config.peers[0], self.here, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
+        theirs = Mapping.ENDPOINT_INDEPENDENT if hard else Mapping.ADDRESS_AND_PORT_DEPENDENT
+        offered = Offered("srflx", PEER, "00000000", priority("srflx", 1))
+        self.work.offer = Offer(1, (offered,), (NatSummary(4, theirs, 0),))
+        self.work.negotiation.remote.offer(self.work.offer)
+        self.course = Course(self.work, self.here, NOW)
+        self.detours = Detours(self.course, self.work, self.here)
+
+    def relayed(self) -> None:
+        """There is a session, and a relay."""
+        self.work.negotiation.renew(Credentials("b:a", "a:b", b"k" * 32))
+        self.course.fire(Trigger.SESSION, "its agent answers", NOW)
+        self.course.fire(Trigger.RELAY_READY, "both ends are bound", NOW)
+
+    def begin(self, *, hard: bool) -> None:
+        """What begins an attempt: at the hard side that all pairs were tried, at the easy one the peer's word."""
+        if hard:
+            self.detours.try_splice(NOW)
+        else:
+            self.detours.spliced(Splice(1, OPENED), NOW)
+        self.detours.news(NOW)
+
+    def run(self, until: float) -> None:
+        """Everything that splices have to do until then."""
+        while (due := self.work.splice.due()) is not None and due <= until:
+            self.detours.poll(due)
+
+    def _probe(self, probe: ev.SendProbe, _: Answered) -> None:
+        self.done.append(probe)
+
+    def _say(self, to: PeerConfig, body: Body, _: float) -> None:
+        self.said.append((to.name, body))
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_an_attempt_that_can_begin_makes_a_relayed_path_one_that_is_being_spliced(hard: bool) -> None:
+    bench = Bench(hard=hard)
+    bench.relayed()
+    bench.begin(hard=hard)
+    assert bench.course.state is State.SPLICING
+    opened = [action for action in bench.done if isinstance(action, ev.OpenPorts)]
+    assert [len(action.ports) for action in opened] == ([OPENED] if hard else [])
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_an_attempt_that_hits_nothing_leaves_the_path_relayed_and_no_port_open(hard: bool) -> None:
+    bench = Bench(hard=hard)
+    bench.relayed()
+    bench.begin(hard=hard)
+    bench.run(NOW + 10 * LISTEN_S)
+    assert bench.course.state is State.RELAYED
+    assert bench.course.history.why == "no port was hit"
+    assert [body for to, body in bench.said if to == "b" and isinstance(body, Splice)] or not hard
+    opened = [action for action in bench.done if isinstance(action, ev.OpenPorts)]
+    assert not opened or opened[-1] == ev.OpenPorts(key("b"), ())
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_the_end_of_an_attempt_that_the_path_waits_for_no_more_changes_nothing(hard: bool) -> None:
+    bench = Bench(hard=hard)
+    bench.relayed()
+    bench.begin(hard=hard)
+    bench.course.fire(Trigger.RELAY_LOST, "the anchor does not answer", NOW)
+    bench.run(NOW + 10 * LISTEN_S)
+    assert bench.course.state is State.PROBING
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_without_a_relay_that_carries_the_packets_meanwhile_no_attempt_begins(hard: bool) -> None:
+    bench = Bench(hard=hard)
+    bench.begin(hard=hard)
+    assert (bench.course.state, bench.done) == (State.UNKNOWN, [])
+    bench.relayed()
+    bench.course.fire(Trigger.RELAY_LOST, "the anchor does not answer", NOW)
+    bench.begin(hard=hard)
+    assert (bench.course.state, bench.work.splice.trying) == (State.PROBING, None)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_without_a_session_no_attempt_begins(hard: bool) -> None:
+    bench = Bench(hard=hard)
+    bench.course.fire(Trigger.SESSION, "its agent answers", NOW)
+    bench.course.fire(Trigger.RELAY_READY, "both ends are bound", NOW)
+    bench.begin(hard=hard)
+    assert bench.course.state is State.RELAYED
+
+
+def test_where_an_operator_wants_the_relay_no_attempt_begins() -> None:
+    bench = Bench(hard=True)
+    bench.relayed()
+    bench.work.wish = Wish.RELAY
+    bench.begin(hard=True)
+    assert bench.course.state is State.RELAYED
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_where_the_nats_are_not_such_that_a_splice_helps_nothing_is_begun(hard: bool) -> None:
+    bench = Bench(hard=hard)
+    bench.relayed()
+    bench.begin(hard=not hard)
+    assert (bench.course.state, bench.done) == (State.RELAYED, [])
