@@ -60,10 +60,10 @@ class Lan:
         self._ends.callback(end)
         return seen
 
-    def fetch(self, url: str, source: str = "", body: bytes = b"") -> HttpReply:
+    def fetch(self, url: str, source: str = "", body: bytes = b"", patience_s: float = PATIENCE_S) -> HttpReply:
         """From the host."""
         request = HttpRequest(7, "POST" if body else "GET", url, (("Host", "x"), ("X", "y")), body, source)
-        return self.host.inside(lambda: fetch(request, host_addresses(frozenset()).addresses, PATIENCE_S))
+        return self.host.inside(lambda: fetch(request, host_addresses(frozenset()).addresses, patience_s))
 
 
 @pytest.fixture
@@ -155,6 +155,13 @@ def test_a_hostile_server_gets_neither_time_nor_memory_and_its_answer_is_none(la
     started = time.monotonic()
     assert lan.fetch("http://192.168.7.1:5000/") == NOTHING
     assert time.monotonic() - started < 3 * PATIENCE_S
+
+
+def test_a_server_that_sends_without_end_is_left_long_before_the_time_is_up(lan: Lan) -> None:
+    lan.serve(flood)
+    started = time.monotonic()
+    assert lan.fetch("http://192.168.7.1:5000/", patience_s=20.0) == NOTHING
+    assert time.monotonic() - started < 5.0
 
 
 def test_a_redirect_leads_nowhere(lan: Lan) -> None:

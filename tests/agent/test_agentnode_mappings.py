@@ -197,7 +197,9 @@ def test_routers_are_heard_when_they_answer_and_when_they_speak_unasked(family: 
     groups = {4: ((ssdp.GROUP, ssdp.PORT), ("224.0.0.1", 5350)), 6: ((ssdp.GROUP_6, ssdp.PORT), ("ff02::1", 5350))}
     notify = b"NOTIFY * HTTP/1.1\r\nNTS: ssdp:alive\r\n\r\n"
     with ExitStack() as ends:
-        host, box = Space(ends), Space(ends)
+        host, box, other = Space(ends), Space(ends), Space(ends)
+        # Another router, which has the same address on its own link, as many do.
+        cable(host, other, ("fd08::2/64", "fd08::1/64"), ("fe80::2/64", "fe80::1/64"))
         cable(host, box, (f"{OURS}/24", f"{ROUTER}/24"), ("fd07::2/64", "fd07::1/64"), ("fe80::2/64", "fe80::1/64"))
         device = f"to-{host.name[5:]}"
 

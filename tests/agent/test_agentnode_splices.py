@@ -201,6 +201,15 @@ def test_nothing_is_left_when_the_agent_has_given_everything_back(pair: Pair) ->
     assert PORT not in bound_ports(pair.here)
 
 
+def test_an_agent_that_ends_soon_after_its_start_leaves_nothing_either(pair: Pair) -> None:
+    pair.do(*splice(4))
+    pair.restart()
+    pair.do(*splice(4))
+    pair.do(*unsplice(4))
+    pair.here.inside(pair.splices.close)
+    assert pair.tables() == ""
+
+
 def bound_ports(space: Space) -> set[int]:
     return {int(port) for port in re.findall(r":(\d+) ", space.run("ss", "-Huan"))}
 

@@ -1,5 +1,5 @@
-"""What the agent does with the kernel's own WireGuard (readings by `wg`, settings by generic netlink), over a splice,
-and with a wall clock that may be set, which this machine's may not."""
+"""What the agent does with the kernel's own WireGuard (readings by `wg`, settings by generic netlink), and with a wall
+clock that may be set, which this machine's may not."""
 
 from __future__ import annotations
 
@@ -84,8 +84,6 @@ splices = Splices(AgentDocument(AgentConfig("hard", (network,))), 0.0)
 splices.do(InstallSplice(soft, Address("192.0.2.2", 51820), 20000))
 splices.close()
 """
-
-
 CLOCK = """\
 import select, sys, time
 sys.path.insert(0, "/root/agent.pyz")
@@ -106,11 +104,9 @@ def _guest_with_agent(guest: Guest) -> Guest:
     return guest
 
 
-def test_a_wall_clock_that_is_set_forward_or_back_is_noticed(guest_with_agent: Guest) -> None:
-    assert guest_with_agent.sh("python3 -", stdin=CLOCK) == "ClockStepped []\n" * 2
-
-
-def test_the_kernels_wireguard_runs_over_a_splice_from_the_first_packet_of_either_side(guest_with_agent: Guest) -> None:
+def test_the_kernels_wireguard_runs_over_a_splice_from_the_first_packet_of_either_side(
+    guest_with_agent: Guest,
+) -> None:
     guest = guest_with_agent
     try:
         guest.sh(SPLICE_SETUP)
@@ -120,6 +116,10 @@ def test_the_kernels_wireguard_runs_over_a_splice_from_the_first_packet_of_eithe
         assert guest.sh("ip netns exec hard wg show wgs endpoints").split()[1] == "192.0.2.2:51820"
     finally:
         guest.sh("ip netns del hard; ip netns del soft")
+
+
+def test_a_wall_clock_that_is_set_forward_or_back_is_noticed(guest_with_agent: Guest) -> None:
+    assert guest_with_agent.sh("python3 -", stdin=CLOCK) == "ClockStepped []\n" * 2
 
 
 def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_made(guest_with_agent: Guest) -> None:

@@ -64,7 +64,10 @@ class RuleTable:
         self._watch: socket.socket | None = None  # while there is something to lose
 
     def close(self) -> None:
-        """Leave the table as it is."""
+        """Leave the table as it is, if there is anything in it."""
+        with suppress(OSError, RuntimeError):
+            if not self._wanted:
+                self._drop()
         self._netlink.close()
         if self._watch is not None:
             self._watch.close()
