@@ -102,7 +102,7 @@ mutants: $(VENV)/.mutants ## Change the path machine in every small way, and see
 SEEDS ?= 2000
 .PHONY: sim
 sim: $(VENV)/.installed ## The agent's core in SEEDS=2000 small worlds, or in those of SEEDS=17,99-120, and in one of 300 agents
-	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/sim/main.py $(SEEDS) $(SIM_ARGS)
+	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/sim/main.py '$(SEEDS)' $(SIM_ARGS)
 
 .PHONY: wg-model
 wg-model: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The simulator's WireGuard beside the kernel's own (in QEMU) and wireguard-go

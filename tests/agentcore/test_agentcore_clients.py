@@ -8,7 +8,7 @@ from agentcore_values import interface, key, peer
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Observation, Observed
-from meshctl.core.agent.clients import REPEAT_S, SILENT_S, ClientPaths, ClientWatch
+from meshctl.core.agent.clients import MAX_OBSERVATIONS, REPEAT_S, SILENT_S, ClientPaths, ClientWatch
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.model.keys import PublicKey
@@ -68,6 +68,31 @@ def test_a_client_that_sleeps_is_not_told_of() -> None:
     assert list(anchor.tell(status(age=SILENT_S), REPEAT_S)) == []
     assert list(anchor.tell(status(at=None), REPEAT_S)) == []
     assert list(anchor.tell(status(age=None), REPEAT_S)) == []
+
+
+def test_of_more_clients_than_one_message_holds_all_are_told() -> None:
+    names = [f"phone{n}" for n in range(2 * MAX_OBSERVATIONS + 1)]
+    clients = [peer("hub", name, 10 + n, kind="client", reaches=frozenset({"web"})) for n, name in enumerate(names)]
+    anchor = ClientWatch(interface("hub", 1, peer("hub", "web", 2, reaches=frozenset(names)), *clients, is_anchor=True))
+    seen = {}
+    for n, name in enumerate(names):
+        seen.update(status(Address(HERE.ip, 1024 + n), name=name))
+    bodies = [body for _, body in anchor.tell(seen, 0.0)]
+    assert max(len(body.observations) for body in bodies) <= MAX_OBSERVATIONS
+    assert {o.node for body in bodies for o in body.observations} == {node_id(key(name)) for name in names}
+
+
+def test_an_idle_client_whose_keepalives_come_lives_though_its_keys_are_older_than_two_minutes() -> None:
+    anchor, node = watch(), paths()
+    (shown,) = status(age=1.0).values()
+    assert list(node.sample({PHONE: shown}, 0.0)) == [SetKeepalive(PHONE, 25)]
+    for turn in range(1, 6):
+        shown = shown._replace(handshake_age_s=25.0 * turn + 1, rx_bytes=shown.rx_bytes + 32)
+        assert list(node.sample({PHONE: shown}, 25.0 * turn)) == []
+        told_of = [o.age_s for _, body in anchor.tell({PHONE: shown}, 25.0 * turn) for o in body.observations]
+    assert told_of == [0]
+    assert list(node.sample({PHONE: shown}, 125.0 + SILENT_S - 1)) == []
+    assert list(node.sample({PHONE: shown}, 125.0 + SILENT_S)) == [SetKeepalive(PHONE, 0)]
 
 
 def test_a_node_takes_the_anchors_word_for_where_the_client_is_and_keeps_it_alive() -> None:

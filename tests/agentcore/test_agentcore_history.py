@@ -19,6 +19,15 @@ def test_the_reason_is_that_of_the_last_change_and_what_is_repeated_stands_there
     assert [d.reason for d in history.decisions] == ["hub is ready", "round 99"]
 
 
+def test_from_one_relay_or_pair_to_another_is_a_reason_of_its_own_though_the_state_stays() -> None:
+    for state, trigger in ((State.RELAYED, Trigger.RELAY_READY), (State.DIRECT, Trigger.NOMINATED)):
+        history = History()
+        for place in ("one", "other", "other", "third"):
+            history.add(Decision(0.0, state, state, trigger, place))
+        assert [d.reason for d in history.decisions] == ["one", "other", "third"]
+        assert history.why == "third"
+
+
 def test_two_things_by_turns_are_both_remembered() -> None:
     history = History()
     for turn in range(2):

@@ -14,13 +14,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from simbig import big_world
 from simdraw import draw
-from simreport import coverage, seeds_of
+from simreport import count_of, coverage, seeds_of
 from simshrink import describe, shrink
 from simspec import WorldSpec
 from simworld import Outcome, World
 
 from meshctl.core.agent import path
 
+_FEWEST_AGENTS = 10
 _SHOWN = 5  # failures that are shrunk and printed
 _TRACE_LINES = 150
 
@@ -54,18 +55,22 @@ def smallest(outcome: Outcome) -> Outcome:
 def main() -> int:
     """Run; 1 when something was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("seeds", nargs="?", default="2000", help="a number, or a list such as 17,99-120")
-    parser.add_argument("--agents", type=int, default=300, help="of the big world; 0: leave it out")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "seeds", nargs="?", type=seeds_of, default="2000", help="a number, or a list such as 17,99-120"
+    )
+    parser.add_argument("--agents", type=count_of, default=300, help="of the big world, ten or more; 0: leave it out")
+    parser.add_argument("--processes", type=count_of, default=os.cpu_count())
     parser.add_argument("--no-shrink", action="store_true", help="print what was found as it is")
     parser.add_argument("--trace", action="store_true", help="print the trace of each world")
     options = parser.parse_args()
-    seeds = seeds_of(options.seeds)
+    if 0 < options.agents < _FEWEST_AGENTS or not options.processes:
+        parser.error(f"a big world has {_FEWEST_AGENTS} agents or more, and one process or more runs it")
     if options.trace:
-        for seed in seeds:
-            print(describe(draw(seed)), World(draw(seed)).run().text, sep="\n")
-        return 0
-    return report(seeds, options)
+        outcomes = [World(draw(seed)).run() for seed in options.seeds]
+        for outcome in outcomes:
+            print(describe(draw(outcome.seed)), outcome.text, sep="\n")
+        return 1 if any(outcome.findings for outcome in outcomes) else 0
+    return report(options.seeds, options)
 
 
 def report(seeds: list[int], options: argparse.Namespace) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Iterator
 
@@ -9,14 +11,25 @@ from meshctl.core.agent import path
 
 
 def seeds_of(text: str) -> list[int]:
-    """The seeds that a text names: `2000` is the first 2,000, `17,` and `17,99-120` are those themselves."""
-    if text.isdigit():
-        return list(range(int(text)))
-    found: list[int] = []
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
+    """The seeds that a text names: `2000` is the first 2,000, `17,` and `17,99-120` are those themselves. Raises
+    argparse.ArgumentTypeError where it names none."""
+    if re.fullmatch(r"\d+", text, re.ASCII):
+        found = list(range(int(text)))
+    elif re.fullmatch(r"\d+(-\d+)?(,(\d+(-\d+)?)?)*", text, re.ASCII):
+        ends = [part.split("-") for part in filter(None, text.split(","))]
+        found = [seed for each in ends for seed in range(int(each[0]), int(each[-1]) + 1)]
+    else:
+        found = []
+    if not found:
+        raise ArgumentTypeError(f"{text!r} names no seed: give a number of worlds (2000), or a list such as 17,99-120")
     return found
+
+
+def count_of(text: str) -> int:
+    """A whole number, 0 too. Raises argparse.ArgumentTypeError for anything else."""
+    if not re.fullmatch(r"\d+", text, re.ASCII):
+        raise ArgumentTypeError(f"{text!r} is not a number")
+    return int(text)
 
 
 def coverage(rows: Counter[tuple[path.State, path.Trigger]]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,9 @@ def test_seeds_are_a_number_or_a_list() -> None:
     assert seeds_of("3") == [0, 1, 2]
     assert seeds_of("17,99-101") == [17, 99, 100, 101]
     assert seeds_of("3,") == [3]
+    for nothing in ("", "0", "120-99", "5-", "-5", "abc", "1.5", "²", ","):
+        with pytest.raises(ArgumentTypeError, match="names no seed"):
+            seeds_of(nothing)
 
 
 def test_the_trace_is_bounded_and_its_digest_is_of_everything() -> None:

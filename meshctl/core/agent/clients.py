@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 
 from meshctl.core.agent.address import Address, refusal
 from meshctl.core.agent.bodies import Observation, Observed
@@ -17,12 +18,31 @@ from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.model.keys import PublicKey
 
-# Without a handshake for so long a client is gone: WireGuard makes a new one every two minutes while it has to send.
+# Without a handshake, or anything else of it, for so long a client is gone.
 SILENT_S = 120.0
 # An anchor tells again what has not changed, for who was not there the first time.
 REPEAT_S = 30.0
-# One message holds so many; what is left goes with the next.
+# One message holds so many; what is left goes with the next one.
 MAX_OBSERVATIONS = 32
+
+
+class _Signs:
+    """When each client last showed that it lives: by a handshake, or by bytes that came. An idle one that sends
+    keepalives renews its keys only with the first of them after two minutes."""
+
+    def __init__(self) -> None:
+        self._came: dict[PublicKey, tuple[int, float]] = {}  # bytes, and since when there were so many
+
+    def age_s(self, status: PeerStatus, now: float) -> float:
+        """Seconds since then, as this reading shows it; `inf` for one that was never here."""
+        if status.handshake_age_s is None:
+            return inf
+        known = self._came.get(status.public_key)
+        if known is None or status.rx_bytes < known[0]:
+            known = self._came[status.public_key] = (status.rx_bytes, -inf)
+        elif status.rx_bytes > known[0]:
+            known = self._came[status.public_key] = (status.rx_bytes, now)
+        return min(status.handshake_age_s, now - known[1])
 
 
 class ClientWatch:
@@ -32,28 +52,33 @@ class ClientWatch:
         self._clients = {p.public_key: p for p in config.peers if p.kind == "client" and not p.endpoints}
         self._others = [p for p in config.peers if p.kind != "client"]
         self._told: dict[str, tuple[tuple[tuple[bytes, Address], ...], float]] = {}
+        self._signs = _Signs()
 
     def tell(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Iterator[tuple[PeerConfig, Observed]]:
         """What is new, by who is to hear it. `statuses` is public key -> status of this interface's peers."""
         for peer in self._others:
-            found = list(self._seen_for(peer, statuses))[:MAX_OBSERVATIONS]
+            found = tuple(self._seen_for(peer, statuses, now))
             places = tuple((o.node, o.address) for o in found)
             told, at = self._told.get(peer.name, ((), now))
             if places != told or (places and now - at >= REPEAT_S):
                 self._told[peer.name] = places, now
-                if found:
-                    yield peer, Observed(tuple(found))
+                for first in range(0, len(found), MAX_OBSERVATIONS):
+                    yield peer, Observed(found[first : first + MAX_OBSERVATIONS])
 
     def forget(self, peer: PeerConfig) -> None:
         """A peer's agent is a new one, which was told nothing."""
         self._told.pop(peer.name, None)
 
-    def _seen_for(self, peer: PeerConfig, statuses: Mapping[PublicKey, PeerStatus]) -> Iterator[Observation]:
+    def _seen_for(
+        self, peer: PeerConfig, statuses: Mapping[PublicKey, PeerStatus], now: float
+    ) -> Iterator[Observation]:
         for key in sorted(self._clients):
             client, status = self._clients[key], statuses.get(key)
             permitted = peer.name in client.reaches and client.name in peer.reaches
-            if permitted and status is not None and status.endpoint is not None and _is_alive(status):
-                yield Observation(client.id, status.endpoint, int(status.handshake_age_s or 0))
+            if permitted and status is not None and status.endpoint is not None:
+                age_s = self._signs.age_s(status, now)
+                if age_s < SILENT_S:
+                    yield Observation(client.id, status.endpoint, int(age_s))
 
 
 @dataclass
@@ -69,6 +94,7 @@ class ClientPaths:
 
     def __init__(self, config: InterfaceConfig) -> None:
         self._alive: dict[bytes, _Client] = {}
+        self._signs = _Signs()
         self.configure(config)
 
     def configure(self, config: InterfaceConfig) -> None:
@@ -92,7 +118,7 @@ class ClientPaths:
             status = statuses.get(client.public_key)
             known = self._alive.setdefault(observation.node, _Client(now))
             known.since = max(known.since, now - observation.age_s)
-            heard = status is not None and _is_alive(status)
+            heard = status is not None and self._signs.age_s(status, now) < SILENT_S
             if not heard and (status is None or status.endpoint != address):
                 yield SetEndpoint(client.public_key, address)
             if not known.kept:
@@ -104,16 +130,13 @@ class ClientPaths:
         for node, client in sorted(self._clients.items()):
             status = statuses.get(client.public_key)
             known = self._alive.get(node)
-            if status is not None and _is_alive(status):
+            age_s = self._signs.age_s(status, now) if status is not None else inf
+            if age_s < SILENT_S:
                 known = self._alive.setdefault(node, _Client(now))
-                known.since = max(known.since, now - (status.handshake_age_s or 0))
+                known.since = max(known.since, now - age_s)
                 if not known.kept:
                     known.kept = True
                     yield SetKeepalive(client.public_key, self._keepalive_s)
             elif known is not None and now - known.since >= SILENT_S:
                 del self._alive[node]
                 yield SetKeepalive(client.public_key, 0)
-
-
-def _is_alive(status: PeerStatus) -> bool:
-    return status.handshake_age_s is not None and status.handshake_age_s < SILENT_S

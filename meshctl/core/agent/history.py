@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.path import Effect, State, Trigger, step
 
 # Decisions that are remembered of one peer. A path that changes once an hour has a day of them.
 REMEMBERED = 24
+# What has WireGuard send elsewhere, though the state may stay: from one pair, or one relay, to another.
+_MOVES = frozenset({Effect.USE_PAIR, Effect.USE_RELAY})
 
 
 class Decision(NamedTuple):
@@ -20,6 +22,11 @@ class Decision(NamedTuple):
     trigger: Trigger
     reason: str
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is why the path is what it is."""
+        return self.before is not self.after or not _MOVES.isdisjoint(step(self.before, self.trigger).effects)
+
 
 class History:
     """The newest decisions about one peer."""
@@ -29,8 +36,10 @@ class History:
 
     def add(self, decision: Decision) -> None:
         """Remember one. What happens again and again with the same outcome is remembered once, with its last reason."""
-        if self._decisions and decision.before is decision.after and decision[1:4] == self._decisions[-1][1:4]:
-            self._decisions.pop()
+        for last in list(self._decisions)[-1:]:
+            again = decision.before is decision.after and decision[1:4] == last[1:4]
+            if again and (decision.reason == last.reason or not decision.counts):
+                self._decisions.pop()
         self._decisions.append(decision)
 
     @property
@@ -40,5 +49,5 @@ class History:
 
     @property
     def why(self) -> str:
-        """The reason of the last change of state; "" when there was none yet."""
-        return next((d.reason for d in reversed(self._decisions) if d.before is not d.after), "")
+        """The reason of the last change of state, pair or relay; "" when there was none yet."""
+        return next((d.reason for d in reversed(self._decisions) if d.counts), "")

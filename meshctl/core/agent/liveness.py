@@ -29,6 +29,8 @@ STREAM = 3
 STOPPED_S = 1.0
 # So many of the peer's keepalives may be lost before an idle path is asked.
 MISSED_KEEPALIVES = 2.5
+# The peer's keepalive may be longer than ours, which is all we know. Each silence that was none doubles the patience.
+MAX_PATIENCE = 16
 # WireGuard refuses keys that are older (REJECT_AFTER_TIME); with traffic there would be a new one by then.
 HANDSHAKE_MAX_S = 180.0
 # With keepalives alone there is a new one with the first of them after REKEY_AFTER_TIME, or with its first repetitions.
@@ -51,6 +53,7 @@ class Liveness:
         self._came_at: float | None = None  # the last of them
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
+        self._patience = 1  # times that a silence is longer than the own keepalive lets expect
         self.sent_at = 0.0  # the last reading that shows a packet that left
         self.rtt_s = 0.0  # of the path, as it was measured last
 
@@ -90,12 +93,23 @@ class Liveness:
         self._hear(now)
         self._stream = 0
 
+    def outlived(self, now: float) -> None:
+        """As `heard`, of a path that was in doubt: if it was for a silence, the next one may be longer."""
+        if self._silent_too_long(now):
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
+        self.heard(now)
+
+    def _silent_too_long(self, now: float) -> bool:
+        interval_s = self._last.keepalive_s if self._last is not None else 0
+        silence = now - self._heard_at if self._heard_at is not None else 0.0
+        return interval_s > 0 and silence >= self._patience * MISSED_KEEPALIVES * interval_s
+
     def _hear(self, now: float) -> None:
         self._heard_at, self._unanswered_since = now, None
 
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
-        self.rtt_s = rtt_s
+        self.rtt_s, self._patience = rtt_s, 1
         self.heard(now)
 
     @property
@@ -120,6 +134,6 @@ class Liveness:
             return f"what came all the time has stopped {silence:.1f} s ago"
         if self.busy(now) and silence >= SILENCE_S and age is not None and age > HANDSHAKE_MAX_S:
             return f"the last handshake was {age:.0f} s ago"
-        if status.keepalive_s and silence >= MISSED_KEEPALIVES * status.keepalive_s:
+        if self._silent_too_long(now):
             return f"nothing came for {silence:.0f} s, though there is a keepalive every {status.keepalive_s} s"
         return ""

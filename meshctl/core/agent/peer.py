@@ -292,7 +292,7 @@ class PeerPath:
         of its own that answers too."""
         work = self.work
         work.proven = True
-        self._liveness.heard(now)
+        self._liveness.outlived(now)
         suspected = self.state is State.SUSPECT
         self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
         if self._astray:

@@ -1,0 +1,92 @@
+"""HTTP requests to routers, which may be anybody in the LAN that says so: bounded in size, in time, and in reach.
+
+Only an address in a network of this host is asked, and none of its own; packets leave with a hop limit of one, so that
+no router can carry them further whatever routes say. There are no redirects, no proxies and no names.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterable
+
+from meshctl.core.agent.address import LocalAddress, within
+from meshctl.core.agent.events import HttpReply, HttpRequest
+from meshctl.core.wire.error import WireError
+from meshctl.core.wire.httpmessage import MAX_BODY, MAX_HEAD, Url, decode_response, host_of, parse_url
+
+# For all of a request: the core waits for its answer for ten seconds.
+TOTAL_S = 8.0
+# A body at its longest, and what comes with it when it is in chunks.
+_MAX_BYTES = MAX_HEAD + 2 * MAX_BODY
+_SUBNET_BITS = 64  # of IPv6, whatever length the host's own address was given (RFC 4291 section 2.5.4)
+_LENGTH = re.compile(rb"\r?\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r?\n", re.IGNORECASE)
+
+
+def fetch(request: HttpRequest, own: Iterable[LocalAddress], total_s: float = TOTAL_S) -> HttpReply:
+    """The answer; status 0 when there is none that can be used. `own` are this host's addresses, none of a mesh's."""
+    try:
+        url = parse_url(request.url, host_of(request.url))
+        if not _is_neighbour(url.host, tuple(own)):
+            raise WireError("the address is not in a network of this host")
+        response = decode_response(_exchange(url, _encode(request, url), request.source, time.monotonic() + total_s))
+    except (OSError, WireError, ValueError):
+        return HttpReply(request.request_id, 0, b"")
+    return HttpReply(request.request_id, response.status, response.body)
+
+
+def _is_neighbour(host: str, own: tuple[LocalAddress, ...]) -> bool:
+    if host in {address.ip for address in own}:
+        return False
+    subnets = (a._replace(prefix_length=min(a.prefix_length, _SUBNET_BITS)) if ":" in a.ip else a for a in own)
+    return within(host, tuple(a.prefix for a in subnets))
+
+
+def _encode(request: HttpRequest, url: Url) -> bytes:
+    lines = [f"{request.method} {url.path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers)]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + request.body
+
+
+def _exchange(url: Url, raw: bytes, source: str, ends_at: float) -> bytes:
+    """All that the server sends until it is enough. Raises OSError, and WireError when it is too much."""
+    family = socket.AF_INET6 if ":" in url.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
+        if source:
+            sock.bind((source, 0))
+        _wait(sock, ends_at)
+        sock.connect((url.host, url.port))
+        _wait(sock, ends_at)
+        sock.sendall(raw)
+        received = bytearray()
+        wanted: int | None = None
+        while wanted is None or len(received) < wanted:
+            _wait(sock, ends_at)
+            piece = sock.recv(1 << 14)
+            if not piece:
+                break
+            received += piece
+            if len(received) > _MAX_BYTES:
+                raise WireError("the response is too long")
+            wanted = wanted or _whole(received)
+        return bytes(received)
+
+
+def _wait(sock: socket.socket, ends_at: float) -> None:
+    """The next call takes no longer than there is time. Raises TimeoutError."""
+    left = ends_at - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the server takes too long")
+    sock.settimeout(left)
+
+
+def _whole(received: bytearray) -> int | None:
+    """How long the response is with its head, where that says so: some routers leave the connection open. What else
+    the head says is looked at when all is there."""
+    end = received.find(b"\r\n\r\n", 0, MAX_HEAD)
+    length = _LENGTH.search(received, 0, end + 2) if end >= 0 else None
+    return end + 4 + int(length[1]) if length is not None else None

@@ -1,0 +1,188 @@
+"""Relays of an anchor: the kernel forwards a pair's packets between its two ends, and nothing else, over its port.
+
+Each packet is known by where it comes from and the port that it comes to: so two pairs of one end do not get mixed up,
+and strangers' packets are nobody's. NAT does the work: one entry of conntrack serves both directions. STUN to these
+ports is the agent's, and is kept from conntrack, which would forward it with the rest.
+
+Where the kernel cannot do it (ends of two families, no nftables, a family in which this host does not forward),
+`relayforward` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from meshctl.agent.node import rtnetlink
+from meshctl.agent.node.handler import HasFileno, Plain, Readable
+from meshctl.agent.node.nfnetlink import Nfnetlink
+from meshctl.agent.node.relayforward import Forwarder
+from meshctl.agent.node.ruletable import Element, Kind, RuleTable
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.events import Action, Event, InstallRelay, RemoveRelay
+from meshctl.core.agent.relayserver import PORTS
+
+TABLE = "meshctl_relays"
+_FORWARDING = {4: Path("/proc/sys/net/ipv4/ip_forward"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
+
+
+class RelayCount(NamedTuple):
+    """What has come from one end of a relay's pair since the relay was installed. `kernel`: that is who forwards."""
+
+    port: int
+    source: Address
+    packets: int
+    bytes: int
+    kernel: bool
+
+
+class Relays(Plain):
+    """All relays of this node. `now` is when the agent starts; `rate_bytes_s` is what may pass of a pair each way, 0
+    for as much as there is."""
+
+    actions: tuple[type[Action], ...] = (InstallRelay, RemoveRelay)
+
+    def __init__(self, now: float, rate_bytes_s: int = 0) -> None:
+        self._table = RuleTable(TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now)
+        self._sets = ("end", "counted", "limited") if rate_bytes_s else ("end", "counted")
+        self._netlink = Nfnetlink()
+        self._forwarder = Forwarder(rate_bytes_s)
+        self._installed: dict[int, InstallRelay] = {}
+
+    def do(self, action: Action) -> None:
+        """See Handler."""
+        if isinstance(action, InstallRelay):
+            before = self._installed.get(action.port)
+            if before is not None and before != action:
+                self._remove(before)
+            self._install(action)
+        elif isinstance(action, RemoveRelay):
+            installed = InstallRelay(action.port, action.a, action.b)
+            if self._installed.get(action.port) in (installed, None):
+                self._remove(installed)
+
+    def counters(self) -> Iterator[RelayCount]:
+        """What each end of each relay has sent, for status and metrics."""
+        for family in (4, 6):
+            for (ip, port, relay), packets, size in self._table.counters(f"counted_v{family}"):
+                yield RelayCount(int(relay), Address(str(ip), int(port)), packets, size, kernel=True)
+        for relay, source, packets, size in self._forwarder.counters():
+            yield RelayCount(relay, source, packets, size, kernel=False)
+
+    def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
+        """See Handler."""
+        return self._table.sockets()
+
+    def due(self) -> float | None:
+        """See Handler."""
+        return self._table.due()
+
+    def poll(self, now: float) -> list[Event]:
+        """See Handler."""
+        self._table.poll(now)
+        return []
+
+    def close(self) -> None:
+        """See Handler. What the kernel forwards goes on, so that an anchor's agent can be restarted unnoticed."""
+        self._table.close()
+        self._netlink.close()
+        self._forwarder.close()
+
+    # Inside
+
+    def _install(self, relay: InstallRelay) -> None:
+        self._installed[relay.port] = relay
+        if not self._by_kernel(relay):
+            self._forwarder.add(relay.port, relay.a, relay.b)
+
+    def _by_kernel(self, relay: InstallRelay) -> bool:
+        """Have the kernel forward; whether it does. Without nftables, or with one that cannot do this, it does not."""
+        try:
+            if relay.a.family != relay.b.family or not _forwards(relay.a.family):
+                return False
+            changed = self._table.change(add=self._elements(relay))
+        except (OSError, RuntimeError):
+            return False
+        if changed:
+            self._forget(relay)
+        return True
+
+    def _remove(self, relay: InstallRelay) -> None:
+        self._installed.pop(relay.port, None)
+        if not self._forwarder.remove(relay.port) and self._table.change(remove=self._elements(relay)):
+            self._forget(relay)
+
+    def _elements(self, relay: InstallRelay) -> list[Element]:
+        """What both ends need in the table."""
+        family, found = relay.a.family, []
+        for one, other in ((relay.a, relay.b), (relay.b, relay.a)):
+            key = (one.ip, one.port, relay.port)
+            found.append(Element(f"to_peer_v{family}", key, tuple(other)))
+            found += [Element(f"{name}_v{family}", key) for name in self._sets]
+        return found
+
+    def _forget(self, relay: InstallRelay) -> None:
+        """Conntrack decides once for a connection: what it decided before must not hold on.
+
+        After the change: a connection that begins before it would else get in between.
+        """
+        held = rtnetlink.parse_addresses(rtnetlink.dump(rtnetlink.RTM_GETADDR))
+        for own in sorted({h.ip for h in held}):
+            for end in (relay.a, relay.b):
+                if (":" in own) == (":" in end.ip):
+                    self._netlink.forget_connection(end, (own, relay.port))
+
+
+def _forwards(family: int) -> bool:
+    """Whether this host's kernel forwards packets of that family. Raises OSError where there is none."""
+    return _FORWARDING[family].read_text().strip() != "0"
+
+
+def _kinds(rate_bytes_s: int) -> dict[str, Kind]:
+    kinds = {}
+    for family in (4, 6):
+        key = (f"ipv{family}_addr", "inet_service", "inet_service")
+        kinds[f"to_peer_v{family}"] = Kind(key, (f"ipv{family}_addr", "inet_service"))
+        kinds[f"end_v{family}"] = Kind(key)
+        kinds[f"counted_v{family}"] = Kind(key, extra="counter")
+        if rate_bytes_s:
+            kinds[f"limited_v{family}"] = Kind(key, extra=f"limit rate over {rate_bytes_s} bytes/second burst 0 bytes")
+    return kinds
+
+
+def _chains(limited: bool) -> str:
+    """The quiet chain: nobody has bound these ports, and the kernel would tell each end so after each of its binds."""
+    limits = [f"{ip} saddr . udp sport . udp dport @limited_{v} drop" for ip, v in (("ip", "v4"), ("ip6", "v6"))]
+    ports = f"{PORTS[0]}-{PORTS[-1]}"
+    original = "meta l4proto udp ct status dnat ct original {ip} saddr . ct original proto-src . ct original proto-dst"
+    return f"""\
+chain raw_in {{
+	type filter hook prerouting priority -300; policy accept;
+	udp dport != {ports} accept
+	@th,96,32 0x2112a442 fib daddr type local notrack accept
+	{"; ".join(limits) if limited else ""}
+	ip saddr . udp sport . udp dport @counted_v4 accept
+	ip6 saddr . udp sport . udp dport @counted_v6 accept
+}}
+chain raw_out {{
+	type filter hook output priority -300; policy accept;
+	udp sport {ports} @th,96,32 0x2112a442 notrack
+}}
+chain prerouting {{
+	type nat hook prerouting priority -100; policy accept;
+	udp dport != {ports} accept
+	fib daddr type != local accept
+	dnat ip to ip saddr . udp sport . udp dport map @to_peer_v4
+	dnat ip6 to ip6 saddr . udp sport . udp dport map @to_peer_v6
+}}
+chain postrouting {{
+	type nat hook postrouting priority 100; policy accept;
+	{original.format(ip="ip")} @end_v4 snat ip to ct original ip daddr : ct original proto-dst
+	{original.format(ip="ip6")} @end_v6 snat ip6 to ct original ip6 daddr : ct original proto-dst
+}}
+chain quiet {{
+	type filter hook output priority 0; policy accept;
+	icmp type destination-unreachable icmp code port-unreachable @th,240,16 {ports} drop
+	icmpv6 type destination-unreachable icmpv6 code port-unreachable @th,400,16 {ports} drop
+}}"""

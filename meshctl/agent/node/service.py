@@ -1,0 +1,137 @@
+"""`meshctl-agent run`: the agent as a service, put together and run until a signal ends it."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from meshctl.agent.node.decisions import Decisions
+from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
+from meshctl.agent.node.log import Log
+from meshctl.agent.node.loop import Loop, clock
+from meshctl.agent.node.mappings import Mappings
+from meshctl.agent.node.names import Names
+from meshctl.agent.node.rawudp import RawUdp
+from meshctl.agent.node.relays import Relays
+from meshctl.agent.node.signalling import Signalling
+from meshctl.agent.node.splices import Splices
+from meshctl.agent.node.statefile import StateFile
+from meshctl.agent.node.watch import ClockWatch, DocumentWatch, NetworkWatch
+from meshctl.agent.node.wireguard import WireGuard
+from meshctl.core.agent.document import AgentDocument, DocumentError, load
+from meshctl.core.agent.events import Event
+from meshctl.core.agentcore import AgentCore
+
+DOCUMENT = Path("/etc/meshctl/agent.json")
+STATE = Path("/var/lib/meshctl/agent/state.json")
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits(3): the unit need not be tried again until the document is another one
+
+
+class Signals(Plain):
+    """TERM and INT end the loop, HUP has the document read again. To be made in the main thread."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._here, self._there = socket.socketpair()
+        self._here.setblocking(False)
+        self._there.setblocking(False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)  # it is the byte that counts
+        signal.set_wakeup_fd(self._there.fileno())
+
+    def sockets(self) -> Sequence[tuple[HasFileno, Readable]]:
+        """See Handler."""
+        return [(self._here, self._receive)]
+
+    def close(self) -> None:
+        """See Handler."""
+        signal.set_wakeup_fd(-1)
+        self._here.close()
+        self._there.close()
+
+    def _receive(self, _now: float) -> list[Event]:
+        came = set(self._here.recv(64))
+        if came & {signal.SIGTERM, signal.SIGINT}:
+            self._service.stop()
+        return self._service.reload() if signal.SIGHUP in came else []
+
+
+class Service:
+    """One agent. Raises DocumentError, OSError."""
+
+    def __init__(self, document_path: Path, state_path: Path, log: Log) -> None:
+        self._path, self._log = document_path, log
+        self._document = document = _read(document_path)
+        now = clock()
+        state = StateFile(state_path)
+        wireguard = WireGuard(document)
+        signalling = Signalling(document)
+        handlers: tuple[Handler, ...] = (
+            Signals(self), wireguard, RawUdp(document, wireguard.marks), signalling, state,
+            NetworkWatch(document, now, signalling.refresh), ClockWatch(),
+            DocumentWatch(document_path, self.reload), Splices(document, now), Relays(now), Mappings(document),
+            Names(document, wireguard.marks),
+        )  # fmt: skip
+        core = AgentCore(document.config, random.SystemRandom(), now, state.load())
+        self._loop = Loop(core, handlers, Decisions(document.config, log), log)
+
+    def run(self) -> None:
+        """Until a signal says that it is enough."""
+        self._log.info("started", node=self._document.config.name)
+        self._loop.run()
+        self._log.info("stopped")
+
+    def stop(self) -> None:
+        """A signal says that it is enough."""
+        self._loop.stop()
+
+    def reload(self) -> list[Event]:
+        """Take the document as it is now; one that cannot be used changes nothing."""
+        try:
+            document = _read(self._path)
+        except DocumentError as error:
+            _tell(error, self._log)
+            return []
+        except OSError as error:
+            self._log.error("document", file=self._path, reason=error.strerror)
+            return []
+        if document == self._document:
+            return []
+        self._document = document
+        self._log.info("reloaded", node=document.config.name)
+        return self._loop.configure(document)
+
+
+def _read(path: Path) -> AgentDocument:
+    return load(path.read_bytes(), str(path))
+
+
+def _tell(error: DocumentError, log: Log) -> None:
+    for finding in error.findings:
+        log.error("document", file=finding.file, reason=finding.message, hint=finding.hint)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the agent; the exit status."""
+    parser = argparse.ArgumentParser(prog="meshctl-agent run", description="Keep this node's paths alive.")
+    for name, default, what in (
+        ("--document", DOCUMENT, "what the repository says"),
+        ("--state", STATE, "what outlives a restart"),
+    ):
+        parser.add_argument(name, type=Path, default=default, metavar="FILE", help=f"{what} (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    log = Log(clock)
+    try:
+        service = Service(options.document, options.state, log)
+    except DocumentError as error:
+        _tell(error, log)
+        return EXIT_CONFIG
+    except FileNotFoundError as error:
+        log.error("document", file=error.filename, reason=error.strerror)
+        return EXIT_CONFIG
+    service.run()
+    return 0

@@ -1,0 +1,141 @@
+"""Questions to a DNS resolver and its answers (RFC 1035): addresses (A, AAAA) and services (SRV, RFC 2782).
+
+Answers may be forged. One counts when it has the question's number and repeats the question; of the rest only records
+for the name that was asked, or for one that it is an alias of, are taken.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from meshctl.core.wire.error import WireError
+
+A, CNAME, AAAA, SRV = 1, 5, 28, 33
+PORT = 53
+# What fits every path unfragmented (DNS flag day 2020); by TCP an answer has this at most.
+MAX_UDP, MAX_TCP = 1232, 16 * 1024
+NO_ERROR, NO_SUCH_NAME = 0, 3
+_INTERNET = 1
+_HEADER = struct.Struct("!HHHHHH")
+_QUESTION = struct.Struct("!HH")
+_RECORD = struct.Struct("!HHIH")
+_SERVICE = struct.Struct("!HHH")
+_RESPONSE, _TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x0200, 0x0100
+# EDNS (RFC 6891): an empty OPT record that says how much may come by UDP.
+_OPT = b"\0" + struct.pack("!HHIH", 41, MAX_UDP, 0, 0)
+_MAX_LABEL, _MAX_NAME = 63, 253
+_MAX_RECORDS = 256
+_MAX_ALIASES = 8
+# Pointers of a compressed name; each goes back.
+_MAX_JUMPS = 32
+
+
+class Service(NamedTuple):
+    """Where a service is: the lowest priority first, and of these by weight."""
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`code` is the resolver's; `truncated`: ask again by TCP. Addresses are canonical texts."""
+
+    code: int
+    truncated: bool = False
+    addresses: tuple[str, ...] = ()
+    services: tuple[Service, ...] = ()
+
+
+def encode_question(number: int, name: str, kind: int) -> bytes:
+    """Asks for records of that kind. Raises WireError for what is no name."""
+    header = _HEADER.pack(number, _RECURSION_DESIRED, 1, 0, 0, 1)
+    return header + _encode_name(name) + _QUESTION.pack(kind, _INTERNET) + _OPT
+
+
+def decode_answer(raw: bytes, number: int, name: str, kind: int) -> Answer:
+    """The answer to that question. Raises WireError when it is none, or cannot be read."""
+    try:
+        return _decode(raw, number, name.rstrip(".").lower(), kind)
+    except (struct.error, IndexError):
+        raise WireError("the answer is cut short") from None
+
+
+def _decode(raw: bytes, number: int, name: str, kind: int) -> Answer:
+    got, flags, questions, answers, _, _ = _HEADER.unpack_from(raw)
+    if got != number or not flags & _RESPONSE or questions != 1 or answers > _MAX_RECORDS:
+        raise WireError("not an answer to this question")
+    asked, at = _decode_name(raw, _HEADER.size)
+    if asked != name or _QUESTION.unpack_from(raw, at) != (kind, _INTERNET):
+        raise WireError("an answer to another question")
+    code = flags & 0xF
+    if flags & _TRUNCATED or code != NO_ERROR:
+        return Answer(code, bool(flags & _TRUNCATED))
+    aliases: dict[str, str] = {}
+    found: list[tuple[str, bytes, int]] = []
+    at += _QUESTION.size
+    for _ in range(answers):
+        owner, at = _decode_name(raw, at)
+        record, group, _ttl, size = _RECORD.unpack_from(raw, at)
+        at += _RECORD.size
+        if at + size > len(raw):
+            raise WireError("the answer is cut short")
+        if group == _INTERNET and record == CNAME:
+            aliases[owner] = _decode_name(raw, at)[0]
+        elif group == _INTERNET and record == kind:
+            found.append((owner, raw[at : at + size], at))
+        at += size
+    names = {name}
+    for _ in range(_MAX_ALIASES):
+        name = aliases.get(name, name)
+        names.add(name)
+    ours = [(data, where) for owner, data, where in found if owner in names]
+    if kind == SRV:
+        return Answer(code, services=tuple(sorted(_service(raw, where) for _, where in ours)))
+    return Answer(code, addresses=tuple(sorted({_address(data, kind) for data, _ in ours})))
+
+
+def _address(data: bytes, kind: int) -> str:
+    if len(data) != (4 if kind == A else 16):
+        raise WireError("an address of another length")
+    return str(ipaddress.IPv4Address(data) if kind == A else ipaddress.IPv6Address(data))
+
+
+def _service(raw: bytes, at: int) -> Service:
+    priority, weight, port = _SERVICE.unpack_from(raw, at)
+    return Service(priority, weight, port, _decode_name(raw, at + _SERVICE.size)[0])
+
+
+def _encode_name(name: str) -> bytes:
+    name = name.rstrip(".")
+    labels = name.split(".")
+    if not name.isascii() or len(name) > _MAX_NAME or not all(0 < len(label) <= _MAX_LABEL for label in labels):
+        raise WireError(f"{name!r} cannot be a name in the DNS")
+    return b"".join(bytes([len(label)]) + label.encode("ascii") for label in labels) + b"\0"
+
+
+def _decode_name(raw: bytes, at: int) -> tuple[str, int]:
+    """The name that begins there, in small letters, and where what follows it begins."""
+    labels: list[str] = []
+    end, jumps, size = -1, 0, 0
+    while raw[at]:
+        length = raw[at]
+        if length >= 0xC0:
+            end = at + 2 if end < 0 else end
+            target = (length & 0x3F) << 8 | raw[at + 1]
+            jumps += 1
+            if target >= at or jumps > _MAX_JUMPS:
+                raise WireError("a name that leads in circles")
+            at = target
+            continue
+        size += length + 1
+        if length > _MAX_LABEL or size > _MAX_NAME + 1 or at + 1 + length > len(raw):
+            raise WireError("a name that is too long")
+        labels.append(raw[at + 1 : at + 1 + length].decode("latin-1").lower())
+        at += 1 + length
+    return ".".join(labels), at + 1 if end < 0 else end

@@ -1,0 +1,199 @@
+"""Nodes with real WireGuards and real agents behind real NATs, in network namespaces: a lab without its hosts.
+
+Files and processes are this machine's own, so interfaces have names that nobody else here has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from meshctl import inventory
+from meshctl.core.agent.document import AgentDocument, encode
+from meshctl.core.psk import PskRing
+from meshctl.core.wgconf import stanza
+from meshctl.lab import nat, network, teardown
+from meshctl.lab.design import design
+from meshctl.lab.names import INTERNET, netns
+from meshctl.lab.shell import in_netns, ip_batch
+from meshctl.model.keys import PublicKey, Secret
+from meshctl.policy import compile_mesh
+from meshctl.render.agentdoc import agent_document
+
+ROOT = Path(__file__).parents[2]
+SECRET = Secret("the secret of a mesh that lives for a test 0123456789")
+_STEP_S = 0.05
+
+
+class Pings:
+    """A ping that runs, and then what it says of itself."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._said = ""
+
+    def stop(self) -> None:
+        """End it; the last answer may still be under way."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        self._said = self._process.communicate(timeout=10)[0]
+
+    def lost(self) -> int:
+        """How many got no answer, but for the last one."""
+        sent, received = (int(n) for n in re.findall(r"(\d+) (?:packets transmitted|received)", self._said))
+        return max(0, sent - received - 1)
+
+
+class Stage:
+    """The inventory's nodes as namespaces called NAME; `down` takes everything away."""
+
+    def __init__(self, name: str, text: str, folder: Path) -> None:
+        self.name, self._folder = name, folder
+        path = folder / "inventory.yml"
+        path.write_text(text)
+        read = inventory.read(path)
+        self._private = {pair: _run("wg", "genkey").strip() for pair in read.missing_keys}
+        public = {pair: PublicKey(_run("wg", "pubkey", text=key).strip()) for pair, key in self._private.items()}
+        self.mesh = read.with_keys(public).mesh
+        self.compiled, self._ring = compile_mesh(self.mesh), PskRing(SECRET)
+        self._agents: dict[str, subprocess.Popen[bytes]] = {}
+        self._build()
+
+    def _build(self) -> None:
+        plan = design(self.mesh)
+        network.create_namespaces(self.name, [INTERNET, *plan.elements()])
+        network.prepare_routers(self.name, plan.routers)
+        network.connect(self.name, plan.links, frozenset())
+        for router in plan.routers:
+            nat.apply(self.name, router, router.nat)
+        for node in sorted(self.mesh.nodes, key=lambda n: not self.mesh.nodes[n].is_anchor):  # whom others greet first
+            self._wireguard(node)
+            self.document(node).write_bytes(encode(self.content(node)))
+            self.document(node).chmod(0o600)
+
+    def _wireguard(self, node: str) -> None:
+        for link in self.compiled.topology.interfaces(node):
+            interface, own = link.attachment.interface, link.attachment.public_key
+            self.run(node, "wireguard-go", interface)
+            keyed = [(peer, peer.public_key) for peer in link.peers if peer.public_key]
+            peers = [f"{stanza(p)}PresharedKey = {self._ring.psk(own, key).reveal()}\n" for p, key in keyed if own]
+            head = f"[Interface]\nPrivateKey = {self._private[node, link.network]}\n"
+            port = f"ListenPort = {link.attachment.listen_port}\n"
+            self.run(node, "wg", "setconf", interface, "/dev/stdin", text="".join([head, port, *peers]))
+            lines = [f"addr add {address} dev {interface}" for address in link.addresses]
+            ip_batch([*lines, f"link set {interface} up mtu 1420"], lab=self.name, element=node)
+
+    def content(self, node: str) -> AgentDocument:
+        """What the repository tells the node's agent."""
+        return agent_document(self.compiled, self._ring, node)
+
+    def document(self, node: str) -> Path:
+        """The file that says it."""
+        return self._folder / f"{node}.json"
+
+    def log(self, node: str) -> str:
+        """What the node's agents have said."""
+        return (self._folder / f"{node}.log").read_text()
+
+    def logs(self) -> str:
+        """What all agents have said."""
+        return "\n".join(f"{node}:\n{self.log(node)}" for node in self.mesh.nodes)
+
+    def state(self, node: str) -> Path:
+        """The agent's state file."""
+        return self._folder / "state" / f"{node}.json"
+
+    def start(self, node: str) -> int:
+        """Start the node's agent; its process id."""
+        words = [sys.executable, "-m", "meshctl.agent.main", "run"]
+        words += ["--document", str(self.document(node)), "--state", str(self.state(node))]
+        with (self._folder / f"{node}.log").open("ab") as log:
+            self._agents[node] = subprocess.Popen(
+                ["ip", "netns", "exec", netns(self.name, node), *words],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+        return self._agents[node].pid
+
+    def kill(self, node: str) -> None:
+        """End the agent as a crash would."""
+        self._agents[node].kill()
+        self._agents.pop(node).wait()
+
+    def signal(self, node: str, number: int) -> None:
+        """Send the agent a signal; 0 only sees whether it runs."""
+        os.kill(self._agents[node].pid, number)
+
+    def stop(self, node: str) -> int:
+        """End the agent as systemd does; its exit status."""
+        self._agents[node].terminate()
+        return self._agents.pop(node).wait(timeout=10)
+
+    def run(self, node: str, *words: str, text: str = "") -> str:
+        """A command's output on the node."""
+        return in_netns(self.name, node, words, stdin=text)
+
+    def interface(self, node: str) -> str:
+        """The node's WireGuard interface, of the only network."""
+        return self.mesh.nodes[node].attachments[0].interface
+
+    def key(self, node: str) -> str:
+        """Its public key there."""
+        return str(self.mesh.nodes[node].attachments[0].public_key)
+
+    def mesh_ip(self, node: str) -> str:
+        """Its address there."""
+        return self.mesh.nodes[node].attachments[0].addresses[0]
+
+    def endpoint(self, node: str, peer: str) -> str:
+        """Where the node's WireGuard sends what is for the peer; "(none)" for nowhere."""
+        shown = self.run(node, "wg", "show", self.interface(node), "endpoints")
+        return dict(line.split("\t") for line in shown.splitlines())[self.key(peer)]
+
+    def ping(self, node: str, peer: str, count: int = 1) -> bool:
+        """Whether that many pings through the mesh come back."""
+        words = ["ping", "-q", "-i", "0.01", "-c", str(count), "-w", "2", self.mesh_ip(peer)]
+        space = ["ip", "netns", "exec", netns(self.name, node)]
+        return subprocess.run([*space, *words], check=False, capture_output=True).returncode == 0
+
+    @contextmanager
+    def pinging(self, node: str, peer: str) -> Iterator[Pings]:
+        """A hundred pings a second for as long as the block takes."""
+        words = ["ping", "-i", "0.01", "-O", self.mesh_ip(peer)]
+        space = ["ip", "netns", "exec", netns(self.name, node)]
+        pings = Pings(subprocess.Popen([*space, *words], stdout=subprocess.PIPE, text=True))
+        try:
+            yield pings
+        finally:
+            pings.stop()
+
+    def put(self, path: Path, content: bytes) -> None:
+        """Another file in this one's place, as an apply does it."""
+        temp = path.with_suffix(".new")
+        temp.write_bytes(content)
+        temp.replace(path)
+
+    def down(self) -> None:
+        """End all agents, and take everything away."""
+        for agent in self._agents.values():
+            agent.kill()
+            agent.wait()
+        teardown.down(self.name)
+
+
+def until(what: Callable[[], bool], timeout_s: float, tell: Callable[[], str] = str) -> None:
+    """Wait for something that only looking at shows; fails with what `tell` says."""
+    end = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < end, f"not within {timeout_s} s\n{tell()}"
+        time.sleep(_STEP_S)
+
+
+def _run(*words: str, text: str = "") -> str:
+    return subprocess.run(words, input=text, text=True, capture_output=True, check=True).stdout

@@ -1,0 +1,248 @@
+"""Port mappings through real sockets at a real miniupnpd: each way, and the whole of the core's PortMapper."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import selectors
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+from agentnode_hosts import Space, cable, document, received
+
+from meshctl import lab
+from meshctl.agent.node.mappings import Mappings
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.events import Action, Event, HttpReply, MappingDatagram, SendMapping
+from meshctl.core.agent.portmap import PortMapper
+from meshctl.core.agent.portmap_pcp import NATPMP, PortControl
+from meshctl.core.agent.portmap_upnp import Upnp
+from meshctl.core.agent.portmap_values import Held
+from meshctl.core.wire import ssdp
+from meshctl.lab import nat, upnp
+from meshctl.lab.blueprint import LAN_BRIDGE, WAN, Router
+from meshctl.lab.names import netns, state_dir
+
+PORT = 51820
+ROUTER, OURS, OUTSIDE = "192.168.7.1", "192.168.7.2", "11.0.0.1"
+PATIENCE_S = 8.0
+DICE = random.SystemRandom()
+
+
+class Home:
+    """A host behind a router with miniupnpd, and a server outside. `mappings` are the host's."""
+
+    def __init__(self, ends: ExitStack, name: str, wan: str = OUTSIDE) -> None:
+        self.lab = f"pytest{os.getpid()}-{name}"
+        state_dir(self.lab).mkdir(parents=True)
+        ends.callback(lab.down, self.lab)
+        inner = ExitStack()  # the lab removes what has its name
+        self.router = Space(inner, netns(self.lab, "home"))
+        self.host, self.outside = Space(ends), Space(ends)
+        cable(self.router, self.host, (f"{ROUTER}/24", f"{OURS}/24"), names=(LAN_BRIDGE, "eth0"))
+        cable(self.router, self.outside, (f"{wan}/24", "11.0.0.2/24"), names=(WAN, "eth0"))
+        self.host.run("ip", "route", "add", "default", "via", ROUTER)
+        self.router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        box = Router("home", "easy", wan, (f"{ROUTER}/24",), upnp=True)
+        nat.apply(self.lab, box, "easy")
+        upnp.start(self.lab, box)
+        self.mappings = self.start()
+        ends.callback(self.mappings.close)
+
+    def start(self) -> Mappings:
+        """The handler, as at the agent's start."""
+        return self.host.inside(lambda: Mappings(document("one")))
+
+    def is_mapped(self, port: int = PORT) -> bool:
+        """Whether a packet from outside to the port reaches the host."""
+        sender = self.outside.udp()
+        with self.host.udp(PORT) as waiting:
+            waiting.settimeout(0.1)
+            sender.sendto(b"hello", (OUTSIDE, port))
+            try:
+                return waiting.recv(16) == b"hello"
+            except TimeoutError:
+                return False
+
+    def is_free(self) -> bool:
+        """Whether that ends: the router has the request by now, and nobody is told when it has done it."""
+        ends_at = time.monotonic() + PATIENCE_S
+        while self.is_mapped() and time.monotonic() < ends_at:
+            pass
+        return not self.is_mapped()
+
+    def run(
+        self, mappings: Mappings, actions: Callable[[], Iterator[Action]], hear: Callable[[Event, float], None],
+        poll: Callable[[float], None], until: Callable[[], bool], due: Callable[[], float | None],
+    ) -> bool:  # fmt: skip
+        """The agent's loop, as far as it concerns mappings. Whether it came to what was waited for."""
+        ends_at = time.monotonic() + PATIENCE_S
+        while not until() and time.monotonic() < ends_at:
+            for action in actions():
+                self.host.inside(lambda action=action: mappings.do(action))
+            with selectors.DefaultSelector() as selector:
+                for sock, read in mappings.sockets():
+                    selector.register(sock, selectors.EVENT_READ, read)
+                wait = max(0.0, min(due() or ends_at, ends_at) - time.monotonic())
+                for key, _ in [] if until() else selector.select(wait):
+                    for event in key.data(time.monotonic()):
+                        hear(event, time.monotonic())
+            poll(time.monotonic())
+        return until()
+
+
+class Agent:
+    """The core's PortMapper with the handler: what the agent is to its router."""
+
+    def __init__(self, home: Home, state: bytes = b"") -> None:
+        self.home, self.mapper = home, PortMapper(DICE, state)
+        self.mappings = home.start()
+        self.mapper.set_network([LocalAddress(OURS, 24, "eth0")], [ROUTER], [PORT], time.monotonic())
+
+    def run(self, until: Callable[[], bool]) -> bool:
+        m = self.mapper
+        m.poll(time.monotonic())
+        return self.home.run(self.mappings, m.actions, self._hear, m.poll, until, m.due)
+
+    def _hear(self, event: Event, now: float) -> None:
+        if isinstance(event, MappingDatagram):
+            self.mapper.receive(event, now)
+        elif isinstance(event, HttpReply):
+            self.mapper.reply(event, now)
+
+    def stop(self) -> None:
+        """As the service does."""
+        self.mapper.release()
+        for action in self.mapper.actions():
+            self.home.host.inside(lambda action=action: self.mappings.do(action))
+        self.mappings.close()
+
+
+@pytest.fixture(scope="module")
+def whole_home() -> Iterator[Home]:
+    with ExitStack() as ends:
+        yield Home(ends, "maps")
+
+
+@pytest.fixture
+def home(whole_home: Home) -> Home:
+    """With no mapping."""
+    nat.apply(whole_home.lab, Router("home", "easy", OUTSIDE, (f"{ROUTER}/24",), upnp=True), "easy")
+    return whole_home
+
+
+def test_a_mapping_is_made_deleted_on_stop_and_taken_over_after_a_crash(home: Home) -> None:
+    first = Agent(home)
+    assert first.run(lambda: bool(first.mapper.mapped()))
+    assert first.mapper.mapped()[0].external == Address(OUTSIDE, PORT)
+    assert first.mapper.mapped()[0].held.protocol == "pcp"
+    assert home.is_mapped()
+    first.mappings.close()  # a crash: nothing is given back
+    second = Agent(home, first.mapper.state())
+    assert second.run(lambda: bool(second.mapper.mapped()))
+    # With another nonce the router says no.
+    assert second.mapper.mapped()[0].held.nonce == first.mapper.mapped()[0].held.nonce
+    second.stop()
+    assert home.is_free()
+
+
+@pytest.mark.parametrize("way", ["nat-pmp", "upnp"])
+def test_the_other_ways_work_too_and_their_mappings_end_on_stop(home: Home, way: str) -> None:
+    number = iter(range(100))
+    internal = Address(OURS, PORT)
+    if way == "upnp":
+        method: Upnp | PortControl = Upnp(ROUTER, internal, DICE, lambda: next(number))
+    else:
+        method = PortControl(ROUTER, internal, DICE, Held(ROUTER, internal, Address(OUTSIDE, PORT), NATPMP))
+    mappings = home.start()
+
+    def hear(event: Event, now: float) -> None:
+        if isinstance(event, HttpReply) and isinstance(method, Upnp):
+            method.reply(event, now)
+        elif isinstance(event, MappingDatagram) and isinstance(method, Upnp):
+            method.receive(event.data, event.gateway.ip, now)
+        elif isinstance(event, MappingDatagram) and isinstance(method, PortControl):
+            method.receive(event.data, now)
+
+    method.start(time.monotonic())
+    method.poll(time.monotonic())
+    home.run(mappings, method.actions, hear, method.poll, lambda: method.mapped is not None, method.due)
+    assert method.mapped is not None, method.why
+    assert (method.mapped.external, method.mapped.held.protocol) == (Address(OUTSIDE, PORT), way)
+    assert home.is_mapped()
+    method.release()
+    for action in method.actions():
+        home.host.inside(lambda action=action: mappings.do(action))
+    mappings.close()
+    assert home.is_free()
+
+
+def test_a_router_that_is_behind_another_nat_itself_is_of_no_use() -> None:
+    with ExitStack() as ends:
+        home = Home(ends, "inner", wan="10.64.0.1")
+        agent = Agent(home)
+        assert agent.run(lambda: bool(agent.mapper.mapped() or agent.mapper.why()[0][2]))
+        assert agent.mapper.mapped() == ()
+        agent.stop()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_routers_are_heard_when_they_answer_and_when_they_speak_unasked(family: int) -> None:
+    """A NOTIFY, and PCP's announcement, by multicast on the link of an address from which a router was asked."""
+    own, router = {4: (OURS, ROUTER), 6: ("fd07::2", "fe80::1")}[family]
+    groups = {4: ((ssdp.GROUP, ssdp.PORT), ("224.0.0.1", 5350)), 6: ((ssdp.GROUP_6, ssdp.PORT), ("ff02::1", 5350))}
+    notify = b"NOTIFY * HTTP/1.1\r\nNTS: ssdp:alive\r\n\r\n"
+    with ExitStack() as ends:
+        host, box, other = Space(ends), Space(ends), Space(ends)
+        # Another router, which has the same address on its own link, as many do.
+        cable(host, other, ("fd08::2/64", "fd08::1/64"), ("fe80::2/64", "fe80::1/64"))
+        cable(host, box, (f"{OURS}/24", f"{ROUTER}/24"), ("fd07::2/64", "fd07::1/64"), ("fe80::2/64", "fe80::1/64"))
+        device = f"to-{host.name[5:]}"
+
+        def listening() -> socket.socket:
+            sock = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            sock.bind((router, 5351) if family == 4 else (router, 5351, 0, socket.if_nametoindex(device)))
+            sock.settimeout(PATIENCE_S)
+            return sock
+
+        port = ends.enter_context(box.inside(listening))
+        mappings = host.inside(lambda: Mappings(document("one")))
+        ends.callback(mappings.close)
+        host.inside(lambda: mappings.do(SendMapping(Address(router, 5351), b"question", own)))
+        question, asking = port.recvfrom(100)
+        assert (question, asking[0]) == (b"question", own)
+        port.sendto(b"answer", asking)
+        (group, announcements) = groups[family]
+        for data in (b"M-SEARCH * HTTP/1.1\r\n\r\n", b"NOTIFY" + bytes(4000), notify):
+            port.sendto(data, group)
+        port.sendto(b"announcement", announcements)
+        heard: list[MappingDatagram] = []
+        while len(heard) < 3:
+            ready = dict(mappings.sockets())
+            found, _, _ = select.select(ready, [], [], PATIENCE_S)
+            assert found, heard
+            heard += [event for sock in found for event in ready[sock](0.0)]
+        assert {event.gateway for event in heard} == {Address(router, 5351)}
+        assert {event.data for event in heard} == {b"answer", notify, b"announcement"}
+
+
+def test_a_router_is_asked_again_when_its_link_has_come_back_as_another_one() -> None:
+    with ExitStack() as ends:
+        host, box = Space(ends), Space(ends)
+        mappings = host.inside(lambda: Mappings(document("one")))
+        ends.callback(mappings.close)
+        for _ in range(2):
+            cable(host, box, (f"{OURS}/24", f"{ROUTER}/24"))
+            router = box.udp(5351, ROUTER)
+            question = SendMapping(Address(ROUTER, 5351), b"question", OURS)
+            with suppress(OSError):  # the first one after the change is lost, and the core asks again
+                host.inside(lambda question=question: mappings.do(question))
+            host.inside(lambda question=question: mappings.do(question))
+            assert received(router) is not None
+            router.close()
+            host.run("ip", "link", "del", f"to-{box.name[5:]}")

@@ -1,0 +1,134 @@
+"""What the agent does with the kernel's own WireGuard (readings by `wg`, settings by generic netlink), and with a wall
+clock that may be set, which this machine's may not."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from kernel_guest import Guest
+
+from meshctl.deploy import zipapp
+
+pytestmark = pytest.mark.lab
+
+SETUP = """\
+modprobe wireguard
+ip link add wgk type wireguard
+wg set wgk listen-port 51999 fwmark 0xca6c private-key /dev/stdin <<EOF
+$(wg genkey)
+EOF
+for peer in ann bob; do wg genkey | wg pubkey >/root/$peer; done
+wg set wgk peer $(cat /root/ann) allowed-ips 10.42.0.2/32 persistent-keepalive 25
+wg genkey | wg pubkey >/root/zoe
+"""
+PROGRAM = """\
+import json, sys
+sys.path.insert(0, "/root/agent.pyz")
+from pathlib import Path
+from meshctl.agent.node.wireguard import WireGuard
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.config import AgentConfig, InterfaceConfig, PeerConfig
+from meshctl.core.agent.document import AgentDocument
+from meshctl.core.agent.events import PollWg, SetEndpoint, SetKeepalive
+from meshctl.model.keys import PublicKey
+
+keys = {name: PublicKey(Path("/root", name).read_text().strip()) for name in ("ann", "bob", "zoe")}
+peers = tuple(PeerConfig(n, k, (f"10.42.0.{i}",), bytes(32)) for i, (n, k) in enumerate(keys.items(), 2))
+own = PublicKey("A" * 43 + "=")
+network = InterfaceConfig("corp", "wgk", own, ("10.42.0.1",), 51999, ("10.42.0.0/16",), peers=peers)
+wireguard = WireGuard(AgentDocument(AgentConfig("me", (network,))))
+shown = []
+for endpoint in (Address("192.0.2.7", 4500), Address("2001:db8::7", 4501)):
+    for key in keys.values():
+        wireguard.do(SetEndpoint(key, endpoint))
+    wireguard.do(SetKeepalive(keys["ann"], endpoint.port))
+    wireguard.do(PollWg())
+    ((event,),) = [wireguard.poll(0.0)]
+    names = {key: name for name, key in keys.items()}
+    shown.append([[names[p.public_key], str(p.endpoint), p.keepalive_s, p.rx_bytes] for p in event.peers])
+print(json.dumps([shown, wireguard.marks]))
+"""
+SPLICE_SETUP = """\
+modprobe wireguard
+for host in hard soft; do ip netns add $host; wg genkey >/root/$host; done
+ip link add outer netns hard type veth peer name outer netns soft
+n=1
+for host in hard soft; do
+  ip -n $host addr add 192.0.2.$n/24 dev outer
+  ip -n $host link set outer up
+  ip -n $host link add wgs type wireguard
+  ip -n $host addr add 10.43.0.$n/24 dev wgs
+  ip netns exec $host wg set wgs listen-port 51820 private-key /root/$host
+  ip -n $host link set wgs up
+  n=2
+done
+ip netns exec hard wg set wgs peer $(wg pubkey </root/soft) allowed-ips 10.43.0.2/32 endpoint 192.0.2.2:51820
+ip netns exec soft wg set wgs peer $(wg pubkey </root/hard) allowed-ips 10.43.0.1/32 endpoint 192.0.2.1:20000
+"""
+SPLICE = """\
+import sys
+sys.path.insert(0, "/root/agent.pyz")
+from meshctl.agent.node.splices import Splices
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.config import AgentConfig, InterfaceConfig, PeerConfig
+from meshctl.core.agent.document import AgentDocument
+from meshctl.core.agent.events import InstallSplice
+from meshctl.model.keys import PublicKey
+
+own, soft = PublicKey("A" * 43 + "="), PublicKey("B" * 42 + "A=")
+peer = PeerConfig("soft", soft, ("10.43.0.2",), bytes(32))
+network = InterfaceConfig("corp", "wgs", own, ("10.43.0.1",), 51820, ("10.43.0.0/16",), peers=(peer,))
+splices = Splices(AgentDocument(AgentConfig("hard", (network,))), 0.0)
+splices.do(InstallSplice(soft, Address("192.0.2.2", 51820), 20000))
+splices.close()
+"""
+CLOCK = """\
+import select, sys, time
+sys.path.insert(0, "/root/agent.pyz")
+from meshctl.agent.node.watch import ClockWatch
+watch = ClockWatch()
+((sock, read),) = watch.sockets()
+for step in (3600, -7200):
+    assert not select.select([sock], [], [], 0.2)[0]
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + step)
+    assert select.select([sock], [], [], 10)[0]
+    print(*[type(event).__name__ for event in read(0.0)], watch.poll(0.0))
+"""
+
+
+@pytest.fixture(scope="module", name="guest_with_agent")
+def _guest_with_agent(guest: Guest) -> Guest:
+    guest.sh("base64 -d >/root/agent.pyz", stdin=base64.b64encode(zipapp.build().content).decode())
+    return guest
+
+
+def test_the_kernels_wireguard_runs_over_a_splice_from_the_first_packet_of_either_side(
+    guest_with_agent: Guest,
+) -> None:
+    guest = guest_with_agent
+    try:
+        guest.sh(SPLICE_SETUP)
+        guest.sh("ip netns exec hard python3 -", stdin=SPLICE)
+        guest.sh("ip netns exec hard ping -q -i 0.05 -c 10 -W 5 10.43.0.2")
+        assert guest.sh("ip netns exec soft wg show wgs endpoints").split()[1] == "192.0.2.1:20000"
+        assert guest.sh("ip netns exec hard wg show wgs endpoints").split()[1] == "192.0.2.2:51820"
+    finally:
+        guest.sh("ip netns del hard; ip netns del soft")
+
+
+def test_a_wall_clock_that_is_set_forward_or_back_is_noticed(guest_with_agent: Guest) -> None:
+    assert guest_with_agent.sh("python3 -", stdin=CLOCK) == "ClockStepped []\n" * 2
+
+
+def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_made(guest_with_agent: Guest) -> None:
+    guest = guest_with_agent
+    guest.sh(SETUP)
+    try:
+        shown, marks = json.loads(guest.sh("python3 -", stdin=PROGRAM))
+        assert shown == [[["ann", "192.0.2.7:4500", 4500, 0]], [["ann", "[2001:db8::7]:4501", 4501, 0]]]
+        assert marks == {"51999": 0xCA6C}
+        assert guest.sh("wg show wgk allowed-ips").split()[1:] == ["10.42.0.2/32"]
+    finally:
+        guest.sh("ip link del wgk")
