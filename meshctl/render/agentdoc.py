@@ -82,7 +82,6 @@ def _peer(node: Node, network: str, peer: Peer, public_key: PublicKey, *, pair_k
         kind=kind,
         endpoints=(parse_endpoint(peer.endpoint),) if peer.endpoint else (),
         permitted=permitted,
-        relay=node.relay,
         reaches=reaches,
     )
 

@@ -28,7 +28,7 @@ def test_a_peer_does_not_print_its_key() -> None:
     assert repr(peer("a", "b", 2).pair_key) not in repr(interface("a", 1, peer("a", "b", 2)))
 
 
-@pytest.mark.parametrize("settings", [{"kind": "router"}, {"relay": "never"}, {"override": "direct!"}])
+@pytest.mark.parametrize("settings", [{"kind": "router"}, {"override": "direct!"}])
 def test_a_word_that_a_setting_does_not_know_is_refused(settings: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="is none of"):
         peer("a", "b", 2, **settings)

@@ -204,10 +204,10 @@ def test_with_a_new_configuration_who_stays_need_not_be_met_again() -> None:
     office = met()
     post = office.posts["a"]
     before = post.talk(office.peer("a", "b"))
-    changed = replace(office.peer("a", "b"), relay="routed")
+    changed = replace(office.peer("a", "b"), permitted=False)
     post.configure(interface("a", 10, changed))
     assert post.talk(changed) is before
-    assert post.talk(changed).peer.relay == "routed"
+    assert not post.talk(changed).peer.permitted
     assert [p.name for p in post.peers()] == ["b"]
     assert post.talk_by_id(node_id(key("hub0"))) is None
 

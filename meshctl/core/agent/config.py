@@ -14,7 +14,6 @@ from meshctl.core.psk import hkdf_extract
 from meshctl.model.keys import PublicKey
 
 KINDS = ("node", "anchor", "client")
-RELAYS = ("auto", "routed")
 OVERRIDES = ("", "relay", "direct", "prefer-relay")
 # A node's id on the wire: the first bytes of SHA-256 of its public key.
 ID_BYTES = 8
@@ -43,7 +42,7 @@ def purpose_key(key: bytes, purpose: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class PeerConfig:
-    """A peer in one network. Raises ValueError for a kind, relay or override that is not one of those above.
+    """A peer in one network. Raises ValueError for a kind or override that is not one of those above.
 
     `permitted` is False for an infrastructure link alone: no path to that peer is of use but its own static endpoint.
     `reaches` names the peers of this node that *this* peer is permitted to reach: signals between two of them are
@@ -57,12 +56,11 @@ class PeerConfig:
     kind: str = "node"
     endpoints: tuple[Endpoint, ...] = ()
     permitted: bool = True
-    relay: str = "auto"
     override: str = ""
     reaches: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for value, allowed in ((self.kind, KINDS), (self.relay, RELAYS), (self.override, OVERRIDES)):
+        for value, allowed in ((self.kind, KINDS), (self.override, OVERRIDES)):
             if value not in allowed:
                 raise ValueError(f"peer {self.name}: {value!r} is none of {', '.join(map(repr, allowed))}")
         if len(self.pair_key) != PAIR_KEY_BYTES:

@@ -18,7 +18,6 @@ from meshctl.core.agent.config import (
     KINDS,
     OVERRIDES,
     PAIR_KEY_BYTES,
-    RELAYS,
     AgentConfig,
     Endpoint,
     InterfaceConfig,
@@ -195,7 +194,6 @@ _PEER = {
     "kind": Field(one_of(*KINDS), "node"),
     "endpoints": Field(listed(_endpoint), ()),
     "permitted": Field(flag, True),
-    "relay": Field(one_of(*RELAYS), "auto"),
     "override": Field(one_of(*OVERRIDES), ""),
     "reaches": Field(number(0, 1 << 20), None),
 }
@@ -249,7 +247,6 @@ def _peer_value(peer: PeerConfig, sets: dict[frozenset[str], int]) -> dict[str, 
         "kind": peer.kind,
         "endpoints": [_endpoint_text(e) for e in peer.endpoints],
         "permitted": peer.permitted,
-        "relay": peer.relay,
         "override": peer.override,
     }
     return {**value, "reaches": sets[peer.reaches]} if peer.reaches else value
