@@ -13,6 +13,7 @@ from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import State
+from meshctl.core.agent.relayclient import WANTED_ANCHORS
 from meshctl.core.agent.state import load
 from meshctl.core.reachability import DIRECT
 
@@ -84,7 +85,7 @@ def silence_is_kept(world: World) -> Says:
 
     For a stock client that no packet gets to, WireGuard's keepalive is a handshake each REKEY_TIMEOUT. Where a NAT
     forgets between two keepalives, each of them comes from elsewhere until that is known of the NAT. A peer that means
-    harm is answered as often as it asks.
+    harm is answered as often as it asks. The relays that a pair had before it was direct are given up in that time.
     """
     for name, before in sorted(world.packets_before.items()):
         node = world.nodes[name]
@@ -95,7 +96,8 @@ def silence_is_kept(world: World) -> Says:
             continue
         sent = packets(world, node) - before
         retries = sum(p.spec.kind == "client" for p in peers) * IDLE_S / REKEY_TIMEOUT_S
-        if sent > (1 if world.spec.link.clean else 3) * (3 * len(peers) * IDLE_S / _KEEPALIVE_S + 4) + retries:
+        each = 3 * IDLE_S / _KEEPALIVE_S + WANTED_ANCHORS
+        if sent > (1 if world.spec.link.clean else 3) * (each * len(peers) + 4) + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
 
 
