@@ -12,7 +12,7 @@ from agentnode_space import Space, document, space
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshctl.agent.node import libc, rtnetlink
+from meshctl.agent.node import libc, netlink, rtnetlink
 from meshctl.agent.node.handler import Handler
 from meshctl.agent.node.rtnetlink import Gateway, Held
 from meshctl.agent.node.watch import SETTLE_S, ClockWatch, DocumentWatch, NetworkWatch
@@ -27,7 +27,7 @@ DONE = 3
 def bodies(name: str) -> list[bytes]:
     """The messages of a recorded dump."""
     data = bytes.fromhex((NETLINK / f"{name}.hex").read_text())
-    return [body for kind, body in rtnetlink.messages(data) if kind != DONE]
+    return [body for kind, body in netlink.messages(data) if kind != DONE]
 
 
 def ready(handler: Handler, timeout_s: float = 5.0) -> bool:
@@ -65,7 +65,7 @@ def test_default_routes_are_read_with_all_their_next_hops() -> None:
 
 @given(st.binary(max_size=200))
 def test_bytes_of_any_kind_are_read_without_an_error(data: bytes) -> None:
-    found = [body for _, body in rtnetlink.messages(data)]
+    found = [body for _, body in netlink.messages(data)]
     for parse in (rtnetlink.parse_links, rtnetlink.parse_addresses, rtnetlink.parse_gateways):
         list(parse([*found, data]))
 

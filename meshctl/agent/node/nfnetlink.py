@@ -6,12 +6,12 @@ takes a tenth of one. The formats are those of linux/netfilter/nfnetlink.h, nf_t
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
 
-from meshctl.agent.node.rtnetlink import attributes, messages
+from meshctl.agent.node import netlink
+from meshctl.agent.node.netlink import attribute, attributes, messages, nested
 
 NETLINK_NETFILTER = 12
 NFPROTO_INET = 1
@@ -21,27 +21,11 @@ MSG_NEWSETELEM, MSG_GETSETELEM, MSG_DELSETELEM = 12, 13, 14
 CT_DELETE = 2
 GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES: what has become of the ruleset
 
-_REQUEST, _ACK, _DUMP, _CREATE = 0x1, 0x4, 0x300, 0x400
-_ERROR, _DONE = 2, 3
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_NESTED = 0x8000
-_HEADER = struct.Struct("=IHHII")
 _NFGEN = struct.Struct("!BBH")
-_ATTRIBUTE = struct.Struct("=HH")
-_ERRNO = struct.Struct("=i")
 _ROOM = 1 << 16
 # The kernel answers while it takes the request; this is for when it does not at all.
 _TIMEOUT_S = 5.0
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute, padded to four bytes."""
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def nested(kind: int, *inside: bytes) -> bytes:
-    """One attribute that is made of others."""
-    return attribute(kind | _NESTED, b"".join(inside))
 
 
 def attributes_of(payload: bytes) -> dict[int, bytes]:
@@ -73,9 +57,9 @@ class Nfnetlink:
         """All or none: `MSG_NEWSETELEM` or `MSG_DELSETELEM`, the set, and one `element`, of a table of family inet."""
         parts = [self._message(_BATCH_BEGIN, socket.AF_UNSPEC, b"", resource=NFTABLES)]
         for kind, name, body in changes:
-            flags = _CREATE if kind == MSG_NEWSETELEM else 0
+            flags = netlink.CREATE if kind == MSG_NEWSETELEM else 0
             body = attribute(1, _text(table)) + attribute(2, _text(name)) + nested(3, body)
-            parts.append(self._message(NFTABLES << 8 | kind, NFPROTO_INET, body, flags | _ACK))
+            parts.append(self._message(NFTABLES << 8 | kind, NFPROTO_INET, body, flags | netlink.ACK))
         parts.append(self._message(_BATCH_END, socket.AF_UNSPEC, b"", resource=NFTABLES))
         self._socket.send(b"".join(parts))
         self._acknowledged(len(parts) - 2)
@@ -83,7 +67,7 @@ class Nfnetlink:
     def elements(self, table: str, name: str) -> Iterator[dict[int, bytes]]:
         """The attributes of every element of a set."""
         body = attribute(1, _text(table)) + attribute(2, _text(name))
-        self._socket.send(self._message(NFTABLES << 8 | MSG_GETSETELEM, NFPROTO_INET, body, _DUMP))
+        self._socket.send(self._message(NFTABLES << 8 | MSG_GETSETELEM, NFPROTO_INET, body, netlink.DUMP))
         for payload in self._dump():
             for _, one in attributes(attributes_of(payload).get(3, b"")):
                 yield dict(attributes(one))
@@ -91,7 +75,7 @@ class Nfnetlink:
     def has_table(self, table: str) -> bool:
         """Whether there is one of family inet."""
         body = attribute(1, _text(table))
-        self._socket.send(self._message(NFTABLES << 8 | MSG_GETTABLE, NFPROTO_INET, body, _ACK))
+        self._socket.send(self._message(NFTABLES << 8 | MSG_GETTABLE, NFPROTO_INET, body, netlink.ACK))
         try:
             self._acknowledged(1)
         except FileNotFoundError:
@@ -106,7 +90,7 @@ class Nfnetlink:
         ports = [attribute(k, port.to_bytes(2, "big")) for k, (_, port) in zip((2, 3), (source, destination))]
         place = nested(2, attribute(1, bytes([socket.IPPROTO_UDP])), *ports)
         body = nested(1, nested(1, *ips), place)
-        self._socket.send(self._message(CONNTRACK << 8 | CT_DELETE, family, body, _ACK))
+        self._socket.send(self._message(CONNTRACK << 8 | CT_DELETE, family, body, netlink.ACK))
         try:
             self._acknowledged(1)
         except FileNotFoundError:
@@ -116,27 +100,26 @@ class Nfnetlink:
 
     def _message(self, kind: int, family: int, body: bytes, flags: int = 0, resource: int = 0) -> bytes:
         self._number += 1
-        payload = _NFGEN.pack(family, 0, resource) + body
-        return _HEADER.pack(_HEADER.size + len(payload), kind, flags | _REQUEST, self._number, 0) + payload
+        return netlink.message(kind, flags, _NFGEN.pack(family, 0, resource) + body, self._number)
 
     def _acknowledged(self, wanted: int) -> None:
         """Wait for so many acknowledgements, and raise the first error among them."""
-        first = 0
+        failures = []
         while wanted > 0:
             for kind, payload in messages(self._socket.recv(_ROOM)):
-                if kind == _ERROR:
+                if kind == netlink.ERROR:
                     wanted -= 1
-                    first = first or -_ERRNO.unpack_from(payload)[0]
-        if first:
-            raise OSError(first, os.strerror(first))
+                    failures.append(netlink.failure(payload))
+        for failure in failures:
+            if failure.errno:
+                raise failure
 
     def _dump(self) -> Iterator[bytes]:
         while True:
             for kind, payload in messages(self._socket.recv(_ROOM)):
-                if kind == _ERROR:
-                    code = -_ERRNO.unpack_from(payload)[0]
-                    raise OSError(code, os.strerror(code))
-                if kind == _DONE:
+                if kind == netlink.ERROR:
+                    raise netlink.failure(payload)
+                if kind == netlink.DONE:
                     return
                 yield payload
 

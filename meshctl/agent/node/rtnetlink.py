@@ -6,11 +6,13 @@ be tried again. Numbers are in the host's order.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from meshctl.agent.node import netlink
+from meshctl.agent.node.netlink import attributes, messages
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 18, 22, 26
 # Of what is told unasked, all but routes concerns the agent, and of routes the default ones.
@@ -18,12 +20,6 @@ ROUTE_CHANGES = (24, 25)  # RTM_NEWROUTE, RTM_DELROUTE
 # Groups of changes to subscribe to: links, addresses and routes of both families.
 GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST_DUMP = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_DUMP
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_ERROR = struct.Struct("=i")
-_ATTRIBUTE = struct.Struct("=HH")
-_TYPE_MASK = 0x3FFF  # the upper two bits of an attribute's type are flags
 _WORD = struct.Struct("=I")
 _RECEIVE_BYTES = 1 << 16
 _TIMEOUT_S = 2.0
@@ -63,28 +59,6 @@ class Gateway(NamedTuple):
 
     device: int
     ip: str
-
-
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and body of each message. What is cut off or lies about its length ends it."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, _flags, _sequence, _port = _HEADER.unpack_from(data, at)
-        if length < _HEADER.size or at + length > len(data):
-            return
-        yield kind, data[at + _HEADER.size : at + length]
-        at += -(-length // 4) * 4
-
-
-def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and value of each attribute."""
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size or at + length > len(data):
-            return
-        yield kind & _TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
-        at += -(-length // 4) * 4
 
 
 def parse_links(bodies: Iterable[bytes]) -> Iterator[Link]:
@@ -163,19 +137,17 @@ def dump(kind: int) -> list[bytes]:
     """The bodies of all links (RTM_GETLINK), addresses or routes that there are now. Raises OSError."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.settimeout(_TIMEOUT_S)
-        request = _IFINFOMSG.pack(0, 0, 0, 0, 0)
-        sock.send(_HEADER.pack(_HEADER.size + len(request), kind, _REQUEST_DUMP, 1, 0) + request)
+        sock.send(netlink.message(kind, netlink.DUMP, _IFINFOMSG.pack(0, 0, 0, 0, 0)))
         return list(_replies(sock))
 
 
 def _replies(sock: socket.socket) -> Iterator[bytes]:
     while True:
         for kind, body in messages(sock.recv(_RECEIVE_BYTES)):
-            if kind == _NLMSG_DONE:
+            if kind == netlink.DONE:
                 return
-            if kind == _NLMSG_ERROR:
-                code = -_ERROR.unpack_from(body)[0]
-                raise OSError(code, os.strerror(code))
+            if kind == netlink.ERROR:
+                raise netlink.failure(body)
             yield body
 
 

@@ -16,8 +16,8 @@ from typing import NamedTuple, Union
 
 from meshctl.agent.node import nfnetlink
 from meshctl.agent.node.handler import HasFileno, Readable
+from meshctl.agent.node.netlink import attributes
 from meshctl.agent.node.nfnetlink import Nfnetlink
-from meshctl.agent.node.rtnetlink import attributes
 from meshctl.agent.process import NOT_FOUND, run
 from meshctl.core.agent.events import Event
 

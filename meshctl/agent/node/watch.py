@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from meshctl.agent.node import libc, rtnetlink
+from meshctl.agent.node import libc, netlink, rtnetlink
 from meshctl.agent.node.handler import HasFileno, Plain, Readable
 from meshctl.core.agent.address import LocalAddress, canonical
 from meshctl.core.agent.document import AgentDocument
@@ -80,7 +80,7 @@ class NetworkWatch(Plain):
 
     def _receive(self, now: float) -> list[Event]:
         try:
-            told = rtnetlink.messages(self._socket.recv(_RECEIVE_BYTES))
+            told = netlink.messages(self._socket.recv(_RECEIVE_BYTES))
             concerns = any(k not in rtnetlink.ROUTE_CHANGES or rtnetlink.is_default_route(body) for k, body in told)
         except BlockingIOError:
             return []

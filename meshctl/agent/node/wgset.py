@@ -11,7 +11,8 @@ import socket
 import struct
 from pathlib import Path
 
-from meshctl.agent.node.rtnetlink import attributes, messages
+from meshctl.agent.node import netlink
+from meshctl.agent.node.netlink import attribute, attributes, messages, nested
 from meshctl.core.agent.address import Address
 from meshctl.model.keys import PublicKey
 
@@ -21,11 +22,7 @@ TIMEOUT_S = 2.0
 _READ_BYTES = 1 << 14
 
 _NETLINK_GENERIC = 16  # linux/netlink.h
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _GENERIC_HEADER = struct.Struct("=BBH")  # command, version
-_ATTRIBUTE = struct.Struct("=HH")
-_REQUEST_ACK = 0x1 | 0x4
-_ERROR, _NESTED = 2, 0x8000
 _CTRL_FAMILY, _CTRL_GETFAMILY, _CTRL_ATTR_ID, _CTRL_ATTR_NAME = 0x10, 3, 1, 2  # linux/genetlink.h
 # linux/wireguard.h
 _SET_DEVICE, _VERSION = 1, 1
@@ -58,16 +55,16 @@ def _userspace(control: Path, peer: PublicKey, endpoint: Address | None, keepali
 
 
 def _kernel(interface: str, peer: PublicKey, endpoint: Address | None, keepalive_s: int | None) -> None:
-    fields = _attribute(_PEER_PUBLIC_KEY, peer.raw()) + _attribute(_PEER_FLAGS, struct.pack("=I", _UPDATE_ONLY))
+    fields = attribute(_PEER_PUBLIC_KEY, peer.raw()) + attribute(_PEER_FLAGS, struct.pack("=I", _UPDATE_ONLY))
     if endpoint is not None:
-        fields += _attribute(_PEER_ENDPOINT, _sockaddr(endpoint))
+        fields += attribute(_PEER_ENDPOINT, _sockaddr(endpoint))
     if keepalive_s is not None:
-        fields += _attribute(_PEER_KEEPALIVE, struct.pack("=H", keepalive_s))
-    peers = _attribute(_NESTED | _DEVICE_PEERS, _attribute(_NESTED, fields))
-    device = _attribute(_DEVICE_IFNAME, interface.encode() + b"\0") + peers
+        fields += attribute(_PEER_KEEPALIVE, struct.pack("=H", keepalive_s))
+    peers = nested(_DEVICE_PEERS, nested(0, fields))
+    device = attribute(_DEVICE_IFNAME, interface.encode() + b"\0") + peers
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_GENERIC) as sock:
         sock.settimeout(TIMEOUT_S)
-        family = _ask(sock, _CTRL_FAMILY, _CTRL_GETFAMILY, _attribute(_CTRL_ATTR_NAME, b"wireguard\0"))
+        family = _ask(sock, _CTRL_FAMILY, _CTRL_GETFAMILY, attribute(_CTRL_ATTR_NAME, b"wireguard\0"))
         found = dict(attributes(family[_GENERIC_HEADER.size :]))
         number = int(struct.unpack("=H", found[_CTRL_ATTR_ID])[0])
         _ask(sock, number, _SET_DEVICE, device)
@@ -76,21 +73,17 @@ def _kernel(interface: str, peer: PublicKey, endpoint: Address | None, keepalive
 def _ask(sock: socket.socket, family: int, command: int, content: bytes) -> bytes:
     """The answer, if there is one before the acknowledgement. Raises OSError when the kernel says no."""
     body = _GENERIC_HEADER.pack(command, _VERSION, 0) + content
-    sock.send(_HEADER.pack(_HEADER.size + len(body), family, _REQUEST_ACK, 1, 0) + body)
+    sock.send(netlink.message(family, netlink.ACK, body))
     answer = b""
     while True:
         for kind, found in messages(sock.recv(_READ_BYTES)):
-            if kind != _ERROR:
+            if kind != netlink.ERROR:
                 answer = found
                 continue
-            code = -struct.unpack_from("=i", found)[0]
-            if code:
-                raise OSError(code, os.strerror(code))
+            failure = netlink.failure(found)
+            if failure.errno:
+                raise failure
             return answer
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def _sockaddr(address: Address) -> bytes:
