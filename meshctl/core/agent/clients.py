@@ -49,15 +49,19 @@ class ClientWatch:
     """On an anchor: what it sees of clients, for the peers that each of them may reach."""
 
     def __init__(self, config: InterfaceConfig) -> None:
-        self._clients = {p.public_key: p for p in config.peers if p.kind == "client" and not p.endpoints}
+        clients = (p for p in config.peers if p.kind == "client" and not p.endpoints)
+        self._clients = {p.public_key: p for p in sorted(clients, key=lambda p: p.public_key)}
         self._others = [p for p in config.peers if p.kind != "client"]
         self._told: dict[str, tuple[tuple[tuple[bytes, Address], ...], float]] = {}
         self._signs = _Signs()
 
     def tell(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Iterator[tuple[PeerConfig, Observed]]:
         """What is new, by who is to hear it. `statuses` is public key -> status of this interface's peers."""
+        seen = list(self._seen(statuses, now))
         for peer in self._others:
-            found = tuple(self._seen_for(peer, statuses, now))
+            found = tuple(
+                o for client, o in seen if peer.name in client.reaches and client.name in peer.reaches
+            )
             places = tuple((o.node, o.address) for o in found)
             told, at = self._told.get(peer.name, ((), now))
             if places != told or (places and now - at >= REPEAT_S):
@@ -69,16 +73,16 @@ class ClientWatch:
         """A peer's agent is a new one, which was told nothing."""
         self._told.pop(peer.name, None)
 
-    def _seen_for(
-        self, peer: PeerConfig, statuses: Mapping[PublicKey, PeerStatus], now: float
-    ) -> Iterator[Observation]:
-        for key in sorted(self._clients):
-            client, status = self._clients[key], statuses.get(key)
-            permitted = peer.name in client.reaches and client.name in peer.reaches
-            if permitted and status is not None and status.endpoint is not None:
+    def _seen(
+        self, statuses: Mapping[PublicKey, PeerStatus], now: float
+    ) -> Iterator[tuple[PeerConfig, Observation]]:
+        """The clients that live, and where, in order."""
+        for key, client in self._clients.items():
+            status = statuses.get(key)
+            if status is not None and status.endpoint is not None:
                 age_s = self._signs.age_s(status, now)
                 if age_s < SILENT_S:
-                    yield Observation(client.id, status.endpoint, int(age_s))
+                    yield client, Observation(client.id, status.endpoint, int(age_s))
 
 
 @dataclass
