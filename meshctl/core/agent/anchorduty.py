@@ -11,7 +11,7 @@ from meshctl.core.agent.bodies import Body, Observation, Observed, RelayAsk, Rel
 from meshctl.core.agent.clients import ClientWatch
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
 from meshctl.core.agent.events import PeerStatus, RelayDatagram, SendProbe
-from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
+from meshctl.core.agent.liveness import has_session
 from meshctl.core.agent.probes import signed
 from meshctl.core.agent.relayserver import RelayServer
 from meshctl.core.agent.router import TokenBucket
@@ -133,7 +133,7 @@ class AnchorDuty:
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> None:
         """Tell nodes where WireGuard sees them, and clients that they may reach, when that is news."""
         nodes = (peer for peer in self._peers.values() if not peer.is_anchor)
-        self.names = [peer.name for peer in nodes if _works(statuses.get(peer.public_key))]
+        self.names = [peer.name for peer in nodes if has_session(statuses.get(peer.public_key))]
         for node, peer in sorted(self._peers.items()):
             status = statuses.get(peer.public_key)
             if status is None or status.endpoint is None:
@@ -155,10 +155,3 @@ class AnchorDuty:
     def _run(self) -> None:
         for action in self._relays.actions():
             self._act(action)
-
-
-def _works(status: PeerStatus | None) -> bool:
-    """Whether messages may go through that tunnel: the other anchors may have one that does."""
-    if status is None or status.endpoint is None or status.handshake_age_s is None:
-        return False
-    return status.handshake_age_s < IDLE_HANDSHAKE_MAX_S

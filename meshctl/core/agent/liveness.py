@@ -41,6 +41,13 @@ SILENCE_S = 2.0
 BUSY_S = 10.0
 
 
+def has_session(status: PeerStatus | None) -> bool:
+    """Whether a reading shows a tunnel by which messages can go, as far as WireGuard itself can tell."""
+    if status is None or status.endpoint is None or status.handshake_age_s is None:
+        return False
+    return status.handshake_age_s < IDLE_HANDSHAKE_MAX_S
+
+
 class Liveness:
     """One peer's signs of life. `sample` is fed with each reading of the counters."""
 

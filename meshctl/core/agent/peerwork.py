@@ -11,7 +11,7 @@ from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.lifetime import LATE
-from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Liveness
+from meshctl.core.agent.liveness import Liveness, has_session
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.core.agent.path import Effect
 from meshctl.core.agent.relayclient import RelayClient
@@ -87,10 +87,7 @@ class PeerWork:
     @property
     def alive(self) -> bool:
         """Whether WireGuard has a session with the peer."""
-        status = self.status
-        if status is None or status.endpoint is None or status.handshake_age_s is None:
-            return False
-        return status.handshake_age_s < IDLE_HANDSHAKE_MAX_S
+        return has_session(self.status)
 
     @property
     def mode(self) -> Wish:
