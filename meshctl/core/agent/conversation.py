@@ -43,8 +43,7 @@ class Conversation:
     def due(self) -> float | None:
         """When `poll` has something to do."""
         times = (self.session.due, self.sender.due if self.alive else None, self._again_at)
-        known = [t for t in times if t is not None]
-        return min(known) if known else None
+        return min([t for t in times if t is not None], default=None)
 
     def ask(self, now: float, *, opened: bool = False) -> None:
         """Ask for the other's session, unless that is under way. Something has changed: patience begins anew. `opened`:

@@ -27,6 +27,11 @@ class Decision(NamedTuple):
         """Whether it is why the path is what it is."""
         return self.before is not self.after or not _MOVES.isdisjoint(step(self.before, self.trigger).effects)
 
+    def repeats(self, last: Decision) -> bool:
+        """Whether it says what the one before it said, but for the reason of what changes nothing."""
+        same = self.before is self.after and self[1:4] == last[1:4]
+        return same and (self.reason == last.reason or not self.counts)
+
 
 class History:
     """The newest decisions about one peer."""
@@ -36,10 +41,9 @@ class History:
 
     def add(self, decision: Decision) -> None:
         """Remember one. What happens again and again with the same outcome is remembered once, with its last reason."""
-        for last in list(self._decisions)[-1:]:
-            again = decision.before is decision.after and decision[1:4] == last[1:4]
-            if again and (decision.reason == last.reason or not decision.counts):
-                self._decisions.pop()
+        last = self._decisions[-1] if self._decisions else None
+        if last is not None and decision.repeats(last):
+            self._decisions.pop()
         self._decisions.append(decision)
 
     @property

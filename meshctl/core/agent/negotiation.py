@@ -52,8 +52,7 @@ class Negotiation:
         due = self._checks.due()
         checks = None if due is None else max(due, self._here.pace.free_at)
         times = (checks, self._nominate_at, self._round_ends, self.remote.next_expiry())
-        known = [t for t in times if t is not None]
-        return min(known) if known else None
+        return min([t for t in times if t is not None], default=None)
 
     def failed(self, pair: Pair) -> bool:
         """Whether the pair was asked in vain, or is not there any more."""

@@ -108,9 +108,7 @@ class RelayClient:
 
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        if not self._leases:
-            return None
-        when = min([lease.due for lease in self._leases.values()])
+        when = min([lease.due for lease in self._leases.values()], default=inf)
         return when if when < inf else None
 
     def token_of(self, transaction: bytes) -> bytes | None:
