@@ -10,17 +10,16 @@ Where the kernel cannot do it (ends of two families, no nftables, a family in wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from meshctl.agent.node import rtnetlink
-from meshctl.agent.node.handler import HasFileno, Plain, Readable
 from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.relayforward import Forwarder
-from meshctl.agent.node.ruletable import Element, Kind, RuleTable
+from meshctl.agent.node.ruletable import Element, Kind, RuleTable, TableHandler
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.events import Action, Event, InstallRelay, RemoveRelay
+from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay
 from meshctl.core.agent.relayserver import PORTS
 
 TABLE = "meshctl_relays"
@@ -37,14 +36,14 @@ class RelayCount(NamedTuple):
     kernel: bool
 
 
-class Relays(Plain):
+class Relays(TableHandler):
     """All relays of this node. `now` is when the agent starts; `rate_bytes_s` is what may pass of a pair each way, 0
     for as much as there is."""
 
     actions: tuple[type[Action], ...] = (InstallRelay, RemoveRelay)
 
     def __init__(self, now: float, rate_bytes_s: int = 0) -> None:
-        self._table = RuleTable(TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now)
+        super().__init__(RuleTable(TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now))
         self._sets = ("end", "counted", "limited") if rate_bytes_s else ("end", "counted")
         self._netlink = Nfnetlink()
         self._forwarder = Forwarder(rate_bytes_s)
@@ -70,22 +69,9 @@ class Relays(Plain):
         for relay, source, packets, size in self._forwarder.counters():
             yield RelayCount(relay, source, packets, size, kernel=False)
 
-    def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
-        """See Handler."""
-        return self._table.sockets()
-
-    def due(self) -> float | None:
-        """See Handler."""
-        return self._table.due()
-
-    def poll(self, now: float) -> list[Event]:
-        """See Handler."""
-        self._table.poll(now)
-        return []
-
     def close(self) -> None:
         """See Handler. What the kernel forwards goes on, so that an anchor's agent can be restarted unnoticed."""
-        self._table.close()
+        super().close()
         self._netlink.close()
         self._forwarder.close()
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NamedTuple, Union
 
 from meshctl.agent.node import nfnetlink
-from meshctl.agent.node.handler import HasFileno, Readable
+from meshctl.agent.node.handler import HasFileno, Plain, Readable
 from meshctl.agent.node.netlink import attributes
 from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.process import NOT_FOUND, run
@@ -193,6 +193,30 @@ class RuleTable:
             lines += [f"elements = {{ {', '.join(elements)} }}"] if elements else []
             lines.append("}")
         return "\n".join([*lines, self._chains, "}", ""])
+
+
+class TableHandler(Plain):
+    """What handlers (see Handler) have in common whose actions become elements of a table."""
+
+    def __init__(self, table: RuleTable) -> None:
+        self._table = table
+
+    def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
+        """See Handler."""
+        return self._table.sockets()
+
+    def due(self) -> float | None:
+        """See Handler."""
+        return self._table.due()
+
+    def poll(self, now: float) -> list[Event]:
+        """See Handler."""
+        self._table.poll(now)
+        return []
+
+    def close(self) -> None:
+        """See Handler."""
+        self._table.close()
 
 
 def _nft(text: str) -> None:

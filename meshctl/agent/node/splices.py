@@ -15,10 +15,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from meshctl.agent.node import bpf
-from meshctl.agent.node.handler import HasFileno, Plain, Readable
-from meshctl.agent.node.ruletable import Element, Kind, RuleTable
+from meshctl.agent.node.ruletable import Element, Kind, RuleTable, TableHandler
 from meshctl.core.agent.document import AgentDocument
-from meshctl.core.agent.events import Action, Event, InstallSplice, OpenPorts, RemoveSplice
+from meshctl.core.agent.events import Action, InstallSplice, OpenPorts, RemoveSplice
 from meshctl.model.keys import PublicKey
 
 TABLE = "meshctl_splices"
@@ -47,13 +46,13 @@ chain prerouting {
 }"""
 
 
-class Splices(Plain):
+class Splices(TableHandler):
     """Those of all interfaces of this node. `now` is when the agent starts."""
 
     actions: tuple[type[Action], ...] = (OpenPorts, InstallSplice, RemoveSplice)
 
     def __init__(self, document: AgentDocument, now: float) -> None:
-        self._table = RuleTable(TABLE, _KINDS, _CHAINS, now)
+        super().__init__(RuleTable(TABLE, _KINDS, _CHAINS, now))
         self._installed: dict[InstallSplice, tuple[Element, ...]] = {}
         self._bound: dict[PublicKey, dict[int, socket.socket]] = {}
         self.configure(document, now)
@@ -74,22 +73,9 @@ class Splices(Plain):
             installed = InstallSplice(action.peer, action.remote, action.local_port)
             self._table.change(remove=self._installed.pop(installed, ()))
 
-    def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
-        """See Handler."""
-        return self._table.sockets()
-
-    def due(self) -> float | None:
-        """See Handler."""
-        return self._table.due()
-
-    def poll(self, now: float) -> list[Event]:
-        """See Handler."""
-        self._table.poll(now)
-        return []
-
     def close(self) -> None:
         """See Handler. A splice that the core has not removed goes on: so does its tunnel."""
-        self._table.close()
+        super().close()
         for sockets in self._bound.values():
             _close(sockets.values())
 
