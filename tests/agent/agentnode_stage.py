@@ -179,6 +179,12 @@ class Stage:
         temp.write_bytes(content)
         temp.replace(path)
 
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
     def down(self) -> None:
         """End all agents, and take everything away."""
         for agent in self._agents.values():

@@ -33,11 +33,8 @@ ANCHORS = {"203.0.113.10": "mid", "198.51.100.20": "far"}
 
 @pytest.fixture(scope="module", name="stage")
 def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(f"pytest{os.getpid()}-detour", INVENTORY, tmp_path_factory.mktemp("agents"))
-    try:
+    with Stage(f"pytest{os.getpid()}-detour", INVENTORY, tmp_path_factory.mktemp("agents")) as stage:
         yield stage
-    finally:
-        stage.down()
 
 
 def state(stage: Stage, node: str, peer: str) -> str:

@@ -32,11 +32,8 @@ policies:
 
 @pytest.fixture(scope="module", name="stage")
 def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(f"pytest{os.getpid()}-agent", INVENTORY, tmp_path_factory.mktemp("agents"))
-    try:
+    with Stage(f"pytest{os.getpid()}-agent", INVENTORY, tmp_path_factory.mktemp("agents")) as stage:
         yield stage
-    finally:
-        stage.down()
 
 
 def reached(stage: Stage, node: str, peer: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -142,9 +142,10 @@ def remove(a: socket.socket, b: socket.socket, port: int = PORT) -> RemoveRelay:
     return RemoveRelay(port, place(a), place(b))
 
 
-def without_nft() -> object:
-    """A machine on which nft is not installed."""
-    return patch.dict(ENVIRONMENT, PATH="/nonexistent")
+def relay(anchor: Anchor, a: socket.socket, b: socket.socket, *, kernel: bool) -> None:
+    """Have the pair relayed by the kernel, or by the agent, as on a machine on which nft is not installed."""
+    with nullcontext() if kernel else patch.dict(ENVIRONMENT, PATH="/nonexistent"):
+        anchor.do(install(a, b))
 
 
 @WAYS
@@ -152,10 +153,7 @@ def test_each_end_gets_what_the_other_sends_and_sees_it_come_from_the_relay(
     anchor: Anchor, families: tuple[int, int], kernel: bool
 ) -> None:
     a, b = anchor.end("a", families[0]), anchor.end("b", families[1])
-    with ExitStack() as stack:
-        if not kernel:
-            stack.enter_context(without_nft())
-        anchor.do(install(a, b))
+    relay(anchor, a, b, kernel=kernel)
     for number in range(3):
         a.sendto(data(number), to(a))
         assert received(b) == (data(number), Address(*to(b)))
@@ -189,10 +187,7 @@ def test_a_relay_forwards_for_its_two_ends_alone(
 ) -> None:
     a, b = anchor.end("a", families[0]), anchor.end("b", families[1])
     strangers = [anchor.end(name, family) for name in ENDS for family in families]
-    with ExitStack() as stack:
-        if not kernel:
-            stack.enter_context(without_nft())
-        anchor.do(install(a, b))
+    relay(anchor, a, b, kernel=kernel)
     for stranger in strangers:
         stranger.sendto(data(), to(stranger))
     a.sendto(data(1), to(a))
@@ -207,10 +202,7 @@ def test_stun_to_the_port_is_left_to_the_agent_while_the_pair_talks(
     anchor: Anchor, families: tuple[int, int], kernel: bool
 ) -> None:
     a, b = anchor.end("a", families[0]), anchor.end("b", families[1])
-    with ExitStack() as stack:
-        if not kernel:
-            stack.enter_context(without_nft())
-        anchor.do(install(a, b))
+    relay(anchor, a, b, kernel=kernel)
     a.sendto(data(), to(a))
     assert received(b) is not None
     with anchor.space.inside(lambda: raw(families[0])) as agent:
@@ -291,10 +283,7 @@ def test_a_pair_gets_no_more_than_its_rate(
 ) -> None:
     anchor.start(rate_bytes_s=20_000)
     a, b = anchor.end("a", families[0]), anchor.end("b", families[1])
-    with ExitStack() as stack:
-        if not kernel:
-            stack.enter_context(without_nft())
-        anchor.do(install(a, b))
+    relay(anchor, a, b, kernel=kernel)
     for number in range(50):
         a.sendto(data(number, 1000), to(a))
     assert received(b) is not None
@@ -340,10 +329,7 @@ def test_relays_work_beside_the_meshs_firewall_and_a_strict_one(
     for table in (STRICT, next(r.text for r in document.resources if isinstance(r, Nftables))):
         anchor.space.run("nft", "-f", "-", text=table)
     a, b = anchor.end("a", families[0]), anchor.end("b", families[1])
-    with ExitStack() as stack:
-        if not kernel:
-            stack.enter_context(without_nft())
-        anchor.do(install(a, b))
+    relay(anchor, a, b, kernel=kernel)
     with anchor.space.inside(lambda: raw(families[0])) as agent:
         a.sendto(stun(b"bind"), to(a))
         assert stun(b"bind") in agent.recv(2048)
