@@ -218,6 +218,17 @@ def test_an_endpoint_is_adopted_only_where_this_node_has_an_address_of_its_famil
     assert not bench.work.adopt()
 
 
+def test_an_answer_on_the_own_port_says_nothing_of_packets_that_a_splice_has_leave_from_another() -> None:
+    bench = Bench(CONTROLLING)
+    own, spliced = (Pair(Address("198.51.100.1", port), HUB) for port in (PORT, 20000))
+    bench.status(HUB, 1.0)
+    assert bench.work.carries(own)
+    bench.work.splice.restore(spliced)
+    assert (bench.work.carries(own), bench.work.carries(spliced)) == (False, True)
+    bench.status(Address("198.51.100.9", PORT), 1.0)
+    assert not bench.work.carries(spliced)
+
+
 # Both ends
 
 

@@ -187,9 +187,10 @@ def the_kernel_does_what_the_agent_says(world: World) -> Says:
             path = node.path(peer.name)
             if path is None or path.state not in (State.DIRECT, State.RELAYED):
                 continue
-            there = next(s.endpoint for s in node.statuses() if s.public_key == path.public_key)
-            if there is None and world.spec.link.loss:  # the other end's first handshake was lost
+            status = next(s for s in node.statuses() if s.public_key == path.public_key)
+            if status.handshake_age_s is None and world.spec.link.loss:  # the other end's first handshake was lost
                 continue
+            there = status.endpoint
             by_relay = there is not None and there.port in RELAY_PORTS and there.ip in anchor_ips(world)
             if by_relay != (path.state is State.RELAYED):
                 yield node.name, f"{peer.name} is {path.state.value}, and WireGuard sends to {there}"

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 from simdraw import draw
+from simnat import RANDOM, Behaviour
 from simreport import seeds_of
 from simshrink import describe, shrink
-from simspec import WorldSpec
+from simspec import Fault, Link, NodeSpec, SiteSpec, WorldSpec
 from simtrace import Meter, Trace
 from simworld import World
+
+from meshctl.core.reachability import ADDRESS_AND_PORT
 
 SEEDS = range(24)
 _HERE = Path(__file__).parent
@@ -34,6 +37,15 @@ print(*(World(draw(seed)).run().digest for seed in (3, 7)))
 def test_nothing_is_found_in_a_small_world(seed: int) -> None:
     outcome = World(draw(seed)).run()
     assert outcome.findings == (), "\n".join([describe(draw(seed)), outcome.text])
+
+
+def test_a_port_is_mapped_anew_behind_another_router_that_has_the_first_ones_address() -> None:
+    hard = Behaviour(ADDRESS_AND_PORT, ADDRESS_AND_PORT, RANDOM)
+    sites = (*(SiteSpec(n, hard, "192.168.1", speaks=("upnp",)) for n in (0, 1)), SiteSpec(2, hard, "192.168.2"))
+    nodes = (NodeSpec("a0", 0, kind="anchor"), NodeSpec("n0", 1, "site0"), NodeSpec("n1", 2, "site2"))
+    roams = Fault("roam", 18.0, 0.0, "n0", "site1")
+    spec = WorldSpec(0, Link(), sites, nodes, (("n0", "n1"),), faults=(roams,), quiet_at=18.0, seconds=50.0)
+    assert World(spec).run().findings == ()  # two hard NATs, and still direct
 
 
 def _pythons() -> list[str]:

@@ -265,7 +265,7 @@ class PeerPath:
             self._nominated(pair, now)
         elif pair == self._negotiation.current and self.state in DIRECT:
             self._lives(pair, now)
-        elif self.state is State.SUSPECT and self.work.status is not None and self.work.status.endpoint == pair.remote:
+        elif self.state is State.SUSPECT and self.work.carries(pair):
             self._negotiation.current = pair
             self._fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
         elif self._negotiation.controlling and self.work.may_go_direct:

@@ -151,6 +151,13 @@ class PeerWork:
         self.negotiation.current, self.proven = (standing if spliced else Pair(base, endpoint)), False
         return True
 
+    def carries(self, pair: Pair) -> bool:
+        """Whether it is by this pair that WireGuard's packets leave now: to its remote address, and a splice to there
+        has them leave from its own port."""
+        standing = self.splice.standing
+        spliced = standing is not None and standing.remote == pair.remote
+        return self.status is not None and self.status.endpoint == pair.remote and (not spliced or pair == standing)
+
     def set_endpoint(self, address: Address, now: float) -> None:
         """Have WireGuard send there, and keep the way open.
 
