@@ -55,7 +55,7 @@ class Stage:
     """The inventory's nodes as namespaces called NAME; `down` takes everything away."""
 
     def __init__(self, name: str, text: str, folder: Path) -> None:
-        self.name, self._folder = name, folder
+        self.name, self.folder = name, folder
         path = folder / "inventory.yml"
         path.write_text(text)
         read = inventory.read(path)
@@ -96,11 +96,11 @@ class Stage:
 
     def document(self, node: str) -> Path:
         """The file that says it."""
-        return self._folder / f"{node}.json"
+        return self.folder / f"{node}.json"
 
     def log(self, node: str) -> str:
         """What the node's agents have said."""
-        return (self._folder / f"{node}.log").read_text()
+        return (self.folder / f"{node}.log").read_text()
 
     def logs(self) -> str:
         """What all agents have said."""
@@ -108,15 +108,15 @@ class Stage:
 
     def state(self, node: str) -> Path:
         """The agent's state file."""
-        return self._folder / "state" / f"{node}.json"
+        return self.folder / "state" / f"{node}.json"
 
     def socket(self, node: str) -> Path:
         """Where the agent answers."""
-        return self._folder / f"{node}.sock"
+        return self.folder / f"{node}.sock"
 
     def metrics(self, node: str) -> Path:
         """What it writes for Prometheus."""
-        return self._folder / f"{node}.prom"
+        return self.folder / f"{node}.prom"
 
     def start(self, node: str) -> int:
         """Start the node's agent; its process id."""
@@ -124,10 +124,11 @@ class Stage:
         words += ["--document", str(self.document(node)), "--state", str(self.state(node))]
         words += ["--socket", str(self.socket(node)), "--metrics-file", str(self.metrics(node))]
         words += ["--metrics-every", "0.5"]
-        with (self._folder / f"{node}.log").open("ab") as log:
+        with (self.folder / f"{node}.log").open("ab") as log:
             self._agents[node] = subprocess.Popen(
                 ["ip", "netns", "exec", netns(self.name, node), *words],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)},
+                umask=0o077,  # as the unit has it
             )  # fmt: skip
         return self._agents[node].pid
 

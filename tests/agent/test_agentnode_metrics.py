@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Iterator
 
@@ -39,6 +40,7 @@ def body(answer: str) -> str:
 
 
 def test_prometheus_reads_the_file_and_what_a_peer_is_served(stage: Stage) -> None:
+    assert stat.S_IMODE(stage.metrics("ann").stat().st_mode) == 0o644
     until(lambda: "wg_status" in stage.metrics("ann").read_text(), 5, stage.logs)
     served = fetch(stage, "bob", stage.mesh_ip("ann"))
     assert served.startswith("HTTP/1.0 200 OK\nContent-Type: text/plain; version=0.0.4")

@@ -19,7 +19,7 @@ from meshctl.agent.node.report import Report
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Event
 
-_MODE = 0o644
+_MODE = 0o644  # who collects is not root
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -52,6 +52,7 @@ class MetricsFile(Plain):
         remove_quietly(temp)
         # Not synced: who loses power starts with a new one.
         with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE), "wb") as file:
+            os.fchmod(file.fileno(), _MODE)  # whatever the umask is
             file.write(text)
         temp.replace(self._path)
 
