@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import sys
 
-USAGE = "usage: meshctl-agent apply < TRANSACTION\n       meshctl-agent run [--document FILE] [--state FILE]\n"
+USAGE = """\
+usage: meshctl-agent COMMAND [OPTIONS]
+
+  status    the node in short
+  paths     how each peer is reached, and why
+  events    the last decisions
+  nat       the NATs in front of this node
+  rebind    find everything out anew
+  override  keep one pair on the relay or off it
+  run       keep this node's paths alive; what the unit runs
+  cleanup   give back what the agent leaves behind when it ends, for it is gone for good
+  apply     read a transaction of meshctl's and carry it out
+
+`meshctl-agent COMMAND --help` says more.
+"""
+ASKING = ("status", "paths", "events", "nat", "rebind", "override")
 
 
 def main() -> int:
-    """Run the named command and return its exit status."""
-    if sys.argv[1:2] == ["run"]:
+    """Run the named command and return its exit status. Each is imported only when it runs."""
+    command, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+    if command == "run":
         from meshctl.agent.node.service import main as run
 
-        return run(sys.argv[2:])
-    if sys.argv[1:] != ["apply"]:
-        sys.stderr.write(USAGE)
-        return 64
-    from meshctl.agent.apply import main as apply
+        return run(arguments)
+    if command in ASKING:
+        from meshctl.agent.node.commands import main as show
 
-    return apply()
+        return show(command, arguments)
+    if command == "cleanup":
+        from meshctl.agent.node.cleanup import main as cleanup
+
+        return cleanup(arguments)
+    if command == "apply" and not arguments:
+        from meshctl.agent.apply import main as apply
+
+        return apply()
+    wanted = command in ("-h", "--help")
+    (sys.stdout if wanted else sys.stderr).write(USAGE)
+    return 0 if wanted else 64
 
 
 if __name__ == "__main__":

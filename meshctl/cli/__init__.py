@@ -16,6 +16,7 @@ from meshctl import __version__
 
 # name -> (module, one-line help). The module's `command` is the click command or group.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "agent": ("meshctl.cli.agent", "Ask the agents on the nodes: status, paths, events, nat, rebind, override."),
     "apply": ("meshctl.cli.apply", "Converge the hosts to the inventory."),
     "client": ("meshctl.cli.client", "Show configs and QR codes for stock WireGuard clients."),
     "lab": ("meshctl.cli.lab", "Build the inventory's twin on this machine: real hosts, real NATs."),
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("meshctl.cli.plan", "Show what apply would change on the live hosts."),
     "policy": ("meshctl.cli.policy", "Ask what the policies allow: diff, explain, matrix, graph."),
     "schema": ("meshctl.cli.schema", "Print a JSON Schema (inventory, lock, plan, ...)."),
+    "status": ("meshctl.cli.status", "Show who reaches whom: directly or by which anchor, and why."),
     "test": ("meshctl.cli.test", "Run the policy tests without contacting a host."),
     "validate": ("meshctl.cli.validate", "Check the inventory without contacting a host."),
 }

@@ -32,10 +32,13 @@ INVENTORY_HELP = "Inventory file or folder. [default: $MESHCTL_INVENTORY, ./inve
 
 def inventory_options(function: F) -> F:
     """`[INVENTORY]` as argument or `-i PATH`; passes `inventory_argument` and `inventory_option`."""
-    function = click.option(
-        "-i", "--inventory", "inventory_option", metavar="PATH", help=INVENTORY_HELP
-    )(function)
+    function = inventory_only_option(function)
     return click.argument("inventory_argument", metavar="[INVENTORY]", required=False)(function)
+
+
+def inventory_only_option(function: F) -> F:
+    """`-i PATH`, for commands whose arguments are something else; passes `inventory_option`."""
+    return click.option("-i", "--inventory", "inventory_option", metavar="PATH", help=INVENTORY_HELP)(function)
 
 
 def output_option(function: F) -> F:
@@ -69,6 +72,11 @@ def secret_option(function: F) -> F:
 
 
 def host_options(function: F) -> F:
+    """What every command takes that makes hosts what they should be; `Hosts(**…)` collects it."""
+    return reach_options(secret_option(function))
+
+
+def reach_options(function: F) -> F:
     """What every command that contacts hosts takes; `Hosts(**…)` collects it."""
     from meshctl.deploy.options import DEFAULT_FORKS  # here, for `validate` needs nothing of a run
 
@@ -83,7 +91,6 @@ def host_options(function: F) -> F:
                      help="Learn unknown SSH host keys; a changed one is refused always."),
         click.option("--ask-sudo-pass", is_flag=True,
                      help=f"Ask for the password that sudo wants. [else: ${SUDO_PASSWORD_VARIABLE}]"),
-        secret_option,
     )  # fmt: skip
     for option in reversed(options):
         function = option(function)
@@ -92,7 +99,7 @@ def host_options(function: F) -> F:
 
 @dataclass(frozen=True)
 class Hosts:
-    """The values of `host_options`."""
+    """The values of `host_options` or `reach_options`."""
 
     limit: tuple[str, ...]
     forks: int
@@ -100,7 +107,7 @@ class Hosts:
     lab: str | None
     accept_new_host_keys: bool
     ask_sudo_pass: bool
-    secret_file: str | None
+    secret_file: str | None = None
 
     def read(self, argument: str | None, option: str | None) -> Inventory:
         """The inventory, with the lab's own lock under --lab. Prints its warnings; raises InventoryError."""

@@ -10,7 +10,10 @@ import click
 
 from meshctl.deploy.progress import Progress
 
-_TITLES = {"reading": "Reading", "keys": "Making keys on", "applying": "Applying to", "diff": "Fetching files of"}
+_TITLES = {
+    "reading": "Reading", "keys": "Making keys on", "applying": "Applying to", "diff": "Fetching files of",
+    "asking": "Asking",
+}  # fmt: skip
 _QUIET = frozenset({"as wanted", "ok"})
 
 

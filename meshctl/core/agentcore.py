@@ -10,26 +10,25 @@ import enum
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from meshctl.core.agent import events
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.config import AgentConfig, Endpoint, PeerConfig
-from meshctl.core.agent.course import RELAYED
 from meshctl.core.agent.events import Action, Event
 from meshctl.core.agent.handshakes import Handshakes
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.network import Network
-from meshctl.core.agent.path import State
 from meshctl.core.agent.portmap import PortMapper
+from meshctl.core.agent.portmap_values import Mapped
 from meshctl.core.agent.resolver import Resolver
 from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.splice import undone
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.state import Kept, KeptPath, KeptRelay, dump, load
+from meshctl.core.agent.status import NetworkView, PathStatus, path_statuses, view
 from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
@@ -43,22 +42,6 @@ class _Chore(enum.Enum):
     SAMPLE = "WireGuard's counters"
     PORTS = "a port mapping"
     NAMES = "a name to resolve"
-
-
-@dataclass(frozen=True)
-class PathStatus:
-    """One peer's path, as `status` shows it. `relay` is the anchor's name while it carries the packets, else "";
-    `reason` says why the state is what it is."""
-
-    network: str
-    peer: str
-    public_key: PublicKey
-    state: State
-    endpoint: Address | None
-    relay: str
-    rtt_s: float | None
-    since: float
-    reason: str
 
 
 class AgentCore:
@@ -91,6 +74,7 @@ class AgentCore:
             events.Override: self._override,
             events.Reconfigured: self._reconfigured,
             events.ClockStepped: self._clock_stepped,
+            events.Rebind: self._rebind,
         }
         self._end_relays(kept.relays)
         self._end_splices(kept.paths)
@@ -113,7 +97,7 @@ class AgentCore:
 
     def paths(self) -> tuple[PathStatus, ...]:
         """Every peer of every network that has an agent, by network and name."""
-        return tuple(status for _, network in sorted(self._networks.items()) for status in _paths(network))
+        return tuple(status for _, network in sorted(self._networks.items()) for status in path_statuses(network))
 
     def history(self, peer: PublicKey) -> tuple[Decision, ...]:
         """The last decisions about a peer, the oldest first."""
@@ -123,12 +107,27 @@ class AgentCore:
                     return path.history.decisions
         return ()
 
-    def stop(self, now: float) -> None:
-        """The agent stops for good: what must not outlive it is given back. Drain the actions once more."""
-        for network in self._networks.values():
-            network.stop(now)
-        self._ports.release()
-        self._mapped(now)
+    @property
+    def name(self) -> str:
+        """This node's."""
+        return self._config.name
+
+    def views(self, now: float) -> tuple[NetworkView, ...]:
+        """What else there is to see of each network, by name."""
+        return tuple(view(network, now) for _, network in sorted(self._networks.items()))
+
+    def mappings(self) -> tuple[tuple[Mapped, ...], tuple[tuple[str, Address, str], ...]]:
+        """Port mappings that work; and gateway, address and the reason where there is none."""
+        return self._ports.mapped(), self._ports.why()
+
+    def save(self) -> None:
+        """Have what must outlast a restart written, when it is another than before. Drain the actions once more."""
+        networks = self._networks.values()
+        if self._port_state == self._kept.ports and not any(n.unsaved for n in networks):
+            return
+        for network in networks:
+            network.unsaved = False
+        self._write()
 
     # Events
 
@@ -177,7 +176,7 @@ class AgentCore:
             network.status(statuses, now)
         dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)
         self._resolver.set_dead({e for e in dead if isinstance(e, NamedEndpoint)})
-        self._save()
+        self.save()
 
     def _resolved(self, event: events.Resolved, now: float) -> None:
         if self._resolver.resolved(event, now):
@@ -231,6 +230,11 @@ class AgentCore:
         for network in self._networks.values():
             network.clock_stepped(now)
 
+    def _rebind(self, _event: events.Rebind, now: float) -> None:
+        for network in self._networks.values():
+            network.here.nat.forget()
+        self._clock_stepped(events.ClockStepped(), now)
+
     # Inside
 
     def _remind(self, chore: _Chore, when: float | None) -> None:
@@ -262,16 +266,7 @@ class AgentCore:
         for network in self._networks.values():
             network.mapped(found, now)
         self._port_state = self._ports.state()
-        self._save()
-
-    def _save(self) -> None:
-        """Have what must outlast a restart written, when it is another than before."""
-        networks = self._networks.values()
-        if self._port_state == self._kept.ports and not any(n.unsaved for n in networks):
-            return
-        for network in networks:
-            network.unsaved = False
-        self._write()
+        self.save()
 
     def _write(self) -> None:
         paths = chain.from_iterable(n.kept_paths() for n in self._networks.values())
@@ -313,21 +308,3 @@ class AgentCore:
 
     def _where(self, endpoint: Endpoint) -> tuple[Address, ...]:
         return self._resolver.addresses(endpoint) if isinstance(endpoint, NamedEndpoint) else (endpoint,)
-
-
-def _paths(network: Network) -> list[PathStatus]:
-    name, found = network.config.network, []
-    for path in network.paths.values():
-        endpoint = path.work.status.endpoint if path.work.status else None
-        anchor = path.work.relay.used_anchor if path.state in RELAYED else None
-        found.append(PathStatus(
-            name, path.peer.name, path.peer.public_key, path.state, endpoint, anchor.name if anchor else "",
-            path.rtt_s, path.since, path.history.why,
-        ))  # fmt: skip
-    for link in network.here.anchors.values():
-        endpoint = link.status.endpoint if link.status else None
-        state, reason = (State.DIRECT, "an anchor's own endpoint") if link.up else (State.UNKNOWN, "no handshake")
-        found.append(
-            PathStatus(name, link.peer.name, link.peer.public_key, state, endpoint, "", link.rtt_s, link.since, reason)
-        )
-    return sorted(found, key=lambda status: status.peer)

@@ -49,6 +49,13 @@ class Connections:
         connection = self._shared(f"node {node.name}", lambda: self._connect_node(node))
         return SshTransport(node.name, way, connection, self._password)
 
+    def forget_lost(self) -> None:
+        """Connections that failed or broke are opened anew when they are wanted; nobody may be opening one now."""
+        with self._lock:
+            for key, future in list(self._open.items()):
+                if future.exception() is not None or not future.result().is_active():
+                    del self._open[key]
+
     def close(self) -> None:
         """Close every connection."""
         with self._lock:

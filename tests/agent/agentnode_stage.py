@@ -55,7 +55,7 @@ class Stage:
     """The inventory's nodes as namespaces called NAME; `down` takes everything away."""
 
     def __init__(self, name: str, text: str, folder: Path) -> None:
-        self.name, self._folder = name, folder
+        self.name, self.folder = name, folder
         path = folder / "inventory.yml"
         path.write_text(text)
         read = inventory.read(path)
@@ -96,30 +96,53 @@ class Stage:
 
     def document(self, node: str) -> Path:
         """The file that says it."""
-        return self._folder / f"{node}.json"
+        return self.folder / f"{node}.json"
 
     def log(self, node: str) -> str:
         """What the node's agents have said."""
-        return (self._folder / f"{node}.log").read_text()
+        return (self.folder / f"{node}.log").read_text()
 
     def logs(self) -> str:
         """What all agents have said."""
-        return "\n".join(f"{node}:\n{self.log(node)}" for node in self.mesh.nodes)
+        return "\n".join(f"{node.name}:\n{self.log(node.name)}" for node in self.mesh.managed())
 
     def state(self, node: str) -> Path:
         """The agent's state file."""
-        return self._folder / "state" / f"{node}.json"
+        return self.folder / "state" / f"{node}.json"
+
+    def socket(self, node: str) -> Path:
+        """Where the agent answers."""
+        return self.folder / f"{node}.sock"
+
+    def metrics(self, node: str) -> Path:
+        """What it writes for Prometheus."""
+        return self.folder / f"{node}.prom"
 
     def start(self, node: str) -> int:
         """Start the node's agent; its process id."""
         words = [sys.executable, "-m", "meshctl.agent.main", "run"]
         words += ["--document", str(self.document(node)), "--state", str(self.state(node))]
-        with (self._folder / f"{node}.log").open("ab") as log:
+        words += ["--socket", str(self.socket(node)), "--metrics-file", str(self.metrics(node))]
+        words += ["--metrics-every", "0.5"]
+        with (self.folder / f"{node}.log").open("ab") as log:
             self._agents[node] = subprocess.Popen(
                 ["ip", "netns", "exec", netns(self.name, node), *words],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)},
+                umask=0o077,  # as the unit has it
             )  # fmt: skip
         return self._agents[node].pid
+
+    def agent(self, node: str, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """`meshctl-agent COMMAND WORDS` on the node, with its files."""
+        files = {"--socket": self.socket(node)}
+        if command == "cleanup":
+            files |= {"--document": self.document(node), "--state": self.state(node)}
+        argv = [sys.executable, "-m", "meshctl.agent.main", command, *words]
+        return subprocess.run(
+            ["ip", "netns", "exec", netns(self.name, node), *argv, *(str(w) for pair in files.items() for w in pair)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd="/", text=True, capture_output=True, check=False,
+            timeout=30,
+        )  # fmt: skip
 
     def kill(self, node: str) -> None:
         """End the agent as a crash would."""

@@ -69,11 +69,12 @@ def test_a_hard_nat_is_spliced_to_an_easy_one_and_relayed_to_a_hard_one(stage: S
 
 def test_neither_needs_an_agent_once_it_stands_and_the_next_agents_take_both_over(stage: Stage) -> None:
     with stage.pinging("hard", "soft") as spliced, stage.pinging("hard", "firm") as relayed:
-        for node in ("hard", relay(stage, "hard", "firm")):
-            before = len(stage.log(node))
-            stage.kill(node)
-            stage.start(node)
-            until(lambda node=node, before=before: "started" in stage.log(node)[before:], 10, stage.logs)
+        for end in (stage.kill, stage.stop):
+            for node in ("hard", relay(stage, "hard", "firm")):
+                before = len(stage.log(node))
+                end(node)
+                stage.start(node)
+                until(lambda node=node, before=before: "started" in stage.log(node)[before:], 10, stage.logs)
         until(lambda: state(stage, "hard", "soft") == "direct", 20, stage.logs)
         until(lambda: state(stage, "hard", "firm") == "relayed", 20, stage.logs)
     assert (spliced.lost(), relayed.lost()) == (0, 0)
@@ -90,6 +91,21 @@ def test_rules_that_somebody_flushes_are_put_back(stage: Stage) -> None:
     assert "Traceback" not in stage.logs()
 
 
-def test_nothing_of_a_splice_is_left_when_its_agent_ends(stage: Stage) -> None:
-    assert stage.stop("hard") == 0
-    assert "meshctl" not in tables(stage, "hard")
+def test_an_agent_that_ends_leaves_what_it_did_and_cleaning_up_gives_it_back(stage: Stage) -> None:
+    anchor = relay(stage, "hard", "firm")
+    clean = {node: stage.agent(node, "cleanup") for node in ("hard", anchor)}
+    assert [(done.returncode, done.stderr) for done in clean.values()] == [
+        (75, "the agent runs: stop it first (systemctl stop meshctl-agent)\n")
+    ] * 2
+    with stage.pinging("hard", "soft") as spliced, stage.pinging("hard", "firm") as relayed:
+        for node in clean:
+            assert stage.stop(node) == 0
+        assert stage.ping("hard", "soft", 10)
+        assert stage.ping("hard", "firm", 10)
+    assert (spliced.lost(), relayed.lost()) == (0, 0)
+    for node in clean:
+        assert stage.agent(node, "cleanup").returncode == 0
+        assert "meshctl" not in tables(stage, node)
+        assert not stage.state(node).exists()
+    # What the kernel had been told of the connection, too.
+    assert not stage.ping("hard", "firm")

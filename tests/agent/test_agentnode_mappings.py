@@ -101,7 +101,10 @@ class Agent:
     def __init__(self, home: Home, state: bytes = b"") -> None:
         self.home, self.mapper = home, PortMapper(DICE, state)
         self.mappings = home.start()
-        self.mapper.set_network([LocalAddress(OURS, 24, "eth0")], [ROUTER], [PORT], time.monotonic())
+        self._wanted(PORT)
+
+    def _wanted(self, *ports: int) -> None:
+        self.mapper.set_network([LocalAddress(OURS, 24, "eth0")], [ROUTER], ports, time.monotonic())
 
     def run(self, until: Callable[[], bool]) -> bool:
         m = self.mapper
@@ -115,8 +118,8 @@ class Agent:
             self.mapper.reply(event, now)
 
     def stop(self) -> None:
-        """As the service does."""
-        self.mapper.release()
+        """As `meshctl-agent cleanup` does."""
+        self._wanted()
         for action in self.mapper.actions():
             self.home.host.inside(lambda action=action: self.mappings.do(action))
         self.mappings.close()

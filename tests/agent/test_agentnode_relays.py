@@ -310,6 +310,18 @@ def test_relays_outlive_the_agent_and_those_that_the_next_one_does_not_know_end(
     assert TABLE not in anchor.space.run("nft", "list", "tables")
 
 
+def test_an_agent_that_begins_can_end_a_relay_of_before_though_the_pair_goes_on_talking(anchor: Anchor) -> None:
+    a, b = anchor.end("a"), anchor.end("b")
+    anchor.do(install(a, b))
+    a.sendto(data(1), to(a))
+    assert received(b) == (data(1), Address(*to(b)))
+    anchor.stop()
+    anchor.start()
+    anchor.do(remove(a, b))
+    a.sendto(data(2), to(a))
+    assert received(b) is None, "conntrack has decided otherwise for this connection before"
+
+
 def test_a_relay_that_was_lost_with_the_whole_ruleset_is_back_at_once(anchor: Anchor) -> None:
     a, b = anchor.end("a"), anchor.end("b")
     anchor.do(install(a, b))

@@ -210,6 +210,15 @@ def test_an_agent_that_ends_soon_after_its_start_leaves_nothing_either(pair: Pai
     assert pair.tables() == ""
 
 
+def test_an_agent_that_ends_before_its_core_has_said_what_it_wants_leaves_what_was_there(pair: Pair) -> None:
+    pair.do(*splice(4))
+    before = pair.tables()
+    for _ in range(2):
+        pair.restart()
+        pair.here.inside(pair.splices.close)
+    assert pair.tables() == before
+
+
 def bound_ports(space: Space) -> set[int]:
     return {int(port) for port in re.findall(r":(\d+) ", space.run("ss", "-Huan"))}
 

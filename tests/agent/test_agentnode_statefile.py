@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from meshctl.agent.node.statefile import StateFile
+from meshctl.agent.node.statefile import StateFile, load_state
 from meshctl.core.agent.events import SaveState
 from meshctl.core.agent.state import MAX_BYTES
 
@@ -24,10 +24,10 @@ def save(path: Path, *contents: bytes) -> None:
 def test_what_was_saved_last_is_there_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "agent" / "state.json"
     save(path, b"one", b"two")
-    assert StateFile(path).load() == b"two"
+    assert load_state(path) == b"two"
     assert path.stat().st_mode & 0o777 == 0o600
     save(path, b"three")
-    assert StateFile(path).load() == b"three"
+    assert load_state(path) == b"three"
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -54,7 +54,7 @@ def _huge(path: Path) -> None:
 @pytest.mark.parametrize("spoil", [_missing, _folder, _huge])
 def test_a_file_that_cannot_be_one_of_ours_is_as_good_as_none(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     spoil(tmp_path / "state.json")
-    assert StateFile(tmp_path / "state.json").load() == b""
+    assert load_state(tmp_path / "state.json") == b""
 
 
 @pytest.mark.lab
@@ -66,8 +66,8 @@ def test_a_full_disk_leaves_what_was_saved_and_is_told(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             save(path, bytes(100_000))
         assert list(tmp_path.iterdir()) == [path]
-        assert StateFile(path).load() == b"before"
+        assert load_state(path) == b"before"
         save(path, b"after")
-        assert StateFile(path).load() == b"after"
+        assert load_state(path) == b"after"
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

@@ -95,10 +95,9 @@ class Host:
         self.tell_addresses()
 
     def stop(self) -> None:
-        """The agent ends in order."""
+        """The host leaves the mesh, and its agent ends."""
         assert self.core is not None
-        self.core.stop(self.world.now)
-        self._drain()
+        self.give(ev.Reconfigured(AgentConfig(self.name, ())))
         self.core = None
 
     def kill(self) -> None:

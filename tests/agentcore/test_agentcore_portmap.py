@@ -103,11 +103,11 @@ def test_an_announcement_in_each_second_does_not_make_a_request_in_each() -> Non
 
 
 @pytest.mark.parametrize("speaks", [PCP, NATPMP, UPNP], ids=lambda s: "".join(s))
-def test_release_deletes(speaks: frozenset[str]) -> None:
+def test_what_is_mapped_is_deleted_when_no_port_is_wanted_any_more(speaks: frozenset[str]) -> None:
     host = Host(Router(speaks))
     host.run(10)
     assert host.router.table
-    host.mapper.release()
+    host.leave()
     host.carry()
     assert host.router.table == {}
     assert host.mapper.due() is None

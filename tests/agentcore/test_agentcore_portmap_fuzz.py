@@ -88,7 +88,7 @@ def test_a_hostile_gateway_does_not_make_it_raise_or_spin_or_claim_what_cannot_b
             assert mapped.external.port
     held = {m.held for m in host.mapper.mapped()}
     assert held <= set(load(host.mapper.state()))
-    host.mapper.release()
+    host.leave()
     assert host.mapper.due() is None
 
 

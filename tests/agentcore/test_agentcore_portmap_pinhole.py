@@ -55,7 +55,7 @@ def test_upnp_is_not_asked_when_pcp_opens_the_pinhole() -> None:
 
 def test_release_closes_the_pinhole() -> None:
     host = host_at(Router(PINHOLE))
-    host.mapper.release()
+    host.leave()
     host.carry()
     assert host.router.pinholes == {}
     assert host.mapper.due() is None
@@ -73,7 +73,7 @@ def test_after_a_crash_the_pinhole_is_taken_over_and_closed_in_the_end() -> None
     second = host_at(first.router, state=first.mapper.state(), now=first.now, seed=2)
     assert [m.held for m in second.mapper.mapped()] == [m.held for m in first.mapper.mapped()]
     assert len(second.router.pinholes) == 1
-    second.mapper.release()
+    second.leave()
     second.carry()
     assert second.router.pinholes == {}
 

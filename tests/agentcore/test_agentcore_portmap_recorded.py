@@ -51,7 +51,7 @@ def test_miniupnpd_maps_a_port_and_deletes_it() -> None:
     (mapped,) = mapper.mapped()
     assert (mapped.external, mapped.held.internal) == (Address("11.0.0.1", 51820), Address(OWN, 51820))
     assert not mapped.held.permanent
-    mapper.release()
+    mapper.set_network([LocalAddress(OWN, 24, "eth0")], [ROUTER], [], 3.3)
     (deletion,) = [a for a in mapper.actions() if isinstance(a, HttpRequest)]
     assert b"<NewExternalPort>51820<" in deletion.body
     assert recorded(deletion).status == 200
@@ -67,7 +67,7 @@ def test_miniupnpd_opens_a_pinhole_and_closes_it() -> None:
     assert converse(mapper, 3.2) == ["", "AddPinhole"]
     (mapped,) = mapper.mapped()
     assert mapped.external == mapped.held.internal == Address(OWN_6, 51820)
-    mapper.release()
+    mapper.set_network([LocalAddress(OWN_6, 64, "eth0")], ["fe80::1"], [], 3.3)
     (deletion,) = [a for a in mapper.actions() if isinstance(a, HttpRequest)]
     assert b"<UniqueID>1<" in deletion.body
     assert recorded(deletion).status == 200

@@ -14,6 +14,7 @@ from simnat import Place
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Driver:
             self.give(ev.RelayDatagram(port, Address(*remote), data))
 
     def wind_up(self) -> None:
-        """Let it give back what it holds; that is its end."""
-        self._guarded(lambda: self.core.stop(self._time()))
+        """Its host leaves the mesh: it gives back what it holds; that is its end."""
+        self._guarded(lambda: self.core.handle(ev.Reconfigured(AgentConfig(self.node.name, ())), self._time()))
         self.kill()
 
     # Inside

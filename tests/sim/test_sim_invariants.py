@@ -177,8 +177,10 @@ class Noteless(Doctored):
 
 
 class Stays(Doctored):
-    def stop(self, now: float) -> None:
+    def handle(self, event: ev.Event, now: float) -> None:
         """Gives nothing back."""
+        if not isinstance(event, ev.Reconfigured):
+            self.core.handle(event, now)
 
 
 def _but_state(path: PathStatus, state: State) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from meshctl.agent.node.log import Log
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig
@@ -24,6 +26,7 @@ class Decisions:
     def __init__(self, config: AgentConfig, log: Log) -> None:
         self._log = log
         self._told: dict[PublicKey, tuple[object, float]] = {}  # state, and when it began
+        self.switches: Counter[PublicKey] = Counter()  # endpoints that were set, other than the one before
         self._placed: dict[PublicKey, Address] = {}  # endpoints that were set: some are set again and again
         self.configure(config)
 
@@ -54,6 +57,7 @@ class Decisions:
         if isinstance(action, SetEndpoint):
             if self._placed.get(action.peer) != action.address:
                 self._placed[action.peer] = action.address
+                self.switches[action.peer] += 1
                 self._log.info("endpoint", peer=self._name(action.peer), address=action.address)
         elif isinstance(action, SetKeepalive):
             self._log.info("keepalive", peer=self._name(action.peer), interval_s=action.interval_s)

@@ -51,7 +51,7 @@ class Handler(Protocol):
         """The document is another one, before the core hears of it."""
 
     def close(self) -> None:
-        """The agent ends, and what the core's `stop` gave back was done before: all else on the host stays as it is."""
+        """The agent ends, and another one may begin: what it did to the host stays as it is."""
 
 
 class Plain:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import selectors
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from meshctl.agent.node.decisions import Decisions
 from meshctl.agent.node.handler import Handler, HasFileno, Readable
@@ -22,14 +24,25 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+@dataclass
+class Counts:
+    """Since the agent's start: events that the core has heard, and actions that could not be done, by their class."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+
 class Loop:
     """Runs until `stop` was called. Who handles an action (some have two sides to them) is found by its class."""
 
-    def __init__(self, core: AgentCore, handlers: Sequence[Handler], decisions: Decisions, log: Log) -> None:
+    def __init__(
+        self, core: AgentCore, handlers: Sequence[Handler], decisions: Decisions, log: Log, counts: Counts | None = None
+    ) -> None:  # fmt: skip
         self._core = core
         self._handlers = tuple(handlers)
         self._decisions = decisions
         self._log = log
+        self._counts = counts or Counts()
         self._of: dict[type[Action], list[Handler]] = {}
         for handler in self._handlers:
             for kind in handler.actions:
@@ -39,7 +52,7 @@ class Loop:
         self._stopping = False
 
     def stop(self) -> None:
-        """Give back what must not outlive the agent, and end."""
+        """Save what the next agent is to know, and end; everything stays as it is."""
         self._stopping = True
 
     def configure(self, document: AgentDocument) -> list[Event]:
@@ -59,8 +72,8 @@ class Loop:
             self._settle(clock())
             while not self._stopping:
                 self._turn()
-            self._core.stop(clock())
-            self._settle(clock())
+            self._core.save()
+            self._drain()
         finally:
             for handler in self._handlers:
                 handler.close()
@@ -84,12 +97,15 @@ class Loop:
     def _settle(self, now: float) -> None:
         """Do what is to be done, and tell the core what came of it, until there is nothing more."""
         while True:
-            for action in iter(self._core.poll_action, None):
-                self._do(action)
+            self._drain()
             events = [event for handler in self._handlers for event in self._ask(handler.poll, now)]
             if not events:
                 return
             self._give(events, now)
+
+    def _drain(self) -> None:
+        for action in iter(self._core.poll_action, None):
+            self._do(action)
 
     def _do(self, action: Action) -> None:
         try:
@@ -98,6 +114,7 @@ class Loop:
             for handler in self._of[type(action)]:
                 handler.do(action)
         except FAILURES as error:
+            self._counts.failures[type(action).__name__] += 1
             self._log.trouble(type(action).__name__, str(error))
         else:
             self._decisions.done(action)
@@ -112,6 +129,7 @@ class Loop:
     def _give(self, events: Iterable[Event], now: float) -> None:
         for event in events:
             self._core.handle(event, now)
+            self._counts.events[type(event).__name__] += 1
             if isinstance(event, WgStatus):
                 self._decisions.look(self._core)
 

@@ -33,8 +33,6 @@ _MAX_SOCKETS = 32
 # Datagrams that are read before others get their turn.
 _AT_ONCE = 32
 _THREADS, _WAITING = 2, 64
-# So long the deletion of mappings may take when the agent ends.
-_LAST_WORDS_S = 2.0
 
 
 class Mappings(Plain):
@@ -59,6 +57,11 @@ class Mappings(Plain):
         elif isinstance(action, HttpRequest):
             self._workers.submit(partial(self._fetch, action))
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests are under way."""
+        return self._workers.busy
+
     def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
         """See Handler."""
         yield from self._workers.sockets()
@@ -68,8 +71,8 @@ class Mappings(Plain):
             yield sock, partial(_receive, sock, b"")
 
     def close(self) -> None:
-        """See Handler. Requests that delete mappings are given a moment."""
-        self._workers.close(_LAST_WORDS_S)
+        """See Handler."""
+        self._workers.close()
         for sock in (*self._sockets.values(), *self._heard.values()):
             sock.close()
 

@@ -64,9 +64,9 @@ class RuleTable:
         self._watch: socket.socket | None = None  # while there is something to lose
 
     def close(self) -> None:
-        """Leave the table as it is, if there is anything in it."""
+        """Leave the table as it is, unless it is known that nothing is in it."""
         with suppress(OSError, RuntimeError):
-            if not self._wanted:
+            if self._loaded and not self._wanted and not self._before:
                 self._drop()
         self._netlink.close()
         if self._watch is not None:
@@ -88,6 +88,8 @@ class RuleTable:
 
     def change(self, add: Iterable[Element] = (), remove: Iterable[Element] = ()) -> bool:
         """All at once. What is there already, or not there, is no error. Whether anything is another now."""
+        if not self._loaded:
+            self._before = self._found()
         gone = [e for e in remove if self._wanted.pop((e.of, e.key), None) or self._before.pop((e.of, e.key), None)]
         new = []
         for element in add:
@@ -119,15 +121,15 @@ class RuleTable:
     # Inside
 
     def _load(self) -> None:
-        """Put the whole table in place, with all elements, those of before among them."""
-        if not self._loaded:
-            self._before = self._found()
-        if self._wanted or self._before:
-            if self._watch is None:
-                self._watch = nfnetlink.netfilter_socket(1 << (nfnetlink.GROUP_NFTABLES - 1))
-                self._watch.setblocking(False)
-            _nft(self._text())
-            self._loaded = True
+        """Put the whole table in place, with all elements, those of before among them; without any there is none."""
+        if not self._wanted and not self._before:
+            self._drop()
+            return
+        if self._watch is None:
+            self._watch = nfnetlink.netfilter_socket(1 << (nfnetlink.GROUP_NFTABLES - 1))
+            self._watch.setblocking(False)
+        _nft(self._text())
+        self._loaded = True
 
     def _sweep(self) -> None:
         if not self._wanted:

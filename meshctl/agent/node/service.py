@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from meshctl.agent.node.control import Control
 from meshctl.agent.node.decisions import Decisions
 from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
 from meshctl.agent.node.log import Log
-from meshctl.agent.node.loop import Loop, clock
+from meshctl.agent.node.loop import Counts, Loop, clock
 from meshctl.agent.node.mappings import Mappings
+from meshctl.agent.node.metrics import MetricsFile, MetricsServer
 from meshctl.agent.node.names import Names
+from meshctl.agent.node.options import Options, parse
 from meshctl.agent.node.rawudp import RawUdp
 from meshctl.agent.node.relays import Relays
+from meshctl.agent.node.report import Report
 from meshctl.agent.node.signalling import Signalling
 from meshctl.agent.node.splices import Splices
-from meshctl.agent.node.statefile import StateFile
+from meshctl.agent.node.statefile import StateFile, load_state
 from meshctl.agent.node.watch import ClockWatch, DocumentWatch, NetworkWatch
 from meshctl.agent.node.wireguard import WireGuard
 from meshctl.core.agent.document import AgentDocument, DocumentError, load
 from meshctl.core.agent.events import Event
 from meshctl.core.agentcore import AgentCore
 
-DOCUMENT = Path("/etc/meshctl/agent.json")
-STATE = Path("/var/lib/meshctl/agent/state.json")
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits(3): the unit need not be tried again until the document is another one
 
 
@@ -63,21 +64,29 @@ class Signals(Plain):
 class Service:
     """One agent. Raises DocumentError, OSError."""
 
-    def __init__(self, document_path: Path, state_path: Path, log: Log) -> None:
-        self._path, self._log = document_path, log
-        self._document = document = _read(document_path)
+    def __init__(self, options: Options, log: Log) -> None:
+        self._path, self._log = options.document, log
+        self._document = document = _read(self._path)
         now = clock()
-        state = StateFile(state_path)
+        core = AgentCore(document.config, random.SystemRandom(), now, load_state(options.state))
+        decisions, counts, relays = Decisions(document.config, log), Counts(), Relays(now)
+        report = Report(core, decisions, counts, relays.counters, now)
         wireguard = WireGuard(document)
         signalling = Signalling(document)
+        server = MetricsServer(document, options.metrics_port, report)
+
+        def links_changed() -> None:
+            signalling.refresh()
+            server.refresh()
+
         handlers: tuple[Handler, ...] = (
-            Signals(self), wireguard, RawUdp(document, wireguard.marks), signalling, state,
-            NetworkWatch(document, now, signalling.refresh), ClockWatch(),
-            DocumentWatch(document_path, self.reload), Splices(document, now), Relays(now), Mappings(document),
-            Names(document, wireguard.marks),
+            Signals(self), wireguard, RawUdp(document, wireguard.marks), signalling, StateFile(options.state),
+            NetworkWatch(document, now, links_changed), ClockWatch(),
+            DocumentWatch(self._path, self.reload), Splices(document, now), relays, Mappings(document),
+            Names(document, wireguard.marks), Control(options.socket, report), server,
+            MetricsFile(options.metrics_file, report, options.metrics_every_s, now),
         )  # fmt: skip
-        core = AgentCore(document.config, random.SystemRandom(), now, state.load())
-        self._loop = Loop(core, handlers, Decisions(document.config, log), log)
+        self._loop = Loop(core, handlers, decisions, log, counts)
 
     def run(self) -> None:
         """Until a signal says that it is enough."""
@@ -117,16 +126,10 @@ def _tell(error: DocumentError, log: Log) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the agent; the exit status."""
-    parser = argparse.ArgumentParser(prog="meshctl-agent run", description="Keep this node's paths alive.")
-    for name, default, what in (
-        ("--document", DOCUMENT, "what the repository says"),
-        ("--state", STATE, "what outlives a restart"),
-    ):
-        parser.add_argument(name, type=Path, default=default, metavar="FILE", help=f"{what} (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options = parse(arguments)
     log = Log(clock)
     try:
-        service = Service(options.document, options.state, log)
+        service = Service(options, log)
     except DocumentError as error:
         _tell(error, log)
         return EXIT_CONFIG

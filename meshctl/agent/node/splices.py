@@ -74,7 +74,7 @@ class Splices(TableHandler):
             self._table.change(remove=self._installed.pop(installed, ()))
 
     def close(self) -> None:
-        """See Handler. A splice that the core has not removed goes on: so does its tunnel."""
+        """See Handler. Splices go on: so do their tunnels."""
         super().close()
         for sockets in self._bound.values():
             _close(sockets.values())

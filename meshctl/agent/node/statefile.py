@@ -12,6 +12,16 @@ from meshctl.core.agent.events import Action, Event, SaveState
 from meshctl.core.agent.state import MAX_BYTES
 
 
+def load_state(path: Path) -> bytes:
+    """What was saved last; nothing when there is no such file, or one that cannot be read or is none of ours."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError:
+        return b""
+    return content if len(content) <= MAX_BYTES else b""
+
+
 class StateFile(Plain):
     """At `path`; nobody else may read it, for relays' tokens are in it."""
 
@@ -25,15 +35,6 @@ class StateFile(Plain):
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="state file", daemon=True)
         self._thread.start()
-
-    def load(self) -> bytes:
-        """What was saved last; nothing when there is no such file, or one that cannot be read or is none of ours."""
-        try:
-            with self._path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-        except OSError:
-            return b""
-        return content if len(content) <= MAX_BYTES else b""
 
     def do(self, action: Action) -> None:
         """See Handler. It is written in a thread: a slow disk must not hold up what the state is about."""

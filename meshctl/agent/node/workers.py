@@ -17,6 +17,7 @@ from meshctl.agent.node.handler import HasFileno, Readable
 from meshctl.core.agent.events import Event
 
 Work = Callable[[], Event]
+_LAST_S = 0.1
 
 
 class Workers:
@@ -42,15 +43,20 @@ class Workers:
             thread.start()
             self._started.append(thread)
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything was submitted that nobody has read the event of."""
+        return self._open > 0
+
     def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
         """As a handler's."""
         return ((self._here, self._read),)
 
-    def close(self, timeout_s: float = 0.1) -> None:
-        """Give what was submitted so much time. What is not done by then is left to itself."""
+    def close(self) -> None:
+        """Give what was submitted a moment. What is not done by then is left to itself."""
         for _ in self._started:
             self._queue.put(None)
-        ends_at = time.monotonic() + timeout_s
+        ends_at = time.monotonic() + _LAST_S
         for thread in self._started:
             thread.join(max(0.0, ends_at - time.monotonic()))
         self._here.close()

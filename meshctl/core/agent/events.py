@@ -122,6 +122,11 @@ class ClockStepped(Event):
     """The host slept, or `now` jumped for another reason: whatever was timed over the gap says nothing."""
 
 
+@dataclass(frozen=True)
+class Rebind(Event):
+    """An operator wants everything found out anew, as in another network."""
+
+
 # Actions: what to do.
 
 

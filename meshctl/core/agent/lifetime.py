@@ -36,6 +36,11 @@ class MappingLifetime:
         self._lost_at = 0.0
         self._set_keepalive()
 
+    @property
+    def known_s(self) -> tuple[float, float | None]:
+        """The longest silence that a mapping has survived, and the shortest after which one was lost."""
+        return self._survived_s, self._lost_s
+
     def next_silence_s(self, now: float) -> float | None:
         """The next silence to try; None while there is nothing to learn."""
         if self._lost_s is None:

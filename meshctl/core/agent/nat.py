@@ -125,6 +125,10 @@ class NatKnowledge:
         """Whether a server says other than most do: it lies, or stands in another place."""
         return self._mapping(base, now)[1]
 
+    def seen(self, base: Address, now: float) -> dict[Address, Address]:
+        """Where each server sees this base, of those whose word still counts."""
+        return {server: seen.mapped for server, seen in self._fresh(base, now).items()}
+
     def preserves_port(self, base: Address, now: float) -> bool | None:
         """Whether the mapped port is the own one; None: no NAT, or not known."""
         ports = {seen.mapped.port for seen in self._fresh(base, now).values() if seen.mapped != base}

@@ -204,7 +204,7 @@ class Network:
         self._silence.stop(now)
 
     def stop(self, now: float) -> None:
-        """Undo what must not outlive the agent. An anchor forwards on, by the relays that are kept."""
+        """Undo what must not outlive it. An anchor forwards on, by the relays that are kept."""
         for path in self.paths.values():
             path.stop(now)
         self._silence.stop(now)

@@ -251,7 +251,7 @@ class PeerPath:
         self.detours.poll(now)
 
     def stop(self, now: float) -> None:
-        """The peer is none any more, or the agent stops: what must not outlive it is undone."""
+        """The peer is none any more: what must not outlive it is undone."""
         self.detours.stop(now)
 
     # What it means

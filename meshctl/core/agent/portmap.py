@@ -33,7 +33,6 @@ class PortMapper:
         self._before = {(h.gateway, h.internal, h.protocol): h for h in load(state)}
         self._sweeper = Sweeper(self._next_id)
         self._announcements = Announcements()
-        self._here: tuple[set[str], set[str]] = (set(), set())  # gateways and own addresses
         self._actions: list[Action] = []
 
     def set_network(
@@ -51,7 +50,6 @@ class PortMapper:
         for key in wanted:
             if key not in self._leases:
                 self._leases[key] = Lease(*key, self._dice, self._next_id, self._remembered(key), now)
-        self._here = routers, here
         self._sweep(routers, here)
 
     def receive(self, datagram: MappingDatagram, now: float) -> None:
@@ -115,12 +113,6 @@ class PortMapper:
     def state(self) -> bytes:
         """What must be known after a crash to take the mappings over or delete them; the same bytes if unchanged."""
         return dump([*(m.held for m in self.mapped()), *self._leftovers()][:MAX_HELD])
-
-    def release(self) -> None:
-        """Delete all mappings: the agent stops. Whatever is given as an action after this is the last."""
-        for key in sorted(self._leases):
-            self._end(key, reachable=True)
-        self._sweep(*self._here)
 
     # Inside
 

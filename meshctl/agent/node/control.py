@@ -1,0 +1,131 @@
+"""The control socket: root of this host asks, one line of JSON, and is answered by one. docs/agent-commands.md."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from meshctl.agent.files import remove_quietly
+from meshctl.agent.node.ask import answers
+from meshctl.agent.node.clients import Clients
+from meshctl.agent.node.handler import HasFileno, Plain, Readable
+from meshctl.agent.node.report import Document, Report
+from meshctl.core.agent.config import OVERRIDES
+from meshctl.core.agent.events import Event, Override, Rebind
+
+# Who is not root may not even ask: answers name every peer and where it is, and an override moves traffic.
+MODE = 0o660
+_BACKLOG = 16
+
+
+class RequestError(ValueError):
+    """What was asked makes no sense; says why."""
+
+
+class Control(Plain):
+    """At `path`. Raises OSError from `poll`, once, where the socket cannot be made; the agent runs without it."""
+
+    def __init__(self, path: Path, report: Report) -> None:
+        self._path, self._report = path, report
+        self._clients = Clients(self._answer)
+        self._failure: OSError | None = None
+        self._listener: socket.socket | None = None
+        self._requests: dict[str, Callable[[Document, float], tuple[Document, list[Event]]]] = {
+            "status": lambda _request, now: (report.status(now), []),
+            "paths": lambda _request, now: (report.paths(now), []),
+            "events": self._events,
+            "nat": lambda _request, now: (report.nat(now), []),
+            "rebind": lambda _request, now: (report.done("everything is found out anew", now), [Rebind()]),
+            "override": self._override,
+        }
+        try:
+            self._listener = _listen(path)
+        except OSError as error:
+            self._failure = error
+
+    def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
+        """See Handler."""
+        return self._clients.sockets([self._listener] if self._listener is not None else [])
+
+    def due(self) -> float | None:
+        """See Handler."""
+        return self._clients.due()
+
+    def poll(self, now: float) -> list[Event]:
+        """See Handler."""
+        self._clients.poll(now)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return []
+
+    def close(self) -> None:
+        """See Handler."""
+        self._clients.close()
+        if self._listener is not None:
+            self._listener.close()
+            remove_quietly(self._path)
+
+    # Inside
+
+    def _answer(self, said: bytes, now: float) -> tuple[bytes, list[Event]] | None:
+        if b"\n" not in said:
+            return None
+        try:
+            document, events = self._answer_to(said, now)
+        except RequestError as error:
+            document, events = {"error": str(error)}, []
+        return json.dumps(document).encode() + b"\n", events
+
+    def _answer_to(self, said: bytes, now: float) -> tuple[Document, list[Event]]:
+        try:
+            request: Any = json.loads(said)
+        except (ValueError, RecursionError):
+            raise RequestError("that is no JSON") from None
+        name = request.get("request") if isinstance(request, dict) else None
+        if not isinstance(name, str) or name not in self._requests:
+            raise RequestError(f"the request is none of {', '.join(self._requests)}")
+        return self._requests[name](request, now)
+
+    def _events(self, request: Document, now: float) -> tuple[Document, list[Event]]:
+        after = request.get("after", 0.0)
+        if isinstance(after, bool) or not isinstance(after, (int, float)):
+            raise RequestError("`after` is no number")
+        return self._report.events(now, after), []
+
+    def _override(self, request: Document, now: float) -> tuple[Document, list[Event]]:
+        peer, mode = request.get("peer"), request.get("mode")
+        keys = self._report.peer(peer) if isinstance(peer, str) else []
+        if not keys:
+            raise RequestError(f"this node has no path to a peer {peer!r}")
+        if mode == "auto":
+            mode = ""
+        elif mode not in OVERRIDES or not mode:
+            raise RequestError(f"`mode` is none of auto, {', '.join(o for o in OVERRIDES if o)}")
+        words = f"{peer}: {mode}, until the agent ends" if mode else f"{peer}: as it finds best"
+        return self._report.done(words, now), [Override(key, mode) for key in keys]
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket at `path`, in place of one that an agent has left that was killed. Raises OSError; EADDRINUSE where
+    another agent runs."""
+    if answers(path):
+        raise OSError(errno.EADDRINUSE, "another agent answers", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.new")
+    remove_quietly(temp)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.bind(str(temp))
+        os.chmod(temp, MODE)  # noqa: PTH101 - as bind, by the same text
+        sock.listen(_BACKLOG)
+        temp.replace(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,90 @@
+"""Answers to who is slow, or reads nothing: the loop does not wait for them."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from meshctl.agent.node.clients import MAX_CLIENTS, PATIENCE_S, Clients
+from meshctl.core.agent.events import Event
+
+# More than any socket's buffer holds unless it is made so large.
+ANSWER = bytes(range(256)) * 16384
+
+
+@pytest.fixture(params=["unix", "tcp"], name="listener")
+def _listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
+    sock = socket.socket(socket.AF_UNIX if request.param == "unix" else socket.AF_INET)
+    with closing(sock):
+        sock.bind(str(tmp_path / "sock") if request.param == "unix" else ("127.0.0.1", 0))
+        sock.listen()
+        sock.setblocking(False)
+        yield sock
+
+
+def answer(said: bytes, _now: float) -> tuple[bytes, list[Event]] | None:
+    return (ANSWER, []) if b"\n" in said else None
+
+
+def connect(listener: socket.socket) -> socket.socket:
+    sock = socket.socket(listener.family)
+    sock.settimeout(5)
+    sock.connect(listener.getsockname())
+    return sock
+
+
+def turn(clients: Clients, listener: socket.socket, now: float) -> float:
+    """One of the loop's; how long it took."""
+    reads: dict[socket.socket, Callable[[float], list[Event]]] = dict(clients.sockets([listener]))  # type: ignore[arg-type]
+    ready, _, _ = select.select(list(reads), [], [], 0.2)
+    began = time.monotonic()
+    for sock in ready:
+        reads[sock](now)
+    clients.poll(now)
+    return time.monotonic() - began
+
+
+def test_a_long_answer_is_whole_though_the_other_end_reads_it_later(listener: socket.socket) -> None:
+    clients = Clients(answer)
+    with connect(listener) as sock:
+        sock.sendall(b"please")
+        took = [turn(clients, listener, 0.0) for _ in range(3)]
+        sock.sendall(b"\n")
+        took.append(turn(clients, listener, 0.0))
+        assert max(took) < 0.5
+        assert clients.due() is None, "nothing is kept of it"
+        assert b"".join(iter(lambda: sock.recv(1 << 20), b"")) == ANSWER
+
+
+def test_more_clients_than_there_is_room_for_wait_until_others_are_let_go(listener: socket.socket) -> None:
+    clients = Clients(answer)
+    silent = [connect(listener) for _ in range(MAX_CLIENTS)]
+    with connect(listener) as late:
+        late.sendall(b"\n")
+        for _ in range(MAX_CLIENTS + 2):
+            turn(clients, listener, 1.0)
+        assert clients.due() == 1.0 + PATIENCE_S
+        assert not select.select([late], [], [], 0)[0]
+        turn(clients, listener, 1.0 + PATIENCE_S)
+        for _ in range(2):
+            turn(clients, listener, 1.0 + PATIENCE_S)
+        assert late.recv(4) == ANSWER[:4]
+    assert [sock.recv(1) for sock in silent] == [b""] * MAX_CLIENTS
+    for sock in silent:
+        sock.close()
+
+
+def test_a_client_that_goes_in_between_is_forgotten(listener: socket.socket) -> None:
+    clients = Clients(answer)
+    with connect(listener) as sock:
+        turn(clients, listener, 0.0)
+        sock.sendall(b"ple")
+    turn(clients, listener, 0.0)
+    turn(clients, listener, 0.0)
+    assert clients.due() is None

@@ -1,0 +1,135 @@
+"""Who reaches whom, made of what agents answer: routed pairs, who is silent, and what a person sees of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from meshctl.cli.status import status_text
+from meshctl.deploy.asking import Answers
+from meshctl.deploy.meshstatus import MeshStatus, mesh_status, read_paths
+from meshctl.errors import RemoteError
+from meshctl.inventory import load_schema, read
+from meshctl.policy import compile_mesh
+
+INVENTORY = """
+version: 1
+networks:
+  corp: {cidr: [10.42.0.0/16]}
+nodes:
+  hub:   {roles: [anchor], endpoint: "203.0.113.10:51820"}
+  alice: {}
+  bob:   {}
+  old:   {relay: routed}
+  phone: {client: true}
+policies:
+  - {name: all, from: ["*"], to: ["*"], allow: [any]}
+"""
+
+
+def row(peer: str, state: str = "direct", **more: Any) -> dict[str, Any]:
+    """One of an agent's paths."""
+    return {
+        "network": "corp", "peer": peer, "state": state, "endpoint": "203.0.113.10:51820", "relay": None,
+        "rtt_ms": None, "since": None, "age_s": None, "reason": "so it is", **more,
+    }  # fmt: skip
+
+
+def answer(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"version": "0.1.0", "paths": list(rows)}
+
+
+HUB = answer(row("alice"), row("bob"), row("old"), row("phone", endpoint="192.0.2.7:4444"))
+ALICE = answer(row("hub", rtt_ms=20.0, since="2026-01-01T00:00:00Z", age_s=90), row("bob", rtt_ms=7.5, age_s=7200))
+BOB = answer(row("hub", rtt_ms=30.0), row("alice"))
+OLD = answer(row("hub", rtt_ms=5.5))
+
+
+@pytest.fixture(name="status")
+def _status(tmp_path: Path) -> Any:
+    path = tmp_path / "inventory.yml"
+    path.write_text(INVENTORY)
+    compiled = compile_mesh(read(path).mesh)
+
+    def make(documents: dict[str, dict[str, Any]], *errors: RemoteError) -> MeshStatus:
+        return mesh_status(compiled.mesh, compiled.topology, Answers(documents, {e.node: e for e in errors}))
+
+    return make
+
+
+def ways(status: MeshStatus) -> dict[tuple[str, str], Any]:
+    return {(p.source, p.to): p for p in status.paths}
+
+
+def test_a_routed_pair_is_told_of_by_both_its_tunnels(status: Any) -> None:
+    path = ways(status({"hub": HUB, "alice": ALICE, "old": OLD}))["alice", "old"]
+    assert (path.state, path.relay, path.rtt_ms) == ("routed", "hub", 25.5)
+    assert (path.endpoint, path.since, path.age_s) == ("203.0.113.10:51820", "2026-01-01T00:00:00Z", 90)
+    to_phone = ways(status({"hub": HUB, "alice": ALICE}))["alice", "phone"]
+    assert (to_phone.state, to_phone.rtt_ms, to_phone.reason) == ("routed", None, "routed by anchor hub")
+
+
+def test_a_routed_pair_is_down_when_either_tunnel_is_and_says_which(status: Any) -> None:
+    hub = answer(*HUB["paths"][:2], row("old", "down", reason="no handshake yet"))
+    path = ways(status({"hub": hub, "alice": ALICE}))["alice", "old"]
+    assert (path.state, path.reason) == ("down", "hub does not reach old: no handshake yet")
+    alice = answer(row("hub", "down", reason="no handshake"))
+    assert ways(status({"hub": HUB, "alice": alice}))["alice", "old"].reason == "alice does not reach hub: no handshake"
+
+
+def test_what_an_anchor_that_is_silent_would_know_is_left_open(status: Any) -> None:
+    path = ways(status({"alice": ALICE}, RemoteError("no way", node="hub", kind="unreachable")))["alice", "phone"]
+    assert (path.state, path.reason) == ("routed", "routed by anchor hub, which was not asked whether it reaches phone")
+
+
+def test_the_document_fits_its_schema_and_says_who_did_not_answer(status: Any) -> None:
+    found = status(
+        {"hub": HUB, "alice": ALICE},
+        RemoteError("no agent answers", node="bob", kind="no-agent", hint="look"),
+        RemoteError("cannot reach it", node="old", kind="unreachable"),
+    )
+    document = found.to_json()
+    Draft202012Validator(load_schema("status")).validate(document)
+    assert {name: node["agent"] for name, node in document["nodes"].items()} == {
+        "hub": "running", "alice": "running", "bob": "none", "old": "unreachable", "phone": "client",
+    }  # fmt: skip
+    assert document["nodes"]["bob"]["error"] == {"kind": "no-agent", "message": "no agent answers", "hint": "look"}
+    assert not found.ok
+
+
+@pytest.mark.parametrize(
+    ("alice", "ok"), [(ALICE, True), (answer(row("hub"), row("bob", "down")), False)]
+)
+def test_all_is_well_when_all_answer_and_nothing_is_down(status: Any, alice: dict[str, Any], ok: bool) -> None:
+    assert status({"hub": HUB, "alice": alice, "bob": BOB, "old": OLD}).ok is ok
+
+
+def test_a_person_sees_a_line_for_each_pair_or_for_each_direction_where_they_differ(status: Any) -> None:
+    bob = answer(row("hub"), row("alice", "relayed", relay="hub"))
+    gone = RemoteError("gone", node="old", kind="timeout")
+    text = status_text(status({"hub": HUB, "alice": ALICE, "bob": bob}, gone))
+    lines = [re.split(r" {2,}", line) for line in text.splitlines()]
+    assert lines[0] == ["PAIR", "NETWORK", "STATE", "BY", "ENDPOINT", "RTT", "AGE", "WHY"]
+    assert ["alice > bob", "corp", "direct", "-", "203.0.113.10:51820", "7.5 ms", "2h", "so it is"] in lines
+    assert ["bob > alice", "corp", "relayed", "hub", "203.0.113.10:51820", "-", "-", "so it is"] in lines
+    assert ["alice <> hub", "corp", "direct", "-", "203.0.113.10:51820", "20 ms", "90s", "so it is"] in lines
+    assert "alice > old" in [line[0] for line in lines], "old did not answer"
+    assert text.splitlines()[-2:] == [
+        "old: timeout: gone", "5 direct, 1 relayed, 4 routed, 0 down; 3 of 4 agents answered."
+    ]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {}, [], "x", {"version": "1", "paths": 7}, {"version": "1", "paths": [{}]}, answer(row("a", "sideways")),
+        answer(row("a", rtt_ms="fast")), answer(row("a", age_s=[])), {"paths": []},
+    ],
+)
+def test_an_answer_of_another_form_is_none(document: Any) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
+        read_paths("a", document)
