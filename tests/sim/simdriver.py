@@ -25,7 +25,7 @@ MAX_WAKES, MAX_IDLE_WAKES = 200, 3
 _SPUN_S = 0.05
 _ROUNDING_S = 1e-6
 # `ruletable.SWEEP_AFTER_S`: rules of an agent before that this one has not asked for by then are over.
-_SWEEP_AFTER_S = 2.0
+SWEEP_AFTER_S = 2.0
 
 
 def raised(error: Exception) -> str:
@@ -49,7 +49,7 @@ class Driver:
         self.splices_before = {*node.kernel.splices}
         self.relays_before = {*node.kernel.relays}
         if self.splices_before or self.relays_before:
-            self.clock.after(_SWEEP_AFTER_S, self._sweep)
+            self.clock.after(SWEEP_AFTER_S, self._sweep)
 
     def kill(self) -> None:
         """Nothing more happens in it; what it did to the kernel stays."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
+from simdriver import SWEEP_AFTER_S
 from simflow import FlowRun, Outage
 from simpairs import (
     DIRECT_STATES,
@@ -81,6 +82,7 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
             windows += [*_windows(world, fault, patience), *_unmet(world, fault, names, patience)]
+            windows += _swept(world, fault, names)
             windows += _unheard(world, fault, flow.flow)
     if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
         return True
@@ -126,6 +128,18 @@ def _unmet(world: World, fault: Fault, names: tuple[str, str], patience: float) 
     if any(state_at(world, *e, fault.at) in _NO_WAY for e in (names, names[::-1])):
         return [(fault.at, fault.ends_at + AGAIN_FIRST_S + LONGEST_S + _STARTS_S + patience)]
     return []
+
+
+def _swept(world: World, fault: Fault, names: tuple[str, str]) -> list[tuple[float, float]]:
+    """An agent that has forgotten its splice does not ask for it again, so that the driver takes it away: the other
+    end then has a direct path that dies."""
+    forgot = fault.kind == "agent dies" and fault.value in ("lost", "damaged")
+    spliced = any(
+        decided.decision.after is State.SPLICING and {decided.node, decided.peer} == {*names}
+        for decided in world.watch.decided
+        if decided.at < fault.at
+    )
+    return [(fault.ends_at, fault.ends_at + SWEEP_AFTER_S + _ASTRAY_S)] if forgot and spliced else []
 
 
 def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]]:
