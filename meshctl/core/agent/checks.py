@@ -179,7 +179,7 @@ class CheckList:
         """Ask every pair again from the beginning."""
         self._stale = True
         for check in self._checks.values():
-            check.progress, check.triggered = Progress.WAITING, 0
+            check.progress, check.triggered, check.nominating = Progress.WAITING, 0, False
             _begin(check, now)
 
     def ask_new(self, now: float) -> None:

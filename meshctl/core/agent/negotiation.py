@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Answer, CheckList, Credentials, Pair, Question
+from meshctl.core.agent.bars import Bars
 from meshctl.core.agent.choice import Changes, best
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
@@ -19,7 +20,8 @@ SETTLE_S = 0.1
 
 
 class Negotiation:
-    """With one peer, in its present session. `current` is the pair in use, None while there is none."""
+    """With one peer, in its present session. `current` is the pair in use, None while there is none. What `bars` has is
+    asked as ever, and not nominated."""
 
     def __init__(self, here: Here, heard: Callable[[Answer, float], None], *, controlling: bool) -> None:
         """`heard` is called with each answer that counts."""
@@ -28,6 +30,7 @@ class Negotiation:
         self.controlling = controlling
         self.remote = RemoteCandidates(here.config.mesh_ranges)
         self.current: Pair | None = None
+        self.bars = Bars()
         self._checks: CheckList | None = None
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
@@ -141,7 +144,7 @@ class Negotiation:
             return
         if self._nominate_at is not None and now >= self._nominate_at:
             self._nominate_at = None
-            chosen = best(self._valid())
+            chosen = best(self._takeable(now))
             if chosen is not None and nominate:
                 self.nominate(chosen, now)
         if now >= self._here.pace.free_at:
@@ -186,7 +189,7 @@ class Negotiation:
     def settle(self, pair: Pair, now: float) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
         was nominated and may still answer."""
-        if self._nominate_at is None and not self._pending:
+        if self._nominate_at is None and not self._pending and not self.bars.barred(pair.remote.ip, now):
             lan = any(p.tier is Tier.LAN and (p.local, p.remote) == pair for p in self._pairs)
             self._nominate_at = now if lan else now + SETTLE_S
 
@@ -195,7 +198,7 @@ class Negotiation:
         None while one was nominated, and may still answer."""
         if self.current is None or self._pending:
             return None
-        return self._changes.worth(self._valid(), self.current, now)
+        return self._changes.worth(self._takeable(now), self.current, now)
 
     # Inside
 
@@ -226,6 +229,9 @@ class Negotiation:
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()
+
+    def _takeable(self, now: float) -> tuple[tuple[Pair, int, float], ...]:
+        return tuple(v for v in self._valid() if v[0] == self.current or not self.bars.barred(v[0].remote.ip, now))
 
     def _learn(self, pair: Pair, told_priority: int, now: float) -> None:
         """Peer-reflexive: an address from which the peer has shown itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
@@ -50,6 +51,7 @@ class PeerPath:
         self._negotiation, self._relay, self._splice = self.work.negotiation, self.work.relay, self.work.splice
         self._liveness = self.work.liveness
         self._doubt_at = now  # from then on a silent relay is asked again
+        self._blocked_at = -inf  # when a pair was given up whose checks were answered
         self._renominate_at = now
         self._astray = False  # the peer seems not to use the pair in use: it is told once more when that answers
 
@@ -140,16 +142,23 @@ class PeerPath:
         heard = self._liveness.heard_at
         lately = heard is not None and now - heard < CARRIED_S
         carried = self.state is State.RELAYED and (lately or not self._liveness.distress(now))
-        if self.state not in (State.UNKNOWN, State.SUSPECT, State.SPLICING) and not carried:
+        if self.state in SEARCHING and not carried and self._negotiation.bars.any(now):
+            self._negotiation.bars.clear()  # a bad way is better than none
+            self.work.begin_anew(now)
+        elif self.state not in (State.UNKNOWN, State.SUSPECT, State.SPLICING) and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
 
     def offered(self, offer: Offer, now: float) -> None:
         """The peer's newest offer."""
         before, self.work.offer = self.work.offer, offer
+        if {c.address.ip for c in offer.candidates} - {c.address.ip for c in before.candidates}:
+            self._negotiation.bars.clear()
         if self._negotiation.remote.offer(offer):
             self.work.hurry()
             self._negotiation.refresh(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
+        if offer.blocked not in (before.blocked, 0) and self.state in DIRECT:
+            self._give_up("WireGuard's packets do not come through, says the peer", now)
         if offer.restart != before.restart:
             if self.state in SEARCHING:
                 self.work.retry_at = None
@@ -196,6 +205,8 @@ class PeerPath:
                 self._fire(Trigger.ANSWERED, "bytes came by it", now)
                 self.work.set_endpoint(current.remote, now)
         elif self.state in RELAYED and now >= self._doubt_at:
+            if self._liveness.blocked(now):  # nor does the relay carry anything: it was not the direct way's fault
+                self._negotiation.bars.clear()
             reason = self._liveness.distress(now)
             if reason:
                 self._doubt_at = now + RELAY_DOUBT_S
@@ -207,6 +218,7 @@ class PeerPath:
         current = self._negotiation.current
         if not moved or self.state is State.UNKNOWN:
             return
+        self._negotiation.bars.clear()
         self._relay.check(now)
         if self.state in SEARCHING:
             self.work.begin_anew(now)
@@ -244,7 +256,7 @@ class PeerPath:
         self._negotiation.poll(now, nominate=self.work.may_go_direct)
         current = self._negotiation.current
         if self.state is State.SUSPECT and current is not None and self._negotiation.failed(current):
-            self._fire(Trigger.DEAD, f"{current.remote} answers no check", now)
+            self._fall(f"{current.remote} answers no check", now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
             self.detours.try_splice(now)
@@ -293,6 +305,11 @@ class PeerPath:
         work = self.work
         work.proven = True
         self._liveness.outlived(now)
+        blocked = self._liveness.blocked(now)
+        if blocked:
+            self.work.blocked += 1
+            self._give_up(blocked, now)
+            return
         suspected = self.state is State.SUSPECT
         self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
         if self._astray:
@@ -305,8 +322,24 @@ class PeerPath:
         elif endpoint != pair.remote:
             work.tolerated = endpoint
 
+    def _give_up(self, reason: str, now: float) -> None:
+        """The pair in use answers checks, and carries nothing else."""
+        self._blocked_at = now
+        if self.state is State.DIRECT:
+            self._fire(Trigger.DISTRESS, reason, now)
+        self._fall(reason, now, blocked=True)
+
+    def _fall(self, reason: str, now: float, *, blocked: bool = False) -> None:
+        """The pair in use is given up; `blocked`: though it answers checks."""
+        current = self._negotiation.current
+        if current is not None:
+            self._negotiation.bars.fell(current.remote.ip, now, blocked=blocked)
+        self._fire(Trigger.DEAD, reason, now)
+
     def _nominated(self, pair: Pair, now: float) -> None:
         if self.state is State.UNKNOWN or not self.work.may_go_direct:
+            return
+        if now < self._blocked_at + RELAY_DOUBT_S:  # said before the peer heard that this end gives the pair up
             return
         if self.state is State.DIRECT and pair == self._negotiation.current:
             self._lives(pair, now)

@@ -39,7 +39,7 @@ class PeerWork:
     called with each answer to a check.
 
     `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at the
-    same time. `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair
+    same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too. `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair
     in use works.
     """
 
@@ -51,7 +51,7 @@ class PeerWork:
         self.status: PeerStatus | None = None
         self.wish = WISHES[peer.override]
         self.offer = Offer(0)
-        self.restarts = 0
+        self.restarts = self.blocked = 0
         self.chosen: Pair | None = None
         self.proven = False
         self.tolerated: Address | None = None
