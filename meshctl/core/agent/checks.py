@@ -17,6 +17,7 @@ from typing import NamedTuple
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 
@@ -33,6 +34,9 @@ PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
 # On a slow path: so many round trips, as it was measured last.
 RTTS = 1.5
+# Questions that may leave at once, and each second in the long run, for addresses that have never answered on their pair:
+# two full rounds of some thirty pairs. A peer says where it is, and may name a victim instead, again and again.
+STRANGERS_BURST, STRANGERS_PER_S = 400.0, 4.0
 # Of one peer, as RFC 8445 section 6.1.2.5 recommends.
 MAX_PAIRS = 100
 # Pairs with one address of the peer, whatever its ports, when one more is learned from a check.
@@ -115,8 +119,12 @@ class _Open(NamedTuple):
 class CheckList:
     """The pairs of one peer. Nothing here raises for what a peer does; the caller has checked who sent it."""
 
-    def __init__(self, credentials: Credentials, *, controlling: bool, dice: random.Random) -> None:
+    def __init__(
+        self, credentials: Credentials, *, controlling: bool, dice: random.Random, strangers: TokenBucket | None = None
+    ) -> None:
+        """`strangers` says how many questions addresses get that have never answered: the peer's, in all sessions."""
         self._credentials = credentials
+        self._strangers = strangers or TokenBucket(STRANGERS_PER_S, STRANGERS_BURST)
         self._controlling = controlling
         self._tie_breaker = dice.getrandbits(64)
         self._dice = dice
@@ -209,7 +217,8 @@ class CheckList:
             _begin(check, now)
 
     def poll(self, now: float) -> SendProbe | None:
-        """The next check that is due, if any is: at most one every PACE_S."""
+        """The next check that is due, if any is: at most one every PACE_S. Of those that would be too many for addresses
+        that have never answered, none: it counts as asked in vain."""
         due = self.due()
         if due is None or now < due:
             return None
@@ -218,7 +227,8 @@ class CheckList:
         if pair is None:
             return None
         self._quiet_until = now + PACE_S
-        return self._ask(pair, now)
+        probe, known = self._ask(pair, now), self._checks[pair].rtt_s is not None
+        return probe if known or self._strangers.take(now) else None
 
     def due(self) -> float | None:
         """When `poll` has something to do next."""

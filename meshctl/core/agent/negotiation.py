@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Answer, CheckList, Credentials, Pair, Question
+from meshctl.core.agent.checks import (
+    ANSWER_S,
+    SCHEDULE_S,
+    STRANGERS_BURST,
+    STRANGERS_PER_S,
+    Answer,
+    CheckList,
+    Credentials,
+    Pair,
+    Question,
+)
 from meshctl.core.agent.bars import Bars
 from meshctl.core.agent.choice import Changes, best
 from meshctl.core.agent.events import SendProbe
@@ -13,6 +23,7 @@ from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
 from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 
 # So long the controlling side waits after the first answer for that of a better pair; not at all for one on its LAN.
@@ -31,6 +42,7 @@ class Negotiation:
         self.remote = RemoteCandidates(here.config.mesh_ranges)
         self.current: Pair | None = None
         self.bars = Bars()
+        self._strangers = TokenBucket(STRANGERS_PER_S, STRANGERS_BURST)
         self._checks: CheckList | None = None
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
@@ -84,7 +96,9 @@ class Negotiation:
 
     def renew(self, credentials: Credentials) -> None:
         """The session is another one, and with it what makes checks authentic."""
-        self._checks = CheckList(credentials, controlling=self.controlling, dice=self._here.dice)
+        self._checks = CheckList(
+            credentials, controlling=self.controlling, dice=self._here.dice, strangers=self._strangers
+        )
         self.credentials = credentials
         self._end_round()
         self._set_pairs()

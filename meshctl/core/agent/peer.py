@@ -19,6 +19,7 @@ from meshctl.core.agent.history import History
 from meshctl.core.agent.liveness import BUSY_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.wire import stun
 
@@ -28,6 +29,8 @@ RELAY_DOUBT_S = 5.0
 CARRIED_S = 5.0
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
+# The peer's restarts of all checks that are joined in at once, and in the long run; further ones are, a little later.
+RESTARTS_BURST, RESTARTS_PER_S = 10.0, 0.2
 
 
 class Due(NamedTuple):
@@ -53,6 +56,7 @@ class PeerPath:
         self._doubt_at = now  # from then on a silent relay is asked again
         self._blocked_at = -inf  # when a pair was given up whose checks were answered
         self._renominate_at = now
+        self._restarts = TokenBucket(RESTARTS_PER_S, RESTARTS_BURST)
         self._astray = False  # the peer seems not to use the pair in use: it is told once more when that answers
 
     # What is known
@@ -159,7 +163,10 @@ class PeerPath:
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
         if offer.blocked not in (before.blocked, 0) and self.state in DIRECT:
             self._give_up("WireGuard's packets do not come through, says the peer", now)
-        if offer.restart != before.restart:
+        if offer.restart != before.restart and not self._restarts.take(now):
+            if self.state in SEARCHING:
+                self.work.retry_soon(now + 1.0 / RESTARTS_PER_S)
+        elif offer.restart != before.restart:
             if self.state in SEARCHING:
                 self.work.retry_at = None
                 self._negotiation.restart(now)

@@ -140,6 +140,10 @@ class PeerWork:
         self.retry_at = None
         self._check_pairs(now)
 
+    def retry_soon(self, when: float) -> None:
+        """Try all pairs again then at the latest."""
+        self.retry_at = when if self.retry_at is None else min(self.retry_at, when)
+
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.status.endpoint if self.status else None
