@@ -29,6 +29,7 @@ from simpairs import (
     RELAY_STATES,
     anchor_ips,
     can_be_led_astray,
+    falls,
     forgets_quickly,
     is_anchor_fault,
     owed,
@@ -39,6 +40,7 @@ from simpairs import (
 )
 from simspec import Flow
 
+from meshctl.core.agent.bars import FREE_FALLS
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
@@ -137,9 +139,14 @@ def direct_soon(world: World, one: Node, other: Node) -> Says:
 
 
 def direct_when_possible(world: World) -> Says:
-    """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten."""
+    """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten.
+
+    One that has failed often is left alone for a while.
+    """
     for one, other in owed(world):
         places = places_of(world, (one.name, other.name))
+        if falls(world, (one.name, other.name)) > FREE_FALLS:
+            continue
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)
         if possible(world, one, other, mapping=mapping) == DIRECT:
             for node, peer in ((one, other), (other, one)):
@@ -223,7 +230,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
             continue
         if forgets_quickly(world, names) or can_be_led_astray(world, names):
             continue
-        causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
+        causes = [f for f in spec.faults if f.at <= at <= f.ends_at + _HEARD_S and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
 

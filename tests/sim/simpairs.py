@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from simconfig import KEEPALIVE_S, public_ips
+from simconfig import KEEPALIVE_S, public_ips, wg_key
 from simnode import Node
 from simspec import INTERNET, Fault
 
-from meshctl.core.agent.path import State
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
 
 if TYPE_CHECKING:
     from simworld import World
@@ -38,7 +40,20 @@ def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> s
     situation = world.situation()
     if not mapping:
         situation = replace(situation, sites=tuple(replace(s, speaks=()) for s in situation.sites))
-    return world.oracle.outcome(situation, one.name, other.name)
+    outcome = world.oracle.outcome(situation, one.name, other.name)
+    return RELAYED if outcome in (DIRECT, SPLICED) and blocked(world, one.name, other.name) else outcome
+
+
+def blocked(world: World, one: str, other: str) -> bool:
+    """Whether something drops WireGuard's packets between the two, except by an anchor (`simways.block`)."""
+    sieve = world.sieves.get(one)
+    return sieve is not None and wg_key(other) in sieve.blocked
+
+
+def falls(world: World, names: tuple[str, str]) -> int:
+    """How often one of the two, the one that did so more often, has given a direct path to the other up."""
+    dead = Counter((d.node, d.peer) for d in world.watch.decided if d.decision.trigger is Trigger.DEAD)
+    return max(dead[names], dead[names[::-1]])
 
 
 def state(node: Node, peer: Node) -> State:

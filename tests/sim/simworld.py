@@ -20,6 +20,7 @@ from simsite import Underlay
 from simspec import Flow, WorldSpec
 from simtrace import Trace, watching
 from simwatch import Finding, Watch
+from simways import Sieve
 
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.events import Signal
@@ -72,6 +73,7 @@ class World:
         self.flows: list[FlowRun] = []
         self.packets_before: dict[str, int] = {}  # when idleness began
         self.doubles: dict[str, Node] = {}
+        self.sieves: dict[str, Sieve] = {}
         self.nodes = {n.name: Node(self, n) for n in spec.nodes}
         self.victim = Host()
         self.victim.join(self.internet, VICTIM_IP)

@@ -32,6 +32,9 @@ ANSWER_S = 1.0
 # make less than the two seconds after which traffic must flow again.
 PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
+# The questions that compare the pair in use with others: a hole may have closed meanwhile, and both ends ask at the same
+# time only about.
+COMPARE_SCHEDULE_S = (0.0, 0.5, 1.5)
 # On a slow path: so many round trips, as it was measured last.
 RTTS = 1.5
 # Questions that may leave at once, and each second in the long run, for addresses that have never answered on their pair:
@@ -204,6 +207,14 @@ class CheckList:
         if check.progress is not Progress.IN_PROGRESS or check.schedule != PATH_SCHEDULE_S:
             _begin(check, now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, RTTS * (check.rtt_s or 0.0)))
             check.progress = Progress.IN_PROGRESS
+
+    def compare(self, pairs: Iterable[Pair], now: float) -> None:
+        """Ask pairs that have answered once more; each is valid again when it does."""
+        self._stale = True
+        for check in (self._checks[pair] for pair in pairs):
+            if not check.nominating:
+                _begin(check, now, COMPARE_SCHEDULE_S)
+                check.progress = Progress.IN_PROGRESS
 
     def nominate(self, pair: Pair, now: float) -> None:
         """Tell the peer, by checks that say so, that this pair shall be used. The controlling side alone may.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.checks import (
     ANSWER_S,
+    COMPARE_SCHEDULE_S,
     SCHEDULE_S,
     STRANGERS_BURST,
     STRANGERS_PER_S,
@@ -28,6 +29,8 @@ from meshctl.core.wire import stun
 
 # So long the controlling side waits after the first answer for that of a better pair; not at all for one on its LAN.
 SETTLE_S = 0.1
+# So many other pairs, those of the shortest round trips, are compared with the one in use.
+RUNNERS_UP = 3
 
 
 class Negotiation:
@@ -50,6 +53,8 @@ class Negotiation:
         self._nominate_at: float | None = None
         self._nominated: Pair | None = None  # and no answer to that yet
         self._round_ends: float | None = None
+        self._compared: frozenset[Pair] = frozenset()  # lately; of others the round trips are old
+        self._compare_ends = 0.0
         self.credentials: Credentials | None = None
 
     # What is known
@@ -125,12 +130,26 @@ class Negotiation:
             self.refresh(now)
             self._checks.restart(now)
             self._nominate_at = self._nominated = None
+            self._compared = frozenset()
             self._begin_round(now)
 
     def ask_path(self, now: float) -> None:
         """Ask the pair in use, quickly, whether it lives."""
         if self._checks is not None and self.current is not None:
             self._checks.ask_quickly(self.current, now)
+
+    def compare(self, now: float) -> None:
+        """Ask the pair in use and the best others once more: which of them is best may have changed."""
+        valid = {pair: rtt for pair, _, rtt in self._takeable(now)}
+        others = sorted((rtt, pair) for pair, rtt in valid.items() if pair != self.current)[:RUNNERS_UP]
+        if self._checks is not None and self.current in valid and others:
+            self._compared = frozenset([self.current, *(pair for _, pair in others)])
+            self._compare_ends = now + COMPARE_SCHEDULE_S[-1] + ANSWER_S
+            self._checks.compare(sorted(self._compared), now)
+
+    def comparing(self, now: float) -> bool:
+        """Whether answers come, or may come, by which pairs are compared."""
+        return now < self._compare_ends
 
     def ask(self, pair: Pair, now: float) -> None:
         """Ask a pair that nobody has offered, quickly."""
@@ -212,7 +231,8 @@ class Negotiation:
         None while one was nominated, and may still answer."""
         if self.current is None or self._pending:
             return None
-        return self._changes.worth(self._takeable(now), self.current, now)
+        valid = [v for v in self._takeable(now) if not self._compared or v[0] in self._compared]
+        return self._changes.worth(valid, self.current, now)
 
     # Inside
 

@@ -206,6 +206,8 @@ class PeerPath:
                 self._astray = bool(moved)
                 self._fire(Trigger.DISTRESS, reason, now)
                 self._ask_where_it_went(current, now)
+            else:
+                self.work.compare(now)
         elif self.state is State.SUSPECT and current is not None:
             heard = self._liveness.heard_at
             if self.work.proven and status.endpoint == current.remote and heard is not None and heard > self.since:
@@ -284,16 +286,23 @@ class PeerPath:
             self._nominated(pair, now)
         elif pair == self._negotiation.current and self.state in DIRECT:
             self._lives(pair, now)
+            if self._negotiation.comparing(now):
+                self._improve(now)
         elif self.state is State.SUSPECT and self.work.status is not None and self.work.status.endpoint == pair.remote:
             self._negotiation.current = pair
             self._fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
         elif self._negotiation.controlling and self.work.may_go_direct:
             if self.state is State.DIRECT:
-                better = self._negotiation.better(now)
-                if better is not None:
-                    self._negotiation.nominate(better, now)
+                self._improve(now)
             elif self.state is not State.UNKNOWN:
                 self._negotiation.settle(pair, now)
+
+    def _improve(self, now: float) -> None:
+        """Have a better pair used, if there is one, and if it is this end that decides."""
+        if self._negotiation.controlling and self.work.may_go_direct and self.state is State.DIRECT:
+            better = self._negotiation.better(now)
+            if better is not None:
+                self._negotiation.nominate(better, now)
 
     def _confirm(self, pair: Pair, now: float) -> None:
         """The peer asks on the pair in use; perhaps it has lost the path."""
