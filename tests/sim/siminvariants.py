@@ -21,6 +21,7 @@ from simbounds import (
     probes_are_few,
     relays_are_known,
     silence_is_kept,
+    victims_are_spared,
 )
 from simnode import Node
 from simoutages import every_outage_has_a_cause
@@ -238,5 +239,5 @@ def no_live_path_is_abandoned(world: World) -> Says:
 AT_THE_END: tuple[Invariant, ...] = (
     direct_when_possible, direct_only_when_possible, relayed_otherwise,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
-    paths_rest, probes_are_few, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
+    paths_rest, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
 )  # fmt: skip

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import simfaults
 import siminvariants
-from simattack import VICTIM_IP, Outsider
+from simattack import Outsider, Victim
 from simclock import Clock
 from simconfig import anchor_name, anchor_places, mesh_ip, public_key
 from simflow import FlowRun
-from simnet import Host
 from simnode import Node
 from simoracle import Oracle, Situation
 from simsite import Underlay
@@ -75,8 +74,7 @@ class World:
         self.doubles: dict[str, Node] = {}
         self.sieves: dict[str, Sieve] = {}
         self.nodes = {n.name: Node(self, n) for n in spec.nodes}
-        self.victim = Host()
-        self.victim.join(self.internet, VICTIM_IP)
+        self.victim = Victim(self)
         self.outsider = Outsider(self) if spec.outsider else None
 
     def dice(self, name: str) -> random.Random:

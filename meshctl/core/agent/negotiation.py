@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.bars import Bars
 from meshctl.core.agent.checks import (
     ANSWER_S,
     COMPARE_SCHEDULE_S,
@@ -17,7 +18,6 @@ from meshctl.core.agent.checks import (
     Pair,
     Question,
 )
-from meshctl.core.agent.bars import Bars
 from meshctl.core.agent.choice import Changes, best
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
