@@ -1,5 +1,5 @@
-"""Addresses that are not gone to for a while. Hunted: a path that is given up for one bad moment, and one that fails for
-ever and is tried for ever."""
+"""Addresses that are not gone to for a while. Hunted: a path that is given up for one bad moment, and one that fails
+for ever and is tried for ever."""
 
 from __future__ import annotations
 

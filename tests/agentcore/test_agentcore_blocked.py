@@ -1,5 +1,5 @@
-"""Ways that answer checks and are bad all the same: they drop WireGuard's packets, or die again and again. Hunted: a pair
-that goes back to such a way for ever, one that leaves a way that works, and ends of two minds."""
+"""Ways that answer checks and are bad all the same: they drop WireGuard's packets, or die again and again. Hunted: a
+pair that goes back to such a way for ever, one that leaves a way that works, and ends of two minds."""
 
 from __future__ import annotations
 

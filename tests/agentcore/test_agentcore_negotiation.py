@@ -21,7 +21,7 @@ from meshctl.core.agent.checks import (
     MAX_PAIRS,
     SCHEDULE_S,
     STRANGERS_BURST,
-    STRANGERS_PER_S,
+    STRANGERS_RATE,
     Answer,
     Credentials,
     Pair,
@@ -457,7 +457,7 @@ def test_a_victim_that_a_peer_names_again_and_again_is_asked_a_bounded_number_of
         field.run(0.2)
     asked = end.asked(start)
     victim = [a for a in asked if a != address("b")]
-    assert STRANGERS_BURST / 2 < len(victim) <= STRANGERS_BURST + STRANGERS_PER_S * (field.now - start) + 1
+    assert STRANGERS_BURST / 2 < len(victim) <= STRANGERS_BURST + STRANGERS_RATE * (field.now - start) + 1
     assert asked.count(address("b")) > 200
     end.it.renew(credentials("a"))
     end.it.restart(field.now)

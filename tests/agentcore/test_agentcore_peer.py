@@ -26,7 +26,7 @@ from meshctl.core.agent.peer import (
     RELAY_DOUBT_S,
     RENOMINATE_S,
     RESTARTS_BURST,
-    RESTARTS_PER_S,
+    RESTARTS_RATE,
     PeerPath,
 )
 from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
@@ -628,7 +628,7 @@ def test_a_peer_that_tries_all_pairs_anew_without_an_end_is_joined_a_few_times_a
         path.offered(replace(path.work.offer, restart=path.work.offer.restart + 1), world.now)
         world.run(0.1)
     assert RESTARTS_BURST < len(checks(host, since)) < 300 / 2
-    assert len(checks(host, world.now - 1.5 / RESTARTS_PER_S)) > 1, "what was too much is made up for"
+    assert len(checks(host, world.now - 1.5 / RESTARTS_RATE)) > 1, "what was too much is made up for"
 
 
 def test_a_direct_path_is_doubted_no_more_often_than_that_for_a_peer_that_tries_all_pairs_anew() -> None:
@@ -641,7 +641,7 @@ def test_a_direct_path_is_doubted_no_more_often_than_that_for_a_peer_that_tries_
         path.offered(replace(path.work.offer, restart=path.work.offer.restart + 1), world.now)
         doubts += path.state is State.SUSPECT and path.since == world.now
         world.talk(0.1)
-    assert RESTARTS_BURST <= doubts <= RESTARTS_BURST + RESTARTS_PER_S * (world.now - since) + 1
+    assert RESTARTS_BURST <= doubts <= RESTARTS_BURST + RESTARTS_RATE * (world.now - since) + 1
 
 
 def test_an_agent_that_is_new_is_tried_for_at_once_however_long_the_pause_was() -> None:

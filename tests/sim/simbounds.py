@@ -11,7 +11,7 @@ from simnode import Node
 from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible
 from simwg import REKEY_TIMEOUT_S
 
-from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_PER_S
+from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
@@ -83,15 +83,14 @@ def probes_are_few(world: World) -> Says:
 
 
 def victims_are_spared(world: World) -> Says:
-    """Whom a peer with valid keys names as itself gets few packets of each node that believes it, in a second and in all.
-    """
+    """Whom a peer names that it is not gets few packets of each node that believes it, in a second and in all."""
     kinds = {n.name: n.kind for n in world.spec.nodes}
     ends = (end for a, b in world.spec.pairs for end in ((a, b), (b, a)))
     pairs = sum(kinds[liar] == "malicious" and kinds[believer] != "client" for liar, believer in ends)
     struck, seconds = world.victim.struck, world.clock.now
     if struck.most > _STRUCK_A_SECOND * pairs:
         yield "victim", f"{struck.most} packets in a second, of {pairs} pairs"
-    if struck.total > pairs * (STRANGERS_BURST + STRANGERS_PER_S * seconds):
+    if struck.total > pairs * (STRANGERS_BURST + STRANGERS_RATE * seconds):
         yield "victim", f"{struck.total} packets in {int(seconds)} s, of {pairs} pairs"
 
 

@@ -38,6 +38,7 @@ from simpairs import (
     possible,
     state,
     touches,
+    trying,
 )
 from simspec import Flow
 
@@ -159,7 +160,7 @@ def direct_only_when_possible(world: World) -> Says:
     """No pair believes that it is direct when its NATs make that impossible."""
     for one, other in owed(world):
         allowed = possible(world, one, other)
-        if allowed in (RELAYED, UNREACHABLE):
+        if allowed in (RELAYED, UNREACHABLE) and not trying(world, one.name, other.name):
             for node, peer in ((one, other), (other, one)):
                 if state(node, peer) in DIRECT_STATES:
                     yield node.name, f"{peer.name} is {state(node, peer).value}, the oracle says {allowed}"
@@ -170,7 +171,7 @@ def relayed_otherwise(world: World) -> Says:
     for one, other in owed(world):
         allowed = possible(world, one, other)
         wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
-        if allowed in (RELAYED, SPLICED):
+        if allowed in (RELAYED, SPLICED) and not trying(world, one.name, other.name):
             for node, peer in ((one, other), (other, one)):
                 if state(node, peer) not in wanted:
                     yield node.name, f"{peer.name} is {state(node, peer).value}, and could be relayed"
@@ -239,5 +240,6 @@ def no_live_path_is_abandoned(world: World) -> Says:
 AT_THE_END: tuple[Invariant, ...] = (
     direct_when_possible, direct_only_when_possible, relayed_otherwise,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
-    paths_rest, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
+    paths_rest, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known,
+    every_outage_has_a_cause,
 )  # fmt: skip

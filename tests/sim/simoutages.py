@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from simflow import FlowRun, Outage
 from simpairs import (
+    BLOCKED_S,
     DIRECT_STATES,
     blocked,
     can_be_led_astray,
@@ -23,7 +24,6 @@ from simspec import Fault, Flow
 
 from meshctl.core.agent.backoff import LONGEST_S
 from meshctl.core.agent.conversation import AGAIN_FIRST_S
-from meshctl.core.agent.liveness import STOPPED_CARRYING_S
 from meshctl.core.agent.path import State
 from meshctl.core.reachability import UNREACHABLE
 
@@ -51,8 +51,6 @@ _ROUNDING_S = 0.6
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
 _FORGOTTEN_S, _KEYS_S = 6.0, 16.0
 _ASTRAY_S = 2.0  # DESIGN section 6: so long after a path has died, under traffic, packets pass again
-# Of what the peers' WireGuards do not hear, a while until that is sure, at both ends one after the other.
-_BLOCKED_S = STOPPED_CARRYING_S + 3.0
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
 _FORGETTING = ("rebind", "renumber", "router reboot", "nat becomes")
@@ -88,7 +86,7 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
             windows += _unheard(world, fault, flow.flow)
     if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
         return True
-    if blocked(world, *names) and outage.ended_at - outage.began_at <= _BLOCKED_S + patience:
+    if blocked(world, *names) and outage.ended_at - outage.began_at <= BLOCKED_S + patience:
         return True
     keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
     forgotten_s = _FORGOTTEN_S + patience + (_KEYS_S if keyless else 0.0)

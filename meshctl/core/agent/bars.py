@@ -39,8 +39,7 @@ class Bars:
         before = self._records.pop(ip, None)
         falls = 1 if before is None or now >= before.until + FORGOTTEN_S else before.falls + 1
         falls = max(falls, BLOCKED_FALLS) if blocked else falls
-        pause_s = min(FIRST_S * 2.0 ** min(falls - FREE_FALLS - 1, _DOUBLINGS), LONGEST_S) if falls > FREE_FALLS else 0.0
-        self._records[ip] = _Record(falls, now + pause_s)
+        self._records[ip] = _Record(falls, now + _pause_s(falls))
         if len(self._records) > MAX_HOSTS:
             del self._records[next(iter(self._records))]
 
@@ -56,3 +55,9 @@ class Bars:
     def clear(self) -> None:
         """One of the two stands elsewhere, or it was not the path's fault: nothing is known of its paths."""
         self._records.clear()
+
+
+def _pause_s(falls: int) -> float:
+    if falls <= FREE_FALLS:
+        return 0.0
+    return min(FIRST_S * 2.0 ** min(falls - FREE_FALLS - 1, _DOUBLINGS), LONGEST_S)

@@ -32,14 +32,14 @@ ANSWER_S = 1.0
 # make less than the two seconds after which traffic must flow again.
 PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
-# The questions that compare the pair in use with others: a hole may have closed meanwhile, and both ends ask at the same
-# time only about.
+# The questions that compare the pair in use with others: a hole may have closed meanwhile, and both ends ask at about
+# the same time.
 COMPARE_SCHEDULE_S = (0.0, 0.5, 1.5)
 # On a slow path: so many round trips, as it was measured last.
 RTTS = 1.5
-# Questions that may leave at once, and each second in the long run, for addresses that have never answered on their pair:
-# two full rounds of some thirty pairs. A peer says where it is, and may name a victim instead, again and again.
-STRANGERS_BURST, STRANGERS_PER_S = 400.0, 4.0
+# Questions that may leave at once, and each second in the long run, for addresses that have never answered: two full
+# rounds of some thirty pairs. A peer says where it is, and may name a victim instead, again and again.
+STRANGERS_BURST, STRANGERS_RATE = 400.0, 4.0
 # Of one peer, as RFC 8445 section 6.1.2.5 recommends.
 MAX_PAIRS = 100
 # Pairs with one address of the peer, whatever its ports, when one more is learned from a check.
@@ -127,7 +127,7 @@ class CheckList:
     ) -> None:
         """`strangers` says how many questions addresses get that have never answered: the peer's, in all sessions."""
         self._credentials = credentials
-        self._strangers = strangers or TokenBucket(STRANGERS_PER_S, STRANGERS_BURST)
+        self._strangers = strangers or TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._controlling = controlling
         self._tie_breaker = dice.getrandbits(64)
         self._dice = dice
@@ -228,8 +228,8 @@ class CheckList:
             _begin(check, now)
 
     def poll(self, now: float) -> SendProbe | None:
-        """The next check that is due, if any is: at most one every PACE_S. Of those that would be too many for addresses
-        that have never answered, none: it counts as asked in vain."""
+        """The next check that is due, if any is: at most one every PACE_S. None instead of one that is too many for
+        addresses that have never answered: it counts as asked in vain."""
         due = self.due()
         if due is None or now < due:
             return None

@@ -37,11 +37,11 @@ HANDSHAKE_MAX_S = 180.0
 IDLE_HANDSHAKE_MAX_S = 120.0 + LONGEST_S * LATE + 15.0
 # After so long without a sign of life an old handshake is one of death. A check that is answered is a sign of life.
 SILENCE_S = 2.0
-# WireGuard answers content that it has nothing to answer with after KEEPALIVE_TIMEOUT (10 s and a timer's lateness). Where
-# it has never come since the path was taken, that was no loss.
+# WireGuard answers all content, after KEEPALIVE_TIMEOUT (10 s and a timer's lateness) if with nothing else. A path on
+# which nothing has come since it was taken does not carry it.
 NEVER_CARRIED_S = 12.0
-# Where it did, one such answer may have been lost, and the handshake that follows it (KEEPALIVE_TIMEOUT + REKEY_TIMEOUT)
-# or the other end may have lost its keys.
+# Where something did, an answer may have been lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT
+# there is a handshake, and then a second one.
 STOPPED_CARRYING_S = 22.0
 # What comes so soon after a move was under way on the path before.
 UNDER_WAY_S = 1.0
@@ -145,7 +145,7 @@ class Liveness:
         return self._used_at is not None and now - self._used_at < BUSY_S
 
     def blocked(self, now: float) -> str:
-        """Why the path carries nothing of WireGuard's, if it has just answered a check, in words; "" when nothing says so.
+        """Why the path, if it has just answered a check, carries nothing else, in words; "" when nothing says so.
 
         A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too.
         """

@@ -11,7 +11,7 @@ from meshctl.core.agent.checks import (
     COMPARE_SCHEDULE_S,
     SCHEDULE_S,
     STRANGERS_BURST,
-    STRANGERS_PER_S,
+    STRANGERS_RATE,
     Answer,
     CheckList,
     Credentials,
@@ -45,7 +45,7 @@ class Negotiation:
         self.remote = RemoteCandidates(here.config.mesh_ranges)
         self.current: Pair | None = None
         self.bars = Bars()
-        self._strangers = TokenBucket(STRANGERS_PER_S, STRANGERS_BURST)
+        self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._checks: CheckList | None = None
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's

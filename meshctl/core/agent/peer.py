@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
@@ -13,6 +12,7 @@ from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.course import DIRECT, RELAYED, SEARCHING, Course
 from meshctl.core.agent.detours import Detours
 from meshctl.core.agent.events import PeerStatus
+from meshctl.core.agent.falls import Falls
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import History
@@ -30,7 +30,7 @@ CARRIED_S = 5.0
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
 # The peer's restarts of all checks that are joined in at once, and in the long run; further ones are, a little later.
-RESTARTS_BURST, RESTARTS_PER_S = 10.0, 0.2
+RESTARTS_BURST, RESTARTS_RATE = 10.0, 0.2
 
 
 class Due(NamedTuple):
@@ -50,13 +50,13 @@ class PeerPath:
         self.work = PeerWork(peer, here, slot, ask, self._answer)
         self._course = Course(self.work, here, now)
         self.detours = Detours(self._course, self.work, here)
+        self._falls = Falls(self._course, self.work)
         self._here, self._fire = here, self._course.fire
         self._negotiation, self._relay, self._splice = self.work.negotiation, self.work.relay, self.work.splice
         self._liveness = self.work.liveness
         self._doubt_at = now  # from then on a silent relay is asked again
-        self._blocked_at = -inf  # when a pair was given up whose checks were answered
         self._renominate_at = now
-        self._restarts = TokenBucket(RESTARTS_PER_S, RESTARTS_BURST)
+        self._restarts = TokenBucket(RESTARTS_RATE, RESTARTS_BURST)
         self._astray = False  # the peer seems not to use the pair in use: it is told once more when that answers
 
     # What is known
@@ -161,11 +161,10 @@ class PeerPath:
             self.work.hurry()
             self._negotiation.refresh(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
-        if offer.blocked not in (before.blocked, 0) and self.state in DIRECT:
-            self._give_up("WireGuard's packets do not come through, says the peer", now)
+        self._falls.told(before.blocked, offer.blocked, now)
         if offer.restart != before.restart and not self._restarts.take(now):
             if self.state in SEARCHING:
-                self.work.retry_soon(now + 1.0 / RESTARTS_PER_S)
+                self.work.retry_soon(now + 1.0 / RESTARTS_RATE)
         elif offer.restart != before.restart:
             if self.state in SEARCHING:
                 self.work.retry_at = None
@@ -265,7 +264,7 @@ class PeerPath:
         self._negotiation.poll(now, nominate=self.work.may_go_direct)
         current = self._negotiation.current
         if self.state is State.SUSPECT and current is not None and self._negotiation.failed(current):
-            self._fall(f"{current.remote} answers no check", now)
+            self._falls.dead(f"{current.remote} answers no check", now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
             self.detours.try_splice(now)
@@ -321,10 +320,7 @@ class PeerPath:
         work = self.work
         work.proven = True
         self._liveness.outlived(now)
-        blocked = self._liveness.blocked(now)
-        if blocked:
-            self.work.blocked += 1
-            self._give_up(blocked, now)
+        if self._falls.blocked(now):
             return
         suspected = self.state is State.SUSPECT
         self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
@@ -338,24 +334,8 @@ class PeerPath:
         elif endpoint != pair.remote:
             work.tolerated = endpoint
 
-    def _give_up(self, reason: str, now: float) -> None:
-        """The pair in use answers checks, and carries nothing else."""
-        self._blocked_at = now
-        if self.state is State.DIRECT:
-            self._fire(Trigger.DISTRESS, reason, now)
-        self._fall(reason, now, blocked=True)
-
-    def _fall(self, reason: str, now: float, *, blocked: bool = False) -> None:
-        """The pair in use is given up; `blocked`: though it answers checks."""
-        current = self._negotiation.current
-        if current is not None:
-            self._negotiation.bars.fell(current.remote.ip, now, blocked=blocked)
-        self._fire(Trigger.DEAD, reason, now)
-
     def _nominated(self, pair: Pair, now: float) -> None:
-        if self.state is State.UNKNOWN or not self.work.may_go_direct:
-            return
-        if now < self._blocked_at + RELAY_DOUBT_S:  # said before the peer heard that this end gives the pair up
+        if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(now):
             return
         if self.state is State.DIRECT and pair == self._negotiation.current:
             self._lives(pair, now)

@@ -41,8 +41,8 @@ class PeerWork:
     called with each answer to a check.
 
     `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at the
-    same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too. `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair
-    in use works.
+    same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too. `proven`:
+    the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair in use works.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class PeerWork:
         self.retry_at = when if self.retry_at is None else min(self.retry_at, when)
 
     def compare(self, now: float) -> None:
-        """Compare the pair in use with others when it is time. Both ends took it at about the same time, and so ask at the
-        same time: that is what holes in NATs need."""
+        """Compare the pair in use with others when it is time. Both ends took it together, and so they ask
+        together: that is what holes in NATs need."""
         if now >= self._compare_at:
             self._compare_at += COMPARE_S * (1 + (now - self._compare_at) // COMPARE_S)
             if self.liveness.busy(now):
