@@ -13,11 +13,13 @@ from agentcore_values import key
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import FIRST_S, FREE_FALLS
 from meshctl.core.agent.bodies import Offered
+from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import STOPPED_CARRYING_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
+from meshctl.core.wire import stun
 
 DIRECT, RELAYED = ("direct", "direct"), ("relayed", "relayed")
 BOTH = ("ab", "ba")
@@ -176,6 +178,20 @@ def test_a_way_that_dies_again_and_again_is_gone_back_to_later_each_time() -> No
     assert silences(world.hosts["a"], world.now - 60.0) < 4.0
     world.talk(700.0, every=0.5)
     assert world.states() == DIRECT, "in the end it is"
+
+
+def test_what_the_other_end_gives_up_is_barred_where_it_asks_from_too_for_it_may_have_moved() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    path = path_of(world.hosts[CONTROLLING])
+    moved = Address("192.0.2.77", PORT)
+    request = stun.Message(stun.Class.REQUEST, bytes(12), username="", priority=1)
+    path.question(request, Pair(Address(IPS[CONTROLLING], PORT), moved), world.now)
+    path.offered(replace(path.work.offer, blocked=7), world.now)
+    bars = path.work.negotiation.bars
+    assert bars.barred(moved.ip, world.now)
+    assert bars.barred(IPS[OTHER], world.now)
 
 
 def test_the_other_ends_word_is_followed_once_and_only_where_there_is_a_direct_path() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
+from meshctl.core.agent.address import Address
 from meshctl.core.agent.course import DIRECT, Course
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
@@ -14,11 +15,13 @@ UNHEARD_S = 5.0
 
 
 class Falls:
-    """One peer's."""
+    """One peer's. `asked_from` is where its last check came from: it may use another pair than this end, which has not
+    heard that it moved."""
 
     def __init__(self, course: Course, work: PeerWork) -> None:
         self._course, self._work = course, work
         self._blocked_at = -inf
+        self.asked_from: Address | None = None
 
     def just_blocked(self, now: float) -> bool:
         """Whether the peer may not have heard yet that a pair which answers checks was given up."""
@@ -39,6 +42,8 @@ class Falls:
     def told(self, before: int, count: int, now: float) -> None:
         """The peer says how often it has given up a pair that answers checks."""
         if count not in (before, 0) and self._course.state in DIRECT:
+            if self.asked_from is not None:
+                self._work.negotiation.bars.fell(self.asked_from.ip, now, blocked=True)
             self._give_up("WireGuard's packets do not come through, says the peer", now)
 
     def _give_up(self, reason: str, now: float) -> None:
@@ -49,6 +54,6 @@ class Falls:
 
     def _fall(self, reason: str, now: float, *, blocked: bool) -> None:
         current = self._work.negotiation.current
-        if current is not None:
+        if current is not None and not (blocked and self._work.negotiation.bars.barred(current.remote.ip, now)):
             self._work.negotiation.bars.fell(current.remote.ip, now, blocked=blocked)
         self._course.fire(Trigger.DEAD, reason, now)

@@ -246,6 +246,7 @@ class PeerPath:
         question = self._negotiation.question(request, pair, now)
         if question is None:
             return
+        self._falls.asked_from = pair.remote
         self._splice.heard(pair, now)
         if question.nominated:
             self._nominated(pair, now)
