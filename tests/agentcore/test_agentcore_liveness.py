@@ -9,6 +9,7 @@ from meshctl.core.agent.checks import PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import (
     BUSY_S,
+    FRESH_S,
     IDLE_SAMPLE_S,
     MISSED_KEEPALIVES,
     NEVER_CARRIED_S,
@@ -361,8 +362,22 @@ def test_one_that_has_carried_something_is_given_more_time() -> None:
     tunnel = moved()
     tunnel.read(UNDER_WAY_S, sent=DATA, heard=DATA)
     assert deaf_after(tunnel) == STOPPED_CARRYING_S
+    tunnel.read(SAMPLE_S, heard=DATA)
     tunnel.liveness.moved(tunnel.now, 0.02)
     assert deaf_after(tunnel) == NEVER_CARRIED_S, "and that is of this path, not of the next"
+
+
+@pytest.mark.parametrize(("quiet_s", "age", "patience_s"), [
+    (FRESH_S, 1.0, NEVER_CARRIED_S), (FRESH_S + SAMPLE_S, 1.0, STOPPED_CARRYING_S),
+    (FRESH_S + SAMPLE_S, None, NEVER_CARRIED_S),
+])  # fmt: skip
+def test_who_was_long_silent_may_have_lost_its_keys_and_is_given_more_time_but_not_where_there_are_none(
+    quiet_s: float, age: float | None, patience_s: float
+) -> None:
+    tunnel = moved()
+    tunnel.run(quiet_s - SAMPLE_S)
+    tunnel.status = tunnel.status._replace(handshake_age_s=age)
+    assert deaf_after(tunnel) == patience_s
 
 
 def test_what_was_under_way_on_the_path_before_does_not_count_as_carried() -> None:
@@ -382,6 +397,7 @@ def test_the_smallest_packet_of_wireguard_shows_that_it_comes_through_and_what_i
 def test_nothing_but_content_asks_for_an_answer_of_wireguard_and_messages_of_agents_are_content() -> None:
     tunnel = moved()
     assert deaf_after(tunnel, sent=KEEPALIVE) == float("inf")
+    tunnel = moved()
     tunnel.liveness.signalled(DATA, sent=True)
     tunnel.read(SAMPLE_S, sent=KEEPALIVE + 1)
     assert tunnel.liveness.blocked(tunnel.now + NEVER_CARRIED_S) != ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from simmemory import largest, total
 from simnode import Node
-from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible
+from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible, trying
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
@@ -62,6 +62,8 @@ def paths_rest(world: World) -> Says:
     for pair in owed(world):
         for node, peer in (pair, pair[::-1]):
             names = (node.name, peer.name)
+            if trying(world, *names):
+                continue
             if doubts[names] > _DOUBTS and not forgets_quickly(world, names) and not can_be_led_astray(world, names):
                 yield node.name, f"{peer.name} was in doubt {doubts[names]} times in {int(_RESTS_S)} s"
 

@@ -211,7 +211,7 @@ def the_last_pings_are_answered(world: World) -> Says:
         ends_last = flow.flow.ends_at == world.spec.seconds
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
-            if silence > (15.0 if world.spec.link.loss else 5.0):
+            if silence > (15.0 if world.spec.link.loss else 5.0) and not trying(world, one.name, other.name):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 

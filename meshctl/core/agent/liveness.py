@@ -7,6 +7,8 @@ missed.
 
 from __future__ import annotations
 
+from math import inf
+
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
 
@@ -43,6 +45,8 @@ NEVER_CARRIED_S = 12.0
 # Where something did, an answer may have been lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT
 # there is a handshake, and then a second one.
 STOPPED_CARRYING_S = 22.0
+# So long after the last packet the other end is taken to have its keys: in doubt it gets the same time.
+FRESH_S = 10.0
 # What comes so soon after a move was under way on the path before.
 UNDER_WAY_S = 1.0
 # Traffic within this makes a path one that is in use.
@@ -66,6 +70,7 @@ class Liveness:
         self._used_at: float | None = None
         self._content_since: float | None = None  # sent, and WireGuard has had nothing since
         self._moved_at = 0.0
+        self._came_by_at = -inf  # the last packet of WireGuard, whatever it was
         self._carried = False  # whether it has had anything since the move
         self._stream = 0  # readings with content, none long after the one before
         self._came_at: float | None = None  # the last of them
@@ -94,7 +99,7 @@ class Liveness:
                 # Between two rare readings it may have left right after the first one.
                 self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
         if status.rx_bytes > last.rx_bytes:
-            self._content_since = None
+            self._content_since, self._came_by_at = None, now
             self._carried = self._carried or now - self._moved_at >= UNDER_WAY_S
             if status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES + own_rx:
                 self._stream = 1 if self._came_at is None or now - self._came_at >= STOPPED_S else self._stream + 1
@@ -149,8 +154,12 @@ class Liveness:
 
         A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too.
         """
-        silence = now - self._content_since if self._content_since is not None else 0.0
-        if silence < (STOPPED_CARRYING_S if self._carried else NEVER_CARRIED_S):
+        since, status = self._content_since, self._last
+        if since is None or status is None:
+            return ""
+        has_keys = status.handshake_age_s is None or since - self._came_by_at <= FRESH_S
+        silence = now - since
+        if silence < (NEVER_CARRIED_S if has_keys and not self._carried else STOPPED_CARRYING_S):
             return ""
         return f"WireGuard's packets have not come through for {silence:.0f} s, though checks do"
 
