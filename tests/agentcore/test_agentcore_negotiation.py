@@ -15,7 +15,17 @@ from agentcore_values import interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.checks import ANSWER_S, MAX_OF_HOST, MAX_PAIRS, SCHEDULE_S, Answer, Credentials, Pair
+from meshctl.core.agent.checks import (
+    ANSWER_S,
+    MAX_OF_HOST,
+    MAX_PAIRS,
+    SCHEDULE_S,
+    STRANGERS_BURST,
+    STRANGERS_RATE,
+    Answer,
+    Credentials,
+    Pair,
+)
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
@@ -432,3 +442,41 @@ def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() 
     others = [Address(f"203.0.113.{n}", PORT) for n in range(10, 10 + MAX_PAIRS // 2)]
     field.ends["a"].offered(*others, generation=2)
     assert not it.failed(pair)
+
+
+# Whom a peer names that it is not
+
+
+def test_a_victim_that_a_peer_names_again_and_again_is_asked_a_bounded_number_of_times_and_the_peer_itself_on() -> None:
+    field = found()
+    end, start = field.ends["a"], field.now
+    for generation in range(2, 302):
+        ports = range(1024 + generation * 32, 1024 + generation * 32 + 31)
+        end.offered(address("b"), *(Address("203.0.113.66", port) for port in ports), generation=generation)
+        end.it.restart(field.now)
+        field.run(0.2)
+    asked = end.asked(start)
+    victim = [a for a in asked if a != address("b")]
+    assert STRANGERS_BURST / 2 < len(victim) <= STRANGERS_BURST + STRANGERS_RATE * (field.now - start) + 1
+    assert asked.count(address("b")) > 200
+    end.it.renew(credentials("a"))
+    end.it.restart(field.now)
+    before = field.now
+    field.run(2.0)
+    assert len([a for a in end.asked(before) if a != address("b")]) < 20, "a new session is no new allowance"
+
+
+def test_what_was_not_asked_for_want_of_an_allowance_is_in_vain_like_what_was() -> None:
+    field = offered()
+    field.lost = lambda _: True
+    end = field.ends["a"]
+    for _ in range(200):
+        end.it.restart(field.now)
+        field.run(0.3)
+    field.run(10.0)
+    assert end.it.failed(Pair(address("a"), address("b")))
+    field.lost = lambda _: False
+    field.run(60.0)
+    end.it.restart(field.now)
+    field.run(2.0)
+    assert not end.it.failed(Pair(address("a"), address("b")))

@@ -11,6 +11,7 @@ from simchanges import NATS
 from simfaults import KINDS
 from simnat import PRESERVING, RANDOM, SEQUENTIAL, Behaviour
 from simspec import INTERNET, LIES, SETTLE_S, Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simways import BLOCKS
 
 from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
 
@@ -166,8 +167,10 @@ def _value(dice: random.Random, spec: WorldSpec, kind: str, target: str) -> str:
     places = [INTERNET, *(s.name for s in spec.sites)]
     if kind in ("roam", "double"):
         return dice.choice(places)
+    peers = [n for pair in spec.pairs for n in pair if target in pair and n != target]
+    if kind == BLOCKS:
+        return dice.choice(peers) if peers else target
     if kind == "override":
-        peers = [n for pair in spec.pairs for n in pair if target in pair and n != target]
         return f"{dice.choice(peers)} {dice.choice(('relay', 'direct', 'prefer-relay'))}" if peers else f"{target} "
     choices = {
         "router reboot": ("", "renumbered"), "nat becomes": tuple(sorted(NATS)),

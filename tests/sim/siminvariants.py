@@ -21,6 +21,7 @@ from simbounds import (
     probes_are_few,
     relays_are_known,
     silence_is_kept,
+    victims_are_spared,
 )
 from simnode import Node
 from simoutages import every_outage_has_a_cause
@@ -29,6 +30,7 @@ from simpairs import (
     RELAY_STATES,
     anchor_ips,
     can_be_led_astray,
+    falls,
     forgets_quickly,
     is_anchor_fault,
     owed,
@@ -36,9 +38,11 @@ from simpairs import (
     possible,
     state,
     touches,
+    trying,
 )
 from simspec import Flow
 
+from meshctl.core.agent.bars import FREE_FALLS
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
@@ -137,9 +141,14 @@ def direct_soon(world: World, one: Node, other: Node) -> Says:
 
 
 def direct_when_possible(world: World) -> Says:
-    """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten."""
+    """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten.
+
+    One that has failed often is left alone for a while.
+    """
     for one, other in owed(world):
         places = places_of(world, (one.name, other.name))
+        if falls(world, (one.name, other.name)) > FREE_FALLS:
+            continue
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)
         if possible(world, one, other, mapping=mapping) == DIRECT:
             for node, peer in ((one, other), (other, one)):
@@ -151,7 +160,7 @@ def direct_only_when_possible(world: World) -> Says:
     """No pair believes that it is direct when its NATs make that impossible."""
     for one, other in owed(world):
         allowed = possible(world, one, other)
-        if allowed in (RELAYED, UNREACHABLE):
+        if allowed in (RELAYED, UNREACHABLE) and not trying(world, one.name, other.name):
             for node, peer in ((one, other), (other, one)):
                 if state(node, peer) in DIRECT_STATES:
                     yield node.name, f"{peer.name} is {state(node, peer).value}, the oracle says {allowed}"
@@ -162,7 +171,7 @@ def relayed_otherwise(world: World) -> Says:
     for one, other in owed(world):
         allowed = possible(world, one, other)
         wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
-        if allowed in (RELAYED, SPLICED):
+        if allowed in (RELAYED, SPLICED) and not trying(world, one.name, other.name):
             for node, peer in ((one, other), (other, one)):
                 if state(node, peer) not in wanted:
                     yield node.name, f"{peer.name} is {state(node, peer).value}, and could be relayed"
@@ -203,7 +212,7 @@ def the_last_pings_are_answered(world: World) -> Says:
         ends_last = flow.flow.ends_at == world.spec.seconds
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
-            if silence > (15.0 if world.spec.link.loss else 5.0):
+            if silence > (15.0 if world.spec.link.loss else 5.0) and not trying(world, one.name, other.name):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 
@@ -224,7 +233,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
             continue
         if forgets_quickly(world, names) or can_be_led_astray(world, names):
             continue
-        causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
+        causes = [f for f in spec.faults if f.at <= at <= f.ends_at + _HEARD_S and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
 
@@ -232,5 +241,6 @@ def no_live_path_is_abandoned(world: World) -> Says:
 AT_THE_END: tuple[Invariant, ...] = (
     direct_when_possible, direct_only_when_possible, relayed_otherwise,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
-    paths_rest, probes_are_few, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
+    paths_rest, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known,
+    every_outage_has_a_cause,
 )  # fmt: skip

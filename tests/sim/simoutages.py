@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from simdriver import SWEEP_AFTER_S
 from simflow import FlowRun, Outage
 from simpairs import (
+    BLOCKED_S,
     DIRECT_STATES,
+    blocked,
     can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
@@ -85,6 +87,8 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
             windows += _swept(world, fault, names)
             windows += _unheard(world, fault, flow.flow)
     if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
+        return True
+    if blocked(world, *names) and outage.ended_at - outage.began_at <= BLOCKED_S + patience:
         return True
     keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
     forgotten_s = _FORGOTTEN_S + patience + (_KEYS_S if keyless else 0.0)

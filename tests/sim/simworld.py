@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import simfaults
 import siminvariants
-from simattack import VICTIM_IP, Outsider
+from simattack import Outsider, Victim
 from simclock import Clock
 from simconfig import anchor_name, anchor_places, mesh_ip, public_key
 from simflow import FlowRun
-from simnet import Host
 from simnode import Node
 from simoracle import Oracle, Situation
 from simsite import Underlay
 from simspec import Flow, WorldSpec
 from simtrace import Trace, watching
 from simwatch import Finding, Watch
+from simways import Sieve
 
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.events import Signal
@@ -72,9 +72,9 @@ class World:
         self.flows: list[FlowRun] = []
         self.packets_before: dict[str, int] = {}  # when idleness began
         self.doubles: dict[str, Node] = {}
+        self.sieves: dict[str, Sieve] = {}
         self.nodes = {n.name: Node(self, n) for n in spec.nodes}
-        self.victim = Host()
-        self.victim.join(self.internet, VICTIM_IP)
+        self.victim = Victim(self)
         self.outsider = Outsider(self) if spec.outsider else None
 
     def dice(self, name: str) -> random.Random:

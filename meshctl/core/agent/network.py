@@ -283,6 +283,7 @@ class Network:
             talk.sender.put(
                 self.here.own.offered(), self.here.nat_summary(now), now,
                 relays=work.relay.distances(), wish=work.wish, restart=work.restarts,
+                blocked=work.blocked,
             )  # fmt: skip
         if talk is not None and talk.due is not None and talk.due < when:
             when, reason = talk.due, "a message"
