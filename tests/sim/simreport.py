@@ -40,3 +40,9 @@ def coverage(rows: Counter[tuple[path.State, path.Trigger]]) -> Iterator[str]:
     for state, trigger, _ in table:
         if not rows[state, trigger]:
             yield f"  never: {state.value}, {trigger.value}"
+
+
+def told(copies: Counter[str]) -> Iterator[str]:
+    """What the attacker of the twins has delivered."""
+    if copies:
+        yield "twins: " + ", ".join(f"{count} × {what}" for what, count in sorted(copies.items()))
