@@ -22,6 +22,7 @@ from simbounds import (
     relays_are_known,
     silence_is_kept,
 )
+from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
 from simnode import Node
 from simoutages import every_outage_has_a_cause
 from simpairs import (
@@ -58,6 +59,8 @@ _HEARD_S = 75.0
 _MUCH_LOSS = 0.07
 # Two ends that change at the same time, where messages are lost.
 _AGREE_S = 3.0
+# A handshake that is late is tried again each 5 s.
+_RENEWS_S = 20.0
 
 
 def schedule(world: World) -> None:
@@ -71,6 +74,8 @@ def schedule(world: World) -> None:
     for invariant in () if early else (the_kernel_does_what_the_agent_says, both_ends_agree):
         _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0)
     _ask_twice(world, both_ends_agree, world.spec.seconds, _AGREE_S)
+    for look in range(1, int(world.spec.seconds / LOOK_S) + 1):
+        _ask_twice(world, keys_are_renewed, look * LOOK_S, _RENEWS_S)
     if world.spec.faults:
         for a, b in world.spec.pairs:
             world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
@@ -231,5 +236,6 @@ def no_live_path_is_abandoned(world: World) -> Says:
 AT_THE_END: tuple[Invariant, ...] = (
     direct_when_possible, direct_only_when_possible, relayed_otherwise,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
+    changes_without_need_are_few, doubts_are_few, hours_cost_little,
     paths_rest, probes_are_few, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
 )  # fmt: skip

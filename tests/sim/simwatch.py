@@ -63,6 +63,7 @@ class Watch:
         self.decided: list[Decided] = []
         self.moved: list[Moved] = []
         self.relayed: dict[tuple[str, int], float] = {}  # anchor and port: when it was last to forward there
+        self.installed: Counter[str] = Counter()  # by anchor: how often
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}
         self.of_path: dict[str, Meter] = {}
@@ -119,6 +120,7 @@ class Watch:
     def relay(self, node: Node, action: ev.InstallRelay) -> None:
         """An anchor's kernel is to forward."""
         self.relayed[node.name, action.port] = self._world.clock.now
+        self.installed[node.name] += 1
         node.say(f"relay {action.port} between {action.a} and {action.b}")
         if OUTSIDER_IP in (action.a.ip, action.b.ip):
             self._world.found("replay moves a relay", node.name, f"port {action.port} now leads to an outsider")
