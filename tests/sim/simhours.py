@@ -21,7 +21,7 @@ HOUR_S = 3600.0
 LOOK_S = 300.0
 # So long after a fault what follows is owed to it, as elsewhere (`siminvariants`).
 _HEARD_S = 75.0
-# Doubts of a direct path. A handshake, which there is each two minutes or later, looks like content that is not answered
+# Doubts of a direct path. A handshake, which there is every two minutes or later, looks like content without an answer
 # where the round trip is long and the counters are read once a second.
 _DOUBTS_PER_HOUR = 30
 # New places for a pair's ends at a relay: when it is allocated, and each time a NAT gives a bind another port.
