@@ -13,6 +13,8 @@ _NODES, _AGENTS = (2, 2, 3), 4  # two hours of an agent cost 0.7 s of processor 
 # What an operator's day has: a router that forgets, another address, a restart. Each is over in a moment.
 _SPARSE = ("rebind", "renumber", "agent dies", "anchor's agent dies")
 _FIRST_S = 60.0
+# How often the last node is a stock client, and for how long that leaves: until nobody keeps it alive any more.
+_CLIENTS, LEAVES_S = 0.5, 600.0
 _BURSTS, _BURST_S, _PINGS_S = 3, 60.0, 1.0  # each hour has a talk or two; idle agents cost the least
 
 
@@ -27,8 +29,14 @@ def lengthened(spec: WorldSpec, dice: random.Random) -> WorldSpec:
         "rebind": [s.name for s in spec.sites], "renumber": [s.name for s in spec.sites],
         "agent dies": [n.name for n in kept if n.kind == "node"], "anchor's agent dies": anchors,
     }  # fmt: skip
+    client = dice.random() < _CLIENTS and len(agents) > 2
+    if client:  # behind a NAT, if there is one, so that anchors have to tell where it is
+        kept = tuple(replace(n, kind="client", site=spec.sites[0].name) if n.name == agents[-1] else n for n in kept)
+        targets["agent dies"] = agents[:-1]
     times = sorted(dice.uniform(_FIRST_S, LONG_S - _FIRST_S) for _ in range(dice.choice(_FAULTS)))
     faults = tuple(_fault(dice, at, targets) for at in times)
+    if client:
+        faults += (Fault("unplug", dice.uniform(_FIRST_S, LONG_S - 2 * LEAVES_S), LEAVES_S, agents[-1]),)
     starts = [dice.uniform(_FIRST_S, LONG_S - _FIRST_S - _BURST_S) for _ in range(_BURSTS)]
     flows = tuple(Flow(*dice.choice(pairs), start, _PINGS_S, start + _BURST_S) for start in starts)
     return replace(

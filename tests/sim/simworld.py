@@ -12,7 +12,7 @@ import siminvariants
 from simattack import VICTIM_IP, Outsider
 from simclock import Clock
 from simconfig import anchor_name, anchor_places, mesh_ip, public_key
-from simflow import FlowRun
+from simflow import FlowRun, ping
 from simnet import Host
 from simnode import Node
 from simoracle import Oracle, Situation
@@ -169,7 +169,7 @@ class World:
     def _ping(self, run: FlowRun, number: int) -> None:
         flow = run.flow
         if self.clock.now < flow.ends_at:
-            self.nodes[flow.a].kernel.wg.send(mesh_ip(self.spec.node(flow.b)), b"P" + number.to_bytes(2, "big"))
+            self.nodes[flow.a].kernel.wg.send(mesh_ip(self.spec.node(flow.b)), ping(number, flow.size))
             self.clock.after(flow.every_s, lambda: self._ping(run, number))
 
     def _wind_up(self) -> None:
