@@ -320,6 +320,17 @@ def test_an_address_from_which_the_peer_asks_is_learned_asked_back_and_forgotten
     assert end.it.failed(Pair(address("a"), unheard))
 
 
+def test_a_check_that_somebody_sends_again_from_elsewhere_teaches_nothing_of_the_nat() -> None:
+    field = Field()
+    field.ends["a"].offered(address("b"))
+    field.run(0.2)
+    end, (_, probe) = field.ends["b"], field.ends["a"].sent[0]
+    known = end.here.nat.version, end.it.remote.all()
+    end.receive(probe.data, Pair(address("b"), Address("203.0.113.66", 4444)))
+    assert (end.here.nat.version, end.it.remote.all()) == known
+    assert {pair.remote for _, pair, _ in end.questions} == {address("a")}
+
+
 def test_where_the_peer_does_not_answer_makes_room_in_the_next_round_for_where_it_asks_from_then() -> None:
     field = Field()
     a, b = field.ends["a"], field.ends["b"]

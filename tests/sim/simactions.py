@@ -22,6 +22,11 @@ def do(driver: Driver, action: ev.Action) -> None:
 def _send_probe(driver: Driver, action: ev.SendProbe) -> None:
     source = action.local.ip or driver.node.kernel.source_for(action.remote) or ""
     driver.node.world.watch.probe(driver.node, action)
+    copyist = driver.node.world.copyist
+    if copyist is not None:
+        if copyist.takes(action.remote):
+            return
+        copyist.sent_stun(driver.node, action.local, action.remote, action.data)
     if is_stun(action.data):
         driver.node.kernel.send((source, action.local.port), action.remote, action.data)
     else:

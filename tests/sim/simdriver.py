@@ -67,6 +67,13 @@ class Driver:
 
     def stun(self, local: Place, remote: Place, data: bytes) -> None:
         """What the raw socket heard."""
+        before = self._acted
+        self.give_stun(local, remote, data)
+        if self.node.world.copyist is not None:
+            self.node.world.copyist.heard_stun(self.node, local, remote, data, answered=self._acted > before)
+
+    def give_stun(self, local: Place, remote: Place, data: bytes) -> None:
+        """The same, unheard by others."""
         kernel, port = self.node.kernel, local[1]
         if port == kernel.port or port in kernel.splices.values() or any(port in p for p in kernel.opened.values()):
             self.give(ev.Datagram(Address(*local), Address(*remote), data))

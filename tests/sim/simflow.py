@@ -13,6 +13,16 @@ _MISSED, _SHORTEST_S = 3, 0.45
 # eight cables when a relay carries them.
 _CABLES, _CHANCE = 8, 1e-9
 
+# Of the model's message that has the inner packet (`simwg`) beyond those of WireGuard's: so that a packet has the size
+# on the wire that a real one has.
+_MORE_BYTES = 48 + 1 - 32
+
+
+def ping(number: int, size: int) -> bytes:
+    """The ping of a flow, which fills an inner packet of `size` bytes with its headers."""
+    data = b"P" + number.to_bytes(2, "big")
+    return data.ljust(size - _MORE_BYTES, b"\0")
+
 
 @dataclass(frozen=True)
 class Outage:

@@ -23,6 +23,7 @@ from simbounds import (
     silence_is_kept,
     victims_are_spared,
 )
+from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
 from simnode import Node
 from simoutages import every_outage_has_a_cause
 from simpairs import (
@@ -40,7 +41,8 @@ from simpairs import (
     touches,
     trying,
 )
-from simspec import Flow
+from simspec import Flow, Link
+from simwishes import overrides_are_obeyed, overrides_hold, watch_clients
 
 from meshctl.core.agent.bars import FREE_FALLS
 from meshctl.core.agent.path import State, Trigger
@@ -58,14 +60,19 @@ CARRIES_S, DIRECT_S, MARGIN_S = 1.0, 2.0, 0.3
 _BEFORE_FAULTS_S = 11.5
 # Everybody is awake again, so that what broke in silence is noticed.
 _LAST_PINGS_S = 1.0
+# What fits an interface's MTU of 1,420, in bytes with IP's and ICMP's or UDP's headers.
+LARGEST_PING = 1420
 _HEARD_S = 75.0
 _MUCH_LOSS = 0.07
 # Two ends that change at the same time, where messages are lost.
 _AGREE_S = 3.0
+# A handshake that is late is tried again each 5 s.
+_RENEWS_S = 20.0
 
 
 def schedule(world: World) -> None:
     """Ask what is asked on the way."""
+    watch_clients(world)
     early = min((f.at for f in world.spec.faults), default=_BEFORE_FAULTS_S) < _BEFORE_FAULTS_S
     if world.spec.link.clean and not early:
         for a, b in world.spec.pairs:
@@ -75,9 +82,12 @@ def schedule(world: World) -> None:
     for invariant in () if early else (the_kernel_does_what_the_agent_says, both_ends_agree):
         _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0)
     _ask_twice(world, both_ends_agree, world.spec.seconds, _AGREE_S)
+    for look in range(1, int(world.spec.seconds / LOOK_S) + 1):
+        _ask_twice(world, keys_are_renewed, look * LOOK_S, _RENEWS_S)
     if world.spec.faults:
         for a, b in world.spec.pairs:
-            world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
+            large = LARGEST_PING if world.spec.link.mtu >= Link.mtu else 0
+            world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds, large))
     elif not world.spec.flows and not world.spec.outsider:
         world.clock.at(world.spec.seconds - IDLE_S, lambda: count_packets(world))
 
@@ -241,6 +251,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
 AT_THE_END: tuple[Invariant, ...] = (
     direct_when_possible, direct_only_when_possible, relayed_otherwise,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
+    overrides_are_obeyed, overrides_hold, changes_without_need_are_few, doubts_are_few, hours_cost_little,
     paths_rest, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known,
     every_outage_has_a_cause,
 )  # fmt: skip

@@ -7,18 +7,21 @@ import shutil
 import subprocess
 import sys
 from argparse import ArgumentTypeError
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from simdraw import draw
 from simnat import RANDOM, Behaviour
-from simreport import seeds_of
+from simreport import MANY, coverage, is_green, seeds_of
 from simshrink import describe, shrink
 from simspec import Fault, Link, NodeSpec, SiteSpec, WorldSpec
 from simtrace import Meter, Trace
 from simworld import World
 
+from meshctl.core.agent import path
+from meshctl.core.agent.path import State, Trigger
 from meshctl.core.reachability import ADDRESS_AND_PORT
 
 SEEDS = range(24)
@@ -95,6 +98,16 @@ def test_seeds_are_a_number_or_a_list() -> None:
     for nothing in ("", "0", "120-99", "5-", "-5", "abc", "1.5", "²", ","):
         with pytest.raises(ArgumentTypeError, match="names no seed"):
             seeds_of(nothing)
+
+
+def test_many_worlds_must_take_every_row_of_the_transition_table_and_few_need_not() -> None:
+    rows = Counter({(state, trigger): 1 for state, trigger, _ in path.rows()})
+    assert is_green(0, MANY, rows)
+    assert not is_green(1, MANY, rows)
+    del rows[State.SUSPECT, Trigger.DEAD]
+    assert not is_green(0, MANY, rows)
+    assert is_green(0, MANY - 1, rows)
+    assert list(coverage(rows))[1:] == ["  never: suspect, dead"]
 
 
 def test_the_trace_is_bounded_and_its_digest_is_of_everything() -> None:

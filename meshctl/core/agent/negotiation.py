@@ -205,10 +205,10 @@ class Negotiation:
         """An authentic check of the peer: it is answered, and teaches an address that was not known."""
         if self._checks is None:
             return None
-        self._here.nat.received(pair.local, pair.remote, now)
         found = self._checks.receive_request(request, pair)
         if found is None:
             return None
+        self._here.nat.received(pair.local, pair.remote, now)
         reply, question = found
         self._here.act(reply)
         if self._checks.knows(pair):

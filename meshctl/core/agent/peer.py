@@ -236,22 +236,25 @@ class PeerPath:
                 self._fire(Trigger.DEAD, f"{current.local.ip} is not this node's any more", now)
         self.detours.news(now)
 
-    def indicated(self, indication: stun.Message, pair: Pair, now: float) -> None:
-        """The peer keeps its NAT open on this pair: it wants no answer, and lives."""
-        if self._negotiation.indicated(indication) and pair == self._negotiation.current:
+    def indicated(self, indication: stun.Message, pair: Pair, now: float) -> bool:
+        """The peer keeps its NAT open on this pair: it wants no answer, and lives. False when it came before."""
+        new = self._negotiation.indicated(indication)
+        if new and pair == self._negotiation.current:
             self._liveness.heard(now)
+        return new
 
-    def question(self, request: stun.Message, pair: Pair, now: float) -> None:
-        """An authentic check of the peer."""
+    def question(self, request: stun.Message, pair: Pair, now: float) -> bool:
+        """An authentic check of the peer. False when it came before, or there is no session for it."""
         question = self._negotiation.question(request, pair, now)
         if question is None:
-            return
+            return False
         self._falls.asked_from = pair.remote
         self._splice.heard(pair, now)
         if question.nominated:
             self._nominated(pair, now)
         elif self.state is State.DIRECT and pair == self._negotiation.current:
             self._confirm(pair, now)
+        return True
 
     def poll(self, now: float) -> None:
         """Do what is due."""
