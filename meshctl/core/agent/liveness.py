@@ -49,6 +49,8 @@ STOPPED_CARRYING_S = 22.0
 FRESH_S = 10.0
 # What comes so soon after a move was under way on the path before.
 UNDER_WAY_S = 1.0
+# Readings are never so long apart, but for a host that slept.
+ASLEEP_S = 5.0
 # Traffic within this makes a path one that is in use.
 BUSY_S = 10.0
 
@@ -85,6 +87,8 @@ class Liveness:
         last, self._last = self._last, status
         (own_tx, own_rx), (self._own_tx, self._own_rx) = (self._own_tx, self._own_rx), (0, 0)
         read_at, self._read_at = self._read_at, now
+        if now - read_at > ASLEEP_S:
+            self._content_since = None
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at, self._stream = now, None, None, 0
             self.sent_at, self._content_since = now, None
@@ -149,16 +153,17 @@ class Liveness:
         """Whether anybody uses the path."""
         return self._used_at is not None and now - self._used_at < BUSY_S
 
-    def blocked(self, now: float) -> str:
+    def blocked(self) -> str:
         """Why the path, if it has just answered a check, carries nothing else, in words; "" when nothing says so.
 
-        A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too.
+        A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too. A sleep
+        of this host does not count.
         """
         since, status = self._content_since, self._last
         if since is None or status is None:
             return ""
         has_keys = status.handshake_age_s is None or since - self._came_by_at <= FRESH_S
-        silence = now - since
+        silence = self._read_at - since
         if silence < (NEVER_CARRIED_S if has_keys and not self._carried else STOPPED_CARRYING_S):
             return ""
         return f"WireGuard's packets have not come through for {silence:.0f} s, though checks do"
