@@ -108,11 +108,14 @@ class WireGuard:
 
 @dataclass(frozen=True)
 class Nftables:
-    """One nftables table, loaded atomically. `text` is a `table FAMILY NAME { … }` block in canonical layout."""
+    """One nftables table, loaded atomically. `text` is a `table FAMILY NAME { … }` block in canonical layout.
+
+    None: a service of the node makes and fills the table while it runs; only that it goes with its role is ours.
+    """
 
     family: str
     table: str
-    text: str
+    text: str | None
     notify: tuple[str, ...] = ()
 
 

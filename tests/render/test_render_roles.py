@@ -9,7 +9,7 @@ import pytest
 from render_meshes import mesh, node, renderer
 
 from meshctl.errors import Diagnostic, InventoryError, RenderError
-from meshctl.model.resources import File, Handler, NodeDoc, Package, Service, Sysctl
+from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Package, Service, Sysctl
 from meshctl.render.roles import MODULES
 
 
@@ -64,6 +64,7 @@ def test_every_module_makes_its_resource(write: Any) -> None:
   loop: [one, two]
 - template: {src: t.j2, dest: "/etc/{{ node.name }}.conf"}
   when: [vars.wanted, "node.name == 'a'"]
+- nftables: {table: theirs, state: runtime}
 - copy: {content: "no", dest: /etc/never}
   when: false
 """,
@@ -88,6 +89,7 @@ def test_every_module_makes_its_resource(write: Any) -> None:
     assert files["/etc/gone"].state == "absent"
     assert files["/etc/a.conf"].content == b"goodbye wg0\n"
     assert "/etc/never" not in files
+    assert Nftables("inet", "theirs", None) in doc.resources
 
 
 def test_a_template_that_is_not_text_is_named_with_its_line(write: Any) -> None:

@@ -71,7 +71,7 @@ def _tables(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
     for name in sorted(set(facts.ledger.tables) - wanted):
         if name in facts.tables:
             source = facts.ledger.tables[name].source
-            yield Change(facts.node, "table", "delete", name, {"source": source}, None)
+            yield Change(facts.node, "table", "delete", name, {"source": source} if source else {"managed": True}, None)
 
 
 def _sysctls(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
