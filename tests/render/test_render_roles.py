@@ -28,7 +28,7 @@ def _write(tmp_path: Path) -> Any:
 
 
 def render(base_dir: Path, *roles: str, **more: Any) -> NodeDoc:
-    made = node("a", 1, roles=roles or ("mine",), **more)
+    made = node("a", 1, roles=roles or ("mine",), agent=False, **more)
     return renderer(mesh(made, node("b", 2), base_dir=str(base_dir))).node("a")
 
 
