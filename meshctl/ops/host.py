@@ -88,6 +88,8 @@ def unit_steps(index: int, change: Change, facts: HostFacts) -> Iterator[Step]:
         if verb == "start" and is_active(live):
             verb = "restart"  # it says that it runs, yet its interface is gone
         yield _systemctl(index, verb, change.name)
+    if change.after is None and change.name in facts.ledger.cleanups:
+        yield Step("cleanup", change=index, argv=facts.ledger.cleanups[change.name])
 
 
 def handler_step(index: int, change: Change) -> Step:

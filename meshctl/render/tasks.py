@@ -126,6 +126,7 @@ class Evaluator:
             enabled=enabled,
             satisfied_by_interface=str(args.get("satisfied_by_interface", "")),
             notify=task.notify,
+            cleanup=tuple(map(str, args.get("cleanup", ()))),
         )
 
     def _nftables(self, task: Task, args: Mapping[str, Any], context: Mapping[str, Any]) -> Nftables:

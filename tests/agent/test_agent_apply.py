@@ -124,6 +124,20 @@ def test_all_kinds_of_file_steps_do_what_they_say_and_are_idempotent(node: Node)
     assert node.sh("find /mnt -name '.meshctl*'") == ""
 
 
+def test_a_cleanup_that_fails_or_is_not_there_is_a_warning_and_holds_up_nothing(node: Node) -> None:
+    result = node.apply(
+        Step("cleanup", argv=("sh", "-c", "touch /mnt/cleaned")),
+        Step("cleanup", argv=("sh", "-c", "echo all; echo the router is silent >&2; exit 3")),
+        Step("cleanup", argv=("/usr/local/bin/gone", "cleanup")),
+        write("/mnt/a", "1"),
+    )
+    assert (result.ok, result.done) == (True, (0, 1, 2, 3))
+    assert node.sh("ls /mnt") == "a\ncleaned\n"
+    silent, gone = result.warnings
+    assert "the router is silent" in silent
+    assert gone.startswith("/usr/local/bin/gone cleanup: /usr/local/bin/gone: not found")
+
+
 def test_the_first_failing_step_ends_it_and_says_which(node: Node) -> None:
     result = node.apply(
         write("/mnt/a", "1"), Step("run", argv=("sh", "-c", "echo broken >&2; exit 4")), write("/mnt/b", "2")

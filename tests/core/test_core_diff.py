@@ -149,6 +149,12 @@ def test_an_old_ledger_without_handlers_is_read() -> None:
     assert Ledger.from_json(text.replace('"handlers":["x"],', "")) == Ledger()
 
 
+def test_the_ledger_keeps_what_is_to_be_run_when_a_unit_goes_and_an_old_one_has_nothing_of_it() -> None:
+    text = Ledger(cleanups={"unit": ("unit", "cleanup")}).to_json()
+    assert Ledger.from_json(text).cleanups == {"unit": ("unit", "cleanup")}
+    assert Ledger.from_json(text.replace('"cleanups":{"unit":["unit","cleanup"]},', "")) == Ledger()
+
+
 def test_a_link_to_a_zipapp_that_is_gone_is_made_anew() -> None:
     path = "/opt/meshctl/meshctl-agent-0123456789abcdef.pyz"
     link = doc(File("/opt/meshctl/meshctl-agent.pyz", "link", target=path))

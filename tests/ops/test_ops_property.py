@@ -80,7 +80,8 @@ def documents(draw: st.DrawFn) -> NodeDoc:
         if draw(st.booleans()):
             resources.append(Service("wg-quick@wgt0", "started", enabled=True, satisfied_by_interface="wgt0"))
     if draw(st.booleans()):
-        resources.append(Service("cron", draw(st.sampled_from(["started", "stopped", None])), draw(st.booleans())))
+        state, cleanup = draw(st.sampled_from(["started", "stopped", None])), draw(st.sampled_from([(), ("x", "y")]))
+        resources.append(Service("cron", state, draw(st.booleans()), cleanup=cleanup))
     return NodeDoc("web1", tuple(resources), (Handler("again", "thing", "restarted"),))
 
 

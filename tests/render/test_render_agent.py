@@ -34,7 +34,9 @@ def test_unit_of_the_agent(demo: Mesh, backend: str) -> None:
 
 def test_every_managed_node_runs_the_agent_after_all_else() -> None:
     for name in ("fra1", "web1"):
-        assert renderer(TWO).node(name).resources[-1] == Service("meshctl-agent", "started", enabled=True)
+        assert renderer(TWO).node(name).resources[-1] == Service(
+            "meshctl-agent", "started", enabled=True, cleanup=("/usr/local/bin/meshctl-agent", "cleanup")
+        )  # fmt: skip
 
 
 def test_the_document_is_roots_alone_and_nothing_prints_or_shows_it() -> None:

@@ -47,7 +47,7 @@ def _units(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
         # An interface that is still wanted outlives the unit that started it (another backend takes over).
         if is_active(live) and wg_quick_interface(name) not in kept:
             before["state"] = "started"
-        if before:
+        if before or name in facts.ledger.cleanups:
             yield Change(facts.node, "unit", "delete", name, before, None)
 
 
