@@ -78,16 +78,19 @@ $(VENV)/.test-packages: $(TEST_PACKAGES) | $(BIN)/python
 demo: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Build the example mesh on this machine, in real hosts behind real NATs
 	@$(AS_ROOT) $(BIN)/python tests/demo/demo.py
 
+# Each builds labs of its own, so that more of them want a machine with more memory, too.
+WORKERS ?= 2
 .PHONY: test
 test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## Run every test; a skipped one is a failure
 	@echo "==> pytest, the lab included"
-	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python -m pytest -p no_skips $(PYTEST_ARGS) </dev/null
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python -m pytest -p no_skips \
+		--numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS) </dev/null
 
 FUZZ ?= 20
 .PHONY: fuzz
 fuzz: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The random tests, FUZZ=20 times as hard, with new seeds
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 MESHCTL_FUZZ=$(FUZZ) $(BIN)/python -m pytest $(PYTEST_ARGS) \
-		tests/policy/test_policy_{fuzz,reference,packets}.py tests/agentcore tests/wire </dev/null
+		tests/policy/test_policy_{fuzz,reference,packets}.py tests/agentcore tests/wire tests/core/test_core_wgdump.py </dev/null
 
 $(VENV)/.mutants: pyproject.toml | $(VENV)/.installed
 	@echo "==> $(VENV): installing cosmic-ray"
@@ -132,6 +135,10 @@ docs: $(VENV)/.installed ## Regenerate docs/cli-reference.md from --help, and wh
 bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ansible, pyinfra and wg-meshconf; writes docs/benchmarks.md
 	@$(call apt,nftables openssh-server iproute2 iperf3)
 	@$(AS_ROOT) $(BIN)/python tests/bench/main.py all
+
+.PHONY: bench-paths
+bench-paths: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Which way hosts behind NATs reach each other, and after how long; writes docs/benchmarks.md
+	@$(AS_ROOT) $(BIN)/python tests/bench/main.py paths
 
 .PHONY: zipapp
 zipapp: $(VENV)/.installed ## Pack meshctl itself into dist/meshctl.pyz (its dependencies stay in the venv)

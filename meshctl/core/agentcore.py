@@ -225,8 +225,7 @@ class AgentCore:
 
     def _clock_stepped(self, _event: events.ClockStepped, now: float) -> None:
         self._hurry(now)
-        self._ports.clock_stepped(now)
-        self._mapped(now)
+        self._doubt_ports(now)
         self._resolver.network_changed(now)
         for network in self._networks.values():
             network.clock_stepped(now)
@@ -247,11 +246,17 @@ class AgentCore:
         self._remind(_Chore.SAMPLE, now + (SAMPLE_S if busy else IDLE_SAMPLE_S))
 
     def _settle(self, now: float) -> None:
+        if any(network.gatherer.has_moved(now) for network in self._networks.values()):
+            self._doubt_ports(now)
         for name, network in self._networks.items():
             network.settle(now)
             when, reason = network.timers.next() or (None, "")
             self._timers.set(name, when, reason)
         self._remind(_Chore.NAMES, self._resolver.due())
+
+    def _doubt_ports(self, now: float) -> None:
+        self._ports.doubt(now)
+        self._mapped(now)
 
     def _mapped(self, now: float) -> None:
         """After whatever concerned port mappings: what is to be sent, offered and saved."""

@@ -6,6 +6,7 @@ allowed IPs, latest handshake, bytes received, bytes sent, keepalive. Fields are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ PEER_FIELDS = 9
 HIDDEN = "(hidden)"
 NONE = "(none)"
 OFF = "off"
+_NUMBER = re.compile("[0-9]{1,20}")  # of 64 bits at most
+_MARK = re.compile("0x[0-9a-f]{1,8}")
 
 
 def parse_dump(lines: Iterable[str]) -> dict[str, InterfaceFacts]:
@@ -47,8 +50,8 @@ def parse_interface(fields: list[str]) -> InterfaceFacts:
     return InterfaceFacts(
         name=name,
         public_key=None if public_key == NONE else PublicKey(public_key),
-        listen_port=int(port),
-        fwmark=0 if fwmark == OFF else int(fwmark, 0),
+        listen_port=_number(port),
+        fwmark=0 if fwmark == OFF else _mark(fwmark),
         peers={},
     )
 
@@ -61,11 +64,24 @@ def parse_peer(fields: list[str]) -> PeerFacts:
         psk=_secret(psk),
         endpoint=None if endpoint == NONE else endpoint,
         allowed_ips=() if allowed_ips == NONE else tuple(allowed_ips.split(",")),
-        latest_handshake=int(handshake),
-        rx_bytes=int(received),
-        tx_bytes=int(sent),
-        keepalive_s=0 if keepalive == OFF else int(keepalive),
+        latest_handshake=_number(handshake),
+        rx_bytes=_number(received),
+        tx_bytes=_number(sent),
+        keepalive_s=0 if keepalive == OFF else _number(keepalive),
     )
+
+
+def _number(text: str) -> int:
+    """As `wg` prints one, where `int` would take `1_0`, `+1` and the digits of other scripts too."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("not a number")  # whose text is not repeated: a line of another form may have a key here
+    return int(text)
+
+
+def _mark(text: str) -> int:
+    if not _MARK.fullmatch(text):
+        raise ValueError("not a firewall mark")
+    return int(text, 16)
 
 
 def _secret(text: str) -> Secret | None:

@@ -249,6 +249,7 @@ class PairWorld:
     ) -> None:  # fmt: skip
         self.now, self.delay_s = 1000.0, delay_s
         self.cut: Callable[[Address, Address], bool] = lambda _source, _destination: False
+        self.blocked: Callable[[Address, Address], bool] = self.cut  # of WireGuard's packets alone
         self.outside = dict(outside or {})
         self.servers: dict[str, Callable[[Address, bytes], bytes | None]] = {}  # by ip: what answers to STUN
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -263,6 +264,11 @@ class PairWorld:
         """No packet passes between any two of these hosts, wherever they stand."""
         ips = {IPS[n] for n in names} | {self.outside[IPS[n]][0] for n in names if IPS[n] in self.outside}
         self.cut = lambda source, destination: source.ip in ips and destination.ip in ips
+
+    def block(self, *ways: str) -> None:
+        """No packet of WireGuard passes these ways (`ab` is from a to b), and checks do."""
+        ips = {(IPS[way[0]], IPS[way[1]]) for way in ways}
+        self.blocked = lambda source, destination: (source.ip, destination.ip) in ips
 
     def together(self) -> None:
         """All packets pass again."""
@@ -317,7 +323,8 @@ class PairWorld:
         """A datagram on its way."""
         ip, shift = self.outside.get(source.ip, (source.ip, 0))
         seen = Address(ip, source.port + shift)
-        if not self.cut(seen, destination):
+        lost = self.cut(seen, destination) or (isinstance(what, Packet) and self.blocked(seen, destination))
+        if not lost:
             self.at(self.now + self.delay_s, lambda: self._arrive(seen, destination, what))
 
     def _arrive(self, source: Address, destination: Address, what: Packet | bytes) -> None:

@@ -9,13 +9,17 @@ from meshctl.core.agent.checks import PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import (
     BUSY_S,
+    FRESH_S,
     IDLE_SAMPLE_S,
     MISSED_KEEPALIVES,
+    NEVER_CARRIED_S,
     SAMPLE_S,
     SILENCE_S,
+    STOPPED_CARRYING_S,
     STOPPED_S,
     STREAM,
     UNANSWERED_S,
+    UNDER_WAY_S,
     Liveness,
 )
 
@@ -323,3 +327,88 @@ def test_a_message_that_leaves_waits_for_no_answer_and_one_that_comes_shows_that
     tunnel.liveness.signalled(16, sent=False)
     assert tunnel.read(SAMPLE_S, heard=96) == tunnel.run(60) == ""
     assert tunnel.liveness.heard_at == tunnel.now - 60
+
+
+# Checks are answered, and nothing else
+
+
+def moved() -> Tunnel:
+    tunnel = Tunnel()
+    tunnel.run(5, sent=DATA, heard=DATA)
+    tunnel.liveness.moved(tunnel.now, 0.02)
+    return tunnel
+
+
+def deaf_after(tunnel: Tunnel, *, sent: int = DATA) -> float:
+    """How long after the next reading the path is taken to carry nothing, though it answers a check at each."""
+    for step in range(200):
+        tunnel.read(SAMPLE_S, sent=sent)
+        tunnel.liveness.heard(tunnel.now)
+        if tunnel.liveness.blocked(tunnel.now):
+            return step * SAMPLE_S
+    return float("inf")
+
+
+def test_a_path_that_has_never_carried_anything_is_given_up_after_a_while_with_the_reason() -> None:
+    tunnel = moved()
+    assert deaf_after(tunnel) == NEVER_CARRIED_S
+    words = f"WireGuard's packets have not come through for {NEVER_CARRIED_S:.0f} s, though checks do"
+    assert tunnel.liveness.blocked(tunnel.now) == words
+    later = tunnel.liveness.blocked(tunnel.now + 3.0)
+    assert later == words.replace(f"{NEVER_CARRIED_S:.0f}", f"{NEVER_CARRIED_S + 3:.0f}")
+
+
+def test_one_that_has_carried_something_is_given_more_time() -> None:
+    tunnel = moved()
+    tunnel.read(UNDER_WAY_S, sent=DATA, heard=DATA)
+    assert deaf_after(tunnel) == STOPPED_CARRYING_S
+    tunnel.read(SAMPLE_S, heard=DATA)
+    tunnel.liveness.moved(tunnel.now, 0.02)
+    assert deaf_after(tunnel) == NEVER_CARRIED_S, "and that is of this path, not of the next"
+
+
+@pytest.mark.parametrize(("quiet_s", "age", "patience_s"), [
+    (FRESH_S, 1.0, NEVER_CARRIED_S), (FRESH_S + SAMPLE_S, 1.0, STOPPED_CARRYING_S),
+    (FRESH_S + SAMPLE_S, None, NEVER_CARRIED_S),
+])  # fmt: skip
+def test_who_was_long_silent_may_have_lost_its_keys_and_is_given_more_time_but_not_where_there_are_none(
+    quiet_s: float, age: float | None, patience_s: float
+) -> None:
+    tunnel = moved()
+    tunnel.run(quiet_s - SAMPLE_S)
+    tunnel.status = tunnel.status._replace(handshake_age_s=age)
+    assert deaf_after(tunnel) == patience_s
+
+
+def test_what_was_under_way_on_the_path_before_does_not_count_as_carried() -> None:
+    tunnel = moved()
+    tunnel.read(UNDER_WAY_S * 0.75, sent=DATA, heard=DATA)
+    assert deaf_after(tunnel) == NEVER_CARRIED_S
+
+
+def test_the_smallest_packet_of_wireguard_shows_that_it_comes_through_and_what_is_sent_after_it_counts_anew() -> None:
+    tunnel = moved()
+    tunnel.read(SAMPLE_S, sent=DATA)
+    tunnel.read(NEVER_CARRIED_S - SAMPLE_S, heard=KEEPALIVE)
+    assert tunnel.liveness.blocked(tunnel.now + 100) == ""
+    assert deaf_after(tunnel) == STOPPED_CARRYING_S
+
+
+def test_nothing_but_content_asks_for_an_answer_of_wireguard_and_messages_of_agents_are_content() -> None:
+    tunnel = moved()
+    assert deaf_after(tunnel, sent=KEEPALIVE) == float("inf")
+    tunnel = moved()
+    tunnel.liveness.signalled(DATA, sent=True)
+    tunnel.read(SAMPLE_S, sent=KEEPALIVE + 1)
+    assert tunnel.liveness.blocked(tunnel.now + NEVER_CARRIED_S) != ""
+    assert tunnel.liveness.blocked(tunnel.now + NEVER_CARRIED_S - 0.1) == ""
+
+
+def test_of_a_new_path_and_of_a_new_interface_nothing_is_said_before_something_was_sent() -> None:
+    tunnel = moved()
+    tunnel.read(SAMPLE_S, sent=DATA)
+    tunnel.liveness.moved(tunnel.now, 0.02)
+    assert tunnel.liveness.blocked(tunnel.now + 1000) == ""
+    tunnel.read(SAMPLE_S, sent=DATA)
+    tunnel.read(SAMPLE_S, sent=-2 * DATA)
+    assert tunnel.liveness.blocked(tunnel.now + 1000) == ""

@@ -15,7 +15,17 @@ from agentcore_values import interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.checks import ANSWER_S, MAX_OF_HOST, MAX_PAIRS, SCHEDULE_S, Answer, Credentials, Pair
+from meshctl.core.agent.checks import (
+    ANSWER_S,
+    MAX_OF_HOST,
+    MAX_PAIRS,
+    SCHEDULE_S,
+    STRANGERS_BURST,
+    STRANGERS_RATE,
+    Answer,
+    Credentials,
+    Pair,
+)
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
@@ -310,6 +320,17 @@ def test_an_address_from_which_the_peer_asks_is_learned_asked_back_and_forgotten
     assert end.it.failed(Pair(address("a"), unheard))
 
 
+def test_a_check_that_somebody_sends_again_from_elsewhere_teaches_nothing_of_the_nat() -> None:
+    field = Field()
+    field.ends["a"].offered(address("b"))
+    field.run(0.2)
+    end, (_, probe) = field.ends["b"], field.ends["a"].sent[0]
+    known = end.here.nat.version, end.it.remote.all()
+    end.receive(probe.data, Pair(address("b"), Address("203.0.113.66", 4444)))
+    assert (end.here.nat.version, end.it.remote.all()) == known
+    assert {pair.remote for _, pair, _ in end.questions} == {address("a")}
+
+
 def test_where_the_peer_does_not_answer_makes_room_in_the_next_round_for_where_it_asks_from_then() -> None:
     field = Field()
     a, b = field.ends["a"], field.ends["b"]
@@ -432,3 +453,41 @@ def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() 
     others = [Address(f"203.0.113.{n}", PORT) for n in range(10, 10 + MAX_PAIRS // 2)]
     field.ends["a"].offered(*others, generation=2)
     assert not it.failed(pair)
+
+
+# Whom a peer names that it is not
+
+
+def test_a_victim_that_a_peer_names_again_and_again_is_asked_a_bounded_number_of_times_and_the_peer_itself_on() -> None:
+    field = found()
+    end, start = field.ends["a"], field.now
+    for generation in range(2, 302):
+        ports = range(1024 + generation * 32, 1024 + generation * 32 + 31)
+        end.offered(address("b"), *(Address("203.0.113.66", port) for port in ports), generation=generation)
+        end.it.restart(field.now)
+        field.run(0.2)
+    asked = end.asked(start)
+    victim = [a for a in asked if a != address("b")]
+    assert STRANGERS_BURST / 2 < len(victim) <= STRANGERS_BURST + STRANGERS_RATE * (field.now - start) + 1
+    assert asked.count(address("b")) > 200
+    end.it.renew(credentials("a"))
+    end.it.restart(field.now)
+    before = field.now
+    field.run(2.0)
+    assert len([a for a in end.asked(before) if a != address("b")]) < 20, "a new session is no new allowance"
+
+
+def test_what_was_not_asked_for_want_of_an_allowance_is_in_vain_like_what_was() -> None:
+    field = offered()
+    field.lost = lambda _: True
+    end = field.ends["a"]
+    for _ in range(200):
+        end.it.restart(field.now)
+        field.run(0.3)
+    field.run(10.0)
+    assert end.it.failed(Pair(address("a"), address("b")))
+    field.lost = lambda _: False
+    field.run(60.0)
+    end.it.restart(field.now)
+    field.run(2.0)
+    assert not end.it.failed(Pair(address("a"), address("b")))

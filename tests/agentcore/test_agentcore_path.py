@@ -92,7 +92,7 @@ def test_signs_of_death_make_a_direct_path_suspect_and_no_other_path_worse() -> 
     assert leads(Trigger.DISTRESS) == {DIRECT: SUSPECT, **stay(SUSPECT, RELAYED, SPLICING)}
 
 
-def test_only_silence_after_questions_makes_a_direct_path_dead_and_an_answer_clears_it() -> None:
+def test_only_what_comes_of_questions_makes_a_direct_path_dead_and_an_answer_clears_it() -> None:
     assert leads(Trigger.DEAD) == {SUSPECT: PROBING}
     assert leads(Trigger.ANSWERED) == {SUSPECT: DIRECT, DIRECT: DIRECT}
 

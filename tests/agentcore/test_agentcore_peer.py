@@ -20,8 +20,15 @@ from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
-from meshctl.core.agent.path import Trigger
-from meshctl.core.agent.peer import CARRIED_S, RELAY_DOUBT_S, RENOMINATE_S, PeerPath
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.peer import (
+    CARRIED_S,
+    RELAY_DOUBT_S,
+    RENOMINATE_S,
+    RESTARTS_BURST,
+    RESTARTS_RATE,
+    PeerPath,
+)
 from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
@@ -216,6 +223,17 @@ def test_an_endpoint_is_adopted_only_where_this_node_has_an_address_of_its_famil
     assert not bench.work.proven
     bench.status(Address("2001:db8::1", PORT), 1.0)
     assert not bench.work.adopt()
+
+
+def test_an_answer_on_the_own_port_says_nothing_of_packets_that_a_splice_has_leave_from_another() -> None:
+    bench = Bench(CONTROLLING)
+    own, spliced = (Pair(Address("198.51.100.1", port), HUB) for port in (PORT, 20000))
+    bench.status(HUB, 1.0)
+    assert bench.work.carries(own)
+    bench.work.splice.restore(spliced)
+    assert (bench.work.carries(own), bench.work.carries(spliced)) == (False, True)
+    bench.status(Address("198.51.100.9", PORT), 1.0)
+    assert not bench.work.carries(spliced)
 
 
 # Both ends
@@ -610,6 +628,31 @@ def test_a_peer_that_tries_all_pairs_anew_has_the_path_in_use_asked() -> None:
         assert triggers(host, since) == [Trigger.DISTRESS]
         world.run(1.0)
         assert world.states() == DIRECT
+
+
+def test_a_peer_that_tries_all_pairs_anew_without_an_end_is_joined_a_few_times_and_then_now_and_then() -> None:
+    world = relayed()
+    world.run(60.0)
+    host, _ = pair_of(world)
+    path, since = path_of(host), world.now
+    for _ in range(300):
+        path.offered(replace(path.work.offer, restart=path.work.offer.restart + 1), world.now)
+        world.run(0.1)
+    assert RESTARTS_BURST < len(checks(host, since)) < 300 / 2
+    assert len(checks(host, world.now - 1.5 / RESTARTS_RATE)) > 1, "what was too much is made up for"
+
+
+def test_a_direct_path_is_doubted_no_more_often_than_that_for_a_peer_that_tries_all_pairs_anew() -> None:
+    world = direct()
+    world.talk(2.0)
+    host, _ = pair_of(world)
+    path = path_of(host)
+    doubts, since = 0, world.now
+    for _ in range(300):
+        path.offered(replace(path.work.offer, restart=path.work.offer.restart + 1), world.now)
+        doubts += path.state is State.SUSPECT and path.since == world.now
+        world.talk(0.1)
+    assert RESTARTS_BURST <= doubts <= RESTARTS_BURST + RESTARTS_RATE * (world.now - since) + 1
 
 
 def test_an_agent_that_is_new_is_tried_for_at_once_however_long_the_pause_was() -> None:

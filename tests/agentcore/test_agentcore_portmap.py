@@ -229,7 +229,7 @@ def test_after_a_sleep_every_mapping_is_asked_for_again() -> None:
     host = Host(Router(PCP | UPNP))
     host.run(100)
     host.router.table = {}
-    host.mapper.clock_stepped(host.now)
+    host.mapper.doubt(host.now)
     host.run(0)
     assert host.router.table
 

@@ -40,6 +40,7 @@ class Office:
             self.up[one].discard(other)
         self.sent: list[tuple[str, str]] = []  # from whom, to whom
         self.heard: list[tuple[str, Heard]] = []
+        self.given: list[tuple[str, SignalEvent]] = []
         self._mail: deque[tuple[str, SendSignal]] = deque()
         self.posts = {name: self._post(name, [n for n in everybody if n != name]) for name in everybody}
 
@@ -59,6 +60,7 @@ class Office:
             self.give(to, SignalEvent(f"10.42.0.{NUMBERS[sender]}", action.data))
 
     def give(self, to: str, event: SignalEvent) -> Heard | None:
+        self.given.append((to, event))
         heard = self.posts[to].receive(event, self.now)
         if heard is not None:
             self.heard.append((to, heard))
@@ -145,6 +147,17 @@ def test_an_answer_goes_back_the_way_the_message_came() -> None:
     office.up["b"] = {"hub1"}
     office.posts["b"].answer(heard, Ack(1))
     assert office.drop() == [("b", "hub0")]
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_a_message_that_came_before_or_that_somebody_has_changed_is_nothing_to_hear_of(changed: int) -> None:
+    office = met()
+    office.posts["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
+    office.deliver()
+    event = next(e for to, e in reversed(office.given) if to == "b")
+    again = replace(event, data=event.data[:-1] + bytes((event.data[-1] ^ changed,)))
+    assert office.give("b", again) is None
+    assert office.drop() == []
 
 
 def test_an_answer_to_who_has_no_session_is_none() -> None:

@@ -1,4 +1,4 @@
-"""`main.py all | generate | cli | apply | policy`: measure, then write docs/benchmarks.md from the newest results."""
+"""`main.py all | generate | cli | apply | policy | paths`: measure, then write docs/benchmarks.md from the results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 import report
 from measure import CACHE, machine
 
-NAMES = ("cli", "generate", "apply", "policy")
+NAMES = ("cli", "generate", "apply", "policy", "paths")
 
 
 def main() -> None:

@@ -22,6 +22,11 @@ def do(driver: Driver, action: ev.Action) -> None:
 def _send_probe(driver: Driver, action: ev.SendProbe) -> None:
     source = action.local.ip or driver.node.kernel.source_for(action.remote) or ""
     driver.node.world.watch.probe(driver.node, action)
+    copyist = driver.node.world.copyist
+    if copyist is not None:
+        if copyist.takes(action.remote):
+            return
+        copyist.sent_stun(driver.node, action.local, action.remote, action.data)
     if is_stun(action.data):
         driver.node.kernel.send((source, action.local.port), action.remote, action.data)
     else:
@@ -73,11 +78,13 @@ def _http_request(driver: Driver, action: ev.HttpRequest) -> None:
 def _install_relay(driver: Driver, action: ev.InstallRelay) -> None:
     driver.node.world.watch.relay(driver.node, action)
     driver.node.kernel.relays[action.port] = (action.a, action.b)
+    driver.relays_before.discard(action.port)
 
 
 def _remove_relay(driver: Driver, action: ev.RemoveRelay) -> None:
     driver.node.say(f"relay {action.port} removed")
     driver.node.kernel.relays.pop(action.port, None)
+    driver.relays_before.discard(action.port)
 
 
 def _open_ports(driver: Driver, action: ev.OpenPorts) -> None:
@@ -88,11 +95,13 @@ def _open_ports(driver: Driver, action: ev.OpenPorts) -> None:
 def _install_splice(driver: Driver, action: ev.InstallSplice) -> None:
     driver.node.say(f"splice {action.local_port} to {action.remote} for {driver.node.peer_name(action.peer)}")
     driver.node.kernel.splices[action.remote] = action.local_port
+    driver.splices_before.discard(action.remote)
 
 
 def _remove_splice(driver: Driver, action: ev.RemoveSplice) -> None:
     driver.node.say(f"splice {action.local_port} to {action.remote} removed")
     driver.node.kernel.splices.pop(action.remote, None)
+    driver.splices_before.discard(action.remote)
 
 
 def _save_state(driver: Driver, action: ev.SaveState) -> None:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from simkernel import is_stun
 from simnet import Cable, Host, Packet
+from simtrace import Meter
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent import signal
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bodies import TYPE_OF, Body, Offer, Offered, RelayAsk, SignalError
+from meshctl.core.agent.bodies import TYPE_OF, Body, MessageType, Offer, Offered, RelayAsk, SignalError
 from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.relayserver import STALE_NONCE, TOO_EARLY
 from meshctl.core.wire import stun
@@ -34,8 +35,18 @@ OUTSIDER_IP, VICTIM_IP = "83.66.0.1", "84.66.0.1"
 _EVERY_S = 0.6
 _FLOOD = 60
 _KEPT = 64
+# Offers in a row that name a victim, at so many ports.
+_INCITEMENTS, _CROWD = 16, 32
 # STUN that is made up: how often it has each of its attributes, has a fingerprint, and has a bit turned.
 _HAS, _FINGERPRINTED, _BROKEN = 0.4, 0.5, 0.2
+
+
+class Victim:
+    """Somebody on the internet who has nothing to do with it. `struck` counts what arrives."""
+
+    def __init__(self, world: World) -> None:
+        self.struck = Meter()
+        world.internet.attach(VICTIM_IP, Cable(), lambda _packet: self.struck.add(None, world.clock.now))
 
 
 class Misuse:
@@ -49,6 +60,8 @@ class Misuse:
         self._said: deque[ev.SendSignal] = deque(maxlen=_KEPT)
         self._asked: deque[ev.SendProbe] = deque(maxlen=_KEPT)
         self._heard: deque[bytes] = deque(maxlen=_KEPT)  # STUN that came
+        self._offers: dict[str, ev.SendSignal] = {}  # the newest to each peer
+        self._incited = 0
         self._places: list[Address] = []
         self._next_s = 3.0
 
@@ -66,7 +79,7 @@ class Misuse:
             self._core.handle(event, now)
         if now >= self._next_s:
             self._next_s = now + _EVERY_S if self._world.clock.now < self._world.spec.quiet_at else inf
-            self._dice.choice((self._noise, self._replay, self._babble, self._flood))()
+            self._dice.choice((self._noise, self._replay, self._babble, self._flood, self._incite))()
 
     def poll_timeout(self) -> tuple[float, str] | None:
         """The core's, or when harm is due."""
@@ -81,6 +94,8 @@ class Misuse:
             return self._queue.popleft() if self._queue else None
         if isinstance(action, ev.SendSignal):
             self._said.append(action)
+            if action.data[3] == MessageType.OFFER and action.data[14:22] in self._peers:
+                self._offers[action.mesh_ip] = action
             return self._changed(action) if self._dice.random() < 0.2 else action
         if isinstance(action, ev.SendProbe):
             self._asked.append(action)
@@ -119,6 +134,19 @@ class Misuse:
         """As many messages as it can."""
         self._queue.extend([self._dice.choice(list(self._said))] * _FLOOD if self._said else [])
 
+    def _incite(self) -> None:
+        """Offers that have peers try all pairs anew, which are the victim's."""
+        for said in self._offers.values():
+            for _ in range(_INCITEMENTS):
+                self._incited += 1
+                offer = _inciting(self._dice, self._incited)
+                self._queue.append(replace(said, data=self._rewritten(said.data, self._incited, offer)))
+
+    def _rewritten(self, data: bytes, later: int, body: Body) -> bytes:
+        header = signal.peek(data)
+        changed = replace(header, sequence=header.sequence + later)
+        return signal.encode(changed, body, self._peers[header.destination].pair_key)
+
     def _changed(self, action: ev.SendSignal) -> ev.SendSignal:
         """The same message with another body, authentic all the same."""
         try:
@@ -138,10 +166,16 @@ class Misuse:
             places = [Address(dice.choice(ips), dice.randrange(65536)) for _ in range(32)]
             kinds = ("host", "srflx", "mapped", "relay")
             crowd = tuple(Offered(dice.choice(kinds), p, "00000000", dice.randrange(2**31)) for p in places)
-            return replace(body, candidates=crowd, generation=dice.choice((0, body.generation, 2**32 - 1)))
+            return replace(body, candidates=crowd, generation=dice.choice((0, body.generation, 2**31)))
         if isinstance(body, RelayAsk):
             return RelayAsk(dice.choice(sorted(self._peers)))
         return body
+
+
+def _inciting(dice: random.Random, number: int) -> Offer:
+    first = dice.randrange(1, 2**16 - _CROWD)
+    crowd = tuple(Offered("srflx", Address(VICTIM_IP, first + n), "00000000", n + 1) for n in range(_CROWD))
+    return Offer(2**31 + number, crowd, restart=dice.getrandbits(32))
 
 
 def made_up(like: stun.Message, dice: random.Random) -> bytes:

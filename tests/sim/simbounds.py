@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from simmemory import largest, total
 from simnode import Node
-from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible
+from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible, trying
 from simwg import REKEY_TIMEOUT_S
 
+from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
@@ -27,6 +28,7 @@ _KEEPALIVE_S = 25.0
 _MOVES, _MOVES_A_FAULT = 6, 8
 _DOUBTS, _RESTS_S = 3, 10.0
 _PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
+_STRUCK_A_SECOND = 55  # at checks.PACE_S, and a little for what was under way
 _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
 _STATE_BYTES = 65536
 _NOTED_S = IDLE_SAMPLE_S + 0.1
@@ -60,6 +62,8 @@ def paths_rest(world: World) -> Says:
     for pair in owed(world):
         for node, peer in (pair, pair[::-1]):
             names = (node.name, peer.name)
+            if trying(world, *names):
+                continue
             if doubts[names] > _DOUBTS and not forgets_quickly(world, names) and not can_be_led_astray(world, names):
                 yield node.name, f"{peer.name} was in doubt {doubts[names]} times in {int(_RESTS_S)} s"
 
@@ -78,6 +82,18 @@ def probes_are_few(world: World) -> Says:
         path = world.watch.of_path.get(name)
         if path is not None and path.most > _PATH_PROBES + harm:
             yield name, f"{path.most} checks in a second from and to {path.busiest}"
+
+
+def victims_are_spared(world: World) -> Says:
+    """Whom a peer names that it is not gets few packets of each node that believes it, in a second and in all."""
+    kinds = {n.name: n.kind for n in world.spec.nodes}
+    ends = (end for a, b in world.spec.pairs for end in ((a, b), (b, a)))
+    pairs = sum(kinds[liar] == "malicious" and kinds[believer] != "client" for liar, believer in ends)
+    struck, seconds = world.victim.struck, world.clock.now
+    if struck.most > _STRUCK_A_SECOND * pairs:
+        yield "victim", f"{struck.most} packets in a second, of {pairs} pairs"
+    if struck.total > pairs * (STRANGERS_BURST + STRANGERS_RATE * seconds):
+        yield "victim", f"{struck.total} packets in {int(seconds)} s, of {pairs} pairs"
 
 
 def silence_is_kept(world: World) -> Says:

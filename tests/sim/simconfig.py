@@ -93,6 +93,8 @@ def _peer(spec: WorldSpec, me: NodeSpec, peer: NodeSpec, peers: tuple[NodeSpec, 
         endpoints = tuple(Address(*place) for place in anchor_places(peer))
         if spec.named_anchors:
             endpoints = (anchor_name(peer),)
+    if peer.is_fixed:
+        endpoints = tuple(Address(*place) for place in anchor_places(peer))
     override = next((mode for node, other, mode in spec.overrides if (node, other) == (me.name, peer.name)), "")
     return PeerConfig(
         peer.name, public_key(peer.name), (mesh_ip(peer),), pair_key(me.name, peer.name),

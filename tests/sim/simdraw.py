@@ -9,16 +9,20 @@ from itertools import combinations
 
 from simchanges import NATS
 from simfaults import KINDS
+from simlong import lengthened
 from simnat import PRESERVING, RANDOM, SEQUENTIAL, Behaviour
 from simspec import INTERNET, LIES, SETTLE_S, Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simways import BLOCKS
 
 from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
 
 _CALM_S = 12.0  # before the first fault
 _FAULTS_S = 24.0
 _STARTS_S = 2.0
+_NODES = (2, 2, 3, 3, 4, 5)
 # Now and then a world lives through WireGuard's rekeying (120 s) and the expiry of most NATs.
 _LONG_S = 150.0
+_LASTS = 0.01  # and now and then through two hours
 _EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
 # Now and then something happens while ports are tried for a splice, which begins when all pairs have failed.
 _SPLICES = 0.05
@@ -70,9 +74,10 @@ def draw(seed: int) -> WorldSpec:
     if dice.random() < 0.1:
         pair = dice.choice(pairs)
         overrides = ((*dice.choice((pair, pair[::-1])), dice.choice(("relay", "direct", "prefer-relay"))),)
-    return WorldSpec(
+    spec = WorldSpec(
         seed, link, sites, nodes, pairs, flows, faults, overrides, spec.outsider, spec.named_anchors, quiet_at, seconds
     )
+    return lengthened(spec, dice) if dice.random() < _LASTS else spec
 
 
 def behaviour(dice: random.Random, easy: int = 7) -> Behaviour:
@@ -112,7 +117,7 @@ def _nodes(dice: random.Random, sites: tuple[SiteSpec, ...]) -> tuple[NodeSpec, 
         NodeSpec(f"a{n}", n, kind="anchor", v6=anchors_v6) for n in range(dice.choice((1, 2, 2, 3)))
     ]
     nodes = []
-    for n in range(dice.randint(2, 5)):
+    for n in range(dice.choice(_NODES)):
         number = len(anchors) + n
         place = dice.choice((INTERNET, *(s.name for s in sites), *(s.name for s in sites)))
         kind = "node"
@@ -166,8 +171,10 @@ def _value(dice: random.Random, spec: WorldSpec, kind: str, target: str) -> str:
     places = [INTERNET, *(s.name for s in spec.sites)]
     if kind in ("roam", "double"):
         return dice.choice(places)
+    peers = [n for pair in spec.pairs for n in pair if target in pair and n != target]
+    if kind == BLOCKS:
+        return dice.choice(peers) if peers else target
     if kind == "override":
-        peers = [n for pair in spec.pairs for n in pair if target in pair and n != target]
         return f"{dice.choice(peers)} {dice.choice(('relay', 'direct', 'prefer-relay'))}" if peers else f"{target} "
     choices = {
         "router reboot": ("", "renumbered"), "nat becomes": tuple(sorted(NATS)),

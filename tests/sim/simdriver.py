@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_WAKES, MAX_IDLE_WAKES = 200, 3
 _SPUN_S = 0.05
 _ROUNDING_S = 1e-6
+# `ruletable.SWEEP_AFTER_S`: rules of an agent before that this one has not asked for by then are over.
+SWEEP_AFTER_S = 2.0
 
 
 def raised(error: Exception) -> str:
@@ -44,6 +46,10 @@ class Driver:
         self._given_at = self._wake_at = -1.0
         self._armed: float | None = None
         self._wakes = self._idle_wakes = self._acted = 0
+        self.splices_before = {*node.kernel.splices}
+        self.relays_before = {*node.kernel.relays}
+        if self.splices_before or self.relays_before:
+            self.clock.after(SWEEP_AFTER_S, self._sweep)
 
     def kill(self) -> None:
         """Nothing more happens in it; what it did to the kernel stays."""
@@ -61,6 +67,13 @@ class Driver:
 
     def stun(self, local: Place, remote: Place, data: bytes) -> None:
         """What the raw socket heard."""
+        before = self._acted
+        self.give_stun(local, remote, data)
+        if self.node.world.copyist is not None:
+            self.node.world.copyist.heard_stun(self.node, local, remote, data, answered=self._acted > before)
+
+    def give_stun(self, local: Place, remote: Place, data: bytes) -> None:
+        """The same, unheard by others."""
         kernel, port = self.node.kernel, local[1]
         if port == kernel.port or port in kernel.splices.values() or any(port in p for p in kernel.opened.values()):
             self.give(ev.Datagram(Address(*local), Address(*remote), data))
@@ -104,6 +117,15 @@ class Driver:
         finally:
             self._running, world.deciding = False, None
         self._arm()
+
+    def _sweep(self) -> None:
+        if self.alive:
+            for remote in sorted(self.splices_before):
+                self.node.say(f"splice to {remote} swept away")
+                del self.node.kernel.splices[remote]
+            for port in sorted(self.relays_before):
+                self.node.say(f"relay {port} swept away")
+                del self.node.kernel.relays[port]
 
     def _drain(self) -> None:
         while self.alive and (action := self.core.poll_action()) is not None:

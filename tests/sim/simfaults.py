@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import simchanges as do
+import simways
 from simconfig import KEEPALIVE_S
 from simspec import Fault
 
@@ -54,6 +55,9 @@ KINDS: dict[str, Kind] = {
     "double": Kind("agent", 10, do.clone, do.unclone, _KEYS_S),
     "name server fails": Kind("name", 12, do.mute_dns, do.mend_dns),
     "anchor moves": Kind("name", 3, do.move, do.moved, _NAMES_S),
+    # A bar that stood when it ended (`bars.FIRST_S`) may last a while longer.
+    simways.BLINKS: Kind("node", 40, simways.blink, simways.steady, 12.0),
+    simways.BLOCKS: Kind("agent", 0, simways.block),
     "override": Kind("agent", 10, do.override, do.no_override),
 }
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, log
 
 from simspec import Flow
 
-# Pings that are lost in a row before it counts as an outage, and where links lose some anyway; and the shortest one,
-# which covers a long round trip.
-_MISSED, _MISSED_OF_MANY, _SHORTEST_S = 3, 12, 0.45
+# Pings that are lost in a row before it counts as an outage; and the shortest one, which covers a long round trip.
+_MISSED, _SHORTEST_S = 3, 0.45
+# Where links lose, so many are lost in a row by chance once in a thousand million times: a ping and its answer cross
+# eight cables when a relay carries them.
+_CABLES, _CHANCE = 8, 1e-9
+
+# Of the model's message that has the inner packet (`simwg`) beyond those of WireGuard's: so that a packet has the size
+# on the wire that a real one has.
+_MORE_BYTES = 48 + 1 - 32
+
+
+def ping(number: int, size: int) -> bytes:
+    """The ping of a flow, which fills an inner packet of `size` bytes with its headers."""
+    data = b"P" + number.to_bytes(2, "big")
+    return data.ljust(size - _MORE_BYTES, b"\0")
 
 
 @dataclass(frozen=True)
@@ -20,11 +33,13 @@ class Outage:
 
 
 class FlowRun:
-    """One flow while the world runs, on lossy links or not. `answered_at` is when the last answer came."""
+    """One flow while the world runs; each cable loses that share. `answered_at` is when the last answer came."""
 
-    def __init__(self, flow: Flow, *, lossy: bool) -> None:
+    def __init__(self, flow: Flow, loss: float) -> None:
         self.flow = flow
-        self._longest_s = max((_MISSED_OF_MANY if lossy else _MISSED) * flow.every_s, _SHORTEST_S)
+        unanswered = 1.0 - (1.0 - loss) ** _CABLES
+        missed = max(_MISSED, ceil(log(_CHANCE) / log(unanswered))) if unanswered else _MISSED
+        self._longest_s = max(missed * flow.every_s, _SHORTEST_S)
         self.first_at: float | None = None
         self.answered_at = flow.starts_at
         self.outages: list[Outage] = []

@@ -21,7 +21,9 @@ from simbounds import (
     probes_are_few,
     relays_are_known,
     silence_is_kept,
+    victims_are_spared,
 )
+from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
 from simnode import Node
 from simoutages import every_outage_has_a_cause
 from simpairs import (
@@ -29,6 +31,7 @@ from simpairs import (
     RELAY_STATES,
     anchor_ips,
     can_be_led_astray,
+    falls,
     forgets_quickly,
     is_anchor_fault,
     owed,
@@ -36,9 +39,12 @@ from simpairs import (
     possible,
     state,
     touches,
+    trying,
 )
-from simspec import Flow
+from simspec import Flow, Link
+from simwishes import overrides_are_obeyed, overrides_hold, watch_clients
 
+from meshctl.core.agent.bars import FREE_FALLS
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
@@ -54,14 +60,19 @@ CARRIES_S, DIRECT_S, MARGIN_S = 1.0, 2.0, 0.3
 _BEFORE_FAULTS_S = 11.5
 # Everybody is awake again, so that what broke in silence is noticed.
 _LAST_PINGS_S = 1.0
+# What fits an interface's MTU of 1,420, in bytes with IP's and ICMP's or UDP's headers.
+LARGEST_PING = 1420
 _HEARD_S = 75.0
 _MUCH_LOSS = 0.07
 # Two ends that change at the same time, where messages are lost.
 _AGREE_S = 3.0
+# A handshake that is late is tried again each 5 s.
+_RENEWS_S = 20.0
 
 
 def schedule(world: World) -> None:
     """Ask what is asked on the way."""
+    watch_clients(world)
     early = min((f.at for f in world.spec.faults), default=_BEFORE_FAULTS_S) < _BEFORE_FAULTS_S
     if world.spec.link.clean and not early:
         for a, b in world.spec.pairs:
@@ -71,9 +82,12 @@ def schedule(world: World) -> None:
     for invariant in () if early else (the_kernel_does_what_the_agent_says, both_ends_agree):
         _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0)
     _ask_twice(world, both_ends_agree, world.spec.seconds, _AGREE_S)
+    for look in range(1, int(world.spec.seconds / LOOK_S) + 1):
+        _ask_twice(world, keys_are_renewed, look * LOOK_S, _RENEWS_S)
     if world.spec.faults:
         for a, b in world.spec.pairs:
-            world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds))
+            large = LARGEST_PING if world.spec.link.mtu >= Link.mtu else 0
+            world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds, large))
     elif not world.spec.flows and not world.spec.outsider:
         world.clock.at(world.spec.seconds - IDLE_S, lambda: count_packets(world))
 
@@ -137,9 +151,14 @@ def direct_soon(world: World, one: Node, other: Node) -> Says:
 
 
 def direct_when_possible(world: World) -> Says:
-    """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten."""
+    """In the end every pair is direct whose NATs allow it, and ports that no router has forgotten.
+
+    One that has failed often is left alone for a while.
+    """
     for one, other in owed(world):
         places = places_of(world, (one.name, other.name))
+        if falls(world, (one.name, other.name)) > FREE_FALLS:
+            continue
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)
         if possible(world, one, other, mapping=mapping) == DIRECT:
             for node, peer in ((one, other), (other, one)):
@@ -151,7 +170,7 @@ def direct_only_when_possible(world: World) -> Says:
     """No pair believes that it is direct when its NATs make that impossible."""
     for one, other in owed(world):
         allowed = possible(world, one, other)
-        if allowed in (RELAYED, UNREACHABLE):
+        if allowed in (RELAYED, UNREACHABLE) and not trying(world, one.name, other.name):
             for node, peer in ((one, other), (other, one)):
                 if state(node, peer) in DIRECT_STATES:
                     yield node.name, f"{peer.name} is {state(node, peer).value}, the oracle says {allowed}"
@@ -162,7 +181,7 @@ def relayed_otherwise(world: World) -> Says:
     for one, other in owed(world):
         allowed = possible(world, one, other)
         wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
-        if allowed in (RELAYED, SPLICED):
+        if allowed in (RELAYED, SPLICED) and not trying(world, one.name, other.name):
             for node, peer in ((one, other), (other, one)):
                 if state(node, peer) not in wanted:
                     yield node.name, f"{peer.name} is {state(node, peer).value}, and could be relayed"
@@ -187,9 +206,10 @@ def the_kernel_does_what_the_agent_says(world: World) -> Says:
             path = node.path(peer.name)
             if path is None or path.state not in (State.DIRECT, State.RELAYED):
                 continue
-            there = next(s.endpoint for s in node.statuses() if s.public_key == path.public_key)
-            if there is None and world.spec.link.loss:  # the other end's first handshake was lost
+            status = next(s for s in node.statuses() if s.public_key == path.public_key)
+            if status.handshake_age_s is None and world.spec.link.loss:  # the other end's first handshake was lost
                 continue
+            there = status.endpoint
             by_relay = there is not None and there.port in RELAY_PORTS and there.ip in anchor_ips(world)
             if by_relay != (path.state is State.RELAYED):
                 yield node.name, f"{peer.name} is {path.state.value}, and WireGuard sends to {there}"
@@ -202,7 +222,7 @@ def the_last_pings_are_answered(world: World) -> Says:
         ends_last = flow.flow.ends_at == world.spec.seconds
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
-            if silence > (15.0 if world.spec.link.loss else 5.0):
+            if silence > (15.0 if world.spec.link.loss else 5.0) and not trying(world, one.name, other.name):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 
@@ -223,7 +243,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
             continue
         if forgets_quickly(world, names) or can_be_led_astray(world, names):
             continue
-        causes = [f for f in spec.faults if at - _HEARD_S <= f.at <= at and touches(world, f, names)]
+        causes = [f for f in spec.faults if f.at <= at <= f.ends_at + _HEARD_S and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
 
@@ -231,5 +251,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
 AT_THE_END: tuple[Invariant, ...] = (
     direct_when_possible, direct_only_when_possible, relayed_otherwise,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
-    paths_rest, probes_are_few, silence_is_kept, memory_is_bounded, relays_are_known, every_outage_has_a_cause,
+    overrides_are_obeyed, overrides_hold, changes_without_need_are_few, doubts_are_few, hours_cost_little,
+    paths_rest, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known,
+    every_outage_has_a_cause,
 )  # fmt: skip

@@ -39,6 +39,7 @@ class Kernel(Host):
         self.up = True
         self.listener: Listener | None = None
         self.heard: Callable[[bytes], None] | None = None  # somebody wants to know what arrives
+        self.sieve: Callable[[Place, bytes], bool] | None = None  # something on the way drops what this is false for
         self.opened: dict[str, tuple[int, ...]] = {}  # by peer: ports for a splice
         self.splices: dict[Place, int] = {}  # remote -> local port
         self.relays: dict[int, tuple[Place, Place]] = {}
@@ -60,10 +61,14 @@ class Kernel(Host):
         if source[1] == self.port and not is_stun(data):
             self.tunnel_packets += 1
             source = (source[0], self.splices.get(destination, source[1]))
+        if self.sieve is not None and not self.sieve(destination, data):
+            return
         super().send(source, destination, data)
 
     def _receive(self, packet: Packet) -> None:
         if not self.up or packet.destination[0] not in self._homes:
+            return
+        if self.sieve is not None and not self.sieve(packet.source, packet.data):
             return
         if self.heard is not None:
             self.heard(packet.data)

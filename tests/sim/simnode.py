@@ -126,7 +126,8 @@ class Node:
             wg_key(p.name): p for i in agent_config(spec, self.spec.name).networks for p in i.peers
         }  # fmt: skip
         for peer in links(spec, self.spec.name):
-            places = anchor_places(self.world.nodes[peer.name].numbered) if peer.kind == "anchor" else ()
+            is_known = peer.kind == "anchor" or peer.is_fixed
+            places = anchor_places(self.world.nodes[peer.name].numbered) if is_known else ()
             usable = [p for p in places if self.kernel.source_for(p)]
             if not spec.named_anchors:  # an address is set though nothing leads there; a name does not resolve then
                 usable += places

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
+from simdriver import SWEEP_AFTER_S
 from simflow import FlowRun, Outage
 from simpairs import (
+    BLOCKED_S,
     DIRECT_STATES,
+    blocked,
     can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
@@ -81,8 +84,11 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
             windows += [*_windows(world, fault, patience), *_unmet(world, fault, names, patience)]
+            windows += _swept(world, fault, names)
             windows += _unheard(world, fault, flow.flow)
     if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
+        return True
+    if blocked(world, *names) and outage.ended_at - outage.began_at <= BLOCKED_S + patience:
         return True
     keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
     forgotten_s = _FORGOTTEN_S + patience + (_KEYS_S if keyless else 0.0)
@@ -126,6 +132,18 @@ def _unmet(world: World, fault: Fault, names: tuple[str, str], patience: float) 
     if any(state_at(world, *e, fault.at) in _NO_WAY for e in (names, names[::-1])):
         return [(fault.at, fault.ends_at + AGAIN_FIRST_S + LONGEST_S + _STARTS_S + patience)]
     return []
+
+
+def _swept(world: World, fault: Fault, names: tuple[str, str]) -> list[tuple[float, float]]:
+    """An agent that has forgotten its splice does not ask for it again, so that the driver takes it away: the other
+    end then has a direct path that dies."""
+    forgot = fault.kind == "agent dies" and fault.value in ("lost", "damaged")
+    spliced = any(
+        decided.decision.after is State.SPLICING and {decided.node, decided.peer} == {*names}
+        for decided in world.watch.decided
+        if decided.at < fault.at
+    )
+    return [(fault.ends_at, fault.ends_at + SWEEP_AFTER_S + _ASTRAY_S)] if forgot and spliced else []
 
 
 def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from simconfig import KEEPALIVE_S, public_ips
+from simconfig import KEEPALIVE_S, public_ips, wg_key
 from simnode import Node
 from simspec import INTERNET, Fault
 
-from meshctl.core.agent.path import State
+from meshctl.core.agent.history import Decision
+from meshctl.core.agent.liveness import STOPPED_CARRYING_S
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
 
 if TYPE_CHECKING:
     from simworld import World
 
 DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
+# Until it is sure that WireGuards do not hear each other, at both ends one after the other.
+BLOCKED_S = STOPPED_CARRYING_S + 3.0
 
 
 def healthy(node: Node) -> bool:
@@ -38,7 +44,32 @@ def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> s
     situation = world.situation()
     if not mapping:
         situation = replace(situation, sites=tuple(replace(s, speaks=()) for s in situation.sites))
-    return world.oracle.outcome(situation, one.name, other.name)
+    outcome = world.oracle.outcome(situation, one.name, other.name)
+    return RELAYED if outcome in (DIRECT, SPLICED) and blocked(world, one.name, other.name) else outcome
+
+
+def blocked(world: World, one: str, other: str) -> bool:
+    """Whether something drops WireGuard's packets between the two, except by an anchor (`simways.block`)."""
+    sieve = world.sieves.get(one)
+    return sieve is not None and wg_key(other) in sieve.blocked
+
+
+def trying(world: World, one: str, other: str) -> bool:
+    """Whether the two have just taken another address of each other: that it is no better they cannot know yet."""
+    if not blocked(world, one, other):
+        return False
+    taken = (d.at for d in reversed(world.watch.decided) if {d.node, d.peer} == {one, other} and _is_taking(d.decision))
+    return next(taken, 0.0) > world.clock.now - BLOCKED_S
+
+
+def _is_taking(decision: Decision) -> bool:
+    return decision.trigger is Trigger.NOMINATED and decision.before not in DIRECT_STATES
+
+
+def falls(world: World, names: tuple[str, str]) -> int:
+    """How often one of the two, the one that did so more often, has given a direct path to the other up."""
+    dead = Counter((d.node, d.peer) for d in world.watch.decided if d.decision.trigger is Trigger.DEAD)
+    return max(dead[names], dead[names[::-1]])
 
 
 def state(node: Node, peer: Node) -> State:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 from meshctl.core.agent import path
 
+# So many worlds take all rows of the transition table.
+MANY = 2000
+
 
 def seeds_of(text: str) -> list[int]:
     """The seeds that a text names: `2000` is the first 2,000, `17,` and `17,99-120` are those themselves. Raises
@@ -32,11 +35,25 @@ def count_of(text: str) -> int:
     return int(text)
 
 
+def missing(rows: Counter[tuple[path.State, path.Trigger]]) -> list[tuple[path.State, path.Trigger]]:
+    """The rows of the transition table that were never taken."""
+    return [(state, trigger) for state, trigger, _ in path.rows() if not rows[state, trigger]]
+
+
 def coverage(rows: Counter[tuple[path.State, path.Trigger]]) -> Iterator[str]:
-    """Which rows of the transition table were taken how often."""
-    table = path.rows()
-    taken = [row for row in table if rows[row[0], row[1]]]
-    yield f"{len(taken)} of {len(table)} transitions"
-    for state, trigger, _ in table:
-        if not rows[state, trigger]:
-            yield f"  never: {state.value}, {trigger.value}"
+    """How many rows were taken, and which never."""
+    never, all_rows = missing(rows), len(path.rows())
+    yield f"{all_rows - len(never)} of {all_rows} transitions"
+    for state, trigger in never:
+        yield f"  never: {state.value}, {trigger.value}"
+
+
+def is_green(found: int, worlds: int, rows: Counter[tuple[path.State, path.Trigger]]) -> bool:
+    """Whether so many findings in so many worlds are a success: of many worlds, some must take each row."""
+    return not found and (worlds < MANY or not missing(rows))
+
+
+def told(copies: Counter[str]) -> Iterator[str]:
+    """What the attacker of the twins has delivered."""
+    if copies:
+        yield "twins: " + ", ".join(f"{count} × {what}" for what, count in sorted(copies.items()))

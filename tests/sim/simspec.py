@@ -65,6 +65,11 @@ class NodeSpec:
     starts_at: float = 0.0
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether its endpoint is written down though it has no agent: a client that is on the internet at first."""
+        return self.kind == "client" and self.site == INTERNET
+
+    @property
     def has_agent(self) -> bool:
         """Whether the core runs there."""
         return self.kind != "client"
@@ -72,13 +77,15 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Flow:
-    """Pings from `a` to `b`, answered by b's kernel."""
+    """Pings from `a` to `b`, answered by b's kernel. `size`: bytes that each and its answer have inside the tunnel with
+    their headers, if that is more than they need."""
 
     a: str
     b: str
     starts_at: float
     every_s: float
     ends_at: float
+    size: int = 0
 
 
 @dataclass(frozen=True)

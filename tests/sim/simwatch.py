@@ -63,6 +63,7 @@ class Watch:
         self.decided: list[Decided] = []
         self.moved: list[Moved] = []
         self.relayed: dict[tuple[str, int], float] = {}  # anchor and port: when it was last to forward there
+        self.installed: Counter[str] = Counter()  # by anchor: how often
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}
         self.of_path: dict[str, Meter] = {}
@@ -82,6 +83,32 @@ class Watch:
         """A signalling message leaves, this node's own or another's."""
         self.signals.setdefault(node.name, Meter()).add(None, self._world.clock.now)
         self._offer(node, action.data, "sends")
+        if node.spec.kind != "malicious":
+            self._handed_on(node, action.data)
+            self._observed(node, action.data)
+
+    def _handed_on(self, node: Node, data: bytes) -> None:
+        """An agent hands on between permitted pairs alone, of whatever is said."""
+        try:
+            header = signal.peek(data)
+        except SignalError:
+            return
+        ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
+        if ends[0] != node.spec.name and not self._may_meet(*ends):
+            self._world.found("forwarded for who may not", node.name, f"{ends[0]} to {ends[1]}")
+
+    def _observed(self, node: Node, data: bytes) -> None:
+        """Where a client is, is told to whom it may reach."""
+        if node.spec.kind != "anchor" or data[3] != MessageType.OBSERVED:
+            return
+        header = signal.peek(data)
+        ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
+        if ends[0] != node.spec.name:
+            return
+        for observation in signal.decode(data, pair_key(*ends)).body.observations:
+            client = self._names.get(observation.node, "a stranger")
+            if client != ends[1] and not self._may_meet(client, ends[1]):
+                self._world.found("a client is shown to who may not reach it", node.name, f"{client} to {ends[1]}")
 
     def heard(self, node: Node, data: bytes) -> None:
         """A signalling message came in."""
@@ -113,12 +140,15 @@ class Watch:
         node.say(f"endpoint of {peer}: {address[0]} port {address[1]}")
         if len(self.moved) < _MAX_NOTED:
             self.moved.append(Moved(now, node.name, peer, tuple(address)))
+        if peer in self._world.nodes and self._world.nodes[peer].spec.is_fixed:
+            self._world.found("a fixed endpoint is changed", node.name, f"{peer} shall be at {address[0]}")
         if address[0] == OUTSIDER_IP or address[0].startswith("10.42."):
             self._world.found("endpoint of nobody's", node.name, f"{peer} shall be at {address[0]}")
 
     def relay(self, node: Node, action: ev.InstallRelay) -> None:
         """An anchor's kernel is to forward."""
         self.relayed[node.name, action.port] = self._world.clock.now
+        self.installed[node.name] += 1
         node.say(f"relay {action.port} between {action.a} and {action.b}")
         if OUTSIDER_IP in (action.a.ip, action.b.ip):
             self._world.found("replay moves a relay", node.name, f"port {action.port} now leads to an outsider")

@@ -44,6 +44,11 @@ def counted_size(message: bytes) -> int:
     return 32 + -(-inner // 16) * 16
 
 
+def sender_of(message: bytes) -> bytes:
+    """The key of who has sent it."""
+    return bytes(_HEAD.unpack_from(message)[1]) if len(message) >= _HEAD.size else b""
+
+
 @dataclass
 class _Keypair:
     """One session key. `index` is the initiator's, `heard` what was received under it."""

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import simfaults
 import siminvariants
-from simattack import VICTIM_IP, Outsider
+from simattack import Outsider, Victim
 from simclock import Clock
 from simconfig import anchor_name, anchor_places, mesh_ip, public_key
-from simflow import FlowRun
-from simnet import Host
+from simflow import FlowRun, ping
 from simnode import Node
 from simoracle import Oracle, Situation
 from simsite import Underlay
 from simspec import Flow, WorldSpec
 from simtrace import Trace, watching
 from simwatch import Finding, Watch
+from simways import Sieve
 
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.events import Signal
@@ -28,6 +28,7 @@ from meshctl.model.keys import PublicKey
 
 if TYPE_CHECKING:
     from simdriver import Driver
+    from simtwin import Copyist
 
 # After all was checked, agents wind up for so long.
 _WIND_UP_S = 2.0
@@ -42,13 +43,15 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a world."""
+    """What came of a world. `digest` is of the whole trace, `course` of all but the counters at its end."""
 
     seed: int
     digest: str
+    course: str
     findings: tuple[Finding, ...]
     rows: tuple[tuple[State, Trigger, int], ...]
     text: str
+    copies: tuple[tuple[str, int], ...] = ()  # in its twin, what was delivered that should change nothing
 
     def with_text(self, before: str, *, trace: bool = True) -> Outcome:
         """The same with words before the trace, or instead of it."""
@@ -72,10 +75,11 @@ class World:
         self.flows: list[FlowRun] = []
         self.packets_before: dict[str, int] = {}  # when idleness began
         self.doubles: dict[str, Node] = {}
+        self.sieves: dict[str, Sieve] = {}
         self.nodes = {n.name: Node(self, n) for n in spec.nodes}
-        self.victim = Host()
-        self.victim.join(self.internet, VICTIM_IP)
+        self.victim = Victim(self)
         self.outsider = Outsider(self) if spec.outsider else None
+        self.copyist: Copyist | None = None  # `simtwin`
 
     def dice(self, name: str) -> random.Random:
         """Randomness for one part, so that leaving another part out changes nothing in it."""
@@ -118,6 +122,8 @@ class World:
         """Something came through the tunnel to the signalling port."""
         self.watch.heard(node, data)
         node.give(Signal(source, data))
+        if self.copyist is not None:
+            self.copyist.heard_signal(node, source, data)
 
     def add_double(self, name: str, place: str) -> None:
         """Another host with the keys of a node; one at a time."""
@@ -144,7 +150,7 @@ class World:
 
     def add_flow(self, flow: Flow) -> None:
         """Traffic: pings from one node to another."""
-        run, number = FlowRun(flow, lossy=self.spec.link.loss > 0), len(self.flows)
+        run, number = FlowRun(flow, self.spec.link.loss), len(self.flows)
         self.flows.append(run)
         self.clock.at(flow.starts_at, lambda: self._ping(run, number))
 
@@ -163,7 +169,7 @@ class World:
     def _ping(self, run: FlowRun, number: int) -> None:
         flow = run.flow
         if self.clock.now < flow.ends_at:
-            self.nodes[flow.a].kernel.wg.send(mesh_ip(self.spec.node(flow.b)), b"P" + number.to_bytes(2, "big"))
+            self.nodes[flow.a].kernel.wg.send(mesh_ip(self.spec.node(flow.b)), ping(number, flow.size))
             self.clock.after(flow.every_s, lambda: self._ping(run, number))
 
     def _wind_up(self) -> None:
@@ -174,6 +180,7 @@ class World:
             self.clock.run(self.clock.now + _WIND_UP_S / 2)
 
     def _outcome(self) -> Outcome:
+        course = self.trace.digest
         for name, node in self.nodes.items():
             probes, signals = (m[name].total if name in m else 0 for m in (self.watch.of_node, self.watch.signals))
             words = f"{probes} probes, {signals} signals, {node.kernel.tunnel_packets} packets"
@@ -181,6 +188,6 @@ class World:
         rows: Counter[tuple[State, Trigger]] = self.watch.rows
         ordered = sorted(rows.items(), key=lambda row: (row[0][0].value, row[0][1].value))
         return Outcome(
-            self.spec.seed, self.trace.digest, tuple(self.watch.findings),
+            self.spec.seed, self.trace.digest, course, tuple(self.watch.findings),
             tuple((state, trigger, count) for (state, trigger), count in ordered), self.trace.text(),
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -239,6 +240,19 @@ def test_a_path_that_is_left_without_a_cause_and_one_that_moves_too_often_are_fo
     world.watch.moved += [Moved(20.0, "n0", "n1", ("1.1.1.1", n)) for n in range(20)]
     assert [who for who, _ in siminvariants.no_live_path_is_abandoned(world)] == ["n0"]
     assert [who for who, _ in simbounds.paths_change_seldom(world)] == ["n0"]
+
+
+def test_a_victim_that_is_struck_too_often_is_found_in_a_second_and_in_all() -> None:
+    nodes = tuple(replace(n, kind="malicious") if n.name == "n1" else n for n in EASY.nodes)
+    world = World(replace(EASY, nodes=nodes))
+    world.victim.struck.add(None, 1.0)
+    assert list(simbounds.victims_are_spared(world)) == []
+    for _ in range(100):
+        world.victim.struck.add(None, 1.0)
+    assert [words for _, words in simbounds.victims_are_spared(world)] == ["101 packets in a second, of 1 pairs"]
+    for second in range(2, 502):
+        world.victim.struck.add(None, second)
+    assert len(list(simbounds.victims_are_spared(world))) == 2
 
 
 def test_a_path_that_is_doubted_again_and_again_is_found() -> None:

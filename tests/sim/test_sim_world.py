@@ -7,16 +7,22 @@ import shutil
 import subprocess
 import sys
 from argparse import ArgumentTypeError
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from simdraw import draw
-from simreport import seeds_of
+from simnat import RANDOM, Behaviour
+from simreport import MANY, coverage, is_green, seeds_of
 from simshrink import describe, shrink
-from simspec import WorldSpec
+from simspec import Fault, Link, NodeSpec, SiteSpec, WorldSpec
 from simtrace import Meter, Trace
 from simworld import World
+
+from meshctl.core.agent import path
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.reachability import ADDRESS_AND_PORT
 
 SEEDS = range(24)
 _HERE = Path(__file__).parent
@@ -34,6 +40,15 @@ print(*(World(draw(seed)).run().digest for seed in (3, 7)))
 def test_nothing_is_found_in_a_small_world(seed: int) -> None:
     outcome = World(draw(seed)).run()
     assert outcome.findings == (), "\n".join([describe(draw(seed)), outcome.text])
+
+
+def test_a_port_is_mapped_anew_behind_another_router_that_has_the_first_ones_address() -> None:
+    hard = Behaviour(ADDRESS_AND_PORT, ADDRESS_AND_PORT, RANDOM)
+    sites = (*(SiteSpec(n, hard, "192.168.1", speaks=("upnp",)) for n in (0, 1)), SiteSpec(2, hard, "192.168.2"))
+    nodes = (NodeSpec("a0", 0, kind="anchor"), NodeSpec("n0", 1, "site0"), NodeSpec("n1", 2, "site2"))
+    roams = Fault("roam", 18.0, 0.0, "n0", "site1")
+    spec = WorldSpec(0, Link(), sites, nodes, (("n0", "n1"),), faults=(roams,), quiet_at=18.0, seconds=50.0)
+    assert World(spec).run().findings == ()  # two hard NATs, and still direct
 
 
 def _pythons() -> list[str]:
@@ -83,6 +98,16 @@ def test_seeds_are_a_number_or_a_list() -> None:
     for nothing in ("", "0", "120-99", "5-", "-5", "abc", "1.5", "²", ","):
         with pytest.raises(ArgumentTypeError, match="names no seed"):
             seeds_of(nothing)
+
+
+def test_many_worlds_must_take_every_row_of_the_transition_table_and_few_need_not() -> None:
+    rows = Counter({(state, trigger): 1 for state, trigger, _ in path.rows()})
+    assert is_green(0, MANY, rows)
+    assert not is_green(1, MANY, rows)
+    del rows[State.SUSPECT, Trigger.DEAD]
+    assert not is_green(0, MANY, rows)
+    assert is_green(0, MANY - 1, rows)
+    assert list(coverage(rows))[1:] == ["  never: suspect, dead"]
 
 
 def test_the_trace_is_bounded_and_its_digest_is_of_everything() -> None:

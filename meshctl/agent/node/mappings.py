@@ -20,12 +20,12 @@ from meshctl.agent.node.workers import Workers
 from meshctl.core.agent.address import Address, canonical
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, Event, HttpReply, HttpRequest, MappingDatagram, SendMapping
-from meshctl.core.wire import ssdp
+from meshctl.core.wire import pcp, ssdp
 
 # RFC 6886 section 3.2.1 and RFC 6887 section 14.1.1: where routers say by multicast that they have lost mappings.
-ANNOUNCE_PORT, ALL_HOSTS, ALL_HOSTS_6 = 5350, "224.0.0.1", "ff02::1"
-_GROUPS = {4: ((ssdp.GROUP, ssdp.PORT), (ALL_HOSTS, ANNOUNCE_PORT)),
-           6: ((ssdp.GROUP_6, ssdp.PORT), (ALL_HOSTS_6, ANNOUNCE_PORT))}  # fmt: skip
+ALL_HOSTS, ALL_HOSTS_6 = "224.0.0.1", "ff02::1"
+_GROUPS = {4: ((ssdp.GROUP, ssdp.PORT), (ALL_HOSTS, pcp.ANNOUNCE_PORT)),
+           6: ((ssdp.GROUP_6, ssdp.PORT), (ALL_HOSTS_6, pcp.ANNOUNCE_PORT))}  # fmt: skip
 # UPnP Device Architecture 1.1 section 1.3.2 has 2, which no home needs.
 _HOPS = 1
 # More own addresses than the core maps ports for; when there are more, the eldest goes.

@@ -21,7 +21,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, Event, PeerStatus, PollWg, SetEndpoint, SetKeepalive, WgStatus
-from meshctl.core.wgdump import PEER_FIELDS, parse_interface, parse_peer
+from meshctl.core.wgdump import parse_interface, parse_peer
 from meshctl.model.keys import PublicKey
 
 # `wg` answers in milliseconds. A userspace implementation that hangs must not hang the agent with it.
@@ -92,10 +92,13 @@ class WireGuard(Plain):
             name, _, rest = line.partition("\t")
             if name not in self._interfaces:
                 continue
-            if rest.count("\t") + 2 == _INTERFACE_FIELDS:
-                self._interface(line)
-                continue
-            peer = self._lines[line] = known.get(line) or _parse(line)
+            try:
+                if rest.count("\t") + 2 == _INTERFACE_FIELDS:
+                    self._interface(line)
+                    continue
+                peer = self._lines[line] = known.get(line) or _parse(line)
+            except ValueError:  # what is in the line is not told: of another form, it may have a key anywhere
+                raise ValueError("WireGuard's dump has a line of another form") from None
             found.append(_status(peer, wall))
         return tuple(found)
 
@@ -118,10 +121,7 @@ def _status(line: _Line, wall: float) -> PeerStatus:
 
 
 def _parse(line: str) -> _Line:
-    fields = line.split("\t")
-    if len(fields) != PEER_FIELDS:
-        raise ValueError("WireGuard's dump has a line of another form")
-    peer = parse_peer(fields[1:])
+    peer = parse_peer(line.split("\t")[1:])
     return _Line(
         peer.public_key, _endpoint(peer.endpoint), peer.latest_handshake, peer.rx_bytes, peer.tx_bytes, peer.keepalive_s
     )

@@ -30,7 +30,7 @@ class MessageType(IntEnum):
 
 
 TOKEN_BYTES = 16
-# How many candidates of one node a message carries: 32 of IPv6 with all the rest of an offer take 1,166 of 1,200 bytes.
+# How many candidates of one node a message carries: 32 of IPv6 with all the rest of an offer take 1,173 of 1,200 bytes.
 MAX_OFFERED = 32
 # How many anchors an offer names.
 MAX_DISTANCES = 8
@@ -119,7 +119,9 @@ class Offer:
     """All candidates of a node; a newer generation takes the place of an older one.
 
     `relays` names at most `MAX_DISTANCES` anchors, each once, and at most one as used. `restart` is another number
-    than before when all pairs are to be checked anew, by both ends at once, as by RFC 8445 section 9.
+    than before when all pairs are to be checked anew, by both ends at once, as by RFC 8445 section 9. `blocked` is
+    another one, and not 0, when the sender gives the pair in use up though its checks are answered: WireGuard's packets
+    do not come through.
     """
 
     generation: int
@@ -128,6 +130,7 @@ class Offer:
     relays: tuple[AnchorDistance, ...] = ()
     wish: Wish = Wish.NONE
     restart: int = 0
+    blocked: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 
@@ -31,8 +32,14 @@ ANSWER_S = 1.0
 # make less than the two seconds after which traffic must flow again.
 PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
+# The questions that compare the pair in use with others: a hole may have closed meanwhile, and both ends ask at about
+# the same time.
+COMPARE_SCHEDULE_S = (0.0, 0.5, 1.5)
 # On a slow path: so many round trips, as it was measured last.
 RTTS = 1.5
+# Questions that may leave at once, and each second in the long run, for addresses that have never answered: two full
+# rounds of some thirty pairs. A peer says where it is, and may name a victim instead, again and again.
+STRANGERS_BURST, STRANGERS_RATE = 400.0, 4.0
 # Of one peer, as RFC 8445 section 6.1.2.5 recommends.
 MAX_PAIRS = 100
 # Pairs with one address of the peer, whatever its ports, when one more is learned from a check.
@@ -115,8 +122,12 @@ class _Open(NamedTuple):
 class CheckList:
     """The pairs of one peer. Nothing here raises for what a peer does; the caller has checked who sent it."""
 
-    def __init__(self, credentials: Credentials, *, controlling: bool, dice: random.Random) -> None:
+    def __init__(
+        self, credentials: Credentials, *, controlling: bool, dice: random.Random, strangers: TokenBucket | None = None
+    ) -> None:
+        """`strangers` says how many questions addresses get that have never answered: the peer's, in all sessions."""
         self._credentials = credentials
+        self._strangers = strangers or TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._controlling = controlling
         self._tie_breaker = dice.getrandbits(64)
         self._dice = dice
@@ -179,7 +190,7 @@ class CheckList:
         """Ask every pair again from the beginning."""
         self._stale = True
         for check in self._checks.values():
-            check.progress, check.triggered = Progress.WAITING, 0
+            check.progress, check.triggered, check.nominating = Progress.WAITING, 0, False
             _begin(check, now)
 
     def ask_new(self, now: float) -> None:
@@ -197,6 +208,14 @@ class CheckList:
             _begin(check, now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, RTTS * (check.rtt_s or 0.0)))
             check.progress = Progress.IN_PROGRESS
 
+    def compare(self, pairs: Iterable[Pair], now: float) -> None:
+        """Ask pairs that have answered once more; each is valid again when it does."""
+        self._stale = True
+        for check in (self._checks[pair] for pair in pairs):
+            if not check.nominating:
+                _begin(check, now, COMPARE_SCHEDULE_S)
+                check.progress = Progress.IN_PROGRESS
+
     def nominate(self, pair: Pair, now: float) -> None:
         """Tell the peer, by checks that say so, that this pair shall be used. The controlling side alone may.
 
@@ -209,7 +228,8 @@ class CheckList:
             _begin(check, now)
 
     def poll(self, now: float) -> SendProbe | None:
-        """The next check that is due, if any is: at most one every PACE_S."""
+        """The next check that is due, if any is: at most one every PACE_S. None instead of one that is too many for
+        addresses that have never answered: it counts as asked in vain."""
         due = self.due()
         if due is None or now < due:
             return None
@@ -218,7 +238,8 @@ class CheckList:
         if pair is None:
             return None
         self._quiet_until = now + PACE_S
-        return self._ask(pair, now)
+        probe, known = self._ask(pair, now), self._checks[pair].rtt_s is not None
+        return probe if known or self._strangers.take(now) else None
 
     def due(self) -> float | None:
         """When `poll` has something to do next."""

@@ -35,6 +35,8 @@ class Course:
         if self.state is State.DIRECT and self._work.release_at is None:
             self._work.linger(now)
         if self.state is State.PROBING:
+            if trigger in (Trigger.RELAY_LOST, Trigger.EXHAUSTED):  # then a bad way is better than none
+                self._work.negotiation.bars.clear()
             self.relay_ready(now)
 
     def relay_ready(self, now: float) -> None:

@@ -72,7 +72,7 @@ class Detours:
         situation = self._work.situation(now)
         if self._course.state is not State.RELAYED or situation is None or not self._work.may_go_direct:
             return
-        if self._work.negotiation.promising:
+        if self._work.negotiation.promising or self._work.negotiation.bars.any(now):
             return
         if not self._splice.start(situation, now):
             self._course.fire(Trigger.SPLICE_BEGUN, "this node's NAT is hard and the peer's is easy", now)

@@ -34,6 +34,7 @@ class Field(IntEnum):
     DISTANCE = 0x80  # anchor 8, round trip in milliseconds 2, used 1
     WISH = 0x81  # 1
     RESTART = 0x82  # 4
+    BLOCKED = 0x83  # 4
 
 
 OPTIONAL_FROM = 0x80
@@ -104,6 +105,8 @@ def _offer(body: bodies.Offer) -> Iterator[tuple[Field, bytes]]:
         yield Field.WISH, bytes((bodies.Wish(body.wish),))
     if body.restart:
         yield Field.RESTART, body.restart.to_bytes(4, "big")
+    if body.blocked:
+        yield Field.BLOCKED, body.blocked.to_bytes(4, "big")
 
 
 def _one_used(relays: tuple[bodies.AnchorDistance, ...]) -> tuple[bodies.AnchorDistance, ...]:
@@ -186,7 +189,7 @@ def _read_offer(fields: _Reader) -> bodies.Offer:
         raise SignalError("a NAT's family does not exist or is there twice")
     return bodies.Offer(
         fields.number(Field.GENERATION, 4), tuple(candidates), nat, _read_distances(fields), _read_wish(fields),
-        _read_restart(fields),
+        _read_count(fields, Field.RESTART), _read_count(fields, Field.BLOCKED),
     )  # fmt: skip
 
 
@@ -204,10 +207,10 @@ def _read_wish(fields: _Reader) -> bodies.Wish:
     return bodies.Wish(values[0][0]) if values else bodies.Wish.NONE
 
 
-def _read_restart(fields: _Reader) -> int:
-    values = fields.many(Field.RESTART, (4,))
+def _read_count(fields: _Reader, field: Field) -> int:
+    values = fields.many(field, (4,))
     if len(values) > 1:
-        raise SignalError("a restart is there twice")
+        raise SignalError(f"{field.name} is there twice")
     return int.from_bytes(values[0], "big") if values else 0
 
 

@@ -127,6 +127,10 @@ class Gatherer:
         for external, base, expires_at in found:
             self._note(self._own.put("mapped", external, base, expires_at), now)
 
+    def has_moved(self, now: float) -> bool:
+        """Whether `take_change` is about to say so."""
+        return self.moved and self.changed_at is not None and now >= self.changed_at
+
     def take_change(self, now: float) -> tuple[bool, bool]:
         """Whether peers are to hear of a change now, and whether this node has moved; once."""
         if self.changed_at is None or now < self.changed_at:

@@ -7,6 +7,8 @@ missed.
 
 from __future__ import annotations
 
+from math import inf
+
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
 
@@ -37,6 +39,16 @@ HANDSHAKE_MAX_S = 180.0
 IDLE_HANDSHAKE_MAX_S = 120.0 + LONGEST_S * LATE + 15.0
 # After so long without a sign of life an old handshake is one of death. A check that is answered is a sign of life.
 SILENCE_S = 2.0
+# WireGuard answers all content, after KEEPALIVE_TIMEOUT (10 s and a timer's lateness) if with nothing else. A path on
+# which nothing has come since it was taken does not carry it.
+NEVER_CARRIED_S = 12.0
+# Where something did, an answer may have been lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT
+# there is a handshake, and then a second one.
+STOPPED_CARRYING_S = 22.0
+# So long after the last packet the other end is taken to have its keys: in doubt it gets the same time.
+FRESH_S = 10.0
+# What comes so soon after a move was under way on the path before.
+UNDER_WAY_S = 1.0
 # Traffic within this makes a path one that is in use.
 BUSY_S = 10.0
 
@@ -56,6 +68,10 @@ class Liveness:
         self._heard_at: float | None = None
         self._unanswered_since: float | None = None
         self._used_at: float | None = None
+        self._content_since: float | None = None  # sent, and WireGuard has had nothing since
+        self._moved_at = 0.0
+        self._came_by_at = -inf  # the last packet of WireGuard, whatever it was
+        self._carried = False  # whether it has had anything since the move
         self._stream = 0  # readings with content, none long after the one before
         self._came_at: float | None = None  # the last of them
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
@@ -71,16 +87,20 @@ class Liveness:
         read_at, self._read_at = self._read_at, now
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at, self._stream = now, None, None, 0
-            self.sent_at = now
+            self.sent_at, self._content_since = now, None
             return
         if status.tx_bytes > last.tx_bytes:
             self.sent_at = now
+        if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES and self._content_since is None:
+            self._content_since = now
         if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES + own_tx:
             self._used_at = now
             if self._unanswered_since is None:
                 # Between two rare readings it may have left right after the first one.
                 self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
         if status.rx_bytes > last.rx_bytes:
+            self._content_since, self._came_by_at = None, now
+            self._carried = self._carried or now - self._moved_at >= UNDER_WAY_S
             if status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES + own_rx:
                 self._stream = 1 if self._came_at is None or now - self._came_at >= STOPPED_S else self._stream + 1
                 self._used_at = self._came_at = now
@@ -117,6 +137,7 @@ class Liveness:
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
         self.rtt_s, self._patience = rtt_s, 1
+        self._moved_at, self._carried, self._content_since = now, False, None
         self.heard(now)
 
     @property
@@ -127,6 +148,20 @@ class Liveness:
     def busy(self, now: float) -> bool:
         """Whether anybody uses the path."""
         return self._used_at is not None and now - self._used_at < BUSY_S
+
+    def blocked(self, now: float) -> str:
+        """Why the path, if it has just answered a check, carries nothing else, in words; "" when nothing says so.
+
+        A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too.
+        """
+        since, status = self._content_since, self._last
+        if since is None or status is None:
+            return ""
+        has_keys = status.handshake_age_s is None or since - self._came_by_at <= FRESH_S
+        silence = now - since
+        if silence < (NEVER_CARRIED_S if has_keys and not self._carried else STOPPED_CARRYING_S):
+            return ""
+        return f"WireGuard's packets have not come through for {silence:.0f} s, though checks do"
 
     def distress(self, now: float) -> str:
         """Why the path may be dead, in words; "" when nothing says so."""

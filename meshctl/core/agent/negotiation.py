@@ -5,21 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Answer, CheckList, Credentials, Pair, Question
+from meshctl.core.agent.bars import Bars
+from meshctl.core.agent.checks import (
+    ANSWER_S,
+    COMPARE_SCHEDULE_S,
+    SCHEDULE_S,
+    STRANGERS_BURST,
+    STRANGERS_RATE,
+    Answer,
+    CheckList,
+    Credentials,
+    Pair,
+    Question,
+)
 from meshctl.core.agent.choice import Changes, best
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
 from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 
 # So long the controlling side waits after the first answer for that of a better pair; not at all for one on its LAN.
 SETTLE_S = 0.1
+# So many other pairs, those of the shortest round trips, are compared with the one in use.
+RUNNERS_UP = 3
 
 
 class Negotiation:
-    """With one peer, in its present session. `current` is the pair in use, None while there is none."""
+    """With one peer, in its present session. `current` is the pair in use, None while there is none. What `bars` has is
+    asked as ever, and not nominated."""
 
     def __init__(self, here: Here, heard: Callable[[Answer, float], None], *, controlling: bool) -> None:
         """`heard` is called with each answer that counts."""
@@ -28,6 +44,8 @@ class Negotiation:
         self.controlling = controlling
         self.remote = RemoteCandidates(here.config.mesh_ranges)
         self.current: Pair | None = None
+        self.bars = Bars()
+        self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._checks: CheckList | None = None
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
@@ -35,6 +53,8 @@ class Negotiation:
         self._nominate_at: float | None = None
         self._nominated: Pair | None = None  # and no answer to that yet
         self._round_ends: float | None = None
+        self._compared: frozenset[Pair] = frozenset()  # lately; of others the round trips are old
+        self._compare_ends = 0.0
         self.credentials: Credentials | None = None
 
     # What is known
@@ -81,7 +101,9 @@ class Negotiation:
 
     def renew(self, credentials: Credentials) -> None:
         """The session is another one, and with it what makes checks authentic."""
-        self._checks = CheckList(credentials, controlling=self.controlling, dice=self._here.dice)
+        self._checks = CheckList(
+            credentials, controlling=self.controlling, dice=self._here.dice, strangers=self._strangers
+        )
         self.credentials = credentials
         self._end_round()
         self._set_pairs()
@@ -108,12 +130,26 @@ class Negotiation:
             self.refresh(now)
             self._checks.restart(now)
             self._nominate_at = self._nominated = None
+            self._compared = frozenset()
             self._begin_round(now)
 
     def ask_path(self, now: float) -> None:
         """Ask the pair in use, quickly, whether it lives."""
         if self._checks is not None and self.current is not None:
             self._checks.ask_quickly(self.current, now)
+
+    def compare(self, now: float) -> None:
+        """Ask the pair in use and the best others once more: which of them is best may have changed."""
+        valid = {pair: rtt for pair, _, rtt in self._takeable(now)}
+        others = sorted((rtt, pair) for pair, rtt in valid.items() if pair != self.current)[:RUNNERS_UP]
+        if self._checks is not None and self.current in valid and others:
+            self._compared = frozenset([self.current, *(pair for _, pair in others)])
+            self._compare_ends = now + COMPARE_SCHEDULE_S[-1] + ANSWER_S
+            self._checks.compare(sorted(self._compared), now)
+
+    def comparing(self, now: float) -> bool:
+        """Whether answers come, or may come, by which pairs are compared."""
+        return now < self._compare_ends
 
     def ask(self, pair: Pair, now: float) -> None:
         """Ask a pair that nobody has offered, quickly."""
@@ -141,7 +177,7 @@ class Negotiation:
             return
         if self._nominate_at is not None and now >= self._nominate_at:
             self._nominate_at = None
-            chosen = best(self._valid())
+            chosen = best(self._takeable(now))
             if chosen is not None and nominate:
                 self.nominate(chosen, now)
         if now >= self._here.pace.free_at:
@@ -169,10 +205,10 @@ class Negotiation:
         """An authentic check of the peer: it is answered, and teaches an address that was not known."""
         if self._checks is None:
             return None
-        self._here.nat.received(pair.local, pair.remote, now)
         found = self._checks.receive_request(request, pair)
         if found is None:
             return None
+        self._here.nat.received(pair.local, pair.remote, now)
         reply, question = found
         self._here.act(reply)
         if self._checks.knows(pair):
@@ -186,7 +222,7 @@ class Negotiation:
     def settle(self, pair: Pair, now: float) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
         was nominated and may still answer."""
-        if self._nominate_at is None and not self._pending:
+        if self._nominate_at is None and not self._pending and not self.bars.barred(pair.remote.ip, now):
             lan = any(p.tier is Tier.LAN and (p.local, p.remote) == pair for p in self._pairs)
             self._nominate_at = now if lan else now + SETTLE_S
 
@@ -195,7 +231,8 @@ class Negotiation:
         None while one was nominated, and may still answer."""
         if self.current is None or self._pending:
             return None
-        return self._changes.worth(self._valid(), self.current, now)
+        valid = [v for v in self._takeable(now) if not self._compared or v[0] in self._compared]
+        return self._changes.worth(valid, self.current, now)
 
     # Inside
 
@@ -226,6 +263,9 @@ class Negotiation:
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()
+
+    def _takeable(self, now: float) -> tuple[tuple[Pair, int, float], ...]:
+        return tuple(v for v in self._valid() if v[0] == self.current or not self.bars.barred(v[0].remote.ip, now))
 
     def _learn(self, pair: Pair, told_priority: int, now: float) -> None:
         """Peer-reflexive: an address from which the peer has shown itself."""

@@ -157,11 +157,9 @@ class Network:
             return
         path = self.paths.get(self._stun.whose(username) or b"")
         if path is not None and received.is_authentic(path.work.negotiation.key):
-            if asked:
-                path.question(received.message, pair, now)
-            else:
-                path.indicated(received.message, pair, now)
-            self._touch(path.peer.id)
+            heard = path.question if asked else path.indicated
+            if heard(received.message, pair, now):
+                self._touch(path.peer.id)
 
     def relay_datagram(self, event: RelayDatagram) -> None:
         """On an anchor: a STUN message to a relay port."""
@@ -283,6 +281,7 @@ class Network:
             talk.sender.put(
                 self.here.own.offered(), self.here.nat_summary(now), now,
                 relays=work.relay.distances(), wish=work.wish, restart=work.restarts,
+                blocked=work.blocked,
             )  # fmt: skip
         if talk is not None and talk.due is not None and talk.due < when:
             when, reason = talk.due, "a message"

@@ -35,7 +35,7 @@ class Trigger(enum.Enum):
     SPLICE_FAILED = "splice failed"  # no port was hit
     DISTRESS = "distress"  # we send and hear nothing, the peer sends from elsewhere, or it checks anew
     ANSWERED = "answered"  # the pair in use has answered a check
-    DEAD = "dead"  # it has not
+    DEAD = "dead"  # it has not, or it answers checks and carries nothing else
     DEMOTED = "demoted"  # an operator wants the relay, and it is ready
 
 

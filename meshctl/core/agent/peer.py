@@ -12,12 +12,14 @@ from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.course import DIRECT, RELAYED, SEARCHING, Course
 from meshctl.core.agent.detours import Detours
 from meshctl.core.agent.events import PeerStatus
+from meshctl.core.agent.falls import Falls
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import History
 from meshctl.core.agent.liveness import BUSY_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.wire import stun
 
@@ -27,6 +29,8 @@ RELAY_DOUBT_S = 5.0
 CARRIED_S = 5.0
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
+# The peer's restarts of all checks that are joined in at once, and in the long run; further ones are, a little later.
+RESTARTS_BURST, RESTARTS_RATE = 10.0, 0.2
 
 
 class Due(NamedTuple):
@@ -46,11 +50,13 @@ class PeerPath:
         self.work = PeerWork(peer, here, slot, ask, self._answer)
         self._course = Course(self.work, here, now)
         self.detours = Detours(self._course, self.work, here)
+        self._falls = Falls(self._course, self.work)
         self._here, self._fire = here, self._course.fire
         self._negotiation, self._relay, self._splice = self.work.negotiation, self.work.relay, self.work.splice
         self._liveness = self.work.liveness
         self._doubt_at = now  # from then on a silent relay is asked again
         self._renominate_at = now
+        self._restarts = TokenBucket(RESTARTS_RATE, RESTARTS_BURST)
         self._astray = False  # the peer seems not to use the pair in use: it is told once more when that answers
 
     # What is known
@@ -140,17 +146,26 @@ class PeerPath:
         heard = self._liveness.heard_at
         lately = heard is not None and now - heard < CARRIED_S
         carried = self.state is State.RELAYED and (lately or not self._liveness.distress(now))
-        if self.state not in (State.UNKNOWN, State.SUSPECT, State.SPLICING) and not carried:
+        if self.state in SEARCHING and not carried and self._negotiation.bars.any(now):
+            self._negotiation.bars.clear()  # a bad way is better than none
+            self.work.begin_anew(now)
+        elif self.state not in (State.UNKNOWN, State.SUSPECT, State.SPLICING) and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
 
     def offered(self, offer: Offer, now: float) -> None:
         """The peer's newest offer."""
         before, self.work.offer = self.work.offer, offer
+        if {c.address.ip for c in offer.candidates} - {c.address.ip for c in before.candidates}:
+            self._negotiation.bars.clear()
         if self._negotiation.remote.offer(offer):
             self.work.hurry()
             self._negotiation.refresh(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
-        if offer.restart != before.restart:
+        self._falls.told(before.blocked, offer.blocked, now)
+        if offer.restart != before.restart and not self._restarts.take(now):
+            if self.state in SEARCHING:
+                self.work.retry_soon(now + 1.0 / RESTARTS_RATE)
+        elif offer.restart != before.restart:
             if self.state in SEARCHING:
                 self.work.retry_at = None
                 self._negotiation.restart(now)
@@ -190,12 +205,16 @@ class PeerPath:
                 self._astray = bool(moved)
                 self._fire(Trigger.DISTRESS, reason, now)
                 self._ask_where_it_went(current, now)
+            else:
+                self.work.compare(now)
         elif self.state is State.SUSPECT and current is not None:
             heard = self._liveness.heard_at
             if self.work.proven and status.endpoint == current.remote and heard is not None and heard > self.since:
                 self._fire(Trigger.ANSWERED, "bytes came by it", now)
                 self.work.set_endpoint(current.remote, now)
         elif self.state in RELAYED and now >= self._doubt_at:
+            if self._liveness.blocked(now):  # nor does the relay carry anything: it was not the direct way's fault
+                self._negotiation.bars.clear()
             reason = self._liveness.distress(now)
             if reason:
                 self._doubt_at = now + RELAY_DOUBT_S
@@ -207,6 +226,7 @@ class PeerPath:
         current = self._negotiation.current
         if not moved or self.state is State.UNKNOWN:
             return
+        self._negotiation.bars.clear()
         self._relay.check(now)
         if self.state in SEARCHING:
             self.work.begin_anew(now)
@@ -216,21 +236,25 @@ class PeerPath:
                 self._fire(Trigger.DEAD, f"{current.local.ip} is not this node's any more", now)
         self.detours.news(now)
 
-    def indicated(self, indication: stun.Message, pair: Pair, now: float) -> None:
-        """The peer keeps its NAT open on this pair: it wants no answer, and lives."""
-        if self._negotiation.indicated(indication) and pair == self._negotiation.current:
+    def indicated(self, indication: stun.Message, pair: Pair, now: float) -> bool:
+        """The peer keeps its NAT open on this pair: it wants no answer, and lives. False when it came before."""
+        new = self._negotiation.indicated(indication)
+        if new and pair == self._negotiation.current:
             self._liveness.heard(now)
+        return new
 
-    def question(self, request: stun.Message, pair: Pair, now: float) -> None:
-        """An authentic check of the peer."""
+    def question(self, request: stun.Message, pair: Pair, now: float) -> bool:
+        """An authentic check of the peer. False when it came before, or there is no session for it."""
         question = self._negotiation.question(request, pair, now)
         if question is None:
-            return
+            return False
+        self._falls.asked_from = pair.remote
         self._splice.heard(pair, now)
         if question.nominated:
             self._nominated(pair, now)
         elif self.state is State.DIRECT and pair == self._negotiation.current:
             self._confirm(pair, now)
+        return True
 
     def poll(self, now: float) -> None:
         """Do what is due."""
@@ -244,7 +268,7 @@ class PeerPath:
         self._negotiation.poll(now, nominate=self.work.may_go_direct)
         current = self._negotiation.current
         if self.state is State.SUSPECT and current is not None and self._negotiation.failed(current):
-            self._fire(Trigger.DEAD, f"{current.remote} answers no check", now)
+            self._falls.dead(f"{current.remote} answers no check", now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
             self.detours.try_splice(now)
@@ -265,16 +289,23 @@ class PeerPath:
             self._nominated(pair, now)
         elif pair == self._negotiation.current and self.state in DIRECT:
             self._lives(pair, now)
-        elif self.state is State.SUSPECT and self.work.status is not None and self.work.status.endpoint == pair.remote:
+            if self._negotiation.comparing(now):
+                self._improve(now)
+        elif self.state is State.SUSPECT and self.work.carries(pair):
             self._negotiation.current = pair
             self._fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
         elif self._negotiation.controlling and self.work.may_go_direct:
             if self.state is State.DIRECT:
-                better = self._negotiation.better(now)
-                if better is not None:
-                    self._negotiation.nominate(better, now)
+                self._improve(now)
             elif self.state is not State.UNKNOWN:
                 self._negotiation.settle(pair, now)
+
+    def _improve(self, now: float) -> None:
+        """Have a better pair used, if there is one, and if it is this end that decides."""
+        if self._negotiation.controlling and self.work.may_go_direct and self.state is State.DIRECT:
+            better = self._negotiation.better(now)
+            if better is not None:
+                self._negotiation.nominate(better, now)
 
     def _confirm(self, pair: Pair, now: float) -> None:
         """The peer asks on the pair in use; perhaps it has lost the path."""
@@ -293,6 +324,8 @@ class PeerPath:
         work = self.work
         work.proven = True
         self._liveness.outlived(now)
+        if self._falls.blocked(now):
+            return
         suspected = self.state is State.SUSPECT
         self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
         if self._astray:
@@ -306,7 +339,7 @@ class PeerPath:
             work.tolerated = endpoint
 
     def _nominated(self, pair: Pair, now: float) -> None:
-        if self.state is State.UNKNOWN or not self.work.may_go_direct:
+        if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(now):
             return
         if self.state is State.DIRECT and pair == self._negotiation.current:
             self._lives(pair, now)

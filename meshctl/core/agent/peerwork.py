@@ -21,6 +21,8 @@ from meshctl.core.agent.splice_slot import SpliceSlot
 
 # All pairs are tried again after this, then each time after twice as long; a change of either network begins anew.
 RETRY_FIRST_S, RETRY_LONGEST_S = 5.0, 600.0
+# So often a direct path that is in use is compared with the others that there are.
+COMPARE_S = 180.0
 # So long a direct path must have lasted before the relay is given up that was there before it.
 RELAY_LINGER_S = 30.0
 # So long the controlled side waits for the handshake that the controlling side begins.
@@ -39,8 +41,8 @@ class PeerWork:
     called with each answer to a check.
 
     `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at the
-    same time. `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair
-    in use works.
+    same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too. `proven`:
+    the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair in use works.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class PeerWork:
         self.status: PeerStatus | None = None
         self.wish = WISHES[peer.override]
         self.offer = Offer(0)
-        self.restarts = 0
+        self.restarts = self.blocked = 0
         self.chosen: Pair | None = None
         self.proven = False
         self.tolerated: Address | None = None
         self.retry_at: float | None = None
+        self._compare_at = 0.0
         self.release_at: float | None = None
         self.place: Address | None = None  # where WireGuard is to send
         self._place_at: float | None = None  # put off until then at the latest
@@ -140,6 +143,19 @@ class PeerWork:
         self.retry_at = None
         self._check_pairs(now)
 
+    def retry_soon(self, when: float) -> None:
+        """Try all pairs again then at the latest."""
+        self.retry_at = when if self.retry_at is None else min(self.retry_at, when)
+
+    def compare(self, now: float) -> None:
+        """Compare the pair in use with others when it is time. Both ends took it together, and so they ask
+        together: that is what holes in NATs need."""
+        if now >= self._compare_at:
+            self._compare_at += COMPARE_S * (1 + (now - self._compare_at) // COMPARE_S)
+            if self.liveness.busy(now):
+                self._here.touch(self.peer.id)
+                self.negotiation.compare(now)
+
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.status.endpoint if self.status else None
@@ -150,6 +166,13 @@ class PeerWork:
         spliced = standing is not None and standing.remote == endpoint
         self.negotiation.current, self.proven = (standing if spliced else Pair(base, endpoint)), False
         return True
+
+    def carries(self, pair: Pair) -> bool:
+        """Whether it is by this pair that WireGuard's packets leave now: to its remote address, and a splice to there
+        has them leave from its own port."""
+        standing = self.splice.standing
+        spliced = standing is not None and standing.remote == pair.remote
+        return self.status is not None and self.status.endpoint == pair.remote and (not spliced or pair == standing)
 
     def set_endpoint(self, address: Address, now: float) -> None:
         """Have WireGuard send there, and keep the way open.
@@ -211,6 +234,7 @@ class PeerWork:
         if pair is None:
             return
         self.proven, self.tolerated = True, None
+        self._compare_at = now + COMPARE_S
         self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
         self.set_endpoint(pair.remote, now)
 

@@ -83,11 +83,11 @@ class PortMapper:
         for _, lease in sorted(self._leases.items()):
             lease.poll(now)
 
-    def clock_stepped(self, now: float) -> None:
-        """The host slept: every mapping may have ended meanwhile, and is asked for again."""
+    def doubt(self, now: float) -> None:
+        """The host slept, or may stand behind other routers than before, whose addresses are the same: every mapping
+        may have ended, and is asked for again."""
         for _, lease in sorted(self._leases.items()):
-            for method in lease.methods:
-                method.doubt(now, now)
+            lease.doubt(now, now)
 
     def due(self) -> float | None:
         """When `poll` has something to do."""

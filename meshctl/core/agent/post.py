@@ -12,6 +12,10 @@ from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.conversation import Conversation
 from meshctl.core.agent.events import Action, SendSignal, Signal
 from meshctl.core.agent.router import Outcome, Router
+from meshctl.core.agent.session import Verdict
+
+# What changes nothing, so that nothing is to be settled after it either.
+_NOTHING = (Verdict.REFUSED, Verdict.FOREIGN, Verdict.DUPLICATE)
 
 
 class Heard(NamedTuple):
@@ -99,6 +103,8 @@ class Post:
         talk = self._talks[routed.peer.id]
         lost = talk.lost
         received = talk.receive(event.data, now)
+        if received.verdict in _NOTHING:
+            return None
         for reply in received.replies:
             self._back(event.from_mesh_ip, reply)
         body = received.message.body if received.message is not None else None

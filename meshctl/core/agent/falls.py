@@ -1,0 +1,59 @@
+"""Direct paths of one peer that are given up: it is remembered where they led (`bars`), and the peer hears of it."""
+
+from __future__ import annotations
+
+from math import inf
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.course import DIRECT, Course
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.peerwork import PeerWork
+
+# After a pair was given up that answers checks, the peer's nominations count for nothing for so long: they were said
+# before it heard that.
+UNHEARD_S = 5.0
+
+
+class Falls:
+    """One peer's. `asked_from` is where its last check came from: it may use another pair than this end, which has not
+    heard that it moved."""
+
+    def __init__(self, course: Course, work: PeerWork) -> None:
+        self._course, self._work = course, work
+        self._blocked_at = -inf
+        self.asked_from: Address | None = None
+
+    def just_blocked(self, now: float) -> bool:
+        """Whether the peer may not have heard yet that a pair which answers checks was given up."""
+        return now < self._blocked_at + UNHEARD_S
+
+    def dead(self, reason: str, now: float) -> None:
+        """The pair in use answers no check."""
+        self._fall(reason, now, blocked=False)
+
+    def blocked(self, now: float) -> bool:
+        """The pair in use has answered a check: whether it carries nothing else, and was given up for it."""
+        reason = self._work.liveness.blocked(now)
+        if reason:
+            self._work.blocked += 1
+            self._give_up(reason, now)
+        return bool(reason)
+
+    def told(self, before: int, count: int, now: float) -> None:
+        """The peer says how often it has given up a pair that answers checks."""
+        if count not in (before, 0) and self._course.state in DIRECT:
+            if self.asked_from is not None:
+                self._work.negotiation.bars.fell(self.asked_from.ip, now, blocked=True)
+            self._give_up("WireGuard's packets do not come through, says the peer", now)
+
+    def _give_up(self, reason: str, now: float) -> None:
+        self._blocked_at = now
+        if self._course.state is State.DIRECT:
+            self._course.fire(Trigger.DISTRESS, reason, now)
+        self._fall(reason, now, blocked=True)
+
+    def _fall(self, reason: str, now: float, *, blocked: bool) -> None:
+        current = self._work.negotiation.current
+        if current is not None and not (blocked and self._work.negotiation.bars.barred(current.remote.ip, now)):
+            self._work.negotiation.bars.fell(current.remote.ip, now, blocked=blocked)
+        self._course.fire(Trigger.DEAD, reason, now)

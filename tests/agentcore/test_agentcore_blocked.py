@@ -1,0 +1,207 @@
+"""Ways that answer checks and are bad all the same: they drop WireGuard's packets, or die again and again. Hunted: a
+pair that goes back to such a way for ever, one that leaves a way that works, and ends of two minds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
+from agentcore_values import key
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.bars import FIRST_S, FREE_FALLS
+from meshctl.core.agent.bodies import Offered
+from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.history import Decision
+from meshctl.core.agent.liveness import STOPPED_CARRYING_S
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.peer import PeerPath
+from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
+from meshctl.core.wire import stun
+
+DIRECT, RELAYED = ("direct", "direct"), ("relayed", "relayed")
+BOTH = ("ab", "ba")
+KEEPALIVE_S = 25.0  # what comes by the one way that is left, at times
+
+
+def path_of(host: Host) -> PeerPath:
+    assert host.core is not None
+    [network] = host.core._networks.values()
+    [path] = network.paths.values()
+    return path
+
+
+def history(host: Host, since: float) -> list[Decision]:
+    assert host.core is not None
+    return [d for d in host.core.history(key("ab".replace(host.name, ""))) if d.at >= since]
+
+
+def falls(host: Host, since: float) -> list[float]:
+    """When it gave a direct path up."""
+    return [d.at for d in history(host, since) if d.trigger is Trigger.DEAD]
+
+
+def silences(host: Host, since: float) -> float:
+    """The longest time without a word of the other node."""
+    times = [since, *(at for at, _ in host.heard if at >= since), host.world.now]
+    return max(later - earlier for earlier, later in pairwise(times))
+
+
+def relayed() -> PairWorld:
+    """Two that have no direct way yet, and talk."""
+    world = PairWorld()
+    world.apart("a", "b")
+    world.until(lambda: world.states() == RELAYED, 5.0)
+    world.talk(2.0)
+    return world
+
+
+def opened(*ways: str) -> PairWorld:
+    """And then one on which those ways drop WireGuard's packets: the time is that of the first step onto it."""
+    world = relayed()
+    world.block(*ways)
+    world.together()
+    controlling, other = pair_of(world)
+    while "direct" not in world.states():
+        controlling.ping(other.name)
+        world.run(0.1)
+    return world
+
+
+@pytest.mark.parametrize("ways", [BOTH, ("ab",), ("ba",)])
+def test_a_way_that_never_carries_wireguard_is_left_by_both_within_fifteen_seconds_and_not_gone_back_to(
+    ways: tuple[str, ...]
+) -> None:
+    world = opened(*ways)
+    start = world.now
+    world.talk(15.0)
+    assert world.states() == RELAYED
+    heard = [at for host in pair_of(world) for at, _ in host.heard]
+    assert max(heard) > world.now - 0.5
+    world.talk(100.0)
+    assert world.states() == RELAYED
+    for host in pair_of(world):
+        assert len(falls(host, start)) == 1, "and neither tries it again"
+    words = [d.reason for host in pair_of(world) for d in history(host, start) if d.trigger is Trigger.DEAD]
+    assert any(w.startswith("WireGuard's packets have not come through for ") for w in words)
+
+
+@pytest.mark.parametrize("ways", [BOTH, ("ab",), ("ba",)])
+def test_a_way_that_carries_wireguard_no_more_is_left_too(ways: tuple[str, ...]) -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    world.block(*ways)
+    world.talk(KEEPALIVE_S + STOPPED_CARRYING_S + 3.0)
+    assert world.states() == RELAYED
+    world.talk(100.0)
+    assert world.states() == RELAYED
+
+
+def test_a_way_that_was_left_is_tried_again_after_minutes_and_taken_when_it_carries() -> None:
+    world = opened(*BOTH)
+    world.talk(15.0)
+    world.block()
+    world.talk(900.0, every=0.5)
+    assert world.states() == DIRECT
+
+
+def test_when_a_node_stands_elsewhere_what_was_barred_is_tried_at_once() -> None:
+    for moved in (CONTROLLING, OTHER):
+        world = opened(*BOTH)
+        world.talk(15.0)
+        world.block()
+        world.talk(20.0)
+        assert world.states() == RELAYED
+        host = world.hosts[moved]
+        if moved == CONTROLLING:
+            path_of(host).network_changed(world.now, moved=True)
+        else:
+            path = path_of(world.hosts[CONTROLLING])
+            there = Offered("host", Address("192.0.2.77", PORT), "00000001", 1)
+            path.offered(replace(path.work.offer, candidates=(*path.work.offer.candidates, there)), world.now)
+            path_of(host).network_changed(world.now, moved=True)
+        world.talk(5.0)
+        assert world.states() == DIRECT
+
+
+def test_a_flow_in_one_direction_that_wireguard_answers_now_and_then_does_not_take_a_way_from_anybody() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    start = world.now
+    for second in range(120):
+        for _ in range(4):
+            world.hosts["a"].send(key("b"), b"content that nobody answers")
+            world.run(0.25)
+        if second % 10 == 9:
+            world.hosts["b"].send(key("a"))
+    assert "relayed" not in world.states()
+    assert not falls(world.hosts["a"], start)
+
+
+def test_where_the_relay_carries_nothing_either_the_direct_way_was_not_at_fault() -> None:
+    world = opened(*BOTH)
+    controlling, _ = pair_of(world)
+    while not falls(controlling, world.now - 1.0):
+        controlling.ping(OTHER)
+        world.run(0.1)
+    world.blocked = lambda source, destination: bool({source.port, destination.port} & set(RELAY_PORTS))
+    world.talk(60.0)
+    assert world.states() == DIRECT
+
+
+def test_without_a_relay_a_way_that_is_barred_is_better_than_none() -> None:
+    world = opened(*BOTH)
+    world.talk(20.0)
+    world.block()
+    world.cut = lambda source, destination: IPS["hub0"] in (source.ip, destination.ip)
+    world.talk(20.0)
+    assert world.states() == DIRECT
+
+
+def test_a_way_that_dies_again_and_again_is_gone_back_to_later_each_time() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    start = world.now
+    for _ in range(60):
+        world.apart("a", "b")
+        world.talk(2.0, every=0.2)
+        world.together()
+        world.talk(6.0, every=0.2)
+    controlling, _ = pair_of(world)
+    found = falls(controlling, start)
+    gaps = [later - earlier for earlier, later in pairwise(found)]
+    assert len(found) < FREE_FALLS + 6
+    assert gaps[-1] > gaps[0] + 8 * FIRST_S
+    assert silences(world.hosts["a"], world.now - 60.0) < 4.0
+    world.talk(700.0, every=0.5)
+    assert world.states() == DIRECT, "in the end it is"
+
+
+def test_what_the_other_end_gives_up_is_barred_where_it_asks_from_too_for_it_may_have_moved() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    path = path_of(world.hosts[CONTROLLING])
+    moved = Address("192.0.2.77", PORT)
+    request = stun.Message(stun.Class.REQUEST, bytes(12), username="", priority=1)
+    path.question(request, Pair(Address(IPS[CONTROLLING], PORT), moved), world.now)
+    path.offered(replace(path.work.offer, blocked=7), world.now)
+    bars = path.work.negotiation.bars
+    assert bars.barred(moved.ip, world.now)
+    assert bars.barred(IPS[OTHER], world.now)
+
+
+def test_the_other_ends_word_is_followed_once_and_only_where_there_is_a_direct_path() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    path = path_of(world.hosts[CONTROLLING])
+    path.offered(replace(path.work.offer, blocked=7), world.now)
+    assert path.state in (State.PROBING, State.RELAYED)
+    decided = len(path.history.decisions)
+    path.offered(replace(path.work.offer, blocked=8), world.now)
+    path.offered(replace(path.work.offer, blocked=0), world.now)
+    assert [d.trigger for d in path.history.decisions[decided:]] == []

@@ -1,0 +1,186 @@
+"""A lab for measurements of paths: hosts behind NATs, agents that can be started as new, and meters on all hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import yaml
+from measure import CACHE, run
+from paths_meter import METER
+
+from meshctl import inventory, lab
+from meshctl.lab import enter
+from meshctl.lab.names import INTERNET
+
+NAME = "paths"
+INTERFACE = "wg0"
+UNIT = "meshctl-agent.service"
+# No session, no endpoint but those of the files, and no memory of the agent's.
+FORGET = f"systemctl stop {UNIT} && rm -rf /var/lib/meshctl/agent/* && systemctl restart wg-quick@{INTERFACE}"
+START = f"systemctl start {UNIT}"
+READ_S = 0.1
+# Two figures behind the point are what a meter's readings are worth.
+DIRECT, RELAYED, NONE = "direct", "relayed", "none"
+
+
+@dataclass(frozen=True)
+class Way:
+    """What one host's meter found out about one peer. Times are seconds of the machine's monotonic clock."""
+
+    sent: tuple[float, ...]
+    answered: Mapping[int, float]
+    endpoints: tuple[tuple[float, str], ...]
+    anchors: frozenset[str]
+
+    def first_s(self, since: float) -> float | None:
+        """From `since` to the first answer after it."""
+        return min((at - since for at in self.answered.values() if at >= since), default=None)
+
+    def kind(self, at: float = float("inf")) -> str:
+        """How the peer was reached at that time, by WireGuard's endpoint."""
+        last = [endpoint for when, endpoint in self.endpoints if when <= at]
+        if not last or last[-1] == "(none)":
+            return NONE
+        return RELAYED if last[-1].rpartition(":")[0].strip("[]") in self.anchors else DIRECT
+
+    def direct_s(self, since: float) -> float | None:
+        """From `since` until the endpoint was direct and stayed so. None where it is not."""
+        if self.kind() != DIRECT:
+            return None
+        begun = since
+        for when, _ in self.endpoints:
+            if self.kind(when) != DIRECT:
+                begun = float("inf")
+            elif begun == float("inf") or when < since:
+                begun = max(when, since)
+        return begun - since
+
+    def outage_s(self, since: float, until: float) -> float:
+        """The longest time without an answer between the two."""
+        times = sorted(at for at in self.answered.values() if since <= at <= until)
+        return max(b - a for a, b in pairwise((since, *times, until)))
+
+    def lost(self, since: float, until: float) -> int:
+        """Questions of that time that were never answered."""
+        return sum(1 for n, at in enumerate(self.sent) if since <= at <= until and n not in self.answered)
+
+
+Ways = dict[tuple[str, str], Way]
+
+
+class PathsLab:
+    """One lab that is up and applied."""
+
+    def __init__(self, nodes: Mapping[str, Any], name: str = NAME, **more: Any) -> None:
+        document = {
+            "version": 1,
+            "defaults": {"ssh": {"user": "root"}},
+            "networks": {"corp": {"cidr": ["10.42.0.0/16"], "policy": "open"}},
+            "nodes": dict(nodes),
+            **more,
+        }
+        folder = CACHE / name
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name, self.path = name, folder / "inventory.yml"
+        self.path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        lab.down(name)
+        lab.up(inventory.read(self.path).mesh, name)
+        self.meshctl("apply")
+        self.mesh = inventory.read(self.path, lock_path=lab.lock_path(name)).mesh
+        self.hosts = tuple(n.name for n in self.mesh.managed())
+        self.anchors = frozenset(
+            str(node["endpoint"]).rpartition(":")[0] for node in nodes.values() if "anchor" in node.get("roles", ())
+        )
+
+    def meshctl(self, command: str, *words: str) -> str:
+        """A command on the lab."""
+        return run([sys.executable, "-m", "meshctl", command, self.path, "--lab", self.name, *words]).stdout
+
+    def sh(self, element: str, script: str) -> str:
+        """A shell script on a host or router. Raises SystemExit when it fails."""
+        done = lab.exec_(self.name, element, ["sh", "-c", script])
+        if done.returncode:
+            raise SystemExit(f"bench: {element}: {script!r}: {(done.stdout + done.stderr).decode(errors='replace')}")
+        return done.stdout.decode()
+
+    def everywhere(self, script: str, hosts: Sequence[str] = ()) -> None:
+        """A script on many hosts at once."""
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda host: self.sh(host, script), hosts or self.hosts))
+
+    def fresh(self) -> None:
+        """All hosts as before the agents' first start."""
+        self.everywhere(FORGET)
+
+    def cut(self, *addresses: str) -> None:
+        """Nothing passes between two outer addresses; without any, all passes again."""
+        rules = "".join(
+            f"add rule inet cut forward ip saddr {a} ip daddr {b} drop\n"
+            for a, b in (addresses, addresses[::-1]) if addresses
+        )
+        chain = "add chain inet cut forward { type filter hook forward priority 0; }\n"
+        table = f"add table inet cut\ndelete table inet cut\nadd table inet cut\n{chain}{rules}"
+        self.sh(INTERNET, f"nft -f - <<'E'\n{table}E")
+
+    def outer(self, router: str) -> str:
+        """A router's address on the internet."""
+        return json.loads(self.sh(router, "ip -json -4 addr show dev wan"))[0]["addr_info"][0]["local"]
+
+    def until_direct(self, a: str, b: str, limit_s: float = 30.0) -> None:
+        """Wait for the two to be direct. Raises SystemExit when they are not in time."""
+        end = now() + limit_s
+        while True:
+            with self.meters(1.0, (a, b)) as ways:
+                time.sleep(3 * READ_S)
+            if {ways[a, b].kind(), ways[b, a].kind()} == {DIRECT}:
+                return
+            if now() > end:
+                raise SystemExit(f"bench: {a} and {b} are not direct after {limit_s:g} s")
+
+    @contextmanager
+    def meters(self, every_s: float, hosts: Sequence[str] = ()) -> Iterator[Ways]:
+        """Meters on these hosts, or on all, while the block runs; what they found is in the mapping afterwards."""
+        hosts = hosts or self.hosts
+        at = {node.name: node.attachments[0] for node in self.mesh.managed()}
+        of = {name: (place.addresses[0], str(place.public_key)) for name, place in at.items()}
+        started = {}
+        for host in hosts:
+            argv = enter.command(self.name, host, ["python3", "-c", METER, INTERFACE, f"{every_s}", f"{READ_S}"])
+            started[host] = subprocess.Popen(argv, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        ways: Ways = {}
+        try:
+            for host, process in started.items():
+                peers = {other: of[other] for other in hosts if other != host}
+                print(json.dumps(peers), file=process.stdin, flush=True)
+            for host, process in started.items():
+                if process.stdout is None or process.stdout.readline() != "up\n":
+                    raise SystemExit(f"bench: no meter on {host}")
+            yield ways
+            for host, process in started.items():
+                found = json.loads(process.communicate(timeout=30)[0])
+                for other, seen in found.items():
+                    answered = {int(number): at for number, at in seen["answered"].items()}
+                    ways[host, other] = Way(
+                        tuple(seen["sent"]), answered, tuple(map(tuple, seen["endpoints"])), self.anchors
+                    )
+        finally:
+            for process in started.values():
+                process.kill()
+
+    def down(self) -> None:
+        """Take it away."""
+        lab.down(self.name)
+
+
+def now() -> float:
+    """The clock that meters have."""
+    return time.monotonic()

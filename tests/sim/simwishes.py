@@ -1,0 +1,102 @@
+"""What an operator wants of a pair, and what he has written down, is so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from simconfig import public_key
+from simlong import LEAVES_S
+from simpairs import DIRECT_STATES, RELAY_STATES, healthy, possible, state
+
+from meshctl.core.agent.clients import SILENT_S
+from meshctl.core.agent.liveness import IDLE_SAMPLE_S
+from meshctl.core.agent.path import Trigger
+from meshctl.core.reachability import DIRECT, UNREACHABLE
+
+if TYPE_CHECKING:
+    from simworld import World
+
+Says = Iterator[tuple[str, str]]
+
+# An anchor says how many whole seconds ago it has heard a client, and its word takes a moment.
+_TOLD_S = 2.0
+
+
+class _Wish(NamedTuple):
+    """That `node` wants `mode` of its pair with `peer`, in that time."""
+
+    node: str
+    peer: str
+    mode: str
+    begins: float
+    ends: float
+
+
+def _wishes(world: World) -> Iterator[_Wish]:
+    """Those of the configuration and those said to a running agent, where only one is ever had of a pair."""
+    spec = world.spec
+    said = [(f, f.value.partition(" ")) for f in spec.faults if f.kind == "override"]
+    found = [_Wish(*override, 0.0, inf) for override in spec.overrides]
+    # What the agent is told does not outlive it, and a slow one hears of it later.
+    restless = {f.target for f in spec.faults if f.kind in ("agent dies", "host off", "slow", "sleep", "double")}
+    found += [
+        _Wish(f.target, peer, mode, f.at, f.ends_at) for f, (peer, _, mode) in said if mode and f.target not in restless
+    ]
+    of_pair = [frozenset((w.node, w.peer)) for w in found] + [frozenset((f.target, v[0])) for f, v in said]
+    for wish in found:
+        pair = frozenset((wish.node, wish.peer))
+        if of_pair.count(pair) == (1 if wish.ends == inf else 2):
+            yield wish
+
+
+def overrides_are_obeyed(world: World) -> Says:
+    """While an operator wants the relay nobody moves to a direct path, and while he wants that none is relayed."""
+    for node, peer, mode, begins, ends in _wishes(world):
+        for at, who, other, decision in world.watch.decided:
+            if (who, other) != (node, peer) or not begins < at < ends:
+                continue
+            if mode == "relay" and decision.trigger is Trigger.NOMINATED:
+                yield node, f"{peer} went direct at {int(at)} s, and was to be relayed"
+            elif mode == "direct" and decision.after in RELAY_STATES and decision.before not in RELAY_STATES:
+                yield node, f"{peer} was relayed at {int(at)} s, and was to be direct"
+
+
+def overrides_hold(world: World) -> Says:
+    """In the end both ends of a pair are where its configuration wants them, if that is possible at all."""
+    for name, other, mode, _, ends in _wishes(world):
+        node, peer = world.nodes[name], world.nodes[other]
+        if ends < inf or not (healthy(node) and healthy(peer)):
+            continue
+        allowed = possible(world, node, peer)
+        wanted = DIRECT_STATES if mode == "direct" else RELAY_STATES
+        if allowed == UNREACHABLE or (mode == "direct" and allowed != DIRECT):
+            continue
+        for one, two in ((node, peer), (peer, node)):
+            if state(one, two) not in wanted:
+                yield one.name, f"{two.name} is {state(one, two).value}, and {mode} is wanted"
+
+
+def watch_clients(world: World) -> None:
+    """Ask, when a client leaves for long, whether it was kept alive, and later whether it still is."""
+    for fault in world.spec.faults:
+        if fault.kind == "unplug" and fault.lasts_s >= LEAVES_S and world.spec.node(fault.target).kind == "client":
+            gone_at = fault.at + SILENT_S + 2 * IDLE_SAMPLE_S + _TOLD_S
+            world.clock.at(fault.at - 1.0, lambda client=fault.target: _ask(world, client, kept=True))
+            world.clock.at(gone_at, lambda client=fault.target: _ask(world, client, kept=False))
+
+
+def _ask(world: World, client: str, *, kept: bool) -> None:
+    for who, words in clients_are_kept_alive(world, client, kept=kept):
+        world.found("clients are kept alive", who, words)
+
+
+def clients_are_kept_alive(world: World, client: str, *, kept: bool) -> Says:
+    """Who may reach a client has a keepalive set while it lives, and none two minutes after it was last heard."""
+    for node in world.nodes.values():
+        if not world.spec.permits(node.name, client) or not healthy(node):
+            continue
+        status = next(s for s in node.statuses() if s.public_key == public_key(client))
+        if bool(status.keepalive_s) is not kept:
+            yield node.name, f"a keepalive of {status.keepalive_s} s to {client}, which is {'here' if kept else 'gone'}"

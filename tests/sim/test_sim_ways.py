@@ -1,0 +1,76 @@
+"""Direct ways that are bad: they drop WireGuard's packets, die again and again, or become slow. Hunted: a pair that
+stays on such a way, or goes back to it for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from simnat import Behaviour
+from simnet import Cable
+from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simways import BLINKS, BLOCKS
+from simworld import World
+
+from meshctl.core.agent.bars import FREE_FALLS
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.peerwork import COMPARE_S
+
+PINGS = (Flow("n0", "n1", 2.0, 0.2, 1000.0),)
+
+
+def at_home(seconds: float, *faults: Fault, quiet_at: float = 12.0) -> WorldSpec:
+    """Two nodes behind easy NATs that talk to each other, and an anchor."""
+    sites = tuple(SiteSpec(n, Behaviour(), f"192.168.{n}") for n in (0, 1))
+    nodes = (NodeSpec("a0", 0, kind="anchor"), *(NodeSpec(f"n{n}", 1 + n, f"site{n}") for n in (0, 1)))
+    return WorldSpec(0, Link(), sites, nodes, (("n0", "n1"),), PINGS, faults, quiet_at=quiet_at, seconds=seconds)
+
+
+def decided(world: World, trigger: Trigger, node: str) -> list[float]:
+    return [d.at for d in world.watch.decided if d.decision.trigger is trigger and (d.node, d.peer[0]) == (node, "n")]
+
+
+@pytest.mark.parametrize("at", [0.1, 20.0])
+def test_a_pair_whose_direct_way_drops_wireguard_is_relayed_and_stays_so(at: float) -> None:
+    world = World(at_home(150.0, Fault(BLOCKS, at, 0.0, "n0", "n1"), quiet_at=118.0))
+    outcome = world.run()
+    assert outcome.findings == (), outcome.text
+    for node, peer in (("n0", "n1"), ("n1", "n0")):
+        path = world.nodes[node].path(peer)
+        assert path is None or path.state is State.RELAYED
+        assert len(decided(world, Trigger.DEAD, node)) == 1
+
+
+def test_a_pair_whose_direct_way_dies_every_few_seconds_is_relayed_for_longer_each_time_and_direct_in_the_end() -> None:
+    world = World(at_home(420.0, Fault(BLINKS, 20.0, 150.0, "n0"), quiet_at=388.0))
+    outcome = world.run()
+    assert outcome.findings == (), outcome.text
+    deaths = decided(world, Trigger.DEAD, "n0")
+    assert FREE_FALLS < len(deaths) <= FREE_FALLS + 4
+    [flow] = [f for f in world.flows if f.flow == PINGS[0]]
+    assert sum(o.ended_at - o.began_at for o in flow.outages if o.began_at > 60.0) < 10.0
+    assert decided(world, Trigger.NOMINATED, "n0")[-1] > 170.0
+
+
+def test_a_direct_path_that_has_become_slow_is_left_for_a_better_one_after_some_minutes() -> None:
+    nodes = (NodeSpec("a0", 0, kind="anchor", v6=True), *(NodeSpec(f"n{n}", 1 + n, v6=True) for n in (0, 1)))
+    world = World(WorldSpec(0, Link(), (), nodes, (("n0", "n1"),), PINGS, seconds=2 * COMPARE_S))
+    slow: list[str] = []
+
+    def become_slow() -> None:
+        """The way of the family that is in use, at one end."""
+        path = world.nodes["n0"].path("n1")
+        assert path is not None
+        assert path.endpoint is not None
+        slow.append(path.endpoint.ip)
+        kernel = world.nodes["n1"].kernel
+        kernel.join(world.internet, path.endpoint.ip, Cable(delay_s=0.2))
+
+    world.clock.at(20.0, become_slow)
+    ended: list[Any] = []
+    ends = [(world.nodes["n0"], "n1"), (world.nodes["n1"], "n0")]
+    world.clock.at(world.spec.seconds - 1.0, lambda: ended.extend(node.path(peer) for node, peer in ends))
+    assert world.run().findings == ()
+    assert [p.state for p in ended] == [State.DIRECT] * 2
+    assert ended[0].endpoint.ip != slow[0]
+    assert len(decided(world, Trigger.NOMINATED, "n0")) == 2, "one change, and no other"
