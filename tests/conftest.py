@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from meshctl import inventory, lab
 from meshctl.lab.teardown import all_labs
+
+# Nothing that a random test may find depends on how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # A lab of a test run is called after the process that made it, so that runs do not meet and leftovers are told apart.
 PREFIX = "pytest"

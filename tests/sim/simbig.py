@@ -1,4 +1,4 @@
-"""One large world: hundreds of agents behind NATs of all kinds, each with about eight peers."""
+"""One large world: hundreds of agents behind NATs of all kinds, each with about six peers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import random
 from simdraw import behaviour
 from simspec import INTERNET, Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 
-_PEERS = 8
-_ANCHORS = 3
+_PEERS = 4
+_ANCHORS = 2
 _SECONDS = 600.0
 _QUIET_AT = 480.0
 _TALKING = 15

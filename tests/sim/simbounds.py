@@ -85,10 +85,11 @@ def probes_are_few(world: World) -> Says:
 
 
 def victims_are_spared(world: World) -> Says:
-    """Whom a peer names that it is not gets few packets of each node that believes it, in a second and in all."""
+    """Whom a peer names that it is not, or a STUN server has it name, gets few packets of each node that believes it,
+    in a second and in all."""
     kinds = {n.name: n.kind for n in world.spec.nodes}
-    ends = (end for a, b in world.spec.pairs for end in ((a, b), (b, a)))
-    pairs = sum(kinds[liar] == "malicious" and kinds[believer] != "client" for liar, believer in ends)
+    ends = (end for a, b in world.spec.pairs for end in ((a, b), (b, a)) if "client" not in (kinds[a], kinds[b]))
+    pairs = sum(kinds[liar] == "malicious" or world.spec.stun == "victim" for liar, _ in ends)
     struck, seconds = world.victim.struck, world.clock.now
     if struck.most > _STRUCK_A_SECOND * pairs:
         yield "victim", f"{struck.most} packets in a second, of {pairs} pairs"

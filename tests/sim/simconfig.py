@@ -17,6 +17,7 @@ PORT = 51820
 MESH = "10.42.0.0/16"
 NETWORK, INTERFACE = "corp", "wg0"
 KEEPALIVE_S = 25
+STUN_SERVER: Place = ("85.66.0.1", 3478)
 
 
 @cache
@@ -76,6 +77,7 @@ def agent_config(spec: WorldSpec, name: str) -> AgentConfig:
     """What the repository would say for this node."""
     me = spec.node(name)
     peers = links(spec, name)
+    servers = (Address(*STUN_SERVER),) if spec.stun else ()
     return AgentConfig(
         name,
         (
@@ -84,6 +86,7 @@ def agent_config(spec: WorldSpec, name: str) -> AgentConfig:
                 peers=tuple(_peer(spec, me, peer, peers) for peer in peers), is_anchor=me.kind == "anchor",
             ),
         ),
+        servers,
     )  # fmt: skip
 
 

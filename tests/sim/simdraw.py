@@ -12,6 +12,7 @@ from simfaults import KINDS
 from simlong import lengthened
 from simnat import PRESERVING, RANDOM, SEQUENTIAL, Behaviour
 from simspec import INTERNET, LIES, SETTLE_S, Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simstun import MANNERS
 from simways import BLOCKS
 
 from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
@@ -22,6 +23,7 @@ _STARTS_S = 2.0
 _NODES = (2, 2, 3, 3, 4, 5)
 # Now and then a world lives through WireGuard's rekeying (120 s) and the expiry of most NATs.
 _LONG_S = 150.0
+_STUN = 0.15  # there is a STUN server besides the anchors
 _LASTS = 0.01  # and now and then through two hours
 _EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
 # Now and then something happens while ports are tried for a splice, which begins when all pairs have failed.
@@ -77,6 +79,7 @@ def draw(seed: int) -> WorldSpec:
     spec = WorldSpec(
         seed, link, sites, nodes, pairs, flows, faults, overrides, spec.outsider, spec.named_anchors, quiet_at, seconds
     )
+    spec = replace(spec, stun=dice.choice(MANNERS) if dice.random() < _STUN else "")
     return lengthened(spec, dice) if dice.random() < _LASTS else spec
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import simrecovery
 from simbounds import (
     IDLE_S,
     Says,
@@ -73,6 +74,7 @@ _RENEWS_S = 20.0
 def schedule(world: World) -> None:
     """Ask what is asked on the way."""
     watch_clients(world)
+    simrecovery.schedule(world)
     early = min((f.at for f in world.spec.faults), default=_BEFORE_FAULTS_S) < _BEFORE_FAULTS_S
     if world.spec.link.clean and not early:
         for a, b in world.spec.pairs:

@@ -21,6 +21,7 @@ from simpairs import (
     state_at,
     touches,
 )
+from simrecovery import is_alone
 from simspec import Fault, Flow
 
 from meshctl.core.agent.backoff import LONGEST_S
@@ -117,7 +118,7 @@ def _begun(world: World, flow: Flow, patience: float) -> float:
 
 def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, float]]:
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S) + patience
-    if len(world.spec.faults) > 1 and recovery:
+    if recovery and not is_alone(fault, world.spec.faults, recovery):
         recovery += _PATIENCE_S
     if recovery == 0.0:
         return []

@@ -36,6 +36,8 @@ def simpler(spec: WorldSpec) -> Iterator[WorldSpec]:
         yield replace(spec, faults=tuple(f for f in spec.faults if f != fault))
     if spec.outsider:
         yield replace(spec, outsider=False)
+    if spec.stun:
+        yield replace(spec, stun="")
     for flow in spec.flows:
         yield replace(spec, flows=tuple(f for f in spec.flows if f != flow))
     for override in spec.overrides:
@@ -96,6 +98,7 @@ def describe(spec: WorldSpec) -> str:
     lines += [f"  {f.a} pings {f.b} every {f.every_s} s" for f in spec.flows]
     lines += [f"  at {int(f.at * 1000) / 1000} s: {f}" for f in spec.faults]
     lines += [f"  override: {o}" for o in spec.overrides]
+    lines += [f"  a STUN server, {spec.stun}"] if spec.stun else []
     lines += ["  an outsider replays"] if spec.outsider else []
     return "\n".join(lines)
 

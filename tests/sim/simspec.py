@@ -123,6 +123,7 @@ class WorldSpec:
     named_anchors: bool = False
     quiet_at: float = 12.0  # nothing is done to the world after this
     seconds: float = field(default=12.0 + SETTLE_S)
+    stun: str = ""  # the manner of a STUN server (`simstun`), which all nodes know; "": there is none
 
     def node(self, name: str) -> NodeSpec:
         """The host of that name. Raises StopIteration."""

@@ -17,6 +17,7 @@ from simnode import Node
 from simoracle import Oracle, Situation
 from simsite import Underlay
 from simspec import Flow, WorldSpec
+from simstun import StunServer
 from simtrace import Trace, watching
 from simwatch import Finding, Watch
 from simways import Sieve
@@ -79,6 +80,7 @@ class World:
         self.nodes = {n.name: Node(self, n) for n in spec.nodes}
         self.victim = Victim(self)
         self.outsider = Outsider(self) if spec.outsider else None
+        self.stun = StunServer(self.internet, spec.stun, self.dice("stun")) if spec.stun else None
         self.copyist: Copyist | None = None  # `simtwin`
 
     def dice(self, name: str) -> random.Random:

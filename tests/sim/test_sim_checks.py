@@ -12,6 +12,7 @@ from test_sim_net import PORT, World, behaviour
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.checks import MAX_PAIRS, CheckList, Credentials, Pair
 from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.reachability import DIRECT, KINDS, End, Helpers, predict
 from meshctl.core.wire import stun
 
@@ -164,7 +165,8 @@ def test_a_path_that_does_not_answer_quick_questions_has_failed_within_a_second(
 
 
 def test_checks_of_one_peer_are_never_faster_than_their_pace() -> None:
-    a = CheckList(Credentials("b:a", "a:b", KEY), controlling=True, dice=random.Random(0))  # noqa: S311
+    dice, plenty = random.Random(0), TokenBucket(0.0, MAX_PAIRS * 6.0)  # noqa: S311
+    a = CheckList(Credentials("b:a", "a:b", KEY), controlling=True, dice=dice, strangers=plenty)
     local = Address("192.0.2.1", PORT)
     a.set_pairs([(Pair(local, Address(f"198.51.100.{i}", PORT)), i, 1) for i in range(200)])
     a.restart(0.0)

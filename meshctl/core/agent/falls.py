@@ -33,7 +33,7 @@ class Falls:
 
     def blocked(self, now: float) -> bool:
         """The pair in use has answered a check: whether it carries nothing else, and was given up for it."""
-        reason = self._work.liveness.blocked(now)
+        reason = self._work.liveness.blocked()
         if reason:
             self._work.blocked += 1
             self._give_up(reason, now)

@@ -25,10 +25,13 @@ IDLE_SAMPLE_S = 1.0
 UNANSWERED_S = 0.5
 # On a slow path: this and so many round trips.
 RTTS = 1.5
-# Who only answers does not send when the questions do not arrive. After so many readings in which something came, so
-# much silence is a sign: the flow is over, or the path is dead.
+# Who only answers does not send when the questions do not arrive. After so many readings in which something came, none
+# longer after the one before than that, so much silence is a sign, and so many times the longest pause: the flow is
+# over, or the path is dead.
 STREAM = 3
+PAUSE_S = 2.5
 STOPPED_S = 1.0
+PAUSES = 2.0
 # So many of the peer's keepalives may be lost before an idle path is asked.
 MISSED_KEEPALIVES = 2.5
 # The peer's keepalive may be longer than ours, which is all we know. Each silence that was none doubles the patience.
@@ -49,6 +52,8 @@ STOPPED_CARRYING_S = 22.0
 FRESH_S = 10.0
 # What comes so soon after a move was under way on the path before.
 UNDER_WAY_S = 1.0
+# Readings are never so long apart, but for a host that slept.
+ASLEEP_S = 5.0
 # Traffic within this makes a path one that is in use.
 BUSY_S = 10.0
 
@@ -74,6 +79,7 @@ class Liveness:
         self._carried = False  # whether it has had anything since the move
         self._stream = 0  # readings with content, none long after the one before
         self._came_at: float | None = None  # the last of them
+        self._pause = 0.0  # the longest between two of them
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
         self._patience = 1  # times that a silence is longer than the own keepalive lets expect
@@ -85,6 +91,8 @@ class Liveness:
         last, self._last = self._last, status
         (own_tx, own_rx), (self._own_tx, self._own_rx) = (self._own_tx, self._own_rx), (0, 0)
         read_at, self._read_at = self._read_at, now
+        if now - read_at > ASLEEP_S:
+            self._content_since = None
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at, self._stream = now, None, None, 0
             self.sent_at, self._content_since = now, None
@@ -102,7 +110,12 @@ class Liveness:
             self._content_since, self._came_by_at = None, now
             self._carried = self._carried or now - self._moved_at >= UNDER_WAY_S
             if status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES + own_rx:
-                self._stream = 1 if self._came_at is None or now - self._came_at >= STOPPED_S else self._stream + 1
+                pause = now - self._came_at if self._came_at is not None else inf
+                if pause > PAUSE_S:
+                    self._stream, self._pause = 0, 0.0
+                else:
+                    self._pause = max(self._pause, pause)
+                self._stream += 1
                 self._used_at = self._came_at = now
             self._hear(now)
 
@@ -149,16 +162,17 @@ class Liveness:
         """Whether anybody uses the path."""
         return self._used_at is not None and now - self._used_at < BUSY_S
 
-    def blocked(self, now: float) -> str:
+    def blocked(self) -> str:
         """Why the path, if it has just answered a check, carries nothing else, in words; "" when nothing says so.
 
-        A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too.
+        A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too. A sleep
+        of this host does not count.
         """
         since, status = self._content_since, self._last
         if since is None or status is None:
             return ""
         has_keys = status.handshake_age_s is None or since - self._came_by_at <= FRESH_S
-        silence = now - since
+        silence = self._read_at - since
         if silence < (NEVER_CARRIED_S if has_keys and not self._carried else STOPPED_CARRYING_S):
             return ""
         return f"WireGuard's packets have not come through for {silence:.0f} s, though checks do"
@@ -172,7 +186,7 @@ class Liveness:
         if since is not None and now - since >= max(UNANSWERED_S, SAMPLE_S + RTTS * self.rtt_s):
             return f"nothing came for {now - since:.1f} s after something was sent"
         age, silence = status.handshake_age_s, now - self._heard_at
-        if self._stream >= STREAM and silence >= max(STOPPED_S, SAMPLE_S + RTTS * self.rtt_s):
+        if self._stream >= STREAM and silence >= max(STOPPED_S, PAUSES * self._pause, SAMPLE_S + RTTS * self.rtt_s):
             return f"what came all the time has stopped {silence:.1f} s ago"
         if self.busy(now) and silence >= SILENCE_S and age is not None and age > HANDSHAKE_MAX_S:
             return f"the last handshake was {age:.0f} s ago"

@@ -213,7 +213,7 @@ class PeerPath:
                 self._fire(Trigger.ANSWERED, "bytes came by it", now)
                 self.work.set_endpoint(current.remote, now)
         elif self.state in RELAYED and now >= self._doubt_at:
-            if self._liveness.blocked(now):  # nor does the relay carry anything: it was not the direct way's fault
+            if self._liveness.blocked():  # nor does the relay carry anything: it was not the direct way's fault
                 self._negotiation.bars.clear()
             reason = self._liveness.distress(now)
             if reason:

@@ -1,0 +1,72 @@
+"""How soon a pair is as good again as it was, after something happened to it alone, on links that lose nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from simnode import Node
+from simpairs import DIRECT_STATES, forgets_quickly, owed, places_of, possible, state
+from simspec import Fault
+
+from meshctl.core.reachability import DIRECT
+
+if TYPE_CHECKING:
+    from simworld import World
+
+Says = Iterator[tuple[str, str]]
+
+# DESIGN section 6: where a direct path has died packets pass in 2 s, by the relay, and it is direct 3 s after that.
+DIRECT_AGAIN_S = 2.0 + 3.0
+# A fault is alone when no other begins or ends so long before it, or while it is mended.
+_ALONE_S = 75.0
+_BEFORE_S = 1.0
+_KINDS = ("rebind", "renumber")
+
+
+def is_alone(fault: Fault, faults: tuple[Fault, ...], mended_s: float) -> bool:
+    """Whether what follows a fault is owed to it alone, until so long after its end."""
+    return not any(
+        other != fault and other.at <= fault.ends_at + mended_s and other.ends_at >= fault.at - _ALONE_S
+        for other in faults
+    )
+
+
+def schedule(world: World) -> None:
+    """Look before each such fault which pairs it hits, and afterwards how they are."""
+    spec = world.spec
+    for fault in spec.faults if spec.link.clean and not spec.outsider else ():
+        if fault.kind in _KINDS and is_alone(fault, spec.faults, DIRECT_AGAIN_S):
+            world.clock.at(fault.at - _BEFORE_S, lambda fault=fault: _look(world, fault))
+
+
+def _look(world: World, fault: Fault) -> None:
+    hit = list(hit_by(world, fault))
+    world.clock.at(fault.at + DIRECT_AGAIN_S, lambda: _ask(world, hit, fault))
+
+
+def hit_by(world: World, fault: Fault) -> Iterator[tuple[Node, Node]]:
+    """The pairs that are direct and talk, and whose way leads by the fault's router, which opens no ports for them."""
+    for one, other in owed(world):
+        names = (one.name, other.name)
+        flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == set(names)]
+        until = fault.at + DIRECT_AGAIN_S
+        talks = any(f.starts_at < fault.at - 3 * f.every_s and f.ends_at > until for f in flows)
+        if not talks or fault.target not in places_of(world, names) or forgets_quickly(world, names):
+            continue
+        if all(state(*ends) in DIRECT_STATES for ends in ((one, other), (other, one))):
+            yield one, other
+
+
+def _ask(world: World, hit: list[tuple[Node, Node]], fault: Fault) -> None:
+    for who, words in direct_again(world, hit):
+        world.found("direct again soon", who, f"{words} {DIRECT_AGAIN_S} s after: {fault}")
+
+
+def direct_again(world: World, hit: list[tuple[Node, Node]]) -> Says:
+    """Under traffic a pair is direct again five seconds after its NAT has forgotten it."""
+    for pair in hit:
+        if possible(world, *pair, mapping=False) == DIRECT:
+            for node, peer in (pair, pair[::-1]):
+                if state(node, peer) not in DIRECT_STATES:
+                    yield node.name, f"{peer.name} is {state(node, peer).value}"

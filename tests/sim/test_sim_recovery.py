@@ -1,0 +1,47 @@
+"""Recovery after a fault. Hunted: a time that is owed and never asked about, and a fault that is not alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import simrecovery
+from simspec import Fault, Flow
+from simworld import World
+from test_sim_invariants import EASY
+
+REBIND = Fault("rebind", 20.0, 0.0, "site1")
+TALK = Flow("n0", "n1", 5.0, 0.2, 38.0)
+# Without ports that a router opens, so that a rebinding is felt.
+SITES = tuple(replace(s, speaks=()) for s in EASY.sites)
+PLAIN = replace(EASY, sites=SITES, flows=(TALK,), faults=(REBIND,), quiet_at=20.0, seconds=52.0)
+
+
+def test_a_pair_is_direct_again_after_its_nat_was_rebound() -> None:
+    assert World(PLAIN).run().findings == ()
+
+
+def test_a_pair_that_stays_relayed_after_its_nat_was_rebound_is_found() -> None:
+    world = World(PLAIN)
+    sites = world.sites
+    # Both filter everything that no anchor sends, from the fault on, though the oracle is asked of what they were.
+    for site in sites.values():
+        inward = site.router.nat.inward
+
+        def only_anchors(source, port, now, inward=inward):  # type: ignore[no-untyped-def]
+            return inward(source, port, now) if now < REBIND.at or source[0].startswith("80.") else None
+
+        site.router.nat.inward = only_anchors  # type: ignore[method-assign]
+    assert "direct again soon" in {f.invariant for f in world.run().findings}
+
+
+@pytest.mark.parametrize(
+    ("other", "alone"),
+    [
+        (Fault("roam", 21.0, 0.0, "n0"), False),
+        (Fault("lossy", 10.0, 5.0, "n0"), False),
+        (Fault("roam", 90.0, 0.0, "n0"), True),
+    ],
+)
+def test_a_fault_is_alone_when_no_other_is_near(other: Fault, alone: bool) -> None:
+    assert simrecovery.is_alone(REBIND, (REBIND, other), 5.0) is alone

@@ -1,0 +1,41 @@
+"""STUN servers without a key. Hunted: a lie that costs a path, and a liar whom nobody asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from simattack import VICTIM_IP
+from simdraw import draw
+from simnet import Packet
+from simstun import MANNERS
+from simworld import World
+from test_sim_invariants import EASY, NEVER
+
+from meshctl.core.wire import stun
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_whatever_a_server_says_paths_are_what_they_would_be(manner: str) -> None:
+    for spec in (EASY, NEVER):
+        assert World(replace(spec, stun=manner)).run().findings == ()
+
+
+@pytest.mark.parametrize(
+    ("manner", "places"), [("honest", {"81.0.0.1", "81.0.1.1"}), ("victim", {VICTIM_IP}), ("private", {"10.99.0.1"})]
+)
+def test_nodes_ask_it_and_it_answers_in_its_manner(manner: str, places: set[str]) -> None:
+    world, said = World(replace(EASY, stun=manner, seconds=5.0)), set[str]()
+
+    def tap(packet: Packet) -> None:
+        if packet.source[0] == "85.66.0.1":
+            said.add(stun.decode(packet.data).message.xor_mapped_address.host)
+
+    world.internet.tap = tap
+    world.run()
+    assert said - {"80.0.0.1", "80.0.1.1"} == places
+
+
+def test_some_worlds_have_a_server_of_each_manner() -> None:
+    manners = {spec.stun for spec in map(draw, range(200))}
+    assert manners == {"", *MANNERS}
