@@ -34,7 +34,7 @@ class Convergence:
     def run(self) -> None:
         """All steps. Raises ApplyError with the index of the step that failed."""
         for index, step in enumerate(self._transaction.steps):
-            what = " ".join(step.argv) if step.do == "run" else step.path or LEDGER_PATH
+            what = " ".join(step.argv) if step.argv else step.path or LEDGER_PATH
             self._journal.write("step", index=index, do=step.do, what=what)
             try:
                 self._one(index, step)
@@ -49,6 +49,8 @@ class Convergence:
         path = Path(step.path)
         if step.do == "run":
             self._run(index, step)
+        elif step.do == "cleanup":
+            self._cleanup(step)
         elif step.do == "write":
             self._put(self._staged[index], path, step)
             del self._staged[index]
@@ -79,6 +81,12 @@ class Convergence:
             output = f"{ran.output}\n{said}" if ran.status == process.TIMED_OUT else said or ran.output
             reason = redact(output, step.stdin) or f"exit status {ran.status}"
             raise ApplyError(classify_output(output), f"{' '.join(step.argv)}: {reason}", index)
+
+    def _cleanup(self, step: Step) -> None:
+        ran = process.run(step.argv, timeout_s=step.timeout_s)
+        if ran.status != 0:
+            reason = redact(ran.output) or f"exit status {ran.status}"
+            self.warnings.append(f"{' '.join(step.argv)}: {reason}; something may be left")
 
     def _put(self, temp: Path, path: Path, step: Step) -> None:
         """Attributes are set again: a user may have come with a package since the file was staged."""

@@ -7,12 +7,12 @@ import hashlib
 import secrets
 import shlex
 
-from meshctl.deploy import zipapp
 from meshctl.deploy.hints import hint
 from meshctl.deploy.transport import Completed
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts
 from meshctl.model.steps import Result
+from meshctl.render import zipapp
 
 # What core, model and agent are written for: Debian 11's.
 PYTHON_MIN = (3, 9)

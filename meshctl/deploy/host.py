@@ -10,7 +10,7 @@ from meshctl import facts as facts_of
 from meshctl import ops
 from meshctl.core.change import Change
 from meshctl.core.diff import diff
-from meshctl.deploy import applier, zipapp
+from meshctl.deploy import applier
 from meshctl.deploy.hints import hint
 from meshctl.deploy.transport import Completed, Transport
 from meshctl.errors import RemoteError
@@ -18,6 +18,7 @@ from meshctl.model.facts import HostFacts
 from meshctl.model.places import FACTS_SHELL
 from meshctl.model.resources import NodeDoc
 from meshctl.model.steps import Step, Transaction
+from meshctl.render import zipapp
 
 FACTS_COMMAND = f"exec sh -c {shlex.quote(FACTS_SHELL)}"
 # Failures of a connection that was there before.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
-from meshctl.deploy import filediff, guard, keys, reporting, zipapp
+from meshctl.deploy import filediff, guard, keys, reporting
 from meshctl.deploy.door import Door, NetworkDoor
 from meshctl.deploy.host import Host
 from meshctl.deploy.local import LocalTransport, this_machine
@@ -24,7 +24,7 @@ from meshctl.deploy.transport import Transport
 from meshctl.errors import MeshctlError, RemoteError
 from meshctl.inventory import Inventory
 from meshctl.policy import compile_mesh
-from meshctl.render import Renderer
+from meshctl.render import Renderer, zipapp
 
 
 def plan(

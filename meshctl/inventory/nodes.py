@@ -15,9 +15,11 @@ from meshctl.inventory.names import Names
 from meshctl.inventory.places import PlaceReader
 from meshctl.inventory.settings import Setting, Settings
 from meshctl.inventory.suggest import did_you_mean
-from meshctl.model.mesh import DEFAULT_MTU, INTERFACE_NAME_MAX, IPV6_MIN_MTU, LabSettings, SshSettings
+from meshctl.model.mesh import AGENT_ROLE, DEFAULT_MTU, INTERFACE_NAME_MAX, IPV6_MIN_MTU, LabSettings, SshSettings
 
-BUILT_IN_ROLES = ("wireguard", "firewall", "anchor", "gateway", "client")
+BUILT_IN_ROLES = ("wireguard", "firewall", "anchor", "gateway", "agent", "client")
+# Every managed node has these first, and the agent last: it is started when all that it needs is there.
+FIRST_ROLES = ("wireguard", "firewall")
 DEFAULT_INTERFACE = "wg0"
 DEFAULT_PORT = 51820
 # RFC 791: every internet module must forward 68 octets and receive 576; nothing useful runs below.
@@ -104,7 +106,10 @@ class NodeReader:
                 self._findings.error("unknown-role", path, f"there is no role `{role}`", hint)
         if draft.client:
             return ()
-        return ("wireguard", "firewall", *(r for r in given if r not in ("wireguard", "firewall")))
+        wanted = [*FIRST_ROLES, *given]
+        if draft.settings.value("agent", True):
+            wanted.append(AGENT_ROLE)
+        return tuple(dict.fromkeys(wanted))
 
     def _interface_name(self, settings: Settings, network: str, index: int) -> str:
         found = settings.in_network("interface", network)

@@ -20,7 +20,7 @@ from meshctl.inventory.policies import read_rules, read_tests
 from meshctl.inventory.selectors import Scope
 from meshctl.inventory.settings import Layer, Settings
 from meshctl.inventory.suggest import did_you_mean
-from meshctl.model.mesh import Attachment, Mesh, Network, Node, SecretSource
+from meshctl.model.mesh import AGENT_ROLE, Attachment, Mesh, Network, Node, SecretSource
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _node(draft: Draft, tree: GroupTree, lock: Lock, reader: NodeReader, documen
         routes=tuple(route for route, _ in draft.routes),
         exit_node=settings.value("exit_node", False),
         exit_via=settings.value("exit_via", None),
-        relay=settings.value("relay", "auto"),
+        relay=settings.value("relay", "auto" if AGENT_ROLE in draft.roles or draft.client else "routed"),
         anchors=tuple(settings.value("anchors", ())),
         psk=settings.value("psk", True),
         nat=settings.value("nat", None),

@@ -51,6 +51,7 @@ class Ledger:
     sysctls: Mapping[str, str] = field(default_factory=dict)  # name -> value before meshctl
     units: Mapping[str, str] = field(default_factory=dict)  # name -> UnitFileState before meshctl
     tables: Mapping[str, TableRecord] = field(default_factory=dict)  # "inet meshctl" -> record
+    cleanups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> what to run once it is gone
     handlers: tuple[str, ...] = ()  # notified and not yet run, for an applier that dies between a file and its handler
 
     def to_json(self) -> str:
@@ -71,6 +72,7 @@ class Ledger:
             "sysctls": dict(self.sysctls),
             "units": dict(self.units),
             "tables": {name: [t.source, t.listing] for name, t in self.tables.items()},
+            "cleanups": {name: list(argv) for name, argv in self.cleanups.items()},
             "handlers": list(self.handlers),
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":"))
@@ -97,7 +99,9 @@ class Ledger:
                 sysctls={str(k): str(v) for k, v in document["sysctls"].items()},
                 units={str(k): str(v) for k, v in document["units"].items()},
                 tables={str(k): TableRecord(str(v[0]), str(v[1])) for k, v in document["tables"].items()},
-                handlers=tuple(str(name) for name in document.get("handlers", ())),  # absent in the first ledgers
+                # Absent in the first ledgers.
+                cleanups={str(k): tuple(map(str, v)) for k, v in document.get("cleanups", {}).items()},
+                handlers=tuple(str(name) for name in document.get("handlers", ())),
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"not a ledger: {error!r}") from error

@@ -18,6 +18,8 @@ from meshctl.model.position import Position
 INTERFACE_NAME_MAX = 15
 # 1500 less 40 (IPv6) less 8 (UDP) less 32 (WireGuard): what wg-quick uses over Ethernet, for both families.
 DEFAULT_MTU = 1420
+# The role of managed nodes that run the agent.
+AGENT_ROLE = "agent"
 # The smallest MTU that may carry IPv6 (RFC 8200 section 5).
 IPV6_MIN_MTU = 1280
 
@@ -117,6 +119,11 @@ class Node:
     def is_anchor(self) -> bool:
         """Whether the node has the `anchor` role."""
         return "anchor" in self.roles
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether an agent finds the node's paths."""
+        return AGENT_ROLE in self.roles
 
 
 @dataclass(frozen=True)

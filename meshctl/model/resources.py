@@ -54,7 +54,8 @@ class Service:
     """A systemd unit. `state` is started, stopped or None (not managed); `enabled` True, False or None.
 
     `satisfied_by_interface` names a WireGuard interface whose existence counts as started: an adopted wg0 that
-    somebody brought up by hand must not be started a second time.
+    somebody brought up by hand must not be started a second time. `cleanup` is a command that gives back what the unit
+    leaves behind outside of its files; it runs when the unit is no longer wanted and has been stopped.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Service:
     enabled: bool | None = None
     satisfied_by_interface: str = ""
     notify: tuple[str, ...] = ()
+    cleanup: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,14 @@ class WireGuard:
 
 @dataclass(frozen=True)
 class Nftables:
-    """One nftables table, loaded atomically. `text` is a `table FAMILY NAME { … }` block in canonical layout."""
+    """One nftables table, loaded atomically. `text` is a `table FAMILY NAME { … }` block in canonical layout.
+
+    None: a service of the node makes and fills the table while it runs; only that it goes with its role is ours.
+    """
 
     family: str
     table: str
-    text: str
+    text: str | None
     notify: tuple[str, ...] = ()
 
 

@@ -19,6 +19,7 @@ class Step:
     """One action on the host. `change` is the index of the Change that it serves (-1: bookkeeping).
 
     do = "run":     argv, stdin (may hold secrets: never logged), timeout_s
+         "cleanup": argv, timeout_s: as "run", but its failure is a warning: what is taken away goes all the same
          "write":   path, content, mode, owner, group (atomic replace; staged beside the target beforehand)
          "mkdir":   path, mode, owner, group
          "link":    path, target

@@ -88,6 +88,8 @@ def unit_steps(index: int, change: Change, facts: HostFacts) -> Iterator[Step]:
         if verb == "start" and is_active(live):
             verb = "restart"  # it says that it runs, yet its interface is gone
         yield _systemctl(index, verb, change.name)
+    if change.after is None and change.name in facts.ledger.cleanups:
+        yield Step("cleanup", change=index, argv=facts.ledger.cleanups[change.name])
 
 
 def handler_step(index: int, change: Change) -> Step:
@@ -106,10 +108,11 @@ def _systemctl(index: int, verb: str, unit: str) -> Step:
     return Step("run", change=index, argv=("systemctl", verb, "--", unit), timeout_s=UNIT_TIMEOUT_S)
 
 
-def table_step(index: int, change: Change, doc: NodeDoc) -> Step:
+def table_steps(index: int, change: Change, doc: NodeDoc) -> Iterator[Step]:
     """One transaction: the old table goes and the new one comes, with no moment between. `add` before `delete`, so
-    that it works on a host without the table."""
+    that it works on a host without the table. Nothing for one that a service makes: the ledger takes note of it."""
     replace = f"add table {change.name}\ndelete table {change.name}\n"
     resource = doc.resources[change.resource] if change.resource >= 0 else None
     text = resource.text if isinstance(resource, Nftables) else ""
-    return Step("table", change=index, path=change.name, stdin=(replace + text).encode())
+    if text is not None:
+        yield Step("table", change=index, path=change.name, stdin=(replace + text).encode())

@@ -16,7 +16,7 @@ from meshctl.core.diff.host import table_source
 from meshctl.core.diff.interface import DEFAULT
 from meshctl.model.facts import HostFacts
 from meshctl.model.ledger import InterfaceRecord, Ledger, PeerRecord, TableRecord
-from meshctl.model.resources import File, Nftables, NodeDoc, WireGuard
+from meshctl.model.resources import File, Nftables, NodeDoc, Service, WireGuard
 
 V = TypeVar("V")
 
@@ -30,6 +30,7 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
     changes = tuple(changes)
     files, sysctls = dict(facts.ledger.files), dict(facts.ledger.sysctls)
     units, tables = dict(facts.ledger.units), dict(facts.ledger.tables)
+    cleanups = dict(facts.ledger.cleanups)
     touched = set()
     for change in changes:
         name, resource = change.name, doc.resources[change.resource] if change.resource >= 0 else None
@@ -41,7 +42,10 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
             sysctls.setdefault(name, str(change.before["value"]))
         elif change.kind == "unit" and resource is None:
             units.pop(name, None)
+            cleanups.pop(name, None)
         elif change.kind == "unit":
+            if isinstance(resource, Service) and resource.cleanup:
+                cleanups[name] = resource.cleanup
             units.setdefault(name, facts.units[name].file_state if name in facts.units else "")
         elif change.kind == "table" and isinstance(resource, Nftables):
             tables[name] = TableRecord(source=table_source(resource), listing="")
@@ -56,7 +60,7 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
             interfaces[name] = _interface_record(wanted[name], facts)
         else:
             interfaces.pop(name, None)
-    return Ledger(interfaces, files, sysctls, units, tables, _handlers_left(doc, facts, changes))
+    return Ledger(interfaces, files, sysctls, units, tables, cleanups, _handlers_left(doc, facts, changes))
 
 
 def _handlers_left(doc: NodeDoc, facts: HostFacts, changes: tuple[Change, ...]) -> tuple[str, ...]:
@@ -108,6 +112,7 @@ def intent(old: Ledger, new: Ledger, handlers: Iterable[str] = ()) -> Ledger:
         sysctls=_union(old.sysctls, new.sysctls),
         units=_union(old.units, new.units),
         tables=_union(old.tables, unloaded),
+        cleanups=_union(old.cleanups, new.cleanups),
         handlers=tuple(dict.fromkeys((*old.handlers, *new.handlers, *handlers))),
     )
 

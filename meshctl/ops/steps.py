@@ -90,7 +90,7 @@ def _steps(
     elif kind == "sysctl":
         yield host.sysctl_step(index, change)
     elif kind == "table":
-        yield host.table_step(index, change, doc)
+        yield from host.table_steps(index, change, doc)
     elif kind == "unit":
         yield from host.unit_steps(index, change, facts)
     elif kind == "handler":

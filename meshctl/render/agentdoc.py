@@ -18,13 +18,21 @@ from meshctl.policy import Compiled
 
 STUN_PORT = 3478  # RFC 8489 section 16
 
+
+def is_known(compiled: Compiled, ring: PskRing | None, name: str) -> bool:
+    """Whether `agent_document` has all that it needs: the node's own keys, and the secret if there are peers."""
+    links = compiled.topology.interfaces(name)
+    has_keys = all(link.attachment.public_key is not None for link in links)
+    return has_keys and (ring is not None or not any(link.peers for link in links))
+
+
 def agent_document(compiled: Compiled, ring: PskRing | None, name: str) -> AgentDocument:
     """The document of a managed node. Peers whose public key is not known yet are left out.
 
     The keys by which agents know each other's messages are those of pairs, also where WireGuard itself uses no
     pre-shared key. Raises RenderError without a mesh secret, or for a node whose own key is not known.
     """
-    if ring is None:
+    if ring is None and any(link.peers for link in compiled.topology.interfaces(name)):
         hint = "set MESHCTL_SECRET, or `secret:` in the inventory"
         raise RenderError("agents need the mesh's secret to know each other by", where=name, hint=hint)
     ranges = tuple(cidr for network in compiled.mesh.networks.values() for cidr in network.cidrs)
@@ -39,12 +47,13 @@ def _stun_server(text: str) -> Endpoint:
     return parse_endpoint(text if has_port else f"{text}:{STUN_PORT}")
 
 
-def _interface(compiled: Compiled, ring: PskRing, link: Link, ranges: tuple[str, ...]) -> InterfaceConfig:
+def _interface(compiled: Compiled, ring: PskRing | None, link: Link, ranges: tuple[str, ...]) -> InterfaceConfig:
     node, attached = compiled.mesh.nodes[link.node], link.attachment
     own = attached.public_key
     if own is None:
         raise RenderError(f"the public key for network {link.network} is not known yet", where=link.node)
     known = [(peer, peer.public_key) for peer in link.peers if peer.public_key is not None]
+    psks = ring.psks(own, [key for _, key in known]) if ring else ()
     reaches = compiled.decisions.reaches[link.network]
     shared = _Shared(reaches, frozenset(peer.name for peer, _ in known))
     return InterfaceConfig(
@@ -58,11 +67,12 @@ def _interface(compiled: Compiled, ring: PskRing, link: Link, ranges: tuple[str,
         peers=tuple(
             _peer(
                 compiled.mesh.nodes[peer.name], link.network, peer, key,
-                pair_key=_pair_key(ring, own, key),
+                pair_key=pair_key(base64.b64decode(psk.reveal())),
                 permitted=peer.name in reaches[link.node].peers,
                 reaches=shared.of(peer.name),
             )
-            for peer, key in known
+            for (peer, key), psk in zip(known, psks, strict=True)
+            if psk is not None
         ),
         is_anchor=is_usable_anchor(node, link.network),
         nat_declared=node.nat or "",
@@ -73,7 +83,7 @@ def _peer(node: Node, network: str, peer: Peer, public_key: PublicKey, *, pair_k
           reaches: Names) -> PeerConfig:  # fmt: skip
     attached = node.attachment(network)
     assert attached is not None  # noqa: S101 - a peer is in the network
-    kind = "client" if node.client else "anchor" if is_usable_anchor(node, network) else "node"
+    kind = "client" if not node.has_agent else "anchor" if is_usable_anchor(node, network) else "node"
     return PeerConfig(
         name=peer.name,
         public_key=public_key,
@@ -84,10 +94,6 @@ def _peer(node: Node, network: str, peer: Peer, public_key: PublicKey, *, pair_k
         permitted=permitted,
         reaches=reaches,
     )
-
-
-def _pair_key(ring: PskRing, own: PublicKey, other: PublicKey) -> bytes:
-    return pair_key(base64.b64decode(ring.psk(own, other).reveal()))
 
 
 class _Shared:

@@ -17,20 +17,20 @@ from meshctl.policy import Compiled
 from meshctl.render.engine import did_you_mean
 from meshctl.render.roles import Role, RoleLibrary
 from meshctl.render.tasks import Evaluator
-from meshctl.render.views import KEY_FOLDER, Firewall, Interface
+from meshctl.render.views import KEY_FOLDER, Agent, Firewall, Interface
 
 NETWORKD = "systemd-networkd"
 # Names that a variable must not take: templates would no longer see the thing itself.
-RESERVED = ("node", "mesh", "interfaces", "firewall", "vars", "item")
+RESERVED = ("node", "mesh", "interfaces", "firewall", "agent", "vars", "item")
 
 
 class Renderer:
     """Renders nodes one at a time; what they share (roles, templates, peers' stanzas) is made once."""
 
     def __init__(self, compiled: Compiled, ring: PskRing | None = None) -> None:
+        self._compiled = compiled
         self.mesh = compiled.mesh
         self.topology = compiled.topology
-        self._decisions = compiled.decisions
         self.library = RoleLibrary(self.mesh.base_dir)
         self._ring = ring
         self._without_psk = frozenset(node.name for node in self.mesh.nodes.values() if not node.psk)
@@ -109,7 +109,8 @@ class Renderer:
             "node": node,
             "mesh": self.mesh,
             "interfaces": tuple(self.interface(link, psks[link.attachment.interface]) for link in links),
-            "firewall": Firewall(self.mesh, self._decisions, links),
+            "agent": Agent(self._compiled, self._ring, node.name),
+            "firewall": Firewall(self.mesh, self._compiled.decisions, links),
         }
 
     def _handlers(self, role: Role, scope: Mapping[str, Any], node: str) -> list[Handler]:

@@ -49,7 +49,7 @@ def find_secret(
 def ring_for(
     mesh: Mesh, secret_file: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> PskRing | None:
-    """The ring that `Renderer` takes; None when no pair of the mesh wants a pre-shared key (`psk: false`).
+    """The ring that `Renderer` takes; None when no pair wants a pre-shared key (`psk: false`) and no node an agent.
 
     Raises SecretError, also when keys are wanted and no source is named: a mesh must not lose them in silence.
     """
@@ -58,17 +58,20 @@ def ring_for(
     secret = find_secret(mesh, secret_file, environ)
     if secret is None:
         raise SecretError(
-            "there is no mesh secret to make the pre-shared keys from",
+            "there is no mesh secret to make the keys of pairs from",
             hint=f"{MAKE_ONE} and set ${VARIABLE}, --secret-file PATH or the inventory's `secret: {{file: PATH}}`; "
-            "`defaults: {psk: false}` does without pre-shared keys",
+            "`defaults: {psk: false, agent: false}` does without pre-shared keys and agents",
         )
     return PskRing(secret)
 
 
 def _wanted(mesh: Mesh) -> bool:
-    """Whether two nodes of one network both want pre-shared keys."""
-    networks = Counter(a.network for node in mesh.nodes.values() if node.psk for a in node.attachments)
-    return any(count > 1 for count in networks.values())
+    """Whether two nodes of one network both want pre-shared keys, or one of them an agent."""
+    nodes = mesh.nodes.values()
+    members = Counter(a.network for node in nodes for a in node.attachments)
+    psks = Counter(a.network for node in nodes if node.psk for a in node.attachments)
+    agents = {a.network for node in nodes if node.has_agent for a in node.attachments}
+    return any(psks[name] > 1 or (name in agents and count > 1) for name, count in members.items())
 
 
 def _read(path: Path) -> str:

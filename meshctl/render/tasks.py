@@ -72,7 +72,7 @@ class Evaluator:
             return self._service(task, args)
         if task.module == "wireguard":
             return self._wireguard(str(args["interface"]), task.notify, where)
-        return self._nftables(task, args, engine.template(str(args["src"]), context, node=self._node, where=where))
+        return self._nftables(task, args, context)
 
     def _argument(self, key: str, value: Any, context: Mapping[str, Any], where: str) -> Any:
         """A file's content is text, to the last newline; any other argument of one expression keeps its type."""
@@ -126,10 +126,14 @@ class Evaluator:
             enabled=enabled,
             satisfied_by_interface=str(args.get("satisfied_by_interface", "")),
             notify=task.notify,
+            cleanup=tuple(map(str, args.get("cleanup", ()))),
         )
 
-    def _nftables(self, task: Task, args: Mapping[str, Any], text: str) -> Nftables:
+    def _nftables(self, task: Task, args: Mapping[str, Any], context: Mapping[str, Any]) -> Nftables:
         family, table = str(args.get("family", "inet")), str(args["table"])
+        if args.get("state") == "runtime":
+            return Nftables(family, table, None, task.notify)
+        text = self._role.engine.template(str(args["src"]), context, node=self._node, where=task.where)
         if not text.startswith(f"table {family} {table} {{"):
             hint = f"its text must be one block, from `table {family} {table} {{` to the closing brace"
             raise self._error(task, f"the template `{args['src']}` does not give the table {family} {table}", hint)

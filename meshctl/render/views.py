@@ -1,18 +1,22 @@
-"""What templates see of an interface and of the firewall (documented in docs/roles.md)."""
+"""What templates see of an interface, of the agent and of the firewall (documented in docs/roles.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
 
+from meshctl.core.agent.document import SIGNALLING_PORT, encode
 from meshctl.core.prefixes import DEFAULT_ROUTES, merge_prefixes, sort_prefixes, version
+from meshctl.core.psk import PskRing
 from meshctl.core.wgconf import StanzaCache
 from meshctl.model.keys import SecretRow
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import Peer
 from meshctl.model.topology import Link
-from meshctl.policy import Decisions
+from meshctl.policy import Compiled, Decisions
 from meshctl.policy.firewall import FirewallTable
+from meshctl.render import zipapp
+from meshctl.render.agentdoc import agent_document, is_known
 
 KEY_FOLDER = "/etc/wireguard"
 
@@ -80,6 +84,32 @@ class Interface:
     def networkd_peers_text(self) -> str:
         """The [WireGuardPeer] sections of systemd.netdev(5), each after an empty line."""
         return self._networkd_stanzas.text(self.peers, self._psks)
+
+
+class Agent:
+    """The node's agent: where its zipapp stands on the node, and `document`, which is for root alone."""
+
+    signalling_port = SIGNALLING_PORT
+
+    def __init__(self, compiled: Compiled, ring: PskRing | None, node: str) -> None:
+        self._compiled = compiled
+        self._ring = ring
+        self._node = node
+
+    def __repr__(self) -> str:
+        return f"Agent({self._node})"
+
+    @property
+    def zipapp(self) -> str:
+        """The path of this version's zipapp, the one that the applier runs from."""
+        return zipapp.build().path
+
+    @cached_property
+    def document(self) -> str:
+        """What the agent is told; empty in a plan before the node has its key, never in an apply."""
+        if not is_known(self._compiled, self._ring, self._node):
+            return ""
+        return encode(agent_document(self._compiled, self._ring, self._node)).decode()
 
 
 class Firewall:

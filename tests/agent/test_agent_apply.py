@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from meshctl.deploy import zipapp
 from meshctl.model.ledger import LEDGER_PATH, Ledger, TableRecord
 from meshctl.model.steps import Result, Step, Transaction
+from meshctl.render import zipapp
 
 _SETUP = """
 set -e
@@ -83,6 +83,13 @@ def test_the_zipapp_is_the_same_bytes_every_time() -> None:
     assert zipapp.build().content == first
 
 
+def test_the_zipapp_is_named_after_its_sources_and_not_after_how_they_are_compressed() -> None:
+    one = zipapp.Zipapp({"a.py": b"x = 1\n", "b.py": b""})
+    assert one.hash == zipapp.Zipapp({"b.py": b"", "a.py": b"x = 1\n"}).hash
+    others = [{"a.py": b"x = 2\n", "b.py": b""}, {"a.py": b"x = 1\n"}, {"a.py": b"", "b.py": b"x = 1\n"}]
+    assert one.hash not in {zipapp.Zipapp(members).hash for members in others}
+
+
 def test_the_zipapp_is_the_same_bytes_from_a_zip_of_the_package(tmp_path: Path) -> None:
     root = Path(zipapp.__file__).parents[2]
     archive = tmp_path / "controller.zip"
@@ -91,7 +98,7 @@ def test_the_zipapp_is_the_same_bytes_from_a_zip_of_the_package(tmp_path: Path) 
         "[z.write(p, p.relative_to(root)) for p in sorted(root.glob('meshctl/**/*.py'))]; z.close()"
     )
     subprocess.run([sys.executable, "-c", script, str(root), str(archive)], check=True)
-    program = "from meshctl.deploy.zipapp import build; print(build().hash)"
+    program = "from meshctl.render.zipapp import build; print(build().hash)"
     done = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(archive)}, cwd=tmp_path,
         capture_output=True, text=True, check=True,
@@ -115,6 +122,20 @@ def test_all_kinds_of_file_steps_do_what_they_say_and_are_idempotent(node: Node)
         "helloby cp 750\n 711\n 640\n"
     )
     assert node.sh("find /mnt -name '.meshctl*'") == ""
+
+
+def test_a_cleanup_that_fails_or_is_not_there_is_a_warning_and_holds_up_nothing(node: Node) -> None:
+    result = node.apply(
+        Step("cleanup", argv=("sh", "-c", "touch /mnt/cleaned")),
+        Step("cleanup", argv=("sh", "-c", "echo all; echo the router is silent >&2; exit 3")),
+        Step("cleanup", argv=("/usr/local/bin/gone", "cleanup")),
+        write("/mnt/a", "1"),
+    )
+    assert (result.ok, result.done) == (True, (0, 1, 2, 3))
+    assert node.sh("ls /mnt") == "a\ncleaned\n"
+    silent, gone = result.warnings
+    assert "the router is silent" in silent
+    assert gone.startswith("/usr/local/bin/gone cleanup: /usr/local/bin/gone: not found")
 
 
 def test_the_first_failing_step_ends_it_and_says_which(node: Node) -> None:

@@ -49,12 +49,14 @@ def test_only_systemctl_has_a_unit_to_ask() -> None:
     assert units.own_words(["ip", "link", "show"]) == ""
 
 
-def test_the_zipapp_that_runs_and_the_one_before_stay(tmp_path: Path) -> None:
+def test_the_zipapp_that_runs_the_one_before_and_the_agent_s_stay(tmp_path: Path) -> None:
     for age, name in enumerate(["running", "before", "older", "oldest"]):
         path = tmp_path / f"meshctl-agent-{name}.pyz"
         path.write_bytes(b"")
         os.utime(path, (1000 - age, 1000 - age))
     (tmp_path / "theirs.pyz").write_bytes(b"")
+    (tmp_path / "meshctl-agent.pyz").symlink_to(tmp_path / "meshctl-agent-oldest.pyz")
     versions.forget_old(tmp_path / "meshctl-agent-running.pyz")
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"meshctl-agent-running.pyz", "meshctl-agent-before.pyz", "theirs.pyz"}
+    link_and_target = {"meshctl-agent.pyz", "meshctl-agent-oldest.pyz"}
+    assert left == {"meshctl-agent-running.pyz", "meshctl-agent-before.pyz", "theirs.pyz", *link_and_target}

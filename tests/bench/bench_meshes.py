@@ -22,7 +22,8 @@ def public_address(index: int) -> str:
 
 
 def text(count: int, *, hubs: int = 0, delay_ms: float = 0.0, ssh: str = "{user: root}") -> str:
-    """The inventory of `count` nodes that may all talk to each other, or (with `hubs`) to the first few alone."""
+    """The inventory of `count` nodes that may all talk to each other, or (with `hubs`) to the first few alone. Without
+    agents: what is measured against has none."""
     lab = f", lab: {{nat: none, delay: {delay_ms:g}ms}}" if delay_ms else ""
     nodes = "\n".join(
         f'  n{i:04}: {{ssh: {{host: {public_address(i)}}}, endpoint: "{public_address(i)}:{LISTEN_PORT}"{lab}}}'
@@ -32,7 +33,7 @@ def text(count: int, *, hubs: int = 0, delay_ms: float = 0.0, ssh: str = "{user:
     policies = f'policies:\n  - {{name: hubs, from: ["*"], to: [{names}], allow: [any]}}\n' if hubs else ""
     is_open = "" if hubs else ", policy: open"
     return f"""version: 1
-defaults: {{ssh: {ssh}}}
+defaults: {{ssh: {ssh}, agent: false}}
 networks:
   corp: {{cidr: [{CIDRS[0]}, "{CIDRS[1]}"]{is_open}}}
 nodes:

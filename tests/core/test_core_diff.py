@@ -11,8 +11,8 @@ from meshctl.core.diff.guard import destructive_mesh, destructive_node, peers_af
 from meshctl.errors import RemoteError
 from meshctl.model.facts import FileFacts, HostFacts, InterfaceFacts, PeerFacts, UnitFacts
 from meshctl.model.keys import PublicKey, Secret
-from meshctl.model.ledger import InterfaceRecord, Ledger, PeerRecord
-from meshctl.model.resources import File, Handler, NodeDoc, Peer, Service, WireGuard
+from meshctl.model.ledger import InterfaceRecord, Ledger, PeerRecord, TableRecord
+from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Peer, Service, WireGuard
 
 A, B, C = (PublicKey(letter * 42 + "A=") for letter in "ABC")
 PSK = Secret("D" * 42 + "A=")
@@ -147,3 +147,27 @@ def test_an_old_ledger_without_handlers_is_read() -> None:
     text = Ledger(handlers=("x",)).to_json()
     assert Ledger.from_json(text).handlers == ("x",)
     assert Ledger.from_json(text.replace('"handlers":["x"],', "")) == Ledger()
+
+
+def test_the_ledger_keeps_what_is_to_be_run_when_a_unit_goes_and_an_old_one_has_nothing_of_it() -> None:
+    text = Ledger(cleanups={"unit": ("unit", "cleanup")}).to_json()
+    assert Ledger.from_json(text).cleanups == {"unit": ("unit", "cleanup")}
+    assert Ledger.from_json(text.replace('"cleanups":{"unit":["unit","cleanup"]},', "")) == Ledger()
+
+
+def test_a_link_to_a_zipapp_that_is_gone_is_made_anew() -> None:
+    path = "/opt/meshctl/meshctl-agent-0123456789abcdef.pyz"
+    link = doc(File("/opt/meshctl/meshctl-agent.pyz", "link", target=path))
+    facts = HostFacts("web1", files={"/opt/meshctl/meshctl-agent.pyz": FileFacts("link", target=path)})
+    assert [c.before for c in diff(link, facts)] == [{"target": None}]
+    assert diff(link, replace(facts, agents=frozenset({"0123456789abcdef"}))) == ()
+
+
+def test_a_table_that_a_service_makes_is_taken_note_of_once_and_goes_with_its_role() -> None:
+    wanted = doc(Nftables("inet", "theirs", None))
+    assert [(c.action, c.name, c.after) for c in diff(wanted, HostFacts("web1"))] == [
+        ("update", "inet theirs", {"managed": True})
+    ]
+    known = HostFacts("web1", tables={"inet theirs": "a1"}, ledger=Ledger(tables={"inet theirs": TableRecord("", "")}))
+    assert diff(wanted, known) == ()
+    assert [(c.action, c.name) for c in diff(doc(), known)] == [("delete", "inet theirs")]

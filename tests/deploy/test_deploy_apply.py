@@ -48,7 +48,7 @@ class Mesh:
             "known_hosts": str(self.sshlab.known_hosts), "connect_timeout": 5,
         }  # fmt: skip
         document = {
-            "version": 1, "defaults": {"ssh": ssh, "vars": {"motd": self.motd}},
+            "version": 1, "defaults": {"ssh": ssh, "vars": {"motd": self.motd}, "agent": False},  # there is no systemd
             "networks": {"corp": {"cidr": ["10.42.0.0/16"], "policy": "open"}}, "nodes": self.nodes,
         }  # fmt: skip
         self.path.write_text(json.dumps(document))  # JSON is YAML

@@ -17,7 +17,7 @@ from hosts import Host, write_roles
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = {
     "version": 1,
-    "defaults": {"vars": {"motd": "hello"}},
+    "defaults": {"vars": {"motd": "hello"}, "agent": False},  # there is no systemd
     "networks": {"corp": {"cidr": ["10.42.0.0/16"], "policy": "open"}},
     # Nobody listens there: a connection would be an error.
     "nodes": {

@@ -84,7 +84,7 @@ nodes:
     node = mesh(tmp_path, text).nodes["x"]
     assert (node.ssh.host, node.ssh.user, node.ssh.port, node.ssh.jump) == ("x.example.net", "root", 22022, ("y",))
     assert node.vars == {"a": 1, "b": 2, "c": 3}
-    assert node.roles == ("wireguard", "firewall", "gateway", "anchor")
+    assert node.roles == ("wireguard", "firewall", "gateway", "anchor", "agent")
     assert node.tags == {"d", "g", "own"}
     assert node.lab == LabSettings(nat="easy", delay_ms=500.0, loss_percent=1.5)
 
@@ -210,9 +210,21 @@ def test_an_expired_policy_is_warned_about_for_two_weeks_and_then_refused(tmp_pa
     assert [d.code for d in refused.value.diagnostics] == ["policy-expired"]
 
 
+def test_a_node_without_the_agent_goes_by_an_anchor_unless_it_says_otherwise(tmp_path: Path) -> None:
+    text = "nodes: {a: {}, b: {agent: false}, c: {agent: false, relay: auto}, d: {roles: [agent]}}"
+    nodes = mesh(tmp_path, TWO + text).nodes
+    assert {name: node.has_agent for name, node in nodes.items()} == {
+        "a": True, "b": False, "c": False, "d": True
+    }  # fmt: skip
+    assert {name: node.relay for name, node in nodes.items()} == {
+        "a": "auto", "b": "routed", "c": "auto", "d": "auto"
+    }  # fmt: skip
+
+
 def test_the_users_own_roles_folder_is_known(tmp_path: Path) -> None:
     (tmp_path / "roles" / "mine").mkdir(parents=True)
-    assert mesh(tmp_path, TWO + "nodes: {a: {roles: [mine]}}").nodes["a"].roles == ("wireguard", "firewall", "mine")
+    a = mesh(tmp_path, TWO + "nodes: {a: {roles: [mine]}}").nodes["a"]
+    assert a.roles == ("wireguard", "firewall", "mine", "agent")
 
 
 def test_the_mesh_does_not_depend_on_the_order_of_nodes_in_the_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import json
 import pytest
 from kernel_guest import Guest
 
-from meshctl.deploy import zipapp
+from meshctl.render import zipapp
 
 pytestmark = pytest.mark.lab
 

@@ -1,5 +1,7 @@
 """The labs of this folder. `mesh`: two anchors, a gateway with a LAN, three hosts behind NATs, a stock client.
-`small`: four hosts for what goes wrong and for the ways in; one is reached by a jump host and the mesh alone."""
+`small`: four hosts without agents, for what goes wrong and for the ways in; one is reached by a jump host and the mesh
+alone. `agents`: an anchor, two hosts behind easy NATs and two behind symmetric ones, for what apply and agents do
+together."""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ policies:
 """
 SMALL = """
 version: 1
-defaults: {ssh: {user: root}}
+defaults: {ssh: {user: root}, agent: false}
 networks:
   corp: {cidr: [10.42.0.0/16], policy: open}
   dmz:  {cidr: [10.43.0.0/16], policy: open, interface: wg1, listen_port: 51821}
@@ -45,6 +47,18 @@ nodes:
   web1:  {networks: [corp, dmz], endpoint: {corp: "203.0.113.20:51820", dmz: "203.0.113.20:51821"}}
   home1: {networks: [corp], address: 10.42.0.50, ssh: {host: 10.42.0.50, jump: nyc1}, lab: {nat: easy}}
   home2: {client: true, networks: [dmz], lab: {nat: none}}
+"""
+AGENTS = """
+version: 1
+defaults: {ssh: {user: root}}
+networks:
+  corp: {cidr: [10.42.0.0/16, "fd42:42::/48"], policy: open}
+nodes:
+  hub:   {roles: [anchor], endpoint: "203.0.113.10:51820"}
+  alice: {lab: {nat: easy}}
+  bob:   {lab: {nat: easy}}
+  sym1:  {lab: {nat: symmetric}}
+  sym2:  {lab: {nat: symmetric}}
 """
 
 
@@ -98,6 +112,22 @@ def small(applied_small: MeshLab) -> Iterator[MeshLab]:
     """As `mesh`, of the small lab."""
     yield applied_small
     put_right(applied_small)
+
+
+@pytest.fixture(scope="module")
+def applied_agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeshLab]:
+    """The lab of agents after a first apply."""
+    with running(tmp_path_factory.mktemp("agents"), "agents", AGENTS) as mesh:
+        nodes = mesh.apply()
+        assert {node["status"] for node in nodes.values()} == {"changed"}, nodes
+        yield mesh
+
+
+@pytest.fixture
+def agents(applied_agents: MeshLab) -> Iterator[MeshLab]:
+    """As `mesh`, of the lab of agents."""
+    yield applied_agents
+    put_right(applied_agents)
 
 
 def put_right(mesh: MeshLab) -> None:

@@ -178,10 +178,13 @@ def test_what_the_document_no_longer_names_goes_and_the_rest_stays(host: Space, 
         File("/etc/meshtest/link", state="link", target="a file"),
         Sysctl("net.ipv4.ip_forward", "1"),
         Nftables("ip", "meshtest", "table ip meshtest {\n}\n"),
+        Nftables("ip", "meshtest_runtime", None),
     )
     more = replace(doc, resources=(*doc.resources, *extra))
     host.apply(more)
     assert host.diff(more) == ()
+    host.sh("nft add table ip meshtest_runtime")
+    assert host.diff(more) == (), "what a service does with its own table is none of apply's business"
     host.apply(doc)
     assert host.diff(doc) == ()
     assert host.sh("cat /proc/sys/net/ipv4/ip_forward; ls -d /etc/meshtest || true; nft list tables") == (

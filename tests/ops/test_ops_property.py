@@ -70,14 +70,18 @@ def documents(draw: st.DrawFn) -> NodeDoc:
         content = draw(st.binary(max_size=3)) if state == "file" else None
         mode = draw(st.sampled_from(["0600", "0644"]))
         resources.append(File(path, state, content, mode, target="t", notify=("again",)))
-    if draw(st.booleans()):
+    has_table = draw(st.booleans())
+    if has_table:
         resources.append(Nftables("inet", "meshctl", f"table inet meshctl {{ # {draw(st.integers(0, 1))}\n}}\n"))
+    if draw(st.booleans()):
+        resources.append(Nftables("inet", "runtime" if has_table else "meshctl", None))
     if draw(st.booleans()):
         resources.append(draw(interfaces()))
         if draw(st.booleans()):
             resources.append(Service("wg-quick@wgt0", "started", enabled=True, satisfied_by_interface="wgt0"))
     if draw(st.booleans()):
-        resources.append(Service("cron", draw(st.sampled_from(["started", "stopped", None])), draw(st.booleans())))
+        state, cleanup = draw(st.sampled_from(["started", "stopped", None])), draw(st.sampled_from([(), ("x", "y")]))
+        resources.append(Service("cron", state, draw(st.booleans()), cleanup=cleanup))
     return NodeDoc("web1", tuple(resources), (Handler("again", "thing", "restarted"),))
 
 

@@ -167,7 +167,7 @@ class Reference:
 
     def _roles_of(self, node: str) -> set[str]:
         given = set(self.nodes[node].get("roles", ()))
-        return {"client"} if self.nodes[node].get("client") else given | {"wireguard", "firewall"}
+        return {"client"} if self.nodes[node].get("client") else given | {"wireguard", "firewall", "agent"}
 
 
 @lru_cache(None)

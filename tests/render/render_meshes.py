@@ -33,7 +33,10 @@ def _addresses(network: str, number: int) -> tuple[str, ...]:
     return (f"10.42.0.{number}", f"fd42:42::{number:x}") if network == "corp" else (f"10.43.0.{number}",)
 
 
-def node(name: str, number: int, *, endpoint: bool = False, networks: tuple[str, ...] = ("corp",), **more: Any) -> Node:
+def node(
+    name: str, number: int, *, endpoint: bool = False, networks: tuple[str, ...] = ("corp",), agent: bool = True,
+    **more: Any,
+) -> Node:  # fmt: skip
     """Node `number` of its networks, at 10.42.0.NUMBER and fd42:42::NUMBER; `endpoint` makes it 203.0.113.NUMBER."""
     attachments = tuple(
         Attachment(
@@ -47,7 +50,7 @@ def node(name: str, number: int, *, endpoint: bool = False, networks: tuple[str,
         for index, network in enumerate(networks)
     )
     extra = more.pop("roles", ())
-    roles = () if more.get("client") else ("wireguard", "firewall", *extra)
+    roles = () if more.get("client") else ("wireguard", "firewall", *extra, *(["agent"] if agent else []))
     return Node(name, attachments, SshSettings(name), roles=roles, **more)
 
 

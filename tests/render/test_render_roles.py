@@ -9,7 +9,7 @@ import pytest
 from render_meshes import mesh, node, renderer
 
 from meshctl.errors import Diagnostic, InventoryError, RenderError
-from meshctl.model.resources import File, Handler, NodeDoc, Package, Service, Sysctl
+from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Package, Service, Sysctl
 from meshctl.render.roles import MODULES
 
 
@@ -28,7 +28,7 @@ def _write(tmp_path: Path) -> Any:
 
 
 def render(base_dir: Path, *roles: str, **more: Any) -> NodeDoc:
-    made = node("a", 1, roles=roles or ("mine",), **more)
+    made = node("a", 1, roles=roles or ("mine",), agent=False, **more)
     return renderer(mesh(made, node("b", 2), base_dir=str(base_dir))).node("a")
 
 
@@ -64,6 +64,7 @@ def test_every_module_makes_its_resource(write: Any) -> None:
   loop: [one, two]
 - template: {src: t.j2, dest: "/etc/{{ node.name }}.conf"}
   when: [vars.wanted, "node.name == 'a'"]
+- nftables: {table: theirs, state: runtime}
 - copy: {content: "no", dest: /etc/never}
   when: false
 """,
@@ -88,6 +89,7 @@ def test_every_module_makes_its_resource(write: Any) -> None:
     assert files["/etc/gone"].state == "absent"
     assert files["/etc/a.conf"].content == b"goodbye wg0\n"
     assert "/etc/never" not in files
+    assert Nftables("inet", "theirs", None) in doc.resources
 
 
 def test_a_template_that_is_not_text_is_named_with_its_line(write: Any) -> None:

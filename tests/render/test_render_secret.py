@@ -31,8 +31,14 @@ def test_wanted_keys_without_a_secret_are_an_error_that_names_every_way_out() ->
 
 
 def test_a_mesh_in_which_no_pair_wants_keys_needs_no_secret() -> None:
-    assert ring_for(mesh(node("a", 1), node("b", 2, psk=False)), environ={}) is None
+    assert ring_for(mesh(node("a", 1, agent=False), node("b", 2, psk=False, agent=False)), environ={}) is None
     assert ring_for(mesh(node("a", 1), node("b", 2, networks=("lab",))), environ={}) is None
+
+
+def test_agents_know_each_other_by_keys_of_the_secret_also_where_wireguard_has_none() -> None:
+    with pytest.raises(SecretError, match="no mesh secret") as caught:
+        ring_for(mesh(node("a", 1, psk=False), node("b", 2, psk=False, agent=False)), environ={})
+    assert "agent: false" in caught.value.hint
 
 
 def test_the_option_s_file_comes_before_the_variable_and_that_before_the_inventory(tmp_path: Path) -> None:

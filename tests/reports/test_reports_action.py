@@ -250,7 +250,8 @@ def test_another_inventory_can_be_named(runner: Runner) -> None:
 
 
 def test_a_plan_without_a_network_names_the_hosts_that_could_not_be_read(runner: Runner) -> None:
-    (runner.workspace / "inventory.yml").write_text(GOOD.replace("version: 1", "version: 1\ndefaults: {psk: false}"))
+    without_secret = GOOD.replace("version: 1", "version: 1\ndefaults: {psk: false, agent: false}")
+    (runner.workspace / "inventory.yml").write_text(without_secret)
     done = runner.step("Plan")
     assert done.returncode == 1, done.stderr
     assert "3 hosts could not be read" in runner.report("plan.md")

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from meshctl.agent.node import notify
 from meshctl.agent.node.control import Control
 from meshctl.agent.node.decisions import Decisions
 from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
@@ -90,6 +91,7 @@ class Service:
 
     def run(self) -> None:
         """Until a signal says that it is enough."""
+        notify.ready()
         self._log.info("started", node=self._document.config.name)
         self._loop.run()
         self._log.info("stopped")

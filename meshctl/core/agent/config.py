@@ -10,7 +10,6 @@ from functools import cached_property, lru_cache
 from typing import Union
 
 from meshctl.core.agent.address import Address, NamedEndpoint
-from meshctl.core.psk import hkdf_extract
 from meshctl.model.keys import PublicKey
 
 KINDS = ("node", "anchor", "client")
@@ -20,6 +19,8 @@ ID_BYTES = 8
 PAIR_KEY_BYTES = 32
 # HKDF's salt (RFC 5869 section 3.1): keeps what hangs on a pre-shared key here apart from WireGuard's use of it.
 PAIR_KEY_SALT = b"meshctl agent v1"
+# The controller makes one for each end of each pair: the state after the salt is kept.
+_SALTED = hmac.new(PAIR_KEY_SALT, digestmod=hashlib.sha256)
 
 Endpoint = Union[Address, NamedEndpoint]
 
@@ -32,7 +33,9 @@ def node_id(key: PublicKey) -> bytes:
 
 def pair_key(psk: bytes) -> bytes:
     """32 bytes under which the two ends of a pair know each other's messages: HKDF-Extract of their pre-shared key."""
-    return hkdf_extract(PAIR_KEY_SALT, psk)
+    extract = _SALTED.copy()
+    extract.update(psk)
+    return extract.digest()
 
 
 def purpose_key(key: bytes, purpose: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
@@ -71,16 +72,15 @@ def load(content: bytes, file: str = "") -> AgentDocument:
 
 
 def encode(document: AgentDocument) -> bytes:
-    """The same as a file: equal documents are equal bytes."""
+    """The same as a file, a line a peer: equal documents are equal bytes."""
     config = document.config
-    value = {
+    head = {
         "version": VERSION,
         "node": config.name,
         "signalling_port": document.signalling_port,
         "stun": [_endpoint_text(e) for e in config.stun_servers],
-        "networks": [_network_value(n) for n in config.networks],
     }
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    return (_with_list(head, "networks", map(_network_text, config.networks)) + "\n").encode()
 
 
 # Reading
@@ -221,9 +221,18 @@ _DOCUMENT = {
 # Writing
 
 
-def _network_value(network: InterfaceConfig) -> dict[str, Any]:
+_text = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _with_list(members: dict[str, Any], name: str, items: Iterable[str]) -> str:
+    """A JSON object with one more member: a list with a line for each of its items, which are JSON already."""
+    lines = ",\n".join(items)
+    return f'{_text(members)[:-1]}, "{name}": [\n{lines}\n]}}'
+
+
+def _network_text(network: InterfaceConfig) -> str:
     sets = {names: i for i, names in enumerate(dict.fromkeys(p.reaches for p in network.peers if p.reaches))}
-    return {
+    members = {
         "network": network.network,
         "interface": network.interface,
         "public_key": network.public_key.text,
@@ -234,8 +243,8 @@ def _network_value(network: InterfaceConfig) -> dict[str, Any]:
         "anchor": network.is_anchor,
         "nat": network.nat_declared,
         "reaches": [sorted(names) for names in sets],
-        "peers": [_peer_value(peer, sets) for peer in network.peers],
     }
+    return _with_list(members, "peers", (_text(_peer_value(peer, sets)) for peer in network.peers))
 
 
 def _peer_value(peer: PeerConfig, sets: dict[frozenset[str], int]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from meshctl.core.change import Change
 from meshctl.core.sysctl import normal_value
 from meshctl.model.facts import FileFacts, HostFacts, UnitFacts
+from meshctl.model.places import is_lost_zipapp
 from meshctl.model.resources import File, Nftables, Package, Service, Sysctl
 
 # systemd's ActiveState of a unit that runs or is about to.
@@ -47,7 +48,7 @@ def file_change(index: int, want: File, facts: HostFacts) -> Iterator[Change]:
     if found is None:
         yield Change(facts.node, "file", "create", want.path, None, after, index)
         return
-    yield from changed(facts.node, "file", want.path, _live_fields(found, after), after, index)
+    yield from changed(facts.node, "file", want.path, _live_fields(found, after, facts), after, index)
 
 
 def _file_fields(want: File) -> dict[str, Any]:
@@ -59,14 +60,16 @@ def _file_fields(want: File) -> dict[str, Any]:
     return fields
 
 
-def _live_fields(found: FileFacts, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _live_fields(found: FileFacts, wanted: Mapping[str, Any], facts: HostFacts) -> dict[str, Any]:
+    """The fields of `wanted` as they are. A link to a zipapp that is gone points to nothing: with the transaction that
+    makes the link anew the zipapp comes back."""
     live = {
         "state": found.kind,
         "mode": found.mode,
         "owner": found.owner,
         "group": found.group,
         "sha256": found.sha256,
-        "target": found.target,
+        "target": None if is_lost_zipapp(found.target, facts.agents) else found.target,
     }
     return {name: live[name] for name in wanted}
 
@@ -109,6 +112,10 @@ def table_change(index: int, want: Nftables, facts: HostFacts) -> Iterator[Chang
     name = f"{want.family} {want.table}"
     source = table_source(want)
     record = facts.ledger.tables.get(name)
+    if want.text is None:
+        if record is None:
+            yield Change(facts.node, "table", "update", name, {"managed": False}, {"managed": True}, index)
+        return
     listing = facts.tables.get(name)
     if listing is None:
         yield Change(facts.node, "table", "create", name, None, {"source": source}, index)
@@ -120,8 +127,8 @@ def table_change(index: int, want: Nftables, facts: HostFacts) -> Iterator[Chang
 
 
 def table_source(want: Nftables) -> str:
-    """What the ledger keeps of a table's rendered text."""
-    return hashlib.sha256(want.text.encode()).hexdigest()
+    """What the ledger keeps of a table's rendered text; nothing where the text is not ours."""
+    return "" if want.text is None else hashlib.sha256(want.text.encode()).hexdigest()
 
 
 def changed(

@@ -47,7 +47,7 @@ def _units(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
         # An interface that is still wanted outlives the unit that started it (another backend takes over).
         if is_active(live) and wg_quick_interface(name) not in kept:
             before["state"] = "started"
-        if before:
+        if before or name in facts.ledger.cleanups:
             yield Change(facts.node, "unit", "delete", name, before, None)
 
 
@@ -71,7 +71,7 @@ def _tables(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:
     for name in sorted(set(facts.ledger.tables) - wanted):
         if name in facts.tables:
             source = facts.ledger.tables[name].source
-            yield Change(facts.node, "table", "delete", name, {"source": source}, None)
+            yield Change(facts.node, "table", "delete", name, {"source": source} if source else {"managed": True}, None)
 
 
 def _sysctls(doc: NodeDoc, facts: HostFacts) -> Iterator[Change]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -22,17 +22,40 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 MAIN = b"import sys\nfrom meshctl.agent.main import main\n\nsys.exit(main())\n"
 
 
-@dataclass(frozen=True)
 class Zipapp:
-    """The archive and its name. `hash` is the first HASH_DIGITS of the content's sha256."""
+    """The archive and its name. `hash` is of the sources, not of the archive: two controllers whose zlibs compress
+    differently must not take turns at restarting a node's agent."""
 
-    content: bytes
-    hash: str
+    def __init__(self, members: Mapping[str, bytes]) -> None:
+        self._members = dict(sorted(members.items()))
+        digest = hashlib.sha256()
+        for name, source in self._members.items():
+            digest.update(f"{name}\0{len(source)}\0".encode() + source)
+        self.hash = digest.hexdigest()[:HASH_DIGITS]
+        self._content = b""
+        self._lock = threading.Lock()
 
     @property
     def path(self) -> str:
         """Where it stands on a node."""
         return f"{AGENT_DIR}/{AGENT_PREFIX}{self.hash}{AGENT_SUFFIX}"
+
+    @property
+    def content(self) -> bytes:
+        """The archive, made when somebody first asks: most plans need its name alone."""
+        with self._lock:  # all hosts ask at once
+            self._content = self._content or self._archive()
+        return self._content
+
+    def _archive(self) -> bytes:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for name, source in self._members.items():
+                info = zipfile.ZipInfo(name, EPOCH)
+                info.create_system = 3  # Unix, so that attributes mean the same wherever it is built
+                info.external_attr = 0o100644 << 16
+                archive.writestr(info, source, zipfile.ZIP_DEFLATED, 9)
+        return buffer.getvalue()
 
 
 @cache
@@ -44,15 +67,7 @@ def build() -> Zipapp:
         members[f"meshctl/{name}"] = (root / name).read_bytes()
     for package in PACKAGES:
         members.update(_sources(root / package, f"meshctl/{package}"))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(members):
-            info = zipfile.ZipInfo(name, EPOCH)
-            info.create_system = 3  # Unix, so that attributes mean the same wherever it is built
-            info.external_attr = 0o100644 << 16
-            archive.writestr(info, members[name], zipfile.ZIP_DEFLATED, 9)
-    content = buffer.getvalue()
-    return Zipapp(content, hashlib.sha256(content).hexdigest()[:HASH_DIGITS])
+    return Zipapp(members)
 
 
 def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
