@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from meshctl import __version__
-from meshctl.agent.node.report import STATES, Report, kind_of, state_of
+from meshctl.agent.node.report import STATES, Report, kind_of, state_of, tunnel_state
 from meshctl.core.agent.status import NetworkView
 
-_ESCAPED = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
+_ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -50,7 +50,7 @@ def _paths(report: Report, views: tuple[NetworkView, ...], now: float) -> Iterat
     ends = [({"network": p.network, "peer": p.peer}, state_of(p), p) for p in paths]
     all_ends = [(labels, state) for labels, state, _ in ends]
     all_ends += [
-        ({"network": v.config.network, "peer": t.peer.name}, "direct" if t.alive else "down")
+        ({"network": v.config.network, "peer": t.peer.name}, tunnel_state(t))
         for v in views for t in v.tunnels
     ]  # fmt: skip
     yield _family(
@@ -115,8 +115,8 @@ def _family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
 
 
 def _labels(labels: dict[str, str]) -> str:
-    written = (f'{name}="{"".join(_ESCAPED.get(c, c) for c in value)}"' for name, value in labels.items())
-    return f"{{{','.join(written)}}}" if labels else ""
+    written = [f'{name}="{value.translate(_ESCAPED)}"' for name, value in labels.items()]
+    return f"{{{','.join(written)}}}" if written else ""
 
 
 def _words(name: str) -> str:
