@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import Hosts, inventory_only_option, output_option, print_json, reach_options
-from meshctl.errors import EXIT_FAILED, EXIT_OK
+from meshctl.cli.common import (
+    Hosts,
+    inventory_only_option,
+    output_option,
+    print_json,
+    reach_options,
+    read_inventory,
+)
+from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
     from meshctl.deploy.asking import Answers
 
+STUN_PORT = 3478  # RFC 8489 section 16
 MODES = ("auto", "relay", "direct", "prefer-relay")
 
 
@@ -83,16 +91,26 @@ def events_command(nodes: tuple[str, ...], inventory_option: str | None, output:
 
 
 @_asks("nat", "The NATs in front of a node, and what its routers map.")
-def nat_command(nodes: tuple[str, ...], inventory_option: str | None, output: str, **host_values: Any) -> int:
+@click.option("--here", is_flag=True, help="The NAT in front of this machine instead, where no agent runs.")
+@click.option("--stun", metavar="HOST[:PORT]", help="The STUN server for --here. [default: the inventory's first]")
+def nat_command(
+    nodes: tuple[str, ...], here: bool, stun: str | None, inventory_option: str | None, output: str, **host_values: Any
+) -> int:
     """Show the NATs in front of nodes, as far as they can be told, and what routers map.
 
-    NAT is the inventory's word (`nat:`). Exits 1 when a node cannot be asked.
+    NAT is the inventory's word (`nat:`). Exits 1 when a node cannot be asked. With --here, the classification of
+    RFC 3489 by a server with two addresses: what to declare for a place before a node stands there.
 
     \b
     Examples:
       meshctl agent nat home1
       meshctl agent nat 'home*' -o json
+      meshctl agent nat --here --stun stun.example.net
     """
+    if here:
+        if nodes:
+            raise UsageError("--here is about this machine, and no node")
+        return _nat_here(stun, inventory_option, output)
     return _run({"request": "nat"}, nodes, inventory_option, output, host_values)
 
 
@@ -129,6 +147,28 @@ def override_command(
       meshctl agent override home1 home2 auto
     """
     return _run({"request": "override", "peer": peer, "mode": mode}, (node,), inventory_option, output, host_values)
+
+
+def _nat_here(server: str | None, inventory_option: str | None, output: str) -> int:
+    if server is None:
+        found = read_inventory(inventory_option).mesh.stun
+        if not found:
+            raise UsageError("no STUN server is known", hint="name one by --stun, or in the inventory's `stun`")
+        server = found[0].partition(":")[2]
+    host, _, port = server.partition(":")
+    if not host or not (port or str(STUN_PORT)).isdecimal():
+        raise UsageError(f"--stun: {server!r} is no HOST:PORT")
+    from meshctl.deploy.nathere import classify
+
+    nat = classify(host, int(port or STUN_PORT))
+    if output == "json":
+        print_json({"nat": nat.nat or None, "classification": nat.classification, "seen": nat.seen or None,
+                    "server": server})  # fmt: skip
+    elif not nat.seen:
+        click.echo(f"{server} does not answer: UDP is blocked here (nat: {nat.nat}), or no server is there")
+    else:
+        click.echo(f"nat: {nat.nat or 'unknown'} ({nat.classification}); {server} sees this machine as {nat.seen}")
+    return EXIT_OK
 
 
 def _run(

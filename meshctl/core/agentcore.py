@@ -28,7 +28,7 @@ from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.splice import undone
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.state import Kept, KeptPath, KeptRelay, dump, load
-from meshctl.core.agent.status import NetworkView, PathStatus, path_statuses, view
+from meshctl.core.agent.status import Candidates, NetworkView, PathStatus, path_statuses, peer_candidates, view
 from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
@@ -115,6 +115,10 @@ class AgentCore:
     def views(self, now: float) -> tuple[NetworkView, ...]:
         """What else there is to see of each network, by name."""
         return tuple(view(network, now) for _, network in sorted(self._networks.items()))
+
+    def candidates(self) -> dict[PublicKey, Candidates]:
+        """Where each peer may be reached."""
+        return {key: found for n in self._networks.values() for key, found in peer_candidates(n).items()}
 
     def mappings(self) -> tuple[tuple[Mapped, ...], tuple[tuple[str, Address, str], ...]]:
         """Port mappings that work; and gateway, address and the reason where there is none."""

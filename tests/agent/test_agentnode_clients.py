@@ -41,7 +41,7 @@ def connect(listener: socket.socket) -> socket.socket:
 
 def turn(clients: Clients, listener: socket.socket, now: float) -> float:
     """One of the loop's; how long it took."""
-    reads: dict[socket.socket, Callable[[float], list[Event]]] = dict(clients.sockets([listener]))  # type: ignore[arg-type]
+    reads: dict[socket.socket, Callable[[float], list[Event]]] = dict(clients.sockets([listener]))
     ready, _, _ = select.select(list(reads), [], [], 0.2)
     began = time.monotonic()
     for sock in ready:

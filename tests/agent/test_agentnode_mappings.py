@@ -7,9 +7,11 @@ import random
 import select
 import selectors
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from agentnode_hosts import Space, cable, document, received
@@ -20,13 +22,16 @@ from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.events import Action, Event, HttpReply, MappingDatagram, SendMapping
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.portmap_pcp import NATPMP, PortControl
+from meshctl.core.agent.portmap_state import dump as dump_ports
 from meshctl.core.agent.portmap_upnp import Upnp
 from meshctl.core.agent.portmap_values import Held
+from meshctl.core.agent.state import Kept, dump
 from meshctl.core.wire import ssdp
 from meshctl.lab import nat, upnp
 from meshctl.lab.blueprint import LAN_BRIDGE, WAN, Router
 from meshctl.lab.names import netns, state_dir
 
+ROOT = Path(__file__).parents[2]
 PORT = 51820
 ROUTER, OURS, OUTSIDE = "192.168.7.1", "192.168.7.2", "11.0.0.1"
 PATIENCE_S = 8.0
@@ -101,10 +106,7 @@ class Agent:
     def __init__(self, home: Home, state: bytes = b"") -> None:
         self.home, self.mapper = home, PortMapper(DICE, state)
         self.mappings = home.start()
-        self._wanted(PORT)
-
-    def _wanted(self, *ports: int) -> None:
-        self.mapper.set_network([LocalAddress(OURS, 24, "eth0")], [ROUTER], ports, time.monotonic())
+        self.mapper.set_network([LocalAddress(OURS, 24, "eth0")], [ROUTER], [PORT], time.monotonic())
 
     def run(self, until: Callable[[], bool]) -> bool:
         m = self.mapper
@@ -116,13 +118,6 @@ class Agent:
             self.mapper.receive(event, now)
         elif isinstance(event, HttpReply):
             self.mapper.reply(event, now)
-
-    def stop(self) -> None:
-        """As `meshctl-agent cleanup` does."""
-        self._wanted()
-        for action in self.mapper.actions():
-            self.home.host.inside(lambda action=action: self.mappings.do(action))
-        self.mappings.close()
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +133,17 @@ def home(whole_home: Home) -> Home:
     return whole_home
 
 
-def test_a_mapping_is_made_deleted_on_stop_and_taken_over_after_a_crash(home: Home) -> None:
+def cleaned_up(home: Home, ports: bytes, folder: Path) -> str:
+    """What `meshctl-agent cleanup` says where this was mapped; it leaves no state."""
+    state = folder / "state.json"
+    state.write_bytes(dump(Kept(ports=ports)))
+    files = ["--state", str(state), "--document", str(folder / "none"), "--socket", str(folder / "none")]
+    said = home.host.run("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "meshctl.agent.main", "cleanup", *files)
+    assert not state.exists()
+    return said
+
+
+def test_a_mapping_is_made_taken_over_after_a_crash_and_deleted_in_the_end(home: Home, tmp_path: Path) -> None:
     first = Agent(home)
     assert first.run(lambda: bool(first.mapper.mapped()))
     assert first.mapper.mapped()[0].external == Address(OUTSIDE, PORT)
@@ -149,12 +154,16 @@ def test_a_mapping_is_made_deleted_on_stop_and_taken_over_after_a_crash(home: Ho
     assert second.run(lambda: bool(second.mapper.mapped()))
     # With another nonce the router says no.
     assert second.mapper.mapped()[0].held.nonce == first.mapper.mapped()[0].held.nonce
-    second.stop()
+    second.mappings.close()
+    assert home.is_mapped(), "it is left to the next agent"
+    assert cleaned_up(home, second.mapper.state(), tmp_path) == ""
     assert home.is_free()
 
 
 @pytest.mark.parametrize("way", ["nat-pmp", "upnp"])
-def test_the_other_ways_work_too_and_their_mappings_end_on_stop(home: Home, way: str) -> None:
+def test_the_other_ways_work_too_and_their_mappings_end_when_it_is_cleaned_up(
+    home: Home, way: str, tmp_path: Path
+) -> None:
     number = iter(range(100))
     internal = Address(OURS, PORT)
     if way == "upnp":
@@ -177,10 +186,8 @@ def test_the_other_ways_work_too_and_their_mappings_end_on_stop(home: Home, way:
     assert method.mapped is not None, method.why
     assert (method.mapped.external, method.mapped.held.protocol) == (Address(OUTSIDE, PORT), way)
     assert home.is_mapped()
-    method.release()
-    for action in method.actions():
-        home.host.inside(lambda action=action: mappings.do(action))
     mappings.close()
+    cleaned_up(home, dump_ports([method.mapped.held]), tmp_path)
     assert home.is_free()
 
 
@@ -190,7 +197,7 @@ def test_a_router_that_is_behind_another_nat_itself_is_of_no_use() -> None:
         agent = Agent(home)
         assert agent.run(lambda: bool(agent.mapper.mapped() or agent.mapper.why()[0][2]))
         assert agent.mapper.mapped() == ()
-        agent.stop()
+        agent.mappings.close()
 
 
 @pytest.mark.parametrize("family", [4, 6])

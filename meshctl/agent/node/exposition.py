@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from meshctl import __version__
-from meshctl.agent.node.report import STATES, Report, kind_of, state_of
+from meshctl.agent.node.report import STATES, Report, kind_of, state_of, tunnel_state
 from meshctl.core.agent.status import NetworkView
 
-_ESCAPED = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
+_ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _WORDS = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -30,16 +30,16 @@ def exposition(report: Report, now: float) -> bytes:
 def _families(report: Report, now: float) -> Iterator[str]:
     core = report.core
     views, started = core.views(now), time.time() - (now - report.started)
-    yield _family("agent_info", "gauge", "The agent.", [Sample({"node": core.name, "version": __version__}, 1)])
-    yield _family("agent_start_time_seconds", "gauge", "When it began, in Unix time.", [Sample({}, round(started, 3))])
+    yield family("agent_info", "gauge", "The agent.", [Sample({"node": core.name, "version": __version__}, 1)])
+    yield family("agent_start_time_seconds", "gauge", "When it began, in Unix time.", [Sample({}, round(started, 3))])
     yield from _paths(report, views, now)
     yield from _nats(views)
     yield from _relays(report, views)
-    yield _family(
+    yield family(
         "agent_events_total", "counter", "What the agent's core has heard.",
         [Sample({"event": _words(name)}, count) for name, count in sorted(report.counts.events.items())],
     )  # fmt: skip
-    yield _family(
+    yield family(
         "agent_failures_total", "counter", "What the agent could not do.",
         [Sample({"action": _words(name)}, count) for name, count in sorted(report.counts.failures.items())],
     )  # fmt: skip
@@ -50,41 +50,41 @@ def _paths(report: Report, views: tuple[NetworkView, ...], now: float) -> Iterat
     ends = [({"network": p.network, "peer": p.peer}, state_of(p), p) for p in paths]
     all_ends = [(labels, state) for labels, state, _ in ends]
     all_ends += [
-        ({"network": v.config.network, "peer": t.peer.name}, "direct" if t.alive else "down")
+        ({"network": v.config.network, "peer": t.peer.name}, tunnel_state(t))
         for v in views for t in v.tunnels
     ]  # fmt: skip
-    yield _family(
+    yield family(
         "path_state", "gauge", "How each peer is reached: 1 for the state that it has.",
         [Sample({**labels, "state": s}, int(s == state)) for labels, state in all_ends for s in STATES],
     )  # fmt: skip
-    yield _family(
+    yield family(
         "path_rtt_seconds", "gauge", "Round trip, as last measured.",
         [Sample(labels, round(p.rtt_s, 6)) for labels, _, p in ends if p.rtt_s is not None],
     )  # fmt: skip
-    yield _family(
+    yield family(
         "path_age_seconds", "gauge", "How long the path has been what it is.",
         [Sample(labels, round(now - p.since, 1)) for labels, _, p in ends],
     )  # fmt: skip
-    yield _family(
+    yield family(
         "peer_switches_total", "counter", "How often the peer got another endpoint.",
         [Sample(labels, report.decisions.switches[p.public_key]) for labels, _, p in ends],
     )  # fmt: skip
 
 
 def _nats(views: tuple[NetworkView, ...]) -> Iterator[str]:
-    yield _family(
+    yield family(
         "nat_info", "gauge", "The NAT in front of each own address, as the inventory would call it.",
         [Sample({"network": v.config.network, "address": n.base.ip, "nat": kind_of(n)}, 1)
          for v in views for n in v.nats],
     )  # fmt: skip
-    yield _family(
+    yield family(
         "keepalive_seconds", "gauge", "Between two keepalives.",
         [Sample({"network": v.config.network}, v.keepalive_s) for v in views],
     )  # fmt: skip
 
 
 def _relays(report: Report, views: tuple[NetworkView, ...]) -> Iterator[str]:
-    yield _family(
+    yield family(
         "relays", "gauge", "Pairs that this anchor relays.",
         [Sample({"network": v.config.network}, len(v.relays)) for v in views if v.config.is_anchor],
     )  # fmt: skip
@@ -98,25 +98,26 @@ def _relays(report: Report, views: tuple[NetworkView, ...]) -> Iterator[str]:
                 labels = {"network": v.config.network, "from": known[0], "to": known[1], "port": str(relay.port)}
                 ends.append((labels, carried.get((relay.port, one.place))))
     counted = [(labels, count) for labels, count in ends if count is not None]
-    yield _family(
+    yield family(
         "relay_bytes_total", "counter", "What a relay has carried from one end to the other.",
         [Sample(labels, count.bytes) for labels, count in counted],
     )  # fmt: skip
-    yield _family(
+    yield family(
         "relay_packets_total", "counter", "The same in packets.",
         [Sample(labels, count.packets) for labels, count in counted],
     )  # fmt: skip
 
 
-def _family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
+def family(name: str, kind: str, what: str, samples: Iterable[Sample]) -> str:
+    """One metric, whose name begins with `meshctl_`."""
     lines = [f"# HELP meshctl_{name} {what}", f"# TYPE meshctl_{name} {kind}"]
     lines += [f"meshctl_{name}{_labels(sample.labels)} {sample.value:.15g}" for sample in samples]
     return "\n".join([*lines, ""])
 
 
 def _labels(labels: dict[str, str]) -> str:
-    written = (f'{name}="{"".join(_ESCAPED.get(c, c) for c in value)}"' for name, value in labels.items())
-    return f"{{{','.join(written)}}}" if labels else ""
+    written = [f'{name}="{value.translate(_ESCAPED)}"' for name, value in labels.items()]
+    return f"{{{','.join(written)}}}" if written else ""
 
 
 def _words(name: str) -> str:

@@ -55,10 +55,12 @@ class Report:
 
     def status(self, now: float) -> Document:
         """The node in short."""
-        states = Counter((row["network"], row["state"]) for row in self._rows(now))
+        views = self.core.views(now)
+        states = Counter((path.network, state_of(path)) for path in self.core.paths())
+        states.update((v.config.network, tunnel_state(t)) for v in views for t in v.tunnels)
         carried = {(c.port, c.source): c for c in self.relay_counts()}
-        networks = [_network(v, {s: states[v.config.network, s] for s in STATES}) for v in self.core.views(now)]
-        relays = [_relay(v, r, carried) for v in self.core.views(now) for r in v.relays]
+        networks = [_network(v, {s: states[v.config.network, s] for s in STATES}) for v in views]
+        relays = [_relay(v, r, carried) for v in views for r in v.relays]
         return {
             **self._head(now), "since": wall(self.started, now), "age_s": int(now - self.started),
             "networks": networks, "relays": relays,
@@ -67,7 +69,10 @@ class Report:
 
     def paths(self, now: float) -> Document:
         """Every peer's path, by network and name."""
-        return {**self._head(now), "paths": self._rows(now)}
+        candidates, none = self.core.candidates(), Candidates((), {})
+        rows = [path_row(path, candidates.get(path.public_key, none), now) for path in self.core.paths()]
+        rows += [tunnel_row(v.config.network, tunnel) for v in self.core.views(now) for tunnel in v.tunnels]
+        return {**self._head(now), "paths": sorted(rows, key=lambda row: (row["network"], row["peer"]))}
 
     def events(self, now: float, after: float) -> Document:
         """The last decisions about all peers, the oldest first; those alone that were made later than `after`, which is
@@ -115,20 +120,11 @@ class Report:
     def _head(self, now: float) -> Document:
         return {"node": self.core.name, "version": __version__, "at": wall(now, now)}
 
-    def _rows(self, now: float) -> list[Document]:
-        views = self.core.views(now)
-        candidates = {key: found for view in views for key, found in view.candidates.items()}
-        rows = [path_row(path, now) for path in self.core.paths()]
-        for row, path in zip(rows, self.core.paths()):
-            row |= _candidates(candidates.get(path.public_key, Candidates((), {})))
-        rows += [tunnel_row(view.config.network, tunnel) for view in views for tunnel in view.tunnels]
-        return sorted(rows, key=lambda row: (row["network"], row["peer"]))
-
 
 STATES = ("direct", "relayed", "down")
 
 
-def path_row(path: PathStatus, now: float) -> Document:
+def path_row(path: PathStatus, candidates: Candidates, now: float) -> Document:
     """One path: where its packets go, told by whether WireGuard has a session by it."""
     reason = path.reason or "its agent has not been heard"
     return {
@@ -136,7 +132,7 @@ def path_row(path: PathStatus, now: float) -> Document:
         "phase": path.state.value, "endpoint": _text(path.endpoint), "relay": path.relay or None,
         "rtt_ms": None if path.rtt_s is None else round(path.rtt_s * 1000, 1),
         "since": wall(path.since, now), "age_s": int(now - path.since),
-        "reason": reason if path.alive else f"WireGuard has no session; {reason}",
+        "reason": reason if path.alive else f"WireGuard has no session; {reason}", **_candidates(candidates),
     }  # fmt: skip
 
 
@@ -145,6 +141,11 @@ def state_of(path: PathStatus) -> str:
     if not path.alive:
         return "down"
     return "relayed" if path.relay or path.state in (State.RELAYED, State.SPLICING) else "direct"
+
+
+def tunnel_state(tunnel: TunnelStatus) -> str:
+    """One of STATES."""
+    return "direct" if tunnel.alive else "down"
 
 
 def tunnel_row(network: str, tunnel: TunnelStatus) -> Document:
@@ -156,7 +157,7 @@ def tunnel_row(network: str, tunnel: TunnelStatus) -> Document:
         reason = f"WireGuard's last handshake was {status.handshake_age_s:.0f} s ago"
     return {
         "network": network, "peer": tunnel.peer.name, "kind": tunnel.peer.kind,
-        "state": "direct" if tunnel.alive else "down", "phase": None, "endpoint": _text(status and status.endpoint),
+        "state": tunnel_state(tunnel), "phase": None, "endpoint": _text(status and status.endpoint),
         "relay": None, "rtt_ms": None, "since": None, "age_s": None, "reason": reason,
         **_candidates(Candidates((), {})),
     }  # fmt: skip

@@ -23,8 +23,7 @@ from meshctl.core.agent.state import KeptRelay
 from meshctl.model.keys import PublicKey
 
 
-@dataclass(frozen=True)
-class PathStatus:
+class PathStatus(NamedTuple):
     """One peer's path, as `status` shows it. `relay` is the anchor's name while it carries the packets, else "";
     `rtt_s` of a relayed path is both ends' way to the anchor and back; `reason` says why the state is what it is;
     `alive`: WireGuard has a session with the peer."""
@@ -79,7 +78,6 @@ class NetworkView:
 
     config: InterfaceConfig
     tunnels: tuple[TunnelStatus, ...]
-    candidates: Lookup[PublicKey, Candidates]
     own: tuple[Candidate, ...]
     nats: tuple[NatStatus, ...]
     keepalive_s: int
@@ -101,11 +99,9 @@ def view(network: Network, now: float) -> NetworkView:
     survived_s, lost_s = here.lifetime.known_s
     others = (p for p in config.peers if p.id not in network.paths and p.id not in here.anchors)
     statuses = network.statuses
-    remotes = {path.peer.public_key: path.work.negotiation.remote for path in network.paths.values()}
     return NetworkView(
         config,
         tuple(TunnelStatus(p, (s := statuses.get(p.public_key)), has_session(s)) for p in others),
-        {key: Candidates(remote.all(), remote.refused) for key, remote in remotes.items()},
         here.own.all(),
         tuple(_nat(network, base, now) for base in here.own.bases()),
         here.lifetime.keepalive_s,
@@ -113,6 +109,12 @@ def view(network: Network, now: float) -> NetworkView:
         lost_s,
         network.kept_relays(),
     )
+
+
+def peer_candidates(network: Network) -> dict[PublicKey, Candidates]:
+    """Where each peer may be reached to which there is a path to find."""
+    remotes = {path.peer.public_key: path.work.negotiation.remote for path in network.paths.values()}
+    return {key: Candidates(remote.all(), remote.refused) for key, remote in remotes.items()}
 
 
 def _path(network: Network, path: PeerPath) -> PathStatus:

@@ -23,7 +23,6 @@ _ENVELOPE = (
     ' s:encodingStyle="http://schemas.xmlsoap.org/soap/encoding/">'
     '<s:Body><u:{action} xmlns:u="{service}">{arguments}</u:{action}></s:Body></s:Envelope>\r\n'
 )
-_UP = ("connected", "up")
 _MAX_WORDS = 256
 # What a pinhole may be leased for (WANIPv6FirewallControl:1 section 2.3.9).
 MAX_PINHOLE_S = 86400
@@ -59,22 +58,9 @@ class MappedTo:
     lease_s: int
 
 
-@dataclass(frozen=True)
-class Status:
-    """Whether the connection outside is up, and for how many seconds (0 where the router does not say)."""
-
-    connected: bool
-    uptime_s: int
-
-
 def get_external_address(control: Control) -> bytes:
     """The request for GetExternalIPAddress."""
     return _request(control, "GetExternalIPAddress")
-
-
-def get_status(control: Control) -> bytes:
-    """The request for GetStatusInfo."""
-    return _request(control, "GetStatusInfo")
 
 
 def add_port_mapping(control: Control, mapping: PortMapping) -> bytes:
@@ -129,17 +115,6 @@ def decode_external_address(response: HttpResponse) -> str | Fault | None:
         if text:
             raise
         return None
-
-
-def decode_status(response: HttpResponse) -> Status | Fault:
-    """The answer to GetStatusInfo."""
-    values = _values(response)
-    if isinstance(values, Fault):
-        return values
-    # An uptime is nothing to fail for: some routers print it as a negative number, or with a unit.
-    uptime = values.get("newuptime", "")
-    connected = _required(values, "NewConnectionStatus").lower() in _UP
-    return Status(connected, int(uptime) if _is_number(uptime) else 0)
 
 
 def decode_done(response: HttpResponse) -> Fault | None:
