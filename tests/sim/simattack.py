@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from simworld import World
 
 OUTSIDER_IP, VICTIM_IP = "83.66.0.1", "84.66.0.1"
-_EVERY_S = 0.6
-_FLOOD = 60
+_EVERY_S = 1.0
+_FLOOD = 40
 _KEPT = 64
 # Offers in a row that name a victim, at so many ports.
 _INCITEMENTS, _CROWD = 16, 32

@@ -1,4 +1,4 @@
-"""One large world: hundreds of agents behind NATs of all kinds, each with about six peers."""
+"""One large world: hundreds of agents behind NATs of all kinds, each with about four peers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def big_world(agents: int, seed: int = 0) -> WorldSpec:
     )  # fmt: skip
     pairs: set[tuple[str, str]] = set()
     for name in names:
-        for _ in range(_PEERS // 2 + 1):
+        for _ in range(_PEERS // 2):
             other = dice.choice(names)
             if other != name:
                 pairs.add((min(name, other), max(name, other)))

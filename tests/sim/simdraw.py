@@ -20,7 +20,7 @@ from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
 _CALM_S = 12.0  # before the first fault
 _FAULTS_S = 24.0
 _STARTS_S = 2.0
-_NODES = (2, 2, 3, 3, 4, 5)
+_NODES = (2, 2, 2, 2, 2, 3, 3, 3, 4, 5)
 # Now and then a world lives through WireGuard's rekeying (120 s) and the expiry of most NATs.
 _LONG_S = 150.0
 _STUN = 0.15  # there is a STUN server besides the anchors
