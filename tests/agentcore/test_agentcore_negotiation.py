@@ -40,7 +40,7 @@ KEY = b"of the pair in this session 32 b"
 
 def credentials(name: str, key: bytes = KEY) -> Credentials:
     other = "ab".replace(name, "")
-    return Credentials(f"{other}:{name}", f"{name}:{other}", key)
+    return Credentials(f"{other}:{name}", key)
 
 
 class End:

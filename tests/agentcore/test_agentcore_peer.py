@@ -604,7 +604,7 @@ def test_a_path_in_doubt_is_asked_again_in_a_new_session() -> None:
     path = path_of(host)
     world.apart("a", "b")
     path.network_changed(world.now, moved=True)
-    path.session(Credentials("of", "another", bytes(32)), world.now)
+    path.session(Credentials("of another", bytes(32)), world.now)
     host.give(ev.Wake())
     world.run(2.0)
     assert path.state.value != "suspect"
@@ -774,7 +774,7 @@ def test_the_other_end_moves_to_the_relay_that_the_controlling_one_uses() -> Non
 def idle(bench: Bench, until: float, *, sends: bool) -> list[float]:
     """Direct, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
     pair, every_s = Pair(Address("192.168.1.5", PORT), Address("198.51.100.7", PORT)), 25
-    bench.work.negotiation.renew(Credentials("b:a", "a:b", b"k" * 32))
+    bench.work.negotiation.renew(Credentials("b:a", b"k" * 32))
     bench.work.negotiation.current = pair
     bench.status(pair.remote, 1.0)
     bench.work.set_endpoint(pair.remote, 0.0)

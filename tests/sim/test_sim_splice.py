@@ -37,10 +37,10 @@ class End:
     def __init__(
         self, world: World, host: Host, ip: str, nats: tuple[NatSummary, NatSummary], seed: int, *, controlling: bool
     ) -> None:
-        names = ("b:a", "a:b") if controlling else ("a:b", "b:a")
+        username = "b:a" if controlling else "a:b"
         self.world, self.host, self.base, self.nats = world, host, Address(ip, PORT), nats
         self.controlling = controlling
-        self.credentials = Credentials(*names, KEY)
+        self.credentials = Credentials(username, KEY)
         dice = random.Random(f"{ip} {seed}")  # noqa: S311 - not the NATs' dice, or the guesses would be their ports
         self.list = CheckList(self.credentials, controlling=controlling, dice=dice)
         self.slot = SpliceSlot((PORT,))

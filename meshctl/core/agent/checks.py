@@ -71,10 +71,9 @@ class Progress(enum.Enum):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What makes a check authentic. `outgoing` and `incoming` are USERNAMEs, `key` is the pair's for this session."""
+    """What makes a check authentic: the USERNAME of ours, and the pair's key for this session."""
 
-    outgoing: str
-    incoming: str
+    username: str
     key: bytes = field(repr=False)
 
 
@@ -344,7 +343,7 @@ class CheckList:
         request = stun.Message(
             stun.Class.REQUEST,
             transaction,
-            username=self._credentials.outgoing,
+            username=self._credentials.username,
             priority=check.priority,
             use_candidate=check.nominating,
             ice_controlling=self._tie_breaker if self._controlling else None,

@@ -190,7 +190,7 @@ class Negotiation:
     def keep_open(self, now: float) -> None:
         """Send something on the pair in use that wants no answer (RFC 8445 section 11)."""
         if self.credentials is not None and self.current is not None:
-            username, (local, remote) = self.credentials.outgoing, self.current
+            username, (local, remote) = self.credentials.username, self.current
             message = stun.Message(stun.Class.INDICATION, new_transaction(self._here.dice), username=username)
             self._here.nat.sent(local, remote, now)
             self._here.act(SendProbe(local, remote, signed(message, self.key)))

@@ -236,7 +236,7 @@ class Splicer:
         request = stun.Message(
             stun.Class.REQUEST,
             new_transaction(self._dice),
-            username=situation.credentials.outgoing,
+            username=situation.credentials.username,
             priority=priority("prflx", 0),
             ice_controlling=tie_breaker if controlling else None,
             ice_controlled=None if controlling else tie_breaker,

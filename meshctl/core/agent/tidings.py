@@ -88,7 +88,7 @@ class Tidings:
         if path is not None:
             mine, theirs = session.mine.hex(), session.theirs.hex()
             self.stun.expect(peer.id, f"{mine}:{theirs}")
-            path.session(Credentials(f"{theirs}:{mine}", f"{mine}:{theirs}", session.shared_key(CHECK_PURPOSE)), now)
+            path.session(Credentials(f"{theirs}:{mine}", session.shared_key(CHECK_PURPOSE)), now)
 
     def _message(self, heard: Heard, now: float) -> None:
         peer, body, path = heard.peer, heard.body, self.paths.get(heard.peer.id)
