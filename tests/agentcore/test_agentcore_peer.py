@@ -19,12 +19,12 @@ from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
+from meshctl.core.agent.inuse import RENOMINATE_S
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peer import (
     CARRIED_S,
     RELAY_DOUBT_S,
-    RENOMINATE_S,
     RESTARTS_BURST,
     RESTARTS_RATE,
     PeerPath,
