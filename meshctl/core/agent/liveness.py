@@ -94,7 +94,8 @@ class Liveness:
         if now - read_at > ASLEEP_S:
             self._content_since = None
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
-            self._heard_at, self._unanswered_since, self._used_at, self._stream = now, None, None, 0
+            self._heard_at, self._unanswered_since, self._used_at = now, None, None
+            self._stream, self._came_at = 0, None
             self.sent_at, self._content_since = now, None
             return
         if status.tx_bytes > last.tx_bytes:
@@ -131,7 +132,7 @@ class Liveness:
         """The path has shown that it lives: a question was answered. That what came regularly has stopped, has then
         another cause."""
         self._hear(now)
-        self._stream = 0
+        self._stream, self._came_at = 0, None
 
     def outlived(self, now: float) -> None:
         """As `heard`, of a path that was in doubt: if it was for a silence, the next one may be longer."""
