@@ -298,9 +298,11 @@ class Network:
         return self._links.place_for_silence(self._slot.taken)
 
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
-        path = self.paths.get(peer.id)
+        path, link = self.paths.get(peer.id), self.here.anchors.get(peer.id)
         if path is not None:
             path.work.liveness.signalled(size, sent=sent)
+        elif link is not None and not sent:
+            link.told(size)
 
     def _up(self) -> frozenset[str]:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
