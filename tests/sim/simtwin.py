@@ -25,6 +25,7 @@ from simwatch import Finding
 from simworld import Outcome, World
 
 from meshctl.core.agent.events import Signal
+from meshctl.core.agent.liveness import counted_bytes
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.agent.session import Received, Session, Verdict
 from meshctl.core.wire import stun
@@ -45,8 +46,6 @@ _QUESTION = b"\0\1"  # a STUN message's first bytes
 _ANSWERS = (stun.Class.SUCCESS, stun.Class.SUCCESS, stun.Class.ERROR)
 _VICTIM = TransportAddress(VICTIM_IP, 4444)
 _FOREIGN: Place = ("83.66.0.2", 51820)
-# What is around a signalling message in a tunnel at most, and what packets are filled up to (`liveness.signalled`).
-_AROUND_BYTES, _FILLED_BYTES = 32 + 48, 16
 _SEQUENCE_ENDS = 46  # in a message's header
 _HONEST = {"malicious": "node"}
 _LINES = 10_000  # of a trace, so that the first difference is still there
@@ -146,7 +145,7 @@ class Copyist:
         if forged:
             data = self._forged(data)
         peer = next(p for p in node.kernel.wg.peers() if hop in p.allowed)
-        peer.rx_bytes += _AROUND_BYTES + -(-len(data) // _FILLED_BYTES) * _FILLED_BYTES
+        peer.rx_bytes += counted_bytes(len(data))
         self._count("signal", forged=forged)
         node.give(Signal(hop, data))
 

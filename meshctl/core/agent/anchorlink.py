@@ -70,7 +70,7 @@ class AnchorLink:
             self.since = now
 
     def told(self, size: int) -> None:
-        """A message of so many bytes came from there: that no more come is no sign. What is sent waits for an answer."""
+        """A message of so many bytes came from there: that no more come is no sign."""
         self._liveness.signalled(size, sent=False)
 
     def ask(self, now: float, families: Collection[int] = (4, 6)) -> tuple[Address, ...]:
