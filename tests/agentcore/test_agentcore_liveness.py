@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from agentcore_values import key
 
-from meshctl.core.agent.checks import PATH_ANSWER_S, PATH_SCHEDULE_S
+from meshctl.core.agent.check import PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import (
     ASLEEP_S,

@@ -21,7 +21,7 @@ SAMPLE_S = 0.25
 # And while no path is in use or in doubt: what then leaves unanswered is taken to have left right after the reading.
 IDLE_SAMPLE_S = 1.0
 # So long nothing came after something was sent. Sampling, this and the questions that follow it
-# (checks.PATH_SCHEDULE_S) make less than two seconds.
+# (check.PATH_SCHEDULE_S) make less than two seconds.
 UNANSWERED_S = 0.5
 # On a slow path: this and so many round trips.
 RTTS = 1.5

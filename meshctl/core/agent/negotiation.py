@@ -6,18 +6,8 @@ from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import Bars
-from meshctl.core.agent.checks import (
-    ANSWER_S,
-    COMPARE_SCHEDULE_S,
-    SCHEDULE_S,
-    STRANGERS_BURST,
-    STRANGERS_RATE,
-    Answer,
-    CheckList,
-    Credentials,
-    Pair,
-    Question,
-)
+from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
+from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, Answer, CheckList, Credentials, Pair, Question
 from meshctl.core.agent.choice import Changes, best
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates

@@ -19,7 +19,8 @@ from typing import NamedTuple, Union
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Splice
 from meshctl.core.agent.candidate import priority
-from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Pair
+from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
+from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.agent.splice_situation import Role, Situation, guesses
