@@ -34,7 +34,7 @@ class PairInUse:
             heard = self._liveness.heard_at
             if heard is not None and heard > self._course.since:
                 self._course.fire(Trigger.ANSWERED, "bytes came by it", now)
-                self._work.set_endpoint(current.remote, now)
+                self._work.tunnel.set_endpoint(current.remote, now)
 
     def doubt(self, reason: str, now: float) -> None:
         """The peer seems to have lost a path that is direct."""
@@ -60,9 +60,9 @@ class PairInUse:
             self._renominate(pair, now)
         if not suspected:
             return
-        endpoint = work.status.endpoint if work.status is not None else pair.remote
+        endpoint = work.tunnel.endpoint
         if endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
-            work.set_endpoint(pair.remote, now)
+            work.tunnel.set_endpoint(pair.remote, now)
         elif endpoint != pair.remote:
             work.tolerated = endpoint
 

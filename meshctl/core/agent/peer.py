@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
@@ -22,6 +21,7 @@ from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.state import KeptPath
 from meshctl.core.wire import stun
 
 # Between two questions to a relay whose path carries nothing back.
@@ -30,13 +30,6 @@ RELAY_DOUBT_S = 5.0
 CARRIED_S = 5.0
 # The peer's restarts of all checks that are joined in at once, and in the long run; further ones are, a little later.
 RESTARTS_BURST, RESTARTS_RATE = 10.0, 0.2
-
-
-class Due(NamedTuple):
-    """When something is to be done, and what."""
-
-    when: float
-    reason: str
 
 
 class PeerPath:
@@ -75,29 +68,23 @@ class PeerPath:
         return self._course.history
 
     @property
-    def due(self) -> Due | None:
-        """When `poll` has something to do."""
-        times: tuple[tuple[float | None, str], ...] = (
-            (self._negotiation.due, "a check"), (self._relay.due(), "a relay"), (self._splice.due(), "a splice"),
-            (self.work.retry_at, "all pairs again"), (self.work.release_at, "the relay is not needed"),
-            (self.work.insist_at, "the endpoint once more"),
-        )  # fmt: skip
-        first = None
-        for when, why in times:
-            if when is not None and (first is None or when < first.when):
-                first = Due(when, why)
-        return first
-
-    @property
     def usable(self) -> bool:
         """Whether messages may go through the tunnel: it is up, and nothing is said against its path."""
-        return self.work.alive and self.state not in (State.PROBING, State.SUSPECT)
+        return self.work.tunnel.alive and self.state not in (State.PROBING, State.SUSPECT)
 
     @property
     def rtt_s(self) -> float | None:
         """Of the pair in use, as it was last measured."""
         current = self._negotiation.current
         return self._negotiation.rtt_s(current) if current is not None else None
+
+    @property
+    def kept(self) -> KeptPath | None:
+        """What is to be known after a restart: how the peer is reached, where that is a direct path."""
+        pair = self._negotiation.current
+        if pair is None or self.state not in DIRECT:
+            return None
+        return KeptPath(self.peer.public_key, pair, self._splice.standing == pair)
 
     def busy(self, now: float) -> bool:
         """Whether the path is in use or in doubt."""
@@ -118,11 +105,11 @@ class PeerPath:
         if peer.override != before:
             self.override(WISHES[peer.override], now)
 
-    def restore(self, pair: Pair, now: float, *, spliced: bool) -> None:
+    def restore(self, known: KeptPath, now: float) -> None:
         """The peer was reached by this pair before a restart."""
-        self._negotiation.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S)
-        if spliced:
-            self.detours.restored(pair, now)
+        self._negotiation.remote.learn("prflx", known.pair.remote, now + PRFLX_LIFETIME_S)
+        if known.spliced:
+            self.detours.restored(known.pair, now)
 
     def session(self, credentials: Credentials, now: float) -> None:
         """The peer's agent has answered; it is another one than before, or had been silent."""
@@ -133,7 +120,7 @@ class PeerPath:
             self.work.begin_anew(now)
         elif self.state is State.SUSPECT:  # what was asked in another session is not answered any more
             self._negotiation.ask_path(now)
-        elif self.state is State.UNKNOWN and self.work.alive and self.work.adopt():
+        elif self.state is State.UNKNOWN and self.work.tunnel.alive and self.work.adopt():
             self._fire(Trigger.ADOPTED, "its tunnel works", now)
         elif self.state is State.UNKNOWN:
             self._fire(Trigger.SESSION, "its agent answers", now)
@@ -184,9 +171,9 @@ class PeerPath:
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
-        self.work.status = status
+        self.work.tunnel.status = status
         self._liveness.sample(status, now)
-        self.work.maintain(now)
+        self.work.tunnel.maintain(now)
         if self.state in DIRECT:
             self._in_use.sample(status, now)
         elif self.state in RELAYED and now >= self._doubt_at:
@@ -238,8 +225,9 @@ class PeerPath:
         if self.work.release_at is not None and now >= self.work.release_at:
             self.work.release_at = None
             self._relay.release()
-        if self.work.insist_at is not None and now >= self.work.insist_at:
-            self.work.insist(now)
+        tunnel = self.work.tunnel
+        if tunnel.insist_at is not None and now >= tunnel.insist_at:
+            tunnel.insist(now)
         if self.work.retry_at is not None and now >= self.work.retry_at:
             self.work.retry(now)
         self._negotiation.poll(now, nominate=self.work.may_go_direct)
