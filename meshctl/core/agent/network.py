@@ -24,7 +24,7 @@ from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.post import Post
 from meshctl.core.agent.shared import Shared
-from meshctl.core.agent.silence import Place, Silence
+from meshctl.core.agent.silence import Silence
 from meshctl.core.agent.state import NOTHING, Kept, KeptPath, KeptRelay
 from meshctl.core.agent.stunport import StunPort
 from meshctl.core.agent.tidings import Tidings
@@ -53,11 +53,15 @@ class Network:
         self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
         self._links = AnchorLinks(self.here, self.gatherer)
-        self._silence = Silence(self.here, shared.silence, self._place_for_silence, now)
+        self._silence = Silence(
+            self.here, shared.silence, lambda: self._links.place_for_silence(shared.slot.taken), now
+        )
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
         self._duty = AnchorDuty(config, shared, self._say) if config.is_anchor else None
-        self._tidings = Tidings(self.here, self.post, self._stun, self.gatherer, self.paths, self._clients, self._duty)
+        self._tidings = Tidings(
+            self.here, self.post, self._stun, self.gatherer, self._links, self.paths, self._clients, self._duty
+        )
         self._set_peers(now)
         for known in kept.paths:
             path = self.paths.get(node_id(known.peer))
@@ -228,7 +232,7 @@ class Network:
         """Do what is due."""
         for owner in list(self.timers.due(now)):
             if owner == GATHER:
-                self._gather(now)
+                self._tidings.gather(now)
             elif owner == DUTY and self._duty is not None:
                 self._duty.poll(now)
                 self._touch(DUTY)
@@ -284,9 +288,6 @@ class Network:
         if not self.post.say(peer, body, now):
             self._touch(peer.id)
 
-    def _place_for_silence(self) -> Place | None:
-        return self._links.place_for_silence(self._slot.taken)
-
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
         path, link = self.paths.get(peer.id), self.here.anchors.get(peer.id)
         if path is not None:
@@ -313,18 +314,3 @@ class Network:
             if talk is not None and talk.failures > failures:
                 path.session_lost(now)
             path.poll(now)
-
-    def _gather(self, now: float) -> None:
-        self._touch(GATHER)
-        probe = self.gatherer.poll(now)
-        if probe is not None:
-            self._stun.ask(probe, self._seen)
-        for server in self.gatherer.silent(now):
-            self._tidings.links_changed(self._links.silent(server, now), now)
-
-    def _seen(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
-        self._touch(GATHER)
-        seen = self.gatherer.answered(received, local, remote, now)
-        if seen is not None:
-            self._tidings.links_changed(self._links.answered(seen, now), now)
-        return seen is not None
