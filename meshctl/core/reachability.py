@@ -13,7 +13,7 @@ from meshctl.model.mesh import Mesh, Node
 
 # Outcomes.
 DIRECT = "direct"  # WireGuard's packets go from end to end
-SPLICED = "spliced"  # so too, from a port that was found by trying (DESIGN: hard NAT against easy NAT)
+SPLICED = "spliced"  # so too, from a port that was found by trying between a hard NAT and an easy one
 RELAYED = "relayed"  # by way of an anchor or a TURN server
 UNREACHABLE = "unreachable"
 UNKNOWN = "unknown"  # what was declared allows more than one outcome

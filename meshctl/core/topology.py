@@ -79,7 +79,7 @@ class _NetworkCompiler:
         self.clients_at = self._invert({n: self.infrastructure[n] for n in self.nodes if self.nodes[n].client})
 
     def _classify(self) -> None:
-        """The kinds of node that decide a pair's path (DESIGN 7.4)."""
+        """The kinds of node that decide a pair's path."""
         nodes = self.nodes.values()
         self.managed: Names = frozenset(n.name for n in nodes if not n.client)
         self.anchors = [n for n in nodes if is_usable_anchor(n, self.network.name)]

@@ -75,7 +75,6 @@ def _interface(compiled: Compiled, ring: PskRing | None, link: Link, ranges: tup
             if psk is not None
         ),
         is_anchor=is_usable_anchor(node, link.network),
-        nat_declared=node.nat or "",
     )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import AnchorDistance, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import InstallRelay, RemoveRelay, SendProbe
-from meshctl.core.agent.relayclient import Ready, RelayClient, Say
+from meshctl.core.agent.relayclient import RelayClient
+from meshctl.core.agent.relayoutputs import Ready, Say
 from meshctl.core.agent.relayserver import RelayServer
 from meshctl.core.wire import stun
 

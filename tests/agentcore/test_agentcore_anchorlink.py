@@ -12,7 +12,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.anchorlink import ASK_FIRST_S, ASK_LONGEST_S, SMOOTHING, AnchorLink
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
-from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, UNANSWERED_S
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, STOPPED_S, STREAM, UNANSWERED_S
 
 FOUR, SIX, NEW = Address("203.0.113.1", 51820), Address("2001:db8::1", 51820), Address("203.0.113.7", 51820)
 
@@ -63,6 +63,17 @@ def test_an_idle_link_with_the_longest_keepalive_is_up_until_wireguard_makes_new
 
 def test_a_link_of_which_nothing_was_read_is_down() -> None:
     assert not AnchorLink(peer("a", "hub", 1, kind="anchor")).up
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_messages_of_agents_that_come_no_more_are_no_doubt_of_an_anchor_and_other_packets_are(told: bool) -> None:
+    anchor = Anchor()
+    for _ in range(2 * STREAM):
+        if told:
+            anchor.link.told(200)
+        anchor.sample(after=0.5, received=288)
+    anchor.sample(after=2 * STOPPED_S)
+    assert (anchor.link.due is None) is told
 
 
 def test_since_when_it_is_up_is_when_it_came_up_last() -> None:

@@ -53,7 +53,7 @@ class Bench:
 
     def relayed(self) -> None:
         """There is a session, and a relay."""
-        self.work.negotiation.renew(Credentials("b:a", "a:b", b"k" * 32))
+        self.work.negotiation.renew(Credentials("b:a", b"k" * 32))
         self.course.fire(Trigger.SESSION, "its agent answers", NOW)
         self.course.fire(Trigger.RELAY_READY, "both ends are bound", NOW)
 

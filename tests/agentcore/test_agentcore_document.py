@@ -44,7 +44,7 @@ DOCUMENT = AgentDocument(
                     ),
                     PeerConfig("phone", key(4), ("10.42.0.4",), b"\x54" * 32, "client", reaches=frozenset({"pg1"})),
                 ),
-                is_anchor=True, nat_declared="easy",
+                is_anchor=True,
             ),
         ),
         (NamedEndpoint("stun.example.net", 3478),),

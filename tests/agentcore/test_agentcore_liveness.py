@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from agentcore_values import key
 
-from meshctl.core.agent.checks import PATH_ANSWER_S, PATH_SCHEDULE_S
+from meshctl.core.agent.check import PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import (
     ASLEEP_S,
@@ -293,6 +293,23 @@ def test_a_stream_is_counted_anew_after_an_answer_and_on_a_new_interface(event: 
             tunnel.read(SAMPLE_S)
         tunnel.run(count * SAMPLE_S, heard=DATA)
         assert bool(tunnel.liveness.distress(tunnel.now + STOPPED_S)) is (count == STREAM)
+
+
+@pytest.mark.parametrize("event", ["answer", "move", "new interface"])
+def test_a_pause_before_an_answer_a_move_or_a_new_interface_makes_no_later_silence_longer(event: str) -> None:
+    tunnel = Tunnel()
+    tunnel.run(STREAM * SAMPLE_S, heard=DATA)
+    tunnel.read(PAUSE_S - 2 * SAMPLE_S, heard=DATA)
+    tunnel.read(PAUSE_S - SAMPLE_S)
+    if event == "answer":
+        tunnel.liveness.heard(tunnel.now)
+    elif event == "move":
+        tunnel.liveness.moved(tunnel.now, 0.02)
+    else:
+        tunnel.status = tunnel.status._replace(rx_bytes=0)
+        tunnel.read(0.0)
+    tunnel.run(STREAM * SAMPLE_S, heard=DATA)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S)
 
 
 # What agents say to each other in the tunnel

@@ -15,17 +15,8 @@ from agentcore_values import interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.checks import (
-    ANSWER_S,
-    MAX_OF_HOST,
-    MAX_PAIRS,
-    SCHEDULE_S,
-    STRANGERS_BURST,
-    STRANGERS_RATE,
-    Answer,
-    Credentials,
-    Pair,
-)
+from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
+from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, Answer, Credentials, Pair
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
@@ -40,7 +31,7 @@ KEY = b"of the pair in this session 32 b"
 
 def credentials(name: str, key: bytes = KEY) -> Credentials:
     other = "ab".replace(name, "")
-    return Credentials(f"{other}:{name}", f"{name}:{other}", key)
+    return Credentials(f"{other}:{name}", key)
 
 
 class End:

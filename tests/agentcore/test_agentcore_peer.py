@@ -19,20 +19,21 @@ from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
+from meshctl.core.agent.inuse import RENOMINATE_S
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peer import (
     CARRIED_S,
     RELAY_DOUBT_S,
-    RENOMINATE_S,
     RESTARTS_BURST,
     RESTARTS_RATE,
     PeerPath,
 )
-from meshctl.core.agent.peerwork import INSIST_AGAIN_S, INSIST_S, RELAY_LINGER_S, RETRY_FIRST_S, SECOND_S, PeerWork
+from meshctl.core.agent.peerwork import RELAY_LINGER_S, RETRY_FIRST_S, PeerWork
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.tunnel import INSIST_AGAIN_S, INSIST_S, SECOND_S
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 
@@ -114,7 +115,7 @@ class Bench:
         self.work = PeerWork(self.peer, self.here, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
 
     def status(self, endpoint: Address | None, age_s: float | None, keepalive_s: int = 25) -> None:
-        self.work.status = ev.PeerStatus(self.peer.public_key, endpoint, age_s, 0, 0, keepalive_s)
+        self.work.tunnel.status = ev.PeerStatus(self.peer.public_key, endpoint, age_s, 0, 0, keepalive_s)
 
     def endpoints(self) -> list[Address]:
         return [action.address for action in self.done if isinstance(action, ev.SetEndpoint)]
@@ -122,35 +123,35 @@ class Bench:
 
 def test_the_controlling_end_sets_an_endpoint_at_once() -> None:
     bench = Bench(CONTROLLING)
-    bench.work.set_endpoint(HUB, 0.0)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
     assert bench.endpoints() == [HUB]
 
 
 def test_the_other_end_puts_its_endpoint_off_so_that_no_two_handshakes_cross() -> None:
     bench = Bench(OTHER)
     bench.status(None, None)
-    bench.work.set_endpoint(HUB, 0.0)
-    bench.work.maintain(SECOND_S * 0.99)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
+    bench.work.tunnel.maintain(SECOND_S * 0.99)
     assert bench.done == []
-    bench.work.maintain(SECOND_S)
+    bench.work.tunnel.maintain(SECOND_S)
     assert bench.endpoints() == [HUB], "the controlling end has not come"
 
 
 def test_a_second_order_does_not_put_the_endpoint_off_again_and_the_newest_counts() -> None:
     bench = Bench(OTHER)
-    bench.work.set_endpoint(Address("192.0.2.7", 1), 0.0)
-    bench.work.set_endpoint(HUB, SECOND_S * 0.9)
-    bench.work.maintain(SECOND_S)
+    bench.work.tunnel.set_endpoint(Address("192.0.2.7", 1), 0.0)
+    bench.work.tunnel.set_endpoint(HUB, SECOND_S * 0.9)
+    bench.work.tunnel.maintain(SECOND_S)
     assert bench.endpoints() == [HUB]
 
 
 def test_the_other_end_sets_its_endpoint_as_soon_as_there_is_a_session() -> None:
     bench = Bench(OTHER)
-    bench.work.set_endpoint(HUB, 0.0)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
     bench.status(HUB, 0.0)
-    bench.work.maintain(0.1)
+    bench.work.tunnel.maintain(0.1)
     assert bench.endpoints() == [HUB]
-    bench.work.set_endpoint(HUB, 0.5)
+    bench.work.tunnel.set_endpoint(HUB, 0.5)
     assert bench.endpoints() == [HUB, HUB], "and at once while there is one"
 
 
@@ -162,18 +163,18 @@ def test_there_is_a_session_while_the_last_handshake_is_young(
     endpoint: Address | None, age: float | None, alive: bool
 ) -> None:
     bench = Bench(OTHER)
-    assert not bench.work.alive
+    assert not bench.work.tunnel.alive
     bench.status(endpoint, age)
-    assert bench.work.alive is alive
+    assert bench.work.tunnel.alive is alive
 
 
 def test_an_endpoint_is_set_again_for_a_while_and_then_left_alone() -> None:
     bench = Bench(CONTROLLING)
-    bench.work.set_endpoint(HUB, 0.0)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
     times = [0.0]
-    while bench.work.insist_at is not None:
-        times.append(bench.work.insist_at)
-        bench.work.insist(times[-1])
+    while bench.work.tunnel.insist_at is not None:
+        times.append(bench.work.tunnel.insist_at)
+        bench.work.tunnel.insist(times[-1])
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert bench.endpoints() == [HUB] * len(times)
     assert INSIST_S <= times[-1] <= INSIST_S + INSIST_AGAIN_S[1]
@@ -184,16 +185,16 @@ def test_an_endpoint_is_set_again_for_a_while_and_then_left_alone() -> None:
 def test_the_keepalive_is_set_where_it_is_another_and_only_there() -> None:
     bench = Bench(CONTROLLING)
     bench.status(HUB, 1.0, keepalive_s=0)
-    bench.work.maintain(0.0)
+    bench.work.tunnel.maintain(0.0)
     assert bench.done == [], "nobody has set an endpoint"
-    bench.work.set_endpoint(HUB, 0.0)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
     assert ev.SetKeepalive(bench.peer.public_key, 25) in bench.done
     bench.status(HUB, 1.0, keepalive_s=25)
     bench.done.clear()
-    bench.work.maintain(1.0)
+    bench.work.tunnel.maintain(1.0)
     assert bench.done == []
     bench.status(HUB, 1.0, keepalive_s=0)
-    bench.work.maintain(2.0)
+    bench.work.tunnel.maintain(2.0)
     assert bench.done == [ev.SetKeepalive(bench.peer.public_key, 25)]
 
 
@@ -604,7 +605,7 @@ def test_a_path_in_doubt_is_asked_again_in_a_new_session() -> None:
     path = path_of(host)
     world.apart("a", "b")
     path.network_changed(world.now, moved=True)
-    path.session(Credentials("of", "another", bytes(32)), world.now)
+    path.session(Credentials("of another", bytes(32)), world.now)
     host.give(ev.Wake())
     world.run(2.0)
     assert path.state.value != "suspect"
@@ -774,18 +775,18 @@ def test_the_other_end_moves_to_the_relay_that_the_controlling_one_uses() -> Non
 def idle(bench: Bench, until: float, *, sends: bool) -> list[float]:
     """Direct, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
     pair, every_s = Pair(Address("192.168.1.5", PORT), Address("198.51.100.7", PORT)), 25
-    bench.work.negotiation.renew(Credentials("b:a", "a:b", b"k" * 32))
+    bench.work.negotiation.renew(Credentials("b:a", b"k" * 32))
     bench.work.negotiation.current = pair
     bench.status(pair.remote, 1.0)
-    bench.work.set_endpoint(pair.remote, 0.0)
+    bench.work.tunnel.set_endpoint(pair.remote, 0.0)
     times = []
     for second in range(1, round(until)):
         count = second // every_s
         status = ev.PeerStatus(bench.peer.public_key, pair.remote, 1.0, 32 * count, 32 * count * sends, every_s)
-        bench.work.status = status
+        bench.work.tunnel.status = status
         bench.work.liveness.sample(status, float(second))
         bench.done.clear()
-        bench.work.maintain(float(second))
+        bench.work.tunnel.maintain(float(second))
         for action in bench.done:
             assert isinstance(action, ev.SendProbe), action
             message = stun.decode(action.data).message

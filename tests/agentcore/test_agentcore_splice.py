@@ -36,7 +36,7 @@ PORT = 51820
 BASE, BASE_V6 = Address("192.168.0.2", PORT), Address("2001:db8::2", PORT)
 E, H = Address("198.51.100.1", 4000), Address("198.51.100.2", 5000)
 HARD, EASY = (NatSummary(4, m, 0) for m in (Mapping.ADDRESS_AND_PORT_DEPENDENT, Mapping.ENDPOINT_INDEPENDENT))
-CREDENTIALS = Credentials("b:a", "a:b", b"k" * 32)
+CREDENTIALS = Credentials("b:a", b"k" * 32)
 DAY_S = 86400.0
 
 
@@ -150,7 +150,7 @@ def test_every_packet_is_an_ordinary_check_that_nominates_nothing() -> None:
     one.start(AT_HARD, 0.0)
     probes = [p for p in run(one, 0.2) if isinstance(p, SendProbe)]
     received = [stun.decode(p.data) for p in probes]
-    assert all(r.is_authentic(CREDENTIALS.key) and r.message.username == CREDENTIALS.outgoing for r in received)
+    assert all(r.is_authentic(CREDENTIALS.key) and r.message.username == CREDENTIALS.username for r in received)
     assert not any(r.message.use_candidate for r in received)
     assert len({r.message.transaction for r in received}) == len(received)
     assert all(r.message.ice_controlling is not None and r.message.ice_controlled is None for r in received)

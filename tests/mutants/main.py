@@ -31,6 +31,7 @@ SUBJECTS = ("path", "choice", "liveness", "history")
 TESTED_BY = {
     "peer": ("peer", "network"),
     "course": ("peer",),
+    "inuse": ("peer", "blocked"),
     "detours": ("detours", "peer", "tidings", "network"),
     "tidings": ("tidings", "network", "peer"),
 }

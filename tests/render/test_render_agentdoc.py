@@ -81,7 +81,6 @@ def test_what_the_inventory_says_of_the_node_is_in_it() -> None:
     assert (network.network, network.interface, network.listen_port) == ("corp", "wg0", 51820)
     assert network.mesh_addresses == ("10.42.0.2", "fd42:42::2")
     assert network.mesh_ranges == CORP.cidrs
-    assert network.nat_declared == "easy"
 
 
 def test_stun_servers_are_told_with_a_port_and_those_that_speak_tls_are_not() -> None:

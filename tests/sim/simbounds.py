@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from simmemory import largest, total
 from simnode import Node
-from simpairs import can_be_led_astray, forgets_quickly, healthy, owed, possible, trying
+from simpairs import Says, can_be_led_astray, forgets_quickly, healthy, owed, possible, trying
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
@@ -20,8 +19,6 @@ from meshctl.core.reachability import DIRECT
 
 if TYPE_CHECKING:
     from simworld import World
-
-Says = Iterator[tuple[str, str]]
 
 IDLE_S = 25.0
 _KEEPALIVE_S = 25.0

@@ -6,7 +6,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from simpairs import DIRECT_STATES, RELAY_STATES, can_be_led_astray, forgets_quickly, owed, state, touches
+from simpairs import (
+    DIRECT_STATES,
+    HEARD_S,
+    RELAY_STATES,
+    Says,
+    can_be_led_astray,
+    forgets_quickly,
+    owed,
+    state,
+    touches,
+)
 
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
@@ -15,12 +25,8 @@ from meshctl.core.agent.path import State, Trigger
 if TYPE_CHECKING:
     from simworld import World
 
-Says = Iterator[tuple[str, str]]
-
 HOUR_S = 3600.0
 LOOK_S = 300.0
-# So long after a fault what follows is owed to it, as elsewhere (`siminvariants`).
-_HEARD_S = 75.0
 # Doubts of a direct path. A handshake, which there is every two minutes or later, looks like content without an answer
 # where the round trip is long and the counters are read once a second.
 _DOUBTS_PER_HOUR = 30
@@ -45,7 +51,7 @@ def _unprovoked(world: World) -> Iterator[tuple[float, str, str, State, State, T
     """Decisions that no fault of the pair, nor an anchor's, is the cause of."""
     for at, node, peer, decision in world.watch.decided:
         names = (node.rstrip("'"), peer)
-        if not any(f.at <= at <= f.ends_at + _HEARD_S for f in world.spec.faults if touches(world, f, names)):
+        if not any(f.at <= at <= f.ends_at + HEARD_S for f in world.spec.faults if touches(world, f, names)):
             yield at, node, peer, decision.before, decision.after, decision.trigger
 
 

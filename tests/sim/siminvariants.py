@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import simrecovery
 from simbounds import (
     IDLE_S,
-    Says,
     count_packets,
     leases_are_given_back,
     memory_is_bounded,
@@ -29,9 +28,12 @@ from simnode import Node
 from simoutages import every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
+    HEARD_S,
     RELAY_STATES,
+    Says,
     anchor_ips,
     can_be_led_astray,
+    elsewhere,
     falls,
     forgets_quickly,
     is_anchor_fault,
@@ -55,7 +57,8 @@ if TYPE_CHECKING:
 
 Invariant = Callable[["World"], Says]
 
-# DESIGN section 6, and a little for the world's own round trips and clocks.
+# Who starts is promised a way in one second, by a relay if need be, and the direct one in two. And a little for the
+# world's own round trips and clocks.
 CARRIES_S, DIRECT_S, MARGIN_S = 1.0, 2.0, 0.3
 # All have started, and the first fault is to come (`simdraw`).
 _BEFORE_FAULTS_S = 11.5
@@ -63,8 +66,10 @@ _BEFORE_FAULTS_S = 11.5
 _LAST_PINGS_S = 1.0
 # What fits an interface's MTU of 1,420, in bytes with IP's and ICMP's or UDP's headers.
 LARGEST_PING = 1420
-_HEARD_S = 75.0
+# Half of all round trips are lost, so that five questions in a row go unanswered now and then.
 _MUCH_LOSS = 0.07
+# So long no answer comes in the end at most: where nothing is lost, and where handshakes are.
+_SILENCE_S, _LOSSY_SILENCE_S = 5.0, 15.0
 # Two ends that change at the same time, where messages are lost.
 _AGREE_S = 3.0
 # A handshake that is late is tried again each 5 s.
@@ -107,14 +112,18 @@ def afterwards(world: World) -> None:
 
 def _ask(world: World, invariant: Invariant) -> None:
     for who, words in invariant(world):
-        world.found(invariant.__name__.replace("_", " "), who, words)
+        _found(world, invariant, who, words)
+
+
+def _found(world: World, invariant: Callable[..., Says], who: str, words: str) -> None:
+    world.found(invariant.__name__.replace("_", " "), who, words)
 
 
 def _ask_early(world: World, a: str, b: str, invariant: Callable[[World, Node, Node], Says]) -> None:
     pair = world.nodes[a], world.nodes[b]
     if pair in list(owed(world)):
         for who, words in invariant(world, *pair):
-            world.found(invariant.__name__.replace("_", " "), who, words)
+            _found(world, invariant, who, words)
 
 
 def _ask_twice(world: World, invariant: Invariant, at: float, after_s: float) -> None:
@@ -124,7 +133,7 @@ def _ask_twice(world: World, invariant: Invariant, at: float, after_s: float) ->
     def again() -> None:
         for who, words in invariant(world):
             if who in before:
-                world.found(invariant.__name__.replace("_", " "), who, words)
+                _found(world, invariant, who, words)
 
     world.clock.at(at - after_s, lambda: before.update(who for who, _ in invariant(world)))
     world.clock.at(at, again)
@@ -136,17 +145,15 @@ def _ask_twice(world: World, invariant: Invariant, at: float, after_s: float) ->
 def carries_soon(world: World, one: Node, other: Node) -> Says:
     """A second after both agents run, packets have a way, where any is possible."""
     if possible(world, one, other) != UNREACHABLE:
-        for node, peer in ((one, other), (other, one)):
-            if state(node, peer) not in DIRECT_STATES + RELAY_STATES:
-                yield node.name, f"{peer.name} is {state(node, peer).value} {CARRIES_S} s after both agents run"
+        for node, peer, found in elsewhere(one, other, DIRECT_STATES + RELAY_STATES):
+            yield node.name, f"{peer.name} is {found} {CARRIES_S} s after both agents run"
 
 
 def direct_soon(world: World, one: Node, other: Node) -> Says:
     """Two seconds after both agents run, the path is direct where the NATs allow it without a port being mapped."""
     if possible(world, one, other, mapping=False) == DIRECT:
-        for node, peer in ((one, other), (other, one)):
-            if state(node, peer) not in DIRECT_STATES:
-                yield node.name, f"{peer.name} is {state(node, peer).value} {DIRECT_S} s after both agents run"
+        for node, peer, found in elsewhere(one, other, DIRECT_STATES):
+            yield node.name, f"{peer.name} is {found} {DIRECT_S} s after both agents run"
 
 
 # When all has settled
@@ -163,9 +170,8 @@ def direct_when_possible(world: World) -> Says:
             continue
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)
         if possible(world, one, other, mapping=mapping) == DIRECT:
-            for node, peer in ((one, other), (other, one)):
-                if state(node, peer) not in DIRECT_STATES:
-                    yield node.name, f"{peer.name} is {state(node, peer).value}, and could be direct"
+            for node, peer, found in elsewhere(one, other, DIRECT_STATES):
+                yield node.name, f"{peer.name} is {found}, and could be direct"
 
 
 def direct_only_when_possible(world: World) -> Says:
@@ -184,9 +190,8 @@ def relayed_otherwise(world: World) -> Says:
         allowed = possible(world, one, other)
         wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
         if allowed in (RELAYED, SPLICED) and not trying(world, one.name, other.name):
-            for node, peer in ((one, other), (other, one)):
-                if state(node, peer) not in wanted:
-                    yield node.name, f"{peer.name} is {state(node, peer).value}, and could be relayed"
+            for node, peer, found in elsewhere(one, other, wanted):
+                yield node.name, f"{peer.name} is {found}, and could be relayed"
 
 
 def both_ends_agree(world: World) -> Says:
@@ -224,14 +229,15 @@ def the_last_pings_are_answered(world: World) -> Says:
         ends_last = flow.flow.ends_at == world.spec.seconds
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
-            if silence > (15.0 if world.spec.link.loss else 5.0) and not trying(world, one.name, other.name):
+            longest = _LOSSY_SILENCE_S if world.spec.link.loss else _SILENCE_S
+            if silence > longest and not trying(world, one.name, other.name):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 
 def no_live_path_is_abandoned(world: World) -> Says:
     """A direct path is given up only after something happened to one of its ends, or an operator wanted it."""
     spec = world.spec
-    if spec.link.loss > _MUCH_LOSS:  # half of all round trips: five questions in a row go unanswered now and then
+    if spec.link.loss > _MUCH_LOSS:
         return
     asked_for = {n for o in spec.overrides for n in o[:2]} | {f.target for f in spec.faults if f.kind == "override"}
     asked_for |= {f.value.partition(" ")[0] for f in spec.faults if f.kind == "override"}
@@ -245,7 +251,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
             continue
         if forgets_quickly(world, names) or can_be_led_astray(world, names):
             continue
-        causes = [f for f in spec.faults if f.at <= at <= f.ends_at + _HEARD_S and touches(world, f, names)]
+        causes = [f for f in spec.faults if f.at <= at <= f.ends_at + HEARD_S and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
 

@@ -20,7 +20,7 @@ _BURSTS, _BURST_S, _PINGS_S = 3, 60.0, 1.0  # each hour has a talk or two; idle 
 
 def lengthened(spec: WorldSpec, dice: random.Random) -> WorldSpec:
     """A drawn world with few of its nodes, for two hours, and with a few faults far apart."""
-    nodes = tuple(replace(n, kind="node") if n.kind == "malicious" else n for n in spec.nodes)
+    nodes = tuple(n.honest for n in spec.nodes)
     agents = [n.name for n in nodes if n.kind != "anchor"][: dice.choice(_NODES)]
     anchors = [n.name for n in nodes if n.kind == "anchor"][: _AGENTS - len(agents)]
     kept = tuple(n for n in nodes if n.name in (*agents, *anchors))

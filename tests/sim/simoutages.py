@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from simworld import World
 
 # How long it may take, in a world whose links are clean, until packets pass again: after the fault itself, or its end.
-# DESIGN section 6 for what happens at once. Nothing for an agent that dies: its tunnels stay.
+# Two seconds are promised, under traffic, for what happens at once; nothing for an agent that dies: its tunnels stay.
 RECOVERY_S = {
     "rebind": 2.0, "renumber": 2.0, "roam": 1.1, "nat becomes": 3.0, "agent dies": 0.0,
     "anchor's agent dies": 0.0, "override": 1.0,
@@ -52,7 +52,7 @@ _ROUNDING_S = 0.6
 # A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys,
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
 _FORGOTTEN_S, _KEYS_S = 6.0, 16.0
-_ASTRAY_S = 2.0  # DESIGN section 6: so long after a path has died, under traffic, packets pass again
+_ASTRAY_S = 2.0  # so long after a path has died, under traffic, packets are to pass again
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
 _FORGETTING = ("rebind", "renumber", "router reboot", "nat becomes")

@@ -19,6 +19,12 @@ from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
 if TYPE_CHECKING:
     from simworld import World
 
+# What an invariant yields: at whom it does not hold, and in which way.
+Says = Iterator[tuple[str, str]]
+
+# So long after a fault what happens may be owed to it: who has nothing to send notices silence after two and a half
+# keepalives (`liveness.MISSED_KEEPALIVES`), and then has to find another way.
+HEARD_S = 3.0 * KEEPALIVE_S
 DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
@@ -76,6 +82,13 @@ def state(node: Node, peer: Node) -> State:
     """What the agent takes the path for; UNKNOWN too when it says nothing."""
     path = node.path(peer.name)
     return path.state if path else State.UNKNOWN
+
+
+def elsewhere(one: Node, other: Node, states: tuple[State, ...]) -> Iterator[tuple[Node, Node, str]]:
+    """The ends of a pair that take their path for something else: who, to whom, and for what."""
+    for node, peer in ((one, other), (other, one)):
+        if state(node, peer) not in states:
+            yield node, peer, state(node, peer).value
 
 
 def state_at(world: World, node: str, peer: str, at: float) -> State:

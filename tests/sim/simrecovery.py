@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from simnode import Node
-from simpairs import DIRECT_STATES, forgets_quickly, owed, places_of, possible, state
+from simpairs import DIRECT_STATES, HEARD_S, Says, elsewhere, forgets_quickly, owed, places_of, possible
 from simspec import Fault
 
 from meshctl.core.reachability import DIRECT
@@ -14,20 +14,17 @@ from meshctl.core.reachability import DIRECT
 if TYPE_CHECKING:
     from simworld import World
 
-Says = Iterator[tuple[str, str]]
-
-# DESIGN section 6: where a direct path has died packets pass in 2 s, by the relay, and it is direct 3 s after that.
+# Where a direct path has died packets are to pass in 2 s, by the relay, and it is to be direct 3 s after that.
 DIRECT_AGAIN_S = 2.0 + 3.0
-# A fault is alone when no other begins or ends so long before it, or while it is mended.
-_ALONE_S = 75.0
 _BEFORE_S = 1.0
 _KINDS = ("rebind", "renumber")
 
 
 def is_alone(fault: Fault, faults: tuple[Fault, ...], mended_s: float) -> bool:
-    """Whether what follows a fault is owed to it alone, until so long after its end."""
+    """Whether what follows a fault is owed to it alone, until so long after its end: to no other that was heard of
+    before it, or begins while it is mended."""
     return not any(
-        other != fault and other.at <= fault.ends_at + mended_s and other.ends_at >= fault.at - _ALONE_S
+        other != fault and other.at <= fault.ends_at + mended_s and other.ends_at >= fault.at - HEARD_S
         for other in faults
     )
 
@@ -54,7 +51,7 @@ def hit_by(world: World, fault: Fault) -> Iterator[tuple[Node, Node]]:
         talks = any(f.starts_at < fault.at - 3 * f.every_s and f.ends_at > until for f in flows)
         if not talks or fault.target not in places_of(world, names) or forgets_quickly(world, names):
             continue
-        if all(state(*ends) in DIRECT_STATES for ends in ((one, other), (other, one))):
+        if not list(elsewhere(one, other, DIRECT_STATES)):
             yield one, other
 
 
@@ -67,6 +64,5 @@ def direct_again(world: World, hit: list[tuple[Node, Node]]) -> Says:
     """Under traffic a pair is direct again five seconds after its NAT has forgotten it."""
     for pair in hit:
         if possible(world, *pair, mapping=False) == DIRECT:
-            for node, peer in (pair, pair[::-1]):
-                if state(node, peer) not in DIRECT_STATES:
-                    yield node.name, f"{peer.name} is {state(node, peer).value}"
+            for node, peer, found in elsewhere(*pair, DIRECT_STATES):
+                yield node.name, f"{peer.name} is {found}"

@@ -5,7 +5,7 @@ Numbers stand for addresses: site 3 has 81.3.0.1 outside and 2a01:3::/64, anchor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from simnat import Behaviour
@@ -29,7 +29,7 @@ class Link:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is lost or late, so that the DESIGN's times are owed."""
+        """Whether nothing is lost or late, so that the times that are promised are owed."""
         return not (self.jitter_s or self.loss or self.duplication) and self.delay_s <= Link.delay_s
 
 
@@ -68,6 +68,11 @@ class NodeSpec:
     def is_fixed(self) -> bool:
         """Whether its endpoint is written down though it has no agent: a client that is on the internet at first."""
         return self.kind == "client" and self.site == INTERNET
+
+    @property
+    def honest(self) -> NodeSpec:
+        """The same without harm."""
+        return replace(self, kind="node") if self.kind == "malicious" else self
 
     @property
     def has_agent(self) -> bool:

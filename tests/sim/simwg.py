@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from simclock import Clock
 from simnat import Place
 from simnet import Host, Packet
+from simwgtimers import WgTimers
 
 REKEY_TIMEOUT_S = 5.0
 REKEY_AFTER_S = 120.0
@@ -23,10 +24,6 @@ REJECT_AFTER_S = 180.0
 KEEPALIVE_TIMEOUT_S = 10.0
 MAX_HANDSHAKES = 90 // 5
 MAX_STAGED = 128 + 1  # device.c drops one when there are more than MAX_STAGED_PACKETS, and then adds one
-_JITTER_S = 0.333
-# Linux's kernel/time/timer.c: a timer that is due in 63 ticks or more rings at a multiple of 8 of them, in 8 times as
-# many or more, of 64, and so on; after its time, never before.
-_WHEEL_TICKS, _WHEEL_STEP = 63, 8
 _INITIATION, _RESPONSE, _DATA = 1, 2, 4
 # Type and three zero bytes, the sender, the pair's secret, a timestamp or counter, the initiator's index.
 _HEAD = struct.Struct("<B3x16s16sQI")
@@ -90,12 +87,7 @@ class Peer:
 
 
 class WireGuard:
-    """One interface. `deliver(inner source, data)` gets what arrives.
-
-    Its timers are late as the kernel's are, by up to 0.26 s, and by up to 2.05 s when they are set to more than 16 s.
-    """
-
-    tick_s = 1 / 250  # CONFIG_HZ of Debian; 0 makes exact timers, as those of wireguard-go are
+    """One interface. `deliver(inner source, data)` gets what arrives."""
 
     def __init__(
         self, clock: Clock, host: Host, port: int, key: bytes, dice: random.Random,
@@ -105,18 +97,17 @@ class WireGuard:
         self._host = host
         self.port = port
         self.key = key
-        self._dice = dice
         self._deliver = deliver
         self._peers: dict[bytes, Peer] = {}
         self._by_address: dict[str, Peer] = {}
         self._index = dice.getrandbits(16)
-        self.booted_s = -dice.random() * REJECT_AFTER_S  # when the ticks were zero: each host has its own
-        self._timers: dict[str, Callable[[Peer], None]] = {
+        rings = {
             "retransmit": self._retransmit,
             "new-handshake": self._stopped_hearing,
             "keepalive": self._passive_keepalive,
             "persistent": self._persistent_keepalive,
         }
+        self.timers = WgTimers(clock, dice, rings, lambda peer: self._peers.get(peer.key) is peer)
 
     def add(self, key: bytes, secret: bytes, allowed: Iterable[str], endpoint: Place | None = None) -> None:
         """Configure a peer; inner addresses are single ones."""
@@ -205,7 +196,7 @@ class WireGuard:
         for one in waiting:
             pair.sent += 1
             if self._transmit(peer, _DATA, pair.sent, pair.index, one) and one:
-                self._arm(peer, "new-handshake", KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S, again=False)
+                self.timers.arm(peer, "new-handshake", KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S, again=False)
         if pair.initiator and self._clock.now - pair.born >= REKEY_AFTER_S:
             self._initiate(peer, retry=False)
 
@@ -229,7 +220,7 @@ class WireGuard:
         peer.initiated_at = self._clock.now
         self._index += 1
         peer.offered = self._index
-        self._arm(peer, "retransmit", REKEY_TIMEOUT_S)
+        self.timers.arm(peer, "retransmit", REKEY_TIMEOUT_S)
         self._transmit(peer, _INITIATION, int(self._clock.now * 1e6), self._index)
 
     # Receiving
@@ -271,7 +262,7 @@ class WireGuard:
         body = packet.data[_HEAD.size :]
         source = body[1 : 1 + body[0]].decode() if body else ""
         if body:
-            self._arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S, again=False)
+            self.timers.arm(peer, "keepalive", KEEPALIVE_TIMEOUT_S, again=False)
         if source and self._by_address.get(source) is not peer:
             return  # it counts for all but rx_bytes
         peer.rx_bytes += counted_size(packet.data)
@@ -299,43 +290,9 @@ class WireGuard:
 
     # Timers
 
-    def _arm(self, peer: Peer, name: str, delay_s: float, *, again: bool = True) -> None:
-        """Let a timer ring; one that is set is moved, unless not `again`."""
-        if not again and name in peer.due:
-            return
-        jitter = self._dice.random() * _JITTER_S if name in ("retransmit", "new-handshake") else 0.0
-        peer.due[name] = self._clock.now + self._late(delay_s + jitter)
-        self._wind(peer, name)
-
-    def _late(self, delay_s: float) -> float:
-        """After how long a timer rings that is to ring after `delay_s`."""
-        grain_s = self.tick_s
-        while delay_s >= _WHEEL_TICKS * grain_s > 0:
-            grain_s *= _WHEEL_STEP
-        since_tick_s = (self._clock.now + delay_s - self.booted_s) % grain_s if grain_s else 0.0
-        return delay_s + grain_s - since_tick_s
-
-    def _wind(self, peer: Peer, name: str) -> None:
-        """See to it that the timer rings in time; one that rings too early is wound again then."""
-        when, wound = peer.due[name], peer.wound.get(name)
-        if wound is None or when < wound:
-            peer.wound[name] = when
-            self._clock.at(when, lambda: self._ring(peer, name, when))
-
-    def _ring(self, peer: Peer, name: str, when: float) -> None:
-        if peer.wound.get(name) != when or self._peers.get(peer.key) is not peer:
-            return
-        del peer.wound[name]
-        due = peer.due.get(name)
-        if due is not None and due > when:
-            self._wind(peer, name)
-        elif due is not None:
-            del peer.due[name]
-            self._timers[name](peer)
-
     def _traversed(self, peer: Peer) -> None:
         if peer.keepalive_s > 0:
-            self._arm(peer, "persistent", peer.keepalive_s)
+            self.timers.arm(peer, "persistent", peer.keepalive_s)
 
     def _retransmit(self, peer: Peer) -> None:
         if peer.attempts > MAX_HANDSHAKES:

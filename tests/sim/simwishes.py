@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simconfig import public_key
 from simlong import LEAVES_S
-from simpairs import DIRECT_STATES, RELAY_STATES, healthy, possible, state
+from simpairs import DIRECT_STATES, RELAY_STATES, Says, elsewhere, healthy, possible
 
 from meshctl.core.agent.clients import SILENT_S
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
@@ -17,8 +17,6 @@ from meshctl.core.reachability import DIRECT, UNREACHABLE
 
 if TYPE_CHECKING:
     from simworld import World
-
-Says = Iterator[tuple[str, str]]
 
 # An anchor says how many whole seconds ago it has heard a client, and its word takes a moment.
 _TOLD_S = 2.0
@@ -73,9 +71,8 @@ def overrides_hold(world: World) -> Says:
         wanted = DIRECT_STATES if mode == "direct" else RELAY_STATES
         if allowed == UNREACHABLE or (mode == "direct" and allowed != DIRECT):
             continue
-        for one, two in ((node, peer), (peer, node)):
-            if state(one, two) not in wanted:
-                yield one.name, f"{two.name} is {state(one, two).value}, and {mode} is wanted"
+        for one, two, found in elsewhere(node, peer, wanted):
+            yield one.name, f"{two.name} is {found}, and {mode} is wanted"
 
 
 def watch_clients(world: World) -> None:

@@ -28,8 +28,8 @@ from meshctl.core.agent.path import State, Trigger
 from meshctl.model.keys import PublicKey
 
 if TYPE_CHECKING:
+    from simcopyist import Copyist
     from simdriver import Driver
-    from simtwin import Copyist
 
 # After all was checked, agents wind up for so long.
 _WIND_UP_S = 2.0
@@ -81,7 +81,7 @@ class World:
         self.victim = Victim(self)
         self.outsider = Outsider(self) if spec.outsider else None
         self.stun = StunServer(self.internet, spec.stun, self.dice("stun")) if spec.stun else None
-        self.copyist: Copyist | None = None  # `simtwin`
+        self.copyist: Copyist | None = None  # in a twin
 
     def dice(self, name: str) -> random.Random:
         """Randomness for one part, so that leaving another part out changes nothing in it."""

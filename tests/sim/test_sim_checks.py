@@ -10,7 +10,7 @@ from simnet import Cable, Host, Packet
 from test_sim_net import PORT, World, behaviour
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import MAX_PAIRS, CheckList, Credentials, Pair
+from meshctl.core.agent.checks import MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.reachability import DIRECT, KINDS, End, Helpers, predict
@@ -19,13 +19,18 @@ from meshctl.core.wire import stun
 KEY = b"k" * 32
 
 
+def allowance() -> TokenBucket:
+    return TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
+
+
 class Asker:
     """One end: a check list on a simulated host, which notes the answers and nominations that it gets."""
 
     def __init__(self, world: World, host: Host, ip: str, *, controlling: bool, seed: int) -> None:
-        names = ("b:a", "a:b") if controlling else ("a:b", "b:a")
+        username = "b:a" if controlling else "a:b"
         self.world, self.host, self.base = world, host, Address(ip, PORT)
-        self.list = CheckList(Credentials(*names, KEY), controlling=controlling, dice=random.Random(seed))  # noqa: S311
+        dice = random.Random(seed)  # noqa: S311
+        self.list = CheckList(Credentials(username, KEY), controlling=controlling, dice=dice, strangers=allowance())
         self.asked_at: list[float] = []
         self.valid_at: dict[Pair, float] = {}
         self.nominated: list[Pair] = []
@@ -122,7 +127,7 @@ def test_both_hear_of_a_nomination_also_when_packets_are_lost() -> None:
 
 def test_a_nomination_that_comes_before_the_pair_was_answered_counts_when_it_is() -> None:
     dice = random.Random(0)  # noqa: S311
-    b = CheckList(Credentials("a:b", "b:a", KEY), controlling=False, dice=dice)
+    b = CheckList(Credentials("a:b", KEY), controlling=False, dice=dice, strangers=allowance())
     pair = Pair(Address("192.0.2.2", PORT), Address("192.0.2.1", PORT))
     request = stun.Message(stun.Class.REQUEST, bytes(12), username="b:a", priority=1, use_candidate=True)
     found = b.receive_request(request, pair)
@@ -138,7 +143,8 @@ def test_a_nomination_that_comes_before_the_pair_was_answered_counts_when_it_is(
 
 
 def test_an_answer_that_took_another_way_back_or_comes_twice_counts_for_nothing() -> None:
-    a = CheckList(Credentials("b:a", "a:b", KEY), controlling=True, dice=random.Random(0))  # noqa: S311
+    dice = random.Random(0)  # noqa: S311
+    a = CheckList(Credentials("b:a", KEY), controlling=True, dice=dice, strangers=allowance())
     pair = Pair(Address("192.0.2.1", PORT), Address("192.0.2.2", PORT))
     a.set_pairs([(pair, 1, 1)])
     a.restart(0.0)
@@ -166,7 +172,7 @@ def test_a_path_that_does_not_answer_quick_questions_has_failed_within_a_second(
 
 def test_checks_of_one_peer_are_never_faster_than_their_pace() -> None:
     dice, plenty = random.Random(0), TokenBucket(0.0, MAX_PAIRS * 6.0)  # noqa: S311
-    a = CheckList(Credentials("b:a", "a:b", KEY), controlling=True, dice=dice, strangers=plenty)
+    a = CheckList(Credentials("b:a", KEY), controlling=True, dice=dice, strangers=plenty)
     local = Address("192.0.2.1", PORT)
     a.set_pairs([(Pair(local, Address(f"198.51.100.{i}", PORT)), i, 1) for i in range(200)])
     a.restart(0.0)
@@ -191,7 +197,8 @@ def test_pairs_that_stay_keep_what_is_known_of_them() -> None:
 
 
 def test_a_flood_of_questions_from_many_addresses_takes_no_more_room_than_a_hundred_pairs() -> None:
-    b = CheckList(Credentials("a:b", "b:a", KEY), controlling=False, dice=random.Random(0))  # noqa: S311
+    dice = random.Random(0)  # noqa: S311
+    b = CheckList(Credentials("a:b", KEY), controlling=False, dice=dice, strangers=allowance())
     for i in range(1000):
         request = stun.Message(stun.Class.REQUEST, i.to_bytes(12, "big"), username="b:a", priority=1)
         pair = Pair(Address("192.0.2.2", PORT), Address(f"198.51.{i // 250}.{i % 250}", PORT))

@@ -14,9 +14,10 @@ from test_sim_net import PORT, World
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import NatSummary, Splice
 from meshctl.core.agent.candidate import Candidate, priority
-from meshctl.core.agent.checks import CheckList, Credentials, Pair
+from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.nat import Mapping
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.splice import BETWEEN_S, BURST, LISTEN_S, OPENED, PACE_S, Failed, Splicer
 from meshctl.core.agent.splice_situation import MAX_GUESSES, Role, Situation
 from meshctl.core.agent.splice_slot import SpliceSlot
@@ -37,12 +38,13 @@ class End:
     def __init__(
         self, world: World, host: Host, ip: str, nats: tuple[NatSummary, NatSummary], seed: int, *, controlling: bool
     ) -> None:
-        names = ("b:a", "a:b") if controlling else ("a:b", "b:a")
+        username = "b:a" if controlling else "a:b"
         self.world, self.host, self.base, self.nats = world, host, Address(ip, PORT), nats
         self.controlling = controlling
-        self.credentials = Credentials(*names, KEY)
+        self.credentials = Credentials(username, KEY)
         dice = random.Random(f"{ip} {seed}")  # noqa: S311 - not the NATs' dice, or the guesses would be their ports
-        self.list = CheckList(self.credentials, controlling=controlling, dice=dice)
+        allowance = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
+        self.list = CheckList(self.credentials, controlling=controlling, dice=dice, strangers=allowance)
         self.slot = SpliceSlot((PORT,))
         self.splicer = Splicer(PEER, self.slot, dice)
         self.peer: End | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import simtwin
+from simcopyist import KINDS
 from simdraw import draw
 from simworld import World
 from test_sim_invariants import EASY, NEVER
@@ -31,7 +32,7 @@ def differs() -> bool:
 def test_twins_are_equal_though_every_kind_of_message_was_delivered() -> None:
     assert not differs()
     delivered = {kind for spec in SPECS for kind, _ in simtwin.outcome_of(spec).copies}
-    assert delivered == set(simtwin.KINDS)
+    assert delivered == set(KINDS)
 
 
 def test_other_worlds_have_no_twin() -> None:

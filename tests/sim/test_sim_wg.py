@@ -210,7 +210,7 @@ def test_a_timer_rings_late_by_less_than_a_step_of_the_kernels_wheel_and_never_e
 
 def test_without_ticks_a_timer_is_exact() -> None:
     pair = Pair()
-    pair.wg["a"].tick_s = 0
+    pair.wg["a"].timers.tick_s = 0
     pair.wg["a"].set_keepalive(B, 25)
     pair.run(101)
     assert [round(t, 6) for t in pair.arrivals("b", 4)] == [0.06, 25.06, 50.06, 75.06, 100.06]

@@ -9,6 +9,7 @@ from simclock import Clock
 from simnat import Place
 from simnet import Cable, Host, Packet, Segment
 from simwg import WireGuard, counted_size
+from simwgtimers import WgTimers
 from wgscenarios import Scenario
 from wgstage import DELAY_S, INNER, INNER_HEADERS, OUTER, PORT, Got, Record, Sent, Shown, Stage, other
 
@@ -72,8 +73,8 @@ class Virtual(Stage):
             self.record.got.append(Got(self.now, name, source, INNER_HEADERS + len(data)))
 
         made = WireGuard(self._clock, host, PORT, _key(name), self._dice, got)
-        made.tick_s = self._tick_s
-        made.booted_s = 0.0  # both are namespaces of one kernel
+        made.timers.tick_s = self._tick_s
+        made.timers.booted_s = 0.0  # both are namespaces of one kernel
         return made
 
     @property
@@ -144,7 +145,7 @@ class Virtual(Stage):
         self.record.shown.append(Shown(self.now, node, endpoint, at, peer.rx_bytes, peer.tx_bytes))
 
 
-def play(scenario: Scenario, seed: int, tick_s: float = WireGuard.tick_s) -> Record:
+def play(scenario: Scenario, seed: int, tick_s: float = WgTimers.tick_s) -> Record:
     """One run of the model."""
     stage = Virtual(seed, tick_s, endpoint=scenario.endpoint)
     scenario.play(stage)

@@ -69,6 +69,10 @@ class AnchorLink:
         if self.up and not was_up:
             self.since = now
 
+    def told(self, size: int) -> None:
+        """A message of so many bytes came from there: that no more come is no sign."""
+        self._liveness.signalled(size, sent=False)
+
     def ask(self, now: float, families: Collection[int] = (4, 6)) -> tuple[Address, ...]:
         """The addresses to ask, when it is time: those of the families that this node has; the next time is later."""
         if self._ask_at is None or now < self._ask_at:

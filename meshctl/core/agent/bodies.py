@@ -46,7 +46,6 @@ class RefuseReason(IntEnum):
     NOT_PERMITTED = 1
     FULL = 2
     UNKNOWN = 3  # no such allocation (any more): ask again
-    UNABLE = 4  # this anchor cannot forward for this pair
 
 
 class Wish(IntEnum):

@@ -7,7 +7,6 @@ in the end is decided elsewhere (`choice.py`): here a pair is nominated when tol
 
 from __future__ import annotations
 
-import enum
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.check import Check, Progress
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.agent.router import TokenBucket
@@ -23,20 +23,6 @@ from meshctl.core.wire.address import TransportAddress
 
 # Between two checks of one peer (RFC 8445 section 14.2 demands 5 ms at least).
 PACE_S = 0.02
-# When a pair is asked, counted from its first check: a hole takes both ends' packets, which start a round trip apart,
-# and the later ones are for paths that lose.
-SCHEDULE_S = (0.0, 0.1, 0.3, 0.7, 1.5, 3.0)
-# How long an answer may take after the last of them. Later ones count for nothing.
-ANSWER_S = 1.0
-# The quick questions to a pair in use that may be dead, and how long the last one has: with liveness.UNANSWERED_S they
-# make less than the two seconds after which traffic must flow again.
-PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
-PATH_ANSWER_S = 0.3
-# The questions that compare the pair in use with others: a hole may have closed meanwhile, and both ends ask at about
-# the same time.
-COMPARE_SCHEDULE_S = (0.0, 0.5, 1.5)
-# On a slow path: so many round trips, as it was measured last.
-RTTS = 1.5
 # Questions that may leave at once, and each second in the long run, for addresses that have never answered: two full
 # rounds of some thirty pairs. A peer says where it is, and may name a victim instead, again and again.
 STRANGERS_BURST, STRANGERS_RATE = 400.0, 4.0
@@ -60,21 +46,11 @@ class Pair(NamedTuple):
     remote: Address
 
 
-class Progress(enum.Enum):
-    """What is known of a pair, in the words of RFC 8445 section 6.1.2.6. None is frozen: all may be asked at once."""
-
-    WAITING = "waiting"
-    IN_PROGRESS = "in progress"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
 @dataclass(frozen=True)
 class Credentials:
-    """What makes a check authentic. `outgoing` and `incoming` are USERNAMEs, `key` is the pair's for this session."""
+    """What makes a check authentic: the USERNAME of ours, and the pair's key for this session."""
 
-    outgoing: str
-    incoming: str
+    username: str
     key: bytes = field(repr=False)
 
 
@@ -95,24 +71,6 @@ class Question:
     nominated: bool
 
 
-@dataclass
-class _Check:
-    """One pair. `due_at` is its next question, `asked` how many there were in this round."""
-
-    rank: int
-    priority: int = 0
-    progress: Progress = Progress.WAITING
-    schedule: tuple[float, ...] = SCHEDULE_S
-    answer_s: float = ANSWER_S
-    began_at: float = 0.0
-    due_at: float | None = None
-    asked: int = 0
-    nominating: bool = False
-    triggered: int = 0  # by the peer's questions, since all were asked from the beginning
-    wanted: bool = False  # by the peer, which nominated it before it had answered us
-    rtt_s: float | None = None
-
-
 class _Open(NamedTuple):
     pair: Pair
     sent_at: float
@@ -123,15 +81,15 @@ class CheckList:
     """The pairs of one peer. Nothing here raises for what a peer does; the caller has checked who sent it."""
 
     def __init__(
-        self, credentials: Credentials, *, controlling: bool, dice: random.Random, strangers: TokenBucket | None = None
+        self, credentials: Credentials, *, controlling: bool, dice: random.Random, strangers: TokenBucket
     ) -> None:
         """`strangers` says how many questions addresses get that have never answered: the peer's, in all sessions."""
         self._credentials = credentials
-        self._strangers = strangers or TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
+        self._strangers = strangers
         self._controlling = controlling
         self._tie_breaker = dice.getrandbits(64)
         self._dice = dice
-        self._checks: dict[Pair, _Check] = {}
+        self._checks: dict[Pair, Check] = {}
         self._open: dict[bytes, _Open] = {}
         self._triggered: deque[Pair] = deque()
         self._seen: dict[bytes, None] = {}  # transactions of the peer's requests, the oldest first
@@ -167,8 +125,7 @@ class CheckList:
     @property
     def exhausted(self) -> bool:
         """Whether nothing is left to ask."""
-        to_ask = (Progress.WAITING, Progress.IN_PROGRESS)
-        return not any(check.progress in to_ask or check.nominating for check in self._checks.values())
+        return not any(check.is_open for check in self._checks.values())
 
     # What to do
 
@@ -183,38 +140,32 @@ class CheckList:
         for pair in [p for p in self._checks if p not in wanted]:
             del self._checks[pair]
         for pair, (rank, priority) in wanted.items():
-            check = self._checks.setdefault(pair, _Check(rank))
+            check = self._checks.setdefault(pair, Check(rank))
             check.rank, check.priority = rank, priority
 
     def restart(self, now: float) -> None:
         """Ask every pair again from the beginning."""
         self._stale = True
         for check in self._checks.values():
-            check.progress, check.triggered, check.nominating = Progress.WAITING, 0, False
-            _begin(check, now)
+            check.restart(now)
 
     def ask_new(self, now: float) -> None:
         """Ask the pairs that were never asked, as those that came with the last candidates."""
         self._stale = True
         for check in self._checks.values():
-            if check.progress is Progress.WAITING and check.due_at is None:
-                _begin(check, now)
+            if check.is_new:
+                check.begin(now)
 
     def ask_quickly(self, pair: Pair, now: float) -> None:
         """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered."""
         self._stale = True
-        check = self._checks.setdefault(pair, _Check(0))
-        if check.progress is not Progress.IN_PROGRESS or check.schedule != PATH_SCHEDULE_S:
-            _begin(check, now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, RTTS * (check.rtt_s or 0.0)))
-            check.progress = Progress.IN_PROGRESS
+        self._checks.setdefault(pair, Check(0)).hurry(now)
 
     def compare(self, pairs: Iterable[Pair], now: float) -> None:
         """Ask pairs that have answered once more; each is valid again when it does."""
         self._stale = True
-        for check in (self._checks[pair] for pair in pairs):
-            if not check.nominating:
-                _begin(check, now, COMPARE_SCHEDULE_S)
-                check.progress = Progress.IN_PROGRESS
+        for pair in pairs:
+            self._checks[pair].compare(now)
 
     def nominate(self, pair: Pair, now: float) -> None:
         """Tell the peer, by checks that say so, that this pair shall be used. The controlling side alone may.
@@ -222,10 +173,7 @@ class CheckList:
         Raises KeyError for a pair that is not there.
         """
         self._stale = True
-        check = self._checks[pair]
-        if not check.nominating:
-            check.nominating = True
-            _begin(check, now)
+        self._checks[pair].nominate(now)
 
     def poll(self, now: float) -> SendProbe | None:
         """The next check that is due, if any is: at most one every PACE_S. None instead of one that is too many for
@@ -272,7 +220,7 @@ class CheckList:
         answer = signed(stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key)
         check = self._checks.get(pair)
         if check is None and self._has_room(pair):
-            check = self._checks[pair] = _Check(request.priority or 0)
+            check = self._checks[pair] = Check(request.priority or 0)
         if check is None:
             return SendProbe(pair.local, pair.remote, answer), Question(pair, nominated=False)
         nominated = request.use_candidate and not self._controlling
@@ -295,14 +243,8 @@ class CheckList:
         check = self._checks.get(pair)
         if check is None:
             return None
-        check.progress = Progress.SUCCEEDED
-        check.rtt_s = now - opened.sent_at
-        nominated = (opened.nominating and check.nominating) or check.wanted
-        if not check.nominating or opened.nominating:
-            check.due_at = None
-            check.nominating = False
-        check.wanted = False
-        return Answer(pair, check.rtt_s, nominated)
+        agreed = check.answered(opened.sent_at, now, nominating=opened.nominating)
+        return Answer(pair, now - opened.sent_at, agreed)
 
     # Inside
 
@@ -319,24 +261,14 @@ class CheckList:
                 return pair
         ready = [(-c.rank, pair) for pair, c in self._checks.items() if c.due_at is not None and c.due_at <= now]
         for _, pair in sorted(ready):
-            check = self._checks[pair]
-            if check.asked < len(check.schedule):
+            if not self._checks[pair].is_over:
                 return pair
-            check.due_at = None  # the last question had its time
-            check.nominating = False
-            check.progress = Progress.FAILED
+            self._checks[pair].fail()
         return None
 
     def _ask(self, pair: Pair, now: float) -> SendProbe:
         check = self._checks[pair]
-        if check.due_at is None or check.asked >= len(check.schedule):  # triggered, when its own round was over
-            _begin(check, now)
-        check.asked += 1
-        if check.progress is not Progress.SUCCEEDED:
-            check.progress = Progress.IN_PROGRESS
-        following = check.schedule[check.asked] if check.asked < len(check.schedule) else None
-        last = check.schedule[-1] + check.answer_s
-        check.due_at = check.began_at + (last if following is None else following)
+        check.ask(now)
         transaction = new_transaction(self._dice)
         if len(self._open) >= MAX_TRANSACTIONS:
             del self._open[next(iter(self._open))]
@@ -344,7 +276,7 @@ class CheckList:
         request = stun.Message(
             stun.Class.REQUEST,
             transaction,
-            username=self._credentials.outgoing,
+            username=self._credentials.username,
             priority=check.priority,
             use_candidate=check.nominating,
             ice_controlling=self._tie_breaker if self._controlling else None,
@@ -352,8 +284,3 @@ class CheckList:
         )
         data = signed(request, self._credentials.key)
         return SendProbe(pair.local, pair.remote, data)
-
-
-def _begin(check: _Check, now: float, schedule: tuple[float, ...] = SCHEDULE_S, answer_s: float = ANSWER_S) -> None:
-    check.schedule, check.answer_s = schedule, answer_s
-    check.began_at, check.due_at, check.asked = now, now, 0

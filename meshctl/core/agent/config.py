@@ -95,7 +95,6 @@ class InterfaceConfig:
     keepalive_s: int = 25
     peers: tuple[PeerConfig, ...] = ()
     is_anchor: bool = False
-    nat_declared: str = ""  # a kind of the inventory's `nat:`; "": not known
 
     def __post_init__(self) -> None:
         for what, values in (

@@ -11,7 +11,7 @@ from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
-from meshctl.core.agent.relayclient import Ready, Say
+from meshctl.core.agent.relayoutputs import Ready, Say
 from meshctl.core.agent.splice import Failed
 from meshctl.core.wire import stun
 

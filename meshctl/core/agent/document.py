@@ -34,10 +34,6 @@ VERSION = 1
 SIGNALLING_PORT = 51871
 # WireGuard's own limit of a persistent keepalive (wg(8)).
 _KEEPALIVE_MAX_S = 65535
-# `nat:` of the inventory, and "" for what is not known.
-NATS = (
-    "", "none", "easy", "full-cone", "address-dependent", "symmetric", "symmetric-sequential", "cgnat", "udp-blocked",
-)  # fmt: skip
 
 
 class DocumentError(MeshctlError):
@@ -108,8 +104,8 @@ def _network(reader: Reader, value: Any, path: str) -> Any:
         if index is not None and index >= len(reaches):
             return reader.wrong(f"{path}.peers[{i}].reaches", f"there are {len(reaches)} sets in `{path}.reaches`")
         peers.append(PeerConfig(**peer, reaches=frozenset() if index is None else reaches[index]))
-    is_anchor, nat = found.pop("anchor"), found.pop("nat")
-    return InterfaceConfig(**found, peers=tuple(peers), is_anchor=is_anchor, nat_declared=nat)
+    is_anchor = found.pop("anchor")
+    return InterfaceConfig(**found, peers=tuple(peers), is_anchor=is_anchor)
 
 
 def _peer(reader: Reader, value: Any, path: str) -> Any:
@@ -206,7 +202,6 @@ _NETWORK = {
     "mesh_ranges": Field(listed(_prefix, 1), required=True),
     "keepalive_s": Field(number(0, _KEEPALIVE_MAX_S), 25),
     "anchor": Field(flag, False),
-    "nat": Field(one_of(*NATS), ""),
     "reaches": Field(listed(listed(text)), ()),
     "peers": Field(listed(_peer), ()),
 }
@@ -241,7 +236,6 @@ def _network_text(network: InterfaceConfig) -> str:
         "mesh_ranges": list(network.mesh_ranges),
         "keepalive_s": network.keepalive_s,
         "anchor": network.is_anchor,
-        "nat": network.nat_declared,
         "reaches": [sorted(names) for names in sets],
     }
     return _with_list(members, "peers", (_text(_peer_value(peer, sets)) for peer in network.peers))

@@ -21,7 +21,7 @@ SAMPLE_S = 0.25
 # And while no path is in use or in doubt: what then leaves unanswered is taken to have left right after the reading.
 IDLE_SAMPLE_S = 1.0
 # So long nothing came after something was sent. Sampling, this and the questions that follow it
-# (checks.PATH_SCHEDULE_S) make less than two seconds.
+# (check.PATH_SCHEDULE_S) make less than two seconds.
 UNANSWERED_S = 0.5
 # On a slow path: this and so many round trips.
 RTTS = 1.5
@@ -65,6 +65,34 @@ def has_session(status: PeerStatus | None) -> bool:
     return status.handshake_age_s < IDLE_HANDSHAKE_MAX_S
 
 
+def counted_bytes(size: int) -> int:
+    """What a message of so many bytes that goes through the tunnel adds to a counter, at most."""
+    return KEEPALIVE_BYTES + -(-(HEADERS_BYTES + size) // PADDING_BYTES) * PADDING_BYTES
+
+
+class _Stream:
+    """What comes all the time: readings with content, none longer than PAUSE_S after the one before."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._newest_at = -inf
+        self._pause_s = 0.0  # the longest between two of them
+
+    def came(self, now: float) -> None:
+        """One more, or the first of the next stream."""
+        pause_s = now - self._newest_at
+        if pause_s > PAUSE_S:
+            self._count, self._pause_s = 0, 0.0
+        else:
+            self._pause_s = max(self._pause_s, pause_s)
+        self._count += 1
+        self._newest_at = now
+
+    def has_stopped(self, silence_s: float, answer_s: float) -> bool:
+        """Whether that much silence is a sign, where an answer takes so long."""
+        return self._count >= STREAM and silence_s >= max(STOPPED_S, PAUSES * self._pause_s, answer_s)
+
+
 class Liveness:
     """One peer's signs of life. `sample` is fed with each reading of the counters."""
 
@@ -77,9 +105,7 @@ class Liveness:
         self._moved_at = 0.0
         self._came_by_at = -inf  # the last packet of WireGuard, whatever it was
         self._carried = False  # whether it has had anything since the move
-        self._stream = 0  # readings with content, none long after the one before
-        self._came_at: float | None = None  # the last of them
-        self._pause = 0.0  # the longest between two of them
+        self._stream = _Stream()
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
         self._patience = 1  # times that a silence is longer than the own keepalive lets expect
@@ -94,58 +120,32 @@ class Liveness:
         if now - read_at > ASLEEP_S:
             self._content_since = None
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
-            self._heard_at, self._unanswered_since, self._used_at, self._stream = now, None, None, 0
-            self.sent_at, self._content_since = now, None
+            self._heard_at, self._unanswered_since, self._used_at = now, None, None
+            self.sent_at, self._content_since, self._stream = now, None, _Stream()
             return
         if status.tx_bytes > last.tx_bytes:
-            self.sent_at = now
-        if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES and self._content_since is None:
-            self._content_since = now
-        if status.tx_bytes - last.tx_bytes > KEEPALIVE_BYTES + own_tx:
-            self._used_at = now
-            if self._unanswered_since is None:
-                # Between two rare readings it may have left right after the first one.
-                self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
+            self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
-            self._content_since, self._came_by_at = None, now
-            self._carried = self._carried or now - self._moved_at >= UNDER_WAY_S
-            if status.rx_bytes - last.rx_bytes > KEEPALIVE_BYTES + own_rx:
-                pause = now - self._came_at if self._came_at is not None else inf
-                if pause > PAUSE_S:
-                    self._stream, self._pause = 0, 0.0
-                else:
-                    self._pause = max(self._pause, pause)
-                self._stream += 1
-                self._used_at = self._came_at = now
-            self._hear(now)
+            self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
 
     def signalled(self, size: int, *, sent: bool) -> None:
         """A message of ours, of that many bytes, goes or came through the tunnel: that is no use of the path."""
-        most = KEEPALIVE_BYTES + -(-(HEADERS_BYTES + size) // PADDING_BYTES) * PADDING_BYTES
         if sent:
-            self._own_tx += most
+            self._own_tx += counted_bytes(size)
         else:
-            self._own_rx += most
+            self._own_rx += counted_bytes(size)
 
     def heard(self, now: float) -> None:
         """The path has shown that it lives: a question was answered. That what came regularly has stopped, has then
         another cause."""
         self._hear(now)
-        self._stream = 0
+        self._stream = _Stream()
 
     def outlived(self, now: float) -> None:
         """As `heard`, of a path that was in doubt: if it was for a silence, the next one may be longer."""
         if self._silent_too_long(now):
             self._patience = min(2 * self._patience, MAX_PATIENCE)
         self.heard(now)
-
-    def _silent_too_long(self, now: float) -> bool:
-        interval_s = self._last.keepalive_s if self._last is not None else 0
-        silence = now - self._heard_at if self._heard_at is not None else 0.0
-        return interval_s > 0 and silence >= self._patience * MISSED_KEEPALIVES * interval_s
-
-    def _hear(self, now: float) -> None:
-        self._heard_at, self._unanswered_since = now, None
 
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
@@ -171,9 +171,10 @@ class Liveness:
         since, status = self._content_since, self._last
         if since is None or status is None:
             return ""
-        has_keys = status.handshake_age_s is None or since - self._came_by_at <= FRESH_S
+        # Without a handshake there are no keys that the other end may have lost.
+        may_lack_keys = status.handshake_age_s is not None and since - self._came_by_at > FRESH_S
         silence = self._read_at - since
-        if silence < (NEVER_CARRIED_S if has_keys and not self._carried else STOPPED_CARRYING_S):
+        if silence < (STOPPED_CARRYING_S if may_lack_keys or self._carried else NEVER_CARRIED_S):
             return ""
         return f"WireGuard's packets have not come through for {silence:.0f} s, though checks do"
 
@@ -182,14 +183,42 @@ class Liveness:
         status = self._last
         if status is None or self._heard_at is None:
             return ""
-        since = self._unanswered_since
-        if since is not None and now - since >= max(UNANSWERED_S, SAMPLE_S + RTTS * self.rtt_s):
+        since, answer_s = self._unanswered_since, SAMPLE_S + RTTS * self.rtt_s
+        if since is not None and now - since >= max(UNANSWERED_S, answer_s):
             return f"nothing came for {now - since:.1f} s after something was sent"
         age, silence = status.handshake_age_s, now - self._heard_at
-        if self._stream >= STREAM and silence >= max(STOPPED_S, PAUSES * self._pause, SAMPLE_S + RTTS * self.rtt_s):
+        if self._stream.has_stopped(silence, answer_s):
             return f"what came all the time has stopped {silence:.1f} s ago"
         if self.busy(now) and silence >= SILENCE_S and age is not None and age > HANDSHAKE_MAX_S:
             return f"the last handshake was {age:.0f} s ago"
         if self._silent_too_long(now):
             return f"nothing came for {silence:.0f} s, though there is a keepalive every {status.keepalive_s} s"
         return ""
+
+    # Inside
+
+    def _sent(self, size: int, own: int, read_at: float, now: float) -> None:
+        self.sent_at = now
+        if size > KEEPALIVE_BYTES and self._content_since is None:
+            self._content_since = now
+        if size > KEEPALIVE_BYTES + own:
+            self._used_at = now
+            if self._unanswered_since is None:
+                # Between two rare readings it may have left right after the first one.
+                self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
+
+    def _came(self, size: int, own: int, now: float) -> None:
+        self._content_since, self._came_by_at = None, now
+        self._carried = self._carried or now - self._moved_at >= UNDER_WAY_S
+        if size > KEEPALIVE_BYTES + own:
+            self._stream.came(now)
+            self._used_at = now
+        self._hear(now)
+
+    def _silent_too_long(self, now: float) -> bool:
+        interval_s = self._last.keepalive_s if self._last is not None else 0
+        silence = now - self._heard_at if self._heard_at is not None else 0.0
+        return interval_s > 0 and silence >= self._patience * MISSED_KEEPALIVES * interval_s
+
+    def _hear(self, now: float) -> None:
+        self._heard_at, self._unanswered_since = now, None

@@ -6,18 +6,8 @@ from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import Bars
-from meshctl.core.agent.checks import (
-    ANSWER_S,
-    COMPARE_SCHEDULE_S,
-    SCHEDULE_S,
-    STRANGERS_BURST,
-    STRANGERS_RATE,
-    Answer,
-    CheckList,
-    Credentials,
-    Pair,
-    Question,
-)
+from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
+from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, Answer, CheckList, Credentials, Pair, Question
 from meshctl.core.agent.choice import Changes, best
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
@@ -190,7 +180,7 @@ class Negotiation:
     def keep_open(self, now: float) -> None:
         """Send something on the pair in use that wants no answer (RFC 8445 section 11)."""
         if self.credentials is not None and self.current is not None:
-            username, (local, remote) = self.credentials.outgoing, self.current
+            username, (local, remote) = self.credentials.username, self.current
             message = stun.Message(stun.Class.INDICATION, new_transaction(self._here.dice), username=username)
             self._here.nat.sent(local, remote, now)
             self._here.act(SendProbe(local, remote, signed(message, self.key)))

@@ -16,7 +16,6 @@ from meshctl.core.agent.bodies import WISHES, Body
 from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
-from meshctl.core.agent.course import DIRECT
 from meshctl.core.agent.events import Datagram, PeerStatus, RelayDatagram, Signal
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
@@ -25,7 +24,7 @@ from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.post import Post
 from meshctl.core.agent.shared import Shared
-from meshctl.core.agent.silence import Place, Silence
+from meshctl.core.agent.silence import Silence
 from meshctl.core.agent.state import NOTHING, Kept, KeptPath, KeptRelay
 from meshctl.core.agent.stunport import StunPort
 from meshctl.core.agent.tidings import Tidings
@@ -54,16 +53,20 @@ class Network:
         self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch)
         self.gatherer = Gatherer(own, self.here.nat, dice)
         self._links = AnchorLinks(self.here, self.gatherer)
-        self._silence = Silence(self.here, shared.silence, self._place_for_silence, now)
+        self._silence = Silence(
+            self.here, shared.silence, lambda: self._links.place_for_silence(shared.slot.taken), now
+        )
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
         self._duty = AnchorDuty(config, shared, self._say) if config.is_anchor else None
-        self._tidings = Tidings(self.here, self.post, self._stun, self.gatherer, self.paths, self._clients, self._duty)
+        self._tidings = Tidings(
+            self.here, self.post, self._stun, self.gatherer, self._links, self.paths, self._clients, self._duty
+        )
         self._set_peers(now)
-        of_peer = {path.peer.public_key: path for path in self.paths.values()}
         for known in kept.paths:
-            if known.peer in of_peer:
-                of_peer[known.peer].restore(known.pair, now, spliced=known.spliced)
+            path = self.paths.get(node_id(known.peer))
+            if path is not None:
+                path.restore(known, now)
         if self._duty is not None:
             self._duty.restore([relay for relay in kept.relays if relay.network == config.network], now)
             self._touch(DUTY)
@@ -187,7 +190,7 @@ class Network:
         """Peers that are reached in no way."""
         yield from (link.peer for link in self.here.anchors.values() if not link.up)
         for path in self.paths.values():
-            if path.state in (State.UNKNOWN, State.PROBING) and not path.work.alive:
+            if path.state in (State.UNKNOWN, State.PROBING) and not path.work.tunnel.alive:
                 yield path.peer
 
     def clock_stepped(self, now: float) -> None:
@@ -215,12 +218,8 @@ class Network:
 
     def kept_paths(self) -> tuple[KeptPath, ...]:
         """The direct paths, to be known after a restart."""
-        found = ((path, path.work.negotiation.current) for path in self.paths.values() if path.state in DIRECT)
-        return tuple(
-            KeptPath(path.peer.public_key, pair, path.work.splice.standing == pair)
-            for path, pair in found
-            if pair is not None
-        )
+        found = (path.kept for path in self.paths.values())
+        return tuple(kept for kept in found if kept is not None)
 
     def override(self, peer: PublicKey, mode: str, now: float) -> None:
         """An operator's word, if the peer is one of this network's."""
@@ -233,7 +232,7 @@ class Network:
         """Do what is due."""
         for owner in list(self.timers.due(now)):
             if owner == GATHER:
-                self._gather(now)
+                self._tidings.gather(now)
             elif owner == DUTY and self._duty is not None:
                 self._duty.poll(now)
                 self._touch(DUTY)
@@ -274,15 +273,10 @@ class Network:
     def _settle_peer(self, key: bytes, now: float) -> None:
         """Offer the peer what there is, if it is news, and set its timer."""
         path, link, talk = self.paths.get(key), self.here.anchors.get(key), self.post.talk_by_id(key)
-        due = path.due if path is not None else None
+        due = path.work.due if path is not None else None
         when, reason = due if due is not None else (inf, "")
         if path is not None and talk is not None:
-            work = path.work
-            talk.sender.put(
-                self.here.own.offered(), self.here.nat_summary(now), now,
-                relays=work.relay.distances(), wish=work.wish, restart=work.restarts,
-                blocked=work.blocked,
-            )  # fmt: skip
+            path.work.offer_by(talk.sender, now)
         if talk is not None and talk.due is not None and talk.due < when:
             when, reason = talk.due, "a message"
         if link is not None and link.due is not None and link.due < when:
@@ -294,13 +288,12 @@ class Network:
         if not self.post.say(peer, body, now):
             self._touch(peer.id)
 
-    def _place_for_silence(self) -> Place | None:
-        return self._links.place_for_silence(self._slot.taken)
-
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
-        path = self.paths.get(peer.id)
+        path, link = self.paths.get(peer.id), self.here.anchors.get(peer.id)
         if path is not None:
             path.work.liveness.signalled(size, sent=sent)
+        elif link is not None and not sent:
+            link.told(size)
 
     def _up(self) -> frozenset[str]:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
@@ -321,18 +314,3 @@ class Network:
             if talk is not None and talk.failures > failures:
                 path.session_lost(now)
             path.poll(now)
-
-    def _gather(self, now: float) -> None:
-        self._touch(GATHER)
-        probe = self.gatherer.poll(now)
-        if probe is not None:
-            self._stun.ask(probe, self._seen)
-        for server in self.gatherer.silent(now):
-            self._tidings.links_changed(self._links.silent(server, now), now)
-
-    def _seen(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
-        self._touch(GATHER)
-        seen = self.gatherer.answered(received, local, remote, now)
-        if seen is not None:
-            self._tidings.links_changed(self._links.answered(seen, now), now)
-        return seen is not None

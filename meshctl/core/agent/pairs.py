@@ -28,17 +28,12 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True)
 class CandidatePair:
-    """An own base and an address of the peer, with the kinds of the candidates that led to it.
-
-    `prflx_priority` is what a check on the pair carries as PRIORITY.
-    """
+    """An own base and an address of the peer. `prflx_priority` is what a check on the pair carries as PRIORITY."""
 
     local: Address
     remote: Address
     tier: Tier
     priority: int
-    foundation: str
-    kinds: tuple[str, str]
     prflx_priority: int
 
     @property
@@ -83,8 +78,7 @@ def pair_up(
                 continue  # candidates come best first, and so do pairs
             value = pair_priority(*((mine.priority, r.priority) if controlling else (r.priority, mine.priority)))
             found[mine.base, r.address] = CandidatePair(
-                mine.base, r.address, place.tier(mine.base, r), value, mine.foundation + r.foundation,
-                (mine.kind, r.kind), prflx_priority(mine.priority),
+                mine.base, r.address, place.tier(mine.base, r), value, prflx_priority(mine.priority),
             )  # fmt: skip
     return _limited(sorted(found.values(), key=_order), keep)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
@@ -16,28 +15,21 @@ from meshctl.core.agent.falls import Falls
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import History
+from meshctl.core.agent.inuse import PairInUse
 from meshctl.core.agent.liveness import BUSY_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.state import KeptPath
 from meshctl.core.wire import stun
 
 # Between two questions to a relay whose path carries nothing back.
 RELAY_DOUBT_S = 5.0
 # A relay that has carried something within this carries, though much is lost: messages of agents too.
 CARRIED_S = 5.0
-# The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
-RENOMINATE_S = 1.0
 # The peer's restarts of all checks that are joined in at once, and in the long run; further ones are, a little later.
 RESTARTS_BURST, RESTARTS_RATE = 10.0, 0.2
-
-
-class Due(NamedTuple):
-    """When something is to be done, and what."""
-
-    when: float
-    reason: str
 
 
 class PeerPath:
@@ -51,13 +43,12 @@ class PeerPath:
         self._course = Course(self.work, here, now)
         self.detours = Detours(self._course, self.work, here)
         self._falls = Falls(self._course, self.work)
+        self._in_use = PairInUse(self._course, self.work, self._falls, now)
         self._here, self._fire = here, self._course.fire
         self._negotiation, self._relay, self._splice = self.work.negotiation, self.work.relay, self.work.splice
         self._liveness = self.work.liveness
         self._doubt_at = now  # from then on a silent relay is asked again
-        self._renominate_at = now
         self._restarts = TokenBucket(RESTARTS_RATE, RESTARTS_BURST)
-        self._astray = False  # the peer seems not to use the pair in use: it is told once more when that answers
 
     # What is known
 
@@ -77,29 +68,23 @@ class PeerPath:
         return self._course.history
 
     @property
-    def due(self) -> Due | None:
-        """When `poll` has something to do."""
-        times: tuple[tuple[float | None, str], ...] = (
-            (self._negotiation.due, "a check"), (self._relay.due(), "a relay"), (self._splice.due(), "a splice"),
-            (self.work.retry_at, "all pairs again"), (self.work.release_at, "the relay is not needed"),
-            (self.work.insist_at, "the endpoint once more"),
-        )  # fmt: skip
-        first = None
-        for when, why in times:
-            if when is not None and (first is None or when < first.when):
-                first = Due(when, why)
-        return first
-
-    @property
     def usable(self) -> bool:
         """Whether messages may go through the tunnel: it is up, and nothing is said against its path."""
-        return self.work.alive and self.state not in (State.PROBING, State.SUSPECT)
+        return self.work.tunnel.alive and self.state not in (State.PROBING, State.SUSPECT)
 
     @property
     def rtt_s(self) -> float | None:
         """Of the pair in use, as it was last measured."""
         current = self._negotiation.current
         return self._negotiation.rtt_s(current) if current is not None else None
+
+    @property
+    def kept(self) -> KeptPath | None:
+        """What is to be known after a restart: how the peer is reached, where that is a direct path."""
+        pair = self._negotiation.current
+        if pair is None or self.state not in DIRECT:
+            return None
+        return KeptPath(self.peer.public_key, pair, self._splice.standing == pair)
 
     def busy(self, now: float) -> bool:
         """Whether the path is in use or in doubt."""
@@ -120,11 +105,11 @@ class PeerPath:
         if peer.override != before:
             self.override(WISHES[peer.override], now)
 
-    def restore(self, pair: Pair, now: float, *, spliced: bool) -> None:
+    def restore(self, known: KeptPath, now: float) -> None:
         """The peer was reached by this pair before a restart."""
-        self._negotiation.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S)
-        if spliced:
-            self.detours.restored(pair, now)
+        self._negotiation.remote.learn("prflx", known.pair.remote, now + PRFLX_LIFETIME_S)
+        if known.spliced:
+            self.detours.restored(known.pair, now)
 
     def session(self, credentials: Credentials, now: float) -> None:
         """The peer's agent has answered; it is another one than before, or had been silent."""
@@ -135,7 +120,7 @@ class PeerPath:
             self.work.begin_anew(now)
         elif self.state is State.SUSPECT:  # what was asked in another session is not answered any more
             self._negotiation.ask_path(now)
-        elif self.state is State.UNKNOWN and self.work.alive and self.work.adopt():
+        elif self.state is State.UNKNOWN and self.work.tunnel.alive and self.work.adopt():
             self._fire(Trigger.ADOPTED, "its tunnel works", now)
         elif self.state is State.UNKNOWN:
             self._fire(Trigger.SESSION, "its agent answers", now)
@@ -162,16 +147,8 @@ class PeerPath:
             self._negotiation.refresh(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
         self._falls.told(before.blocked, offer.blocked, now)
-        if offer.restart != before.restart and not self._restarts.take(now):
-            if self.state in SEARCHING:
-                self.work.retry_soon(now + 1.0 / RESTARTS_RATE)
-        elif offer.restart != before.restart:
-            if self.state in SEARCHING:
-                self.work.retry_at = None
-                self._negotiation.restart(now)
-            elif self.state is State.DIRECT:
-                self._astray = True
-                self._fire(Trigger.DISTRESS, "the peer tries all pairs anew", now)
+        if offer.restart != before.restart:
+            self._join_restart(now)
         if offer.wish is not before.wish:
             self._obey(now)
         self.detours.news(now)
@@ -194,24 +171,11 @@ class PeerPath:
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
-        self.work.status = status
+        self.work.tunnel.status = status
         self._liveness.sample(status, now)
-        self.work.maintain(now)
-        current = self._negotiation.current
-        if self.state is State.DIRECT and current is not None:
-            moved = self._moved(status, current)
-            reason = moved or self._liveness.distress(now)
-            if reason:
-                self._astray = bool(moved)
-                self._fire(Trigger.DISTRESS, reason, now)
-                self._ask_where_it_went(current, now)
-            else:
-                self.work.compare(now)
-        elif self.state is State.SUSPECT and current is not None:
-            heard = self._liveness.heard_at
-            if self.work.proven and status.endpoint == current.remote and heard is not None and heard > self.since:
-                self._fire(Trigger.ANSWERED, "bytes came by it", now)
-                self.work.set_endpoint(current.remote, now)
+        self.work.tunnel.maintain(now)
+        if self.state in DIRECT:
+            self._in_use.sample(status, now)
         elif self.state in RELAYED and now >= self._doubt_at:
             if self._liveness.blocked():  # nor does the relay carry anything: it was not the direct way's fault
                 self._negotiation.bars.clear()
@@ -253,7 +217,7 @@ class PeerPath:
         if question.nominated:
             self._nominated(pair, now)
         elif self.state is State.DIRECT and pair == self._negotiation.current:
-            self._confirm(pair, now)
+            self._in_use.asked(pair, now)
         return True
 
     def poll(self, now: float) -> None:
@@ -261,8 +225,9 @@ class PeerPath:
         if self.work.release_at is not None and now >= self.work.release_at:
             self.work.release_at = None
             self._relay.release()
-        if self.work.insist_at is not None and now >= self.work.insist_at:
-            self.work.insist(now)
+        tunnel = self.work.tunnel
+        if tunnel.insist_at is not None and now >= tunnel.insist_at:
+            tunnel.insist(now)
         if self.work.retry_at is not None and now >= self.work.retry_at:
             self.work.retry(now)
         self._negotiation.poll(now, nominate=self.work.may_go_direct)
@@ -288,61 +253,21 @@ class PeerPath:
         if answer.nominated:
             self._nominated(pair, now)
         elif pair == self._negotiation.current and self.state in DIRECT:
-            self._lives(pair, now)
+            self._in_use.lives(pair, now)
             if self._negotiation.comparing(now):
-                self._improve(now)
+                self._in_use.improve(now)
         elif self.state is State.SUSPECT and self.work.carries(pair):
-            self._negotiation.current = pair
-            self._fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
-        elif self._negotiation.controlling and self.work.may_go_direct:
-            if self.state is State.DIRECT:
-                self._improve(now)
-            elif self.state is not State.UNKNOWN:
-                self._negotiation.settle(pair, now)
-
-    def _improve(self, now: float) -> None:
-        """Have a better pair used, if there is one, and if it is this end that decides."""
-        if self._negotiation.controlling and self.work.may_go_direct and self.state is State.DIRECT:
-            better = self._negotiation.better(now)
-            if better is not None:
-                self._negotiation.nominate(better, now)
-
-    def _confirm(self, pair: Pair, now: float) -> None:
-        """The peer asks on the pair in use; perhaps it has lost the path."""
-        if now >= self._renominate_at:
-            self._renominate(pair, now)
-
-    def _renominate(self, pair: Pair, now: float) -> None:
-        """Have the peer use the pair that this side uses, if this is the one that decides."""
-        self._renominate_at, self._astray = now + RENOMINATE_S, False
-        if self._negotiation.controlling:
-            self._negotiation.nominate(pair, now)
-
-    def _lives(self, pair: Pair, now: float) -> None:
-        """The pair in use has answered a check. WireGuard is told to use it, unless the peer sends from another address
-        of its own that answers too."""
-        work = self.work
-        work.proven = True
-        self._liveness.outlived(now)
-        if self._falls.blocked(now):
-            return
-        suspected = self.state is State.SUSPECT
-        self._fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
-        if self._astray:
-            self._renominate(pair, now)
-        if not suspected:
-            return
-        endpoint = work.status.endpoint if work.status is not None else pair.remote
-        if endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
-            work.set_endpoint(pair.remote, now)
-        elif endpoint != pair.remote:
-            work.tolerated = endpoint
+            self._in_use.replaced(pair, now)
+        elif self.state is State.DIRECT:
+            self._in_use.improve(now)
+        elif self.state is not State.UNKNOWN and self._negotiation.controlling and self.work.may_go_direct:
+            self._negotiation.settle(pair, now)
 
     def _nominated(self, pair: Pair, now: float) -> None:
         if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(now):
             return
         if self.state is State.DIRECT and pair == self._negotiation.current:
-            self._lives(pair, now)
+            self._in_use.lives(pair, now)
             return
         if not self.detours.may_take(pair, now):
             return
@@ -354,17 +279,17 @@ class PeerPath:
             self._splice.leave()
         self.detours.news(now)
 
-    def _moved(self, status: PeerStatus, current: Pair) -> str:
-        """WireGuard follows the peer to wherever it sends from. That it left the pair in use has a reason."""
-        if status.endpoint is None or status.endpoint in (current.remote, self.work.tolerated):
-            return ""
-        return f"the peer sends from {status.endpoint}"
-
-    def _ask_where_it_went(self, current: Pair, now: float) -> None:
-        """WireGuard has followed the peer to another address of its own: that may be as good."""
-        endpoint = self.work.status.endpoint if self.work.status else None
-        if endpoint is not None and endpoint != current.remote and endpoint not in self._relay.places:
-            self._negotiation.ask(Pair(current.local, endpoint), now)
+    def _join_restart(self, now: float) -> None:
+        """The peer tries all pairs anew: so does this end, but for too often."""
+        searching = self.state in SEARCHING
+        if not self._restarts.take(now):
+            if searching:
+                self.work.retry_soon(now + 1.0 / RESTARTS_RATE)
+        elif searching:
+            self.work.retry_at = None
+            self._negotiation.restart(now)
+        elif self.state is State.DIRECT:
+            self._in_use.doubt("the peer tries all pairs anew", now)
 
     def _obey(self, now: float) -> None:
         """Another mode."""

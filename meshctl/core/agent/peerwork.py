@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
 from meshctl.core.agent.checks import Answer, Pair
 from meshctl.core.agent.config import PeerConfig
-from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.here import Here
-from meshctl.core.agent.lifetime import LATE
-from meshctl.core.agent.liveness import Liveness, has_session
+from meshctl.core.agent.liveness import Liveness
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.core.agent.path import Effect
 from meshctl.core.agent.relayclient import RelayClient
+from meshctl.core.agent.reliable import OfferSender
 from meshctl.core.agent.splice import Splicer
 from meshctl.core.agent.splice_situation import Situation
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.tunnel import Tunnel
 
 # All pairs are tried again after this, then each time after twice as long; a change of either network begins anew.
 RETRY_FIRST_S, RETRY_LONGEST_S = 5.0, 600.0
@@ -25,15 +26,15 @@ RETRY_FIRST_S, RETRY_LONGEST_S = 5.0, 600.0
 COMPARE_S = 180.0
 # So long a direct path must have lasted before the relay is given up that was there before it.
 RELAY_LINGER_S = 30.0
-# So long the controlled side waits for the handshake that the controlling side begins.
-SECOND_S = 1.0
-# An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
-# there, and a question whose answer is under way then does so every time: where each waits for the other, only an
-# endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
-INSIST_S, INSIST_AGAIN_S = 0.6, (0.03, 0.08)
-INSIST_RTTS = 3.0
 # Of two operators' wishes, the one that stands first here counts.
 _STRONGER = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
+
+
+class Due(NamedTuple):
+    """When something is to be done, and what."""
+
+    when: float
+    reason: str
 
 
 class PeerWork:
@@ -50,7 +51,6 @@ class PeerWork:
         heard: Callable[[Answer, float], None],
     ) -> None:  # fmt: skip
         self.peer = peer
-        self.status: PeerStatus | None = None
         self.wish = WISHES[peer.override]
         self.offer = Offer(0)
         self.restarts = self.blocked = 0
@@ -60,11 +60,6 @@ class PeerWork:
         self.retry_at: float | None = None
         self._compare_at = 0.0
         self.release_at: float | None = None
-        self.place: Address | None = None  # where WireGuard is to send
-        self._place_at: float | None = None  # put off until then at the latest
-        self.insist_at: float | None = None
-        self._insist_until = 0.0
-        self._opened_at = 0.0  # when something was sent for the NAT's sake
         self._pause_s = RETRY_FIRST_S
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
@@ -72,6 +67,7 @@ class PeerWork:
         self.relay = RelayClient(peer, controlling=controlling, dice=here.dice)
         self.splice = Splicer(peer.public_key, slot, here.dice)
         self.liveness = Liveness()
+        self.tunnel = Tunnel(peer.public_key, here, self.negotiation, self.liveness)
         self._effects: dict[Effect, Callable[[float], None]] = {
             Effect.ASK_RELAY: self._ask_relay,
             Effect.USE_PAIR: self._use_pair,
@@ -88,9 +84,18 @@ class PeerWork:
     # What is known
 
     @property
-    def alive(self) -> bool:
-        """Whether WireGuard has a session with the peer."""
-        return has_session(self.status)
+    def due(self) -> Due | None:
+        """When something is to be done."""
+        times: tuple[tuple[float | None, str], ...] = (
+            (self.negotiation.due, "a check"), (self.relay.due(), "a relay"), (self.splice.due(), "a splice"),
+            (self.retry_at, "all pairs again"), (self.release_at, "the relay is not needed"),
+            (self.tunnel.insist_at, "the endpoint once more"),
+        )  # fmt: skip
+        first = None
+        for when, why in times:
+            if when is not None and (first is None or when < first.when):
+                first = Due(when, why)
+        return first
 
     @property
     def mode(self) -> Wish:
@@ -113,6 +118,13 @@ class PeerWork:
         )  # fmt: skip
 
     # What to do
+
+    def offer_by(self, sender: OfferSender, now: float) -> None:
+        """Offer the peer all that it is to know of this end."""
+        sender.put(
+            self._here.own.offered(), self._here.nat_summary(now), now,
+            relays=self.relay.distances(), wish=self.wish, restart=self.restarts, blocked=self.blocked,
+        )  # fmt: skip
 
     def do(self, effect: Effect, now: float) -> None:
         """Do what the table wants."""
@@ -158,7 +170,7 @@ class PeerWork:
 
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
-        endpoint = self.status.endpoint if self.status else None
+        endpoint = self.tunnel.endpoint
         base = self._here.own.base(endpoint.family) if endpoint else None
         if endpoint is None or base is None or self._here.is_relay(endpoint):
             return False
@@ -172,56 +184,7 @@ class PeerWork:
         has them leave from its own port."""
         standing = self.splice.standing
         spliced = standing is not None and standing.remote == pair.remote
-        return self.status is not None and self.status.endpoint == pair.remote and (not spliced or pair == standing)
-
-    def set_endpoint(self, address: Address, now: float) -> None:
-        """Have WireGuard send there, and keep the way open.
-
-        Two ends that begin a handshake at the same time fail both, and wait five seconds (REKEY_TIMEOUT). So where
-        there is no session yet, the controlling side goes first, and the other learns the endpoint from WireGuard.
-        """
-        self.place = address
-        if self.alive or self.negotiation.controlling:
-            self._place(now)
-        elif self._place_at is None:
-            self._place_at = now + SECOND_S
-
-    def maintain(self, now: float) -> None:
-        """After each reading of the counters: what was put off, and the keepalive."""
-        if self._place_at is not None and (self.alive or now >= self._place_at):
-            self._place(now)
-        elif self.place is not None and self._place_at is None:
-            self._keep_alive()
-            self._keep_open(now)
-
-    # Inside
-
-    def _place(self, now: float) -> None:
-        self._place_at = None
-        self._insist_until = now + max(INSIST_S, INSIST_RTTS * self.liveness.rtt_s)
-        self.insist(now)
-        self._keep_alive()
-
-    def insist(self, now: float) -> None:
-        """Set the endpoint once more, unless it was done often enough."""
-        self.insist_at = None
-        if self.place is not None:
-            self._here.act(SetEndpoint(self.peer.public_key, self.place))
-            if now < self._insist_until:
-                self.insist_at = now + self._here.dice.uniform(*INSIST_AGAIN_S)
-
-    def _keep_alive(self) -> None:
-        interval_s = self._here.lifetime.keepalive_s
-        if self.status is None or self.status.keepalive_s != interval_s:
-            self._here.act(SetKeepalive(self.peer.public_key, interval_s))
-
-    def _keep_open(self, now: float) -> None:
-        """WireGuard's keepalive begins anew with each packet that comes, too: of two ends, one may send them all. But a
-        NAT may forget who sends nothing (RFC 4787 REQ-6), and a path that is never heard is asked again and again."""
-        interval_s = self._here.lifetime.keepalive_s
-        if interval_s and now >= max(self.liveness.sent_at, self._opened_at) + interval_s * LATE:
-            self._opened_at = now
-            self.negotiation.keep_open(now)
+        return self.tunnel.endpoint == pair.remote and (not spliced or pair == standing)
 
     # Effects
 
@@ -236,7 +199,7 @@ class PeerWork:
         self.proven, self.tolerated = True, None
         self._compare_at = now + COMPARE_S
         self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
-        self.set_endpoint(pair.remote, now)
+        self.tunnel.set_endpoint(pair.remote, now)
 
     def _use_relay(self, now: float) -> None:
         if self.relay.ready is not None:
@@ -245,7 +208,7 @@ class PeerWork:
             anchor = self.relay.used_anchor
             link = self._here.anchors.get(anchor.id) if anchor else None
             self.liveness.moved(now, 2 * link.distance_s if link else 0.0)
-            self.set_endpoint(self.relay.ready, now)
+            self.tunnel.set_endpoint(self.relay.ready, now)
 
     def _check_pairs(self, now: float) -> None:
         self.restarts += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from meshctl.core.agent.bodies import MAX_DISTANCES, MAX_RTT_MS, AnchorDistance
 from meshctl.core.agent.config import PeerConfig
@@ -41,6 +41,13 @@ class Distances:
     def sorted(self, held: frozenset[bytes]) -> list[bytes]:
         """The nearest first; what is held counts as nearer by the margin."""
         return sorted(self._anchors, key=lambda anchor: (self.of(anchor) - MARGIN_S * (anchor in held), anchor))
+
+    def best(self, ready: Sequence[bytes], used: bytes | None) -> bytes | None:
+        """The nearest of those whose relays are ready; the one in use, where that is as near."""
+        best = min(ready, key=lambda anchor: (self.of(anchor), anchor), default=None)
+        if best is not None and used is not None and used in ready and self.of(used) - self.of(best) <= MARGIN_S:
+            return used
+        return best
 
     def told(self, used: bytes | None) -> tuple[AnchorDistance, ...]:
         """For the offer: the nearest to this end, after the one in use. A distance that wavers stays the same."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from math import inf
-from typing import NamedTuple, Union
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import (
@@ -23,39 +22,16 @@ from meshctl.core.agent.bodies import (
     RelayRelease,
 )
 from meshctl.core.agent.config import PeerConfig
-from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.relaybinds import Binds
-from meshctl.core.agent.relaychoice import MARGIN_S, Distances
+from meshctl.core.agent.relaychoice import Distances
 from meshctl.core.agent.relaylease import IDLE_GAP_S, REBIND_S, Lease
+from meshctl.core.agent.relayoutputs import Lost, Output, Ready, Say
 from meshctl.core.wire import stun
 
 # The one in use, and one for when its anchor dies.
 WANTED_ANCHORS = 2
 # A relay that was bound to less than this ago needs no check when it is taken into use.
 FRESH_S = 1.0
-
-
-class Say(NamedTuple):
-    """A message for an anchor."""
-
-    anchor: PeerConfig
-    body: RelayAsk | RelayRefresh | RelayRelease
-
-
-class Ready(NamedTuple):
-    """Both ends are bound there: `peer` can be reached at `relay`. The best of those that are ready."""
-
-    peer: PeerConfig
-    relay: Address
-
-
-class Lost(NamedTuple):
-    """No relay to `peer` is ready any more."""
-
-    peer: PeerConfig
-
-
-Output = Union[Say, SendProbe, Ready, Lost]
 
 
 class RelayClient:
@@ -307,12 +283,8 @@ class RelayClient:
 
     def _settle(self) -> None:
         """Say which relay is to be used, when that is another one than before."""
-        ready = {anchor: self._distances.of(anchor) for anchor, lease in self._leases.items() if lease.place}
-        best = min(ready, key=lambda anchor: (ready[anchor], anchor), default=None)
-        if self._preferred in ready:
-            best = self._preferred
-        elif best is not None and self._used in ready and ready[self._used] - ready[best] <= MARGIN_S:
-            best = self._used
+        ready = [anchor for anchor, lease in self._leases.items() if lease.place]
+        best = self._preferred if self._preferred in ready else self._distances.best(ready, self._used)
         if best != self._used:
             self._take(best)
         place = self._leases[best].place if best is not None else None

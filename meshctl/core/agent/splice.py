@@ -19,7 +19,8 @@ from typing import NamedTuple, Union
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Splice
 from meshctl.core.agent.candidate import priority
-from meshctl.core.agent.checks import ANSWER_S, SCHEDULE_S, Pair
+from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
+from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.probes import new_transaction, signed
 from meshctl.core.agent.splice_situation import Role, Situation, guesses
@@ -236,7 +237,7 @@ class Splicer:
         request = stun.Message(
             stun.Class.REQUEST,
             new_transaction(self._dice),
-            username=situation.credentials.outgoing,
+            username=situation.credentials.username,
             priority=priority("prflx", 0),
             ice_controlling=tie_breaker if controlling else None,
             ice_controlled=None if controlling else tie_breaker,

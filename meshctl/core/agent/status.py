@@ -121,11 +121,11 @@ def _path(network: Network, path: PeerPath) -> PathStatus:
     work, peer = path.work, path.peer
     anchor = work.relay.used_anchor if path.state in RELAYED else None
     rtt_s = path.rtt_s if anchor is None else _relayed_rtt_s(network, path, anchor)
-    endpoint = work.status.endpoint if work.status else None
+    endpoint = work.tunnel.endpoint
     relay = anchor.name if anchor else "" if path.state in DIRECT else _relaying(network, endpoint)
     return PathStatus(
         network.config.network, peer.name, peer.public_key, path.state, endpoint, relay,
-        rtt_s, path.since, path.history.why, peer.kind, work.alive,
+        rtt_s, path.since, path.history.why, peer.kind, work.tunnel.alive,
     )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from meshctl.core.agent.address import Address
 from meshctl.core.agent.anchorduty import AnchorDuty
-from meshctl.core.agent.anchorlinks import Change
+from meshctl.core.agent.anchorlinks import AnchorLinks, Change
 from meshctl.core.agent.bodies import Ack, Observed, Offer, RelayGrant, RelayRefuse, Splice
 from meshctl.core.agent.checks import Credentials
 from meshctl.core.agent.clients import ClientPaths
@@ -18,6 +19,7 @@ from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.post import Heard, Post
 from meshctl.core.agent.stunport import StunPort
+from meshctl.core.wire.stun import Received
 from meshctl.model.keys import PublicKey
 
 CHECK_PURPOSE = b"checks"
@@ -33,6 +35,7 @@ class Tidings:
     post: Post
     stun: StunPort
     gatherer: Gatherer
+    links: AnchorLinks
     paths: Mapping[bytes, PeerPath]
     clients: ClientPaths
     duty: AnchorDuty | None
@@ -62,6 +65,15 @@ class Tidings:
             for path in self.paths.values():
                 path.detours.anchors_changed(now)
 
+    def gather(self, now: float) -> None:
+        """It is time to ask where this node is seen, or to hear that somebody does not answer."""
+        self.here.touch(GATHER)
+        probe = self.gatherer.poll(now)
+        if probe is not None:
+            self.stun.ask(probe, self._seen)
+        for server in self.gatherer.silent(now):
+            self.links_changed(self.links.silent(server, now), now)
+
     def heard(self, heard: Heard, statuses: Statuses, now: float) -> None:
         """A message for this node; `statuses` is the last reading of WireGuard's counters."""
         self.here.touch(heard.peer.id)
@@ -88,7 +100,7 @@ class Tidings:
         if path is not None:
             mine, theirs = session.mine.hex(), session.theirs.hex()
             self.stun.expect(peer.id, f"{mine}:{theirs}")
-            path.session(Credentials(f"{theirs}:{mine}", f"{mine}:{theirs}", session.shared_key(CHECK_PURPOSE)), now)
+            path.session(Credentials(f"{theirs}:{mine}", session.shared_key(CHECK_PURPOSE)), now)
 
     def _message(self, heard: Heard, now: float) -> None:
         peer, body, path = heard.peer, heard.body, self.paths.get(heard.peer.id)
@@ -109,6 +121,13 @@ class Tidings:
         elif self.duty is not None and body is not None:
             self.duty.relay_message(peer, body, now)
             self.here.touch(DUTY)
+
+    def _seen(self, received: Received, local: Address, remote: Address, now: float) -> bool:
+        self.here.touch(GATHER)
+        seen = self.gatherer.answered(received, local, remote, now)
+        if seen is not None:
+            self.links_changed(self.links.answered(seen, now), now)
+        return seen is not None
 
     def _observed(self, anchor: PeerConfig, body: Observed, statuses: Statuses, now: float) -> None:
         """An anchor's word on where it sees this node, and clients."""

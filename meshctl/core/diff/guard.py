@@ -1,4 +1,4 @@
-"""What needs `--allow-destructive` (DESIGN section 5). Pure: the caller knows the whole mesh, this knows the rules."""
+"""What needs `--allow-destructive`. Pure: the caller knows the whole mesh, this knows the rules."""
 
 from __future__ import annotations
 

@@ -1,0 +1,99 @@
+"""The direct path that is in use with one peer: signs that it is dead, what shows that it lives, and where WireGuard
+has followed the peer to."""
+
+from __future__ import annotations
+
+from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.course import Course
+from meshctl.core.agent.events import PeerStatus
+from meshctl.core.agent.falls import Falls
+from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.peerwork import PeerWork
+
+# The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
+RENOMINATE_S = 1.0
+
+
+class PairInUse:
+    """One peer's, while its path is direct or suspect."""
+
+    def __init__(self, course: Course, work: PeerWork, falls: Falls, now: float) -> None:
+        self._course, self._work, self._falls = course, work, falls
+        self._negotiation, self._liveness = work.negotiation, work.liveness
+        self._renominate_at = now
+        self._astray = False  # the peer seems not to use the pair: it is told once more when that answers
+
+    def sample(self, status: PeerStatus, now: float) -> None:
+        """One reading of WireGuard's counters."""
+        current = self._negotiation.current
+        if current is None:
+            return
+        if self._course.state is State.DIRECT:
+            self._look(status, current, now)
+        elif self._work.proven and status.endpoint == current.remote:
+            heard = self._liveness.heard_at
+            if heard is not None and heard > self._course.since:
+                self._course.fire(Trigger.ANSWERED, "bytes came by it", now)
+                self._work.tunnel.set_endpoint(current.remote, now)
+
+    def doubt(self, reason: str, now: float) -> None:
+        """The peer seems to have lost a path that is direct."""
+        self._astray = True
+        self._course.fire(Trigger.DISTRESS, reason, now)
+
+    def asked(self, pair: Pair, now: float) -> None:
+        """The peer asks on the pair; perhaps it has lost the path."""
+        if now >= self._renominate_at:
+            self._renominate(pair, now)
+
+    def lives(self, pair: Pair, now: float) -> None:
+        """The pair has answered a check. WireGuard is told to use it, unless the peer sends from another address of its
+        own that answers too."""
+        work = self._work
+        work.proven = True
+        self._liveness.outlived(now)
+        if self._falls.blocked(now):
+            return
+        suspected = self._course.state is State.SUSPECT
+        self._course.fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
+        if self._astray:
+            self._renominate(pair, now)
+        if not suspected:
+            return
+        endpoint = work.tunnel.endpoint
+        if endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
+            work.tunnel.set_endpoint(pair.remote, now)
+        elif endpoint != pair.remote:
+            work.tolerated = endpoint
+
+    def replaced(self, pair: Pair, now: float) -> None:
+        """WireGuard had followed the peer to this pair, which has answered before the one in use."""
+        self._negotiation.current = pair
+        self._course.fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
+
+    def improve(self, now: float) -> None:
+        """Have a better pair used, if there is one, and if it is this end that decides."""
+        if self._negotiation.controlling and self._work.may_go_direct and self._course.state is State.DIRECT:
+            better = self._negotiation.better(now)
+            if better is not None:
+                self._negotiation.nominate(better, now)
+
+    # Inside
+
+    def _look(self, status: PeerStatus, current: Pair, now: float) -> None:
+        endpoint = status.endpoint
+        moved = endpoint not in (None, current.remote, self._work.tolerated)
+        reason = f"the peer sends from {endpoint}" if moved else self._liveness.distress(now)
+        if not reason:
+            self._work.compare(now)
+            return
+        self._astray = moved
+        self._course.fire(Trigger.DISTRESS, reason, now)
+        if endpoint is not None and endpoint not in (current.remote, *self._work.relay.places):
+            self._negotiation.ask(Pair(current.local, endpoint), now)  # WireGuard has followed: that may be as good
+
+    def _renominate(self, pair: Pair, now: float) -> None:
+        """Have the peer use the pair that this side uses, if this is the one that decides."""
+        self._renominate_at, self._astray = now + RENOMINATE_S, False
+        if self._negotiation.controlling:
+            self._negotiation.nominate(pair, now)

@@ -1,0 +1,92 @@
+"""WireGuard's side of one peer: what its counters were last, where it is told to send, and that the way stays open."""
+
+from __future__ import annotations
+
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
+from meshctl.core.agent.here import Here
+from meshctl.core.agent.lifetime import LATE
+from meshctl.core.agent.liveness import Liveness, has_session
+from meshctl.core.agent.negotiation import Negotiation
+from meshctl.model.keys import PublicKey
+
+# So long the controlled side waits for the handshake that the controlling side begins.
+SECOND_S = 1.0
+# An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
+# there, and a question whose answer is under way then does so every time: where each waits for the other, only an
+# endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
+INSIST_S, INSIST_AGAIN_S = 0.6, (0.03, 0.08)
+INSIST_RTTS = 3.0
+
+
+class Tunnel:
+    """One peer's. `status` is the last reading; `insist_at`: when the endpoint is to be set once more."""
+
+    def __init__(self, key: PublicKey, here: Here, negotiation: Negotiation, liveness: Liveness) -> None:
+        self.status: PeerStatus | None = None
+        self.insist_at: float | None = None
+        self._key, self._here = key, here
+        self._negotiation, self._liveness = negotiation, liveness
+        self._place: Address | None = None  # where WireGuard is to send
+        self._place_at: float | None = None  # put off until then at the latest
+        self._insist_until = 0.0
+        self._opened_at = 0.0  # when something was sent for the NAT's sake
+
+    @property
+    def alive(self) -> bool:
+        """Whether WireGuard has a session with the peer."""
+        return has_session(self.status)
+
+    @property
+    def endpoint(self) -> Address | None:
+        """Where WireGuard sends, which may have followed the peer since it was set."""
+        return self.status.endpoint if self.status is not None else None
+
+    def set_endpoint(self, address: Address, now: float) -> None:
+        """Have WireGuard send there, and keep the way open.
+
+        Two ends that begin a handshake at the same time fail both, and wait five seconds (REKEY_TIMEOUT). So where
+        there is no session yet, the controlling side goes first, and the other learns the endpoint from WireGuard.
+        """
+        self._place = address
+        if self.alive or self._negotiation.controlling:
+            self._set(now)
+        elif self._place_at is None:
+            self._place_at = now + SECOND_S
+
+    def maintain(self, now: float) -> None:
+        """After each reading of the counters: what was put off, and the keepalive."""
+        if self._place_at is not None and (self.alive or now >= self._place_at):
+            self._set(now)
+        elif self._place is not None and self._place_at is None:
+            self._keep_alive()
+            self._keep_open(now)
+
+    def insist(self, now: float) -> None:
+        """Set the endpoint once more, unless it was done often enough."""
+        self.insist_at = None
+        if self._place is not None:
+            self._here.act(SetEndpoint(self._key, self._place))
+            if now < self._insist_until:
+                self.insist_at = now + self._here.dice.uniform(*INSIST_AGAIN_S)
+
+    # Inside
+
+    def _set(self, now: float) -> None:
+        self._place_at = None
+        self._insist_until = now + max(INSIST_S, INSIST_RTTS * self._liveness.rtt_s)
+        self.insist(now)
+        self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        interval_s = self._here.lifetime.keepalive_s
+        if self.status is None or self.status.keepalive_s != interval_s:
+            self._here.act(SetKeepalive(self._key, interval_s))
+
+    def _keep_open(self, now: float) -> None:
+        """WireGuard's keepalive begins anew with each packet that comes, too: of two ends, one may send them all. But a
+        NAT may forget who sends nothing (RFC 4787 REQ-6), and a path that is never heard is asked again and again."""
+        interval_s = self._here.lifetime.keepalive_s
+        if interval_s and now >= max(self._liveness.sent_at, self._opened_at) + interval_s * LATE:
+            self._opened_at = now
+            self._negotiation.keep_open(now)
