@@ -25,6 +25,7 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import Action, InstallRelay, PeerStatus, RelayDatagram, RemoveRelay, SendProbe
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
+from meshctl.core.agent.relaybinds import bind_name
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.splice_slot import SpliceSlot
@@ -89,7 +90,7 @@ class Hub:
         return grants[-1]
 
     def bind(self, port: int, token: bytes, remote: Address) -> None:
-        request = stun.Message(stun.Class.REQUEST, bytes(12), username=token.hex())
+        request = stun.Message(stun.Class.REQUEST, bytes(12), username=bind_name(token))
         data = stun.encode(request, token, integrity=(MESSAGE_INTEGRITY_SHA256,))
         self.duty.bind(RelayDatagram(port, remote, data))
 

@@ -15,6 +15,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse, RelayRelease
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
+from meshctl.core.agent.relaybinds import Bind, Binds, bind_name
 from meshctl.core.agent.relayserver import (
     LIFETIME_S,
     MAX_OF_NODE,
@@ -60,7 +61,7 @@ class Anchor:
     def bind_once(
         self, grant: RelayGrant, remote: Address, *, token: bytes | None = None, nonce: str | None = None
     ) -> stun.Message | None:
-        name, secret = grant.token.hex(), grant.token if token is None else token
+        name, secret = bind_name(grant.token), grant.token if token is None else token
         request = stun.Message(stun.Class.REQUEST, bytes(12), username=name, nonce=nonce)
         data = stun.encode(request, secret, integrity=(MESSAGE_INTEGRITY_SHA256,))
         answer = self.server.bind(grant.relay[0].port, remote, data)
@@ -70,6 +71,18 @@ class Anchor:
         received = stun.decode(answer.data)
         assert received.is_authentic(grant.token)
         return received.message
+
+
+def test_who_reads_a_bind_cannot_sign_another() -> None:
+    token = bytes(range(100, 116))
+    here, there = Address("192.168.1.2", 51820), Address("192.0.2.1", 40000)
+    bind = Binds(random.Random(1)).send(Bind(b"anchor", here, there, ""), token)  # noqa: S311
+    read = stun.decode(bind.data)
+    assert read.is_authentic(token)
+    name = read.message.username or ""
+    assert not any(read.is_authentic(key) for key in (name.encode(), bytes.fromhex(name), bytes.fromhex(name) * 2))
+    assert token not in bind.data
+    assert token.hex().encode() not in bind.data
 
 
 def test_both_ends_are_granted_one_port_with_tokens_of_their_own() -> None:

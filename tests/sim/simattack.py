@@ -179,7 +179,8 @@ def _inciting(dice: random.Random, number: int) -> Offer:
 
 
 def made_up(like: stun.Message, dice: random.Random) -> bytes:
-    """STUN of any class, often with the transaction and USERNAME of a message that is known; the key is its own."""
+    """STUN of any class, often with the transaction and USERNAME of a message that is known; the key is its own, or
+    what can be read in that message."""
     attributes = {
         "username": like.username, "nonce": f"{dice.getrandbits(128):032x}", "priority": dice.getrandbits(31),
         "use_candidate": True, "ice_controlling": dice.getrandbits(64), "ice_controlled": dice.getrandbits(64),
@@ -190,12 +191,18 @@ def made_up(like: stun.Message, dice: random.Random) -> bytes:
     transaction = dice.choice((like.transaction, dice.getrandbits(96).to_bytes(12, "big")))
     message = stun.Message(dice.choice(tuple(stun.Class)), transaction)
     message = message._replace(**{name: value for name, value in attributes.items() if dice.random() < _HAS})
-    key = dice.choice((None, b"", b"its own"))
+    key = dice.choice((None, b"", b"its own", *_readable(like.username or "")))
     integrity = (dice.choice((MESSAGE_INTEGRITY, MESSAGE_INTEGRITY_SHA256)),)
     data = bytearray(stun.encode(message, key, integrity=integrity, fingerprint=dice.random() < _FINGERPRINTED))
     if dice.random() < _BROKEN:
         data[dice.choice((2, 3, *range(8, len(data))))] ^= 1 << dice.randrange(8)  # not what makes it STUN
     return bytes(data)
+
+
+def _readable(name: str) -> tuple[bytes, ...]:
+    """A USERNAME as a key: as it stands, and what it spells."""
+    spelled = (bytes.fromhex(name),) if len(name) % 2 == 0 and not name.strip("0123456789abcdef") else ()
+    return (name.encode(), *spelled) if name else ()
 
 
 class Outsider:

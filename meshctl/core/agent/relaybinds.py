@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import NamedTuple
 
@@ -12,6 +13,12 @@ from meshctl.core.agent.relaylease import MAX_UNANSWERED, Lease
 from meshctl.core.wire import stun
 
 FAMILIES = 2
+NAME_BYTES = 8
+
+
+def bind_name(token: bytes) -> str:
+    """The USERNAME of binds with this token: it says whose they are to who knows the token, and to nobody the token."""
+    return hashlib.sha256(b"meshctl relay bind" + token).digest()[:NAME_BYTES].hex()
 
 
 class Bind(NamedTuple):
@@ -46,7 +53,7 @@ class Binds:
         """This one."""
         transaction = new_transaction(self._dice)
         self._open[transaction] = bind
-        request = stun.Message(stun.Class.REQUEST, transaction, username=token.hex(), nonce=bind.nonce or None)
+        request = stun.Message(stun.Class.REQUEST, transaction, username=bind_name(token), nonce=bind.nonce or None)
         return SendProbe(bind.base, bind.relay, signed(request, token))
 
     def anchor(self, transaction: bytes) -> bytes | None:

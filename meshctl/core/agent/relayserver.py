@@ -29,6 +29,7 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay, SendProbe
 from meshctl.core.agent.probes import signed
+from meshctl.core.agent.relaybinds import bind_name
 from meshctl.core.agent.router import permitted
 from meshctl.core.agent.state import KeptEnd, KeptRelay
 from meshctl.core.wire import stun
@@ -225,7 +226,7 @@ class RelayServer:
         except WireError:
             return None
         message = received.message
-        end = next((e for e in allocation.ends if e.token.hex() == message.username), None)
+        end = next((e for e in allocation.ends if bind_name(e.token) == message.username), None)
         if message.message_class is not stun.Class.REQUEST or end is None or not received.is_authentic(end.token):
             return None
         nonce = self._nonce(end, remote)
