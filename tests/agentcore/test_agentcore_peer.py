@@ -237,6 +237,16 @@ def test_an_answer_on_the_own_port_says_nothing_of_packets_that_a_splice_has_lea
     assert not bench.work.carries(spliced)
 
 
+def test_news_of_the_peer_bring_the_next_try_forward_and_never_take_it_away() -> None:
+    bench = Bench(CONTROLLING)
+    bench.work.hurry(100.0)
+    assert bench.work.retry_at is None  # pairs are being tried, or none shall be
+    for pending, expected in ((700.0, 100.0 + RETRY_FIRST_S), (102.0, 102.0)):
+        bench.work.retry_at = pending
+        bench.work.hurry(100.0)
+        assert bench.work.retry_at == expected
+
+
 # Both ends
 
 

@@ -143,12 +143,14 @@ class PeerWork:
 
     def begin_anew(self, now: float) -> None:
         """Try all pairs at once, here and at the peer, and be patient anew."""
-        self.hurry()
+        self._rest(now)
         self._check_pairs(now)
 
-    def hurry(self) -> None:
-        """Something has changed: the next pauses between tries are short again."""
-        self.retry_at, self._pause_s = None, RETRY_FIRST_S
+    def hurry(self, now: float) -> None:
+        """Something has changed: the pauses between tries are short again, the one that is under way too."""
+        self._pause_s = RETRY_FIRST_S
+        if self.retry_at is not None:
+            self.retry_soon(now + RETRY_FIRST_S)
 
     def retry(self, now: float) -> None:
         """It is time to try all pairs again."""
@@ -219,7 +221,7 @@ class PeerWork:
         self._ask(self.peer, now)
 
     def _rest(self, _now: float) -> None:
-        self.hurry()
+        self.retry_at, self._pause_s = None, RETRY_FIRST_S
 
     def _retry_later(self, now: float) -> None:
         if not self.may_go_direct:
