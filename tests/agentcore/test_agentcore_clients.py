@@ -18,8 +18,10 @@ HERE, THERE = Address("198.51.100.7", 4444), Address("198.51.100.8", 5555)
 INSIDE = Address("10.42.0.9", 4444)
 
 
-def status(at: Address | None = HERE, age: float | None = 10.0, name: str = "phone") -> dict[PublicKey, PeerStatus]:
-    return {key(name): PeerStatus(key(name), at, age, 0, 0, 0)}
+def status(
+    at: Address | None = HERE, age: float | None = 10.0, name: str = "phone", keepalive_s: int = 0
+) -> dict[PublicKey, PeerStatus]:
+    return {key(name): PeerStatus(key(name), at, age, 0, 0, keepalive_s)}
 
 
 def watch() -> ClientWatch:
@@ -87,7 +89,7 @@ def test_an_idle_client_whose_keepalives_come_lives_though_its_keys_are_older_th
     (shown,) = status(age=1.0).values()
     assert list(node.sample({PHONE: shown}, 0.0)) == [SetKeepalive(PHONE, 25)]
     for turn in range(1, 6):
-        shown = shown._replace(handshake_age_s=25.0 * turn + 1, rx_bytes=shown.rx_bytes + 32)
+        shown = shown._replace(handshake_age_s=25.0 * turn + 1, rx_bytes=shown.rx_bytes + 32, keepalive_s=25)
         assert list(node.sample({PHONE: shown}, 25.0 * turn)) == []
         told_of = [o.age_s for _, body in anchor.tell({PHONE: shown}, 25.0 * turn) for o in body.observations]
     assert told_of == [0]
@@ -106,8 +108,8 @@ def test_a_client_that_the_node_hears_itself_stays_where_it_is_heard() -> None:
 def test_what_is_known_already_is_not_done_again() -> None:
     node = paths()
     list(node.observed(told(), {}, 0.0))
-    assert list(node.observed(told(), status(age=None), 1.0)) == []
-    assert list(node.observed(told(THERE), status(age=None), 2.0)) == [SetEndpoint(PHONE, THERE)]
+    assert list(node.observed(told(), status(age=None, keepalive_s=25), 1.0)) == []
+    assert list(node.observed(told(THERE), status(age=None, keepalive_s=25), 2.0)) == [SetEndpoint(PHONE, THERE)]
 
 
 def test_strangers_written_endpoints_old_news_and_addresses_of_the_mesh_change_nothing() -> None:
@@ -120,25 +122,36 @@ def test_strangers_written_endpoints_old_news_and_addresses_of_the_mesh_change_n
 def test_the_keepalive_is_withdrawn_after_two_minutes_of_silence_and_set_again_when_the_client_wakes() -> None:
     node = paths()
     list(node.observed(told(age=0), {}, 0.0))
-    assert list(node.sample(status(age=30.0), 60.0)) == []
-    assert list(node.sample(status(age=119.0), 149.0)) == []
-    assert list(node.sample(status(age=SILENT_S), 150.0)) == [SetKeepalive(PHONE, 0)]
+    assert list(node.sample(status(age=30.0, keepalive_s=25), 60.0)) == []
+    assert list(node.sample(status(age=119.0, keepalive_s=25), 149.0)) == []
+    assert list(node.sample(status(age=SILENT_S, keepalive_s=25), 150.0)) == [SetKeepalive(PHONE, 0)]
     assert list(node.sample(status(age=SILENT_S + 1), 151.0)) == []
     assert list(node.sample(status(age=0.5), 200.0)) == [SetKeepalive(PHONE, 25)]
+
+
+def test_the_keepalive_of_a_client_that_left_while_no_agent_ran_is_withdrawn_by_the_next_one() -> None:
+    assert list(paths().sample(status(age=SILENT_S + 5, keepalive_s=25), 0.0)) == [SetKeepalive(PHONE, 0)]
+
+
+def test_a_keepalive_that_an_interface_which_is_made_anew_has_not_is_set_again() -> None:
+    node = paths()
+    assert list(node.sample(status(), 0.0)) == [SetKeepalive(PHONE, 25)]
+    assert list(node.sample(status(keepalive_s=25), 1.0)) == []
+    assert list(node.sample(status(), 2.0)) == [SetKeepalive(PHONE, 25)]
 
 
 def test_a_client_with_a_written_endpoint_is_never_touched() -> None:
     node = paths()
     assert list(node.sample(status(name="tablet"), 0.0)) == []
-    assert list(node.sample(status(age=500.0, name="tablet"), 500.0)) == []
+    assert list(node.sample(status(age=500.0, name="tablet", keepalive_s=25), 500.0)) == []
 
 
 def test_a_client_that_is_kept_alive_when_peers_come_and_go_is_still_left_alone_when_it_sleeps() -> None:
     node = paths()
     list(node.observed(told(age=0), {}, 0.0))
     node.configure(replace(WEB, peers=(*WEB.peers, peer("web", "camera", 6, kind="client"))))
-    assert list(node.observed(told(age=0), status(age=None), 10.0)) == []
-    assert list(node.sample(status(age=None), 10.0 + SILENT_S)) == [SetKeepalive(PHONE, 0)]
+    assert list(node.observed(told(age=0), status(age=None, keepalive_s=25), 10.0)) == []
+    assert list(node.sample(status(age=None, keepalive_s=25), 10.0 + SILENT_S)) == [SetKeepalive(PHONE, 0)]
     assert list(node.observed(told(name="camera"), {}, 200.0)) == [
         SetEndpoint(key("camera"), HERE), SetKeepalive(key("camera"), 25),
     ]  # fmt: skip

@@ -338,6 +338,16 @@ def test_a_check_of_the_peer_is_answered_and_one_of_a_stranger_with_its_name_is_
     assert [p.remote for p in probes(other, since)] == [Address(controlling.ip, PORT)]
 
 
+@pytest.mark.parametrize("seen", ["a", "b"])
+def test_a_check_that_comes_from_inside_the_mesh_makes_no_path_through_the_mesh_itself(seen: str) -> None:
+    world = PairWorld(hubs=1, outside={IPS[seen]: ("10.42.0.77", 0)})
+    world.run(10.0)
+    for host in pair_of(world):
+        assert not any(action.address.ip.startswith("10.42.") for _, action in host.done(ev.SetEndpoint))
+        assert not any(probe.remote.ip.startswith("10.42.") for _, probe in host.done(ev.SendProbe))
+    assert world.states() == RELAYED
+
+
 def test_answers_that_nobody_waits_for_any_more_are_forgotten() -> None:
     world = PairWorld()
     world.run(3.0)

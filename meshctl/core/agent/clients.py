@@ -9,7 +9,6 @@ inventory is nobody's to change.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import inf
 
 from meshctl.core.agent.address import Address, refusal
@@ -85,19 +84,11 @@ class ClientWatch:
                     yield client, Observation(client.id, status.endpoint, int(age_s))
 
 
-@dataclass
-class _Client:
-    """A client that anchors have told of. `since`: when it was last known to live."""
-
-    since: float
-    kept: bool = False
-
-
 class ClientPaths:
     """On any node: endpoints and keepalives of the clients that are its peers."""
 
     def __init__(self, config: InterfaceConfig) -> None:
-        self._alive: dict[bytes, _Client] = {}
+        self._alive: dict[bytes, float] = {}  # when each was last known to live
         self._signs = _Signs()
         self.configure(config)
 
@@ -106,7 +97,7 @@ class ClientPaths:
         self._ranges = config.mesh_ranges
         self._keepalive_s = config.keepalive_s
         self._clients = {p.id: p for p in config.peers if p.kind == "client" and p.permitted and not p.endpoints}
-        self._alive = {node: known for node, known in self._alive.items() if node in self._clients}
+        self._alive = {node: since for node, since in self._alive.items() if node in self._clients}
 
     def observed(
         self, body: Observed, statuses: Mapping[PublicKey, PeerStatus], now: float
@@ -120,27 +111,29 @@ class ClientPaths:
             if refusal(address.ip, address.port, self._ranges):
                 continue
             status = statuses.get(client.public_key)
-            known = self._alive.setdefault(observation.node, _Client(now))
-            known.since = max(known.since, now - observation.age_s)
+            self._lives(observation.node, now - observation.age_s)
             heard = status is not None and self._signs.age_s(status, now) < SILENT_S
             if not heard and (status is None or status.endpoint != address):
                 yield SetEndpoint(client.public_key, address)
-            if not known.kept:
-                known.kept = True
-                yield SetKeepalive(client.public_key, self._keepalive_s)
+            yield from self._keep(client, status, self._keepalive_s)
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Iterator[Action]:
         """One reading of the counters: who lives is kept alive, who was silent for too long is left alone."""
         for node, client in sorted(self._clients.items()):
             status = statuses.get(client.public_key)
-            known = self._alive.get(node)
             age_s = self._signs.age_s(status, now) if status is not None else inf
             if age_s < SILENT_S:
-                known = self._alive.setdefault(node, _Client(now))
-                known.since = max(known.since, now - age_s)
-                if not known.kept:
-                    known.kept = True
-                    yield SetKeepalive(client.public_key, self._keepalive_s)
-            elif known is not None and now - known.since >= SILENT_S:
-                del self._alive[node]
-                yield SetKeepalive(client.public_key, 0)
+                self._lives(node, now - age_s)
+                yield from self._keep(client, status, self._keepalive_s)
+            elif now - self._alive.get(node, -inf) >= SILENT_S:
+                self._alive.pop(node, None)
+                yield from self._keep(client, status, 0)
+
+    def _lives(self, node: bytes, when: float) -> None:
+        self._alive[node] = max(when, self._alive.get(node, -inf))
+
+    @staticmethod
+    def _keep(client: PeerConfig, status: PeerStatus | None, keepalive_s: int) -> Iterator[Action]:
+        """What WireGuard does counts, not what it was told: another agent may have told it, or the interface is new."""
+        if keepalive_s != (status.keepalive_s if status is not None else 0):
+            yield SetKeepalive(client.public_key, keepalive_s)

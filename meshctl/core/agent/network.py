@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from math import inf
 
-from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.address import Address, LocalAddress, refusal
 from meshctl.core.agent.anchorduty import AnchorDuty
 from meshctl.core.agent.anchorlinks import AnchorLinks
 from meshctl.core.agent.asker import USERNAME, Server
@@ -159,7 +159,9 @@ class Network:
                 self._duty.question(received, event.local, event.remote, now)
             return
         path = self.paths.get(self._stun.whose(username) or b"")
-        if path is not None and received.is_authentic(path.work.negotiation.key):
+        if path is None or refusal(*event.remote, self.config.mesh_ranges):  # no way may lead through the mesh itself
+            return
+        if received.is_authentic(path.work.negotiation.key):
             heard = path.question if asked else path.indicated
             if heard(received.message, pair, now):
                 self._touch(path.peer.id)
