@@ -23,8 +23,9 @@ from meshctl.core.agent.bodies import (
     RelayRefuse,
     RelayRelease,
 )
+from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.relaychoice import MARGIN_S
+from meshctl.core.agent.relaychoice import MARGIN_S, MARGIN_SHARE
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
 from meshctl.core.agent.relaylease import CHECK_AGAIN_S, IDLE_GAP_S, MAX_ASKED, MAX_UNANSWERED, REBIND_S, Lease
 from meshctl.core.agent.relayserver import LIFETIME_S
@@ -121,6 +122,33 @@ def test_round_trips_that_waver_move_nobody_and_tell_nothing_new() -> None:
     assert len(world.moves) == moves
     assert world.told == told
     assert since(world, start, "a") == since(world, start, "b") == []
+
+
+def test_round_trips_over_a_long_way_may_waver_more() -> None:
+    world = settled()
+    near(world, **dict.fromkeys(NAMES, (0.3, 0.3, 0.3)))
+    world.want()
+    world.run(1)
+    moves = len(world.moves)
+    for turn in range(40):
+        wave = MARGIN_SHARE * 0.3 / 3 * (-1) ** turn
+        near(world, **dict.fromkeys(NAMES, (0.3 + wave, 0.3 - wave, 0.3 - wave)))
+        world.want()
+        world.run(0.1)
+    assert len(world.moves) == moves
+
+
+def test_anchors_that_take_turns_at_being_nearer_move_a_pair_a_few_times_an_hour_and_no_more() -> None:
+    world = settled()
+    before = [world.hub_of("a")]
+    for turn in range(40):
+        near(world, **dict.fromkeys(NAMES, (0.02, 0.2, 0.2) if turn % 2 else (0.2, 0.02, 0.2)))
+        world.want()
+        world.run(5.0)
+        assert world.works()
+        assert world.hub_of("a") == world.hub_of("b")
+        before.append(world.hub_of("a"))
+    assert sum(one != other for one, other in itertools.pairwise(before)) == CHANGES_PER_HOUR
 
 
 def test_when_the_tunnel_to_the_anchor_is_down_the_warm_one_is_there_at_once() -> None:

@@ -28,11 +28,25 @@ def best(valid: Iterable[Valid]) -> Pair | None:
     return max(near, key=lambda entry: entry[0])[1]
 
 
-class Changes:
-    """Decides on changes without need, and remembers those of the last hour."""
+class Budget:
+    """CHANGES_PER_HOUR, of one peer and kind."""
 
     def __init__(self) -> None:
         self._made: deque[float] = deque(maxlen=CHANGES_PER_HOUR)
+
+    def take(self, now: float) -> bool:
+        """Whether there may be one more; then it is made."""
+        if len(self._made) == CHANGES_PER_HOUR and now - self._made[0] < _HOUR_S:
+            return False
+        self._made.append(now)
+        return True
+
+
+class Changes:
+    """Decides on changes without need."""
+
+    def __init__(self) -> None:
+        self._budget = Budget()
 
     def worth(self, valid: Iterable[Valid], current: Pair, now: float) -> Pair | None:
         """The pair to change to, None to stay. `current` stays while nothing is better by the margin."""
@@ -41,10 +55,7 @@ class Changes:
         rtts = {pair: rtt for pair, _, rtt in found}
         if wanted is None or current not in rtts or not _is_better(rtts[wanted], rtts[current]):
             return None
-        if len(self._made) == CHANGES_PER_HOUR and now - self._made[0] < _HOUR_S:
-            return None
-        self._made.append(now)
-        return wanted
+        return wanted if self._budget.take(now) else None
 
 
 def _is_better(rtt_s: float, than_s: float) -> bool:

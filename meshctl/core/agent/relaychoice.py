@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from meshctl.core.agent.bodies import MAX_DISTANCES, MAX_RTT_MS, AnchorDistance
 from meshctl.core.agent.config import PeerConfig
 
-# An anchor is as near as another unless its round trip is shorter by this: leases do not wander for less.
-MARGIN_S = 0.015
+# An anchor is as near as another unless its round trip is shorter by this, and by this share: leases do not wander for
+# less, and what is measured over a long way wavers more.
+MARGIN_S, MARGIN_SHARE = 0.015, 0.2
 # The round trip to an anchor that one end does not name: it may not reach it.
 FAR_S = 1.0
 
@@ -40,12 +41,12 @@ class Distances:
 
     def sorted(self, held: frozenset[bytes]) -> list[bytes]:
         """The nearest first; what is held counts as nearer by the margin."""
-        return sorted(self._anchors, key=lambda anchor: (self.of(anchor) - MARGIN_S * (anchor in held), anchor))
+        return sorted(self._anchors, key=lambda anchor: (self._counted(anchor, anchor in held), anchor))
 
     def best(self, ready: Sequence[bytes], used: bytes | None) -> bytes | None:
         """The nearest of those whose relays are ready; the one in use, where that is as near."""
         best = min(ready, key=lambda anchor: (self.of(anchor), anchor), default=None)
-        if best is not None and used is not None and used in ready and self.of(used) - self.of(best) <= MARGIN_S:
+        if best is not None and used is not None and used in ready and self._counted(used, True) <= self.of(best):
             return used
         return best
 
@@ -55,13 +56,22 @@ class Distances:
             self._told[used] = self._tell(used)
         return self._told[used]
 
+    def _counted(self, anchor: bytes, held: bool) -> float:
+        distance_s = self.of(anchor)
+        return distance_s - _margin(distance_s) if held else distance_s
+
     def _tell(self, used: bytes | None) -> tuple[AnchorDistance, ...]:
         for anchor, (_, rtt, _) in self._anchors.items():
             ms = min(round(rtt * 1000), MAX_RTT_MS)
-            if abs(ms - self._told_ms.get(anchor, -MAX_RTT_MS)) > MARGIN_S * 1000:
+            told_ms = self._told_ms.get(anchor, -MAX_RTT_MS)
+            if abs(ms - told_ms) > _margin(told_ms / 1000) * 1000:
                 self._told_ms[anchor] = ms
         known = {anchor: self._told_ms[anchor] for anchor in self._anchors}
         if used is not None:
             known.setdefault(used, round(FAR_S * 1000))
         nearest = sorted(known, key=lambda anchor: (anchor != used, known[anchor], anchor))
         return tuple(AnchorDistance(anchor, known[anchor], anchor == used) for anchor in nearest[:MAX_DISTANCES])
+
+
+def _margin(distance_s: float) -> float:
+    return max(MARGIN_S, MARGIN_SHARE * distance_s)

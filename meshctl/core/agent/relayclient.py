@@ -21,6 +21,7 @@ from meshctl.core.agent.bodies import (
     RelayRefuse,
     RelayRelease,
 )
+from meshctl.core.agent.choice import Budget
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.relaybinds import Binds
 from meshctl.core.agent.relaychoice import Distances
@@ -41,6 +42,7 @@ class RelayClient:
         self._peer = peer
         self._controlling = controlling
         self._distances = Distances()
+        self._changes = Budget()
         self._binds = Binds(dice)
         self._leases: dict[bytes, Lease] = {}
         self._wanted = False
@@ -285,9 +287,10 @@ class RelayClient:
         """Say which relay is to be used, when that is another one than before."""
         ready = [anchor for anchor, lease in self._leases.items() if lease.place]
         best = self._preferred if self._preferred in ready else self._distances.best(ready, self._used)
-        if best != self._used:
+        needless = self._used in ready and best != self._preferred
+        if best != self._used and not (needless and not self._changes.take(self._now)):
             self._take(best)
-        place = self._leases[best].place if best is not None else None
+        place = self._leases[self._used].place if self._used is not None else None
         if place != self._place:
             self._place = place
             self._outputs.append(Ready(self._peer, place) if place is not None else Lost(self._peer))
