@@ -33,7 +33,7 @@ class Node:
     """A node's gatherer, and servers that see it where `sees` says; None: they do not answer."""
 
     def __init__(self, *servers: Server, hosts: tuple[LocalAddress, ...] = (HERE,)) -> None:
-        self.own, self.nat = LocalCandidates(interface("a", 10).mesh_ranges), NatKnowledge()
+        self.own, self.nat = LocalCandidates(interface("a", 10).mesh_ranges), NatKnowledge(PORT)
         self.gatherer = Gatherer(self.own, self.nat, random.Random(1))  # noqa: S311
         self.now = 500.0
         self.sees: Callable[[Address, Address], Address | None] = lambda _base, _server: OUTSIDE

@@ -72,7 +72,7 @@ class Nat:
 
 
 def learned(nat: Nat, *servers: Address, base: Address = BASE, now: float = 0.0) -> NatKnowledge:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     for n, server in enumerate(servers):
         knowledge.observe(base, server, nat.see(base, server), now + n / 100)
     return knowledge
@@ -124,7 +124,7 @@ servers = st.builds(Address, st.sampled_from([f"198.51.100.{n}" for n in range(1
 def test_no_nat_is_taken_for_an_easier_one_and_with_two_servers_easy_is_told_from_hard(
     behaviour: Mapping, asked: list[Address], seed: int, rebindings: list[int]
 ) -> None:
-    nat, knowledge, now = Nat(behaviour, seed=seed), NatKnowledge(), 0.0
+    nat, knowledge, now = Nat(behaviour, seed=seed), NatKnowledge(BASE.port), 0.0
     for n, server in enumerate([*asked, *asked]):
         if n in rebindings:
             nat.rebind()
@@ -145,7 +145,7 @@ def test_one_liar_among_three_is_outvoted_and_noted() -> None:
 
 
 def test_a_liar_that_lies_anew_each_time_is_outvoted_as_soon_as_the_others_are_asked_again() -> None:
-    nat, knowledge = Nat(Mapping.ENDPOINT_INDEPENDENT), NatKnowledge()
+    nat, knowledge = Nat(Mapping.ENDPOINT_INDEPENDENT), NatKnowledge(BASE.port)
     for n in range(20):
         knowledge.observe(BASE, C, Address("198.51.100.99", 1000 + n), float(n))
         for server in (A, B):
@@ -154,14 +154,14 @@ def test_a_liar_that_lies_anew_each_time_is_outvoted_as_soon_as_the_others_are_a
 
 
 def test_two_servers_that_disagree_make_a_nat_hard_for_the_harm_of_a_mistake_is_less_so() -> None:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     knowledge.observe(BASE, A, Address(OUTSIDE, 1), 0.0)
     knowledge.observe(BASE, B, Address(OUTSIDE, 2), 0.0)
     assert knowledge.mapping(BASE, 1.0).is_hard
 
 
 def test_two_against_two_is_no_majority() -> None:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     for n, port in enumerate((1, 1, 2, 2)):
         knowledge.observe(BASE, Address(f"198.51.100.{n}", 1), Address(OUTSIDE, port), 0.0)
     assert knowledge.mapping(BASE, 1.0).is_hard
@@ -205,7 +205,7 @@ def test_port_preservation_is_seen() -> None:
     assert learned(Nat(Mapping.ENDPOINT_INDEPENDENT, preserving=True), A, B).preserves_port(BASE, 1.0) is True
     assert learned(Nat(Mapping.ENDPOINT_INDEPENDENT), A, B).preserves_port(BASE, 1.0) is False
     assert learned(Nat(Mapping.ADDRESS_DEPENDENT, preserving=True), A, B).preserves_port(BASE, 1.0) is False
-    assert NatKnowledge().preserves_port(BASE, 1.0) is None
+    assert NatKnowledge(BASE.port).preserves_port(BASE, 1.0) is None
 
 
 @settings(max_examples=examples(40))
@@ -227,7 +227,7 @@ def test_the_order_in_which_mappings_were_made_counts_and_not_that_of_the_last_l
 
 
 def test_other_hosts_in_between_do_not_hide_the_step_and_two_ports_are_too_few_to_tell() -> None:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     for n, port in enumerate((40000, 40001, 40005, 40006)):
         knowledge.observe(BASE, Address(f"198.51.100.{n}", 1), Address(OUTSIDE, port), float(n))
     assert knowledge.port_step(BASE, 4.0) == 1
@@ -249,7 +249,7 @@ def test_foretold_ports_are_ports_that_a_nat_gives(port: int, step: int, count: 
 
 
 def test_who_came_in_uninvited_tells_the_filtering() -> None:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     knowledge.sent(BASE, A, 0.0)
     knowledge.received(BASE, A, 1.0)
     assert knowledge.filtering(BASE, 1.0) is Filtering.UNKNOWN
@@ -262,13 +262,13 @@ def test_who_came_in_uninvited_tells_the_filtering() -> None:
 
 
 def test_a_neighbour_on_the_lan_has_not_come_through_the_nat() -> None:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     knowledge.received(BASE, Address("192.168.1.20", 1), 0.0)
     assert knowledge.filtering(BASE, 0.0) is Filtering.UNKNOWN
 
 
 def test_what_was_sent_to_and_had_to_be_forgotten_is_not_taken_for_uninvited() -> None:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     knowledge.sent(BASE, A, 0.0)
     for n in range(MAX_REMOTES):
         knowledge.sent(BASE, Address(f"203.0.{n >> 8}.{n & 255}", 1), 1.0)
@@ -277,7 +277,7 @@ def test_what_was_sent_to_and_had_to_be_forgotten_is_not_taken_for_uninvited() -
 
 
 def test_of_servers_without_end_those_that_were_heard_last_are_remembered() -> None:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     for now in range(100):
         knowledge.observe(BASE, Address(f"198.51.100.{now}", 3478), Address(OUTSIDE, 1), float(now))
     assert {server.ip for server in knowledge._bases[BASE].seen} == {
@@ -288,7 +288,7 @@ def test_of_servers_without_end_those_that_were_heard_last_are_remembered() -> N
 @settings(max_examples=examples(40))
 @given(st.lists(st.tuples(st.integers(1, 250), st.integers(1, 9), st.integers(0, 9)), max_size=60))
 def test_memory_is_bounded_whatever_is_seen(seen: list[tuple[int, int, int]]) -> None:
-    knowledge = NatKnowledge()
+    knowledge = NatKnowledge(BASE.port)
     for now, (host, port, mapped) in enumerate(seen):
         knowledge.observe(BASE, Address(f"198.51.100.{host}", port), Address(OUTSIDE, mapped), float(now))
         knowledge.mapping(BASE, float(now))
@@ -303,3 +303,12 @@ def test_two_that_are_seen_under_one_address_are_behind_one_nat() -> None:
     assert same_nat([OUTSIDE, "2001:db8::1"], [OUTSIDE])
     assert not same_nat([OUTSIDE], ["203.0.113.8"])
     assert not same_nat([], [])
+
+
+def test_packets_of_a_splices_ports_are_not_counted_and_not_remembered() -> None:
+    knowledge = NatKnowledge(BASE.port)
+    for port in range(20000, 20300):
+        knowledge.sent(Address(BASE.ip, port), Address("203.0.113.9", 51820), 1.0)
+        knowledge.received(Address(BASE.ip, port), Address("203.0.113.8", 51820), 1.0)
+    assert knowledge._bases == {}
+    assert knowledge.filtering(Address(BASE.ip, 20000), 2.0) is Filtering.UNKNOWN

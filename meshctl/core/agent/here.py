@@ -58,13 +58,13 @@ class Here:
     probe: Callable[[SendProbe, Answered], None]
     say: Callable[[PeerConfig, Body, float], None]
     touch: Callable[[bytes], None]
-    nat: NatKnowledge = field(default_factory=NatKnowledge)
     hosts: tuple[LocalAddress, ...] = ()
     anchors: dict[bytes, AnchorLink] = field(default_factory=dict)  # by id
 
     def __post_init__(self) -> None:
         self._summary: tuple[object, tuple[NatSummary, ...]] = (None, ())
         self.lifetime = MappingLifetime(self.config.keepalive_s)
+        self.nat = NatKnowledge(self.config.listen_port)
 
     @property
     def bases(self) -> tuple[Address, ...]:

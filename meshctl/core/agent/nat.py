@@ -80,9 +80,11 @@ def predict_ports(port: int, step: int, count: int) -> tuple[int, ...]:
 
 
 class NatKnowledge:
-    """Knowledge of the NAT in front of each own address. All answers are of the time that is asked for."""
+    """Knowledge of the NAT in front of each own address, with WireGuard's port: mappings of a splice's ports say
+    nothing of those. All answers are of the time that is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._bases: dict[Address, _Base] = {}
         self.version = 0  # another number than before when something that `summary` says may be another
 
@@ -148,6 +150,8 @@ class NatKnowledge:
 
     def sent(self, base: Address, remote: Address, now: float) -> None:
         """A packet has left for `remote`, so that the NAT lets its answers in."""
+        if base.port != self._port:
+            return
         known = self._bases.setdefault(base, _Base())
         known.sent[remote] = None
         if len(known.sent) > MAX_REMOTES:
@@ -156,8 +160,10 @@ class NatKnowledge:
 
     def received(self, base: Address, remote: Address, now: float) -> None:
         """An authentic packet has come from `remote`: if nothing was ever sent there, the NAT did not filter it."""
+        if base.port != self._port or is_private(remote.ip):
+            return
         known = self._bases.setdefault(base, _Base())
-        if is_private(remote.ip) or remote in known.sent or now < known.forgot_at + BEHAVIOUR_S:
+        if remote in known.sent or now < known.forgot_at + BEHAVIOUR_S:
             return
         met = any(remote.ip == other.ip for other in known.sent)
         proven = Filtering.ADDRESS_DEPENDENT if met else Filtering.ENDPOINT_INDEPENDENT
