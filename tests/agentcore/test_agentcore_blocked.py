@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from agentcore_ends import DIRECT, RELAYED, history, path_of, relayed, silences
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
 from agentcore_values import key
 
@@ -14,48 +15,18 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import FIRST_S, FREE_FALLS
 from meshctl.core.agent.bodies import Offered
 from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import STOPPED_CARRYING_S
 from meshctl.core.agent.path import State, Trigger
-from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.wire import stun
 
-DIRECT, RELAYED = ("direct", "direct"), ("relayed", "relayed")
 BOTH = ("ab", "ba")
 KEEPALIVE_S = 25.0  # what comes by the one way that is left, at times
-
-
-def path_of(host: Host) -> PeerPath:
-    assert host.core is not None
-    [network] = host.core._networks.values()
-    [path] = network.paths.values()
-    return path
-
-
-def history(host: Host, since: float) -> list[Decision]:
-    assert host.core is not None
-    return [d for d in host.core.history(key("ab".replace(host.name, ""))) if d.at >= since]
 
 
 def falls(host: Host, since: float) -> list[float]:
     """When it gave a direct path up."""
     return [d.at for d in history(host, since) if d.trigger is Trigger.DEAD]
-
-
-def silences(host: Host, since: float) -> float:
-    """The longest time without a word of the other node."""
-    times = [since, *(at for at, _ in host.heard if at >= since), host.world.now]
-    return max(later - earlier for earlier, later in pairwise(times))
-
-
-def relayed() -> PairWorld:
-    """Two that have no direct way yet, and talk."""
-    world = PairWorld()
-    world.apart("a", "b")
-    world.until(lambda: world.states() == RELAYED, 5.0)
-    world.talk(2.0)
-    return world
 
 
 def opened(*ways: str) -> PairWorld:
