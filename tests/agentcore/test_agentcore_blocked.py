@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from agentcore_ends import DIRECT, RELAYED, history, path_of, relayed, silences
+from agentcore_ends import DIRECT, RELAYED, history, path_of, relayed, silences, triggers
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
 from agentcore_values import key
 
@@ -68,6 +68,27 @@ def test_a_way_that_carries_wireguard_no_more_is_left_too(ways: tuple[str, ...])
     world.talk(KEEPALIVE_S + STOPPED_CARRYING_S + 3.0)
     assert world.states() == RELAYED
     world.talk(100.0)
+    assert world.states() == RELAYED
+
+
+def test_a_way_that_carries_wireguard_no_more_is_given_no_new_time_when_it_is_nominated_while_it_is_in_doubt() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    world.block(*BOTH)
+    host, since = world.hosts[OTHER], world.now
+    path = path_of(host)
+    pair = path.work.negotiation.current
+    assert pair is not None
+    while world.now < since + STOPPED_CARRYING_S / 2 or path.state is not State.SUSPECT:
+        host.ping(CONTROLLING)
+        world.run(0.005)
+    # Before its question is answered, so that the answer makes it use the pair.
+    path.question(stun.Message(stun.Class.REQUEST, bytes(12), use_candidate=True, priority=1), pair, world.now)
+    asked_at = world.now
+    world.run(0.1)
+    assert Trigger.NOMINATED in triggers(host, asked_at)
+    world.talk(since + STOPPED_CARRYING_S + 3.0 - world.now)
     assert world.states() == RELAYED
 
 
