@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from agentcore_ends import DIRECT, RELAYED, history, path_of, relayed, silences, triggers
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
 from agentcore_values import key
 
@@ -14,48 +15,18 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import FIRST_S, FREE_FALLS
 from meshctl.core.agent.bodies import Offered
 from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import STOPPED_CARRYING_S
 from meshctl.core.agent.path import State, Trigger
-from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.wire import stun
 
-DIRECT, RELAYED = ("direct", "direct"), ("relayed", "relayed")
 BOTH = ("ab", "ba")
 KEEPALIVE_S = 25.0  # what comes by the one way that is left, at times
-
-
-def path_of(host: Host) -> PeerPath:
-    assert host.core is not None
-    [network] = host.core._networks.values()
-    [path] = network.paths.values()
-    return path
-
-
-def history(host: Host, since: float) -> list[Decision]:
-    assert host.core is not None
-    return [d for d in host.core.history(key("ab".replace(host.name, ""))) if d.at >= since]
 
 
 def falls(host: Host, since: float) -> list[float]:
     """When it gave a direct path up."""
     return [d.at for d in history(host, since) if d.trigger is Trigger.DEAD]
-
-
-def silences(host: Host, since: float) -> float:
-    """The longest time without a word of the other node."""
-    times = [since, *(at for at, _ in host.heard if at >= since), host.world.now]
-    return max(later - earlier for earlier, later in pairwise(times))
-
-
-def relayed() -> PairWorld:
-    """Two that have no direct way yet, and talk."""
-    world = PairWorld()
-    world.apart("a", "b")
-    world.until(lambda: world.states() == RELAYED, 5.0)
-    world.talk(2.0)
-    return world
 
 
 def opened(*ways: str) -> PairWorld:
@@ -97,6 +68,27 @@ def test_a_way_that_carries_wireguard_no_more_is_left_too(ways: tuple[str, ...])
     world.talk(KEEPALIVE_S + STOPPED_CARRYING_S + 3.0)
     assert world.states() == RELAYED
     world.talk(100.0)
+    assert world.states() == RELAYED
+
+
+def test_a_way_that_carries_wireguard_no_more_is_given_no_new_time_when_it_is_nominated_while_it_is_in_doubt() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    world.block(*BOTH)
+    host, since = world.hosts[OTHER], world.now
+    path = path_of(host)
+    pair = path.work.negotiation.current
+    assert pair is not None
+    while world.now < since + STOPPED_CARRYING_S / 2 or path.state is not State.SUSPECT:
+        host.ping(CONTROLLING)
+        world.run(0.005)
+    # Before its question is answered, so that the answer makes it use the pair.
+    path.question(stun.Message(stun.Class.REQUEST, bytes(12), use_candidate=True, priority=1), pair, world.now)
+    asked_at = world.now
+    world.run(0.1)
+    assert Trigger.NOMINATED in triggers(host, asked_at)
+    world.talk(since + STOPPED_CARRYING_S + 3.0 - world.now)
     assert world.states() == RELAYED
 
 

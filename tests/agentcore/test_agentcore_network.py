@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from agentcore_ends import DIRECT, RELAYED, network_of
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, config_of, pair_of
 from agentcore_values import interface, key, peer
 
@@ -19,8 +20,6 @@ from meshctl.core.agentcore import AgentCore
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
-
-DIRECT, RELAYED = ("direct", "direct"), ("relayed", "relayed")
 
 
 def silence_of(world: PairWorld, *names: str) -> None:
@@ -328,7 +327,7 @@ def test_a_check_of_the_peer_is_answered_and_one_of_a_stranger_with_its_name_is_
     other.give(ev.Datagram(Address(other.ip, PORT), Address("192.0.2.66", 6), check.data))
     assert probes(other, since) == [], "a check that came before, sent again by somebody"
     assert controlling.core is not None
-    [network] = controlling.core._networks.values()
+    network = network_of(controlling)
     credentials = network.paths[node_id(key(OTHER))].work.negotiation.credentials
     assert credentials is not None
     fresh = stun.encode(
@@ -353,7 +352,7 @@ def test_answers_that_nobody_waits_for_any_more_are_forgotten() -> None:
     world.run(3.0)
     node = world.hosts["a"]
     assert node.core is not None
-    [network] = node.core._networks.values()
+    network = network_of(node)
     local, answered = Address(IPS["a"], PORT), []
     for n in range(MAX_AWAITED + 100):
         data = stun.encode(stun.Message(stun.Class.REQUEST, n.to_bytes(12, "big")))

@@ -29,11 +29,11 @@ ROOT = Path(__file__).parents[2]
 SUBJECTS = ("path", "choice", "liveness", "history")
 # Modules that are tested together with others, and by whose tests. `make mutants MUTANTS=peer` takes one of them.
 TESTED_BY = {
-    "peer": ("peer", "network"),
-    "course": ("peer",),
-    "inuse": ("peer", "blocked"),
-    "detours": ("detours", "peer", "tidings", "network"),
-    "tidings": ("tidings", "network", "peer"),
+    "peer": ("peer", "peerwork", "operators", "doubt", "network"),
+    "course": ("peer", "operators", "doubt"),
+    "inuse": ("peer", "doubt", "blocked"),
+    "detours": ("detours", "peer", "operators", "doubt", "tidings", "network"),
+    "tidings": ("tidings", "network", "peer", "doubt"),
 }
 # The least share of each that is to be killed.
 WANTED = 0.9

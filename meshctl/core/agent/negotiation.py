@@ -21,6 +21,9 @@ from meshctl.core.wire import stun
 SETTLE_S = 0.1
 # So many other pairs, those of the shortest round trips, are compared with the one in use.
 RUNNERS_UP = 3
+# A peer asks at most each `checks.PACE_S`, and the one that guesses at a splice's ports hits a few: whoever asks more,
+# by whatever addresses, wants answers to go to somebody else.
+ANSWERS_BURST, ANSWERS_RATE = 300.0, 100.0
 
 
 class Negotiation:
@@ -36,6 +39,7 @@ class Negotiation:
         self.current: Pair | None = None
         self.bars = Bars()
         self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
+        self._answers = TokenBucket(ANSWERS_RATE, ANSWERS_BURST)
         self._checks: CheckList | None = None
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
@@ -193,7 +197,7 @@ class Negotiation:
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> Question | None:
         """An authentic check of the peer: it is answered, and teaches an address that was not known."""
-        if self._checks is None:
+        if self._checks is None or not self._answers.take(now):
             return None
         found = self._checks.receive_request(request, pair)
         if found is None:

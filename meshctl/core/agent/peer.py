@@ -271,7 +271,8 @@ class PeerPath:
             return
         if not self.detours.may_take(pair, now):
             return
-        self.work.chosen = pair
+        stays = self.state is State.SUSPECT and pair == self._negotiation.current
+        self.work.chosen, self.work.stays = pair, stays
         rtt = self._negotiation.rtt_s(pair)
         words = f"answers in {rtt * 1000:.0f} ms" if rtt is not None else "is what the peer wants"
         self._fire(Trigger.NOMINATED, f"{pair.remote} {words}", now)

@@ -41,9 +41,10 @@ class PeerWork:
     """The parts of one peer's path, and its effects. `ask` has the peer's agent asked whether it lives; `heard` is
     called with each answer to a check.
 
-    `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at the
-    same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too. `proven`:
-    the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair in use works.
+    `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at
+    the same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too.
+    `proven`: the pair in use has answered a check. `stays`: the pair that was chosen is the one in use.
+    `tolerated`: the peer sends from there, though the pair in use works.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class PeerWork:
         self.offer = Offer(0)
         self.restarts = self.blocked = 0
         self.chosen: Pair | None = None
+        self.stays = False
         self.proven = False
         self.tolerated: Address | None = None
         self.retry_at: float | None = None
@@ -200,7 +202,10 @@ class PeerWork:
             return
         self.proven, self.tolerated = True, None
         self._compare_at = now + COMPARE_S
-        self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
+        if self.stays:
+            self.liveness.heard(now)
+        else:
+            self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
         self.tunnel.set_endpoint(pair.remote, now)
 
     def _use_relay(self, now: float) -> None:

@@ -1,0 +1,111 @@
+"""What operators want of a path. Hunted: ends that do not do what is wanted, or forget it."""
+
+from __future__ import annotations
+
+import pytest
+from agentcore_ends import DIRECT, RELAYED, binds, checks, direct, path_of, relayed, silences
+from agentcore_pair import CONTROLLING, OTHER, PairWorld, config_of, pair_of
+from agentcore_values import key
+
+from meshctl.core.agent import events as ev
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_an_operator_at_either_end_can_have_the_relay_used_and_take_that_back(end: str) -> None:
+    world = direct()
+    world.talk(2.0)
+    host = world.hosts[end]
+    peer_key = key("ab".replace(end, ""))
+    host.give(ev.Override(peer_key, "relay"))
+    world.until(lambda: world.states() == RELAYED, 3.0)
+    world.talk(20.0)
+    assert world.states() == RELAYED, "and it stays"
+    since = world.now
+    host.give(ev.Override(peer_key, ""))
+    world.until(lambda: world.states() == DIRECT, 3.0)
+    world.talk(2.0)
+    assert silences(world.hosts["a"], since) < 0.5
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_an_operator_at_either_end_can_forbid_the_relay_and_allow_it_again(end: str) -> None:
+    world = relayed()
+    host = world.hosts[end]
+    peer_key = key("ab".replace(end, ""))
+    host.give(ev.Override(peer_key, "direct"))
+    world.run(2.0)
+    assert set(world.states()) <= {"probing"}
+    host.give(ev.Override(peer_key, ""))
+    world.until(lambda: world.states() == RELAYED, 15.0)
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_an_operator_who_prefers_the_relay_has_it_while_there_is_one_and_else_the_direct_path(end: str) -> None:
+    world = direct()
+    world.talk(2.0)
+    world.hosts[end].give(ev.Override(key("ab".replace(end, "")), "prefer-relay"))
+    world.until(lambda: world.states() == RELAYED, 3.0)
+    world.talk(10.0)
+    assert world.states() == RELAYED
+    hub = world.hosts["hub0"]
+    hub.kill()
+    hub.relays.clear()
+    world.cut = lambda source, destination: hub.ip in (source.ip, destination.ip)
+    for _ in range(200):
+        world.talk(0.1)
+        if world.states() == DIRECT:
+            break
+    assert world.states() == DIRECT
+
+
+def test_the_wish_of_the_files_counts_from_the_start() -> None:
+    world = PairWorld(configs={"a": config_of("a", ["hub0"], override="relay")})
+    world.run(10.0)
+    assert world.states() == RELAYED
+
+
+def test_a_nomination_against_an_operators_wish_is_not_followed() -> None:
+    world = direct()
+    world.talk(2.0)
+    controlling, other = pair_of(world)
+    pair = path_of(controlling).work.negotiation.current
+    assert pair is not None
+    other.give(ev.Override(key(CONTROLLING), "relay"))
+    world.until(lambda: world.states() == RELAYED, 3.0)
+    negotiation = path_of(controlling).work.negotiation
+    negotiation.ask(pair, world.now)
+    negotiation.nominate(pair, world.now)
+    path_of(controlling).poll(world.now)
+    since = world.now
+    world.run(2.0)
+    assert True in [m.use_candidate for m in checks(controlling, since)]
+    assert world.states() == RELAYED
+
+
+def test_where_an_operator_wants_the_relay_no_pair_is_tried_in_vain() -> None:
+    world = PairWorld(configs={name: config_of(name, ["hub0"], override="relay") for name in "ab"})
+    world.run(60.0)
+    assert world.states() == RELAYED
+    since = world.now
+    world.run(100.0)
+    assert checks(world.hosts["a"], since) == checks(world.hosts["b"], since) == []
+
+
+def test_an_operators_wish_at_the_other_end_outlives_a_silence() -> None:
+    world = PairWorld()
+    world.hosts["b"].give(ev.Override(key("a"), "relay"))
+    world.until(lambda: world.states() == RELAYED, 5.0)
+    world.apart("a", "b", "hub0")
+    world.talk(40.0)
+    assert world.states()[0] == "unknown"
+    world.together()
+    world.talk(30.0)
+    assert world.states() == RELAYED
+
+
+def test_where_an_operator_wants_none_no_relay_is_asked_for() -> None:
+    world = PairWorld(configs={name: config_of(name, ["hub0"], override="direct") for name in "ab"})
+    world.apart("a", "b")
+    world.run(20.0)
+    assert world.states() == ("probing", "probing")
+    assert binds(world.hosts["a"], 0.0) == binds(world.hosts["b"], 0.0) == []

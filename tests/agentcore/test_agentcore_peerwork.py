@@ -1,0 +1,211 @@
+"""What one end does with WireGuard. Hunted: handshakes that cross, an endpoint that is taken back, and a NAT that
+forgets."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from agentcore_pair import CONTROLLING, IPS, OTHER, PORT
+from agentcore_values import interface, peer
+
+from meshctl.core.agent import events as ev
+from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.bodies import Offer, Wish
+from meshctl.core.agent.checks import Credentials, Pair
+from meshctl.core.agent.config import OVERRIDES
+from meshctl.core.agent.gathered import LocalCandidates
+from meshctl.core.agent.here import Here, Pace
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
+from meshctl.core.agent.peerwork import RETRY_FIRST_S, PeerWork
+from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.tunnel import INSIST_AGAIN_S, INSIST_S, SECOND_S
+from meshctl.core.wire import stun
+
+HUB = Address(IPS["hub0"], PORT)
+
+
+class Bench:
+    """The work of one end, and what it had done."""
+
+    def __init__(self, name: str) -> None:
+        self.done: list[ev.Action] = []
+        other = "ab".replace(name, "")
+        config = interface(name, 10, peer(name, other, 11))
+        own = LocalCandidates(config.mesh_ranges)
+        dice = random.Random(1)  # noqa: S311
+        self.here = Here(
+            config, own, dice, Pace(), self.done.append, lambda probe, _: self.done.append(probe),
+            lambda *_: None, lambda _: None,
+        )  # fmt: skip
+        self.peer = config.peers[0]
+        self.work = PeerWork(self.peer, self.here, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
+
+    def status(self, endpoint: Address | None, age_s: float | None, keepalive_s: int = 25) -> None:
+        self.work.tunnel.status = ev.PeerStatus(self.peer.public_key, endpoint, age_s, 0, 0, keepalive_s)
+
+    def endpoints(self) -> list[Address]:
+        return [action.address for action in self.done if isinstance(action, ev.SetEndpoint)]
+
+
+def test_the_controlling_end_sets_an_endpoint_at_once() -> None:
+    bench = Bench(CONTROLLING)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
+    assert bench.endpoints() == [HUB]
+
+
+def test_the_other_end_puts_its_endpoint_off_so_that_no_two_handshakes_cross() -> None:
+    bench = Bench(OTHER)
+    bench.status(None, None)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
+    bench.work.tunnel.maintain(SECOND_S * 0.99)
+    assert bench.done == []
+    bench.work.tunnel.maintain(SECOND_S)
+    assert bench.endpoints() == [HUB], "the controlling end has not come"
+
+
+def test_a_second_order_does_not_put_the_endpoint_off_again_and_the_newest_counts() -> None:
+    bench = Bench(OTHER)
+    bench.work.tunnel.set_endpoint(Address("192.0.2.7", 1), 0.0)
+    bench.work.tunnel.set_endpoint(HUB, SECOND_S * 0.9)
+    bench.work.tunnel.maintain(SECOND_S)
+    assert bench.endpoints() == [HUB]
+
+
+def test_the_other_end_sets_its_endpoint_as_soon_as_there_is_a_session() -> None:
+    bench = Bench(OTHER)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
+    bench.status(HUB, 0.0)
+    bench.work.tunnel.maintain(0.1)
+    assert bench.endpoints() == [HUB]
+    bench.work.tunnel.set_endpoint(HUB, 0.5)
+    assert bench.endpoints() == [HUB, HUB], "and at once while there is one"
+
+
+@pytest.mark.parametrize(("endpoint", "age", "alive"), [
+    (HUB, 0.0, True), (HUB, IDLE_HANDSHAKE_MAX_S - 1, True), (HUB, IDLE_HANDSHAKE_MAX_S, False), (HUB, None, False),
+    (None, 0.0, False),
+])  # fmt: skip
+def test_there_is_a_session_while_the_last_handshake_is_young(
+    endpoint: Address | None, age: float | None, alive: bool
+) -> None:
+    bench = Bench(OTHER)
+    assert not bench.work.tunnel.alive
+    bench.status(endpoint, age)
+    assert bench.work.tunnel.alive is alive
+
+
+def test_an_endpoint_is_set_again_for_a_while_and_then_left_alone() -> None:
+    bench = Bench(CONTROLLING)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
+    times = [0.0]
+    while bench.work.tunnel.insist_at is not None:
+        times.append(bench.work.tunnel.insist_at)
+        bench.work.tunnel.insist(times[-1])
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert bench.endpoints() == [HUB] * len(times)
+    assert INSIST_S <= times[-1] <= INSIST_S + INSIST_AGAIN_S[1]
+    assert all(INSIST_AGAIN_S[0] <= gap <= INSIST_AGAIN_S[1] for gap in gaps)
+    assert len(set(gaps)) > 10, "irregularly"
+
+
+def test_the_keepalive_is_set_where_it_is_another_and_only_there() -> None:
+    bench = Bench(CONTROLLING)
+    bench.status(HUB, 1.0, keepalive_s=0)
+    bench.work.tunnel.maintain(0.0)
+    assert bench.done == [], "nobody has set an endpoint"
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
+    assert ev.SetKeepalive(bench.peer.public_key, 25) in bench.done
+    bench.status(HUB, 1.0, keepalive_s=25)
+    bench.done.clear()
+    bench.work.tunnel.maintain(1.0)
+    assert bench.done == []
+    bench.status(HUB, 1.0, keepalive_s=0)
+    bench.work.tunnel.maintain(2.0)
+    assert bench.done == [ev.SetKeepalive(bench.peer.public_key, 25)]
+
+
+@pytest.mark.parametrize("mine", OVERRIDES)
+@pytest.mark.parametrize("theirs", list(Wish))
+def test_of_two_operators_the_one_who_wants_the_relay_prevails_then_the_one_who_wants_none(
+    mine: str, theirs: Wish
+) -> None:
+    bench = Bench(CONTROLLING)
+    bench.work.wish = {"": Wish.NONE, "relay": Wish.RELAY, "direct": Wish.DIRECT, "prefer-relay": Wish.PREFER_RELAY}[
+        mine
+    ]
+    bench.work.offer = Offer(1, wish=theirs)
+    wanted = {bench.work.wish, theirs}
+    order = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
+    assert bench.work.mode is next(wish for wish in order if wish in wanted)
+    assert bench.work.may_go_direct is (Wish.RELAY not in wanted)
+
+
+def test_an_endpoint_is_adopted_only_where_this_node_has_an_address_of_its_family() -> None:
+    bench = Bench(CONTROLLING)
+    bench.status(HUB, 1.0)
+    assert not bench.work.adopt()
+    bench.here.own.set_hosts([LocalAddress("198.51.100.1", 24, "eth0")], PORT)
+    assert bench.work.adopt()
+    assert bench.work.negotiation.current == (Address("198.51.100.1", PORT), HUB)
+    assert not bench.work.proven
+    bench.status(Address("2001:db8::1", PORT), 1.0)
+    assert not bench.work.adopt()
+
+
+def test_an_answer_on_the_own_port_says_nothing_of_packets_that_a_splice_has_leave_from_another() -> None:
+    bench = Bench(CONTROLLING)
+    own, spliced = (Pair(Address("198.51.100.1", port), HUB) for port in (PORT, 20000))
+    bench.status(HUB, 1.0)
+    assert bench.work.carries(own)
+    bench.work.splice.restore(spliced)
+    assert (bench.work.carries(own), bench.work.carries(spliced)) == (False, True)
+    bench.status(Address("198.51.100.9", PORT), 1.0)
+    assert not bench.work.carries(spliced)
+
+
+# Keeping NATs open
+
+
+def idle(bench: Bench, until: float, *, sends: bool) -> list[float]:
+    """Direct, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
+    pair, every_s = Pair(Address("192.168.1.5", PORT), Address("198.51.100.7", PORT)), 25
+    bench.work.negotiation.renew(Credentials("b:a", b"k" * 32))
+    bench.work.negotiation.current = pair
+    bench.status(pair.remote, 1.0)
+    bench.work.tunnel.set_endpoint(pair.remote, 0.0)
+    times = []
+    for second in range(1, round(until)):
+        count = second // every_s
+        status = ev.PeerStatus(bench.peer.public_key, pair.remote, 1.0, 32 * count, 32 * count * sends, every_s)
+        bench.work.tunnel.status = status
+        bench.work.liveness.sample(status, float(second))
+        bench.done.clear()
+        bench.work.tunnel.maintain(float(second))
+        for action in bench.done:
+            assert isinstance(action, ev.SendProbe), action
+            message = stun.decode(action.data).message
+            assert (action.local, action.remote) == pair
+            assert (message.message_class, message.username) == (stun.Class.INDICATION, "b:a")
+            times.append(float(second))
+    return times
+
+
+def test_an_end_whose_wireguard_sends_nothing_because_the_peers_keepalives_come_keeps_its_nat_open_itself() -> None:
+    times = idle(Bench(CONTROLLING), 100.0, sends=False)
+    assert [later - earlier for earlier, later in pairwise([1.0, *times])] == [29.0, 29.0, 29.0]
+
+
+def test_an_end_whose_wireguard_sends_keepalives_sends_nothing_besides() -> None:
+    assert idle(Bench(CONTROLLING), 100.0, sends=True) == []
+
+
+def test_news_of_the_peer_bring_the_next_try_forward_and_never_take_it_away() -> None:
+    bench = Bench(CONTROLLING)
+    bench.work.hurry(100.0)
+    assert bench.work.retry_at is None  # pairs are being tried, or none shall be
+    for pending, expected in ((700.0, 100.0 + RETRY_FIRST_S), (102.0, 102.0)):
+        bench.work.retry_at = pending
+        bench.work.hurry(100.0)
+        assert bench.work.retry_at == expected
