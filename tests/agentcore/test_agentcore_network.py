@@ -14,6 +14,7 @@ from agentcore_values import interface, key, peer
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.config import AgentConfig, node_id
+from meshctl.core.agent.negotiation import ANSWERS_BURST
 from meshctl.core.agent.path import State
 from meshctl.core.agent.stunport import MAX_AWAITED
 from meshctl.core.agentcore import AgentCore
@@ -335,6 +336,23 @@ def test_a_check_of_the_peer_is_answered_and_one_of_a_stranger_with_its_name_is_
     )
     other.give(ev.Datagram(Address(other.ip, PORT), Address(controlling.ip, PORT), fresh))
     assert [p.remote for p in probes(other, since)] == [Address(controlling.ip, PORT)]
+
+
+def test_a_peer_that_asks_by_addresses_of_others_has_few_answers_sent_to_them() -> None:
+    world = PairWorld()
+    world.run(3.0)
+    liar, believer = pair_of(world)
+    credentials = network_of(liar).paths[node_id(key(OTHER))].work.negotiation.credentials
+    assert credentials is not None
+    since, asked = world.now, 3 * int(ANSWERS_BURST)
+    for number in range(asked):
+        check = stun.Message(
+            stun.Class.REQUEST, number.to_bytes(12, "big"), username=credentials.username, priority=1, ice_controlling=1
+        )
+        data = stun.encode(check, credentials.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
+        believer.give(ev.Datagram(Address(believer.ip, PORT), Address("192.0.2.66", 1024 + number), data))
+    answers = [p for p in probes(believer, since) if p.remote.ip == "192.0.2.66"]
+    assert 0 < len(answers) <= ANSWERS_BURST
 
 
 @pytest.mark.parametrize("seen", ["a", "b"])
