@@ -40,5 +40,6 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"at most {splice_situation.MAX_GUESSES:,} in an attempt",
         f"at most once in {splice.ACCEPTED_AGAIN_S:.0f} s",
         f"The ports are open for {splice.LISTEN_S:.0f} s, and {splice.BETWEEN_S:.0f} s pass",
+        f"in {splice.VAIN_BURST:.0f} attempts in vain with one peer, and in one more every {splice.VAIN_AGAIN_S:.0f} s",
     ):
         assert text in PAGE

@@ -19,7 +19,17 @@ from meshctl.core.agent.candidate import Candidate, priority
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.nat import Mapping
-from meshctl.core.agent.splice import ACCEPTED_AGAIN_S, BETWEEN_S, LISTEN_S, OPENED, Failed, Splicer
+from meshctl.core.agent.splice import (
+    ACCEPTED_AGAIN_S,
+    BETWEEN_S,
+    LISTEN_S,
+    MAX_SHOTS,
+    OPENED,
+    VAIN_AGAIN_S,
+    VAIN_BURST,
+    Failed,
+    Splicer,
+)
 from meshctl.core.agent.splice_situation import (
     GUESSED_PORTS,
     MAX_GUESSES,
@@ -248,6 +258,57 @@ def test_a_new_attempt_leaves_what_stood() -> None:
     removed, closed, opened = list(one.outputs())
     assert (removed, closed) == (RemoveSplice(key("peer"), E, 20000), OpenPorts(key("peer"), ()))
     assert isinstance(opened, OpenPorts)
+
+
+@pytest.mark.parametrize("part", Role)
+def test_a_victim_that_a_peer_names_again_and_again_is_shot_at_in_a_few_attempts_whatever_the_victims_address(
+    part: Role,
+) -> None:
+    one, shots = splicer(), 0
+    for now in range(0, int(DAY_S), int(BETWEEN_S)):
+        victim = seen("srflx", Address(f"203.0.113.{now % 250}", 4444))
+        if part is Role.HARD:
+            one.start(situation(HARD, EASY, victim), float(now))
+        else:
+            one.received(Splice(now, OPENED), situation(EASY, HARD, victim), float(now))
+        shots += sum(isinstance(o, SendProbe) for o in run(one, now + BETWEEN_S))
+    each = OPENED if part is Role.HARD else MAX_GUESSES
+    assert each <= MAX_SHOTS
+    assert DAY_S / VAIN_AGAIN_S - 2 < shots / each <= DAY_S / VAIN_AGAIN_S + VAIN_BURST
+
+
+def test_an_attempt_that_was_in_vain_too_often_leaves_the_turn_to_other_peers() -> None:
+    slot = SpliceSlot((PORT,))
+    one = splicer("one", slot)
+    for attempt in range(int(VAIN_BURST)):
+        assert one.start(AT_HARD, attempt * BETWEEN_S) == ""
+        run(one, (attempt + 1) * BETWEEN_S)
+    now = VAIN_BURST * BETWEEN_S
+    assert one.start(AT_HARD, now) == "too many attempts were in vain"
+    assert one.trying is None
+    assert splicer("other", slot).start(AT_HARD, now) == ""
+
+
+def test_a_peer_that_is_hit_is_tried_with_as_often_as_its_path_is_lost() -> None:
+    hard, easy = splicer("hard"), splicer("easy")
+    for attempt in range(20):
+        now = attempt * BETWEEN_S
+        assert hard.start(AT_HARD, now) == ""
+        run(hard, now + 0.5)
+        assert hard.take(Pair(Address(BASE.ip, hard.ports[0]), E))
+        assert easy.received(Splice(attempt, OPENED), AT_EASY, now) == ""
+        guessed = [p.remote for p in run(easy, now + 0.5) if isinstance(p, SendProbe)]
+        assert easy.take(Pair(BASE, guessed[7]))
+
+
+def test_a_peer_that_answers_and_names_a_victim_beside_itself_is_tried_with_as_if_in_vain() -> None:
+    one, beside = splicer(), situation(HARD, EASY, seen("srflx", E), seen("host", Address("203.0.113.66", 4444)))
+    starts = []
+    for attempt in range(20):
+        starts.append(one.start(beside, attempt * BETWEEN_S))
+        run(one, attempt * BETWEEN_S + 0.5)
+        one.take(Pair(Address(BASE.ip, one.ports[0]), E))
+    assert starts.count("") <= VAIN_BURST + 20 * BETWEEN_S / VAIN_AGAIN_S
 
 
 STEPS = st.one_of(

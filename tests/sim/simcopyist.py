@@ -5,6 +5,10 @@ NAT or link is in its way, and none is moved by what it does. It has its own ran
 
 What an honest agent answers though it changes nothing is not among it, for the answer is a packet more in the world:
 HELLOs and messages of sessions that are over. Questions to anchors and relays are sent again, from elsewhere.
+
+Nor does it answer for a STUN server that has no key. Nothing in such an answer could be refused: whoever sees the
+question, and is quicker, is that server. What can come of it is what comes of a server that lies (`simstun`), and
+that is bounded, not nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from simattack import VICTIM_IP, made_up
+from simconfig import STUN_SERVER
 from simnat import Place
 
 from meshctl.core.agent.events import Signal
@@ -97,7 +102,7 @@ class Copyist:
 
     def sent_stun(self, node: Node, local: Place, remote: Place, data: bytes) -> None:
         """An agent sends this. If it is a question, it is answered before anybody else can."""
-        if self._dice.random() < _OFTEN and data[:2] == _QUESTION:
+        if self._dice.random() < _OFTEN and data[:2] == _QUESTION and remote != STUN_SERVER:
             local = local if local[0] else (node.kernel.addresses[0], local[1])
             like = stun.decode(data).message._replace(message_class=self._dice.choice(_ANSWERS), username=None)
             forged = stun.encode(like._replace(xor_mapped_address=_VICTIM), self._dice.choice((None, b"its own")))

@@ -144,6 +144,7 @@ class Node:
             self.world.clock.after(_STARTS_AGAIN_S, lambda: self.start_agent(state))
             return
         self._starts += 1
+        self.world.watch.starts[self.spec.name] += 1
         dice = self.world.dice(f"core {self.name} {self._starts}")
         config = agent_config(self.world.spec, self.spec.name)
         self.say("agent starts")

@@ -64,6 +64,7 @@ class Watch:
         self.moved: list[Moved] = []
         self.relayed: dict[tuple[str, int], float] = {}  # anchor and port: when it was last to forward there
         self.installed: Counter[str] = Counter()  # by anchor: how often
+        self.starts: Counter[str] = Counter()  # by the name whose keys it has: how often an agent was started
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}
         self.of_path: dict[str, Meter] = {}

@@ -13,6 +13,7 @@ import siminvariants
 from simnat import Behaviour
 from simnode import Node
 from simspec import Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simtrace import Meter
 from simwatch import Decided, Moved
 from simworld import World
 
@@ -20,9 +21,11 @@ from meshctl.core.agent import events as ev
 from meshctl.core.agent import signal
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import MessageType, Offer
+from meshctl.core.agent.checks import STRANGERS_BURST
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.splice import MAX_SHOTS, VAIN_BURST
 from meshctl.core.agentcore import AgentCore, PathStatus
 from meshctl.core.reachability import ADDRESS_AND_PORT
 
@@ -248,6 +251,26 @@ def test_a_victim_that_is_struck_too_often_is_found_in_a_second_and_in_all() -> 
     for second in range(2, 502):
         world.victim.struck.add(None, second)
     assert len(list(simbounds.victims_are_spared(world))) == 2
+
+
+def test_a_victim_may_be_shot_at_in_so_many_attempts_as_may_be_in_vain_of_each_agent_that_was_started() -> None:
+    nodes = tuple(replace(n, kind="malicious") if n.name == "n1" else n for n in EASY.nodes)
+    world = World(replace(EASY, nodes=nodes))
+    splicing = Decision(0.0, State.RELAYED, State.SPLICING, Trigger.SPLICE_BEGUN, "doctored")
+
+    def most() -> int:
+        while not list(simbounds.victims_are_spared(world)):
+            world.victim.struck.add(None, world.victim.struck.total // 50)
+        total, world.victim.struck = world.victim.struck.total, Meter()
+        return total
+
+    limits = [most()]
+    for _ in range(5):
+        world.watch.decided.append(Decided(0.0, "n0", "n1", splicing))
+        limits.append(most())
+    assert limits == [STRANGERS_BURST + MAX_SHOTS * min(tries, VAIN_BURST) + 1 for tries in range(6)]
+    world.watch.starts["n0"] = 2
+    assert most() == 2 * STRANGERS_BURST + MAX_SHOTS * 5 + 1
 
 
 def test_a_path_that_is_doubted_again_and_again_is_found() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,10 @@ import pytest
 import simtwin
 from simcopyist import KINDS
 from simdraw import draw
+from simnat import Behaviour
+from simspec import WorldSpec
 from simworld import World
-from test_sim_invariants import EASY, NEVER
+from test_sim_invariants import EASY, HARD, NEVER, spec_of
 
 from meshctl.core.agent import signal
 from meshctl.core.agent.checks import CheckList
@@ -23,9 +25,9 @@ from meshctl.core.wire import stun
 SPECS = [replace(spec, seed=seed * simtwin.EVERY, seconds=15.0) for spec in (EASY, NEVER) for seed in range(3)]
 
 
-def differs() -> bool:
+def differs(specs: Iterable[WorldSpec] = SPECS) -> bool:
     """Whether one of the worlds and its twin are two."""
-    outcomes = map(simtwin.outcome_of, SPECS)
+    outcomes = map(simtwin.outcome_of, specs)
     return any(f.invariant == "forged and replayed messages change nothing" for o in outcomes for f in o.findings)
 
 
@@ -33,6 +35,14 @@ def test_twins_are_equal_though_every_kind_of_message_was_delivered() -> None:
     assert not differs()
     delivered = {kind for spec in SPECS for kind, _ in simtwin.outcome_of(spec).copies}
     assert delivered == set(KINDS)
+
+
+def test_who_answers_for_a_stun_server_without_a_key_is_that_server_and_no_forger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(simtwin, "_OFTEN", 1.0)
+    hard = spec_of(Behaviour(), HARD, stun="honest", seconds=15.0)
+    assert not differs(replace(hard, seed=seed * simtwin.EVERY) for seed in range(2))
 
 
 def test_other_worlds_have_no_twin() -> None:

@@ -67,6 +67,10 @@ class TokenBucket:
         self._tokens -= 1.0
         return True
 
+    def give_back(self) -> None:
+        """The last one that has passed does not count."""
+        self._tokens = min(self._burst, self._tokens + 1.0)
+
 
 class Router:
     """Signalling in one network. `up` is always the set of names of the peers whose tunnels are up."""

@@ -23,7 +23,8 @@ from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
 from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.probes import new_transaction, signed
-from meshctl.core.agent.splice_situation import Role, Situation, guesses
+from meshctl.core.agent.router import TokenBucket
+from meshctl.core.agent.splice_situation import MAX_GUESSES, MAX_OUTSIDE, Role, Situation, guesses
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
@@ -40,6 +41,12 @@ MAX_SAID = 3
 # With one peer: between two attempts of the hard side, and between two that the easy side takes part in.
 BETWEEN_S = 30.0
 ACCEPTED_AGAIN_S = 20.0
+# Attempts with one peer that may be in vain at once, and how long it is to one more: the longest pause between two
+# tries of all pairs. Where the other end is, is its own word, and it may name a victim. Three honest attempts in a row
+# are in vain once in 100,000 times.
+VAIN_BURST, VAIN_AGAIN_S = 3.0, 600.0
+# What one attempt sends at the most.
+MAX_SHOTS = max(MAX_GUESSES, OPENED * MAX_OUTSIDE)
 
 
 class Failed(NamedTuple):
@@ -54,17 +61,22 @@ Output = Union[SendProbe, OpenPorts, InstallSplice, RemoveSplice, Splice, Failed
 
 @dataclass
 class _Attempt:
-    """`shots` are still to be sent, `guessed` those of the easy side that were; times are when something is due."""
+    """`shots` are still to be sent, to the hosts `aimed_at`; `guessed` are those of the easy side that were; times are
+    when something is due."""
 
     situation: Situation
     role: Role
     ports: tuple[int, ...]
     shots: deque[Pair]
     shot_at: float
+    aimed_at: frozenset[str] = field(init=False)
     guessed: set[Address] = field(default_factory=set)
     say_at: float = inf
     said: int = 0
     ends_at: float = inf
+
+    def __post_init__(self) -> None:
+        self.aimed_at = frozenset(shot.remote.ip for shot in self.shots)
 
     def listen(self, now: float) -> None:
         """Nothing more is opened or guessed; what was hit has its time."""
@@ -81,6 +93,7 @@ class Splicer:
         self._dice = dice
         self._number = dice.getrandbits(32)
         self._attempt: _Attempt | None = None
+        self._vain = TokenBucket(1.0 / VAIN_AGAIN_S, VAIN_BURST)
         self._drawn: tuple[int, ...] = ()  # the ports of the last attempt
         self._started_at = -inf
         self._accepted_at = -inf
@@ -124,8 +137,9 @@ class Splicer:
             return "the peer's outer address is not known"
         if self._attempt or now < self._started_at + BETWEEN_S:
             return f"the last attempt is less than {BETWEEN_S:.0f} s ago"
-        if not self._slot.take(self._peer):
-            return "ports are being tried with another peer"
+        refusal = self._may_not(now)
+        if refusal:
+            return refusal
         self.leave()
         self._started_at = now
         self._number = (self._number + 1) % 2**32
@@ -146,8 +160,9 @@ class Splicer:
             return "the peer's outer address is not known"
         if self._attempt or now < self._accepted_at + ACCEPTED_AGAIN_S:
             return f"the last attempt is less than {ACCEPTED_AGAIN_S:.0f} s ago"
-        if not self._slot.take(self._peer):
-            return "ports are being tried with another peer"
+        refusal = self._may_not(now)
+        if refusal:
+            return refusal
         self._accepted_at = now
         ports = guesses(outside.port, theirs.port_step, said.ports, self._dice)
         shots = deque(Pair(base, Address(outside.ip, port)) for port in ports)
@@ -187,6 +202,8 @@ class Splicer:
         if local in self._drawn and local not in self.ports:
             return False
         spliced = bool(a) and local in self.ports
+        if a and a.aimed_at == {pair.remote.ip}:  # who has answered there is no victim, and there was none beside it
+            self._vain.give_back()
         self._finish()
         if spliced:
             self._install(pair)
@@ -219,6 +236,15 @@ class Splicer:
         self.leave()
 
     # Inside
+
+    def _may_not(self, now: float) -> str:
+        """Why no attempt may begin now that could; "" when it does."""
+        if not self._slot.take(self._peer):
+            return "ports are being tried with another peer"
+        if not self._vain.take(now):
+            self._slot.give(self._peer)
+            return "too many attempts were in vain"
+        return ""
 
     def _shoot(self, a: _Attempt, now: float) -> None:
         for _ in range(min(BURST, len(a.shots))):
