@@ -13,6 +13,7 @@ from meshctl.core.agent.liveness import (
     FRESH_S,
     IDLE_SAMPLE_S,
     MISSED_KEEPALIVES,
+    NEWEST,
     NEVER_CARRIED_S,
     PAUSE_S,
     SAMPLE_S,
@@ -140,6 +141,16 @@ def test_what_came_now_and_then_has_stopped_after_twice_its_pause(every_s: float
         assert tunnel.read(every_s, heard=DATA) == ""
     assert tunnel.liveness.distress(tunnel.now + after_s - 0.01) == ""
     assert tunnel.liveness.distress(tunnel.now + after_s)
+
+
+def test_only_the_newest_pauses_count_for_what_has_stopped() -> None:
+    tunnel = Tunnel()
+    tunnel.read(SAMPLE_S, heard=DATA)
+    tunnel.read(PAUSE_S, heard=DATA)  # a message, and then a flow
+    tunnel.run((NEWEST - 1) * SAMPLE_S, heard=DATA)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S) == ""
+    tunnel.read(SAMPLE_S, heard=DATA)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S)
 
 
 def test_what_comes_after_longer_pauses_is_no_stream_and_a_new_one_has_pauses_of_its_own() -> None:

@@ -7,6 +7,7 @@ missed.
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 
 from meshctl.core.agent.events import PeerStatus
@@ -26,9 +27,10 @@ UNANSWERED_S = 0.5
 # On a slow path: this and so many round trips.
 RTTS = 1.5
 # Who only answers does not send when the questions do not arrive. After so many readings in which something came, none
-# longer after the one before than that, so much silence is a sign, and so many times the longest pause: the flow is
-# over, or the path is dead.
+# longer after the one before than that, so much silence is a sign, and so many times the longest of the newest pauses:
+# the flow is over, or the path is dead.
 STREAM = 3
+NEWEST = 16
 PAUSE_S = 2.5
 STOPPED_S = 1.0
 PAUSES = 2.0
@@ -76,21 +78,22 @@ class _Stream:
     def __init__(self) -> None:
         self._count = 0
         self._newest_at = -inf
-        self._pause_s = 0.0  # the longest between two of them
+        self._pauses: deque[float] = deque(maxlen=NEWEST)  # seconds between two of them
 
     def came(self, now: float) -> None:
         """One more, or the first of the next stream."""
         pause_s = now - self._newest_at
         if pause_s > PAUSE_S:
-            self._count, self._pause_s = 0, 0.0
+            self._count = 0
+            self._pauses.clear()
         else:
-            self._pause_s = max(self._pause_s, pause_s)
+            self._pauses.append(pause_s)
         self._count += 1
         self._newest_at = now
 
     def has_stopped(self, silence_s: float, answer_s: float) -> bool:
         """Whether that much silence is a sign, where an answer takes so long."""
-        return self._count >= STREAM and silence_s >= max(STOPPED_S, PAUSES * self._pause_s, answer_s)
+        return self._count >= STREAM and silence_s >= max(STOPPED_S, PAUSES * max(self._pauses), answer_s)
 
 
 class Liveness:
