@@ -772,13 +772,17 @@ def test_the_other_end_moves_to_the_relay_that_the_controlling_one_uses() -> Non
 # Keeping NATs open
 
 
-def idle(bench: Bench, until: float, *, sends: bool) -> list[float]:
+def idle(bench: Bench, until: float, *, sends: bool, adopted: bool = False) -> list[float]:
     """Direct, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
     pair, every_s = Pair(Address("192.168.1.5", PORT), Address("198.51.100.7", PORT)), 25
     bench.work.negotiation.renew(Credentials("b:a", b"k" * 32))
-    bench.work.negotiation.current = pair
     bench.status(pair.remote, 1.0)
-    bench.work.tunnel.set_endpoint(pair.remote, 0.0)
+    if adopted:
+        bench.here.own.set_hosts([LocalAddress(pair.local.ip, 24, "eth0")], PORT)
+        assert bench.work.adopt()
+    else:
+        bench.work.negotiation.current = pair
+        bench.work.tunnel.set_endpoint(pair.remote, 0.0)
     times = []
     for second in range(1, round(until)):
         count = second // every_s
@@ -799,6 +803,10 @@ def idle(bench: Bench, until: float, *, sends: bool) -> list[float]:
 def test_an_end_whose_wireguard_sends_nothing_because_the_peers_keepalives_come_keeps_its_nat_open_itself() -> None:
     times = idle(Bench(CONTROLLING), 100.0, sends=False)
     assert [later - earlier for earlier, later in pairwise([1.0, *times])] == [29.0, 29.0, 29.0]
+
+
+def test_a_path_that_was_adopted_is_kept_open_as_any_other() -> None:
+    assert idle(Bench(CONTROLLING), 100.0, sends=False, adopted=True)
 
 
 def test_an_end_whose_wireguard_sends_keepalives_sends_nothing_besides() -> None:

@@ -177,6 +177,7 @@ class PeerWork:
         standing = self.splice.standing
         spliced = standing is not None and standing.remote == endpoint
         self.negotiation.current, self.proven = (standing if spliced else Pair(base, endpoint)), False
+        self.tunnel.adopt(endpoint)
         return True
 
     def carries(self, pair: Pair) -> bool:
