@@ -206,6 +206,7 @@ class PeerWork:
         if self.relay.ready is not None:
             self.negotiation.current = None
             self.splice.leave()
+            self.relay.use(now)
             anchor = self.relay.used_anchor
             link = self._here.anchors.get(anchor.id) if anchor else None
             self.liveness.moved(now, 2 * link.distance_s if link else 0.0)
