@@ -14,7 +14,8 @@ from agentcore_values import interface, key, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
-from meshctl.core.agent.bodies import AnchorDistance, Offer, Wish
+from meshctl.core.agent.bodies import AnchorDistance, Offer, Offered, Wish
+from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
@@ -304,6 +305,20 @@ def test_all_pairs_are_tried_again_after_ever_longer_pauses() -> None:
     assert len(pauses) >= 5
     assert pauses[0] < 2 * RETRY_FIRST_S
     assert all(later > 1.3 * earlier for earlier, later in pairwise(pauses[:5]))
+
+
+def test_an_offer_with_nothing_new_to_ask_ends_no_trying() -> None:
+    world = relayed()
+    paths = [path_of(host) for host in pair_of(world)]
+    offers = [path.work.offer for path in paths]
+    more = Offered("host", Address("192.0.2.77", PORT), "00000001", 1)
+    for path, offer in zip(paths, offers, strict=True):
+        path.offered(replace(offer, candidates=(*offer.candidates, more)), world.now)
+    world.run(SCHEDULE_S[-1] + ANSWER_S + 1.0)  # all pairs are tried in vain, and will be again
+    for path, offer in zip(paths, offers, strict=True):
+        path.offered(offer, world.now)
+    world.together()
+    world.until(lambda: world.states() == DIRECT, RETRY_FIRST_S + 1.0)
 
 
 def test_when_a_direct_path_opens_it_is_taken_at_the_next_try_and_the_relay_given_back_after_a_while() -> None:

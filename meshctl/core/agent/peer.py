@@ -143,7 +143,7 @@ class PeerPath:
         if {c.address.ip for c in offer.candidates} - {c.address.ip for c in before.candidates}:
             self._negotiation.bars.clear()
         if self._negotiation.remote.offer(offer):
-            self.work.hurry()
+            self.work.retry_earlier(now)
             self._negotiation.refresh(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
         self._falls.told(before.blocked, offer.blocked, now)

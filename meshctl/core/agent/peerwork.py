@@ -150,6 +150,13 @@ class PeerWork:
         """Something has changed: the next pauses between tries are short again."""
         self.retry_at, self._pause_s = None, RETRY_FIRST_S
 
+    def retry_earlier(self, now: float) -> None:
+        """Something has changed: the pauses between tries are short again, also the one that lasts. It goes on, for
+        there may be nothing new to ask."""
+        self._pause_s = RETRY_FIRST_S
+        if self.retry_at is not None:
+            self.retry_soon(now + RETRY_FIRST_S)
+
     def retry(self, now: float) -> None:
         """It is time to try all pairs again."""
         self.retry_at = None
