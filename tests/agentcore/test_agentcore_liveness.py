@@ -13,8 +13,8 @@ from meshctl.core.agent.liveness import (
     FRESH_S,
     IDLE_SAMPLE_S,
     MISSED_KEEPALIVES,
-    NEWEST,
     NEVER_CARRIED_S,
+    NEWEST,
     PAUSE_S,
     SAMPLE_S,
     SILENCE_S,
@@ -141,6 +141,20 @@ def test_what_came_now_and_then_has_stopped_after_twice_its_pause(every_s: float
         assert tunnel.read(every_s, heard=DATA) == ""
     assert tunnel.liveness.distress(tunnel.now + after_s - 0.01) == ""
     assert tunnel.liveness.distress(tunnel.now + after_s)
+
+
+def test_a_path_whose_packets_come_by_the_relay_alone_is_blocked_and_one_of_its_own_shows_that_it_is_not() -> None:
+    for own in (False, True):
+        tunnel = Tunnel()
+        tunnel.liveness.moved(tunnel.now, 0.02)
+        for second in range(1, round(NEVER_CARRIED_S) + 2):
+            status = tunnel.status._replace(tx_bytes=7 + DATA * second, rx_bytes=5 + DATA * second)
+            detour = not (own and second == STREAM)
+            assert tunnel.liveness.blocked() == ""
+            tunnel.liveness.sample(status, tunnel.now + second, detour=detour)
+        assert bool(tunnel.liveness.blocked()) is not own
+        tunnel.liveness.moved(tunnel.now, 0.02)
+        assert tunnel.liveness.blocked() == ""
 
 
 def test_only_the_newest_pauses_count_for_what_has_stopped() -> None:

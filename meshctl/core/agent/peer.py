@@ -172,7 +172,7 @@ class PeerPath:
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
         self.work.tunnel.status = status
-        self._liveness.sample(status, now)
+        self._liveness.sample(status, now, detour=self.state in DIRECT and status.endpoint in self._relay.places)
         self.work.tunnel.maintain(now)
         if self.state in DIRECT:
             self._in_use.sample(status, now)
@@ -266,8 +266,8 @@ class PeerPath:
     def _nominated(self, pair: Pair, now: float) -> None:
         if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(now):
             return
-        if self.state is State.DIRECT and pair == self._negotiation.current:
-            self._in_use.lives(pair, now)
+        if self.state in DIRECT and pair == self._negotiation.current:
+            self._in_use.lives(pair, now, wanted=True)
             return
         if not self.detours.may_take(pair, now):
             return
