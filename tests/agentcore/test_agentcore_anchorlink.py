@@ -249,6 +249,17 @@ def test_a_change_of_network_asks_a_dead_anchor_at_once_and_leaves_one_alone_tha
     assert anchor.link.due == anchor.now + ASK_FIRST_S
 
 
+def test_an_anchor_whose_address_is_of_a_family_that_this_node_has_no_more_is_taken_at_another_one_at_once() -> None:
+    anchor = Anchor()
+    anchor.link.hurry(anchor.now, {4})
+    assert anchor.link.due is None, "its address can be reached"
+    anchor.link.hurry(anchor.now, {6})
+    assert anchor.link.due == anchor.now
+    assert anchor.link.ask(anchor.now, {6}) == (SIX,)
+    assert anchor.link.answered(SIX, 0.02, anchor.now) == SIX
+    assert anchor.link.up
+
+
 def test_the_distance_is_the_round_trip_smoothed_and_far_while_it_is_not_known() -> None:
     anchor = Anchor()
     assert anchor.link.distance_s == 1.0

@@ -71,6 +71,31 @@ def test_a_way_that_carries_wireguard_no_more_is_left_too(ways: tuple[str, ...])
     assert world.states() == RELAYED
 
 
+def test_a_way_that_carries_nothing_is_left_though_it_is_agreed_on_again_and_again_while_in_doubt() -> None:
+    world = opened(*BOTH)
+    controlling, other = pair_of(world)
+    for _ in range(15):
+        for path in (path_of(other), path_of(controlling)):
+            if path.state is State.DIRECT:
+                path._in_use.doubt("for a test", world.now)
+        path = path_of(controlling)
+        if path.state is State.SUSPECT and path.work.negotiation.current is not None:
+            path.work.negotiation.nominate(path.work.negotiation.current, world.now)
+        world.talk(1.0)
+    assert world.states() == RELAYED
+
+
+def test_a_way_that_carries_nothing_is_left_in_time_though_little_is_sent() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    world.block(*BOTH)
+    for _ in range(5):  # as WireGuard without keys does
+        world.hosts["a"].ping("b")
+        world.run(5.0)
+    assert world.states() == RELAYED
+
+
 def test_a_way_that_carries_wireguard_no_more_is_given_no_new_time_when_it_is_nominated_while_it_is_in_doubt() -> None:
     world = PairWorld()
     world.until(lambda: world.states() == DIRECT, 5.0)
@@ -87,7 +112,7 @@ def test_a_way_that_carries_wireguard_no_more_is_given_no_new_time_when_it_is_no
     path.question(stun.Message(stun.Class.REQUEST, bytes(12), use_candidate=True, priority=1), pair, world.now)
     asked_at = world.now
     world.run(0.1)
-    assert Trigger.NOMINATED in triggers(host, asked_at)
+    assert Trigger.ANSWERED in triggers(host, asked_at)
     world.talk(since + STOPPED_CARRYING_S + 3.0 - world.now)
     assert world.states() == RELAYED
 

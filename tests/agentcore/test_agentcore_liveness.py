@@ -14,6 +14,7 @@ from meshctl.core.agent.liveness import (
     IDLE_SAMPLE_S,
     MISSED_KEEPALIVES,
     NEVER_CARRIED_S,
+    NEWEST,
     PAUSE_S,
     SAMPLE_S,
     SILENCE_S,
@@ -140,6 +141,30 @@ def test_what_came_now_and_then_has_stopped_after_twice_its_pause(every_s: float
         assert tunnel.read(every_s, heard=DATA) == ""
     assert tunnel.liveness.distress(tunnel.now + after_s - 0.01) == ""
     assert tunnel.liveness.distress(tunnel.now + after_s)
+
+
+def test_a_path_whose_packets_come_by_the_relay_alone_is_blocked_and_one_of_its_own_shows_that_it_is_not() -> None:
+    for own in (False, True):
+        tunnel = Tunnel()
+        tunnel.liveness.moved(tunnel.now, 0.02)
+        for second in range(1, round(NEVER_CARRIED_S) + 2):
+            status = tunnel.status._replace(tx_bytes=7 + DATA * second, rx_bytes=5 + DATA * second)
+            detour = not (own and second == STREAM)
+            assert tunnel.liveness.blocked() == ""
+            tunnel.liveness.sample(status, tunnel.now + second, detour=detour)
+        assert bool(tunnel.liveness.blocked()) is not own
+        tunnel.liveness.moved(tunnel.now, 0.02)
+        assert tunnel.liveness.blocked() == ""
+
+
+def test_only_the_newest_pauses_count_for_what_has_stopped() -> None:
+    tunnel = Tunnel()
+    tunnel.read(SAMPLE_S, heard=DATA)
+    tunnel.read(PAUSE_S, heard=DATA)  # a message, and then a flow
+    tunnel.run((NEWEST - 1) * SAMPLE_S, heard=DATA)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S) == ""
+    tunnel.read(SAMPLE_S, heard=DATA)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S)
 
 
 def test_what_comes_after_longer_pauses_is_no_stream_and_a_new_one_has_pauses_of_its_own() -> None:

@@ -14,7 +14,8 @@ from agentcore_values import key
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bodies import AnchorDistance
+from meshctl.core.agent.bodies import AnchorDistance, Offered
+from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
 from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.path import Trigger
 from meshctl.core.agent.peerwork import RELAY_LINGER_S, RETRY_FIRST_S
@@ -295,3 +296,17 @@ def test_what_one_end_sends_for_its_nats_sake_reaches_the_other_and_is_not_answe
     assert heard_at is not None
     assert heard_at > began
     assert IPS["b"] not in {p.remote.ip for _, p in a.done(ev.SendProbe, began) if isinstance(p, ev.SendProbe)}
+
+
+def test_an_offer_with_nothing_new_to_ask_ends_no_trying() -> None:
+    world = relayed()
+    paths = [path_of(host) for host in pair_of(world)]
+    offers = [path.work.offer for path in paths]
+    more = Offered("host", Address("192.0.2.77", PORT), "00000001", 1)
+    for path, offer in zip(paths, offers, strict=True):
+        path.offered(replace(offer, candidates=(*offer.candidates, more)), world.now)
+    world.run(SCHEDULE_S[-1] + ANSWER_S + 1.0)  # all pairs are tried in vain, and will be again
+    for path, offer in zip(paths, offers, strict=True):
+        path.offered(offer, world.now)
+    world.together()
+    world.until(lambda: world.states() == DIRECT, RETRY_FIRST_S + 1.0)

@@ -18,7 +18,7 @@ from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
-from meshctl.core.agent.peerwork import RETRY_FIRST_S, PeerWork
+from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.tunnel import INSIST_AGAIN_S, INSIST_S, SECOND_S
 from meshctl.core.wire import stun
@@ -168,13 +168,17 @@ def test_an_answer_on_the_own_port_says_nothing_of_packets_that_a_splice_has_lea
 # Keeping NATs open
 
 
-def idle(bench: Bench, until: float, *, sends: bool) -> list[float]:
+def idle(bench: Bench, until: float, *, sends: bool, adopted: bool = False) -> list[float]:
     """Direct, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
     pair, every_s = Pair(Address("192.168.1.5", PORT), Address("198.51.100.7", PORT)), 25
     bench.work.negotiation.renew(Credentials("b:a", b"k" * 32))
-    bench.work.negotiation.current = pair
     bench.status(pair.remote, 1.0)
-    bench.work.tunnel.set_endpoint(pair.remote, 0.0)
+    if adopted:
+        bench.here.own.set_hosts([LocalAddress(pair.local.ip, 24, "eth0")], PORT)
+        assert bench.work.adopt()
+    else:
+        bench.work.negotiation.current = pair
+        bench.work.tunnel.set_endpoint(pair.remote, 0.0)
     times = []
     for second in range(1, round(until)):
         count = second // every_s
@@ -201,11 +205,5 @@ def test_an_end_whose_wireguard_sends_keepalives_sends_nothing_besides() -> None
     assert idle(Bench(CONTROLLING), 100.0, sends=True) == []
 
 
-def test_news_of_the_peer_bring_the_next_try_forward_and_never_take_it_away() -> None:
-    bench = Bench(CONTROLLING)
-    bench.work.hurry(100.0)
-    assert bench.work.retry_at is None  # pairs are being tried, or none shall be
-    for pending, expected in ((700.0, 100.0 + RETRY_FIRST_S), (102.0, 102.0)):
-        bench.work.retry_at = pending
-        bench.work.hurry(100.0)
-        assert bench.work.retry_at == expected
+def test_a_path_that_was_adopted_is_kept_open_as_any_other() -> None:
+    assert idle(Bench(CONTROLLING), 100.0, sends=False, adopted=True)

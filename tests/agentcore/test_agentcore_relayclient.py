@@ -201,6 +201,22 @@ def test_in_doubt_a_relay_that_answers_is_kept_and_the_other_end_binds_again_too
     assert {hub for when, _, hub, what in world.sent if when > start + 3 and isinstance(what, SendProbe)} == {"hub1"}
 
 
+def test_a_relay_that_was_idle_is_bound_to_again_by_both_ends_when_either_takes_it_into_use() -> None:
+    for name in NAMES:
+        world = settled()
+        world.run(200)
+        for each in NAMES:
+            world.bases[each] = tuple(base._replace(port=base.port + 1) for base in world.bases[each])  # its NAT forgot
+        assert not world.works()
+        world.clients[name].use(world.now)
+        world.run(4 * 0.02 + 0.02)
+        assert world.works()
+        start = world.now
+        world.clients[name].use(world.now)
+        world.run(1.0)
+        assert since(world, start, name) == [], "that is known"
+
+
 def test_an_end_with_another_address_is_forwarded_to_there_within_two_round_trips() -> None:
     world = settled()
     world.run(200)

@@ -209,7 +209,10 @@ def override(world: World, fault: Fault) -> None:
 
 
 def no_override(world: World, fault: Fault) -> None:
-    """He does not any more."""
+    """He does not any more; while the host sleeps he cannot say so."""
+    if not _node(world, fault).kernel.up:
+        world.clock.after(NOTICED_S, lambda: no_override(world, fault))
+        return
     _say(world, fault, "")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, log
 
-from simspec import Flow
+from simspec import Flow, Link
 
-# Pings that are lost in a row before it counts as an outage; and the shortest one, which covers a long round trip.
+# Pings that are lost in a row before it counts as an outage; and the shortest one. None is shorter than the longest
+# round trip: WireGuard drops what is under way when keys are renewed after two handshakes have crossed (`simwg`).
 _MISSED, _SHORTEST_S = 3, 0.45
 # Where links lose, so many are lost in a row by chance once in a thousand million times: a ping and its answer cross
 # eight cables when a relay carries them.
@@ -33,13 +34,14 @@ class Outage:
 
 
 class FlowRun:
-    """One flow while the world runs; each cable loses that share. `answered_at` is when the last answer came."""
+    """One flow while the world runs; everybody's access is as `link`. `answered_at` is when the last answer came."""
 
-    def __init__(self, flow: Flow, loss: float) -> None:
+    def __init__(self, flow: Flow, link: Link) -> None:
         self.flow = flow
-        unanswered = 1.0 - (1.0 - loss) ** _CABLES
+        unanswered = 1.0 - (1.0 - link.loss) ** _CABLES
         missed = max(_MISSED, ceil(log(_CHANCE) / log(unanswered))) if unanswered else _MISSED
-        self._longest_s = max(missed * flow.every_s, _SHORTEST_S)
+        round_trip_s = _CABLES * (link.delay_s + link.jitter_s)
+        self._longest_s = max(missed * flow.every_s, _SHORTEST_S, round_trip_s + flow.every_s)
         self.first_at: float | None = None
         self.answered_at = flow.starts_at
         self.outages: list[Outage] = []

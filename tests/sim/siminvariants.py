@@ -36,6 +36,7 @@ from simpairs import (
     elsewhere,
     falls,
     forgets_quickly,
+    has_mistaken_a_double,
     is_anchor_fault,
     owed,
     places_of,
@@ -45,6 +46,7 @@ from simpairs import (
     trying,
 )
 from simspec import Flow, Link
+from simways import is_blocked_at
 from simwishes import overrides_are_obeyed, overrides_hold, watch_clients
 
 from meshctl.core.agent.bars import FREE_FALLS
@@ -165,9 +167,10 @@ def direct_when_possible(world: World) -> Says:
     One that has failed often is left alone for a while.
     """
     for one, other in owed(world):
-        places = places_of(world, (one.name, other.name))
-        if falls(world, (one.name, other.name)) > FREE_FALLS:
+        names = (one.name, other.name)
+        if falls(world, names) > FREE_FALLS or has_mistaken_a_double(world, names):
             continue
+        places = places_of(world, names)
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)
         if possible(world, one, other, mapping=mapping) == DIRECT:
             for node, peer, found in elsewhere(one, other, DIRECT_STATES):
@@ -250,6 +253,8 @@ def no_live_path_is_abandoned(world: World) -> Says:
         if any(spec.node(n).kind != "node" for n in names if n != "?"):
             continue
         if forgets_quickly(world, names) or can_be_led_astray(world, names):
+            continue
+        if is_blocked_at(world, names, at):  # for good, so that the path is none: it is tried where there is no relay
             continue
         causes = [f for f in spec.faults if f.at <= at <= f.ends_at + HEARD_S and touches(world, f, names)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:

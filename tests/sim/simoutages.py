@@ -11,7 +11,6 @@ from simflow import FlowRun, Outage
 from simpairs import (
     BLOCKED_S,
     DIRECT_STATES,
-    blocked,
     can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
@@ -19,10 +18,13 @@ from simpairs import (
     places_of,
     possible,
     state_at,
+    taken,
     touches,
 )
 from simrecovery import is_alone
 from simspec import Fault, Flow
+from simways import is_blocked_at
+from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.backoff import LONGEST_S
 from meshctl.core.agent.conversation import AGAIN_FIRST_S
@@ -47,6 +49,7 @@ _ANY_RECOVERY_S = 5.0
 # When links lose and delay, or when several things happen together.
 _PATIENCE_S, _MUCH_PATIENCE_S, _MUCH_LOSS = 12.0, 30.0, 0.05
 _STARTS_S = 2.0
+HANDSHAKE_AGAIN_S = REKEY_TIMEOUT_S + 0.5  # and a jitter of up to a third of a second (timers.c), and the way
 _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
 # A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys,
@@ -87,9 +90,10 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
             windows += [*_windows(world, fault, patience), *_unmet(world, fault, names, patience)]
             windows += _swept(world, fault, names)
             windows += _unheard(world, fault, flow.flow)
+            windows += _blocked(world, fault, flow.flow, patience)
+        if anchors or touches(world, fault, names):
+            windows += _unfinished(fault, *(world.nodes[n].met.get(p, inf) for n, p in (names, names[::-1])))
     if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
-        return True
-    if blocked(world, *names) and outage.ended_at - outage.began_at <= BLOCKED_S + patience:
         return True
     keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
     forgotten_s = _FORGOTTEN_S + patience + (_KEYS_S if keyless else 0.0)
@@ -156,6 +160,20 @@ def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]
         return []
     keepalive_s = max((p.keepalive_s for p in world.nodes[flow.b].kernel.wg.peers()), default=0.0)
     return [(fault.at, fault.ends_at + keepalive_s + RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S))]
+
+
+def _blocked(world: World, fault: Fault, flow: Flow, patience: float) -> list[tuple[float, float]]:
+    """Until it is seen that WireGuard's packets do not come through: each time that a direct path is taken, after
+    other faults too, and not before there is something to send."""
+    names = (flow.a, flow.b)
+    tries = [at for at in (fault.at, *taken(world, names)) if is_blocked_at(world, names, at)]
+    return [(at, max(at, flow.starts_at) + BLOCKED_S + patience) for at in tries]
+
+
+def _unfinished(fault: Fault, *met_at: float) -> list[tuple[float, float]]:
+    """The first handshake of a pair may be under way by the anchor, the NAT or the host that a fault befalls: neither
+    end may begin another one for REKEY_TIMEOUT, whatever its agent does."""
+    return [(fault.at, fault.at + HANDSHAKE_AGAIN_S)] if max(met_at) > fault.at else []
 
 
 def _covered(outage: Outage, windows: list[tuple[float, float]], rounding: float) -> bool:

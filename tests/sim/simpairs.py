@@ -64,18 +64,36 @@ def trying(world: World, one: str, other: str) -> bool:
     """Whether the two have just taken another address of each other: that it is no better they cannot know yet."""
     if not blocked(world, one, other):
         return False
-    taken = (d.at for d in reversed(world.watch.decided) if {d.node, d.peer} == {one, other} and _is_taking(d.decision))
-    return next(taken, 0.0) > world.clock.now - BLOCKED_S
+    return max(taken(world, (one, other)), default=0.0) > world.clock.now - BLOCKED_S
+
+
+def taken(world: World, names: tuple[str, str]) -> list[float]:
+    """When one of the two took a direct path to the other, or that of an agent before it."""
+    return [d.at for d in world.watch.decided if {d.node, d.peer} == {*names} and _is_taking(d.decision)]
 
 
 def _is_taking(decision: Decision) -> bool:
-    return decision.trigger is Trigger.NOMINATED and decision.before not in DIRECT_STATES
+    begins = decision.trigger in (Trigger.NOMINATED, Trigger.ADOPTED)
+    return begins and decision.before not in DIRECT_STATES
 
 
 def falls(world: World, names: tuple[str, str]) -> int:
     """How often one of the two, the one that did so more often, has given a direct path to the other up."""
     dead = Counter((d.node, d.peer) for d in world.watch.decided if d.decision.trigger is Trigger.DEAD)
     return max(dead[names], dead[names[::-1]])
+
+
+def has_mistaken_a_double(world: World, names: tuple[str, str]) -> bool:
+    """Whether a path was taken for one that drops WireGuard's packets after one of the two had had a double. What is
+    sent with the keys that the double has replaced is not answered, though the other end was heard a moment before
+    (`liveness.FRESH_S`): only the handshake after 15 s tells, and NEVER_CARRIED_S is shorter."""
+    doubled_at = [f.at for f in world.spec.faults if f.kind == "double" and f.target in names]
+    blocked_at = [d.at for d in world.watch.decided if {d.node, d.peer} == {*names} and _is_giving_up(d.decision)]
+    return bool(doubled_at) and any(min(doubled_at) < at for at in blocked_at)
+
+
+def _is_giving_up(decision: Decision) -> bool:
+    return decision.trigger is Trigger.DEAD and decision.reason.startswith("WireGuard's packets")
 
 
 def state(node: Node, peer: Node) -> State:

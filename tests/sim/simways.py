@@ -50,6 +50,11 @@ def block(world: World, fault: Fault) -> None:
         _sieve(world, fault.value).blocked.add(wg_key(fault.target))
 
 
+def is_blocked_at(world: World, names: tuple[str, str], at: float) -> bool:
+    """Whether that is so between the two by then; it does not end."""
+    return any(f.kind == BLOCKS and {f.target, f.value} == {*names} and f.at <= at for f in world.spec.faults)
+
+
 def blink(world: World, fault: Fault) -> None:
     """A host's direct ways die and come back every few seconds."""
     sieve, end = _sieve(world, fault.target), world.clock.now + fault.lasts_s

@@ -152,7 +152,7 @@ class World:
 
     def add_flow(self, flow: Flow) -> None:
         """Traffic: pings from one node to another."""
-        run, number = FlowRun(flow, self.spec.link.loss), len(self.flows)
+        run, number = FlowRun(flow, self.spec.link), len(self.flows)
         self.flows.append(run)
         self.clock.at(flow.starts_at, lambda: self._ping(run, number))
 

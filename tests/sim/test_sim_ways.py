@@ -74,3 +74,11 @@ def test_a_direct_path_that_has_become_slow_is_left_for_a_better_one_after_some_
     assert [p.state for p in ended] == [State.DIRECT] * 2
     assert ended[0].endpoint.ip != slow[0]
     assert len(decided(world, Trigger.NOMINATED, "n0")) == 2, "one change, and no other"
+
+
+def test_an_operator_takes_his_word_back_as_soon_as_the_host_is_awake() -> None:
+    faults = Fault("override", 14.0, 4.0, "n0", "n1 relay"), Fault("sleep", 16.0, 4.0, "n0")
+    world = World(at_home(60.0, *faults, quiet_at=28.0))
+    assert world.run().findings == ()
+    assert decided(world, Trigger.DEMOTED, "n0")
+    assert decided(world, Trigger.NOMINATED, "n0")[-1] > 20.0

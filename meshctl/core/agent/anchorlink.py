@@ -83,10 +83,13 @@ class AnchorLink:
         self._asked, self._answered = set(asked), []
         return asked
 
-    def hurry(self, now: float) -> None:
-        """The network is another one: an anchor that was dead may not be, and one that was not may be."""
+    def hurry(self, now: float, families: Collection[int] = (4, 6)) -> None:
+        """The network is another one: an anchor that was dead may not be, and one that was not may be. Of a family that
+        this node has not any more no packet leaves the host, and WireGuard counts none, so that silence is no sign."""
         self._pause_s = ASK_FIRST_S
-        if self._ask_at is not None or self._dead:
+        current = self.status.endpoint if self.status else None
+        cut_off = current is not None and current.family not in families
+        if self._ask_at is not None or self._dead or cut_off:
             self._ask_at = now
 
     def answered(self, server: Address, rtt_s: float, now: float) -> Address | None:

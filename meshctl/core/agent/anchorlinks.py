@@ -67,8 +67,7 @@ class AnchorLinks:
     def poll(self, key: bytes, now: float) -> bool:
         """Ask one that is in doubt, if it is time. Whether it was asked."""
         link = self._links.get(key)
-        families = {base.family for base in self._here.own.bases()}
-        addresses = link.ask(now, families) if link is not None else ()
+        addresses = link.ask(now, self._families) if link is not None else ()
         for address in addresses:
             if link is not None:
                 self._gatherer.ask_again(self._server(link, address), now)
@@ -76,8 +75,9 @@ class AnchorLinks:
 
     def hurry(self, now: float) -> None:
         """The network is another one, or time has passed: who was dead may not be, and who was not may be."""
-        for link in self._links.values():
-            link.hurry(now)
+        for key, link in self._links.items():
+            link.hurry(now, self._families)
+            self._here.touch(key)
 
     def answered(self, seen: Seen, now: float) -> Change:
         """A server has answered; it may be an anchor."""
@@ -97,6 +97,11 @@ class AnchorLinks:
                 if base is not None and is_private(base.ip):
                     return Place(link.peer.public_key, self._server(link, address), base.ip, taken)
         return None
+
+    @property
+    def _families(self) -> set[int]:
+        """Of which this node has an address."""
+        return {base.family for base in self._here.own.bases()}
 
     def _server(self, link: AnchorLink, address: Address) -> Server:
         return anchor_server(address, self._here.config.id, link.peer.pair_key)

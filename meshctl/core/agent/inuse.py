@@ -46,9 +46,10 @@ class PairInUse:
         if now >= self._renominate_at:
             self._renominate(pair, now)
 
-    def lives(self, pair: Pair, now: float) -> None:
+    def lives(self, pair: Pair, now: float, *, wanted: bool = False) -> None:
         """The pair has answered a check. WireGuard is told to use it, unless the peer sends from another address of its
-        own that answers too."""
+        own that answers too; `wanted`: both ends have just agreed on the pair once more. What is known of it stays: it
+        may answer checks and carry nothing else, and be agreed on again and again."""
         work = self._work
         work.proven = True
         self._liveness.outlived(now)
@@ -61,7 +62,8 @@ class PairInUse:
         if not suspected:
             return
         endpoint = work.tunnel.endpoint
-        if endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
+        if wanted or endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
+            work.tolerated = None
             work.tunnel.set_endpoint(pair.remote, now)
         elif endpoint != pair.remote:
             work.tolerated = endpoint
@@ -84,6 +86,8 @@ class PairInUse:
         endpoint = status.endpoint
         moved = endpoint not in (None, current.remote, self._work.tolerated)
         reason = f"the peer sends from {endpoint}" if moved else self._liveness.distress(now)
+        if not reason and self._liveness.busy(now):  # WireGuard without keys may send nothing that would be missed
+            reason = self._liveness.blocked()
         if not reason:
             self._work.compare(now)
             return

@@ -7,6 +7,7 @@ missed.
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 
 from meshctl.core.agent.events import PeerStatus
@@ -26,9 +27,10 @@ UNANSWERED_S = 0.5
 # On a slow path: this and so many round trips.
 RTTS = 1.5
 # Who only answers does not send when the questions do not arrive. After so many readings in which something came, none
-# longer after the one before than that, so much silence is a sign, and so many times the longest pause: the flow is
-# over, or the path is dead.
+# longer after the one before than that, so much silence is a sign, and so many times the longest of the newest pauses:
+# the flow is over, or the path is dead.
 STREAM = 3
+NEWEST = 16
 PAUSE_S = 2.5
 STOPPED_S = 1.0
 PAUSES = 2.0
@@ -76,21 +78,22 @@ class _Stream:
     def __init__(self) -> None:
         self._count = 0
         self._newest_at = -inf
-        self._pause_s = 0.0  # the longest between two of them
+        self._pauses: deque[float] = deque(maxlen=NEWEST)  # seconds between two of them
 
     def came(self, now: float) -> None:
         """One more, or the first of the next stream."""
         pause_s = now - self._newest_at
         if pause_s > PAUSE_S:
-            self._count, self._pause_s = 0, 0.0
+            self._count = 0
+            self._pauses.clear()
         else:
-            self._pause_s = max(self._pause_s, pause_s)
+            self._pauses.append(pause_s)
         self._count += 1
         self._newest_at = now
 
     def has_stopped(self, silence_s: float, answer_s: float) -> bool:
         """Whether that much silence is a sign, where an answer takes so long."""
-        return self._count >= STREAM and silence_s >= max(STOPPED_S, PAUSES * self._pause_s, answer_s)
+        return self._count >= STREAM and silence_s >= max(STOPPED_S, PAUSES * max(self._pauses), answer_s)
 
 
 class Liveness:
@@ -105,6 +108,7 @@ class Liveness:
         self._moved_at = 0.0
         self._came_by_at = -inf  # the last packet of WireGuard, whatever it was
         self._carried = False  # whether it has had anything since the move
+        self._detour: tuple[float, float] | None = None  # when the first and the last came by one, and none by the path
         self._stream = _Stream()
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
@@ -112,8 +116,9 @@ class Liveness:
         self.sent_at = 0.0  # the last reading that shows a packet that left
         self.rtt_s = 0.0  # of the path, as it was measured last
 
-    def sample(self, status: PeerStatus, now: float) -> None:
-        """Take one reading. A counter that fell is a new interface: nothing is known of it."""
+    def sample(self, status: PeerStatus, now: float, *, detour: bool = False) -> None:
+        """Take one reading. A counter that fell is a new interface: nothing is known of it. `detour`: the newest packet
+        came by another way than the path."""
         last, self._last = self._last, status
         (own_tx, own_rx), (self._own_tx, self._own_rx) = (self._own_tx, self._own_rx), (0, 0)
         read_at, self._read_at = self._read_at, now
@@ -127,6 +132,8 @@ class Liveness:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
             self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
+            first = self._detour[0] if self._detour is not None else now
+            self._detour = (first, now) if detour else None
 
     def signalled(self, size: int, *, sent: bool) -> None:
         """A message of ours, of that many bytes, goes or came through the tunnel: that is no use of the path."""
@@ -150,7 +157,7 @@ class Liveness:
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
         self.rtt_s, self._patience = rtt_s, 1
-        self._moved_at, self._carried, self._content_since = now, False, None
+        self._moved_at, self._carried, self._content_since, self._detour = now, False, None, None
         self.heard(now)
 
     @property
@@ -166,8 +173,11 @@ class Liveness:
         """Why the path, if it has just answered a check, carries nothing else, in words; "" when nothing says so.
 
         A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too. A sleep
-        of this host does not count.
+        of this host does not count. A peer that hears nothing by the path goes on answering by the relay, to what was
+        sent there before WireGuard was told of the path again.
         """
+        if self._detour is not None and self._detour[1] - self._detour[0] >= NEVER_CARRIED_S:
+            return f"WireGuard's packets have come by the relay alone for {self._detour[1] - self._detour[0]:.0f} s"
         since, status = self._content_since, self._last
         if since is None or status is None:
             return ""

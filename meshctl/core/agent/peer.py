@@ -143,7 +143,7 @@ class PeerPath:
         if {c.address.ip for c in offer.candidates} - {c.address.ip for c in before.candidates}:
             self._negotiation.bars.clear()
         if self._negotiation.remote.offer(offer):
-            self.work.hurry(now)
+            self.work.retry_earlier(now)
             self._negotiation.refresh(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
         self._falls.told(before.blocked, offer.blocked, now)
@@ -172,7 +172,7 @@ class PeerPath:
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
         self.work.tunnel.status = status
-        self._liveness.sample(status, now)
+        self._liveness.sample(status, now, detour=self.state in DIRECT and status.endpoint in self._relay.places)
         self.work.tunnel.maintain(now)
         if self.state in DIRECT:
             self._in_use.sample(status, now)
@@ -266,13 +266,12 @@ class PeerPath:
     def _nominated(self, pair: Pair, now: float) -> None:
         if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(now):
             return
-        if self.state is State.DIRECT and pair == self._negotiation.current:
-            self._in_use.lives(pair, now)
+        if self.state in DIRECT and pair == self._negotiation.current:
+            self._in_use.lives(pair, now, wanted=True)
             return
         if not self.detours.may_take(pair, now):
             return
-        stays = self.state is State.SUSPECT and pair == self._negotiation.current
-        self.work.chosen, self.work.stays = pair, stays
+        self.work.chosen = pair
         rtt = self._negotiation.rtt_s(pair)
         words = f"answers in {rtt * 1000:.0f} ms" if rtt is not None else "is what the peer wants"
         self._fire(Trigger.NOMINATED, f"{pair.remote} {words}", now)

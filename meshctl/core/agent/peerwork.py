@@ -43,8 +43,7 @@ class PeerWork:
 
     `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at
     the same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too.
-    `proven`: the pair in use has answered a check. `stays`: the pair that was chosen is the one in use.
-    `tolerated`: the peer sends from there, though the pair in use works.
+    `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair in use works.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class PeerWork:
         self.offer = Offer(0)
         self.restarts = self.blocked = 0
         self.chosen: Pair | None = None
-        self.stays = False
         self.proven = False
         self.tolerated: Address | None = None
         self.retry_at: float | None = None
@@ -148,8 +146,9 @@ class PeerWork:
         self._rest(now)
         self._check_pairs(now)
 
-    def hurry(self, now: float) -> None:
-        """Something has changed: the pauses between tries are short again, the one that is under way too."""
+    def retry_earlier(self, now: float) -> None:
+        """Something has changed: the pauses between tries are short again, also the one that lasts. It goes on, for
+        there may be nothing new to ask."""
         self._pause_s = RETRY_FIRST_S
         if self.retry_at is not None:
             self.retry_soon(now + RETRY_FIRST_S)
@@ -181,6 +180,7 @@ class PeerWork:
         standing = self.splice.standing
         spliced = standing is not None and standing.remote == endpoint
         self.negotiation.current, self.proven = (standing if spliced else Pair(base, endpoint)), False
+        self.tunnel.adopt(endpoint)
         return True
 
     def carries(self, pair: Pair) -> bool:
@@ -202,16 +202,14 @@ class PeerWork:
             return
         self.proven, self.tolerated = True, None
         self._compare_at = now + COMPARE_S
-        if self.stays:
-            self.liveness.heard(now)
-        else:
-            self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
+        self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
         self.tunnel.set_endpoint(pair.remote, now)
 
     def _use_relay(self, now: float) -> None:
         if self.relay.ready is not None:
             self.negotiation.current = None
             self.splice.leave()
+            self.relay.use(now)
             anchor = self.relay.used_anchor
             link = self._here.anchors.get(anchor.id) if anchor else None
             self.liveness.moved(now, 2 * link.distance_s if link else 0.0)

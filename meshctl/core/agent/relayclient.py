@@ -141,6 +141,13 @@ class RelayClient:
             waiting = self._controlling and not lease.token and lease.refused_until == -inf
             self._doubt(lease, now, ask=anchor == self._used or waiting)
 
+    def use(self, now: float) -> None:
+        """The path leads by it from now on. A NAT may have forgotten one that was idle: both ends bind to it again."""
+        self._now = now
+        lease = self._leases.get(self._used) if self._used is not None else None
+        if lease is not None and now - lease.answered_at > FRESH_S:
+            self._doubt(lease, now, ask=True)
+
     def anchor_restarted(self, anchor: PeerConfig, now: float) -> None:
         """The anchor's agent is another one, which may know nothing of its relays: what works is not given up."""
         self._now = now

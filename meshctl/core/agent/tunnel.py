@@ -54,6 +54,10 @@ class Tunnel:
         elif self._place_at is None:
             self._place_at = now + SECOND_S
 
+    def adopt(self, address: Address) -> None:
+        """WireGuard sends there already: have the way kept open."""
+        self._place = address
+
     def maintain(self, now: float) -> None:
         """After each reading of the counters: what was put off, and the keepalive."""
         if self._place_at is not None and (self.alive or now >= self._place_at):
