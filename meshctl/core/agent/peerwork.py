@@ -43,7 +43,8 @@ class PeerWork:
 
     `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at
     the same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too.
-    `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair in use works.
+    `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair in use
+    works.
     """
 
     def __init__(
