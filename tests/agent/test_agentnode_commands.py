@@ -104,7 +104,9 @@ def test_an_override_holds_a_pair_on_the_relay_and_is_taken_back_without_a_packe
 
 
 def test_decisions_can_be_followed_as_they_are_made(stage: Stage) -> None:
-    command = [sys.executable, "-m", "meshctl.agent.main", "events", "--follow", "-o", "json"]
+    # Where tests run in the background of a shell, SIGINT is ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "meshctl.agent.main"]
+    command += ["events", "--follow", "-o", "json"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     follower = subprocess.Popen(
         [*command, "--socket", str(stage.socket("ann"))], stdout=subprocess.PIPE, text=True, env=env

@@ -136,7 +136,9 @@ class MeshLab:
 
     @contextmanager
     def lossless(self, *pairs: tuple[str, str]) -> Iterator[None]:
-        """Ping at 100 a second between the pairs of nodes; every packet must be answered."""
+        """Ping at 100 a second between the pairs of nodes; every packet must be answered, but for one in a hundred: the
+        lab's tunnels are processes, and a busy machine has them drop one now and then. A tunnel that is bounced loses
+        all that is sent for a tenth of a second at least."""
         with ExitStack() as stack:
             pings = [stack.enter_context(self._ping(source, self.address(to))) for source, to in pairs]
             yield
@@ -147,7 +149,7 @@ class MeshLab:
                 sent, received = (int(n) for n in found.groups())
                 assert sent > 50, f"{source} -> {to}: only {sent} packets were sent"
                 # The last packet may still be on its way when ping is told to stop.
-                assert sent - received <= 1, f"{source} -> {to}: {sent - received} of {sent} packets lost"
+                assert sent - received <= 1 + sent // 100, f"{source} -> {to}: {sent - received} of {sent} packets lost"
 
     @contextmanager
     def _ping(self, source: str, address: str) -> Iterator[subprocess.Popen[str]]:
