@@ -157,6 +157,14 @@ def test_a_path_whose_packets_come_by_the_relay_alone_is_blocked_and_one_of_its_
         assert tunnel.liveness.blocked() == ""
 
 
+def test_now_and_then_a_packet_by_the_relay_says_nothing_of_a_path_that_nobody_uses() -> None:
+    tunnel = Tunnel()
+    for second in range(1, 60, round(PAUSE_S) + 1):
+        status = tunnel.status._replace(rx_bytes=5 + DATA * second)
+        tunnel.liveness.sample(status, tunnel.now + second, detour=True)
+        assert tunnel.liveness.blocked() == ""
+
+
 def test_only_the_newest_pauses_count_for_what_has_stopped() -> None:
     tunnel = Tunnel()
     tunnel.read(SAMPLE_S, heard=DATA)
