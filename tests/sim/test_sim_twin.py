@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import simcopyist
 import simtwin
 from simcopyist import KINDS
 from simdraw import draw
@@ -40,7 +41,7 @@ def test_twins_are_equal_though_every_kind_of_message_was_delivered() -> None:
 def test_who_answers_for_a_stun_server_without_a_key_is_that_server_and_no_forger(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(simtwin, "_OFTEN", 1.0)
+    monkeypatch.setattr(simcopyist, "_OFTEN", 1.0)
     hard = spec_of(Behaviour(), HARD, stun="honest", seconds=15.0)
     assert not differs(replace(hard, seed=seed * simtwin.EVERY) for seed in range(2))
 

@@ -17,8 +17,10 @@ from meshctl.core.agent import events as ev
 from meshctl.core.agent import signal
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Ack, Body, MessageType, Observation, Observed
+from meshctl.core.agent.clients import SILENT_S
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.history import Decision
+from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import State, Trigger
 
 CLIENT = NodeSpec("n2", 4, kind="client")
@@ -108,9 +110,10 @@ def test_a_client_whose_endpoint_is_written_down_stays_there_and_one_behind_a_na
 def test_a_keepalive_that_is_missing_or_never_withdrawn_is_found(before: bool) -> None:
     spec = replace(EASY, nodes=(*EASY.nodes, replace(CLIENT, site="site1")), pairs=(("n0", "n1"), ("n0", "n2")))
     world = World(replace(spec, faults=(Fault("unplug", 60.0, LEAVES_S, "n2"),), quiet_at=60.0, seconds=200.0))
-    at, interval_s = (58.5, 0) if before else (183.5, 25)
+    # Right before it is looked at, for the agent puts right what it finds.
+    at, interval_s = (59.0, 0) if before else (60.0 + SILENT_S + 2 * IDLE_SAMPLE_S + simwishes._TOLD_S, 25)
     key = wg_key("n2")
-    world.clock.at(at, lambda: world.nodes["n0"].kernel.wg.set_keepalive(key, interval_s))
+    world.clock.at(at - 0.01, lambda: world.nodes["n0"].kernel.wg.set_keepalive(key, interval_s))
     findings = [f for f in world.run().findings if f.invariant == "clients are kept alive"]
     assert [(f.who, f.words.split(", ")[1]) for f in findings] == [("n0", f"which is {'here' if before else 'gone'}")]
 
