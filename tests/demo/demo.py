@@ -114,8 +114,15 @@ def reach_table(mesh: Mesh) -> bool:
 def paths() -> dict[tuple[str, str], dict[str, Any]]:
     """What `meshctl status` says of each direction of each pair."""
     program = [sys.executable, "-m", "meshctl", "status", str(INVENTORY), "--lab", NAME, "-o", "json"]
-    done = subprocess.run(program, check=False, text=True, stdout=subprocess.PIPE)  # exits 1 while a path is down
+    done = subprocess.run(program, check=False, text=True, capture_output=True)  # exits 1 while a path is down
     return {(path["from"], path["to"]): path for path in json.loads(done.stdout)["paths"]}
+
+
+def show_status() -> None:
+    """The same for people."""
+    words = ["meshctl", "status", str(INVENTORY), "--lab", NAME]
+    console.print(f"[bold cyan]$ {' '.join(words)}")
+    subprocess.run([sys.executable, "-m", *words], check=False, stderr=subprocess.DEVNULL)
 
 
 def wait_until(right: Callable[[dict[tuple[str, str], dict[str, Any]]], bool], seconds: float) -> float | None:
@@ -140,7 +147,7 @@ def direct_where_foreseen(mesh: Mesh) -> bool:
         )
 
     settled = wait_until(right, SETTLED_S)
-    subprocess.run([sys.executable, "-m", "meshctl", "status", str(INVENTORY), "--lab", NAME], check=False)
+    show_status()
     if settled is None:
         console.print("[bold red]That is not what the NATs allow (meshctl lint).")
     return settled is not None
@@ -149,7 +156,7 @@ def direct_where_foreseen(mesh: Mesh) -> bool:
 def survives_its_anchor() -> bool:
     """Unplug the anchor that relays a pair, and see the pair come back by the other."""
     gone = paths()[RELAYED]["relay"]
-    console.print(f"[bold cyan]$ meshctl lab link {gone} down   [dim](the anchor that relays {' and '.join(RELAYED)})")
+    console.print(f"[dim]{gone} relays {' and '.join(RELAYED)}: pull its plug.")
     meshctl("lab", "link", "--name", NAME, str(gone), "down")
 
     def moved(found: dict[tuple[str, str], dict[str, Any]]) -> bool:
@@ -157,7 +164,7 @@ def survives_its_anchor() -> bool:
         return all(end.get("state") == "relayed" and end["relay"] != gone for end in ends)
 
     seconds = wait_until(moved, MOVED_S)
-    subprocess.run([sys.executable, "-m", "meshctl", "status", str(INVENTORY), "--lab", NAME], check=False)
+    show_status()
     meshctl("lab", "link", "--name", NAME, str(gone), "up")
     if seconds is None:
         console.print(f"[bold red]{' and '.join(RELAYED)} are not relayed again.")
