@@ -137,7 +137,7 @@ bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ans
 	@$(AS_ROOT) $(BIN)/python tests/bench/main.py all
 
 .PHONY: bench-paths
-bench-paths: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Which way hosts behind NATs reach each other, and after how long; writes docs/benchmarks.md
+bench-paths: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Which way hosts behind NATs of all kinds reach each other; writes docs/benchmarks.md
 	@$(AS_ROOT) $(BIN)/python tests/bench/main.py paths
 
 .PHONY: zipapp

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -19,7 +18,6 @@ from paths_meter import METER
 
 from meshctl import inventory, lab
 from meshctl.lab import enter
-from meshctl.lab.names import INTERNET
 
 NAME = "paths"
 INTERFACE = "wg0"
@@ -28,7 +26,7 @@ UNIT = "meshctl-agent.service"
 FORGET = f"systemctl stop {UNIT} && rm -rf /var/lib/meshctl/agent/* && systemctl restart wg-quick@{INTERFACE}"
 START = f"systemctl start {UNIT}"
 READ_S = 0.1
-# Two figures behind the point are what a meter's readings are worth.
+# How a peer is reached, by WireGuard's endpoint.
 DIRECT, RELAYED, NONE = "direct", "relayed", "none"
 
 
@@ -63,15 +61,6 @@ class Way:
             elif begun == float("inf") or when < since:
                 begun = max(when, since)
         return begun - since
-
-    def outage_s(self, since: float, until: float) -> float:
-        """The longest time without an answer between the two."""
-        times = sorted(at for at in self.answered.values() if since <= at <= until)
-        return max(b - a for a, b in pairwise((since, *times, until)))
-
-    def lost(self, since: float, until: float) -> int:
-        """Questions of that time that were never answered."""
-        return sum(1 for n, at in enumerate(self.sent) if since <= at <= until and n not in self.answered)
 
 
 Ways = dict[tuple[str, str], Way]
@@ -120,31 +109,6 @@ class PathsLab:
     def fresh(self) -> None:
         """All hosts as before the agents' first start."""
         self.everywhere(FORGET)
-
-    def cut(self, *addresses: str) -> None:
-        """Nothing passes between two outer addresses; without any, all passes again."""
-        rules = "".join(
-            f"add rule inet cut forward ip saddr {a} ip daddr {b} drop\n"
-            for a, b in (addresses, addresses[::-1]) if addresses
-        )
-        chain = "add chain inet cut forward { type filter hook forward priority 0; }\n"
-        table = f"add table inet cut\ndelete table inet cut\nadd table inet cut\n{chain}{rules}"
-        self.sh(INTERNET, f"nft -f - <<'E'\n{table}E")
-
-    def outer(self, router: str) -> str:
-        """A router's address on the internet."""
-        return json.loads(self.sh(router, "ip -json -4 addr show dev wan"))[0]["addr_info"][0]["local"]
-
-    def until_direct(self, a: str, b: str, limit_s: float = 30.0) -> None:
-        """Wait for the two to be direct. Raises SystemExit when they are not in time."""
-        end = now() + limit_s
-        while True:
-            with self.meters(1.0, (a, b)) as ways:
-                time.sleep(3 * READ_S)
-            if {ways[a, b].kind(), ways[b, a].kind()} == {DIRECT}:
-                return
-            if now() > end:
-                raise SystemExit(f"bench: {a} and {b} are not direct after {limit_s:g} s")
 
     @contextmanager
     def meters(self, every_s: float, hosts: Sequence[str] = ()) -> Iterator[Ways]:
