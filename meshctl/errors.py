@@ -98,3 +98,7 @@ class RemoteError(MeshctlError):
         self.node = node
         self.kind = kind
         self.step = step
+
+    def to_json(self) -> dict[str, str]:
+        """As the documents of commands list it."""
+        return {"node": self.node, "kind": self.kind, "message": self.message, "hint": self.hint}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from meshctl.agent.node.options import MODES
 from meshctl.cli.common import (
     Hosts,
     inventory_only_option,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from meshctl.deploy.asking import Answers
 
 STUN_PORT = 3478  # RFC 8489 section 16
-MODES = ("auto", "relay", "direct", "prefer-relay")
 
 
 @click.group("agent")
@@ -186,8 +186,7 @@ def _run(
     with Asking(inventory.mesh, hosts.options(), hosts.door()) as asking:
         answers = asking.ask(request, progress.for_terminal(), table)
     if output == "json":
-        errors = [{"node": e.node, "kind": e.kind, "message": e.message, "hint": e.hint}
-                  for e in answers.errors.values()]  # fmt: skip
+        errors = [error.to_json() for error in answers.errors.values()]
         print_json({"nodes": dict(answers.documents), "errors": errors})
     else:
         click.echo(_text(answers, table))

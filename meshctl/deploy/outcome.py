@@ -47,9 +47,7 @@ class PlanOutcome:
         return {
             "digest": self.digest,
             "changes": [change.to_json() for change in self.changes],
-            "unreachable": [
-                {"node": e.node, "kind": e.kind, "message": e.message, "hint": e.hint} for e in self.errors
-            ],
+            "unreachable": [error.to_json() for error in self.errors],
             "warnings": list(self.warnings),
         }
 

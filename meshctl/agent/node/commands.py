@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from meshctl.agent.node.ask import EXIT_NO_AGENT, ask
-from meshctl.agent.node.options import add_files
+from meshctl.agent.node.options import MODES, add_files
 from meshctl.agent.node.tables import TABLES, events
-from meshctl.core.agent.config import OVERRIDES
 
 HELPS = {
     "status": "the node in short: networks, how many peers are reached how, relays that it serves",
@@ -23,7 +22,6 @@ HELPS = {
     "rebind": "find everything out anew, as after a change of network",
     "override": "keep one pair on the relay or off it, until the agent ends",
 }
-MODES = ("auto", *(mode for mode in OVERRIDES if mode))
 # Between two looks of --follow.
 FOLLOW_S = 1.0
 EXIT_REFUSED = 64  # EX_USAGE of sysexits(3)

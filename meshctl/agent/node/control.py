@@ -14,8 +14,8 @@ from meshctl.agent.files import remove_quietly
 from meshctl.agent.node.ask import answers
 from meshctl.agent.node.clients import Clients
 from meshctl.agent.node.handler import HasFileno, Plain, Readable
+from meshctl.agent.node.options import AUTO, MODES
 from meshctl.agent.node.report import Document, Report
-from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.events import Event, Override, Rebind
 
 # Who is not root may not even ask: answers name every peer and where it is, and an override moves traffic.
@@ -103,10 +103,9 @@ class Control(Plain):
         keys = self._report.peer(peer) if isinstance(peer, str) else []
         if not keys:
             raise RequestError(f"this node has no path to a peer {peer!r}")
-        if mode == "auto":
-            mode = ""
-        elif mode not in OVERRIDES or not mode:
-            raise RequestError(f"`mode` is none of auto, {', '.join(o for o in OVERRIDES if o)}")
+        if mode not in MODES:
+            raise RequestError(f"`mode` is none of {', '.join(MODES)}")
+        mode = "" if mode == AUTO else mode
         words = f"{peer}: {mode}, until the agent ends" if mode else f"{peer}: as it finds best"
         return self._report.done(words, now), [Override(key, mode) for key in keys]
 

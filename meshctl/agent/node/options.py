@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meshctl.agent.node.ask import SOCKET
+from meshctl.core.agent.config import OVERRIDES
 
 DOCUMENT = Path("/etc/meshctl/agent.json")
 STATE = Path("/var/lib/meshctl/agent/state.json")
@@ -16,6 +17,9 @@ METRICS = Path("/run/meshctl/agent.prom")
 METRICS_PORT = 51872
 # Prometheus asks each target once in 15 to 60 s.
 METRICS_EVERY_S = 15.0
+# What an operator may say of a pair: the core's words, and one for none of them.
+AUTO = "auto"
+MODES = (AUTO, *(mode for mode in OVERRIDES if mode))
 _FILES = {
     "document": (DOCUMENT, "what the repository says"),
     "state": (STATE, "what outlives a restart"),
