@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from unittest.mock import patch
@@ -113,12 +112,6 @@ class Anchor:
     def rules(self) -> str:
         """The agent's table."""
         return self.space.run("nft", "list", "table", "inet", TABLE)
-
-
-@pytest.fixture
-def ends() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -55,12 +54,6 @@ class Pair:
         """The agent dies, and another one starts."""
         self.splices.close()
         self.splices = self.here.inside(lambda: Splices(document("one", "two"), 0.0))
-
-
-@pytest.fixture
-def ends() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ has happened; and a path that is doubted, or is not, when this node is seen else
 from __future__ import annotations
 
 import pytest
+from agentcore_ends import network_of
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
 from agentcore_values import key
 
@@ -14,7 +15,6 @@ from meshctl.core.agent.anchorlink import ASK_LONGEST_S
 from meshctl.core.agent.bodies import TOKEN_BYTES, Body, MessageType, Observation, Observed, RelayGrant
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.gatherer import REFRESH_S
-from meshctl.core.agent.network import Network
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.agent.signal import peek
@@ -48,12 +48,6 @@ def relayed(*, hubs: int = 1) -> PairWorld:
     world.until(lambda: world.states() == RELAYED, 5.0)
     world.run(5.0)
     return world
-
-
-def network_of(host: Host) -> Network:
-    assert host.core is not None
-    [network] = host.core._networks.values()
-    return network
 
 
 def triggers(host: Host, since: float) -> set[Trigger]:
