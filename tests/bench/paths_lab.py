@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,14 +34,13 @@ DIRECT, RELAYED, NONE = "direct", "relayed", "none"
 class Way:
     """What one host's meter found out about one peer. Times are seconds of the machine's monotonic clock."""
 
-    sent: tuple[float, ...]
-    answered: Mapping[int, float]
+    answered: tuple[float, ...]
     endpoints: tuple[tuple[float, str], ...]
     anchors: frozenset[str]
 
     def first_s(self, since: float) -> float | None:
         """From `since` to the first answer after it."""
-        return min((at - since for at in self.answered.values() if at >= since), default=None)
+        return min((at - since for at in self.answered if at >= since), default=None)
 
     def kind(self, at: float = float("inf")) -> str:
         """How the peer was reached at that time, by WireGuard's endpoint."""
@@ -101,29 +100,28 @@ class PathsLab:
             raise SystemExit(f"bench: {element}: {script!r}: {(done.stdout + done.stderr).decode(errors='replace')}")
         return done.stdout.decode()
 
-    def everywhere(self, script: str, hosts: Sequence[str] = ()) -> None:
-        """A script on many hosts at once."""
+    def everywhere(self, script: str) -> None:
+        """A script on all hosts at once."""
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda host: self.sh(host, script), hosts or self.hosts))
+            list(pool.map(lambda host: self.sh(host, script), self.hosts))
 
     def fresh(self) -> None:
         """All hosts as before the agents' first start."""
         self.everywhere(FORGET)
 
     @contextmanager
-    def meters(self, every_s: float, hosts: Sequence[str] = ()) -> Iterator[Ways]:
-        """Meters on these hosts, or on all, while the block runs; what they found is in the mapping afterwards."""
-        hosts = hosts or self.hosts
+    def meters(self, every_s: float) -> Iterator[Ways]:
+        """Meters on all hosts while the block runs; what they found is in the mapping afterwards."""
         at = {node.name: node.attachments[0] for node in self.mesh.managed()}
         of = {name: (place.addresses[0], str(place.public_key)) for name, place in at.items()}
         started = {}
-        for host in hosts:
+        for host in self.hosts:
             argv = enter.command(self.name, host, ["python3", "-c", METER, INTERFACE, f"{every_s}", f"{READ_S}"])
             started[host] = subprocess.Popen(argv, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         ways: Ways = {}
         try:
             for host, process in started.items():
-                peers = {other: of[other] for other in hosts if other != host}
+                peers = {other: of[other] for other in self.hosts if other != host}
                 print(json.dumps(peers), file=process.stdin, flush=True)
             for host, process in started.items():
                 if process.stdout is None or process.stdout.readline() != "up\n":
@@ -132,10 +130,8 @@ class PathsLab:
             for host, process in started.items():
                 found = json.loads(process.communicate(timeout=30)[0])
                 for other, seen in found.items():
-                    answered = {int(number): at for number, at in seen["answered"].items()}
-                    ways[host, other] = Way(
-                        tuple(seen["sent"]), answered, tuple(map(tuple, seen["endpoints"])), self.anchors
-                    )
+                    endpoints = tuple((at, endpoint) for at, endpoint in seen["endpoints"])
+                    ways[host, other] = Way(tuple(seen["answered"]), endpoints, self.anchors)
         finally:
             for process in started.values():
                 process.kill()

@@ -5,7 +5,7 @@ machine's clock (CLOCK_MONOTONIC), so times of different hosts compare.
 
 argv: interface, seconds between two questions to a peer, seconds between two readings of endpoints. First line of
 standard input: JSON, peer's name -> [mesh address, public key]. Ends when standard input does, and prints JSON, peer's
-name -> {"sent": [time, ...], "answered": {number of a question: time of its answer}, "endpoints": [[time, endpoint]]}.
+name -> {"answered": [time, ...], "endpoints": [[time, endpoint], ...]}.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 PORT = 7007
 
 METER = f"""
-import json, selectors, socket, struct, subprocess, sys, threading, time
+import json, socket, subprocess, sys, threading, time
 INTERFACE, EVERY_S, READ_S, PORT = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), {PORT}
-FORM = struct.Struct("!cI")
+QUESTION, ANSWER = b"?", b"!"
 peers = json.loads(sys.stdin.readline())
 names = {{address: name for name, (address, key) in peers.items()}}
 by_key = {{key: name for name, (address, key) in peers.items()}}
-found = {{name: {{"sent": [], "answered": {{}}, "endpoints": []}} for name in peers}}
+found = {{name: {{"answered": [], "endpoints": []}} for name in peers}}
 done = threading.Event()
 def read_endpoints():
     last = {{}}
@@ -40,15 +40,14 @@ for job in (read_endpoints, until_end):
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.bind(("0.0.0.0", PORT))
 print("up", flush=True)
-due, number = time.monotonic(), 0
+due = time.monotonic()
 while not done.is_set():
     now = time.monotonic()
     if now >= due:
-        due, number = max(due + EVERY_S, now), number + 1
+        due = max(due + EVERY_S, now)
         for name, (address, key) in peers.items():
-            found[name]["sent"].append(now)
             try:
-                sock.sendto(FORM.pack(b"?", len(found[name]["sent"]) - 1), (address, PORT))
+                sock.sendto(QUESTION, (address, PORT))
             except OSError:
                 pass
     sock.settimeout(max(0.0005, due - time.monotonic()))
@@ -56,15 +55,14 @@ while not done.is_set():
         data, source = sock.recvfrom(64)
     except OSError:
         continue
-    if len(data) != FORM.size or source[0] not in names:
+    if source[0] not in names:
         continue
-    kind, which = FORM.unpack(data)
-    if kind == b"?":
+    if data == QUESTION:
         try:
-            sock.sendto(FORM.pack(b"!", which), source)
+            sock.sendto(ANSWER, source)
         except OSError:
             pass
-    else:
-        found[names[source[0]]]["answered"].setdefault(which, time.monotonic())
+    elif data == ANSWER:
+        found[names[source[0]]]["answered"].append(time.monotonic())
 print(json.dumps(found), flush=True)
 """
