@@ -15,20 +15,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from meshctl import inventory
-from meshctl.core.agent.document import AgentDocument, encode
-from meshctl.core.psk import PskRing
-from meshctl.core.wgconf import stanza
-from meshctl.lab import nat, network, teardown
-from meshctl.lab.design import design
-from meshctl.lab.names import INTERNET, netns
-from meshctl.lab.shell import in_netns, ip_batch
-from meshctl.model.keys import PublicKey, Secret
-from meshctl.policy import compile_mesh
-from meshctl.render.agentdoc import agent_document
+from agentnode_cast import Cast
+from agentnode_scene import GO, build
+
+from meshctl.core.agent.document import encode
+from meshctl.lab import teardown
+from meshctl.lab.names import netns
+from meshctl.lab.shell import in_netns
 
 ROOT = Path(__file__).parents[2]
-SECRET = Secret("the secret of a mesh that lives for a test 0123456789")
 _STEP_S = 0.05
 
 
@@ -51,48 +46,17 @@ class Pings:
         return max(0, sent - received - 1)
 
 
-class Stage:
+class Stage(Cast):
     """The inventory's nodes as namespaces called NAME; `down` takes everything away."""
 
     def __init__(self, name: str, text: str, folder: Path) -> None:
+        super().__init__(text, folder)
         self.name, self.folder = name, folder
-        path = folder / "inventory.yml"
-        path.write_text(text)
-        read = inventory.read(path)
-        self._private = {pair: _run("wg", "genkey").strip() for pair in read.missing_keys}
-        public = {pair: PublicKey(_run("wg", "pubkey", text=key).strip()) for pair, key in self._private.items()}
-        self.mesh = read.with_keys(public).mesh
-        self.compiled, self._ring = compile_mesh(self.mesh), PskRing(SECRET)
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
-        self._build()
-
-    def _build(self) -> None:
-        plan = design(self.mesh)
-        network.create_namespaces(self.name, [INTERNET, *plan.elements()])
-        network.prepare_routers(self.name, plan.routers)
-        network.connect(self.name, plan.links, frozenset())
-        for router in plan.routers:
-            nat.apply(self.name, router, router.nat)
-        for node in sorted(self.mesh.nodes, key=lambda n: not self.mesh.nodes[n].is_anchor):  # whom others greet first
-            self._wireguard(node)
+        build(name, self.scene(), GO)
+        for node in self.mesh.nodes:
             self.document(node).write_bytes(encode(self.content(node)))
             self.document(node).chmod(0o600)
-
-    def _wireguard(self, node: str) -> None:
-        for link in self.compiled.topology.interfaces(node):
-            interface, own = link.attachment.interface, link.attachment.public_key
-            self.run(node, "wireguard-go", interface)
-            keyed = [(peer, peer.public_key) for peer in link.peers if peer.public_key]
-            peers = [f"{stanza(p)}PresharedKey = {self._ring.psk(own, key).reveal()}\n" for p, key in keyed if own]
-            head = f"[Interface]\nPrivateKey = {self._private[node, link.network]}\n"
-            port = f"ListenPort = {link.attachment.listen_port}\n"
-            self.run(node, "wg", "setconf", interface, "/dev/stdin", text="".join([head, port, *peers]))
-            lines = [f"addr add {address} dev {interface}" for address in link.addresses]
-            ip_batch([*lines, f"link set {interface} up mtu 1420"], lab=self.name, element=node)
-
-    def content(self, node: str) -> AgentDocument:
-        """What the repository tells the node's agent."""
-        return agent_document(self.compiled, self._ring, node)
 
     def document(self, node: str) -> Path:
         """The file that says it."""
@@ -162,18 +126,6 @@ class Stage:
         """A command's output on the node."""
         return in_netns(self.name, node, words, stdin=text)
 
-    def interface(self, node: str) -> str:
-        """The node's WireGuard interface, of the only network."""
-        return self.mesh.nodes[node].attachments[0].interface
-
-    def key(self, node: str) -> str:
-        """Its public key there."""
-        return str(self.mesh.nodes[node].attachments[0].public_key)
-
-    def mesh_ip(self, node: str) -> str:
-        """Its address there."""
-        return self.mesh.nodes[node].attachments[0].addresses[0]
-
     def endpoint(self, node: str, peer: str) -> str:
         """Where the node's WireGuard sends what is for the peer; "(none)" for nowhere."""
         shown = self.run(node, "wg", "show", self.interface(node), "endpoints")
@@ -222,7 +174,3 @@ def until(what: Callable[[], bool], timeout_s: float, tell: Callable[[], str] = 
     while not what():
         assert time.monotonic() < end, f"not within {timeout_s} s\n{tell()}"
         time.sleep(_STEP_S)
-
-
-def _run(*words: str, text: str = "") -> str:
-    return subprocess.run(words, input=text, text=True, capture_output=True, check=True).stdout
