@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import yaml
 from agentnode_scene import Scene, Tunnel
 
 from meshctl import inventory
@@ -23,13 +26,25 @@ class Cast:
     """The inventory TEXT, which is written into the folder. Each node is in one network."""
 
     def __init__(self, text: str, folder: Path) -> None:
-        path = folder / "inventory.yml"
-        path.write_text(text)
-        read = inventory.read(path)
-        self._private = {pair: _wg("genkey").strip() for pair in read.missing_keys}
+        self._path = folder / "inventory.yml"
+        self._private: dict[tuple[str, str], str] = {}
+        self._ring = PskRing(SECRET)
+        self._take(text)
+
+    def _take(self, text: str) -> None:
+        """Another inventory; what had a key keeps it."""
+        self._path.write_text(text)
+        read = inventory.read(self._path)
+        self._private = {pair: self._private.get(pair) or _wg("genkey").strip() for pair in read.missing_keys}
         public = {pair: PublicKey(_wg("pubkey", text=key).strip()) for pair, key in self._private.items()}
         self.mesh = read.with_keys(public).mesh
-        self.compiled, self._ring = compile_mesh(self.mesh), PskRing(SECRET)
+        self.compiled = compile_mesh(self.mesh)
+
+    def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the inventory, as parsed from YAML."""
+        document = yaml.safe_load(self._path.read_text())
+        change(document)
+        self._take(yaml.safe_dump(document, sort_keys=False))
 
     def scene(self) -> Scene:
         """What is to be built; anchors first, whom others greet."""

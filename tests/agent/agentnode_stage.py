@@ -13,13 +13,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from agentnode_cast import Cast
 from agentnode_scene import GO, build
 
 from meshctl.core.agent.document import encode
-from meshctl.lab import teardown
+from meshctl.lab import network, teardown
 from meshctl.lab.names import netns
 from meshctl.lab.shell import in_netns
 
@@ -44,6 +47,11 @@ class Pings:
         """How many got no answer, but for the last one."""
         sent, received = (int(n) for n in re.findall(r"(\d+) (?:packets transmitted|received)", self._said))
         return max(0, sent - received - 1)
+
+    def longest_silence_s(self) -> float:
+        """The longest time between two answers."""
+        at = [float(when) for when in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", self._said, re.MULTILINE)]
+        return max(b - a for a, b in pairwise(at))
 
 
 class Stage(Cast):
@@ -126,6 +134,20 @@ class Stage(Cast):
         """A command's output on the node."""
         return in_netns(self.name, node, words, stdin=text)
 
+    def move(self, node: str, *, ipv4: bool = True, **place: Any) -> None:
+        """Plug the node's cable in elsewhere, by the inventory's words (`lab:`). What it is plugged into must be there.
+
+        Its device goes and another one comes; without `ipv4`, that has IPv6 alone.
+        """
+        (old,) = self.scene().blueprint.links_of(node)
+        self.edit(lambda document: document["nodes"][node].update(lab=place))
+        (new,) = self.scene().blueprint.links_of(node)
+        if not ipv4:
+            addresses, gateways = (tuple(a for a in had if ":" in a) for had in (new.addresses, new.gateways))
+            new = replace(new, addresses=addresses, gateways=gateways)
+        network.disconnect(self.name, [old])
+        network.connect(self.name, [new], frozenset())
+
     def endpoint(self, node: str, peer: str) -> str:
         """Where the node's WireGuard sends what is for the peer; "(none)" for nowhere."""
         shown = self.run(node, "wg", "show", self.interface(node), "endpoints")
@@ -140,7 +162,7 @@ class Stage(Cast):
     @contextmanager
     def pinging(self, node: str, peer: str) -> Iterator[Pings]:
         """A hundred pings a second for as long as the block takes."""
-        words = ["ping", "-i", "0.01", "-O", self.mesh_ip(peer)]
+        words = ["ping", "-n", "-D", "-i", "0.01", "-O", self.mesh_ip(peer)]
         space = ["ip", "netns", "exec", netns(self.name, node)]
         pings = Pings(subprocess.Popen([*space, *words], stdout=subprocess.PIPE, text=True))
         try:
