@@ -85,7 +85,7 @@ def _filter(kind: str) -> str:
 {blocked}    iifname != {WAN} accept
     ct state established,related accept
     ct status dnat accept
-    jump upnp_forward
+    meta nfproto ipv6 jump upnp_forward
     meta l4proto icmpv6 accept
     drop
   }}

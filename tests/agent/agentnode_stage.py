@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -22,8 +23,8 @@ from agentnode_cast import Cast
 from agentnode_scene import GO, build
 
 from meshctl.core.agent.document import encode
-from meshctl.lab import network, teardown
-from meshctl.lab.names import netns
+from meshctl.lab import nat, network, teardown, upnp
+from meshctl.lab.names import netns, state_dir
 from meshctl.lab.shell import in_netns
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,12 @@ class Stage(Cast):
         super().__init__(text, folder)
         self.name, self.folder = name, folder
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
-        build(name, self.scene(), GO)
+        scene = self.scene()
+        self.names_resolve(scene.blueprint.hosts_file)
+        build(name, scene, GO)
+        for router in scene.blueprint.routers:
+            if router.upnp:
+                self.restart_router(router.name)
         for node in self.mesh.nodes:
             self.document(node).write_bytes(encode(self.content(node)))
             self.document(node).chmod(0o600)
@@ -148,6 +154,37 @@ class Stage(Cast):
         network.disconnect(self.name, [old])
         network.connect(self.name, [new], frozenset())
 
+    def apply(self, change: Callable[[dict[str, Any]], None], *nodes: str) -> None:
+        """Change the inventory, and bring WireGuards and documents of these nodes to what it says then."""
+        self.edit(change)
+        for tunnel in (t for t in self.scene().tunnels if t.node in nodes):
+            self.run(tunnel.node, "wg", "syncconf", tunnel.interface, "/dev/stdin", text=tunnel.config)
+            self.put(self.document(tunnel.node), encode(self.content(tunnel.node)))
+
+    def restart_router(self, name: str) -> None:
+        """Have it forget its mappings, leases of ports too."""
+        router = self.scene().blueprint.router(name)
+        assert router
+        upnp.stop(self.name, name)
+        nat.apply(self.name, router, router.nat)
+        if router.upnp:
+            state_dir(self.name).mkdir(parents=True, exist_ok=True)
+            upnp.start(self.name, router)
+
+    def names_resolve(self, names: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+        """Make these (address, names) what nodes' files say, and their only resolver one that does not answer.
+
+        `ip netns exec` lays what is there over /etc, for programs that it starts.
+        """
+        for node in self.mesh.nodes:
+            folder = self._etc(node)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "hosts").write_text("".join(f"{address} {' '.join(of)}\n" for address, of in names))
+            (folder / "resolv.conf").write_text("nameserver 203.0.113.53\n")
+
+    def _etc(self, node: str) -> Path:
+        return Path("/etc/netns") / netns(self.name, node)
+
     def endpoint(self, node: str, peer: str) -> str:
         """Where the node's WireGuard sends what is for the peer; "(none)" for nowhere."""
         shown = self.run(node, "wg", "show", self.interface(node), "endpoints")
@@ -188,6 +225,8 @@ class Stage(Cast):
             agent.kill()
             agent.wait()
         teardown.down(self.name)
+        for node in self.mesh.nodes:
+            shutil.rmtree(self._etc(node), ignore_errors=True)
 
 
 def until(what: Callable[[], bool], timeout_s: float, tell: Callable[[], str] = str) -> None:

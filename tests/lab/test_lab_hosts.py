@@ -199,6 +199,11 @@ def test_a_router_with_upnp_opens_a_port_when_asked(place: str, command: str) ->
         assert udp.arrives(outside, (wan, 7000), client) is None
         assert "7000" in sh(place, "box", command)
         assert udp.arrives(outside, (wan, 7000), client) is not None
+        assert udp.arrives(outside, (client_ip(place, "box"), 7000), client) is None, "nobody routes a private address"
+
+
+def client_ip(place: str, node: str) -> str:
+    return sh(place, node, "hostname -I").split()[0]
 
 
 def test_a_public_host_has_no_router_to_change(place: str) -> None:
