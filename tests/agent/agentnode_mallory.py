@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import random
+import secrets
 import socket
 import struct
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from meshctl.core.agent.probes import signed
+from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
 from meshctl.lab.netns import within
+from meshctl.lab.shell import run
 
 _ETH_P_IP, _ETH_P_ALL, _PACKET_OUTGOING, _UDP = 0x0800, 3, 4, 17
 _ETHERNET, _IP, _UDP_HEADER = 14, 20, 8  # bytes; nobody here uses IP options
@@ -69,19 +73,21 @@ def ports(packet: bytes) -> tuple[int, int]:
 
 
 def from_elsewhere(packet: bytes, ip: str) -> bytes:
-    """The same with another source. Without a checksum, which IPv4 allows."""
-    changed = bytearray(packet)
-    changed[12:16] = socket.inet_aton(ip)
-    changed[_IP + 6 : _IP + 8] = bytes(2)
-    return bytes(changed)
+    """The same with another source."""
+    return _udp(packet[:12] + socket.inet_aton(ip) + packet[16:_IP], ports(packet), payload(packet))
 
 
-def forged(packet: bytes, dice: random.Random) -> bytes:
-    """The same with a byte of its message changed, behind STUN's header."""
-    changed = bytearray(packet)
-    changed[_IP + _UDP_HEADER + dice.randrange(20, len(payload(packet)))] ^= 1 << dice.randrange(8)
-    changed[_IP + 6 : _IP + 8] = bytes(2)
-    return bytes(changed)
+def forged(packet: bytes) -> bytes:
+    """A message of STUN that says the same, is another one, and is signed by one who does not have the key."""
+    message = stun.decode(payload(packet)).message
+    transaction = secrets.token_bytes(stun.TRANSACTION_BYTES)
+    return _udp(packet[:_IP], ports(packet), signed(message._replace(transaction=transaction), secrets.token_bytes(32)))
+
+
+def _udp(header: bytes, ports: tuple[int, int], data: bytes) -> bytes:
+    """With this IP header; without a checksum of UDP, which IPv4 allows. The kernel mends IP's."""
+    length = _UDP_HEADER + len(data)
+    return header[:2] + (_IP + length).to_bytes(2, "big") + header[4:] + struct.pack("!HHHH", *ports, length, 0) + data
 
 
 def send(space: Path, packets: Iterable[bytes]) -> None:
@@ -89,3 +95,52 @@ def send(space: Path, packets: Iterable[bytes]) -> None:
     with within(space, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)) as sock:
         for packet in packets:
             sock.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+
+
+class Impostor:
+    """Has the address IP in a network namespace while the block runs, and does there all that a peer would, but for the
+    keys: it answers every question of STUN with a success, and repeats what it is asked to repeat with a nonce."""
+
+    def __init__(self, space: Path, ip: str, recorded: Iterable[bytes]) -> None:
+        self.heard: list[stun.Class] = []
+        self._ip, self._space, self._key = ip, space, secrets.token_bytes(32)
+        said = (stun.decode(payload(packet)).message for packet in recorded if is_stun(packet))
+        self._by_transaction = {message.transaction: message for message in said}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> Impostor:
+        run(["ip", "-n", self._space.name, "addr", "add", f"{self._ip}/32", "dev", "lo"])
+        self._socket = within(self._space, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP))
+        self._socket.bind((self._ip, 0))
+        self._socket.settimeout(_STEP_S)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._socket.close()
+        run(["ip", "-n", self._space.name, "addr", "del", f"{self._ip}/32", "dev", "lo"])
+
+    def _listen(self) -> None:
+        while not self._ended.is_set():
+            try:
+                packet = self._socket.recv(65_536)
+            except TimeoutError:
+                continue
+            if is_stun(packet):
+                self._hear(packet)
+
+    def _hear(self, packet: bytes) -> None:
+        message = stun.decode(payload(packet)).message
+        self.heard.append(message.message_class)
+        source, (from_port, to_port) = socket.inet_ntoa(packet[12:16]), ports(packet)
+        if message.message_class is stun.Class.REQUEST:
+            said = stun.success_response(message, TransportAddress(source, from_port))
+        elif message.nonce and message.transaction in self._by_transaction:
+            said = self._by_transaction[message.transaction]._replace(nonce=message.nonce)
+        else:
+            return
+        answer = _udp(packet[:_IP], (to_port, from_port), signed(said, self._key))
+        self._socket.sendto(answer[_IP:], (source, 0))
