@@ -155,9 +155,11 @@ def has_netem(lab: str) -> bool:
 
 
 def impair(lab: str, link: Link) -> None:
-    """Delay and loss by netem, each way."""
+    """Delay, jitter and loss by netem, each way. Its jitter is to both sides of the delay."""
+    half_ms = link.jitter_ms / 2
     for element, dev in ((link.child, link.device), (link.parent, link.parent_device)):
-        words = ["delay", f"{link.delay_ms}ms", "loss", f"{link.loss_percent}%", "limit", str(NETEM_LIMIT)]
+        delay = ["delay", f"{link.delay_ms + half_ms}ms", f"{half_ms}ms"]
+        words = [*delay, "loss", f"{link.loss_percent}%", "limit", str(NETEM_LIMIT)]
         run(["tc", "-n", netns(lab, element), "qdisc", "replace", "dev", dev, "root", "netem", *words], where=element)
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshctl.lab import nat, network
+from meshctl.lab import nat, network, wiring
 from meshctl.lab.blueprint import Blueprint
-from meshctl.lab.names import INTERNET
+from meshctl.lab.names import INTERNET, state_dir
 from meshctl.lab.shell import in_netns, ip_batch
 
 # Which WireGuard: wireguard-go, or the one of the kernel that runs.
@@ -39,7 +39,14 @@ def build(name: str, scene: Scene, wireguard: str) -> None:
     plan = scene.blueprint
     network.create_namespaces(name, [INTERNET, *plan.elements()])
     network.prepare_routers(name, plan.routers)
-    network.connect(name, plan.links, frozenset())
+    slow = wiring.impaired(plan.links)
+    network.connect(name, plan.links, slow)
+    if slow:
+        state_dir(name).mkdir(parents=True, exist_ok=True)
+        wiring.lay(name, slow, ())
+    for link in slow:
+        network.await_up(name, link.child, link.device)
+        network.await_up(name, link.parent, link.parent_device)
     for router in plan.routers:
         nat.apply(name, router, router.nat)
     for tunnel in scene.tunnels:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = (
     "meshctl/__init__.py", "meshctl/errors.py", "meshctl/lab/__init__.py", "meshctl/lab/blueprint.py",
     "meshctl/lab/names.py", "meshctl/lab/nat.py", "meshctl/lab/netns.py", "meshctl/lab/network.py",
-    "meshctl/lab/shell.py", "tests/agent/agentnode_scene.py",
+    "meshctl/lab/procs.py", "meshctl/lab/shell.py", "meshctl/lab/wiring.py", "tests/agent/agentnode_scene.py",
 )  # fmt: skip
 BUILD = f"""\
 import pickle, sys
