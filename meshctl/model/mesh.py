@@ -64,6 +64,7 @@ class LabSettings:
     ipv6: str | None = None
     delay_ms: float = 0.0
     loss_percent: float = 0.0
+    debian: str = ""
 
 
 @dataclass(frozen=True)
