@@ -302,3 +302,6 @@ class PeerPath:
             self._fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
         elif self.state in RELAYED:
             self.work.begin_anew(now)
+        elif self.state is State.PROBING:  # the direct path alone was wanted
+            self.work.want_relay(now)
+            self._course.relay_ready(now)

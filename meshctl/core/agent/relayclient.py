@@ -47,6 +47,7 @@ class RelayClient:
         self._leases: dict[bytes, Lease] = {}
         self._wanted = False
         self._preferred: bytes | None = None
+        self._peer_uses: bytes | None = None
         self._used: bytes | None = None
         self._place: Address | None = None
         self._idle_until = -inf
@@ -118,7 +119,14 @@ class RelayClient:
         self._settle()
 
     def prefer(self, anchor: bytes | None) -> None:
-        """The anchor whose relay the peer says that it uses. The controlling end decides, the other end follows."""
+        """The anchor whose relay the peer says that it uses. The controlling end decides, the other end follows.
+
+        A relay that the peer begins to use is bound at both ends: if this one does not know, the answer was lost.
+        """
+        lease = self._leases.get(anchor) if anchor is not None and anchor != self._peer_uses else None
+        if lease is not None and lease.place is None:
+            lease.hurry(self._now)
+        self._peer_uses = anchor
         self._preferred = None if self._controlling else anchor
         if self._wanted:
             self._follow(self._now)
