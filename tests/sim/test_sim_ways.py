@@ -76,6 +76,33 @@ def test_a_direct_path_that_has_become_slow_is_left_for_a_better_one_after_some_
     assert len(decided(world, Trigger.NOMINATED, "n0")) == 2, "one change, and no other"
 
 
+def test_a_shorter_way_that_did_not_work_when_the_agents_met_is_taken_some_minutes_after_it_does() -> None:
+    nodes = (NodeSpec("a0", 0, kind="anchor"), *(NodeSpec(f"n{n}", 1 + n, v6=True) for n in (0, 1)))
+    slow = Link(delay_s=0.05)
+    world = World(WorldSpec(0, slow, (), nodes, (("n0", "n1"),), PINGS, seconds=2 * COMPARE_S))
+    ways = {"n0": Cable(up=False), "n1": Cable(up=False)}
+
+    def join() -> None:
+        for node, cable in ways.items():
+            kernel = world.nodes[node].kernel
+            kernel.join(world.internet, next(ip for ip in kernel.addresses if ":" in ip), cable)
+
+    families: list[int] = []
+
+    def note() -> None:
+        path = world.nodes["n0"].path("n1")
+        assert path is not None
+        assert path.endpoint is not None
+        families.append(path.endpoint.family)
+
+    world.clock.at(0.0, join)
+    world.clock.at(59.0, note)
+    world.clock.at(60.0, lambda: [setattr(cable, "up", True) for cable in ways.values()])
+    world.clock.at(world.spec.seconds - 1.0, note)
+    assert world.run().findings == ()
+    assert families == [4, 6]
+
+
 def test_an_operator_takes_his_word_back_as_soon_as_the_host_is_awake() -> None:
     faults = Fault("override", 14.0, 4.0, "n0", "n1 relay"), Fault("sleep", 16.0, 4.0, "n0")
     world = World(at_home(60.0, *faults, quiet_at=28.0))

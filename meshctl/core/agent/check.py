@@ -86,7 +86,7 @@ class Check:
             self.progress = Progress.IN_PROGRESS
 
     def compare(self, now: float) -> None:
-        """The pair has answered: ask it again, unless it is being nominated."""
+        """The pair has answered, or failed: ask it again, unless it is being nominated."""
         if not self.nominating:
             self.begin(now, COMPARE_SCHEDULE_S)
             self.progress = Progress.IN_PROGRESS

@@ -162,7 +162,7 @@ class CheckList:
         self._checks.setdefault(pair, Check(0)).hurry(now)
 
     def compare(self, pairs: Iterable[Pair], now: float) -> None:
-        """Ask pairs that have answered once more; each is valid again when it does."""
+        """Ask pairs once more that have answered, or failed; each is valid when it answers."""
         self._stale = True
         for pair in pairs:
             self._checks[pair].compare(now)

@@ -59,7 +59,7 @@ class PeerWork:
         self.proven = False
         self.tolerated: Address | None = None
         self.retry_at: float | None = None
-        self._compare_at = 0.0
+        self._compare_at, self._comparisons = 0.0, 0
         self.release_at: float | None = None
         self._pause_s = RETRY_FIRST_S
         self._here, self._ask = here, ask
@@ -167,10 +167,12 @@ class PeerWork:
         """Compare the pair in use with others when it is time. Both ends took it together, and so they ask
         together: that is what holes in NATs need."""
         if now >= self._compare_at:
-            self._compare_at += COMPARE_S * (1 + (now - self._compare_at) // COMPARE_S)
+            passed = 1 + int((now - self._compare_at) // COMPARE_S)
+            self._compare_at += COMPARE_S * passed
             if self.liveness.busy(now):
                 self._here.touch(self.peer.id)
-                self.negotiation.compare(now)
+                self.negotiation.compare(self._comparisons, now)
+            self._comparisons += passed
 
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
@@ -202,7 +204,7 @@ class PeerWork:
         if pair is None:
             return
         self.proven, self.tolerated = True, None
-        self._compare_at = now + COMPARE_S
+        self._compare_at, self._comparisons = now + COMPARE_S, 0
         self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)
         self.tunnel.set_endpoint(pair.remote, now)
 
