@@ -3,11 +3,13 @@ stays on such a way, or goes back to it for ever."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from simnat import Behaviour
 from simnet import Cable
+from simpairs import BLOCKED_S, trying
 from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 from simways import BLINKS, BLOCKS
 from simworld import World
@@ -39,6 +41,23 @@ def test_a_pair_whose_direct_way_drops_wireguard_is_relayed_and_stays_so(at: flo
         path = world.nodes[node].path(peer)
         assert path is None or path.state is State.RELAYED
         assert len(decided(world, Trigger.DEAD, node)) == 1
+
+
+def test_that_a_way_drops_wireguard_cannot_be_known_before_there_is_something_to_send() -> None:
+    block_at, pings_at = 20.0, 50.0
+    spec = at_home(100.0, Fault(BLOCKS, block_at, 0.0, "n0", "n1"), quiet_at=68.0)
+    world = World(replace(spec, flows=(Flow("n0", "n1", pings_at, 0.2, 100.0),)))
+    tried: dict[float, tuple[bool, bool]] = {}
+
+    def note() -> None:
+        now = world.clock.now
+        tried[now] = trying(world, "n0", "n1"), trying(world, "n1", "n0", lately_s=10.0)
+
+    times = (block_at - 1.0, block_at + 1.0, pings_at + BLOCKED_S - 1.0, pings_at + BLOCKED_S + 1.0, 99.0)
+    for at in times:
+        world.clock.at(at, note)
+    assert world.run().findings == ()
+    assert list(tried.values()) == [(False, False), (True, True), (True, True), (False, True), (False, False)]
 
 
 def test_a_pair_whose_direct_way_dies_every_few_seconds_is_relayed_for_longer_each_time_and_direct_in_the_end() -> None:
