@@ -18,6 +18,7 @@ from meshctl.core.agent.liveness import (
     PAUSE_S,
     SAMPLE_S,
     SILENCE_S,
+    SLOWEST_S,
     STOPPED_CARRYING_S,
     STOPPED_S,
     STREAM,
@@ -312,6 +313,14 @@ def test_a_slow_path_has_the_time_that_its_round_trips_take() -> None:
     tunnel.run(SAMPLE_S, sent=DATA)
     assert tunnel.liveness.distress(tunnel.now + UNANSWERED_S - 0.01) == ""
     assert tunnel.liveness.distress(tunnel.now + UNANSWERED_S)
+
+
+def test_a_round_trip_that_was_long_for_once_does_not_make_silence_last_for_ever() -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.moved(tunnel.now, 60.0)
+    tunnel.run(SAMPLE_S, sent=DATA)
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + SLOWEST_S - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + SLOWEST_S)
 
 
 def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_while_it_is_heard() -> None:

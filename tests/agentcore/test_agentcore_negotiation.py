@@ -11,11 +11,19 @@ from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
+import pytest
 from agentcore_values import interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
+from meshctl.core.agent.check import (
+    ANSWER_S,
+    COMPARE_SCHEDULE_S,
+    PATH_ANSWER_MAX_S,
+    PATH_ANSWER_S,
+    PATH_SCHEDULE_S,
+    SCHEDULE_S,
+)
 from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, Answer, Credentials, Pair
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import Action, SendProbe
@@ -295,6 +303,19 @@ def test_the_pair_in_use_is_asked_quickly_and_has_failed_when_it_is_silent() -> 
     field.run(1.0)
     assert end.it.failed(pair)
     assert len(end.asked(start)) >= 3
+
+
+@pytest.mark.parametrize(("rtt_s", "last_answer_s"), [(0.0, PATH_ANSWER_S), (0.8, 1.2), (60.0, PATH_ANSWER_MAX_S)])
+def test_a_slow_pair_in_use_has_longer_to_answer_but_no_longer_than_that(rtt_s: float, last_answer_s: float) -> None:
+    field = found()
+    end = field.ends["a"]
+    end.it.current = pair = Pair(address("a"), address("b"))
+    field.lost = lambda _: True
+    end.it.ask_path(field.now, rtt_s)
+    field.run(PATH_SCHEDULE_S[-1] + last_answer_s - 0.01)
+    assert not end.it.failed(pair)
+    field.run(0.02)
+    assert end.it.failed(pair)
 
 
 def test_an_address_from_which_the_peer_asks_is_learned_asked_back_and_forgotten_in_its_time() -> None:

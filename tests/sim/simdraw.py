@@ -37,7 +37,7 @@ _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upn
 _LINKS = (
     Link(), Link(), Link(),
     Link(delay_s=0.002), Link(delay_s=0.08, jitter_s=0.05), Link(jitter_s=0.03, loss=0.02, duplication=0.02),
-    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.08),
+    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.08), Link(delay_s=0.2),
 )  # fmt: skip
 
 

@@ -129,10 +129,10 @@ class Negotiation:
             self._compared = frozenset()
             self._begin_round(now)
 
-    def ask_path(self, now: float) -> None:
-        """Ask the pair in use, quickly, whether it lives."""
+    def ask_path(self, now: float, rtt_s: float = 0.0) -> None:
+        """Ask the pair in use, quickly, whether it lives. `rtt_s`: its round trip, as far as it is known elsewhere."""
         if self._checks is not None and self.current is not None:
-            self._checks.ask_quickly(self.current, now)
+            self._checks.ask_quickly(self.current, now, rtt_s)
 
     def compare(self, turn: int, now: float) -> None:
         """Ask the pair in use and the best others once more: which of them is best may have changed. Of those that have
