@@ -18,9 +18,11 @@ from meshctl.core.agent.liveness import (
     PAUSE_S,
     SAMPLE_S,
     SILENCE_S,
+    SLOWEST_S,
     STOPPED_CARRYING_S,
     STOPPED_S,
     STREAM,
+    UNANSWERED_MAX_S,
     UNANSWERED_S,
     UNDER_WAY_S,
     Liveness,
@@ -233,6 +235,67 @@ def test_an_answered_question_ends_the_distress_of_a_flow_in_one_direction() -> 
     assert tunnel.run(5, sent=DATA)
 
 
+def doubted_after(tunnel: Tunnel) -> float:
+    """How long a flow that nobody answers goes on until the path is in doubt, which a check then shows to be none."""
+    began = tunnel.now
+    assert tunnel.run(10.0, sent=DATA)
+    tunnel.liveness.outlived(tunnel.now)
+    return tunnel.now - began - SAMPLE_S
+
+
+def one_way() -> Tunnel:
+    """A flow in one direction, of which it is known that nobody answers."""
+    tunnel = Tunnel()
+    while doubted_after(tunnel) < UNANSWERED_MAX_S:
+        pass
+    return tunnel
+
+
+def test_each_doubt_of_a_flow_in_one_direction_that_was_none_doubles_the_patience_up_to_a_bound() -> None:
+    tunnel = Tunnel()
+    waited = [doubted_after(tunnel) for _ in range(6)]
+    assert waited == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
+    assert waited[0] == UNANSWERED_S
+    assert waited[-1] == UNANSWERED_MAX_S
+
+
+def test_keepalives_do_not_end_that_patience() -> None:
+    tunnel = one_way()
+    tunnel.read(SAMPLE_S, sent=DATA, heard=KEEPALIVE)
+    assert doubted_after(tunnel) == UNANSWERED_MAX_S
+
+
+def test_a_flow_in_both_directions_is_in_distress_as_soon_as_ever_though_the_one_before_had_no_answers() -> None:
+    tunnel = one_way()
+    tunnel.run(1.0, sent=DATA, heard=DATA)
+    assert doubted_after(tunnel) == UNANSWERED_S
+
+
+@pytest.mark.parametrize("event", ["another path", "another flow", "another interface"])
+def test_that_nobody_answered_says_nothing_of(event: str) -> None:
+    tunnel = one_way()
+    if event == "another path":
+        tunnel.liveness.moved(tunnel.now, 0.02)
+    elif event == "another flow":
+        tunnel.read(BUSY_S)
+    else:
+        tunnel.status = tunnel.status._replace(tx_bytes=0)
+        tunnel.read(SAMPLE_S)
+    assert doubted_after(tunnel) == UNANSWERED_S
+
+
+def test_answers_that_always_take_long_do_not_have_the_path_doubted_each_time() -> None:
+    tunnel, doubts = Tunnel(), 0
+    for _ in range(20):
+        tunnel.read(SAMPLE_S, sent=DATA)
+        for _ in range(3):
+            if tunnel.read(SAMPLE_S, sent=KEEPALIVE):
+                doubts += 1
+                tunnel.liveness.outlived(tunnel.now)
+        tunnel.read(SAMPLE_S, heard=DATA)
+    assert doubts == 1
+
+
 def test_what_was_not_answered_on_one_path_says_nothing_of_the_next() -> None:
     tunnel = Tunnel()
     tunnel.run(SAMPLE_S, sent=DATA)
@@ -250,6 +313,14 @@ def test_a_slow_path_has_the_time_that_its_round_trips_take() -> None:
     tunnel.run(SAMPLE_S, sent=DATA)
     assert tunnel.liveness.distress(tunnel.now + UNANSWERED_S - 0.01) == ""
     assert tunnel.liveness.distress(tunnel.now + UNANSWERED_S)
+
+
+def test_a_round_trip_that_was_long_for_once_does_not_make_silence_last_for_ever() -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.moved(tunnel.now, 60.0)
+    tunnel.run(SAMPLE_S, sent=DATA)
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + SLOWEST_S - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + SLOWEST_S)
 
 
 def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_while_it_is_heard() -> None:

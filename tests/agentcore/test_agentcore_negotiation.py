@@ -11,17 +11,25 @@ from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
+import pytest
 from agentcore_values import interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
+from meshctl.core.agent.check import (
+    ANSWER_S,
+    COMPARE_SCHEDULE_S,
+    PATH_ANSWER_MAX_S,
+    PATH_ANSWER_S,
+    PATH_SCHEDULE_S,
+    SCHEDULE_S,
+)
 from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, Answer, Credentials, Pair
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
 from meshctl.core.agent.here import GAP_S, Answered, Here, Pace
-from meshctl.core.agent.negotiation import SETTLE_S, Negotiation
+from meshctl.core.agent.negotiation import FAILED_AGAIN, SETTLE_S, Negotiation
 from meshctl.core.wire import stun
 
 PORT, ONE_WAY_S = 51820, 0.01
@@ -297,6 +305,19 @@ def test_the_pair_in_use_is_asked_quickly_and_has_failed_when_it_is_silent() -> 
     assert len(end.asked(start)) >= 3
 
 
+@pytest.mark.parametrize(("rtt_s", "last_answer_s"), [(0.0, PATH_ANSWER_S), (0.8, 1.2), (60.0, PATH_ANSWER_MAX_S)])
+def test_a_slow_pair_in_use_has_longer_to_answer_but_no_longer_than_that(rtt_s: float, last_answer_s: float) -> None:
+    field = found()
+    end = field.ends["a"]
+    end.it.current = pair = Pair(address("a"), address("b"))
+    field.lost = lambda _: True
+    end.it.ask_path(field.now, rtt_s)
+    field.run(PATH_SCHEDULE_S[-1] + last_answer_s - 0.01)
+    assert not end.it.failed(pair)
+    field.run(0.02)
+    assert end.it.failed(pair)
+
+
 def test_an_address_from_which_the_peer_asks_is_learned_asked_back_and_forgotten_in_its_time() -> None:
     field = Field()
     field.ends["b"].stand(IPS["b"][1])
@@ -434,6 +455,69 @@ def test_the_answers_that_come_while_a_better_pair_is_nominated_use_up_none_of_t
             it.nominate(better, field.now)
     field.run(2.0)
     assert it.better(field.now) is not None, "of four changes one is used up"
+
+
+def dead_but_one(count: int) -> tuple[Field, list[Address]]:
+    """Both use the first of b's addresses, the one that works; the others that b offers have failed, the best first."""
+    field = Field()
+    others = [Address(IPS["b"][0], PORT + n) for n in range(1, count + 1)]
+    field.ends["a"].offered(address("b"), *others)
+    field.ends["b"].offered(address("a"))
+    field.lost = lambda probe: probe.remote in others
+    field.run(10.0)
+    field.ends["a"].it.current = Pair(address("a"), address("b"))
+    return field, others
+
+
+def test_with_each_comparison_some_of_the_pairs_that_failed_are_asked_again_the_best_first_and_in_turns() -> None:
+    field, others = dead_but_one(5)
+    asked = []
+    for turn in range(4):
+        start = field.now
+        field.ends["a"].it.compare(turn, start)
+        field.run(10.0)
+        asked.append(sorted(set(field.ends["a"].asked(start)) - {address("b")}))
+        assert len(field.ends["a"].asked(start)) == (1 + FAILED_AGAIN) * len(COMPARE_SCHEDULE_S) - 2
+    expected = [[others[n % 5] for n in range(FAILED_AGAIN * turn, FAILED_AGAIN * (turn + 1))] for turn in range(4)]
+    assert asked == [sorted(pairs) for pairs in expected]
+
+
+def test_where_nothing_has_failed_and_nothing_else_answers_there_is_nothing_to_compare() -> None:
+    field = found()
+    it = field.ends["a"].it
+    it.current, start = Pair(address("a"), address("b")), field.now
+    it.compare(0, start)
+    field.run(5.0)
+    assert field.ends["a"].asked(start) == []
+    assert not it.comparing(start)
+
+
+def test_a_shorter_way_that_begins_to_work_is_found_though_each_end_lets_in_only_whom_it_has_just_asked() -> None:
+    field = Field()
+    field.delays = {IPS["a"][0]: 0.2}
+    for name, other in ("ab", "ba"):
+        field.ends[name].stand(*IPS[name])
+        field.ends[name].offered(address(other), address(other, 1))
+    second, asked_at = {address("a", 1), address("b", 1)}, dict[tuple[Address, Address], float]()
+
+    def closed(probe: SendProbe) -> bool:
+        asked_at[probe.local, probe.remote] = field.now
+        return bool({probe.local, probe.remote} & second) and (
+            field.now - asked_at.get((probe.remote, probe.local), -inf) > 1.0
+        )
+
+    field.lost = lambda probe: bool({probe.local, probe.remote} & second)
+    field.run(10.0)
+    ends = [field.ends[name].it for name in "ab"]
+    ends[0].current, ends[1].current = Pair(address("a"), address("b")), Pair(address("b"), address("a"))
+    field.lost = closed
+    for turn in range(4):
+        for it in ends:
+            it.compare(turn, field.now)
+        field.run(10.0)
+    better = ends[0].better(field.now)
+    assert better is not None
+    assert better.local == address("a", 1)
 
 
 def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() -> None:

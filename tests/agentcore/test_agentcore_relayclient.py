@@ -27,7 +27,16 @@ from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.relaychoice import MARGIN_S, MARGIN_SHARE
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
-from meshctl.core.agent.relaylease import CHECK_AGAIN_S, IDLE_GAP_S, MAX_ASKED, MAX_UNANSWERED, REBIND_S, Lease
+from meshctl.core.agent.relaylease import (
+    CHECK_AGAIN_S,
+    IDLE_GAP_S,
+    MAX_ASKED,
+    MAX_UNANSWERED,
+    REBIND_S,
+    RTTS,
+    SLOWEST_S,
+    Lease,
+)
 from meshctl.core.agent.relayserver import LIFETIME_S
 
 KEEPALIVE_S = 25.0
@@ -501,9 +510,12 @@ def test_the_warm_one_is_found_dead_as_fast_when_it_is_taken_in_the_midst_of_a_c
     assert world.hub_of("a") != "hub1"
 
 
-def test_an_anchor_that_is_far_away_is_not_taken_for_a_dead_one() -> None:
+@pytest.mark.parametrize("delay_s", [0.3, 0.6])
+def test_an_anchor_that_is_far_away_is_not_taken_for_a_dead_one(delay_s: float) -> None:
     world = RelayWorld()
-    world.delay_s = 0.3
+    world.delay_s = delay_s
+    for rtts in world.rtts.values():
+        rtts.update(dict.fromkeys(rtts, 2 * delay_s))
     world.want()
     world.run(20)
     moves = len(world.moves)
@@ -554,6 +566,18 @@ def test_a_grant_with_another_port_begins_the_count_of_binds_anew() -> None:
     assert lease.bind_at == 1.5
     assert lease.bound(1.5)
     assert lease.place == old.relay[0], "what worked works until the new one does"
+
+
+@pytest.mark.parametrize(("rtt_s", "lost_after_s"), [(0.02, sum(CHECK_AGAIN_S)), (1.0, RTTS), (60.0, SLOWEST_S)])
+def test_in_doubt_an_anchor_has_as_long_as_its_binds_take_but_not_for_ever(rtt_s: float, lost_after_s: float) -> None:
+    grant = RelayGrant(bytes(8), (Address("203.0.113.1", 40000),), bytes(16), LIFETIME_S)
+    lease = Lease(RelayWorld().anchors["hub0"])
+    lease.granted(grant, 0.0)
+    lease.answered(grant.relay[0], 0.0)
+    lease.hurry(1.0)
+    while lease.bound(lease.bind_at, rtt_s):
+        lost_at = lease.bind_at
+    assert lost_at - 1.0 == pytest.approx(lost_after_s)
 
 
 STEPS = st.one_of(

@@ -31,12 +31,13 @@ _SPLICES = 0.05
 _SPLICE_AT_S, _SPLICE_S = 4.5, 5.0
 _AT_SPLICES = ("agent dies", "anchor off", "anchors off", "deaf", "host off", "mute", "partition", "unplug")
 _PINGS_S = (0.2, 0.2, 0.5, 1.0)
+_ONE_WAY = 0.15  # nobody answers
 _LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
 _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
 _LINKS = (
     Link(), Link(), Link(),
     Link(delay_s=0.002), Link(delay_s=0.08, jitter_s=0.05), Link(jitter_s=0.03, loss=0.02, duplication=0.02),
-    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.08),
+    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.08), Link(delay_s=0.2),
 )  # fmt: skip
 
 
@@ -80,7 +81,16 @@ def draw(seed: int) -> WorldSpec:
         seed, link, sites, nodes, pairs, flows, faults, overrides, spec.outsider, spec.named_anchors, quiet_at, seconds
     )
     spec = replace(spec, stun=dice.choice(MANNERS) if dice.random() < _STUN else "")
+    spec = _with_one_way(spec, dice) if dice.random() < _ONE_WAY else spec
     return lengthened(spec, dice) if dice.random() < _LASTS else spec
+
+
+def _with_one_way(spec: WorldSpec, dice: random.Random) -> WorldSpec:
+    """The same with a flow to the end that nobody answers, in the place of one that there was between these two."""
+    pair = dice.choice(spec.pairs)
+    a, b = dice.choice((pair, pair[::-1]))
+    flow = Flow(a, b, dice.uniform(0.0, 6.0), dice.choice(_PINGS_S), spec.seconds, one_way=True)
+    return replace(spec, flows=(*(f for f in spec.flows if {f.a, f.b} != {a, b}), flow))
 
 
 def behaviour(dice: random.Random, easy: int = 7) -> Behaviour:

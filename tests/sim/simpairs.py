@@ -56,15 +56,24 @@ def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> s
 
 def blocked(world: World, one: str, other: str) -> bool:
     """Whether something drops WireGuard's packets between the two, except by an anchor (`simways.block`)."""
+    return _blocked_since(world, one, other) is not None
+
+
+def _blocked_since(world: World, one: str, other: str) -> float | None:
     sieve = world.sieves.get(one)
-    return sieve is not None and wg_key(other) in sieve.blocked
+    return sieve.blocked.get(wg_key(other)) if sieve is not None else None
 
 
-def trying(world: World, one: str, other: str) -> bool:
-    """Whether the two have just taken another address of each other: that it is no better they cannot know yet."""
-    if not blocked(world, one, other):
+def trying(world: World, one: str, other: str, *, lately_s: float = 0.0) -> bool:
+    """Whether the two use a direct way of which they cannot know yet that it is none, or did so within the last so many
+    seconds: another address that they have just taken, or one by which they had nothing to send."""
+    since = _blocked_since(world, one, other)
+    if since is None:
         return False
-    return max(taken(world, (one, other)), default=0.0) > world.clock.now - BLOCKED_S
+    used_since = max([since, *taken(world, (one, other))])
+    flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == {one, other}]
+    sent_since = min((max(f.starts_at, used_since) for f in flows if f.ends_at > used_since), default=used_since)
+    return sent_since > world.clock.now - BLOCKED_S - lately_s
 
 
 def taken(world: World, names: tuple[str, str]) -> list[float]:

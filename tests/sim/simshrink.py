@@ -95,7 +95,9 @@ def describe(spec: WorldSpec) -> str:
     lines = [f"seed {spec.seed}, {spec.link}, until {int(spec.seconds)} s; pairs {spec.pairs}"]
     lines += [f"  {_site(site)}" for site in spec.sites]
     lines += [f"  {_node(node)}" for node in spec.nodes]
-    lines += [f"  {f.a} pings {f.b} every {f.every_s} s" for f in spec.flows]
+    lines += [
+        f"  {f.a} pings {f.b} every {f.every_s} s{', which does not answer' * f.one_way}" for f in spec.flows
+    ]
     lines += [f"  at {int(f.at * 1000) / 1000} s: {f}" for f in spec.faults]
     lines += [f"  override: {o}" for o in spec.overrides]
     lines += [f"  a STUN server, {spec.stun}"] if spec.stun else []

@@ -82,8 +82,8 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Flow:
-    """Pings from `a` to `b`, answered by b's kernel. `size`: bytes that each and its answer have inside the tunnel with
-    their headers, if that is more than they need."""
+    """Pings from `a` to `b`, answered by b's kernel, or by nobody if `one_way`. `size`: bytes that each and its answer
+    have inside the tunnel with their headers, if that is more than they need."""
 
     a: str
     b: str
@@ -91,6 +91,7 @@ class Flow:
     every_s: float
     ends_at: float
     size: int = 0
+    one_way: bool = False
 
 
 @dataclass(frozen=True)

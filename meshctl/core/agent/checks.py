@@ -156,13 +156,14 @@ class CheckList:
             if check.is_new:
                 check.begin(now)
 
-    def ask_quickly(self, pair: Pair, now: float) -> None:
-        """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered."""
+    def ask_quickly(self, pair: Pair, now: float, rtt_s: float = 0.0) -> None:
+        """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered. `rtt_s`:
+        what is known of its round trip elsewhere."""
         self._stale = True
-        self._checks.setdefault(pair, Check(0)).hurry(now)
+        self._checks.setdefault(pair, Check(0)).hurry(now, rtt_s)
 
     def compare(self, pairs: Iterable[Pair], now: float) -> None:
-        """Ask pairs that have answered once more; each is valid again when it does."""
+        """Ask pairs once more that have answered, or failed; each is valid when it answers."""
         self._stale = True
         for pair in pairs:
             self._checks[pair].compare(now)

@@ -24,8 +24,11 @@ IDLE_SAMPLE_S = 1.0
 # So long nothing came after something was sent. Sampling, this and the questions that follow it
 # (check.PATH_SCHEDULE_S) make less than two seconds.
 UNANSWERED_S = 0.5
-# On a slow path: this and so many round trips.
-RTTS = 1.5
+# A flow in one direction has a keepalive for an answer each 10 s (KEEPALIVE_TIMEOUT), and nothing else. Each doubt that
+# was none doubles the patience, up to this; content that comes in less than half of it halves it again.
+UNANSWERED_MAX_S = 4.0
+# On a slow path: this and so many round trips, but no longer than this (check.PATH_ANSWER_MAX_S).
+RTTS, SLOWEST_S = 1.5, 3.0
 # Who only answers does not send when the questions do not arrive. After so many readings in which something came, none
 # longer after the one before than that, so much silence is a sign, and so many times the longest of the newest pauses:
 # the flow is over, or the path is dead.
@@ -113,6 +116,7 @@ class Liveness:
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
         self._patience = 1  # times that a silence is longer than the own keepalive lets expect
+        self._answer_within_s = UNANSWERED_S
         self.sent_at = 0.0  # the last reading that shows a packet that left
         self.rtt_s = 0.0  # of the path, as it was measured last
 
@@ -127,6 +131,7 @@ class Liveness:
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at = now, None, None
             self.sent_at, self._content_since, self._stream = now, None, _Stream()
+            self._answer_within_s = UNANSWERED_S
             return
         if status.tx_bytes > last.tx_bytes:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
@@ -150,14 +155,16 @@ class Liveness:
         self._stream = _Stream()
 
     def outlived(self, now: float) -> None:
-        """As `heard`, of a path that was in doubt: if it was for a silence, the next one may be longer."""
+        """As `heard`, of a path that was in doubt: if it was for a silence, the next one of that kind may be longer."""
         if self._silent_too_long(now):
             self._patience = min(2 * self._patience, MAX_PATIENCE)
+        if self._unanswered(now):
+            self._answer_within_s = min(2 * self._answer_within_s, UNANSWERED_MAX_S)
         self.heard(now)
 
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
-        self.rtt_s, self._patience = rtt_s, 1
+        self.rtt_s, self._patience, self._answer_within_s = rtt_s, 1, UNANSWERED_S
         self._moved_at, self._carried, self._content_since, self._detour = now, False, None, None
         self.heard(now)
 
@@ -194,11 +201,11 @@ class Liveness:
         status = self._last
         if status is None or self._heard_at is None:
             return ""
-        since, answer_s = self._unanswered_since, SAMPLE_S + RTTS * self.rtt_s
-        if since is not None and now - since >= max(UNANSWERED_S, answer_s):
-            return f"nothing came for {now - since:.1f} s after something was sent"
+        unanswered = self._unanswered(now)
+        if unanswered:
+            return f"nothing came for {unanswered:.1f} s after something was sent"
         age, silence = status.handshake_age_s, now - self._heard_at
-        if self._stream.has_stopped(silence, answer_s):
+        if self._stream.has_stopped(silence, self._answer_s):
             return f"what came all the time has stopped {silence:.1f} s ago"
         if self.busy(now) and silence >= SILENCE_S and age is not None and age > HANDSHAKE_MAX_S:
             return f"the last handshake was {age:.0f} s ago"
@@ -208,22 +215,37 @@ class Liveness:
 
     # Inside
 
+    @property
+    def _answer_s(self) -> float:
+        """How long an answer takes, until a reading shows it."""
+        return SAMPLE_S + min(RTTS * self.rtt_s, SLOWEST_S)
+
+    def _unanswered(self, now: float) -> float:
+        """For how many seconds nothing has come after something was sent, if for too long; else 0."""
+        waited_s = now - self._unanswered_since if self._unanswered_since is not None else 0.0
+        return waited_s if waited_s >= max(self._answer_within_s, self._answer_s) else 0.0
+
     def _sent(self, size: int, own: int, read_at: float, now: float) -> None:
         self.sent_at = now
         if size > KEEPALIVE_BYTES and self._content_since is None:
             self._content_since = now
         if size > KEEPALIVE_BYTES + own:
+            if not self.busy(now):  # another flow than the one to which nobody answers
+                self._answer_within_s = UNANSWERED_S
             self._used_at = now
             if self._unanswered_since is None:
                 # Between two rare readings it may have left right after the first one.
                 self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
 
     def _came(self, size: int, own: int, now: float) -> None:
+        waited_s = now - self._content_since if self._content_since is not None else 0.0
         self._content_since, self._came_by_at = None, now
         self._carried = self._carried or now - self._moved_at >= UNDER_WAY_S
         if size > KEEPALIVE_BYTES + own:
             self._stream.came(now)
             self._used_at = now
+            if waited_s < self._answer_within_s / 2:
+                self._answer_within_s = max(self._answer_within_s / 2, UNANSWERED_S)
         self._hear(now)
 
     def _silent_too_long(self, now: float) -> bool:

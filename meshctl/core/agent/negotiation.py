@@ -21,6 +21,8 @@ from meshctl.core.wire import stun
 SETTLE_S = 0.1
 # So many other pairs, those of the shortest round trips, are compared with the one in use.
 RUNNERS_UP = 3
+# And so many, in turns, of those that have failed: a way may begin to work without anybody being told.
+FAILED_AGAIN = 2
 # A peer asks at most each `checks.PACE_S`, and the one that guesses at a splice's ports hits a few: whoever asks more,
 # by whatever addresses, wants answers to go to somebody else.
 ANSWERS_BURST, ANSWERS_RATE = 300.0, 100.0
@@ -127,17 +129,19 @@ class Negotiation:
             self._compared = frozenset()
             self._begin_round(now)
 
-    def ask_path(self, now: float) -> None:
-        """Ask the pair in use, quickly, whether it lives."""
+    def ask_path(self, now: float, rtt_s: float = 0.0) -> None:
+        """Ask the pair in use, quickly, whether it lives. `rtt_s`: its round trip, as far as it is known elsewhere."""
         if self._checks is not None and self.current is not None:
-            self._checks.ask_quickly(self.current, now)
+            self._checks.ask_quickly(self.current, now, rtt_s)
 
-    def compare(self, now: float) -> None:
-        """Ask the pair in use and the best others once more: which of them is best may have changed."""
+    def compare(self, turn: int, now: float) -> None:
+        """Ask the pair in use and the best others once more: which of them is best may have changed. Of those that have
+        failed, some: both ends ask the same ones in the same turn."""
         valid = {pair: rtt for pair, _, rtt in self._takeable(now)}
-        others = sorted((rtt, pair) for pair, rtt in valid.items() if pair != self.current)[:RUNNERS_UP]
+        best_others = sorted((rtt, pair) for pair, rtt in valid.items() if pair != self.current)[:RUNNERS_UP]
+        others = [*(pair for _, pair in best_others), *self._failed_in_turn(turn)]
         if self._checks is not None and self.current in valid and others:
-            self._compared = frozenset([self.current, *(pair for _, pair in others)])
+            self._compared = frozenset([self.current, *others])
             self._compare_ends = now + COMPARE_SCHEDULE_S[-1] + ANSWER_S
             self._checks.compare(sorted(self._compared), now)
 
@@ -254,6 +258,13 @@ class Negotiation:
             self._learn(answer.pair, 0, now)
             self._heard(answer, now)
         return True
+
+    def _failed_in_turn(self, turn: int) -> set[Pair]:
+        """FAILED_AGAIN of the pairs that have failed, the best ones first: a round of all of them takes many turns."""
+        checks = self._checks
+        pairs = [Pair(p.local, p.remote) for p in self._pairs]
+        failed = [p for p in pairs if checks is not None and checks.knows(p) and checks.failed(p)]
+        return {failed[n % len(failed)] for n in range(turn * FAILED_AGAIN, (turn + 1) * FAILED_AGAIN) if failed}
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()

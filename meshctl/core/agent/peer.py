@@ -119,7 +119,7 @@ class PeerPath:
         if self.state in SEARCHING:
             self.work.begin_anew(now)
         elif self.state is State.SUSPECT:  # what was asked in another session is not answered any more
-            self._negotiation.ask_path(now)
+            self.work.ask_path(now)
         elif self.state is State.UNKNOWN and self.work.tunnel.alive and self.work.adopt():
             self._fire(Trigger.ADOPTED, "its tunnel works", now)
         elif self.state is State.UNKNOWN:

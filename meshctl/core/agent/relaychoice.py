@@ -34,6 +34,10 @@ class Distances:
         """Raises KeyError for one that is not up."""
         return self._anchors[anchor][0]
 
+    def own(self, anchor: bytes) -> float:
+        """From this end to the anchor and back, in seconds; 0.0 for one that is not up."""
+        return self._anchors[anchor][1] if anchor in self._anchors else 0.0
+
     def of(self, anchor: bytes) -> float:
         """From one end to the other by way of the anchor and back, in seconds."""
         _, ours, theirs = self._anchors.get(anchor, (None, FAR_S, FAR_S))

@@ -294,7 +294,7 @@ class RelayClient:
                 lease.bind_at = self._idle_until
                 return
             self._idle_until = now + IDLE_GAP_S
-        if not lease.bound(now) and self._controlling:
+        if not lease.bound(now, self._distances.own(anchor)) and self._controlling:
             lease.ask(now)
         self._outputs += self._binds.make(anchor, lease, bases)
 
