@@ -12,6 +12,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.asker import ANSWER_S, PACE_S, SCHEDULE_S, USERNAME, Asker, Seen, Server, anchor_server
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256, StunError
@@ -27,7 +28,7 @@ class Asking:
     """An asker that is polled whenever it wants to be."""
 
     def __init__(self) -> None:
-        self.asker = Asker(random.Random(1))  # noqa: S311
+        self.asker = Asker(Transactions(random.Random(1)))  # noqa: S311
         self.now = 50.0
         self.sent: list[tuple[float, SendProbe]] = []
         self.silent: list[tuple[float, Address]] = []

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from agentcore_ends import DIRECT, RELAYED, history, path_of, relayed, silences, triggers
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
-from agentcore_values import key
+from agentcore_values import key, transaction
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import FIRST_S, FREE_FALLS
@@ -109,7 +109,7 @@ def test_a_way_that_carries_wireguard_no_more_is_given_no_new_time_when_it_is_no
         host.ping(CONTROLLING)
         world.run(0.005)
     # Before its question is answered, so that the answer makes it use the pair.
-    path.question(stun.Message(stun.Class.REQUEST, bytes(12), use_candidate=True, priority=1), pair, world.now)
+    path.question(stun.Message(stun.Class.REQUEST, transaction(2**16), use_candidate=True, priority=1), pair, world.now)
     asked_at = world.now
     world.run(0.1)
     assert Trigger.ANSWERED in triggers(host, asked_at)
@@ -203,7 +203,7 @@ def test_what_the_other_end_gives_up_is_barred_where_it_asks_from_too_for_it_may
     world.talk(5.0)
     path = path_of(world.hosts[CONTROLLING])
     moved = Address("192.0.2.77", PORT)
-    request = stun.Message(stun.Class.REQUEST, bytes(12), username="", priority=1)
+    request = stun.Message(stun.Class.REQUEST, transaction(2**16), username="", priority=1)
     path.question(request, Pair(Address(IPS[CONTROLLING], PORT), moved), world.now)
     path.offered(replace(path.work.offer, blocked=7), world.now)
     bars = path.work.negotiation.bars

@@ -16,6 +16,7 @@ from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import MAX_BASES, REFRESH_S, TRICKLE_S, Gatherer
 from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
@@ -34,7 +35,7 @@ class Node:
 
     def __init__(self, *servers: Server, hosts: tuple[LocalAddress, ...] = (HERE,)) -> None:
         self.own, self.nat = LocalCandidates(interface("a", 10).mesh_ranges), NatKnowledge(PORT)
-        self.gatherer = Gatherer(self.own, self.nat, random.Random(1))  # noqa: S311
+        self.gatherer = Gatherer(self.own, self.nat, Transactions(random.Random(1)))  # noqa: S311
         self.now = 500.0
         self.sees: Callable[[Address, Address], Address | None] = lambda _base, _server: OUTSIDE
         self.asked: list[tuple[float, SendProbe]] = []

@@ -15,6 +15,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse, RelayRelease
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.relaybinds import Bind, Binds, bind_name
 from meshctl.core.agent.relayserver import (
     LIFETIME_S,
@@ -76,7 +77,7 @@ class Anchor:
 def test_who_reads_a_bind_cannot_sign_another() -> None:
     token = bytes(range(100, 116))
     here, there = Address("192.168.1.2", 51820), Address("192.0.2.1", 40000)
-    bind = Binds(random.Random(1)).send(Bind(b"anchor", here, there, ""), token)  # noqa: S311
+    bind = Binds(Transactions(random.Random(1))).send(Bind(b"anchor", here, there, ""), token)  # noqa: S311
     read = stun.decode(bind.data)
     assert read.is_authentic(token)
     name = read.message.username or ""

@@ -19,6 +19,7 @@ from meshctl.core.agent.candidate import Candidate, priority
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.nat import Mapping
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.splice import (
     ACCEPTED_AGAIN_S,
     BETWEEN_S,
@@ -63,7 +64,8 @@ AT_EASY = situation(EASY, HARD, seen("srflx", H))
 
 
 def splicer(name: str = "peer", slot: SpliceSlot | None = None) -> Splicer:
-    return Splicer(key(name), slot or SpliceSlot((PORT,)), random.Random(name))  # noqa: S311
+    dice = random.Random(name)  # noqa: S311
+    return Splicer(key(name), slot or SpliceSlot((PORT,)), dice, Transactions(dice))
 
 
 def run(one: Splicer, until: float) -> list[object]:

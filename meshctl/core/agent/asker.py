@@ -6,7 +6,6 @@ other server may lie: its answer must come from where it was asked, and says at 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from typing import NamedTuple
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import purpose_key
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import Transactions, signed
 from meshctl.core.wire import stun
 
 # When a question is sent again, and how long the last one has: quicker than RFC 8489 section 6.2.1, whose half a second
@@ -62,8 +61,8 @@ class _Question:
 class Asker:
     """All questions of one interface that are under way: one for each own address and server."""
 
-    def __init__(self, dice: random.Random) -> None:
-        self._dice = dice
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
         self._questions: dict[tuple[Address, Address], _Question] = {}
         self._free_at = 0.0
 
@@ -117,7 +116,7 @@ class Asker:
         question.asked += 1
         last = question.asked == len(SCHEDULE_S)
         question.due_at = now + ANSWER_S if last else question.began_at + SCHEDULE_S[question.asked]
-        transaction = new_transaction(self._dice)
+        transaction = self._transactions.new()
         question.sent[transaction] = now
         server = question.server
         request = stun.Message(stun.Class.REQUEST, transaction, username=server.username or None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 
 from meshctl.core.agent.address import Address, LocalAddress
@@ -10,6 +9,7 @@ from meshctl.core.agent.asker import Asker, Seen, Server
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.wire import stun
 
 # Own addresses of a family that servers are asked from.
@@ -24,9 +24,9 @@ class Gatherer:
     """`changed_at`: peers are to hear of a change from then on, None: of nothing; `moved`: and try all pairs anew, for
     this node stands elsewhere, or its NAT has forgotten it."""
 
-    def __init__(self, own: LocalCandidates, nat: NatKnowledge, dice: random.Random) -> None:
+    def __init__(self, own: LocalCandidates, nat: NatKnowledge, transactions: Transactions) -> None:
         self._own, self._nat = own, nat
-        self._asker = Asker(dice)
+        self._asker = Asker(transactions)
         self._servers: tuple[Server, ...] = ()
         self._strangers: dict[tuple[Address, Address], Address] = {}  # base and server -> what it said first
         self._again_at: float | None = None

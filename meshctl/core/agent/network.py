@@ -51,7 +51,7 @@ class Network:
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up, self._carried)
         self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch)
-        self.gatherer = Gatherer(own, self.here.nat, dice)
+        self.gatherer = Gatherer(own, self.here.nat, self.here.transactions)
         self._links = AnchorLinks(self.here, self.gatherer)
         self._silence = Silence(
             self.here, shared.silence, lambda: self._links.place_for_silence(shared.slot.taken), now

@@ -23,6 +23,7 @@ from meshctl.core.agent.backoff import FIRST_S, Backoff
 from meshctl.core.agent.bodies import TYPE_OF, Body, Hello, HelloAck, SignalError
 from meshctl.core.agent.config import purpose_key
 from meshctl.core.agent.signal import NO_SESSION, Header, Message
+from meshctl.core.agent.window import Window
 
 WINDOW = 64  # messages, as RFC 6479's smallest bitmap: more than are ever under way between two agents
 # A message of another session makes us ask for the peer's, at most this often: replaying one costs little.
@@ -53,26 +54,6 @@ class Received:
     renewed: bool = False
 
 
-class Window:
-    """Sequence numbers seen: the highest, and a bit for each of the `WINDOW` up to it (RFC 6479)."""
-
-    def __init__(self) -> None:
-        self.highest = 0
-        self.seen = 0  # bit n: highest - n was seen
-
-    def accept(self, sequence: int) -> bool:
-        """Whether the number is new; it is not a second time. Numbers start at 1."""
-        ahead = sequence - self.highest
-        if ahead > 0:
-            self.seen = ((self.seen << ahead) & (2**WINDOW - 1) if ahead < WINDOW else 0) | 1
-            self.highest = sequence
-            return True
-        if ahead <= -WINDOW or sequence < 1 or self.seen >> -ahead & 1:
-            return False
-        self.seen |= 1 << -ahead
-        return True
-
-
 def new_session(rng: Random) -> bytes:
     """A session id; not one of two is the same, and none is `NO_SESSION`."""
     return rng.randrange(1, 2 ** (8 * signal.SESSION_BYTES)).to_bytes(signal.SESSION_BYTES, "big")
@@ -91,7 +72,7 @@ class Session:
         self._key = key
         self.mine = session_id
         self.theirs = NO_SESSION
-        self._window = Window()
+        self._window = Window(WINDOW)
         self._sequence = 0  # of the last message sent
         self._answerable = 0  # HELLOs up to this sequence number cannot be answered any more
         self._hello = Backoff()
@@ -181,7 +162,7 @@ class Session:
         if header.my_session == self.theirs:
             return Received(Verdict.SESSION)
         self.theirs = header.my_session
-        self._window = Window()
+        self._window = Window(WINDOW)
         return Received(Verdict.SESSION, renewed=True)
 
     def _ask(self) -> bytes:
