@@ -9,6 +9,8 @@ from typing import Any
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.model.keys import PublicKey
 
+SESSION = b"session "  # of whoever has only one
+
 
 def key(name: str) -> PublicKey:
     """A public key that nobody has the private half of."""

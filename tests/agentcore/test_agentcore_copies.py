@@ -3,11 +3,12 @@ and a flood of them that keeps a node's own from being answered."""
 
 from __future__ import annotations
 
-from agentcore_ends import direct, path_of
+from agentcore_ends import direct, network_of, path_of
 from agentcore_pair import IPS, PORT, Host, PairWorld, pair_of
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.nat import OBSERVATION_S
 from meshctl.core.agent.probes import WINDOW
 from meshctl.core.wire import stun
 
@@ -56,6 +57,23 @@ def test_a_check_that_was_recorded_is_known_when_the_session_that_was_lost_is_th
     negotiation.forget()
     negotiation.renew(credentials)
     assert [replay(asked, check.raw) for check in recorded[-1:]] == [[]]
+
+
+def test_a_flood_of_one_recorded_question_does_not_make_the_anchor_deaf_to_the_node() -> None:
+    world = PairWorld(outside={IPS["a"]: ("100.100.1.1", 0), IPS["b"]: ("100.100.2.2", 0)})
+    world.run(20.0)
+    node, hub = world.hosts["a"], world.hosts["hub0"]
+    place = Address(hub.ip, PORT)
+    asked = [a.data for _, a in node.done(ev.SendProbe) if isinstance(a, ev.SendProbe) and a.remote == place]
+    for data in asked:
+        replay(hub, data)  # it came before the anchor knew the session, and is new to it
+    end = world.now + OBSERVATION_S + 60.0
+    while world.now < end:
+        for data in asked:
+            assert replay(hub, data) == []
+        world.run(0.01)
+    own = network_of(node).here.own.all()
+    assert [c.address.ip for c in own if c.kind == "srflx"] == ["100.100.1.1"]
 
 
 def test_a_flood_of_recorded_checks_leaves_the_peers_own_their_answers() -> None:

@@ -7,7 +7,7 @@ import itertools
 import random
 from collections.abc import Callable
 
-from agentcore_values import interface, key, shared
+from agentcore_values import SESSION, interface, key, shared
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.asker import Server, anchor_server
@@ -25,7 +25,7 @@ PORT, RTT_S = 51820, 0.02
 HERE, THERE = LocalAddress("192.168.1.5", 24, "eth0"), LocalAddress("192.168.7.5", 24, "wlan0")
 OUTSIDE = Address("198.51.100.7", 40000)
 HUB0, HUB1 = (
-    anchor_server(Address(f"203.0.113.{n}", PORT), node_id(key("a")), shared("a", f"hub{n}")) for n in (1, 2)
+    anchor_server(Address(f"203.0.113.{n}", PORT), node_id(key("a")), SESSION, shared("a", f"hub{n}")) for n in (1, 2)
 )
 STRANGER = Server(Address("203.0.113.9", 3478))
 

@@ -23,7 +23,7 @@ ANSWER_S = 1.0
 # Between two questions of one node: as between connectivity checks.
 PACE_S = 0.005
 PURPOSE = b"stun"
-# USERNAME of a question to an anchor: this and the asking node's id.
+# USERNAME of a question to an anchor: this, the asking node's id, and its session with the anchor.
 USERNAME = "node:"
 
 
@@ -35,9 +35,15 @@ class Server(NamedTuple):
     key: bytes = b""
 
 
-def anchor_server(address: Address, own_id: bytes, pair_key: bytes) -> Server:
-    """An anchor's, for the node with this id."""
-    return Server(address, USERNAME + own_id.hex(), purpose_key(pair_key, PURPOSE))
+def anchor_server(address: Address, own_id: bytes, session: bytes, pair_key: bytes) -> Server:
+    """An anchor's, for the node with this id, in its session with the anchor (which may not know it yet)."""
+    return Server(address, f"{USERNAME}{own_id.hex()}:{session.hex()}", purpose_key(pair_key, PURPOSE))
+
+
+def read_username(username: str) -> tuple[bytes, bytes]:
+    """Who asks an anchor, in which session. Raises ValueError for what is no question's."""
+    node, session = username[len(USERNAME) :].split(":")
+    return bytes.fromhex(node), bytes.fromhex(session)
 
 
 class Seen(NamedTuple):
