@@ -76,6 +76,7 @@ class Session:
         self._sequence = 0  # of the last message sent
         self._answerable = 0  # HELLOs up to this sequence number cannot be answered any more
         self._hello = Backoff()
+        self._beside_at = inf  # one more HELLO in the round under way, which does not count as one of its tries
         self._asked_back_at = self._asked_at = -inf
 
     @property
@@ -85,8 +86,8 @@ class Session:
 
     @property
     def due(self) -> float | None:
-        """When `poll` has a HELLO to send, or to give up."""
-        return self._hello.due
+        """When `poll` has a HELLO to send, or to give up; None: no round is under way."""
+        return None if self._hello.due is None else min(self._hello.due, self._beside_at)
 
     @property
     def unanswered(self) -> bool:
@@ -107,13 +108,14 @@ class Session:
         """Ask for the peer's session, at once and then until it answers or `Backoff` gives up."""
         if self._hello.due is None:  # else answers to what is under way stay good
             self._answerable = self._sequence
+        self._beside_at = inf
         self._hello.start(now)
 
     def poll(self, now: float) -> bytes | None:
         """The HELLO that is due, if one is."""
-        if not self._hello.take(now):
+        if not self._hello.take(now) and (self._hello.due is None or now < self._beside_at):
             return None
-        self._asked_at = now
+        self._asked_at, self._beside_at = now, inf
         return self._ask()
 
     def knock(self) -> bytes:
@@ -170,12 +172,18 @@ class Session:
 
     def _ask_back_soon(self, now: float) -> tuple[bytes, ...]:
         """A HELLO at once, unless one was sent a moment ago: two that start together ask each other, and need not ask
-        again. But one that started since then has not heard it: the round begins anew when the answer would be here."""
+        again. But one that started since then has not heard it: there is another one when the answer would be here.
+
+        A round that is under way does not begin anew, nor end sooner: an old HELLO, sent again and again, would keep it
+        from ever being in vain."""
         if now >= self._asked_at + ON_ITS_WAY_S:
             return self._ask_back(now)
         if now >= self._asked_back_at + ASK_INTERVAL_S:
             self._asked_back_at = now
-            self.start(self._asked_at + ON_ITS_WAY_S)
+            if self._hello.due is None:
+                self.start(self._asked_at + ON_ITS_WAY_S)
+            else:
+                self._beside_at = self._asked_at + ON_ITS_WAY_S
         return ()
 
     def _ask_back(self, now: float) -> tuple[bytes, ...]:
