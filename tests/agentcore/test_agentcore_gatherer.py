@@ -297,8 +297,16 @@ def test_a_server_that_lies_adds_one_address_and_takes_none_away() -> None:
     lie = Address("192.0.2.66", 6)
     node.sees = lambda _, server: lie if server == STRANGER.address else OUTSIDE
     node.run(2 * REFRESH_S)
-    assert sorted(node.offered("srflx")) == sorted([lie, OUTSIDE])
+    assert (node.offered("srflx"), node.offered("told")) == ([OUTSIDE], [lie])
     assert [moved for _, moved in node.changes].count(True) == 1, "which was the start"
+
+
+def test_what_a_server_without_a_key_says_is_told_as_such_unless_an_anchor_sees_it_too() -> None:
+    alone, confirmed = Node(STRANGER), Node(STRANGER, HUB0)
+    for node in (alone, confirmed):
+        node.run(1.0)
+    assert (alone.offered("srflx"), alone.offered("told")) == ([], [OUTSIDE])
+    assert (confirmed.offered("srflx"), confirmed.offered("told")) == ([OUTSIDE], [])
 
 
 def test_a_node_that_has_the_same_address_in_another_network_finds_out_that_it_has_moved() -> None:
@@ -327,7 +335,7 @@ def test_a_server_that_does_not_answer_is_given_up_until_the_next_time() -> None
     node.sees = lambda _base, _server: None
     node.run(REFRESH_S - 1.0)
     assert 2 <= len(node.asked) <= 4
-    assert node.offered("srflx") == []
+    assert node.offered("told") == []
 
 
 def test_a_server_that_says_something_else_each_time_is_not_believed_and_not_asked_again_and_again() -> None:
@@ -336,5 +344,5 @@ def test_a_server_that_says_something_else_each_time_is_not_believed_and_not_ask
     node.run(4 * REFRESH_S)
     assert len(node.asked) <= 5 * 3
     assert [moved for _, moved in node.changes].count(True) == 1
-    assert OUTSIDE in node.offered("srflx")
-    assert len(node.offered("srflx")) <= 3
+    assert node.offered("srflx") == [OUTSIDE]
+    assert len(node.offered("told")) <= 2

@@ -119,6 +119,14 @@ def test_guesses_go_to_the_outer_address_that_most_have_seen() -> None:
     assert situation(EASY, HARD, seen("host", Address("10.0.0.1", 1))).outside_of_hard(4) is None
 
 
+def test_nothing_is_sent_in_numbers_to_where_only_a_server_without_a_key_has_seen_the_other_end() -> None:
+    lie = seen("told", Address("203.0.113.66", 65000))
+    assert situation(EASY, HARD, lie, seen("observed", H)).outside_of_hard(4) == H
+    assert situation(EASY, HARD, lie).outside_of_hard(4) is None
+    assert situation(HARD, EASY, lie, seen("observed", E)).outside_of_easy(4) == (E,)
+    assert situation(HARD, EASY, lie).outside_of_easy(4) == ()
+
+
 @settings(max_examples=examples(25))
 @given(st.sampled_from(GUESSED_PORTS), st.integers(0, 255), st.integers(0, 65535), st.integers())
 def test_no_port_is_guessed_twice_and_none_below_the_well_known_ones(

@@ -107,13 +107,14 @@ class Gatherer:
         known = self._strangers.setdefault((seen.base, seen.server), seen.mapped)
         if known == seen.mapped:
             self._nat.observe(seen.base, seen.server, seen.mapped, now)
-        self._note(self._own.put("srflx", seen.mapped, seen.base, now + OBSERVATION_S, seen.server.ip), now)
+        self._note(self._own.put("told", seen.mapped, seen.base, now + OBSERVATION_S, seen.server.ip), now)
 
     def seen(self, kind: str, base: Address, server: Address, mapped: Address, now: float) -> None:
         """Somebody who is trusted with it sees this node there."""
         alone = self._nat.ends_alone(base, server, mapped, now)
         if self._nat.observe(base, server, mapped, now):
-            self._own.drop(kind, keep=(mapped,))
+            for each in (kind, "told"):
+                self._own.drop(each, keep=(mapped,))
             if alone:
                 self.ask_all(now)  # the second server that sees another mapping says that all have ended
             else:
