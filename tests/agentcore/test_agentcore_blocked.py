@@ -222,3 +222,16 @@ def test_the_other_ends_word_is_followed_once_and_only_where_there_is_a_direct_p
     path.offered(replace(path.work.offer, blocked=8), world.now)
     path.offered(replace(path.work.offer, blocked=0), world.now)
     assert [d.trigger for d in path.history.decisions[decided:]] == []
+
+
+@pytest.mark.parametrize(("kind", "stays"), [("told", True), ("mapped", True), ("srflx", False), ("observed", False)])
+def test_what_is_barred_stays_so_unless_the_peer_shows_itself_elsewhere(kind: str, stays: bool) -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    path = path_of(world.hosts[CONTROLLING])
+    bars = path.work.negotiation.bars
+    bars.fell(IPS[OTHER], world.now, blocked=True)
+    offer = path.work.offer
+    new = Offered(kind, Address("203.0.113.99", PORT), "00000000", 1)
+    path.offered(replace(offer, candidates=(*offer.candidates, new)), world.now)
+    assert bars.barred(IPS[OTHER], world.now) is stays

@@ -22,7 +22,9 @@ MAX_LOCAL_PREFERENCE = 65535
 MAX_CANDIDATES = 100
 # Kinds whose address is the outside of whatever NAT there is, as far as one knows.
 OUTSIDE = ("srflx", "told", "observed", "mapped", "static")
-
+# Kinds that show where a node stands: its own addresses, and what anchors see. What servers without a key and routers
+# say may be another address each time.
+STANDING = ("host", "srflx", "observed")
 
 
 @dataclass(frozen=True)
