@@ -13,6 +13,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import AnchorDistance, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import InstallRelay, RemoveRelay, SendProbe
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.relayclient import RelayClient
 from meshctl.core.agent.relayoutputs import Ready, Say
 from meshctl.core.agent.relayserver import RelayServer
@@ -50,7 +51,8 @@ class RelayWorld:
         self.clients: dict[str, RelayClient] = {}
         self.bases: dict[str, tuple[Address, ...]] = {}
         for i, name in enumerate(NAMES):
-            self.clients[name] = RelayClient(self.nodes[NAMES[1 - i]], controlling=i == 0, dice=self.dice)
+            peer, transactions = self.nodes[NAMES[1 - i]], Transactions(self.dice)
+            self.clients[name] = RelayClient(peer, controlling=i == 0, transactions=transactions)
             of = {4: Address(f"198.51.100.{i + 1}", PORT), 6: Address(f"2001:db8:{i + 1}::1", PORT)}
             self.bases[name] = tuple(of[family] for family in families[i])
         self.told: dict[str, tuple[AnchorDistance, ...]] = dict.fromkeys(NAMES, ())

@@ -9,6 +9,8 @@ from typing import Any
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.model.keys import PublicKey
 
+SESSION = b"session "  # of whoever has only one
+
 
 def key(name: str) -> PublicKey:
     """A public key that nobody has the private half of."""
@@ -30,3 +32,8 @@ def interface(owner: str, number: int, *peers: PeerConfig, **settings: Any) -> I
     return InterfaceConfig(
         "corp", "wg0", key(owner), (f"10.42.0.{number}",), 51820, ("10.42.0.0/16",), peers=peers, **settings
     )
+
+
+def transaction(number: int) -> bytes:
+    """Of a request with that number; those of the agents in the tests are below 2^16."""
+    return number.to_bytes(4, "big") + bytes(8)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from meshctl.core.agent import config, relaylease, relayserver, signal, splice, splice_situation
+from meshctl.core.agent import config, probes, relaylease, relayserver, signal, splice, splice_situation
+from meshctl.core.agent.anchorduty import QUESTIONS_BURST, QUESTIONS_PER_S
 from meshctl.core.agent.bodies import MessageType
 from meshctl.core.agent.fields import Field
 from meshctl.core.agent.router import BURST, RATE_PER_S
@@ -29,6 +30,8 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"At most {signal.MAX_BYTES:,} bytes",
         f"the ttl ({signal.TTL})",
         f"one of the last {WINDOW}",
+        f"older than the last {probes.WINDOW:,}",
+        f"({QUESTIONS_PER_S:.0f} a second, and {QUESTIONS_BURST:.0f} at once)",
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
         f"`{config.PAIR_KEY_SALT.decode()}`",
         f"A lease lives for {relayserver.LIFETIME_S} s",

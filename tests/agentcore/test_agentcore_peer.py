@@ -10,7 +10,7 @@ from math import inf
 import pytest
 from agentcore_ends import DIRECT, RELAYED, binds, direct, endpoints, path_of, relayed, silences, triggers
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
-from agentcore_values import key
+from agentcore_values import key, transaction
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
@@ -302,13 +302,13 @@ def test_an_indication_on_the_pair_in_use_shows_that_the_peer_lives_but_not_twic
     path = path_of(world.hosts["a"])
     liveness, current = path.work.liveness, path.work.negotiation.current
     assert current is not None
-    first = stun.Message(stun.Class.INDICATION, b"t" * 12)
+    first = stun.Message(stun.Class.INDICATION, transaction(2**16))
     path.indicated(first, current, world.now + 1)
     assert liveness.heard_at == world.now + 1
     path.indicated(first, current, world.now + 2)
     assert liveness.heard_at == world.now + 1, "it came before"
     other = Pair(current.local, Address("192.0.2.66", PORT))
-    path.indicated(first._replace(transaction=b"u" * 12), other, world.now + 3)
+    path.indicated(first._replace(transaction=transaction(2**16 + 1)), other, world.now + 3)
     assert liveness.heard_at == world.now + 1, "it says nothing of this pair"
 
 

@@ -11,14 +11,15 @@ from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshctl.core.agent import relayserver
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse, RelayRelease
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.relaybinds import Bind, Binds, bind_name
 from meshctl.core.agent.relayserver import (
     LIFETIME_S,
-    MAX_OF_NODE,
     PORTS,
     STALE_BINDS,
     STALE_NONCE,
@@ -76,7 +77,7 @@ class Anchor:
 def test_who_reads_a_bind_cannot_sign_another() -> None:
     token = bytes(range(100, 116))
     here, there = Address("192.168.1.2", 51820), Address("192.0.2.1", 40000)
-    bind = Binds(random.Random(1)).send(Bind(b"anchor", here, there, ""), token)  # noqa: S311
+    bind = Binds(Transactions(random.Random(1))).send(Bind(b"anchor", here, there, ""), token)  # noqa: S311
     read = stun.decode(bind.data)
     assert read.is_authentic(token)
     name = read.message.username or ""
@@ -206,14 +207,25 @@ def test_one_that_is_asked_for_again_was_not_released() -> None:
     assert anchor.server.due() is not None
 
 
-def test_a_node_has_no_more_relays_than_its_share() -> None:
-    anchor = Anchor(MAX_OF_NODE + 2)
-    for other in range(1, MAX_OF_NODE + 1):
-        anchor.granted(0, other)
-    ((_, refused),) = anchor.server.ask(anchor.peers[0], RelayAsk(anchor.peers[MAX_OF_NODE + 1].id), 0.0)
+def test_a_node_may_have_a_relay_to_each_of_hundreds_of_peers_and_one_to_each_is_all_that_it_gets() -> None:
+    anchor = Anchor(501)
+    for _ in range(2):
+        for other in range(1, 501):
+            anchor.granted(0, other)
+            anchor.granted(other, 0)
+    assert len(anchor.server._by_port) == 500
+
+
+def test_when_all_ports_are_given_out_the_next_pair_is_refused_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relayserver, "PORTS", PORTS[:3])
+    anchor = Anchor(5)
+    granted = [anchor.granted(0, other) for other in range(1, 4)]
+    ((_, refused),) = anchor.server.ask(anchor.peers[0], RelayAsk(anchor.peers[4].id), 0.0)
     assert isinstance(refused, RelayRefuse)
     assert (refused.reason, refused.retry_s > 0) == (RefuseReason.FULL, True)
-    anchor.granted(1, 2)
+    for who, grant in enumerate(granted[0]):
+        anchor.server.release(anchor.peers[who], RelayRelease(grant.peer, grant.token))
+    anchor.granted(0, 4)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -19,8 +19,9 @@ from meshctl.core.agent import signal
 from meshctl.core.agent.backoff import TRIES, Backoff
 from meshctl.core.agent.bodies import Ack, Hello, HelloAck, MessageType, SignalError
 from meshctl.core.agent.config import node_id
-from meshctl.core.agent.session import ASK_INTERVAL_S, NO_SESSION, ON_ITS_WAY_S, Session, Verdict, Window, new_session
+from meshctl.core.agent.session import ASK_INTERVAL_S, NO_SESSION, ON_ITS_WAY_S, WINDOW, Session, Verdict, new_session
 from meshctl.core.agent.signal import Header
+from meshctl.core.agent.window import Window
 
 NAMES = ("a", "b")
 IDS = {name: node_id(key(name)) for name in NAMES}
@@ -227,7 +228,7 @@ TestAdversary.settings = settings(max_examples=examples(30), stateful_step_count
 @settings(max_examples=examples(50))
 @given(st.lists(st.integers(0, 300), max_size=200))
 def test_the_window_takes_each_number_once_and_none_that_is_64_behind(numbers: list[int]) -> None:
-    window, seen = Window(), set[int]()
+    window, seen = Window(WINDOW), set[int]()
     for number in numbers:
         expected = number >= 1 and number not in seen and (not seen or number > max(seen) - 64)
         assert window.accept(number) is expected
@@ -238,7 +239,7 @@ def test_the_window_takes_each_number_once_and_none_that_is_64_behind(numbers: l
 @settings(max_examples=examples(50))
 @given(st.permutations(range(1, 65)))
 def test_the_window_takes_64_messages_in_any_order(order: list[int]) -> None:
-    window = Window()
+    window = Window(WINDOW)
     assert all(window.accept(n) for n in order)
     assert not any(window.accept(n) for n in order)
 

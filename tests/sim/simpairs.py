@@ -11,8 +11,8 @@ from simconfig import KEEPALIVE_S, public_ips, wg_key
 from simnode import Node
 from simspec import INTERNET, Fault
 
+from meshctl.core.agent import liveness
 from meshctl.core.agent.history import Decision
-from meshctl.core.agent.liveness import STOPPED_CARRYING_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
 
@@ -28,7 +28,7 @@ HEARD_S = 3.0 * KEEPALIVE_S
 DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
-BLOCKED_S = STOPPED_CARRYING_S + 3.0
+BLOCKED_S = liveness.BLOCKED_S + 3.0
 
 
 def healthy(node: Node) -> bool:
@@ -90,19 +90,6 @@ def falls(world: World, names: tuple[str, str]) -> int:
     """How often one of the two, the one that did so more often, has given a direct path to the other up."""
     dead = Counter((d.node, d.peer) for d in world.watch.decided if d.decision.trigger is Trigger.DEAD)
     return max(dead[names], dead[names[::-1]])
-
-
-def has_mistaken_a_double(world: World, names: tuple[str, str]) -> bool:
-    """Whether a path was taken for one that drops WireGuard's packets after one of the two had had a double. What is
-    sent with the keys that the double has replaced is not answered, though the other end was heard a moment before
-    (`liveness.FRESH_S`): only the handshake after 15 s tells, and NEVER_CARRIED_S is shorter."""
-    doubled_at = [f.at for f in world.spec.faults if f.kind == "double" and f.target in names]
-    blocked_at = [d.at for d in world.watch.decided if {d.node, d.peer} == {*names} and _is_giving_up(d.decision)]
-    return bool(doubled_at) and any(min(doubled_at) < at for at in blocked_at)
-
-
-def _is_giving_up(decision: Decision) -> bool:
-    return decision.trigger is Trigger.DEAD and decision.reason.startswith("WireGuard's packets")
 
 
 def state(node: Node, peer: Node) -> State:

@@ -51,6 +51,8 @@ class Conversation:
         self._pause_s = AGAIN_FIRST_S
         if self.session.due is None or (opened and now >= self._began_at + ANEW_S):
             self._ask(now)
+        elif not self._asking:  # one of the other's messages began the round: it is as good, and may be in vain too
+            self._asking, self._again_at = True, None
 
     def poll(self, now: float) -> Iterator[tuple[bytes, int]]:
         """What is to be sent, each with the number of the attempt (for `Router.route`)."""

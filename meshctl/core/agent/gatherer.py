@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 
 from meshctl.core.agent.address import Address, LocalAddress
@@ -10,6 +9,7 @@ from meshctl.core.agent.asker import Asker, Seen, Server
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.wire import stun
 
 # Own addresses of a family that servers are asked from.
@@ -24,9 +24,9 @@ class Gatherer:
     """`changed_at`: peers are to hear of a change from then on, None: of nothing; `moved`: and try all pairs anew, for
     this node stands elsewhere, or its NAT has forgotten it."""
 
-    def __init__(self, own: LocalCandidates, nat: NatKnowledge, dice: random.Random) -> None:
+    def __init__(self, own: LocalCandidates, nat: NatKnowledge, transactions: Transactions) -> None:
         self._own, self._nat = own, nat
-        self._asker = Asker(dice)
+        self._asker = Asker(transactions)
         self._servers: tuple[Server, ...] = ()
         self._strangers: dict[tuple[Address, Address], Address] = {}  # base and server -> what it said first
         self._again_at: float | None = None
@@ -107,13 +107,14 @@ class Gatherer:
         known = self._strangers.setdefault((seen.base, seen.server), seen.mapped)
         if known == seen.mapped:
             self._nat.observe(seen.base, seen.server, seen.mapped, now)
-        self._note(self._own.put("srflx", seen.mapped, seen.base, now + OBSERVATION_S, seen.server.ip), now)
+        self._note(self._own.put("told", seen.mapped, seen.base, now + OBSERVATION_S, seen.server.ip), now)
 
     def seen(self, kind: str, base: Address, server: Address, mapped: Address, now: float) -> None:
         """Somebody who is trusted with it sees this node there."""
         alone = self._nat.ends_alone(base, server, mapped, now)
         if self._nat.observe(base, server, mapped, now):
-            self._own.drop(kind, keep=(mapped,))
+            for each in (kind, "told"):
+                self._own.drop(each, keep=(mapped,))
             if alone:
                 self.ask_all(now)  # the second server that sees another mapping says that all have ended
             else:

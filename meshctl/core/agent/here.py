@@ -14,6 +14,7 @@ from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.lifetime import MappingLifetime
 from meshctl.core.agent.nat import NatKnowledge
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.relayserver import PORTS
 from meshctl.core.wire import stun
 
@@ -65,6 +66,7 @@ class Here:
         self._summary: tuple[object, tuple[NatSummary, ...]] = (None, ())
         self.lifetime = MappingLifetime(self.config.keepalive_s)
         self.nat = NatKnowledge(self.config.listen_port)
+        self.transactions = Transactions(self.dice)
 
     @property
     def bases(self) -> tuple[Address, ...]:

@@ -47,16 +47,10 @@ HANDSHAKE_MAX_S = 180.0
 IDLE_HANDSHAKE_MAX_S = 120.0 + LONGEST_S * LATE + 15.0
 # After so long without a sign of life an old handshake is one of death. A check that is answered is a sign of life.
 SILENCE_S = 2.0
-# WireGuard answers all content, after KEEPALIVE_TIMEOUT (10 s and a timer's lateness) if with nothing else. A path on
-# which nothing has come since it was taken does not carry it.
-NEVER_CARRIED_S = 12.0
-# Where something did, an answer may have been lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT
-# there is a handshake, and then a second one.
-STOPPED_CARRYING_S = 22.0
-# So long after the last packet the other end is taken to have its keys: in doubt it gets the same time.
-FRESH_S = 10.0
-# What comes so soon after a move was under way on the path before.
-UNDER_WAY_S = 1.0
+# WireGuard answers all content, after KEEPALIVE_TIMEOUT (10 s and a timer's lateness) if with nothing else. That answer
+# may be lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT there is a handshake, and then a
+# second one. A path on which nothing comes even then does not carry WireGuard's packets.
+BLOCKED_S = 22.0
 # Readings are never so long apart, but for a host that slept.
 ASLEEP_S = 5.0
 # Traffic within this makes a path one that is in use.
@@ -108,9 +102,6 @@ class Liveness:
         self._unanswered_since: float | None = None
         self._used_at: float | None = None
         self._content_since: float | None = None  # sent, and WireGuard has had nothing since
-        self._moved_at = 0.0
-        self._came_by_at = -inf  # the last packet of WireGuard, whatever it was
-        self._carried = False  # whether it has had anything since the move
         self._detour: tuple[float, float] | None = None  # when the first and the last came by one, and none by the path
         self._stream = _Stream()
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
@@ -165,7 +156,7 @@ class Liveness:
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
         self.rtt_s, self._patience, self._answer_within_s = rtt_s, 1, UNANSWERED_S
-        self._moved_at, self._carried, self._content_since, self._detour = now, False, None, None
+        self._content_since, self._detour = None, None
         self.heard(now)
 
     @property
@@ -184,15 +175,13 @@ class Liveness:
         of this host does not count. A peer that hears nothing by the path goes on answering by the relay, to what was
         sent there before WireGuard was told of the path again.
         """
-        if self._detour is not None and self._detour[1] - self._detour[0] >= NEVER_CARRIED_S:
+        if self._detour is not None and self._detour[1] - self._detour[0] >= BLOCKED_S:
             return f"WireGuard's packets have come by the relay alone for {self._detour[1] - self._detour[0]:.0f} s"
-        since, status = self._content_since, self._last
-        if since is None or status is None:
+        since = self._content_since
+        if since is None:
             return ""
-        # Without a handshake there are no keys that the other end may have lost.
-        may_lack_keys = status.handshake_age_s is not None and since - self._came_by_at > FRESH_S
         silence = self._read_at - since
-        if silence < (STOPPED_CARRYING_S if may_lack_keys or self._carried else NEVER_CARRIED_S):
+        if silence < BLOCKED_S:
             return ""
         return f"WireGuard's packets have not come through for {silence:.0f} s, though checks do"
 
@@ -239,8 +228,7 @@ class Liveness:
 
     def _came(self, size: int, own: int, now: float) -> None:
         waited_s = now - self._content_since if self._content_since is not None else 0.0
-        self._content_since, self._came_by_at = None, now
-        self._carried = self._carried or now - self._moved_at >= UNDER_WAY_S
+        self._content_since = None
         if size > KEEPALIVE_BYTES + own:
             self._stream.came(now)
             self._used_at = now

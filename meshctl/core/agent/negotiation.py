@@ -13,7 +13,7 @@ from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import Copies, signed
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 
@@ -43,6 +43,7 @@ class Negotiation:
         self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._answers = TokenBucket(ANSWERS_RATE, ANSWERS_BURST)
         self._checks: CheckList | None = None
+        self._counted = (b"", Copies())  # the key of the last session, and what came under it, though it was forgotten
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
         self._changes = Changes()
@@ -97,9 +98,12 @@ class Negotiation:
 
     def renew(self, credentials: Credentials) -> None:
         """The session is another one, and with it what makes checks authentic."""
+        if self._counted[0] != credentials.key:
+            self._counted = (credentials.key, Copies())
         self._checks = CheckList(
-            credentials, controlling=self.controlling, dice=self._here.dice, strangers=self._strangers
-        )
+            credentials, controlling=self.controlling, dice=self._here.dice, strangers=self._strangers,
+            transactions=self._here.transactions,
+        )  # fmt: skip
         self.credentials = credentials
         self._end_round()
         self._set_pairs()
@@ -189,7 +193,7 @@ class Negotiation:
         """Send something on the pair in use that wants no answer (RFC 8445 section 11)."""
         if self.credentials is not None and self.current is not None:
             username, (local, remote) = self.credentials.username, self.current
-            message = stun.Message(stun.Class.INDICATION, new_transaction(self._here.dice), username=username)
+            message = stun.Message(stun.Class.INDICATION, self._here.transactions.new(), username=username)
             self._here.nat.sent(local, remote, now)
             self._here.act(SendProbe(local, remote, signed(message, self.key)))
 
@@ -200,14 +204,12 @@ class Negotiation:
     # What comes in
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> Question | None:
-        """An authentic check of the peer: it is answered, and teaches an address that was not known."""
-        if self._checks is None or not self._answers.take(now):
+        """An authentic check of the peer: it is answered, and teaches an address that was not known. None for one that
+        counts for nothing, as one that came before: the peer sends none twice, so it is somebody else's copy."""
+        if self._checks is None or not self._is_new(request) or not self._answers.take(now):
             return None
-        found = self._checks.receive_request(request, pair)
-        if found is None:
-            return None
+        reply, question = self._checks.receive_request(request, pair)
         self._here.nat.received(pair.local, pair.remote, now)
-        reply, question = found
         self._here.act(reply)
         if self._checks.knows(pair):
             self._learn(pair, request.priority or 0, now)
@@ -215,7 +217,7 @@ class Negotiation:
 
     def indicated(self, indication: stun.Message) -> bool:
         """Whether an authentic indication says that the peer lives: not one that came before."""
-        return self._checks is not None and self._checks.is_new(indication)
+        return self._checks is not None and self._is_new(indication)
 
     def settle(self, pair: Pair, now: float) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
@@ -233,6 +235,9 @@ class Negotiation:
         return self._changes.worth(valid, self.current, now)
 
     # Inside
+
+    def _is_new(self, message: stun.Message) -> bool:
+        return self._counted[1].is_new(message)
 
     @property
     def _pending(self) -> bool:

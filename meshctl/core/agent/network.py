@@ -51,14 +51,14 @@ class Network:
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up, self._carried)
         self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch)
-        self.gatherer = Gatherer(own, self.here.nat, dice)
-        self._links = AnchorLinks(self.here, self.gatherer)
+        self.gatherer = Gatherer(own, self.here.nat, self.here.transactions)
+        self._links = AnchorLinks(self.here, self.gatherer, lambda peer: self.post.talk(peer).session.mine)
         self._silence = Silence(
             self.here, shared.silence, lambda: self._links.place_for_silence(shared.slot.taken), now
         )
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
-        self._duty = AnchorDuty(config, shared, self._say) if config.is_anchor else None
+        self._duty = AnchorDuty(config, shared, self._say, self._session_of) if config.is_anchor else None
         self._tidings = Tidings(
             self.here, self.post, self._stun, self.gatherer, self._links, self.paths, self._clients, self._duty
         )
@@ -289,6 +289,10 @@ class Network:
         """Tell a peer something; its timer is another when there is no session yet."""
         if not self.post.say(peer, body, now):
             self._touch(peer.id)
+
+    def _session_of(self, peer: PeerConfig) -> bytes:
+        """The peer's session, as far as it is known."""
+        return self.post.talk(peer).session.theirs
 
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
         path, link = self.paths.get(peer.id), self.here.anchors.get(peer.id)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
+from meshctl.core.agent.candidate import STANDING
 from meshctl.core.agent.checks import Answer, Credentials, Pair
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.course import DIRECT, RELAYED, SEARCHING, Course
@@ -140,7 +141,7 @@ class PeerPath:
     def offered(self, offer: Offer, now: float) -> None:
         """The peer's newest offer."""
         before, self.work.offer = self.work.offer, offer
-        if {c.address.ip for c in offer.candidates} - {c.address.ip for c in before.candidates}:
+        if _stands_at(offer) - _stands_at(before):
             self._negotiation.bars.clear()
         if self._negotiation.remote.offer(offer):
             self.work.retry_earlier(now)
@@ -305,3 +306,8 @@ class PeerPath:
         elif self.state is State.PROBING:  # the direct path alone was wanted
             self.work.want_relay(now)
             self._course.relay_ready(now)
+
+
+def _stands_at(offer: Offer) -> set[str]:
+    """The IPs that show where who offers them stands."""
+    return {c.address.ip for c in offer.candidates if c.kind in STANDING}

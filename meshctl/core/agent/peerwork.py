@@ -68,8 +68,8 @@ class PeerWork:
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
         self.negotiation = Negotiation(here, heard, controlling=controlling)
-        self.relay = RelayClient(peer, controlling=controlling, dice=here.dice)
-        self.splice = Splicer(peer.public_key, slot, here.dice)
+        self.relay = RelayClient(peer, controlling=controlling, transactions=here.transactions)
+        self.splice = Splicer(peer.public_key, slot, here.dice, here.transactions)
         self.liveness = Liveness()
         self.tunnel = Tunnel(peer.public_key, here, self.negotiation, self.liveness)
         self._effects: dict[Effect, Callable[[float], None]] = {

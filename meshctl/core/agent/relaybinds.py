@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import Transactions, signed
 from meshctl.core.agent.relaylease import MAX_UNANSWERED, Lease
 from meshctl.core.wire import stun
 
@@ -33,8 +32,8 @@ class Bind(NamedTuple):
 class Binds:
     """The binds to the anchors of one peer that may still be answered."""
 
-    def __init__(self, dice: random.Random) -> None:
-        self._dice = dice
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
         self._open: dict[bytes, Bind] = {}  # by transaction
 
     def make(self, anchor: bytes, lease: Lease, bases: tuple[Address, ...]) -> tuple[SendProbe, ...]:
@@ -51,7 +50,7 @@ class Binds:
 
     def send(self, bind: Bind, token: bytes) -> SendProbe:
         """This one."""
-        transaction = new_transaction(self._dice)
+        transaction = self._transactions.new()
         self._open[transaction] = bind
         request = stun.Message(stun.Class.REQUEST, transaction, username=bind_name(token), nonce=bind.nonce or None)
         return SendProbe(bind.base, bind.relay, signed(request, token))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -37,12 +36,12 @@ from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.error import WireError
 from meshctl.core.wire.stun_attributes import StunError
 
-# The ports that an anchor's firewall opens (templates/firewall.nft.j2, relay_ports).
+# The ports that an anchor's firewall opens (templates/firewall.nft.j2, relay_ports): as many relays as there can be at
+# all. A node has one to each peer that policy permits at the most, and may need as many: behind a hard NAT, to all that
+# are behind one too.
 PORTS = range(40000, 50000)
 # Long, because a relay that is in use is not touched otherwise; both ends renew it at half of it.
 LIFETIME_S = 600
-# A node asks for no more than this, however many peers it has: each costs two elements of kernel maps.
-MAX_OF_NODE = 256
 # An end that cannot have a relay now may ask again after this.
 RETRY_S = 30
 # An end that has bound so often in one family alone is not in the other one any more.
@@ -116,7 +115,6 @@ class RelayServer:
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
         self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
         self._by_port: dict[int, _Allocation] = {}  # those that end first before the others
-        self._held_by: Counter[bytes] = Counter()  # how many relays a node has
         self._kept: tuple[KeptRelay, ...] | None = None  # None: to be worked out
         self._actions: list[Action] = []
 
@@ -186,7 +184,7 @@ class RelayServer:
         allocation = self._by_pair.get(key)
         if allocation is None:
             port = self._free_port()
-            if port is None or max(self._held_by[asking.id], self._held_by[other.id]) >= MAX_OF_NODE:
+            if port is None:
                 return [(asking, RelayRefuse(body.peer, RefuseReason.FULL, RETRY_S))]
             allocation = self._allocate(port, (_End(asking, self._token()), _End(other, self._token())))
         self._extend(allocation, now)
@@ -247,7 +245,6 @@ class RelayServer:
     def _allocate(self, port: int, ends: tuple[_End, _End]) -> _Allocation:
         key = _pair(ends[0].peer, ends[1].peer)
         allocation = self._by_pair[key] = self._by_port[port] = _Allocation(port, ends, 0.0)
-        self._held_by.update(key)
         self._taken.add(port)
         return allocation
 
@@ -288,7 +285,6 @@ class RelayServer:
         key = _pair(*(end.peer for end in allocation.ends))
         del self._by_port[allocation.port]
         del self._by_pair[key]
-        self._held_by.subtract(key)
         self._taken.discard(allocation.port)
 
     def _held(self, asking: PeerConfig, other: bytes, token: bytes) -> tuple[_End | None, _Allocation | None]:
