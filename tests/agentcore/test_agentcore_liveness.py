@@ -158,7 +158,7 @@ def test_a_path_whose_packets_come_by_the_relay_alone_is_blocked_and_one_of_its_
 
 def test_now_and_then_a_packet_by_the_relay_says_nothing_of_a_path_that_nobody_uses() -> None:
     tunnel = Tunnel()
-    for second in range(1, 60, round(PAUSE_S) + 1):
+    for second in range(1, 600, round(BLOCKED_S) + 1):
         status = tunnel.status._replace(rx_bytes=5 + DATA * second)
         tunnel.liveness.sample(status, tunnel.now + second, detour=True)
         assert tunnel.liveness.blocked() == ""
@@ -458,6 +458,21 @@ def test_a_message_that_leaves_waits_for_no_answer_and_one_that_comes_shows_that
     assert tunnel.read(SAMPLE_S, heard=96) == tunnel.run(60) == ""
     assert tunnel.liveness.heard_at == tunnel.now - 60
 
+
+
+@pytest.mark.parametrize("every_s", [1.0, BLOCKED_S])
+def test_packets_that_come_by_the_relay_now_and_then_and_never_by_the_path_show_that_the_peer_is_not_on_it(
+    every_s: float
+) -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.moved(tunnel.now, 0.02)
+    came = 0
+    while not tunnel.liveness.blocked():
+        came += 1
+        status = tunnel.status._replace(tx_bytes=7 + DATA * came, rx_bytes=5 + DATA * came)
+        tunnel.liveness.sample(status, tunnel.now + came * every_s, detour=True)
+        assert came <= BLOCKED_S + 2
+    assert came == BLOCKED_S / every_s + 1
 
 # Checks are answered, and nothing else
 

@@ -40,6 +40,17 @@ def test_an_operator_at_either_end_can_forbid_the_relay_and_allow_it_again(end: 
 
 
 @pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_who_forbids_the_relay_for_a_moment_has_both_ends_back_on_it_at_once(end: str) -> None:
+    world = relayed()
+    host = world.hosts[end]
+    host.give(ev.Override(key("ab".replace(end, "")), "direct"))
+    world.until(lambda: world.states() == ("probing", "probing"), 1.0)
+    world.run(1.0)  # the relays that were had for the path are still there
+    host.give(ev.Override(key("ab".replace(end, "")), ""))
+    world.until(lambda: world.states() == RELAYED, 1.0)
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
 def test_an_operator_who_prefers_the_relay_has_it_while_there_is_one_and_else_the_direct_path(end: str) -> None:
     world = direct()
     world.talk(2.0)

@@ -28,6 +28,7 @@ from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.relaychoice import MARGIN_S, MARGIN_SHARE
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
 from meshctl.core.agent.relaylease import (
+    BIND_LONGEST_S,
     CHECK_AGAIN_S,
     IDLE_GAP_S,
     MAX_ASKED,
@@ -437,6 +438,25 @@ def test_the_end_that_does_not_control_uses_what_the_other_one_uses_if_it_can() 
         for name in NAMES:
             world.drain(name)
         assert [world.hub_of(name) for name in NAMES] == ["hub0", used]
+
+
+def test_an_end_whose_binds_had_no_answer_binds_at_once_when_the_peer_uses_the_relay() -> None:
+    world = RelayWorld()
+    world.want()
+    world.run(1)
+    client = world.clients["b"]
+    used = world.clients["a"].used_anchor
+    assert used is not None
+    world.drain("b")
+    for lease in client._leases.values():
+        lease.place, lease.bind_at = None, world.now + BIND_LONGEST_S
+    client.prefer(None)
+    client.prefer(used.id)
+    due = client.due()
+    assert due is not None
+    assert due <= world.now
+    world.run(1)
+    assert world.works()
 
 
 def test_the_end_that_does_not_control_asks_for_a_relay_in_use_that_it_has_forgotten() -> None:

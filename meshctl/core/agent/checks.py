@@ -114,6 +114,11 @@ class CheckList:
         check = self._checks.get(pair)
         return check is None or check.progress is Progress.FAILED
 
+    def has_answered(self, pair: Pair) -> bool:
+        """Whether the pair has answered, and may do so again: it is perhaps being asked."""
+        check = self._checks.get(pair)
+        return check is not None and check.rtt_s is not None and check.progress is not Progress.FAILED
+
     def hopeless(self) -> frozenset[Address]:
         """The remote addresses of which every pair has failed."""
         failed = {pair.remote for pair, check in self._checks.items() if check.progress is Progress.FAILED}

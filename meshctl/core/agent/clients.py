@@ -21,6 +21,9 @@ from meshctl.model.keys import PublicKey
 SILENT_S = 120.0
 # An anchor tells again what has not changed, for who was not there the first time.
 REPEAT_S = 30.0
+# Behind a hard NAT each anchor sees a client elsewhere. The word of one counts, until another has heard it so much
+# later: a client that lives sends its keepalives, 25 s apart by custom, to all of them.
+LATER_S = 30.0
 # One message holds so many; what is left goes with the next one.
 MAX_OBSERVATIONS = 32
 
@@ -89,6 +92,7 @@ class ClientPaths:
 
     def __init__(self, config: InterfaceConfig) -> None:
         self._alive: dict[bytes, float] = {}  # when each was last known to live
+        self._by: dict[bytes, tuple[bytes, float]] = {}  # the anchor whose word counts, and when it heard the client
         self._signs = _Signs()
         self.configure(config)
 
@@ -98,9 +102,10 @@ class ClientPaths:
         self._keepalive_s = config.keepalive_s
         self._clients = {p.id: p for p in config.peers if p.kind == "client" and p.permitted and not p.endpoints}
         self._alive = {node: since for node, since in self._alive.items() if node in self._clients}
+        self._by = {node: word for node, word in self._by.items() if node in self._clients}
 
     def observed(
-        self, body: Observed, statuses: Mapping[PublicKey, PeerStatus], now: float
+        self, anchor: bytes, body: Observed, statuses: Mapping[PublicKey, PeerStatus], now: float
     ) -> Iterator[Action]:
         """An anchor's word. A client that speaks with this node itself is where this node hears it."""
         for observation in body.observations:
@@ -112,8 +117,9 @@ class ClientPaths:
                 continue
             status = statuses.get(client.public_key)
             self._lives(observation.node, now - observation.age_s)
+            counts = self._counts(anchor, observation.node, now - observation.age_s)
             heard = status is not None and self._signs.age_s(status, now) < SILENT_S
-            if not heard and (status is None or status.endpoint != address):
+            if counts and not heard and (status is None or status.endpoint != address):
                 yield SetEndpoint(client.public_key, address)
             yield from self._keep(client, status, self._keepalive_s)
 
@@ -128,6 +134,14 @@ class ClientPaths:
             elif now - self._alive.get(node, -inf) >= SILENT_S:
                 self._alive.pop(node, None)
                 yield from self._keep(client, status, 0)
+
+    def _counts(self, anchor: bytes, node: bytes, when: float) -> bool:
+        """Whether this anchor's word on where the client is counts; it heard it then."""
+        by, latest = self._by.get(node, (anchor, -inf))
+        if anchor != by and when < latest + LATER_S:
+            return False
+        self._by[node] = anchor, when
+        return True
 
     def _lives(self, node: bytes, when: float) -> None:
         self._alive[node] = max(when, self._alive.get(node, -inf))

@@ -55,14 +55,14 @@ class PairInUse:
         self._liveness.outlived(now)
         if self._falls.blocked(now):
             return
-        suspected = self._course.state is State.SUSPECT
+        suspected, astray = self._course.state is State.SUSPECT, self._astray
         self._course.fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
         if self._astray:
             self._renominate(pair, now)
         if not suspected:
             return
         endpoint = work.tunnel.endpoint
-        if wanted or endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
+        if wanted or endpoint is None or not self._answers(Pair(pair.local, endpoint), astray):
             work.tolerated = None
             work.tunnel.set_endpoint(pair.remote, now)
         elif endpoint != pair.remote:
@@ -81,6 +81,11 @@ class PairInUse:
                 self._negotiation.nominate(better, now)
 
     # Inside
+
+    def _answers(self, pair: Pair, astray: bool) -> bool:
+        """Whether a pair answers. Where all the doubt is that the peer sends by it, it may still be asked: what counts
+        is that it has answered before."""
+        return self._negotiation.rtt_s(pair) is not None or (astray and self._negotiation.has_answered(pair))
 
     def _look(self, status: PeerStatus, current: Pair, now: float) -> None:
         endpoint = status.endpoint

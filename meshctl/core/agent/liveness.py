@@ -128,7 +128,7 @@ class Liveness:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
             self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
-            goes_on = self._detour is not None and now - self._detour[1] <= PAUSE_S
+            goes_on = self._detour is not None and now - self._detour[1] <= BLOCKED_S
             first = self._detour[0] if self._detour is not None and goes_on else now
             self._detour = (first, now) if detour else None
 

@@ -79,6 +79,10 @@ class Negotiation:
         """The pair's last round trip, None when it has not answered in this round."""
         return {p: rtt for p, _, rtt in self._valid()}.get(pair)
 
+    def has_answered(self, pair: Pair) -> bool:
+        """Whether the pair has ever answered, and has not failed since."""
+        return self._checks is not None and self._checks.has_answered(pair)
+
     @property
     def promising(self) -> bool:
         """Whether a pair has answered, so that it can be nominated."""

@@ -138,5 +138,5 @@ class Tidings:
             if observation.node == self.here.config.id and base and server and server.family == base.family:
                 self.gatherer.seen("observed", base, server, observation.address, now)
                 self.here.touch(GATHER)
-        for action in self.clients.observed(body, statuses, now):
+        for action in self.clients.observed(anchor.id, body, statuses, now):
             self.here.act(action)
