@@ -32,6 +32,7 @@ _SPLICE_AT_S, _SPLICE_S = 4.5, 5.0
 _AT_SPLICES = ("agent dies", "anchor off", "anchors off", "deaf", "host off", "mute", "partition", "unplug")
 _PINGS_S = (0.2, 0.2, 0.5, 1.0)
 _ONE_WAY = 0.15  # nobody answers
+_USERSPACE = 0.08  # some WireGuards are, and two ends talk before their agents have started
 _LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
 _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
 _LINKS = (
@@ -82,6 +83,7 @@ def draw(seed: int) -> WorldSpec:
     )
     spec = replace(spec, stun=dice.choice(MANNERS) if dice.random() < _STUN else "")
     spec = _with_one_way(spec, dice) if dice.random() < _ONE_WAY else spec
+    spec = _with_userspace(spec, dice) if dice.random() < _USERSPACE else spec
     return lengthened(spec, dice) if dice.random() < _LASTS else spec
 
 
@@ -91,6 +93,15 @@ def _with_one_way(spec: WorldSpec, dice: random.Random) -> WorldSpec:
     a, b = dice.choice((pair, pair[::-1]))
     flow = Flow(a, b, dice.uniform(0.0, 6.0), dice.choice(_PINGS_S), spec.seconds, one_way=True)
     return replace(spec, flows=(*(f for f in spec.flows if {f.a, f.b} != {a, b}), flow))
+
+
+def _with_userspace(spec: WorldSpec, dice: random.Random) -> WorldSpec:
+    """The same where each WireGuard may be one of userspace, and a pair whose both ends begin to talk at once."""
+    nodes = tuple(replace(n, userspace=dice.random() < 0.7) for n in spec.nodes)
+    a, b = dice.choice(spec.pairs)
+    starts_at, every_s = dice.uniform(0.0, _STARTS_S), dice.choice(_PINGS_S)
+    both = tuple(Flow(*ends, starts_at, every_s, spec.seconds - 12.0) for ends in ((a, b), (b, a)))
+    return replace(spec, nodes=nodes, flows=(*(f for f in spec.flows if {f.a, f.b} != {a, b}), *both))
 
 
 def behaviour(dice: random.Random, easy: int = 7) -> Behaviour:

@@ -106,10 +106,13 @@ def _begun(world: World, flow: Flow, patience: float) -> float:
     """From when on the pair must have a way.
 
     Where links lose, WireGuard's first handshake with an anchor may be lost again and again, 5 s each time, and nobody
-    can be told of anything before; and so may the first one between the two, once both agents have given it a way.
+    can be told of anything before; and so may the first one between the two, once both agents have given it a way. And
+    a userspace WireGuard that has tried one with nowhere to send to tries no other for REKEY_TIMEOUT.
     """
     names = (flow.a, flow.b)
     starts = max(flow.starts_at, *(world.spec.node(n).starts_at for n in names))
+    if any(world.spec.node(n).userspace for n in names):
+        starts += HANDSHAKE_AGAIN_S
     if not world.spec.link.loss:
         return starts + _STARTS_S + patience
     one, other = (world.nodes[n].met for n in names)

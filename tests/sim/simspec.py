@@ -63,6 +63,7 @@ class NodeSpec:
     v6: bool = False
     second: bool = False  # has one more address, which leads nowhere and which every other such host has too
     starts_at: float = 0.0
+    userspace: bool = False  # its WireGuard is not the kernel's
 
     @property
     def is_fixed(self) -> bool:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from simdraw import draw
 from simnat import RANDOM, Behaviour
+from simoutages import HANDSHAKE_AGAIN_S
 from simreport import MANY, coverage, is_green, seeds_of
 from simshrink import describe, shrink
-from simspec import Fault, Link, NodeSpec, SiteSpec, WorldSpec
+from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 from simtrace import Meter, Trace
 from simworld import World
 
@@ -49,6 +50,17 @@ def test_a_port_is_mapped_anew_behind_another_router_that_has_the_first_ones_add
     roams = Fault("roam", 18.0, 0.0, "n0", "site1")
     spec = WorldSpec(0, Link(), sites, nodes, (("n0", "n1"),), faults=(roams,), quiet_at=18.0, seconds=50.0)
     assert World(spec).run().findings == ()  # two hard NATs, and still direct
+
+
+def test_two_userspace_wireguards_whose_users_talked_before_their_agents_did_do_not_cross_for_ever() -> None:
+    sites = tuple(SiteSpec(n, Behaviour(), f"192.168.{n}") for n in (0, 1))
+    nodes = [NodeSpec(f"n{n}", 1 + n, f"site{n}", starts_at=3.3 + 0.4 * n, userspace=True) for n in (0, 1)]
+    flows = tuple(Flow(*ends, 1.0, 0.1, 20.0) for ends in (("n0", "n1"), ("n1", "n0")))
+    anchor = NodeSpec("a0", 0, kind="anchor")
+    for seed in range(5):
+        world = World(WorldSpec(seed, Link(), sites, (anchor, *nodes), (("n0", "n1"),), flows, seconds=20.0))
+        assert world.run().findings == ()
+        assert all(flow.first_at < 3.7 + HANDSHAKE_AGAIN_S for flow in world.flows)
 
 
 def _pythons() -> list[str]:
