@@ -25,7 +25,7 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import Action, InstallRelay, PeerStatus, RelayDatagram, RemoveRelay, SendProbe
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
-from meshctl.core.agent.relaybinds import bind_name
+from meshctl.core.agent.relaybinds import bind_username
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.signal import NO_SESSION
@@ -52,11 +52,11 @@ class Hub:
         self.done: list[Action] = []
         self.now = 100.0
         self.statuses: dict[str, PeerStatus] = {}
-        self.sessions = {"a": SESSION, "b": SESSION}
+        self.sessions = {self.a.id: SESSION, self.b.id: SESSION}
         self.asked = 0
         self.duty = AnchorDuty(
             config, Shared(random.Random(1), self.done.append, SpliceSlot()),  # noqa: S311
-            lambda to, body, _: self.said.append((to.name, body)), lambda peer: self.sessions[peer.name],
+            lambda to, body, _: self.said.append((to.name, body)), lambda node: self.sessions[node],
         )  # fmt: skip
         self.duty.set_addresses((OWN,))
 
@@ -95,9 +95,10 @@ class Hub:
         return grants[-1]
 
     def bind(self, port: int, token: bytes, remote: Address) -> None:
-        request = stun.Message(stun.Class.REQUEST, bytes(12), username=bind_name(token))
+        self.asked += 1
+        request = stun.Message(stun.Class.REQUEST, transaction(self.asked), username=bind_username(token, SESSION))
         data = stun.encode(request, token, integrity=(MESSAGE_INTEGRITY_SHA256,))
-        self.duty.bind(RelayDatagram(port, remote, data))
+        self.duty.bind(RelayDatagram(port, remote, data), self.now)
 
 
 def server_of(name: str, pair_key: bytes | None = None) -> Server:
@@ -157,16 +158,16 @@ def test_a_question_that_somebody_sends_again_is_not_answered_and_takes_nothing_
 @pytest.mark.parametrize("now_in", [b"a later!", NO_SESSION])
 def test_questions_of_another_session_than_is_known_have_a_share_of_their_own(now_in: bytes) -> None:
     hub, old = Hub(), server_of("a")
-    hub.sessions["a"] = now_in
+    hub.sessions[hub.a.id] = now_in
     assert sum(len(hub.ask(old)) for _ in range(200)) == QUESTIONS_BURST
-    hub.sessions["a"] = SESSION
+    hub.sessions[hub.a.id] = SESSION
     assert len(hub.ask(server_of("a"))) == 1
 
 
 def test_in_a_new_session_a_node_counts_its_questions_anew() -> None:
     hub = Hub()
     assert len(hub.ask(server_of("a"), transaction=transaction(1000))) == 1
-    hub.sessions["a"] = b"a later!"
+    hub.sessions[hub.a.id] = b"a later!"
     again = anchor_server(OWN, node_id(key("a")), b"a later!", shared("hub", "a"))
     assert len(hub.ask(again, transaction=transaction(1))) == 1
 

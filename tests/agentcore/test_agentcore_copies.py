@@ -3,7 +3,7 @@ and a flood of them that keeps a node's own from being answered."""
 
 from __future__ import annotations
 
-from agentcore_ends import direct, network_of, path_of
+from agentcore_ends import RELAYED, binds, direct, network_of, path_of
 from agentcore_pair import IPS, PORT, Host, PairWorld, pair_of
 
 from meshctl.core.agent import events as ev
@@ -90,3 +90,26 @@ def test_a_flood_of_recorded_checks_leaves_the_peers_own_their_answers() -> None
     sent = [stun.decode(a.data).message for _, a in asked.done(ev.SendProbe, since) if isinstance(a, ev.SendProbe)]
     answered = {message.transaction for message in sent if message.message_class is stun.Class.SUCCESS}
     assert answered >= {check.message.transaction for check in requests(asking, since)} != set()
+
+
+def test_a_flood_of_recorded_binds_leaves_a_relay_as_it_is_and_its_ends_their_answers() -> None:
+    world = PairWorld()
+    world.apart("a", "b")
+    world.until(lambda: world.states() == RELAYED, 5.0)
+    world.run(1.0)
+    hub = world.hosts["hub0"]
+    ports, since = dict(hub.relays), world.now
+    recorded = [(host, probe) for host in pair_of(world) for probe in binds(host, 0.0)]
+    path_of(world.hosts["a"]).work.relay.check(world.now)
+    world.hosts["a"].give(ev.Wake())
+    for _ in range(200):
+        for _, probe in recorded:
+            hub.receive(probe.remote, ELSEWHERE, probe.data)
+        world.run(0.005)
+    sent = [a for _, a in hub.done(ev.SendProbe, since) if isinstance(a, ev.SendProbe)]
+    answers = [a for a in sent if a.remote == ELSEWHERE]
+    assert len(answers) <= len(recorded), "those that came before the anchor knew the session, once each"
+    asked = {stun.decode(probe.data).message.transaction for probe in binds(world.hosts["a"], since)}
+    assert {stun.decode(a.data).message.transaction for a in sent} >= asked != set()
+    assert hub.relays == ports
+    assert world.states() == RELAYED

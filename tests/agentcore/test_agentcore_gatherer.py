@@ -14,7 +14,7 @@ from meshctl.core.agent.asker import Server, anchor_server
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
-from meshctl.core.agent.gatherer import MAX_BASES, REFRESH_S, TRICKLE_S, Gatherer
+from meshctl.core.agent.gatherer import MAX_BASES, MAX_STRANGERS, REFRESH_S, TRICKLE_S, Gatherer
 from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
 from meshctl.core.agent.probes import Transactions
 from meshctl.core.wire import stun
@@ -346,3 +346,12 @@ def test_a_server_that_says_something_else_each_time_is_not_believed_and_not_ask
     assert [moved for _, moved in node.changes].count(True) == 1
     assert node.offered("srflx") == [OUTSIDE]
     assert len(node.offered("told")) <= 2
+
+
+def test_servers_whose_names_lead_to_another_address_each_time_take_no_more_room_than_so_many() -> None:
+    strangers = [Server(Address(f"203.0.{n // 250}.{n % 250 + 1}", 3478)) for n in range(2 * MAX_STRANGERS)]
+    node = Node(HUB0, *strangers)
+    for server in strangers:
+        node.gatherer.set_servers([HUB0, server], node.now)
+        node.run(1.0)
+    assert len(node.gatherer._strangers) == MAX_STRANGERS

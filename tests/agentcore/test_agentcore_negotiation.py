@@ -12,7 +12,7 @@ from itertools import pairwise
 from math import inf
 
 import pytest
-from agentcore_values import interface, peer
+from agentcore_values import SESSION, interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
@@ -55,7 +55,7 @@ class End:
         self.own = LocalCandidates(config.mesh_ranges)
         self.here = Here(
             config, self.own, random.Random(name), pace, self._act, self._probe,  # noqa: S311
-            lambda *_: None, lambda _: None,
+            lambda *_: None, lambda _: None, lambda _: SESSION,
         )  # fmt: skip
         self.it = Negotiation(
             self.here, lambda answer, now: self.answers.append((now, answer)), controlling=name == "a"

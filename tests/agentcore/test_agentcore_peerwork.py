@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT
-from agentcore_values import interface, peer
+from agentcore_values import SESSION, interface, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
@@ -41,7 +41,7 @@ class Bench:
         dice = random.Random(1)  # noqa: S311
         self.here = Here(
             config, own, dice, Pace(), self.done.append, lambda probe, _: self.done.append(probe),
-            lambda *_: None, lambda _: None,
+            lambda *_: None, lambda _: None, lambda _: SESSION,
         )  # fmt: skip
         self.peer = config.peers[0]
         self.work = PeerWork(self.peer, self.here, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)

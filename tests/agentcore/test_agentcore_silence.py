@@ -37,7 +37,7 @@ def here_of(name: str, seed: int, act: Callable[[Action], None], probe: Callable
     config = interface(name, 2, keepalive_s=CONFIGURED_S)
     return Here(
         config, LocalCandidates(config.mesh_ranges), random.Random(seed), Pace(), act, probe,  # noqa: S311
-        lambda *_: None, lambda _: None,
+        lambda *_: None, lambda _: None, lambda _: SESSION,
     )  # fmt: skip
 
 

@@ -204,9 +204,10 @@ def made_up(like: stun.Message, dice: random.Random) -> bytes:
 
 
 def _readable(name: str) -> tuple[bytes, ...]:
-    """A USERNAME as a key: as it stands, and what it spells."""
-    spelled = (bytes.fromhex(name),) if len(name) % 2 == 0 and not name.strip("0123456789abcdef") else ()
-    return (name.encode(), *spelled) if name else ()
+    """A USERNAME as keys: it and each part as they stand, and what they spell."""
+    parts = sorted({name, *name.split(":")} - {""})
+    spelled = [bytes.fromhex(part) for part in parts if len(part) % 2 == 0 and not part.strip("0123456789abcdef")]
+    return (*(part.encode() for part in parts), *spelled)
 
 
 class Outsider:

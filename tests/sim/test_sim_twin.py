@@ -17,6 +17,7 @@ from simworld import World
 from test_sim_invariants import EASY, HARD, NEVER, spec_of
 
 from meshctl.core.agent import signal
+from meshctl.core.agent.allowance import Allowance
 from meshctl.core.agent.probes import Copies
 from meshctl.core.agent.relayserver import RelayServer
 from meshctl.core.agent.window import Window
@@ -84,4 +85,5 @@ def test_an_anchor_that_believes_a_bind_that_was_sent_again_differs_in_its_twin(
         return ""  # which is what a first bind has
 
     monkeypatch.setattr(RelayServer, "_nonce", nonce)
+    monkeypatch.setattr(Allowance, "take", _always)
     assert differs()

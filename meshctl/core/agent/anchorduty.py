@@ -6,31 +6,28 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.allowance import Allowance
 from meshctl.core.agent.asker import PURPOSE, read_username
 from meshctl.core.agent.bodies import Body, Observation, Observed, RelayAsk, RelayRefresh, RelayRelease
 from meshctl.core.agent.clients import ClientWatch
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
 from meshctl.core.agent.events import PeerStatus, RelayDatagram, SendProbe
 from meshctl.core.agent.liveness import has_session
-from meshctl.core.agent.probes import Copies, signed
-from meshctl.core.agent.relayserver import RelayServer
-from meshctl.core.agent.router import TokenBucket
+from meshctl.core.agent.probes import signed
+from meshctl.core.agent.relayserver import RelayServer, SessionOf
 from meshctl.core.agent.shared import Shared
-from meshctl.core.agent.signal import NO_SESSION
 from meshctl.core.agent.state import KeptRelay
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.model.keys import PublicKey
 
-# Questions that one node may ask: a few from each of its addresses when its network changes. As many again are answered
-# that it asks before its session is known here, or asked before it was another one: recorded ones are among these.
+# Questions that one node may ask: a few from each of its addresses when its network changes.
 QUESTIONS_PER_S, QUESTIONS_BURST = 2.0, 20.0
 
 # What nobody acknowledges is said so many times, so far apart.
 TIMES, AGAIN_S = 3, 2.0
 
 Say = Callable[[PeerConfig, Body, float], None]
-SessionOf = Callable[[PeerConfig], bytes]
 
 
 class _Told(NamedTuple):
@@ -41,33 +38,16 @@ class _Told(NamedTuple):
     again_at: float
 
 
-class _Questions:
-    """Those of one node, of which `session` is the present session, as far as it is known."""
-
-    def __init__(self) -> None:
-        self._session, self._copies = NO_SESSION, Copies()
-        self._present, self._others = (TokenBucket(QUESTIONS_PER_S, QUESTIONS_BURST) for _ in range(2))
-
-    def count(self, message: stun.Message, asked_in: bytes, session: bytes, now: float) -> bool:
-        """Whether one is to be answered that was `asked_in` that session: not one that came before in this, or is one
-        too many."""
-        if asked_in != session:
-            return self._others.take(now)
-        if session != self._session:
-            self._session, self._copies = session, Copies()
-        return self._copies.is_new(message) and self._present.take(now)
-
-
 class AnchorDuty:
     """One interface's. `say` tells a peer something, `session` is a peer's as far as it is known; `names`: nodes by
     which messages can go, for their tunnels to this anchor work."""
 
     def __init__(self, config: InterfaceConfig, shared: Shared, say: Say, session: SessionOf) -> None:
-        self._relays = RelayServer(config, (), shared.dice, shared.relay_ports)
+        self._relays = RelayServer(config, (), shared.dice, shared.relay_ports, session)
         self._set_peers(config)
         self._say, self._session, self._act = say, session, shared.act
         self._told: dict[bytes, _Told] = {}
-        self._asked: dict[bytes, _Questions] = {}
+        self._asked: dict[bytes, Allowance] = {}
         self.names: list[str] = []
 
     def configure(self, config: InterfaceConfig) -> None:
@@ -120,9 +100,9 @@ class AnchorDuty:
         self._run()
         return True
 
-    def bind(self, event: RelayDatagram) -> None:
+    def bind(self, event: RelayDatagram, now: float) -> None:
         """Something came to a relay port."""
-        answer = self._relays.bind(event.port, event.remote, event.data)
+        answer = self._relays.bind(event.port, event.remote, event.data, now)
         self._run()
         if answer is not None:
             self._act(answer)
@@ -137,7 +117,8 @@ class AnchorDuty:
         key = purpose_key(peer.pair_key, PURPOSE) if peer is not None else b""
         if peer is None or not received.is_authentic(key):
             return
-        if self._asked.setdefault(node, _Questions()).count(received.message, asked_in, self._session(peer), now):
+        allowance = self._asked.setdefault(node, Allowance(QUESTIONS_PER_S, QUESTIONS_BURST))
+        if allowance.take(received.message, asked_in, self._session(node), now):
             answer = stun.success_response(received.message, TransportAddress(*remote))
             # Another port of the same address, where the node wants to know whether its NAT still lets us in.
             to = Address(remote.ip, received.message.response_port or remote.port)

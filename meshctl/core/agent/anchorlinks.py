@@ -27,9 +27,8 @@ class Change(NamedTuple):
 class AnchorLinks:
     """By the anchors' ids they are `here.anchors`, where others look for relays."""
 
-    def __init__(self, here: Here, gatherer: Gatherer, session: Callable[[PeerConfig], bytes]) -> None:
-        """`session` is this node's own with an anchor."""
-        self._here, self._gatherer, self._session = here, gatherer, session
+    def __init__(self, here: Here, gatherer: Gatherer) -> None:
+        self._here, self._gatherer = here, gatherer
         self._links = here.anchors
 
     def configure(self, anchors: Mapping[bytes, PeerConfig]) -> None:
@@ -105,7 +104,7 @@ class AnchorLinks:
         return {base.family for base in self._here.own.bases()}
 
     def _server(self, link: AnchorLink, address: Address) -> Server:
-        return anchor_server(address, self._here.config.id, self._session(link.peer), link.peer.pair_key)
+        return anchor_server(address, self._here.config.id, self._here.session(link.peer.id), link.peer.pair_key)
 
     def _keep_alive(self, link: AnchorLink, status: PeerStatus) -> None:
         """A keepalive shorter than the NAT's patience, where it is known. Among anchors none is needed."""

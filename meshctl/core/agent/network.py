@@ -50,15 +50,15 @@ class Network:
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up, self._carried)
-        self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch)
+        self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch, self.post.session)
         self.gatherer = Gatherer(own, self.here.nat, self.here.transactions)
-        self._links = AnchorLinks(self.here, self.gatherer, lambda peer: self.post.talk(peer).session.mine)
+        self._links = AnchorLinks(self.here, self.gatherer)
         self._silence = Silence(
             self.here, shared.silence, lambda: self._links.place_for_silence(shared.slot.taken), now
         )
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
-        self._duty = AnchorDuty(config, shared, self._say, self._session_of) if config.is_anchor else None
+        self._duty = AnchorDuty(config, shared, self._say, self.post.session_of) if config.is_anchor else None
         self._tidings = Tidings(
             self.here, self.post, self._stun, self.gatherer, self._links, self.paths, self._clients, self._duty
         )
@@ -166,10 +166,10 @@ class Network:
             if heard(received.message, pair, now):
                 self._touch(path.peer.id)
 
-    def relay_datagram(self, event: RelayDatagram) -> None:
+    def relay_datagram(self, event: RelayDatagram, now: float) -> None:
         """On an anchor: a STUN message to a relay port."""
         if self._duty is not None:
-            self._duty.bind(event)
+            self._duty.bind(event, now)
             self._touch(DUTY)
 
     def signal(self, event: Signal, now: float) -> None:
@@ -289,10 +289,6 @@ class Network:
         """Tell a peer something; its timer is another when there is no session yet."""
         if not self.post.say(peer, body, now):
             self._touch(peer.id)
-
-    def _session_of(self, peer: PeerConfig) -> bytes:
-        """The peer's session, as far as it is known."""
-        return self.post.talk(peer).session.theirs
 
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
         path, link = self.paths.get(peer.id), self.here.anchors.get(peer.id)

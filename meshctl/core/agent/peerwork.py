@@ -13,6 +13,7 @@ from meshctl.core.agent.here import Here
 from meshctl.core.agent.liveness import Liveness
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.core.agent.path import Effect
+from meshctl.core.agent.relaybinds import Binds
 from meshctl.core.agent.relayclient import RelayClient
 from meshctl.core.agent.reliable import OfferSender
 from meshctl.core.agent.splice import Splicer
@@ -68,7 +69,7 @@ class PeerWork:
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
         self.negotiation = Negotiation(here, heard, controlling=controlling)
-        self.relay = RelayClient(peer, controlling=controlling, transactions=here.transactions)
+        self.relay = RelayClient(peer, controlling=controlling, binds=Binds(here.transactions, here.session))
         self.splice = Splicer(peer.public_key, slot, here.dice, here.transactions)
         self.liveness = Liveness()
         self.tunnel = Tunnel(peer.public_key, here, self.negotiation, self.liveness)

@@ -22,7 +22,6 @@ from meshctl.core.agent.bodies import (
 )
 from meshctl.core.agent.choice import Budget
 from meshctl.core.agent.config import PeerConfig
-from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.relaybinds import Binds
 from meshctl.core.agent.relaychoice import Distances
 from meshctl.core.agent.relaylease import IDLE_GAP_S, REBIND_S, Lease
@@ -38,12 +37,12 @@ FRESH_S = 1.0
 class RelayClient:
     """The relays to one peer. Drain `outputs` after every call."""
 
-    def __init__(self, peer: PeerConfig, *, controlling: bool, transactions: Transactions) -> None:
+    def __init__(self, peer: PeerConfig, *, controlling: bool, binds: Binds) -> None:
         self._peer = peer
         self._controlling = controlling
         self._distances = Distances()
         self._changes = Budget()
-        self._binds = Binds(transactions)
+        self._binds = binds
         self._leases: dict[bytes, Lease] = {}
         self._wanted = False
         self._preferred: bytes | None = None

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Union
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.allowance import Allowance
 from meshctl.core.agent.bodies import (
     TOKEN_BYTES,
     RefuseReason,
@@ -28,7 +29,7 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay, SendProbe
 from meshctl.core.agent.probes import signed
-from meshctl.core.agent.relaybinds import bind_name
+from meshctl.core.agent.relaybinds import bind_name, read_bind
 from meshctl.core.agent.router import permitted
 from meshctl.core.agent.state import KeptEnd, KeptRelay
 from meshctl.core.wire import stun
@@ -44,6 +45,9 @@ PORTS = range(40000, 50000)
 LIFETIME_S = 600
 # An end that cannot have a relay now may ask again after this.
 RETRY_S = 30
+# Binds of one end that are answered: it may ask by the addresses of others, who would have the answers. At its quickest
+# it binds six times in the first second, in each family, and once more each where it wants to move.
+BINDS_PER_S, BINDS_BURST = 10.0, 50.0
 # An end that has bound so often in one family alone is not in the other one any more.
 STALE_BINDS = 4
 # The answer to who has bound first: the other end has not yet. No code of STUN says this; HTTP's 425 does.
@@ -64,6 +68,7 @@ class _End:
     places: dict[int, tuple[Address, int]] = field(default_factory=dict)
     released: bool = False
     moves: int = 0
+    binds: Allowance = field(default_factory=lambda: Allowance(BINDS_PER_S, BINDS_BURST))
 
     def bound(self, address: Address, used: int, *, fresh: bool) -> bool:
         """It has shown that it is there. What it has not shown for some time in another family does not count.
@@ -97,6 +102,8 @@ class _Allocation:
         return next(end for end in self.ends if end.peer is peer)
 
 
+# A peer's session with this anchor, by the peer's id, as far as it is known.
+SessionOf = Callable[[bytes], bytes]
 # What is to be said to a peer by signalling.
 Say = tuple[PeerConfig, Union[RelayGrant, RelayRefuse]]
 
@@ -106,12 +113,13 @@ class RelayServer:
     `taken` are the ports that its interfaces have given out, which this one adds its own to."""
 
     def __init__(
-        self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, taken: set[int]
-    ) -> None:
+        self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, taken: set[int],
+        session: SessionOf,
+    ) -> None:  # fmt: skip
         self._network = config.network
         self._peers = _ends(config)
         self.set_addresses(addresses)
-        self._dice, self._taken = dice, taken
+        self._dice, self._taken, self._session = dice, taken, session
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
         self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
         self._by_port: dict[int, _Allocation] = {}  # those that end first before the others
@@ -214,7 +222,7 @@ class RelayServer:
             if all(e.released for e in allocation.ends):
                 self._remove(allocation)
 
-    def bind(self, port: int, remote: Address, data: bytes) -> SendProbe | None:
+    def bind(self, port: int, remote: Address, data: bytes, now: float) -> SendProbe | None:
         """A datagram came to a relay port: the answer to a bind of one of its ends; None for anything else."""
         allocation = self._by_port.get(port)
         if allocation is None:
@@ -224,8 +232,11 @@ class RelayServer:
         except WireError:
             return None
         message = received.message
-        end = next((e for e in allocation.ends if bind_name(e.token) == message.username), None)
+        name, made_in = read_bind(message.username or "")
+        end = next((e for e in allocation.ends if bind_name(e.token) == name), None)
         if message.message_class is not stun.Class.REQUEST or end is None or not received.is_authentic(end.token):
+            return None
+        if not end.binds.take(message, made_in, self._session(end.peer.id), now):
             return None
         nonce = self._nonce(end, remote)
         fresh = hmac.compare_digest((message.nonce or "").encode(), nonce.encode())
