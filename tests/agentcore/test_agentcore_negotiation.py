@@ -163,6 +163,20 @@ def found() -> Field:
     return field
 
 
+@pytest.mark.parametrize(("kind", "hairpins"), [("srflx", True), ("host", None)])
+def test_a_check_from_the_outer_address_of_our_nat_has_been_hairpinned_unless_that_is_the_peers_own(
+    kind: str, hairpins: bool | None
+) -> None:
+    field = offered()
+    end = field.ends["a"]
+    end.here.nat.observe(address("a"), Address("203.0.113.1", 3478), Address(IPS["b"][0], 4242), field.now)
+    end.it.remote.offer(Offer(2, (Offered(kind, address("b"), "0", 1000),)))
+    end.it.refresh(field.now)
+    field.run(1.0)
+    assert end.it.promising
+    assert end.here.nat.hairpins(address("a"), field.now) is hairpins
+
+
 def test_without_a_session_nothing_is_due_and_nothing_is_asked() -> None:
     field = Field()
     end = field.ends["a"]

@@ -98,6 +98,12 @@ class Negotiation:
             self._round_ends = None
         return over
 
+    def hairpins_in_vain(self, base: Address, now: float) -> bool:
+        """Whether pairs of this base lead to where the peer is seen behind the same NAT, and all were asked in vain."""
+        pairs = [Pair(p.local, p.remote) for p in self._pairs if p.local == base]
+        through = [pair for pair in pairs if self._hairpins(pair, now)]
+        return bool(through) and all(self.failed(pair) for pair in through)
+
     # What to do
 
     def renew(self, credentials: Credentials) -> None:
@@ -213,7 +219,7 @@ class Negotiation:
         if self._checks is None or not self._is_new(request) or not self._answers.take(now):
             return None
         reply, question = self._checks.receive_request(request, pair)
-        self._here.nat.received(pair.local, pair.remote, now)
+        self._received(pair, now)
         self._here.act(reply)
         if self._checks.knows(pair):
             self._learn(pair, request.priority or 0, now)
@@ -261,7 +267,7 @@ class Negotiation:
             return False
         answer = self._checks.receive_response(received.message, Pair(local, remote), now)
         if answer is not None:
-            self._here.nat.received(local, remote, now)
+            self._received(answer.pair, now)
             if answer.nominated:
                 self._nominated = None
             self._learn(answer.pair, 0, now)
@@ -274,6 +280,16 @@ class Negotiation:
         pairs = [Pair(p.local, p.remote) for p in self._pairs]
         failed = [p for p in pairs if checks is not None and checks.knows(p) and checks.failed(p)]
         return {failed[n % len(failed)] for n in range(turn * FAILED_AGAIN, (turn + 1) * FAILED_AGAIN) if failed}
+
+    def _received(self, pair: Pair, now: float) -> None:
+        self._here.nat.received(pair.local, pair.remote, now)
+        if self._hairpins(pair, now):
+            self._here.nat.hairpinned(pair.local, now, worked=True)
+
+    def _hairpins(self, pair: Pair, now: float) -> bool:
+        """Whether the way leads back by the outer address of our NAT, to a host behind it: not to the NAT itself."""
+        there = {c.address.ip for c in self.remote.all() if c.kind in ("host", "static")}
+        return pair.remote.ip in self._here.nat.outside(pair.local, now) - there
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()
