@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
+from meshctl.core.agent.probes import NUMBER_BYTES
 from meshctl.model.keys import PublicKey
 
 SESSION = b"session "  # of whoever has only one
@@ -36,4 +37,4 @@ def interface(owner: str, number: int, *peers: PeerConfig, **settings: Any) -> I
 
 def transaction(number: int) -> bytes:
     """Of a request with that number; those of the agents in the tests are below 2^16."""
-    return number.to_bytes(4, "big") + bytes(8)
+    return number.to_bytes(NUMBER_BYTES, "big") + bytes(12 - NUMBER_BYTES)

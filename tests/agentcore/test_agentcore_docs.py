@@ -30,6 +30,7 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"At most {signal.MAX_BYTES:,} bytes",
         f"the ttl ({signal.TTL})",
         f"one of the last {WINDOW}",
+        f"its first {probes.NUMBER_BYTES} bytes",
         f"older than the last {probes.WINDOW:,}",
         f"{QUESTIONS_PER_S:.0f} a second are answered, and {QUESTIONS_BURST:.0f} at once",
         f"{relayserver.BINDS_PER_S:.0f} a second, and {relayserver.BINDS_BURST:.0f} at once",

@@ -128,7 +128,7 @@ class Copyist:
         elif asked and not heard.counted:  # the session was not known yet: to the agent, it has only been late
             return
         elif asked and node.spec.kind == "anchor":
-            remote = _FOREIGN  # it is authentic, and answered each time: not where that would open a NAT
+            remote = _FOREIGN  # it is answered if its session is not known there: not where that would open a NAT
         elif not asked:
             remote = heard.remote  # from elsewhere than it was awaited from it has not counted, and still would
         self._put(node, heard._replace(remote=remote, data=data), forged=forged)

@@ -12,7 +12,8 @@ from meshctl.core.agent.window import Window
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
-NUMBER_BYTES = 4  # the rest, 64 bits, nobody can guess (RFC 8489 section 5)
+# 23 years of a node that does all it can (below); the rest, 56 bits, nobody can guess (RFC 8489 section 5).
+NUMBER_BYTES = 5
 # How far back a number may still be new. All requests of an interface share one count, and a node that does all it can
 # sends 1,500 a second (`here.GAP_S`, `splice.PACE_S`): what is under way for longer than 2.7 s is not awaited any more.
 WINDOW = 4096
