@@ -103,6 +103,10 @@ class PeerWork:
                 first = Due(when, why)
         return first
 
+    def base_for(self, remote: Address) -> Address | None:
+        """The own address to send from to there, None where there is none of that family."""
+        return self._here.own.base(remote.family)
+
     @property
     def mode(self) -> Wish:
         """What the operators at both ends want, together."""
@@ -196,7 +200,7 @@ class PeerWork:
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.tunnel.endpoint
-        base = self._here.own.base(endpoint.family) if endpoint else None
+        base = self.base_for(endpoint) if endpoint else None
         if endpoint is None or base is None or self._here.is_relay(endpoint):
             return False
         standing = self.splice.standing
