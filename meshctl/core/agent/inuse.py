@@ -86,11 +86,9 @@ class PairInUse:
         """The path is relayed. If WireGuard has followed the peer elsewhere, the peer uses a direct pair: asked there,
         it says so again, if it is the one that decides."""
         endpoint = status.endpoint
-        base = self._work.base_for(endpoint) if endpoint is not None else None
-        if endpoint is None or base is None or endpoint in self._work.relay.places or now < self._ask_again_at:
-            return
-        self._ask_again_at = now + ASK_AGAIN_S
-        self._negotiation.ask(Pair(base, endpoint), now)
+        if endpoint is not None and endpoint not in self._work.relay.places and now >= self._ask_again_at:
+            self._ask_again_at = now + ASK_AGAIN_S
+            self._work.ask_at(endpoint, now)
 
     # Inside
 

@@ -103,10 +103,6 @@ class PeerWork:
                 first = Due(when, why)
         return first
 
-    def base_for(self, remote: Address) -> Address | None:
-        """The own address to send from to there, None where there is none of that family."""
-        return self._here.own.base(remote.family)
-
     @property
     def mode(self) -> Wish:
         """What the operators at both ends want, together."""
@@ -197,10 +193,17 @@ class PeerWork:
             if told and self.negotiation.hairpins_in_vain(base, now):
                 nat.hairpinned(base, now, worked=False)
 
+    def ask_at(self, remote: Address, now: float) -> None:
+        """Ask whether the peer is there."""
+        base = self._here.own.base(remote.family)
+        if base is not None:
+            self._here.touch(self.peer.id)
+            self.negotiation.ask(Pair(base, remote), now)
+
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.tunnel.endpoint
-        base = self.base_for(endpoint) if endpoint else None
+        base = self._here.own.base(endpoint.family) if endpoint else None
         if endpoint is None or base is None or self._here.is_relay(endpoint):
             return False
         standing = self.splice.standing
