@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import Bars
+from meshctl.core.agent.bodies import NatSummary
 from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, Answer, CheckList, Credentials, Pair, Question
 from meshctl.core.agent.choice import Changes, best
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
+from meshctl.core.agent.hairpins import Hairpins
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
 from meshctl.core.agent.probes import Copies, signed
@@ -40,6 +42,7 @@ class Negotiation:
         self.remote = RemoteCandidates(here.config.mesh_ranges)
         self.current: Pair | None = None
         self.bars = Bars()
+        self._hairpins = Hairpins(here.nat, self.remote)
         self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._answers = TokenBucket(ANSWERS_RATE, ANSWERS_BURST)
         self._checks: CheckList | None = None
@@ -97,12 +100,6 @@ class Negotiation:
         if over:
             self._round_ends = None
         return over
-
-    def hairpins_in_vain(self, base: Address, now: float) -> bool:
-        """Whether pairs of this base lead to where the peer is seen behind the same NAT, and all were asked in vain."""
-        pairs = [Pair(p.local, p.remote) for p in self._pairs if p.local == base]
-        through = [pair for pair in pairs if self._hairpins(pair, now)]
-        return bool(through) and all(self.failed(pair) for pair in through)
 
     # What to do
 
@@ -229,6 +226,11 @@ class Negotiation:
         """Whether an authentic indication says that the peer lives: not one that came before."""
         return self._checks is not None and self._is_new(indication)
 
+    def all_tried(self, theirs: Iterable[NatSummary], now: float) -> None:
+        """A round of checks has ended at both ends. `theirs`: the peer's NATs, as it knows them."""
+        failed = {Pair(p.local, p.remote): self.failed(Pair(p.local, p.remote)) for p in self._pairs}
+        self._hairpins.tried(self._here.own.bases(), theirs, failed, now)
+
     def settle(self, pair: Pair, now: float) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
         was nominated and may still answer."""
@@ -283,13 +285,7 @@ class Negotiation:
 
     def _received(self, pair: Pair, now: float) -> None:
         self._here.nat.received(pair.local, pair.remote, now)
-        if self._hairpins(pair, now):
-            self._here.nat.hairpinned(pair.local, now, worked=True)
-
-    def _hairpins(self, pair: Pair, now: float) -> bool:
-        """Whether the way leads back by the outer address of our NAT, to a host behind it: not to the NAT itself."""
-        there = {c.address.ip for c in self.remote.all() if c.kind in ("host", "static")}
-        return pair.remote.ip in self._here.nat.outside(pair.local, now) - there
+        self._hairpins.received(pair, now)
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()

@@ -236,7 +236,7 @@ class PeerPath:
         if self.state is State.SUSPECT and current is not None and self._negotiation.failed(current):
             self._falls.dead(f"{current.remote} answers no check", now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
-            self.work.note_hairpin(now)
+            self._negotiation.all_tried(self.work.offer.nat, now)
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
             self.detours.try_splice(now)
         self.detours.poll(now)
