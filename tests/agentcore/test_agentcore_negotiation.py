@@ -25,11 +25,11 @@ from meshctl.core.agent.check import (
     SCHEDULE_S,
 )
 from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, Answer, Credentials, Pair
-from meshctl.core.agent.choice import CHANGES_PER_HOUR
+from meshctl.core.agent.choice import CHANGES_PER_HOUR, FAILED_AGAIN
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
 from meshctl.core.agent.here import GAP_S, Answered, Here, Pace
-from meshctl.core.agent.negotiation import FAILED_AGAIN, SETTLE_S, Negotiation
+from meshctl.core.agent.negotiation import SETTLE_S, Negotiation
 from meshctl.core.wire import stun
 
 PORT, ONE_WAY_S = 51820, 0.01
