@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from agentcore_values import key
 
-from meshctl.core.agent.check import PATH_ANSWER_S, PATH_SCHEDULE_S
+from meshctl.core.agent.check import PATH_ANSWER_MAX_S, PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import (
     ASLEEP_S,
@@ -17,7 +17,6 @@ from meshctl.core.agent.liveness import (
     PAUSE_S,
     SAMPLE_S,
     SILENCE_S,
-    SLOWEST_S,
     STOPPED_S,
     STREAM,
     UNANSWERED_MAX_S,
@@ -316,8 +315,8 @@ def test_a_round_trip_that_was_long_for_once_does_not_make_silence_last_for_ever
     tunnel = Tunnel()
     tunnel.liveness.moved(tunnel.now, 60.0)
     tunnel.run(SAMPLE_S, sent=DATA)
-    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + SLOWEST_S - 0.01) == ""
-    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + SLOWEST_S)
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + PATH_ANSWER_MAX_S - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + SAMPLE_S + PATH_ANSWER_MAX_S)
 
 
 def test_an_old_handshake_is_distress_when_a_path_in_use_falls_silent_and_none_while_it_is_heard() -> None:
