@@ -69,7 +69,7 @@ class PeerWork:
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
         self.negotiation = Negotiation(here, heard, controlling=controlling)
-        self.relay = RelayClient(peer, controlling=controlling, binds=Binds(here.transactions, here.session))
+        self.relay = RelayClient(peer, controlling=controlling, binds=Binds(here.transactions, here.my_session))
         self.splice = Splicer(peer.public_key, slot, here.dice, here.transactions)
         self.liveness = Liveness()
         self.tunnel = Tunnel(peer.public_key, here, self.negotiation, self.liveness)

@@ -64,12 +64,12 @@ class RelayServer:
 
     def __init__(
         self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, taken: set[int],
-        session: SessionOf,
+        their_session: SessionOf,
     ) -> None:  # fmt: skip
         self._network = config.network
         self._peers = _ends(config)
         self.set_addresses(addresses)
-        self._dice, self._taken, self._session = dice, taken, session
+        self._dice, self._taken, self._their_session = dice, taken, their_session
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
         self._by_pair: dict[tuple[bytes, bytes], Allocation] = {}
         self._by_port: dict[int, Allocation] = {}  # those that end first before the others
@@ -183,7 +183,7 @@ class RelayServer:
         end = next((e for e in allocation.ends if bind_name(e.token) == name), None)
         if message.message_class is not stun.Class.REQUEST or end is None or not received.is_authentic(end.token):
             return None
-        if not end.binds.take(message, made_in, self._session(end.peer.id), now):
+        if not end.binds.take(message, made_in, self._their_session(end.peer.id), now):
             return None
         nonce = self._nonce(end, remote)
         fresh = hmac.compare_digest((message.nonce or "").encode(), nonce.encode())
