@@ -182,6 +182,13 @@ class PeerWork:
         """Ask the pair in use, quickly, whether it lives."""
         self.negotiation.ask_path(now, max(self.liveness.rtt_s, 0.0 if self.proven else ADOPTED_RTT_S))
 
+    def ask_at(self, remote: Address, now: float) -> None:
+        """Ask whether the peer is there."""
+        base = self._here.own.base(remote.family)
+        if base is not None:
+            self._here.touch(self.peer.id)
+            self.negotiation.ask(Pair(base, remote), now)
+
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.tunnel.endpoint
