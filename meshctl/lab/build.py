@@ -12,7 +12,7 @@ from pathlib import Path
 from meshctl.lab import hosts, nat, network, procs, state, upnp, wiring
 from meshctl.lab.blueprint import Blueprint, Host, Link
 from meshctl.lab.design import design
-from meshctl.lab.image import ensure_image
+from meshctl.lab.image import ensure_image, image_path
 from meshctl.lab.limits import raise_limits
 from meshctl.lab.names import INTERNET, LabError, check_name, netns, state_dir
 from meshctl.lab.shell import ip_batch, require_root, run
@@ -32,15 +32,15 @@ def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> state.State:
     check_name(name)
     require_root()
     wanted = design(mesh)
-    images = {suite: ensure_image(suite) for suite in sorted({h.debian for h in wanted.hosts})}
+    images = {suite: ensure_image(suite) for suite in _releases(wanted)}
     raise_limits()
     with state.exclusive(name):
         before = state.load_if_any(name)
+        _check_releases(wanted, before)
         if before is None or not before.complete:
             # What a crash left may be half configured; hosts then boot again, over their own disks.
             halt(name)
             before = None
-        _check_releases(wanted, before)
         now = state.State(
             wanted, kinds={r.name: r.nat for r in wanted.routers}, leaders=before.leaders if before else {},
             ssh_over_mesh=ssh_over_mesh, complete=False,
@@ -52,6 +52,11 @@ def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> state.State:
         now = replace(now, leaders=_boot_missing(name, wanted, now.leaders, images), complete=True)
         state.save(name, now)
     return now
+
+
+def images_to_make(mesh: Mesh) -> tuple[str, ...]:
+    """Debian releases of which `up` has to make the image first; raises LabError for what cannot be built."""
+    return tuple(suite for suite in _releases(design(mesh)) if not image_path(suite).is_dir())
 
 
 def reboot(name: str, node: str, *, power_cut: bool = False) -> None:
@@ -167,6 +172,10 @@ def _login_files(name: str) -> None:
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as stream:
             stream.write(secrets.token_hex(SECRET_BYTES) + "\n")
+
+
+def _releases(wanted: Blueprint) -> list[str]:
+    return sorted({host.debian for host in wanted.hosts})
 
 
 def _check_releases(wanted: Blueprint, before: state.State | None) -> None:

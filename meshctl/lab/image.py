@@ -40,7 +40,7 @@ DEFAULT_MIRROR = "http://deb.debian.org/debian"
 BUILD_TIMEOUT_S = 1800.0
 
 
-def image_path(suite: str = SUITE) -> Path:
+def image_path(suite: str) -> Path:
     """Where the release's image of today's recipe is, or will be."""
     recipe = "\n".join([suite, *PACKAGES, *_borrowed(suite), *MASKED_UNITS, SSHD_CONFIG])
     return CACHE_ROOT / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"

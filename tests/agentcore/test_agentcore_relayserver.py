@@ -17,13 +17,11 @@ from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayR
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
 from meshctl.core.agent.probes import Transactions
+from meshctl.core.agent.relayallocation import BINDS_BURST, BINDS_PER_S, STALE_BINDS
 from meshctl.core.agent.relaybinds import Bind, Binds, bind_username
 from meshctl.core.agent.relayserver import (
-    BINDS_BURST,
-    BINDS_PER_S,
     LIFETIME_S,
     PORTS,
-    STALE_BINDS,
     STALE_NONCE,
     TOO_EARLY,
     RelayServer,

@@ -178,6 +178,7 @@ def test_a_node_that_shall_have_no_agent_keeps_nothing_of_it(agents: MeshLab) ->
 
 def test_the_unit_has_no_more_rights_than_it_needs(applied_agents: MeshLab) -> None:
     agents = applied_agents
+    # At a host with Debian 12: `--threshold` came with systemd 250.
     agents.sh("bob", f"systemd-analyze security --no-pager --threshold=25 {UNIT}.service")
     status = agents.sh("alice", f"cat /proc/$(systemctl show -p MainPID --value {UNIT})/status")
     assert "CapBnd:\t0000000000003000\n" in status, "CAP_NET_ADMIN and CAP_NET_RAW"

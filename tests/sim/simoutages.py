@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from simdriver import SWEEP_AFTER_S
 from simflow import FlowRun, Outage
 from simpairs import (
-    BLOCKED_S,
     DIRECT_STATES,
+    KNOWN_BLOCKED_S,
     can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
@@ -170,7 +170,7 @@ def _blocked(world: World, fault: Fault, flow: Flow, patience: float) -> list[tu
     other faults too, and not before there is something to send."""
     names = (flow.a, flow.b)
     tries = [at for at in (fault.at, *taken(world, names)) if is_blocked_at(world, names, at)]
-    return [(at, max(at, flow.starts_at) + BLOCKED_S + patience) for at in tries]
+    return [(at, max(at, flow.starts_at) + KNOWN_BLOCKED_S + patience) for at in tries]
 
 
 def _unfinished(fault: Fault, *met_at: float) -> list[tuple[float, float]]:

@@ -11,9 +11,9 @@ from simconfig import KEEPALIVE_S, public_ips, wg_key
 from simnode import Node
 from simspec import INTERNET, Fault
 
-from meshctl.core.agent import liveness
 from meshctl.core.agent.bars import BLOCKED_FALLS
 from meshctl.core.agent.history import Decision
+from meshctl.core.agent.liveness import BLOCKED_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
 
@@ -29,7 +29,7 @@ HEARD_S = 3.0 * KEEPALIVE_S
 DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
-BLOCKED_S = liveness.BLOCKED_S + 3.0
+KNOWN_BLOCKED_S = BLOCKED_S + 3.0
 
 
 def healthy(node: Node) -> bool:
@@ -74,7 +74,7 @@ def trying(world: World, one: str, other: str, *, lately_s: float = 0.0) -> bool
     used_since = max([since, *taken(world, (one, other))])
     flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == {one, other}]
     sent_since = min((max(f.starts_at, used_since) for f in flows if f.ends_at > used_since), default=used_since)
-    return sent_since > world.clock.now - BLOCKED_S - lately_s
+    return sent_since > world.clock.now - KNOWN_BLOCKED_S - lately_s
 
 
 def taken(world: World, names: tuple[str, str]) -> list[float]:

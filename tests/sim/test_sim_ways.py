@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from simnat import Behaviour
 from simnet import Cable
-from simpairs import BLOCKED_S, trying
+from simpairs import KNOWN_BLOCKED_S, trying
 from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 from simways import BLINKS, BLOCKS
 from simworld import World
@@ -53,7 +53,7 @@ def test_that_a_way_drops_wireguard_cannot_be_known_before_there_is_something_to
         now = world.clock.now
         tried[now] = trying(world, "n0", "n1"), trying(world, "n1", "n0", lately_s=10.0)
 
-    times = (block_at - 1.0, block_at + 1.0, pings_at + BLOCKED_S - 1.0, pings_at + BLOCKED_S + 1.0, 99.0)
+    times = (block_at - 1.0, block_at + 1.0, pings_at + KNOWN_BLOCKED_S - 1.0, pings_at + KNOWN_BLOCKED_S + 1.0, 99.0)
     for at in times:
         world.clock.at(at, note)
     assert world.run().findings == ()

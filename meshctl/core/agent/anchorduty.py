@@ -39,13 +39,13 @@ class _Told(NamedTuple):
 
 
 class AnchorDuty:
-    """One interface's. `say` tells a peer something, `session` is a peer's as far as it is known; `names`: nodes by
-    which messages can go, for their tunnels to this anchor work."""
+    """One interface's. `say` tells a peer something, `their_session` is a peer's as far as it is known; `names`: nodes
+    by which messages can go, for their tunnels to this anchor work."""
 
-    def __init__(self, config: InterfaceConfig, shared: Shared, say: Say, session: SessionOf) -> None:
-        self._relays = RelayServer(config, (), shared.dice, shared.relay_ports, session)
+    def __init__(self, config: InterfaceConfig, shared: Shared, say: Say, their_session: SessionOf) -> None:
+        self._relays = RelayServer(config, (), shared.dice, shared.relay_ports, their_session)
         self._set_peers(config)
-        self._say, self._session, self._act = say, session, shared.act
+        self._say, self._their_session, self._act = say, their_session, shared.act
         self._told: dict[bytes, _Told] = {}
         self._asked: dict[bytes, Allowance] = {}
         self.names: list[str] = []
@@ -118,7 +118,7 @@ class AnchorDuty:
         if peer is None or not received.is_authentic(key):
             return
         allowance = self._asked.setdefault(node, Allowance(QUESTIONS_PER_S, QUESTIONS_BURST))
-        if allowance.take(received.message, asked_in, self._session(node), now):
+        if allowance.take(received.message, asked_in, self._their_session(node), now):
             answer = stun.success_response(received.message, TransportAddress(*remote))
             # Another port of the same address, where the node wants to know whether its NAT still lets us in.
             to = Address(remote.ip, received.message.response_port or remote.port)

@@ -25,6 +25,11 @@ RTTS, PATH_ANSWER_MAX_S = 1.5, 3.0
 COMPARE_SCHEDULE_S = (0.0, 0.5, 1.5)
 
 
+def slow_s(rtt_s: float) -> float:
+    """How long an answer may take, in seconds, because the path of that round trip is slow."""
+    return min(RTTS * rtt_s, PATH_ANSWER_MAX_S)
+
+
 class Progress(enum.Enum):
     """What is known of a pair, in the words of RFC 8445 section 6.1.2.6. None is frozen: all may be asked at once."""
 
@@ -84,8 +89,8 @@ class Check:
         """The pair is in use, and may be dead: a round of quick questions, unless there is one. `rtt_s` is its round
         trip, if it may be longer than its last one here."""
         if self.progress is not Progress.IN_PROGRESS or self.schedule != PATH_SCHEDULE_S:
-            slow_s = min(RTTS * max(rtt_s, self.rtt_s or 0.0), PATH_ANSWER_MAX_S)
-            self.begin(now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, slow_s))
+            rtt_s = max(rtt_s, self.rtt_s or 0.0)
+            self.begin(now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, slow_s(rtt_s)))
             self.progress = Progress.IN_PROGRESS
 
     def compare(self, now: float) -> None:

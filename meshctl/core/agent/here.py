@@ -49,7 +49,7 @@ class Pace:
 class Here:
     """One interface's. `act` has an action done, `probe` sends a request whose answer goes to who asked, `say` tells a
     peer something by signalling, if there is a session with it, `touch` says that a peer's timers or offer may have
-    changed, by its id; `session` is this node's own session with a peer, by its id."""
+    changed, by its id; `my_session` is this node's own session with a peer, by its id."""
 
     config: InterfaceConfig
     own: LocalCandidates
@@ -59,7 +59,7 @@ class Here:
     probe: Callable[[SendProbe, Answered], None]
     say: Callable[[PeerConfig, Body, float], None]
     touch: Callable[[bytes], None]
-    session: Callable[[bytes], bytes]
+    my_session: Callable[[bytes], bytes]
     hosts: tuple[LocalAddress, ...] = ()
     anchors: dict[bytes, AnchorLink] = field(default_factory=dict)  # by id
 

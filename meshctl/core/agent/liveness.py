@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
+from meshctl.core.agent.check import slow_s
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
 
@@ -27,8 +28,6 @@ UNANSWERED_S = 0.5
 # A flow in one direction has a keepalive for an answer each 10 s (KEEPALIVE_TIMEOUT), and nothing else. Each doubt that
 # was none doubles the patience, up to this; content that comes in less than half of it halves it again.
 UNANSWERED_MAX_S = 4.0
-# On a slow path: this and so many round trips, but no longer than this (check.PATH_ANSWER_MAX_S).
-RTTS, SLOWEST_S = 1.5, 3.0
 # Who only answers does not send when the questions do not arrive. After so many readings in which something came, none
 # longer after the one before than that, so much silence is a sign, and so many times the longest of the newest pauses:
 # the flow is over, or the path is dead.
@@ -209,7 +208,7 @@ class Liveness:
     @property
     def _answer_s(self) -> float:
         """How long an answer takes, until a reading shows it."""
-        return SAMPLE_S + min(RTTS * self.rtt_s, SLOWEST_S)
+        return SAMPLE_S + slow_s(self.rtt_s)
 
     def _unanswered(self, now: float) -> float:
         """For how many seconds nothing has come after something was sent, if for too long; else 0."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import Bars
+from meshctl.core.agent.bodies import NatSummary
 from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, Answer, CheckList, Credentials, Pair, Question
-from meshctl.core.agent.choice import Changes, best
+from meshctl.core.agent.choice import Changes, best, rivals
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
+from meshctl.core.agent.hairpins import Hairpins
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
 from meshctl.core.agent.probes import Copies, signed
@@ -19,10 +21,6 @@ from meshctl.core.wire import stun
 
 # So long the controlling side waits after the first answer for that of a better pair; not at all for one on its LAN.
 SETTLE_S = 0.1
-# So many other pairs, those of the shortest round trips, are compared with the one in use.
-RUNNERS_UP = 3
-# And so many, in turns, of those that have failed: a way may begin to work without anybody being told.
-FAILED_AGAIN = 2
 # A peer asks at most each `checks.PACE_S`, and the one that guesses at a splice's ports hits a few: whoever asks more,
 # by whatever addresses, wants answers to go to somebody else.
 ANSWERS_BURST, ANSWERS_RATE = 300.0, 100.0
@@ -40,6 +38,7 @@ class Negotiation:
         self.remote = RemoteCandidates(here.config.mesh_ranges)
         self.current: Pair | None = None
         self.bars = Bars()
+        self._hairpins = Hairpins(here.nat, self.remote)
         self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._answers = TokenBucket(ANSWERS_RATE, ANSWERS_BURST)
         self._checks: CheckList | None = None
@@ -98,12 +97,6 @@ class Negotiation:
             self._round_ends = None
         return over
 
-    def hairpins_in_vain(self, base: Address, now: float) -> bool:
-        """Whether pairs of this base lead to where the peer is seen behind the same NAT, and all were asked in vain."""
-        pairs = [Pair(p.local, p.remote) for p in self._pairs if p.local == base]
-        through = [pair for pair in pairs if self._hairpins(pair, now)]
-        return bool(through) and all(self.failed(pair) for pair in through)
-
     # What to do
 
     def renew(self, credentials: Credentials) -> None:
@@ -149,13 +142,15 @@ class Negotiation:
             self._checks.ask_quickly(self.current, now, rtt_s)
 
     def compare(self, turn: int, now: float) -> None:
-        """Ask the pair in use and the best others once more: which of them is best may have changed. Of those that have
-        failed, some: both ends ask the same ones in the same turn."""
-        valid = {pair: rtt for pair, _, rtt in self._takeable(now)}
-        best_others = sorted((rtt, pair) for pair, rtt in valid.items() if pair != self.current)[:RUNNERS_UP]
-        others = [*(pair for _, pair in best_others), *self._failed_in_turn(turn)]
-        if self._checks is not None and self.current in valid and others:
-            self._compared = frozenset([self.current, *others])
+        """Ask the pair in use, if it answers, and its rivals once more: which of them is best may have changed. `turn`
+        is how many were due before, at both ends."""
+        current, valid = self.current, self._takeable(now)
+        if self._checks is None or current is None or current not in {pair for pair, _, _ in valid}:
+            return
+        failed = [p for p in map(_ends, self._pairs) if self._checks.knows(p) and self._checks.failed(p)]
+        others = rivals(valid, failed, current, turn)
+        if others:
+            self._compared = others | {current}
             self._compare_ends = now + COMPARE_SCHEDULE_S[-1] + ANSWER_S
             self._checks.compare(sorted(self._compared), now)
 
@@ -229,11 +224,16 @@ class Negotiation:
         """Whether an authentic indication says that the peer lives: not one that came before."""
         return self._checks is not None and self._is_new(indication)
 
+    def all_tried(self, theirs: Iterable[NatSummary], now: float) -> None:
+        """A round of checks has ended at both ends. `theirs`: the peer's NATs, as it knows them."""
+        failed = {pair: self.failed(pair) for pair in map(_ends, self._pairs)}
+        self._hairpins.tried(self._here.own.bases(), theirs, failed, now)
+
     def settle(self, pair: Pair, now: float) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
         was nominated and may still answer."""
         if self._nominate_at is None and not self._pending and not self.bars.barred(pair.remote.ip, now):
-            lan = any(p.tier is Tier.LAN and (p.local, p.remote) == pair for p in self._pairs)
+            lan = any(p.tier is Tier.LAN and _ends(p) == pair for p in self._pairs)
             self._nominate_at = now if lan else now + SETTLE_S
 
     def better(self, now: float) -> Pair | None:
@@ -274,22 +274,9 @@ class Negotiation:
             self._heard(answer, now)
         return True
 
-    def _failed_in_turn(self, turn: int) -> set[Pair]:
-        """FAILED_AGAIN of the pairs that have failed, the best ones first: a round of all of them takes many turns."""
-        checks = self._checks
-        pairs = [Pair(p.local, p.remote) for p in self._pairs]
-        failed = [p for p in pairs if checks is not None and checks.knows(p) and checks.failed(p)]
-        return {failed[n % len(failed)] for n in range(turn * FAILED_AGAIN, (turn + 1) * FAILED_AGAIN) if failed}
-
     def _received(self, pair: Pair, now: float) -> None:
         self._here.nat.received(pair.local, pair.remote, now)
-        if self._hairpins(pair, now):
-            self._here.nat.hairpinned(pair.local, now, worked=True)
-
-    def _hairpins(self, pair: Pair, now: float) -> bool:
-        """Whether the way leads back by the outer address of our NAT, to a host behind it: not to the NAT itself."""
-        there = {c.address.ip for c in self.remote.all() if c.kind in ("host", "static")}
-        return pair.remote.ip in self._here.nat.outside(pair.local, now) - there
+        self._hairpins.received(pair, now)
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()
@@ -306,7 +293,11 @@ class Negotiation:
     def _set_pairs(self) -> None:
         if self._checks is None:
             return
-        pairs = {Pair(p.local, p.remote): (p.rank, p.prflx_priority) for p in self._pairs}
+        pairs = {_ends(p): (p.rank, p.prflx_priority) for p in self._pairs}
         # First those that must not be cut off when there are too many.
         first = [*((self.current,) if self.current is not None else ()), *self._learned]
         self._checks.set_pairs((pair, *pairs.get(pair, (0, 0))) for pair in dict.fromkeys([*first, *pairs]))
+
+
+def _ends(pair: CandidatePair) -> Pair:
+    return Pair(pair.local, pair.remote)

@@ -50,7 +50,9 @@ class Network:
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up, self._carried)
-        self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch, self.post.session)
+        self.here = Here(
+            config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch, self.post.my_session
+        )
         self.gatherer = Gatherer(own, self.here.nat, self.here.transactions)
         self._links = AnchorLinks(self.here, self.gatherer)
         self._silence = Silence(
@@ -58,7 +60,7 @@ class Network:
         )
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
-        self._duty = AnchorDuty(config, shared, self._say, self.post.session_of) if config.is_anchor else None
+        self._duty = AnchorDuty(config, shared, self._say, self.post.their_session) if config.is_anchor else None
         self._tidings = Tidings(
             self.here, self.post, self._stun, self.gatherer, self._links, self.paths, self._clients, self._duty
         )

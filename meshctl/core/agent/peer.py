@@ -151,7 +151,7 @@ class PeerPath:
         if offer.restart != before.restart:
             self._join_restart(now)
         if offer.wish is not before.wish:
-            self._obey(now)
+            self._course.obey(now)
         self.detours.news(now)
 
     def static(self, addresses: tuple[Address, ...], now: float) -> None:
@@ -167,7 +167,7 @@ class PeerPath:
         """This side's operator wants something else."""
         if wish is not self.work.wish:
             self.work.wish = wish
-            self._obey(now)
+            self._course.obey(now)
             self.detours.news(now)
 
     def sample(self, status: PeerStatus, now: float) -> None:
@@ -238,7 +238,7 @@ class PeerPath:
         if self.state is State.SUSPECT and current is not None and self._negotiation.failed(current):
             self._falls.dead(f"{current.remote} answers no check", now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
-            self.work.note_hairpin(now)
+            self._negotiation.all_tried(self.work.offer.nat, now)
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
             self.detours.try_splice(now)
         self.detours.poll(now)
@@ -294,21 +294,6 @@ class PeerPath:
             self._negotiation.restart(now)
         elif self.state is State.DIRECT:
             self._in_use.doubt("the peer tries all pairs anew", now)
-
-    def _obey(self, now: float) -> None:
-        """Another mode."""
-        if self.state is State.UNKNOWN:
-            return
-        if not self.work.may_go_direct or self.work.mode is Wish.PREFER_RELAY:
-            self.work.want_relay(now)
-            self._course.relay_ready(now)
-        elif self.work.mode is Wish.DIRECT and self.state in RELAYED:
-            self._fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
-        elif self.state in RELAYED:
-            self.work.begin_anew(now)
-        elif self.state is State.PROBING:  # the direct path alone was wanted
-            self.work.want_relay(now)
-            self._course.relay_ready(now)
 
 
 def _stands_at(offer: Offer) -> set[str]:

@@ -11,7 +11,6 @@ from meshctl.core.agent.checks import Answer, Pair
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.liveness import Liveness
-from meshctl.core.agent.nat import Mapping
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.core.agent.path import Effect
 from meshctl.core.agent.relaybinds import Binds
@@ -70,7 +69,7 @@ class PeerWork:
         self._here, self._ask = here, ask
         controlling = here.config.public_key.raw() < peer.public_key.raw()
         self.negotiation = Negotiation(here, heard, controlling=controlling)
-        self.relay = RelayClient(peer, controlling=controlling, binds=Binds(here.transactions, here.session))
+        self.relay = RelayClient(peer, controlling=controlling, binds=Binds(here.transactions, here.my_session))
         self.splice = Splicer(peer.public_key, slot, here.dice, here.transactions)
         self.liveness = Liveness()
         self.tunnel = Tunnel(peer.public_key, here, self.negotiation, self.liveness)
@@ -182,16 +181,6 @@ class PeerWork:
     def ask_path(self, now: float) -> None:
         """Ask the pair in use, quickly, whether it lives."""
         self.negotiation.ask_path(now, max(self.liveness.rtt_s, 0.0 if self.proven else ADOPTED_RTT_S))
-
-    def note_hairpin(self, now: float) -> None:
-        """Both ends have asked all pairs. Where both are behind one NAT which is easy, so that each knew the other's
-        mapping, that says whether it hairpins."""
-        nat, easy = self._here.nat, Mapping.ENDPOINT_INDEPENDENT
-        families = {summary.family for summary in self.offer.nat if summary.mapping == easy}
-        for base in self._here.own.bases():
-            told = base.family in families and nat.mapping(base, now) is easy
-            if told and self.negotiation.hairpins_in_vain(base, now):
-                nat.hairpinned(base, now, worked=False)
 
     def ask_at(self, remote: Address, now: float) -> None:
         """Ask whether the peer is there."""

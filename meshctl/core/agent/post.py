@@ -66,11 +66,11 @@ class Post:
         """The same, None for who has no agent."""
         return self._talks.get(peer)
 
-    def session(self, peer: bytes) -> bytes:
+    def my_session(self, peer: bytes) -> bytes:
         """This agent's session with the peer of that id; `NO_SESSION` with none that has an agent."""
         return self._talks[peer].session.mine if peer in self._talks else NO_SESSION
 
-    def session_of(self, peer: bytes) -> bytes:
+    def their_session(self, peer: bytes) -> bytes:
         """That peer's session with this agent, as far as it is known."""
         return self._talks[peer].session.theirs if peer in self._talks else NO_SESSION
 

@@ -45,11 +45,11 @@ class Bind(NamedTuple):
 
 
 class Binds:
-    """The binds to the anchors of one peer that may still be answered. `session` is this node's own with an anchor, by
-    its id."""
+    """The binds to the anchors of one peer that may still be answered. `my_session` is this node's own with an anchor,
+    by its id."""
 
-    def __init__(self, transactions: Transactions, session: Callable[[bytes], bytes]) -> None:
-        self._transactions, self._session = transactions, session
+    def __init__(self, transactions: Transactions, my_session: Callable[[bytes], bytes]) -> None:
+        self._transactions, self._my_session = transactions, my_session
         self._open: dict[bytes, Bind] = {}  # by transaction
 
     def make(self, anchor: bytes, lease: Lease, bases: tuple[Address, ...]) -> tuple[SendProbe, ...]:
@@ -68,7 +68,7 @@ class Binds:
         """This one."""
         transaction = self._transactions.new()
         self._open[transaction] = bind
-        username = bind_username(token, self._session(bind.anchor))
+        username = bind_username(token, self._my_session(bind.anchor))
         request = stun.Message(stun.Class.REQUEST, transaction, username=username, nonce=bind.nonce or None)
         return SendProbe(bind.base, bind.relay, signed(request, token))
 

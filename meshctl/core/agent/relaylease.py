@@ -100,19 +100,13 @@ class Lease:
         if self.token and (self.place is None or not self.binds):
             self.bind_at, self.binds, self.urgent = now, 0, True
 
-    def bound(self, now: float, rtt_s: float = 0.0) -> bool:
+    def bound(self, now: float, rtt_s: float) -> bool:
         """A bind is about to be sent to an anchor so far away. False if too many had no answer: the relay is lost, and
         this is a new attempt."""
         lost = self.place is not None and self.binds >= MAX_UNANSWERED
         if lost:
             self.place, self.binds = None, 0
-        if self.place is None:
-            gap_s = min(BIND_FIRST_S * 2**self.binds, BIND_LONGEST_S)
-        else:
-            gap_s = CHECK_AGAIN_S[self.binds]
-            if self.binds == MAX_UNANSWERED - 1:
-                gap_s = max(gap_s, min(RTTS * rtt_s, SLOWEST_S) - sum(CHECK_AGAIN_S[:-1]))
-        self.bind_at = now + gap_s
+        self.bind_at = now + self._gap_s(rtt_s)
         self.binds += 1
         return not lost
 
@@ -131,3 +125,12 @@ class Lease:
     def down(self) -> None:
         """The tunnel to the anchor is down: what was granted may be there when it is up again."""
         self.up, self.place, self.binds = False, None, 0
+
+    def _gap_s(self, rtt_s: float) -> float:
+        """From the bind that is about to be sent to the next one."""
+        if self.place is None:
+            return min(BIND_FIRST_S * float(2**self.binds), BIND_LONGEST_S)
+        gap_s = CHECK_AGAIN_S[self.binds]
+        if self.binds < MAX_UNANSWERED - 1:
+            return gap_s
+        return max(gap_s, min(RTTS * rtt_s, SLOWEST_S) - sum(CHECK_AGAIN_S[:-1]))
