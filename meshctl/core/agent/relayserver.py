@@ -30,7 +30,7 @@ from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay, SendProbe
 from meshctl.core.agent.probes import signed
 from meshctl.core.agent.relaybinds import bind_name, read_bind
-from meshctl.core.agent.router import permitted
+from meshctl.core.agent.router import TokenBucket, permitted
 from meshctl.core.agent.state import KeptEnd, KeptRelay
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
@@ -48,6 +48,9 @@ RETRY_S = 30
 # Binds of one end that are answered: it may ask by the addresses of others, who would have the answers. At its quickest
 # it binds six times in the first second, in each family, and once more each where it wants to move.
 BINDS_PER_S, BINDS_BURST = 10.0, 50.0
+# How often one end may have the other one told of the relay. It asks when a relay is new or in doubt, and then 1 s, 2 s,
+# 4 s … later (`relaylease.ASK_AGAIN_S`).
+TOLD_PER_S, TOLD_BURST = 1.0, 20.0
 # An end that has bound so often in one family alone is not in the other one any more.
 STALE_BINDS = 4
 # The answer to who has bound first: the other end has not yet. No code of STUN says this; HTTP's 425 does.
@@ -60,7 +63,7 @@ NONCE_BYTES = 16
 
 @dataclass
 class _End:
-    """One end of a pair. `places` are where its packets to the port come from, by family, each with how often it has
+    """One end of a pair. `asks` are those of which the other end hears. `places` are where its packets to the port come from, by family, each with how often it has
     bound from elsewhere since; `moves` is how often they have changed."""
 
     peer: PeerConfig
@@ -69,6 +72,7 @@ class _End:
     released: bool = False
     moves: int = 0
     binds: Allowance = field(default_factory=lambda: Allowance(BINDS_PER_S, BINDS_BURST))
+    asks: TokenBucket = field(default_factory=lambda: TokenBucket(TOLD_PER_S, TOLD_BURST))
 
     def bound(self, address: Address, used: int, *, fresh: bool) -> bool:
         """It has shown that it is there. What it has not shown for some time in another family does not count.
@@ -184,7 +188,8 @@ class RelayServer:
             self._remove(allocation)
 
     def ask(self, asking: PeerConfig, body: RelayAsk, now: float) -> list[Say]:
-        """A port for the pair: both ends are told, or the asking one why not. Asking again changes nothing."""
+        """A port for the pair: both ends are told, or the asking one why not. Asking again changes nothing, and the
+        other end does not hear of it each time."""
         other = self._peers.get(body.peer)
         if other is None or other is asking or asking.id not in self._peers or not permitted(asking, other):
             return [(asking, RelayRefuse(body.peer, RefuseReason.NOT_PERMITTED))]
@@ -198,7 +203,8 @@ class RelayServer:
         self._extend(allocation, now)
         for end in allocation.ends:
             end.released = False
-        return [(end.peer, self._grant(allocation, end)) for end in allocation.ends]
+        both = allocation.end(asking).asks.take(now)
+        return [(e.peer, self._grant(allocation, e)) for e in allocation.ends if both or e.peer is asking]
 
     def grants(self, peer: PeerConfig) -> list[Say]:
         """What was granted to this peer, for its agent that has not heard of it."""
