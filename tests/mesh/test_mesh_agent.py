@@ -81,6 +81,7 @@ def test_two_behind_symmetric_nats_are_relayed_by_the_anchors_kernel_unread(appl
     assert packets >= 2 * PINGS, "both directions go by the anchor"
     assert decrypted < PINGS * 84, "and none of it by its WireGuard"
     assert agents.sh("hub", "cat /proc/sys/net/ipv4/ip_local_reserved_ports").strip() == "40000-49999"
+    assert "table inet meshctl_relays\n" in agents.sh("hub", "nft list tables"), "it is the kernel that forwards"
 
 
 def test_apply_leaves_alone_what_agents_have_moved(applied_agents: MeshLab) -> None:

@@ -12,6 +12,7 @@ from simnode import Node
 from simspec import INTERNET, Fault
 
 from meshctl.core.agent import liveness
+from meshctl.core.agent.bars import BLOCKED_FALLS
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
@@ -87,8 +88,13 @@ def _is_taking(decision: Decision) -> bool:
 
 
 def falls(world: World, names: tuple[str, str]) -> int:
-    """How often one of the two, the one that did so more often, has given a direct path to the other up."""
-    dead = Counter((d.node, d.peer) for d in world.watch.decided if d.decision.trigger is Trigger.DEAD)
+    """How often one of the two, the one that did so more often, has given a direct path to the other up, as `bars`
+    counts. Whether it was right to take one for a path that drops WireGuard's packets alone is asked elsewhere."""
+    dead: Counter[tuple[str, str]] = Counter()
+    for decided in world.watch.decided:
+        if decided.decision.trigger is Trigger.DEAD:
+            blocked = decided.decision.reason.startswith("WireGuard's packets")
+            dead[decided.node, decided.peer] += BLOCKED_FALLS if blocked else 1
     return max(dead[names], dead[names[::-1]])
 
 

@@ -12,6 +12,8 @@ from meshctl.core.agent.peerwork import PeerWork
 
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
+# Where WireGuard has followed the peer to from a relay is asked no more often than this.
+ASK_AGAIN_S = 5.0
 
 
 class PairInUse:
@@ -20,7 +22,7 @@ class PairInUse:
     def __init__(self, course: Course, work: PeerWork, falls: Falls, now: float) -> None:
         self._course, self._work, self._falls = course, work, falls
         self._negotiation, self._liveness = work.negotiation, work.liveness
-        self._renominate_at = now
+        self._renominate_at = self._ask_again_at = now
         self._astray = False  # the peer seems not to use the pair: it is told once more when that answers
 
     def sample(self, status: PeerStatus, now: float) -> None:
@@ -79,6 +81,14 @@ class PairInUse:
             better = self._negotiation.better(now)
             if better is not None:
                 self._negotiation.nominate(better, now)
+
+    def followed(self, status: PeerStatus, now: float) -> None:
+        """The path is relayed. If WireGuard has followed the peer elsewhere, the peer uses a direct pair: asked there,
+        it says so again, if it is the one that decides."""
+        endpoint = status.endpoint
+        if endpoint is not None and endpoint not in self._work.relay.places and now >= self._ask_again_at:
+            self._ask_again_at = now + ASK_AGAIN_S
+            self._work.ask_at(endpoint, now)
 
     # Inside
 

@@ -51,6 +51,8 @@ SILENCE_S = 2.0
 # may be lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT there is a handshake, and then a
 # second one. A path on which nothing comes even then does not carry WireGuard's packets.
 BLOCKED_S = 22.0
+# Between two packets that come by a detour, at most, for the peer to be taken to use it: the pause of one who answers.
+DETOUR_PAUSE_S = 12.0
 # Readings are never so long apart, but for a host that slept.
 ASLEEP_S = 5.0
 # Traffic within this makes a path one that is in use.
@@ -128,7 +130,7 @@ class Liveness:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
             self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
-            goes_on = self._detour is not None and now - self._detour[1] <= BLOCKED_S
+            goes_on = self._detour is not None and now - self._detour[1] <= DETOUR_PAUSE_S
             first = self._detour[0] if self._detour is not None and goes_on else now
             self._detour = (first, now) if detour else None
 

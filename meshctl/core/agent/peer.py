@@ -177,7 +177,9 @@ class PeerPath:
         self.work.tunnel.maintain(now)
         if self.state in DIRECT:
             self._in_use.sample(status, now)
-        elif self.state in RELAYED and now >= self._doubt_at:
+        elif self.state in RELAYED:
+            self._in_use.followed(status, now)
+        if self.state in RELAYED and now >= self._doubt_at:
             if self._liveness.blocked():  # nor does the relay carry anything: it was not the direct way's fault
                 self._negotiation.bars.clear()
             reason = self._liveness.distress(now)

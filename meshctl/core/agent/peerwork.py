@@ -193,6 +193,13 @@ class PeerWork:
             if told and self.negotiation.hairpins_in_vain(base, now):
                 nat.hairpinned(base, now, worked=False)
 
+    def ask_at(self, remote: Address, now: float) -> None:
+        """Ask whether the peer is there."""
+        base = self._here.own.base(remote.family)
+        if base is not None:
+            self._here.touch(self.peer.id)
+            self.negotiation.ask(Pair(base, remote), now)
+
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.tunnel.endpoint

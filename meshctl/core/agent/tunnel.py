@@ -10,8 +10,8 @@ from meshctl.core.agent.liveness import Liveness, has_session
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.model.keys import PublicKey
 
-# So long the controlled side waits for the handshake that the controlling side begins.
-SECOND_S = 1.0
+# So long the controlled side waits for the handshake that the controlling side begins, and so many round trips.
+SECOND_S, SECOND_RTTS = 1.0, 1.5
 # A userspace WireGuard may have tried some for packets that came before the endpoint, and then tries one each
 # REKEY_TIMEOUT (5 s, and a third of a second by chance). Where traffic began at both ends at once, so did that: the
 # other end's next try has to come before ours can leave, or the two cross again and again.
@@ -57,7 +57,8 @@ class Tunnel:
             self._set(now)
         elif self._place_at is None:
             userspace = self.status is not None and self.status.userspace
-            self._place_at = now + (SECOND_USERSPACE_S if userspace else SECOND_S)
+            first_s = SECOND_USERSPACE_S if userspace else SECOND_S
+            self._place_at = now + first_s + SECOND_RTTS * self._liveness.rtt_s
 
     def adopt(self, address: Address) -> None:
         """WireGuard sends there already: have the way kept open."""
