@@ -278,6 +278,24 @@ def test_who_starts_right_after_it_was_asked_for_in_vain_is_asked_for_again_at_o
     assert b.receive(answer, now + 0.14).renewed
 
 
+def test_who_is_heard_late_in_a_round_is_asked_once_more_the_best_way() -> None:
+    a, b = session("a", 1), session("b", 1)
+    now = 0.0
+    b.start(now)
+    for attempt in range(4):
+        due = b.due
+        assert due is not None
+        now = due
+        assert b.poll(now)
+        assert b.attempt == attempt
+    a.start(now)
+    hello = a.poll(now)
+    assert hello is not None
+    assert len(b.receive(hello, now).replies) == 1, "the answer, for a HELLO is on its way"
+    assert b.poll(now + ON_ITS_WAY_S)
+    assert b.attempt == 0
+
+
 def test_nothing_can_be_sealed_for_a_peer_whose_session_is_not_known() -> None:
     with pytest.raises(SignalError, match="not known yet"):
         session("a", 1).seal(Ack(1))

@@ -54,7 +54,7 @@ _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
 # A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys,
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
-_FORGOTTEN_S, _KEYS_S = 8.0, 16.0
+_FORGOTTEN_S, _KEYS_S = 9.0, 16.0
 _ASTRAY_S = 2.0  # so long after a path has died, under traffic, packets are to pass again
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.

@@ -93,7 +93,10 @@ class Network:
     def _set_peers(self, now: float) -> list[PeerConfig]:
         """Links to anchors and paths to nodes, as the configuration has them. Whose path is a new one."""
         peers = {peer.id: peer for peer in self.post.peers()}
-        self._links.configure({key: peer for key, peer in peers.items() if peer.is_anchor})
+        anchors = {key: peer for key, peer in peers.items() if peer.is_anchor}
+        self._links.configure(anchors)
+        for path in self.paths.values():
+            path.detours.keep_anchors(anchors, now)
         # Who speaks with an anchor does so at its own endpoint.
         nodes = {} if self.config.is_anchor else {k: p for k, p in peers.items() if p.permitted and not p.is_anchor}
         for key in [k for k, path in self.paths.items() if k not in nodes or not path.stays(nodes[k])]:

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.allowance import Allowance
 from meshctl.core.agent.config import PeerConfig
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.state import KeptEnd, KeptRelay
 
 # Binds of one end that are answered: it may ask by the addresses of others, who would have the answers. At its quickest
 # it binds six times in the first second, in each family, and once more each where it wants to move.
 BINDS_PER_S, BINDS_BURST = 10.0, 50.0
+# How often one end may have the other one told of the relay. It asks when a relay is new or in doubt, and then 1 s,
+# 2 s, 4 s … later (`relaylease.ASK_AGAIN_S`).
+TOLD_PER_S, TOLD_BURST = 1.0, 20.0
 # An end that has bound so often in one family alone is not in the other one any more.
 STALE_BINDS = 4
 
@@ -19,7 +23,7 @@ STALE_BINDS = 4
 @dataclass
 class End:
     """One end of a pair. `places` are where its packets to the port come from, by family, each with how often it has
-    bound from elsewhere since; `moves` is how often they have changed."""
+    bound from elsewhere since; `moves` is how often they have changed; `asks` are those of which the other end hears."""
 
     peer: PeerConfig
     token: bytes
@@ -27,6 +31,7 @@ class End:
     released: bool = False
     moves: int = 0
     binds: Allowance = field(default_factory=lambda: Allowance(BINDS_PER_S, BINDS_BURST))
+    asks: TokenBucket = field(default_factory=lambda: TokenBucket(TOLD_PER_S, TOLD_BURST))
 
     def bound(self, address: Address, used: int, *, fresh: bool) -> bool:
         """It has shown that it is there. What it has not shown for some time in another family does not count.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from meshctl.core.agent.bodies import MAX_DISTANCES, MAX_RTT_MS, AnchorDistance
 from meshctl.core.agent.config import PeerConfig
@@ -26,6 +26,12 @@ class Distances:
         """These are up, with this end's round trips; `peer_rtts` are those of the peer's offer."""
         self._told.clear()
         self._anchors = {a: (peer, rtt, peer_rtts.get(a, FAR_S)) for a, (peer, rtt) in anchors.items()}
+
+    def keep(self, anchors: Container[bytes]) -> None:
+        """The others are no anchors any more."""
+        self._told.clear()
+        self._anchors = {a: known for a, known in self._anchors.items() if a in anchors}
+        self._told_ms = {a: told_ms for a, told_ms in self._told_ms.items() if a in anchors}
 
     def __contains__(self, anchor: bytes) -> bool:
         return anchor in self._anchors

@@ -7,7 +7,7 @@ is decided by the controlling end, from both ends' distances; the other takes th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from math import inf
 
 from meshctl.core.agent.address import Address
@@ -114,6 +114,17 @@ class RelayClient:
                 lease.down()
             else:
                 del self._leases[anchor]
+        self._choose(now)
+        self._settle()
+
+    def keep(self, anchors: Container[bytes], now: float) -> None:
+        """The others are no anchors any more: their relays end, and there is nobody to whom anything could be said of
+        them."""
+        self._now = now
+        self._distances.keep(anchors)
+        self._leases = {anchor: lease for anchor, lease in self._leases.items() if anchor in anchors}
+        if self._used not in self._leases:
+            self._used = None
         self._choose(now)
         self._settle()
 

@@ -131,7 +131,8 @@ class RelayServer:
             self._remove(allocation)
 
     def ask(self, asking: PeerConfig, body: RelayAsk, now: float) -> list[Say]:
-        """A port for the pair: both ends are told, or the asking one why not. Asking again changes nothing."""
+        """A port for the pair: both ends are told, or the asking one why not. Asking again changes nothing, and the
+        other end does not hear of it each time."""
         other = self._peers.get(body.peer)
         if other is None or other is asking or asking.id not in self._peers or not permitted(asking, other):
             return [(asking, RelayRefuse(body.peer, RefuseReason.NOT_PERMITTED))]
@@ -145,7 +146,8 @@ class RelayServer:
         self._extend(allocation, now)
         for end in allocation.ends:
             end.released = False
-        return [(end.peer, self._grant(allocation, end)) for end in allocation.ends]
+        both = allocation.end(asking).asks.take(now)
+        return [(e.peer, self._grant(allocation, e)) for e in allocation.ends if both or e.peer is asking]
 
     def grants(self, peer: PeerConfig) -> list[Say]:
         """What was granted to this peer, for its agent that has not heard of it."""

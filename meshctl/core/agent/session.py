@@ -76,6 +76,7 @@ class Session:
         self._sequence = 0  # of the last message sent
         self._answerable = 0  # HELLOs up to this sequence number cannot be answered any more
         self._hello = Backoff()
+        self._attempt = 0
         self._beside_at = inf  # one more HELLO in the round under way, which does not count as one of its tries
         self._asked_back_at = self._asked_at = -inf
 
@@ -96,8 +97,9 @@ class Session:
 
     @property
     def attempt(self) -> int:
-        """Which of its round the HELLO is that `poll` gave last, from 0: for `Router.route`."""
-        return max(0, self._hello.sent - 1)
+        """Which of its round the HELLO is that `poll` gave last, from 0: for `Router.route`. One beside the round goes
+        the best way, as the first does: the peer has just been heard."""
+        return self._attempt
 
     def shared_key(self, purpose: bytes) -> bytes:
         """32 bytes that both ends derive for this purpose, once each knows the other's session; others after a restart
@@ -113,7 +115,11 @@ class Session:
 
     def poll(self, now: float) -> bytes | None:
         """The HELLO that is due, if one is."""
-        if not self._hello.take(now) and (self._hello.due is None or now < self._beside_at):
+        if self._hello.take(now):
+            self._attempt = self._hello.sent - 1
+        elif self._hello.due is not None and now >= self._beside_at:
+            self._attempt = 0
+        else:
             return None
         self._asked_at, self._beside_at = now, inf
         return self._ask()

@@ -106,6 +106,8 @@ class Tidings:
         peer, body, path = heard.peer, heard.body, self.paths.get(heard.peer.id)
         talk = self.post.talk(peer)
         if isinstance(body, Offer):
+            if not talk.offers.take(now):
+                return
             newer, ack = talk.receiver.receive(body)
             self.post.answer(heard, ack)
             if newer and path is not None:
