@@ -40,7 +40,7 @@ def command() -> None:
 def up(inventory_argument: str | None, inventory_option: str | None, name: str, ssh_over_mesh: bool) -> None:
     """Build the lab, or converge it to a changed inventory.
 
-    The first time on a machine this makes a Debian image, which takes a minute or two.
+    The first time on a machine this makes a Debian image for each release in use, which takes a minute or two.
 
     \b
     Examples:
@@ -48,13 +48,12 @@ def up(inventory_argument: str | None, inventory_option: str | None, name: str, 
       sudo meshctl lab up -i inventory/ --name rehearsal
     """
     from meshctl import inventory, lab
-    from meshctl.lab.image import image_path
     from meshctl.lab.shell import require_root
 
     require_root()
     read = inventory.read(inventory.find_inventory(named_inventory(inventory_argument, inventory_option)))
-    if not image_path().is_dir():
-        click.echo("Making the Debian image for lab hosts (once; a minute or two) ...", err=True)
+    for suite in lab.images_to_make(read.mesh):
+        click.echo(f"Making the image of Debian {suite} for lab hosts (once; a minute or two) ...", err=True)
     started = time.monotonic()
     lab.up(read.mesh, name, ssh_over_mesh=ssh_over_mesh)
     count = len(read.mesh.nodes)

@@ -166,9 +166,9 @@ class AgentCore:
             if network.owns_port(event.local.port):
                 network.datagram(event, now)
 
-    def _relay_datagram(self, event: events.RelayDatagram, _now: float) -> None:
+    def _relay_datagram(self, event: events.RelayDatagram, now: float) -> None:
         for network in self._networks.values():
-            network.relay_datagram(event)
+            network.relay_datagram(event, now)
 
     def _signal(self, event: events.Signal, now: float) -> None:
         for network in self._networks.values():

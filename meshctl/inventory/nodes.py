@@ -222,6 +222,7 @@ def lab_settings(raw: Mapping[str, Any]) -> LabSettings:
         delay_ms=_milliseconds(raw.get("delay", "0ms")),
         jitter_ms=_milliseconds(raw.get("jitter", "0ms")),
         loss_percent=float(raw.get("loss", "0%").rstrip("%")),
+        debian=raw.get("debian", ""),
     )
 
 

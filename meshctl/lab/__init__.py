@@ -16,7 +16,7 @@ from meshctl.lab.names import LabError, state_dir
 if TYPE_CHECKING:
     from meshctl.model.mesh import Mesh
 
-__all__ = ["LabError", "down", "exec_", "lock_path", "secret_file", "state_dir", "status", "up"]
+__all__ = ["LabError", "down", "exec_", "images_to_make", "lock_path", "secret_file", "state_dir", "status", "up"]
 
 
 def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> None:
@@ -24,6 +24,13 @@ def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> None:
     from meshctl.lab import build
 
     build.up(mesh, name, ssh_over_mesh=ssh_over_mesh)
+
+
+def images_to_make(mesh: Mesh) -> tuple[str, ...]:
+    """Debian releases whose image `up` makes first, which takes a minute or two each."""
+    from meshctl.lab import build
+
+    return build.images_to_make(mesh)
 
 
 def down(name: str) -> bool:

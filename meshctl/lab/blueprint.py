@@ -15,6 +15,8 @@ GATEWAY6 = "fe80::1"
 ROUTER6 = "fe80::2"
 LAN_BRIDGE = "lan"
 WAN = "wan"
+# The Debian release that hosts run, where a node says nothing else.
+SUITE = "bookworm"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Router:
 class Host:
     """A Debian host. `router` is the nearest one that is its own (what `lab nat NODE` changes), "" for a public host.
 
-    `ssh_names` are what a known_hosts file may call it; `interfaces` its WireGuard interfaces.
+    `ssh_names` are what a known_hosts file may call it; `interfaces` its WireGuard interfaces; `debian` its release.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Host:
     ssh_names: tuple[str, ...] = ()
     jump: tuple[str, ...] = ()
     interfaces: tuple[str, ...] = ()
+    debian: str = SUITE
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 from meshctl.lab import hosts, nat, network, procs, state, upnp, wiring
 from meshctl.lab.blueprint import Blueprint, Host, Link
 from meshctl.lab.design import design
-from meshctl.lab.image import ensure_image
+from meshctl.lab.image import ensure_image, image_path
 from meshctl.lab.limits import raise_limits
-from meshctl.lab.names import INTERNET, check_name, netns, state_dir
+from meshctl.lab.names import INTERNET, LabError, check_name, netns, state_dir
 from meshctl.lab.shell import ip_batch, require_root, run
 from meshctl.lab.teardown import disks, halt, remove_elements
 from meshctl.model.mesh import Mesh
@@ -32,10 +32,11 @@ def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> state.State:
     check_name(name)
     require_root()
     wanted = design(mesh)
-    image = ensure_image()
+    images = {suite: ensure_image(suite) for suite in _releases(wanted)}
     raise_limits()
     with state.exclusive(name):
         before = state.load_if_any(name)
+        _check_releases(wanted, before)
         if before is None or not before.complete:
             # What a crash left may be half configured; hosts then boot again, over their own disks.
             halt(name)
@@ -48,9 +49,14 @@ def up(mesh: Mesh, name: str, *, ssh_over_mesh: bool = False) -> state.State:
         remove_elements(name, {*network.existing(name), *disks(name)} - {INTERNET, *wanted.elements()})
         _build_network(name, wanted, before)
         _login_files(name)
-        now = replace(now, leaders=_boot_missing(name, wanted, now.leaders, image), complete=True)
+        now = replace(now, leaders=_boot_missing(name, wanted, now.leaders, images), complete=True)
         state.save(name, now)
     return now
+
+
+def images_to_make(mesh: Mesh) -> tuple[str, ...]:
+    """Debian releases of which `up` has to make the image first; raises LabError for what cannot be built."""
+    return tuple(suite for suite in _releases(design(mesh)) if not image_path(suite).is_dir())
 
 
 def reboot(name: str, node: str, *, power_cut: bool = False) -> None:
@@ -168,8 +174,21 @@ def _login_files(name: str) -> None:
             stream.write(secrets.token_hex(SECRET_BYTES) + "\n")
 
 
+def _releases(wanted: Blueprint) -> list[str]:
+    return sorted({host.debian for host in wanted.hosts})
+
+
+def _check_releases(wanted: Blueprint, before: state.State | None) -> None:
+    """A host's disk lies over its release's image: it cannot be put over another one."""
+    for host in wanted.hosts:
+        old = before.blueprint.host(host.name) if before else None
+        if old and old.debian != host.debian:
+            hint = "take the lab down and up again: its hosts begin with new disks"
+            raise LabError(f"runs Debian {old.debian}, and cannot become {host.debian}", where=host.name, hint=hint)
+
+
 def _boot_missing(
-    name: str, wanted: Blueprint, leaders: Mapping[str, tuple[int, int]], image: Path
+    name: str, wanted: Blueprint, leaders: Mapping[str, tuple[int, int]], images: Mapping[str, Path]
 ) -> dict[str, tuple[int, int]]:
     """Boot hosts that are not running, several at once. Returns every host's leader."""
     login_key = (state_dir(name) / "id_ed25519.pub").read_text()
@@ -181,7 +200,7 @@ def _boot_missing(
         return host.name, hosts.boot(name, host)
 
     with ThreadPoolExecutor((os.cpu_count() or 1) * BOOTS_PER_CORE) as pool:
-        list(pool.map(lambda h: hosts.prepare_disk(name, h, wanted, image, login_key), wanted.hosts))
+        list(pool.map(lambda h: hosts.prepare_disk(name, h, wanted, images[h.debian], login_key), wanted.hosts))
         _known_hosts(name, wanted)
         return running | dict(pool.map(start, [h for h in wanted.hosts if h.name not in running]))
 

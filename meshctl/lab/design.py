@@ -9,7 +9,7 @@ from typing import Any
 
 from meshctl.inventory.nodes import lab_settings
 from meshctl.lab.addresses import Pools, lan_pair, literal
-from meshctl.lab.blueprint import GATEWAY6, WAN, Blueprint, Forward, Host, Link, Router
+from meshctl.lab.blueprint import GATEWAY6, SUITE, WAN, Blueprint, Forward, Host, Link, Router
 from meshctl.lab.cables import plug_internet, plug_lan
 from meshctl.lab.draft import (
     CARRIER_NAT,
@@ -95,6 +95,8 @@ def _declared_router(draft: Draft, name: str, seen: tuple[str, ...]) -> Parent:
     if name in seen:
         raise LabError(f"routers stand behind each other: {', '.join(seen)}", where=name)
     settings = draft.declared[name]
+    if settings.debian:
+        raise LabError(f"a router runs no Debian {settings.debian!r}", where=name, hint="set `debian` at a node")
     above = Parent(INTERNET)
     if settings.behind:
         if settings.behind not in draft.declared:
@@ -123,7 +125,7 @@ def _host(draft: Draft, node: Node) -> None:
     draft.hosts[node.name] = Host(
         name=node.name, address=address, router=router,
         client=node.client, ssh_names=tuple(names), jump=node.ssh.jump,
-        interfaces=tuple(a.interface for a in node.attachments),
+        interfaces=tuple(a.interface for a in node.attachments), debian=node.lab.debian or SUITE,
     )
     _forward(draft, node, address)
 

@@ -1,4 +1,4 @@
-"""The one Debian tree under all hosts: made by debootstrap, cached, made anew when its recipe changes."""
+"""The Debian trees under the hosts, one a release: made by debootstrap, cached, made anew when a recipe changes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from meshctl.lab.blueprint import SUITE
 from meshctl.lab.names import CACHE_ROOT, LabError
 from meshctl.lab.shell import run
 
-SUITE = "bookworm"
+# Debian 11, the oldest that a node may run: Python 3.9, systemd 247, nftables 0.9.8.
+OLDEST_SUITE = "bullseye"
 # A minimal server as an operator would rent it, with what a node needs, and tools to look at networks with.
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "iproute2", "nftables", "wireguard-tools",
     "wireguard-go", "iputils-ping", "procps", "conntrack", "sudo", "kmod", "miniupnpc", "natpmpc",
 )
+# What the oldest one has from SUITE: its own kernel has WireGuard, and so it has no wireguard-go, which needs the libc.
+BORROWED = ("wireguard-go", "libc6", "libc-bin")
 # Timers that would wake fifty hosts at once, and consoles that nobody reads.
 MASKED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
@@ -36,21 +40,21 @@ DEFAULT_MIRROR = "http://deb.debian.org/debian"
 BUILD_TIMEOUT_S = 1800.0
 
 
-def image_path() -> Path:
-    """Where the image of today's recipe is, or will be."""
-    recipe = "\n".join([SUITE, *PACKAGES, *MASKED_UNITS, SSHD_CONFIG])
-    return CACHE_ROOT / f"{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+def image_path(suite: str) -> Path:
+    """Where the release's image of today's recipe is, or will be."""
+    recipe = "\n".join([suite, *PACKAGES, *_borrowed(suite), *MASKED_UNITS, SSHD_CONFIG])
+    return CACHE_ROOT / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
-def ensure_image() -> Path:
+def ensure_image(suite: str = SUITE) -> Path:
     """The image's root, built first when it is not in the cache. One builder at a time; the others wait for it."""
-    path = image_path()
+    path = image_path(suite)
     if path.is_dir():
         return path
     CACHE_ROOT.mkdir(parents=True, exist_ok=True)
     with locked(CACHE_ROOT):
         if not path.is_dir():
-            _build(path)
+            _build(path, suite)
     return path
 
 
@@ -73,13 +77,21 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _build(path: Path) -> None:
+def _borrowed(suite: str) -> tuple[str, ...]:
+    return BORROWED if suite == OLDEST_SUITE else ()
+
+
+def _build(path: Path, suite: str) -> None:
     """Build beside `path` and rename, so that a build that was cut off is never mistaken for an image."""
     half = path.with_name(f"{path.name}.part")
     _discard(half)
-    words = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(half), mirror()]
+    borrowed = _borrowed(suite)
+    packages = ",".join(p for p in PACKAGES if p not in borrowed)
+    words = ["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(half), mirror()]
     try:
         run(words, timeout_s=BUILD_TIMEOUT_S, where="lab image")
+        if borrowed:
+            _borrow(half, borrowed)
     except LabError as error:
         log = half / "debootstrap" / "debootstrap.log"
         tail = log.read_text(errors="replace").splitlines()[-3:] if log.is_file() else []
@@ -88,6 +100,17 @@ def _build(path: Path) -> None:
         raise LabError("\n".join([error.message, *tail]), where="lab image", hint=hint) from error
     customise(half)
     half.rename(path)
+
+
+def _borrow(root: Path, packages: tuple[str, ...]) -> None:
+    """Install packages of SUITE in an older release's tree, and nothing else of it."""
+    newer = root / "etc/apt/sources.list.d/newer.list"
+    newer.write_text(f"deb {mirror()} {SUITE} main\n")
+    apt = ["env", "DEBIAN_FRONTEND=noninteractive", "chroot", str(root), "apt-get", "-q"]
+    exact = [f"{package}/{SUITE}" for package in packages]
+    run([*apt, "update"], timeout_s=BUILD_TIMEOUT_S, where="lab image")
+    run([*apt, "install", "-y", "--no-install-recommends", *exact], timeout_s=BUILD_TIMEOUT_S, where="lab image")
+    newer.unlink()
 
 
 def customise(root: Path) -> None:

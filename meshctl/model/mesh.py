@@ -65,6 +65,7 @@ class LabSettings:
     delay_ms: float = 0.0
     jitter_ms: float = 0.0
     loss_percent: float = 0.0
+    debian: str = ""
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def read(place: Space, wireguard: WireGuard) -> dict[str, PeerStatus]:
 def test_a_reading_has_all_peers_of_the_nodes_interfaces_and_their_marks(place: Space, mesh: AgentDocument) -> None:
     wireguard = WireGuard(mesh)
     found = read(place, wireguard)
-    assert found["ann"] == PeerStatus(key("ann"), address("[2001:db8::1]:51820"), None, 0, 0, 0)
-    assert found["bob"] == PeerStatus(key("bob"), None, None, 0, 0, 25)
+    assert found["ann"] == PeerStatus(key("ann"), address("[2001:db8::1]:51820"), None, 0, 0, 0, userspace=True)
+    assert found["bob"] == PeerStatus(key("bob"), None, None, 0, 0, 25, userspace=True)
     assert set(found) == {"ann", "bob", "stranger"}
     assert wireguard.marks == {51820: 0xCA6C}
     place.run("wg", "set", mesh.config.networks[0].interface, "listen-port", "51999")
@@ -72,7 +72,8 @@ def test_endpoint_and_keepalive_are_set_and_nothing_else(place: Space, mesh: Age
     read(place, wireguard)
     place.inside(lambda: wireguard.do(SetEndpoint(key("bob"), address("192.0.2.7:4500"))))
     place.inside(lambda: wireguard.do(SetKeepalive(key("bob"), 40)))
-    assert read(place, wireguard)["bob"] == PeerStatus(key("bob"), address("192.0.2.7:4500"), None, 0, 0, 40)
+    bob = read(place, wireguard)["bob"]
+    assert bob == PeerStatus(key("bob"), address("192.0.2.7:4500"), None, 0, 0, 40, userspace=True)
     after = place.run("wg", "showconf", interface)
     changed = "Endpoint = 192.0.2.7:4500\nPersistentKeepalive = 40\n"
     assert sorted(after.splitlines()) == sorted(before.replace("PersistentKeepalive = 25\n", changed).splitlines())
@@ -101,7 +102,7 @@ def test_what_wireguard_refuses_is_an_error(place: Space, mesh: AgentDocument) -
 def test_a_handshakes_age_is_by_the_wall_clock(mesh: AgentDocument) -> None:
     line = f"wg0\t{key('ann')}\t(none)\t(none)\t(none)\t1000\t5\t6\toff"
     assert module._parse(line) == (key("ann"), None, 1000, 5, 6, 0)
-    assert module._status(module._parse(line), 1030.5) == PeerStatus(key("ann"), None, 30.5, 5, 6, 0)
+    assert module._status(module._parse(line), 1030.5, userspace=False) == PeerStatus(key("ann"), None, 30.5, 5, 6, 0)
 
 
 def test_a_program_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from agentcore_values import interface, key, shared
+from agentcore_values import SESSION, interface, key, shared
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import AnchorDistance, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import InstallRelay, RemoveRelay, SendProbe
+from meshctl.core.agent.probes import Transactions
+from meshctl.core.agent.relaybinds import Binds
 from meshctl.core.agent.relayclient import RelayClient
 from meshctl.core.agent.relayoutputs import Ready, Say
 from meshctl.core.agent.relayserver import RelayServer
@@ -50,7 +52,8 @@ class RelayWorld:
         self.clients: dict[str, RelayClient] = {}
         self.bases: dict[str, tuple[Address, ...]] = {}
         for i, name in enumerate(NAMES):
-            self.clients[name] = RelayClient(self.nodes[NAMES[1 - i]], controlling=i == 0, dice=self.dice)
+            binds = Binds(Transactions(self.dice), lambda _: SESSION)
+            self.clients[name] = RelayClient(self.nodes[NAMES[1 - i]], controlling=i == 0, binds=binds)
             of = {4: Address(f"198.51.100.{i + 1}", PORT), 6: Address(f"2001:db8:{i + 1}::1", PORT)}
             self.bases[name] = tuple(of[family] for family in families[i])
         self.told: dict[str, tuple[AnchorDistance, ...]] = dict.fromkeys(NAMES, ())
@@ -110,7 +113,7 @@ class RelayWorld:
         number = 1 + HUBS.index(hub)
         config: InterfaceConfig = interface(hub, number, *self.nodes.values(), is_anchor=True)
         own = (Address(f"203.0.113.{number}", PORT), Address(f"2001:db8::{number}", PORT))
-        self.servers[hub] = RelayServer(config, own, self.dice, set())
+        self.servers[hub] = RelayServer(config, own, self.dice, set(), lambda _: SESSION)
         self.forwards[hub] = {}
         for name in NAMES if told else ():
             self.clients[name].anchor_restarted(self.anchors[hub], self.now)
@@ -215,7 +218,7 @@ class RelayWorld:
             self._later(lambda: self._bound(name, hub, probe))
 
     def _bound(self, name: str, hub: str, probe: SendProbe) -> None:
-        answer = self.servers[hub].bind(probe.remote.port, probe.local, probe.data)
+        answer = self.servers[hub].bind(probe.remote.port, probe.local, probe.data, self.now)
         self._kernel(hub)
         if answer is not None:
             data = answer.data

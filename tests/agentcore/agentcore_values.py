@@ -7,7 +7,10 @@ import hashlib
 from typing import Any
 
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
+from meshctl.core.agent.probes import NUMBER_BYTES
 from meshctl.model.keys import PublicKey
+
+SESSION = b"session "  # of whoever has only one
 
 
 def key(name: str) -> PublicKey:
@@ -30,3 +33,8 @@ def interface(owner: str, number: int, *peers: PeerConfig, **settings: Any) -> I
     return InterfaceConfig(
         "corp", "wg0", key(owner), (f"10.42.0.{number}",), 51820, ("10.42.0.0/16",), peers=peers, **settings
     )
+
+
+def transaction(number: int) -> bytes:
+    """Of a request with that number; those of the agents in the tests are below 2^16."""
+    return number.to_bytes(NUMBER_BYTES, "big") + bytes(12 - NUMBER_BYTES)

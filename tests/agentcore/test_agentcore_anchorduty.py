@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from agentcore_values import interface, key, peer, shared
+from agentcore_values import SESSION, interface, key, peer, shared, transaction
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.anchorduty import AGAIN_S, QUESTIONS_BURST, QUESTIONS_PER_S, TIMES, AnchorDuty
@@ -25,9 +25,10 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import Action, InstallRelay, PeerStatus, RelayDatagram, RemoveRelay, SendProbe
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
-from meshctl.core.agent.relaybinds import bind_name
+from meshctl.core.agent.relaybinds import bind_username
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.signal import NO_SESSION
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
@@ -51,9 +52,11 @@ class Hub:
         self.done: list[Action] = []
         self.now = 100.0
         self.statuses: dict[str, PeerStatus] = {}
+        self.sessions = {self.a.id: SESSION, self.b.id: SESSION}
+        self.asked = 0
         self.duty = AnchorDuty(
             config, Shared(random.Random(1), self.done.append, SpliceSlot()),  # noqa: S311
-            lambda to, body, _: self.said.append((to.name, body)),
+            lambda to, body, _: self.said.append((to.name, body)), lambda node: self.sessions[node],
         )  # fmt: skip
         self.duty.set_addresses((OWN,))
 
@@ -76,7 +79,9 @@ class Hub:
 
     def ask(self, server: Server, remote: Address = SEEN, **changes: object) -> list[stun.Received]:
         """A node's question; the answers."""
-        request = stun.Message(stun.Class.REQUEST, bytes(12), username=server.username)._replace(**changes)
+        self.asked += 1
+        request = stun.Message(stun.Class.REQUEST, transaction(self.asked), username=server.username)
+        request = request._replace(**changes)
         data = stun.encode(request, server.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
         self.done.clear()
         self.duty.question(stun.decode(data), OWN, remote, self.now)
@@ -90,14 +95,15 @@ class Hub:
         return grants[-1]
 
     def bind(self, port: int, token: bytes, remote: Address) -> None:
-        request = stun.Message(stun.Class.REQUEST, bytes(12), username=bind_name(token))
+        self.asked += 1
+        request = stun.Message(stun.Class.REQUEST, transaction(self.asked), username=bind_username(token, SESSION))
         data = stun.encode(request, token, integrity=(MESSAGE_INTEGRITY_SHA256,))
-        self.duty.bind(RelayDatagram(port, remote, data))
+        self.duty.bind(RelayDatagram(port, remote, data), self.now)
 
 
 def server_of(name: str, pair_key: bytes | None = None) -> Server:
     """The anchor, as a node knows it."""
-    return anchor_server(OWN, node_id(key(name)), pair_key or shared("hub", name))
+    return anchor_server(OWN, node_id(key(name)), SESSION, pair_key or shared("hub", name))
 
 
 # Questions
@@ -119,7 +125,8 @@ def test_a_known_node_is_told_where_it_is_seen_and_the_answer_is_signed() -> Non
         server_of("nobody"),
         server_of("c", shared("hub", "c")),  # a client has no agent
         Server(OWN, "node:", shared("hub", "a")),
-        Server(OWN, "node:not hexadecimal", shared("hub", "a")),
+        Server(OWN, "node:not hexadecimal:00", shared("hub", "a")),
+        Server(OWN, "node:" + node_id(key("a")).hex(), shared("hub", "a")),  # in no session
     ],
 )
 def test_nobody_else_is_answered(server: Server) -> None:
@@ -137,6 +144,32 @@ def test_a_node_is_answered_so_many_questions_and_no_more_and_another_one_has_it
     assert len(hub.ask(server_of("b"))) == 1
     hub.now += 10.0
     assert sum(len(hub.ask(server_of("a"))) for _ in range(200)) == 10.0 * QUESTIONS_PER_S
+
+
+def test_a_question_that_somebody_sends_again_is_not_answered_and_takes_nothing_of_the_nodes_share() -> None:
+    hub, recorded = Hub(), transaction(7)
+    assert len(hub.ask(server_of("a"), transaction=recorded)) == 1
+    hub.asked = 7
+    for _ in range(1000):
+        assert hub.ask(server_of("a"), ELSEWHERE, transaction=recorded) == []
+    assert sum(len(hub.ask(server_of("a"))) for _ in range(200)) == QUESTIONS_BURST - 1
+
+
+@pytest.mark.parametrize("now_in", [b"a later!", NO_SESSION])
+def test_questions_of_another_session_than_is_known_have_a_share_of_their_own(now_in: bytes) -> None:
+    hub, old = Hub(), server_of("a")
+    hub.sessions[hub.a.id] = now_in
+    assert sum(len(hub.ask(old)) for _ in range(200)) == QUESTIONS_BURST
+    hub.sessions[hub.a.id] = SESSION
+    assert len(hub.ask(server_of("a"))) == 1
+
+
+def test_in_a_new_session_a_node_counts_its_questions_anew() -> None:
+    hub = Hub()
+    assert len(hub.ask(server_of("a"), transaction=transaction(1000))) == 1
+    hub.sessions[hub.a.id] = b"a later!"
+    again = anchor_server(OWN, node_id(key("a")), b"a later!", shared("hub", "a"))
+    assert len(hub.ask(again, transaction=transaction(1))) == 1
 
 
 def test_the_answer_goes_to_another_port_of_the_node_when_that_is_wanted() -> None:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import random
 
 import pytest
-from agentcore_values import key, shared
+from agentcore_values import SESSION, key, shared
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.asker import ANSWER_S, PACE_S, SCHEDULE_S, USERNAME, Asker, Seen, Server, anchor_server
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256, StunError
@@ -19,7 +20,7 @@ from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256, StunErro
 BASE, OTHER_BASE = Address("192.168.1.5", 51820), Address("192.168.1.6", 51820)
 BASE_6 = Address("2001:db8::5", 51820)
 MAPPED = Address("198.51.100.7", 40000)
-ANCHOR = anchor_server(Address("203.0.113.1", 51820), node_id(key("a")), shared("a", "hub"))
+ANCHOR = anchor_server(Address("203.0.113.1", 51820), node_id(key("a")), SESSION, shared("a", "hub"))
 STRANGER = Server(Address("203.0.113.9", 3478))
 
 
@@ -27,7 +28,7 @@ class Asking:
     """An asker that is polled whenever it wants to be."""
 
     def __init__(self) -> None:
-        self.asker = Asker(random.Random(1))  # noqa: S311
+        self.asker = Asker(Transactions(random.Random(1)))  # noqa: S311
         self.now = 50.0
         self.sent: list[tuple[float, SendProbe]] = []
         self.silent: list[tuple[float, Address]] = []
@@ -91,7 +92,7 @@ def test_an_anchor_is_asked_in_the_name_of_the_node_and_signed_and_a_stranger_is
     asking = asked(ANCHOR, STRANGER)
     by_server = {probe.remote: stun.decode(probe.data) for _, probe in asking.sent}
     to_anchor, to_stranger = by_server[ANCHOR.address], by_server[STRANGER.address]
-    assert to_anchor.message.username == USERNAME + node_id(key("a")).hex()
+    assert to_anchor.message.username == f"{USERNAME}{node_id(key('a')).hex()}:{SESSION.hex()}"
     assert to_anchor.is_authentic(ANCHOR.key)
     assert to_stranger.message.username is None
     assert not to_stranger.integrity
@@ -99,7 +100,7 @@ def test_an_anchor_is_asked_in_the_name_of_the_node_and_signed_and_a_stranger_is
 
 def test_the_key_of_questions_is_of_the_pair_and_not_the_one_of_signalling() -> None:
     assert ANCHOR.key != shared("a", "hub")
-    other = anchor_server(ANCHOR.address, node_id(key("a")), shared("b", "hub"))
+    other = anchor_server(ANCHOR.address, node_id(key("a")), SESSION, shared("b", "hub"))
     assert other.key != ANCHOR.key
 
 

@@ -45,7 +45,7 @@ def test_priorities_are_those_of_rfc_8445() -> None:
     assert priority("srflx", 65535) == 1694498815
     assert priority("relay", 0) == 255
     order = sorted(TYPE_PREFERENCE, key=lambda kind: -priority(kind, 1))
-    assert order == ["host", "static", "mapped", "prflx", "srflx", "observed", "relay"]
+    assert order == ["host", "static", "mapped", "prflx", "srflx", "told", "observed", "relay"]
 
 
 def test_foundations_are_the_same_for_one_kind_base_and_server_alone() -> None:

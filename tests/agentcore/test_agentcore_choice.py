@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.choice import Changes, best
+from meshctl.core.agent.choice import FAILED_AGAIN, RUNNERS_UP, Changes, best, rivals
 
 LOCAL = Address("192.0.2.1", 51820)
 A, B, C = (Pair(LOCAL, Address(f"198.51.100.{i}", 51820)) for i in (1, 2, 3))
@@ -35,6 +35,20 @@ def test_ten_milliseconds_are_no_difference_nor_is_a_fifth() -> None:
 
 def test_without_a_valid_pair_there_is_none() -> None:
     assert best([]) is None
+
+
+def test_the_shortest_others_are_compared_with_the_pair_in_use() -> None:
+    others = [(Pair(LOCAL, Address("198.51.100.9", n)), 1, n / 1000) for n in range(1, RUNNERS_UP + 3)]
+    assert rivals([(A, 1, 0.0), *others[::-1]], [], A, 0) == {pair for pair, _, _ in others[:RUNNERS_UP]}
+    assert rivals([(A, 1, 0.0)], [], A, 0) == frozenset()
+
+
+def test_pairs_that_have_failed_come_in_turns_until_each_was_compared() -> None:
+    failed = [Pair(LOCAL, Address("198.51.100.9", n)) for n in range(5)]
+    for turn in range(7):
+        numbers = {n % len(failed) for n in range(FAILED_AGAIN * turn, FAILED_AGAIN * (turn + 1))}
+        assert rivals([(A, 1, 0.0)], failed, A, turn) == {failed[n] for n in numbers}
+    assert rivals([(A, 1, 0.0)], failed[:1], A, 7) == {failed[0]}
 
 
 @settings(max_examples=examples(50))

@@ -8,13 +8,23 @@ from agentcore_values import interface, key, peer
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Observation, Observed
-from meshctl.core.agent.clients import ABOUT_S, LATE_S, MAX_OBSERVATIONS, REPEAT_S, SILENT_S, ClientPaths, ClientWatch
+from meshctl.core.agent.clients import (
+    ABOUT_S,
+    LATE_S,
+    LATER_S,
+    MAX_OBSERVATIONS,
+    REPEAT_S,
+    SILENT_S,
+    ClientPaths,
+    ClientWatch,
+)
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.model.keys import PublicKey
 
 PHONE, TABLET, STRANGER = (key(name) for name in ("phone", "tablet", "stranger"))
 HERE, THERE = Address("198.51.100.7", 4444), Address("198.51.100.8", 5555)
+HUB, OTHER_HUB = node_id(key("hub")), node_id(key("hub2"))
 INSIDE = Address("10.42.0.9", 4444)
 
 
@@ -98,17 +108,17 @@ def test_an_idle_client_whose_keepalives_come_lives_though_its_keys_are_older_th
 
 
 def test_a_node_takes_the_anchors_word_for_where_the_client_is_and_keeps_it_alive() -> None:
-    assert list(paths().observed(told(), {}, 0.0)) == [SetEndpoint(PHONE, HERE), SetKeepalive(PHONE, 25)]
+    assert list(paths().observed(HUB, told(), {}, 0.0)) == [SetEndpoint(PHONE, HERE), SetKeepalive(PHONE, 25)]
 
 
 def test_a_client_that_the_node_hears_itself_stays_where_it_is_heard() -> None:
-    assert list(paths().observed(told(), status(THERE), 0.0)) == [SetKeepalive(PHONE, 25)]
+    assert list(paths().observed(HUB, told(), status(THERE), 0.0)) == [SetKeepalive(PHONE, 25)]
 
 
 def test_a_client_that_an_anchor_hears_at_another_ip_while_its_keepalives_are_late_here_has_moved() -> None:
     late = WEB.keepalive_s + LATE_S
     node = paths()
-    assert list(node.observed(told(THERE, age=1), status(age=10.0, keepalive_s=25), 10.0)) == [], "it may be late"
+    assert list(node.observed(HUB, told(THERE, age=1), status(age=10.0, keepalive_s=25), 10.0)) == [], "it may be late"
     assert list(node.sample(status(age=late, keepalive_s=25), late)) == []
     assert list(node.sample(status(age=late + 1, keepalive_s=25), late + 1)) == [SetEndpoint(PHONE, THERE)]
     assert list(node.sample(status(THERE, age=late + 2, keepalive_s=25), late + 2)) == [], "it is done"
@@ -116,41 +126,60 @@ def test_a_client_that_an_anchor_hears_at_another_ip_while_its_keepalives_are_la
 
 def test_a_client_whose_move_an_anchor_has_seen_is_followed_at_once() -> None:
     node = paths()
-    assert list(node.observed(told(HERE, age=1), status(age=0.0, keepalive_s=25), 10.0)) == []
-    assert list(node.observed(told(THERE, age=0), status(age=3.0, keepalive_s=25), 13.0)) == [SetEndpoint(PHONE, THERE)]
-    assert list(node.observed(told(HERE, age=4), status(THERE, age=0.0, keepalive_s=25), 14.0)) == [], "older news"
+    assert list(node.observed(HUB, told(HERE, age=1), status(age=0.0, keepalive_s=25), 10.0)) == []
+    assert list(node.observed(HUB, told(THERE, age=0), status(age=3.0, keepalive_s=25), 13.0)) == [SetEndpoint(PHONE, THERE)]
+    assert list(node.observed(HUB, told(HERE, age=4), status(THERE, age=0.0, keepalive_s=25), 14.0)) == [], "older news"
 
 
 def test_a_client_that_an_anchor_hears_at_another_port_or_heard_before_this_node_did_has_not_moved() -> None:
     quiet = status(age=60.0, keepalive_s=25)
-    assert list(paths().observed(told(Address(HERE.ip, THERE.port)), quiet, 100.0)) == []
-    assert list(paths().observed(told(THERE, age=60 + int(ABOUT_S) + 1), quiet, 100.0)) == []
-    assert list(paths().observed(told(THERE, age=60 + int(ABOUT_S)), quiet, 100.0)) == [SetEndpoint(PHONE, THERE)]
+    assert list(paths().observed(HUB, told(Address(HERE.ip, THERE.port)), quiet, 100.0)) == []
+    assert list(paths().observed(HUB, told(THERE, age=60 + int(ABOUT_S) + 1), quiet, 100.0)) == []
+    assert list(paths().observed(HUB, told(THERE, age=60 + int(ABOUT_S)), quiet, 100.0)) == [SetEndpoint(PHONE, THERE)]
 
 
 def test_of_two_anchors_the_one_that_heard_a_client_last_is_believed() -> None:
     node, gone = paths(), status(None, age=None, keepalive_s=25)
-    assert list(node.observed(told(THERE, age=1), gone, 10.0)) == [SetEndpoint(PHONE, THERE)]
-    assert list(node.observed(told(HERE, age=20), status(THERE, age=None, keepalive_s=25), 11.0)) == []
+    assert list(node.observed(HUB, told(THERE, age=1), gone, 10.0)) == [SetEndpoint(PHONE, THERE)]
+    assert list(node.observed(HUB, told(HERE, age=20), status(THERE, age=None, keepalive_s=25), 11.0)) == []
 
 
 def test_what_is_known_already_is_not_done_again() -> None:
     node = paths()
-    list(node.observed(told(), {}, 0.0))
-    assert list(node.observed(told(), status(age=None, keepalive_s=25), 1.0)) == []
-    assert list(node.observed(told(THERE), status(age=None, keepalive_s=25), 2.0)) == [SetEndpoint(PHONE, THERE)]
+    list(node.observed(HUB, told(), {}, 0.0))
+    assert list(node.observed(HUB, told(), status(age=None, keepalive_s=25), 1.0)) == []
+    assert list(node.observed(HUB, told(THERE), status(age=None, keepalive_s=25), 2.0)) == [SetEndpoint(PHONE, THERE)]
+
+
+def test_anchors_that_see_a_client_at_different_places_do_not_move_it_to_and_fro() -> None:
+    node = paths()
+    list(node.observed(HUB, told(age=0), {}, 0.0))
+    there = status(age=None, keepalive_s=25)
+    for second in range(1, 200):
+        assert list(node.observed(OTHER_HUB, told(THERE, age=0), there, second)) == []
+        assert list(node.observed(HUB, told(age=0), there, second)) == []
+    assert list(node.observed(HUB, told(THERE, age=0), there, 200.0)) == [SetEndpoint(PHONE, THERE)], "it has moved"
+
+
+def test_an_anchor_that_has_heard_a_client_much_later_is_believed() -> None:
+    node = paths()
+    list(node.observed(HUB, told(age=0), {}, 0.0))
+    there = status(age=None, keepalive_s=25)
+    assert list(node.observed(OTHER_HUB, told(THERE, age=1), there, LATER_S)) == []
+    assert list(node.observed(OTHER_HUB, told(THERE, age=0), there, LATER_S)) == [SetEndpoint(PHONE, THERE)]
+    assert list(node.observed(HUB, told(age=30), status(THERE, age=None, keepalive_s=25), LATER_S)) == []
 
 
 def test_strangers_written_endpoints_old_news_and_addresses_of_the_mesh_change_nothing() -> None:
     node = paths()
     for body in (told(name="stranger"), told(name="tablet"), told(age=int(SILENT_S)), told(INSIDE)):
-        assert list(node.observed(body, {}, 0.0)) == []
+        assert list(node.observed(HUB, body, {}, 0.0)) == []
     assert list(node.sample({}, 2 * SILENT_S)) == []
 
 
 def test_the_keepalive_is_withdrawn_after_two_minutes_of_silence_and_set_again_when_the_client_wakes() -> None:
     node = paths()
-    list(node.observed(told(age=0), {}, 0.0))
+    list(node.observed(HUB, told(age=0), {}, 0.0))
     assert list(node.sample(status(age=30.0, keepalive_s=25), 60.0)) == []
     assert list(node.sample(status(age=119.0, keepalive_s=25), 149.0)) == []
     assert list(node.sample(status(age=SILENT_S, keepalive_s=25), 150.0)) == [SetKeepalive(PHONE, 0)]
@@ -177,20 +206,20 @@ def test_a_client_with_a_written_endpoint_is_never_touched() -> None:
 
 def test_a_client_that_is_kept_alive_when_peers_come_and_go_is_still_left_alone_when_it_sleeps() -> None:
     node = paths()
-    list(node.observed(told(age=0), {}, 0.0))
+    list(node.observed(HUB, told(age=0), {}, 0.0))
     node.configure(replace(WEB, peers=(*WEB.peers, peer("web", "camera", 6, kind="client"))))
-    assert list(node.observed(told(age=0), status(age=None, keepalive_s=25), 10.0)) == []
+    assert list(node.observed(HUB, told(age=0), status(age=None, keepalive_s=25), 10.0)) == []
     assert list(node.sample(status(age=None, keepalive_s=25), 10.0 + SILENT_S)) == [SetKeepalive(PHONE, 0)]
-    assert list(node.observed(told(name="camera"), {}, 200.0)) == [
+    assert list(node.observed(HUB, told(name="camera"), {}, 200.0)) == [
         SetEndpoint(key("camera"), HERE), SetKeepalive(key("camera"), 25),
     ]  # fmt: skip
 
 
 def test_a_client_that_is_a_peer_no_more_is_forgotten() -> None:
     node = paths()
-    list(node.observed(told(age=0), {}, 0.0))
+    list(node.observed(HUB, told(age=0), {}, 0.0))
     node.configure(replace(WEB, peers=()))
-    assert list(node.observed(told(), {}, 1.0)) == []
+    assert list(node.observed(HUB, told(), {}, 1.0)) == []
     assert list(node.sample({}, 2 * SILENT_S)) == []
     node.configure(WEB)
-    assert list(node.observed(told(), {}, 2.0)) == [SetEndpoint(PHONE, HERE), SetKeepalive(PHONE, 25)]
+    assert list(node.observed(HUB, told(), {}, 2.0)) == [SetEndpoint(PHONE, HERE), SetKeepalive(PHONE, 25)]

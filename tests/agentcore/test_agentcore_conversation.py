@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import pytest
 from agentcore_values import key, peer
 
 from meshctl.core.agent.address import Address
@@ -305,4 +306,43 @@ def test_a_question_of_the_other_is_no_answer_to_ours() -> None:
     received = line.hear("a", line.ends["b"].session.knock())
     assert received.verdict is Verdict.SESSION
     assert peek(received.replies[0]).kind is MessageType.HELLO_ACK
+    assert line.ends["a"].lost
+
+
+@pytest.mark.parametrize("every_s", [0.02, 0.05, 0.1, 0.2, 1.0])
+def test_an_agent_that_is_gone_is_lost_as_soon_though_old_questions_of_its_are_sent_again_and_again(
+    every_s: float,
+) -> None:
+    took = []
+    for flooded in (False, True):
+        line = met()
+        [old, *_] = [data for to, data in line.recorded if to == "a" and peek(data).kind is MessageType.HELLO]
+        line.restart("b")
+        line.offer("b", 1)
+        line.ends["b"].ask(line.now)
+        line.run(1.0)
+        line.deaf = {"b"}
+        if flooded:
+            line.hear("a", old)
+        line.ends["a"].ask(line.now)
+        began = line.now
+        while not line.ends["a"].lost:
+            assert line.now < began + 60.0
+            line.run(every_s)
+            if flooded:
+                line.hear("a", old)
+        took.append(line.now - began)
+    assert abs(took[1] - took[0]) <= 2 * every_s
+
+
+def test_a_round_that_the_others_question_began_counts_when_it_is_in_vain() -> None:
+    line = met()
+    [old, *_] = [data for to, data in line.recorded if to == "a" and peek(data).kind is MessageType.HELLO]
+    line.restart("b")
+    line.ends["b"].ask(line.now)
+    line.run(1.0)
+    line.deaf = {"b"}
+    line.hear("a", old)
+    line.ends["a"].ask(line.now)
+    line.run(20.0)
     assert line.ends["a"].lost

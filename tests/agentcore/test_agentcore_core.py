@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, config_of
-from agentcore_values import interface, key, peer
+from agentcore_values import SESSION, interface, key, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress, NamedEndpoint
@@ -224,7 +224,8 @@ def forged(name: str, recorded: list[ev.Signal]) -> Iterator[ev.Event]:
     """What strangers send, and what a peer of bad will makes of what it has recorded."""
     dice = random.Random(3)  # noqa: S311
     anchor = name.startswith("hub")
-    usernames = ["", "node:" + node_id(key("a")).hex(), "node:zz", *(f"{n:016x}:{n:016x}" for n in range(3))]
+    question = f"node:{node_id(key('a')).hex()}:{SESSION.hex()}"
+    usernames = ["", question, "node:zz", *(f"{n:016x}:{n:016x}" for n in range(3))]
     for n in range(FORGERS):
         remote = Address(f"192.0.2.{n % 250 + 1}", 1024 + n)
         transaction = dice.getrandbits(96).to_bytes(12, "big")
@@ -367,7 +368,7 @@ def test_the_answer_to_a_question_of_one_network_says_nothing_in_the_other() -> 
     request = stun.decode(probe.data).message
     network = two_networks("a").networks[0]
     from_hub = next(p for p in network.peers if p.is_anchor)
-    answer_key = anchor_server(probe.remote, network.id, from_hub.pair_key).key
+    answer_key = anchor_server(probe.remote, network.id, SESSION, from_hub.pair_key).key
     answer = stun.success_response(request, (Address("198.51.100.99", 4)))  # type: ignore[arg-type]
     data = stun.encode(answer, answer_key, integrity=(MESSAGE_INTEGRITY_SHA256,))
     core.handle(ev.Datagram(Address(probe.local.ip, PORT + 1), probe.remote, data), 0.02)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from agentcore_values import interface, key, peer
+from agentcore_values import SESSION, interface, key, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
@@ -38,7 +38,9 @@ class Bench:
         self.said: list[tuple[str, Body]] = []
         own = LocalCandidates(config.mesh_ranges)
         dice = random.Random(1)  # noqa: S311
-        self.here = Here(config, own, dice, Pace(), self.done.append, self._probe, self._say, lambda _: None)
+        self.here = Here(
+            config, own, dice, Pace(), self.done.append, self._probe, self._say, lambda _: None, lambda _: SESSION
+        )
         self.here.hosts = (LocalAddress(BASE.ip, 24, "eth0"),)
         own.set_hosts(self.here.hosts, PORT)
         for n, server in enumerate(SERVERS):

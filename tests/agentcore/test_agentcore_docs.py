@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from meshctl.core.agent import config, relaylease, relayserver, signal, splice, splice_situation
-from meshctl.core.agent.bodies import MessageType
+from meshctl.core.agent import config, probes, relaylease, relayserver, signal, splice, splice_situation
+from meshctl.core.agent.anchorduty import QUESTIONS_BURST, QUESTIONS_PER_S
+from meshctl.core.agent.bodies import KIND_NUMBERS, MessageType
 from meshctl.core.agent.fields import Field
+from meshctl.core.agent.relayallocation import BINDS_BURST, BINDS_PER_S
 from meshctl.core.agent.router import BURST, RATE_PER_S
 from meshctl.core.agent.session import WINDOW
 
@@ -29,6 +31,10 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"At most {signal.MAX_BYTES:,} bytes",
         f"the ttl ({signal.TTL})",
         f"one of the last {WINDOW}",
+        f"its first {probes.NUMBER_BYTES} bytes",
+        f"older than the last {probes.WINDOW:,}",
+        f"{QUESTIONS_PER_S:.0f} a second are answered, and {QUESTIONS_BURST:.0f} at once",
+        f"{BINDS_PER_S:.0f} a second, and {BINDS_BURST:.0f} at once",
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
         f"`{config.PAIR_KEY_SALT.decode()}`",
         f"A lease lives for {relayserver.LIFETIME_S} s",
@@ -36,6 +42,8 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"the error {relayserver.TOO_EARLY}",
         f"the error {relayserver.STALE_NONCE}",
         f"in {sum(relaylease.CHECK_AGAIN_S):.1f} s, and it is lost",
+        f"has as long as its answer takes, but {relaylease.SLOWEST_S:.0f} s in all",
+        f"kind 1 ({', '.join(f'{number} {kind}' for kind, number in KIND_NUMBERS.items())})",
         f"({splice.OPENED}, each towards",
         f"at most {splice_situation.MAX_GUESSES:,} in an attempt",
         f"at most once in {splice.ACCEPTED_AGAIN_S:.0f} s",

@@ -11,6 +11,7 @@ from agentcore_values import key
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import LocalAddress
+from meshctl.core.agent.check import RTTS
 from meshctl.core.agent.checks import Credentials
 from meshctl.core.agent.inuse import RENOMINATE_S
 from meshctl.core.agent.path import State, Trigger
@@ -115,6 +116,22 @@ def test_a_path_in_doubt_is_asked_again_in_a_new_session() -> None:
     host.give(ev.Wake())
     world.run(2.0)
     assert path.state.value != "suspect"
+    assert Trigger.DEAD in triggers(host)
+
+
+def test_a_slow_path_in_doubt_has_the_time_that_it_takes_in_a_new_session_too() -> None:
+    world = direct(delay_s=0.6)
+    world.run(5.0)
+    host = world.hosts["a"]
+    path = path_of(host)
+    world.apart("a", "b")
+    world.run(1.0)
+    path.network_changed(world.now, moved=True)
+    path.session(Credentials("of another", bytes(32)), world.now)
+    host.give(ev.Wake())
+    world.run(1.2 * RTTS)
+    assert path.state is State.SUSPECT
+    world.run(1.0)
     assert Trigger.DEAD in triggers(host)
 
 

@@ -7,15 +7,16 @@ import itertools
 import random
 from collections.abc import Callable
 
-from agentcore_values import interface, key, shared
+from agentcore_values import SESSION, interface, key, shared
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.asker import Server, anchor_server
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
-from meshctl.core.agent.gatherer import MAX_BASES, REFRESH_S, TRICKLE_S, Gatherer
+from meshctl.core.agent.gatherer import MAX_BASES, MAX_STRANGERS, REFRESH_S, TRICKLE_S, Gatherer
 from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
@@ -24,7 +25,7 @@ PORT, RTT_S = 51820, 0.02
 HERE, THERE = LocalAddress("192.168.1.5", 24, "eth0"), LocalAddress("192.168.7.5", 24, "wlan0")
 OUTSIDE = Address("198.51.100.7", 40000)
 HUB0, HUB1 = (
-    anchor_server(Address(f"203.0.113.{n}", PORT), node_id(key("a")), shared("a", f"hub{n}")) for n in (1, 2)
+    anchor_server(Address(f"203.0.113.{n}", PORT), node_id(key("a")), SESSION, shared("a", f"hub{n}")) for n in (1, 2)
 )
 STRANGER = Server(Address("203.0.113.9", 3478))
 
@@ -34,7 +35,7 @@ class Node:
 
     def __init__(self, *servers: Server, hosts: tuple[LocalAddress, ...] = (HERE,)) -> None:
         self.own, self.nat = LocalCandidates(interface("a", 10).mesh_ranges), NatKnowledge(PORT)
-        self.gatherer = Gatherer(self.own, self.nat, random.Random(1))  # noqa: S311
+        self.gatherer = Gatherer(self.own, self.nat, Transactions(random.Random(1)))  # noqa: S311
         self.now = 500.0
         self.sees: Callable[[Address, Address], Address | None] = lambda _base, _server: OUTSIDE
         self.asked: list[tuple[float, SendProbe]] = []
@@ -296,8 +297,16 @@ def test_a_server_that_lies_adds_one_address_and_takes_none_away() -> None:
     lie = Address("192.0.2.66", 6)
     node.sees = lambda _, server: lie if server == STRANGER.address else OUTSIDE
     node.run(2 * REFRESH_S)
-    assert sorted(node.offered("srflx")) == sorted([lie, OUTSIDE])
+    assert (node.offered("srflx"), node.offered("told")) == ([OUTSIDE], [lie])
     assert [moved for _, moved in node.changes].count(True) == 1, "which was the start"
+
+
+def test_what_a_server_without_a_key_says_is_told_as_such_unless_an_anchor_sees_it_too() -> None:
+    alone, confirmed = Node(STRANGER), Node(STRANGER, HUB0)
+    for node in (alone, confirmed):
+        node.run(1.0)
+    assert (alone.offered("srflx"), alone.offered("told")) == ([], [OUTSIDE])
+    assert (confirmed.offered("srflx"), confirmed.offered("told")) == ([OUTSIDE], [])
 
 
 def test_a_node_that_has_the_same_address_in_another_network_finds_out_that_it_has_moved() -> None:
@@ -326,7 +335,7 @@ def test_a_server_that_does_not_answer_is_given_up_until_the_next_time() -> None
     node.sees = lambda _base, _server: None
     node.run(REFRESH_S - 1.0)
     assert 2 <= len(node.asked) <= 4
-    assert node.offered("srflx") == []
+    assert node.offered("told") == []
 
 
 def test_a_server_that_says_something_else_each_time_is_not_believed_and_not_asked_again_and_again() -> None:
@@ -335,5 +344,14 @@ def test_a_server_that_says_something_else_each_time_is_not_believed_and_not_ask
     node.run(4 * REFRESH_S)
     assert len(node.asked) <= 5 * 3
     assert [moved for _, moved in node.changes].count(True) == 1
-    assert OUTSIDE in node.offered("srflx")
-    assert len(node.offered("srflx")) <= 3
+    assert node.offered("srflx") == [OUTSIDE]
+    assert len(node.offered("told")) <= 2
+
+
+def test_servers_whose_names_lead_to_another_address_each_time_take_no_more_room_than_so_many() -> None:
+    strangers = [Server(Address(f"203.0.{n // 250}.{n % 250 + 1}", 3478)) for n in range(2 * MAX_STRANGERS)]
+    node = Node(HUB0, *strangers)
+    for server in strangers:
+        node.gatherer.set_servers([HUB0, server], node.now)
+        node.run(1.0)
+    assert len(node.gatherer._strangers) == MAX_STRANGERS

@@ -12,6 +12,8 @@ from meshctl.core.agent.handshakes import TOLERANCE_S, Handshakes
 
 HOUR_S = 3600.0
 SAMPLE_S = 0.5
+HANDSHAKE_BYTES = 92
+PLACE = Address("192.0.2.1", 1)
 
 
 class Clocks:
@@ -20,6 +22,7 @@ class Clocks:
     def __init__(self, *peers: str) -> None:
         self.now, self.off = 1000.0, 0.0
         self.made: dict[str, float | None] = dict.fromkeys(peers)
+        self.came = dict.fromkeys(peers, 0)  # bytes
         self.handshakes = Handshakes()
 
     def read(self, after: float = SAMPLE_S) -> dict[str, float | None]:
@@ -27,14 +30,15 @@ class Clocks:
         self.now += after
         # WireGuard's time of the handshake is that of the wall clock then.
         statuses = [
-            PeerStatus(key(peer), Address("192.0.2.1", 1), None if at is None else self.now + self.off - at, 1, 2, 25)
-            for peer, at in self.made.items()
+            PeerStatus(key(p), PLACE, None if at is None else self.now + self.off - at, self.came[p], 2, 25)
+            for p, at in self.made.items()
         ]
         found = self.handshakes.correct(statuses, self.now)
         return {peer: found[key(peer)].handshake_age_s for peer in self.made}
 
     def shake(self, peer: str) -> None:
         self.made[peer] = self.now + self.off
+        self.came[peer] += HANDSHAKE_BYTES
 
 
 def test_without_a_step_ages_are_what_wireguard_shows() -> None:
@@ -125,3 +129,23 @@ def test_after_the_clock_was_set_back_by_an_hour_handshakes_are_as_old_as_they_a
     clocks.off -= HOUR_S
     assert clocks.read() == {"a": 100.5}
     assert clocks.read(100.0) == {"a": 200.5}
+
+
+def test_who_is_dead_for_an_hour_is_so_after_the_clock_was_set_back_by_less_than_that() -> None:
+    clocks = Clocks("a")
+    clocks.shake("a")
+    clocks.read(HOUR_S)
+    clocks.off -= HOUR_S / 2
+    assert clocks.read() == {"a": HOUR_S + SAMPLE_S}
+    clocks.shake("a")
+    assert clocks.read() == {"a": SAMPLE_S}
+
+
+def test_a_handshake_whose_bytes_are_counted_a_reading_later_is_new_then() -> None:
+    clocks = Clocks("a")
+    clocks.shake("a")
+    clocks.read(100.0)
+    clocks.made["a"] = clocks.now
+    assert clocks.read() == {"a": 100.0 + SAMPLE_S}
+    clocks.came["a"] += HANDSHAKE_BYTES
+    assert clocks.read() == {"a": SAMPLE_S}

@@ -261,6 +261,24 @@ def test_who_came_in_uninvited_tells_the_filtering() -> None:
     assert knowledge.filtering(BASE, 3.0) is Filtering.ENDPOINT_INDEPENDENT
 
 
+def test_whether_a_nat_hairpins_is_known_when_it_was_tried_and_success_counts_for_more() -> None:
+    knowledge = learned(Nat(Mapping.ENDPOINT_INDEPENDENT), A, B)
+    assert knowledge.outside(BASE, 0.0) == {OUTSIDE}
+    assert knowledge.hairpins(BASE, 0.0) is None
+    knowledge.hairpinned(BASE, 1.0, worked=False)
+    assert knowledge.hairpins(BASE, 1.0) is False
+    knowledge.hairpinned(BASE, 2.0, worked=True)
+    knowledge.hairpinned(BASE, 3.0, worked=False)
+    assert knowledge.hairpins(BASE, 3.0) is True
+    assert knowledge.hairpins(BASE, 2.0 + BEHAVIOUR_S) is None
+    knowledge.hairpinned(BASE, 2.0 + BEHAVIOUR_S, worked=False)
+    assert knowledge.hairpins(BASE, 2.0 + BEHAVIOUR_S) is False
+
+
+def test_without_a_nat_nobody_is_behind_it() -> None:
+    assert learned(Nat(Mapping.NO_NAT), A, B).outside(BASE, 0.0) == frozenset()
+
+
 def test_a_neighbour_on_the_lan_has_not_come_through_the_nat() -> None:
     knowledge = NatKnowledge(BASE.port)
     knowledge.received(BASE, Address("192.168.1.20", 1), 0.0)

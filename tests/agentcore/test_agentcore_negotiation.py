@@ -3,156 +3,34 @@ nomination of what does not work, and checks that leave faster than they may."""
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import random
-from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
-from math import inf
 
-from agentcore_values import interface, peer
+import pytest
+from agentcore_field import IPS, KEY, PORT, End, Field, address, credentials, found, offered
 
-from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
-from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, Answer, Credentials, Pair
-from meshctl.core.agent.choice import CHANGES_PER_HOUR
-from meshctl.core.agent.events import Action, SendProbe
-from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, LocalCandidates
-from meshctl.core.agent.here import GAP_S, Answered, Here, Pace
-from meshctl.core.agent.negotiation import SETTLE_S, Negotiation
+from meshctl.core.agent.check import ANSWER_S, PATH_ANSWER_MAX_S, PATH_ANSWER_S, PATH_SCHEDULE_S, SCHEDULE_S
+from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, Pair
+from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
+from meshctl.core.agent.here import GAP_S, Pace
+from meshctl.core.agent.negotiation import SETTLE_S
 from meshctl.core.wire import stun
 
-PORT, ONE_WAY_S = 51820, 0.01
-IPS = {"a": ("198.51.100.1", "198.18.0.1"), "b": ("192.0.2.2", "198.18.7.2")}
-KEY = b"of the pair in this session 32 b"
 
-
-def credentials(name: str, key: bytes = KEY) -> Credentials:
-    other = "ab".replace(name, "")
-    return Credentials(f"{other}:{name}", key)
-
-
-class End:
-    """One end; "a" controls. `answers` are those that count."""
-
-    def __init__(self, field: Field, name: str, pace: Pace) -> None:
-        self.field, self.name = field, name
-        self.answers: list[tuple[float, Answer]] = []
-        self.questions: list[tuple[float, Pair, bool]] = []
-        self.sent: list[tuple[float, SendProbe]] = []
-        self._awaited: dict[bytes, Answered] = {}
-        config = interface(name, 10, peer(name, "ab".replace(name, ""), 11))
-        self.own = LocalCandidates(config.mesh_ranges)
-        self.here = Here(
-            config, self.own, random.Random(name), pace, self._act, self._probe,  # noqa: S311
-            lambda *_: None, lambda _: None,
-        )  # fmt: skip
-        self.it = Negotiation(
-            self.here, lambda answer, now: self.answers.append((now, answer)), controlling=name == "a"
-        )
-        self.it.renew(credentials(name))
-        self.stand(IPS[name][0])
-
-    def stand(self, *ips: str) -> None:
-        self.here.hosts = tuple(LocalAddress(ip, 24, "eth0") for ip in ips)
-        self.own.set_hosts(self.here.hosts, PORT)
-
-    def offered(self, *addresses: Address, generation: int = 1) -> None:
-        """The other end's candidates."""
-        told = tuple(Offered("host", a, f"{n:08x}", 1000 - n) for n, a in enumerate(addresses))
-        self.it.remote.offer(Offer(generation, told))
-        self.it.refresh(self.field.now)
-
-    def _probe(self, probe: SendProbe, answered: Answered) -> None:
-        self._awaited[probe.data[8:20]] = answered
-        self.sent.append((self.field.now, probe))
-        self.field.carry(probe)
-
-    def _act(self, action: Action) -> None:
-        assert isinstance(action, SendProbe)
-        self.field.carry(action)
-
-    def receive(self, data: bytes, pair: Pair) -> None:
-        received, now = stun.decode(data), self.field.now
-        if received.message.message_class is stun.Class.REQUEST:
-            question = self.it.question(received.message, pair, now)
-            if question is not None:
-                self.questions.append((now, pair, question.nominated))
-        else:
-            answered = self._awaited.pop(received.message.transaction, None)
-            if answered is not None:
-                answered(received, *pair, now)
-
-    def asked(self, since: float = 0.0) -> list[Address]:
-        return [probe.remote for at, probe in self.sent if at >= since]
-
-    def nominations(self) -> list[tuple[float, Pair]]:
-        return [
-            (at, Pair(p.local, p.remote)) for at, p in self.sent if stun.decode(p.data).message.use_candidate
-        ]  # fmt: skip
-
-
-class Field:
-    """Both ends and what is between them; `lost` says which packets do not arrive."""
-
-    def __init__(self) -> None:
-        self.now = 10.0
-        self.lost: Callable[[SendProbe], bool] = lambda _: False
-        self.seen: Callable[[SendProbe], Address] = lambda probe: probe.local  # where from, at the other end
-        self.delays: dict[str, float] = {}  # to an address
-        self.rounds: list[tuple[float, str]] = []  # that ended in vain
-        self.nominate = True
-        self._wire: list[tuple[float, int, SendProbe]] = []
-        self._count = 0
-        self.ends = {name: End(self, name, Pace()) for name in "ab"}
-
-    def carry(self, probe: SendProbe) -> None:
-        if not self.lost(probe):
-            self._count += 1
-            delay = max(self.delays.get(ip, ONE_WAY_S) for ip in (probe.local.ip, probe.remote.ip))
-            heapq.heappush(self._wire, (self.now + delay, self._count, replace(probe, local=self.seen(probe))))
-
-    def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        while True:
-            due = [d for e in self.ends.values() if (d := e.it.due) is not None]
-            when = min([*due, *(w[0] for w in self._wire[:1])], default=inf)
-            if when > end:
-                break
-            self.now = max(self.now, when)
-            while self._wire and self._wire[0][0] <= self.now:
-                probe = heapq.heappop(self._wire)[2]
-                for each in self.ends.values():
-                    if probe.remote.ip in {a.ip for a in each.here.hosts}:
-                        each.receive(probe.data, Pair(probe.remote, probe.local))
-            for name, each in self.ends.items():
-                each.it.poll(self.now, nominate=self.nominate)
-                if each.it.take_exhausted(self.now):
-                    self.rounds.append((self.now, name))
-                assert each.it.due is None or each.it.due > self.now, f"{name} was polled, and is still due"
-        self.now = end
-
-
-def address(name: str, n: int = 0) -> Address:
-    return Address(IPS[name][n], PORT)
-
-
-def offered() -> Field:
-    field = Field()
-    field.ends["a"].offered(address("b"))
-    field.ends["b"].offered(address("a"))
-    return field
-
-
-def found() -> Field:
-    """Both have found the one pair that there is, and "a" has nominated it."""
+@pytest.mark.parametrize(("kind", "hairpins"), [("srflx", True), ("host", None)])
+def test_a_check_from_the_outer_address_of_our_nat_has_been_hairpinned_unless_that_is_the_peers_own(
+    kind: str, hairpins: bool | None
+) -> None:
     field = offered()
-    field.ends["a"].it.settle(Pair(address("a"), address("b")), field.now)
-    field.run(2.0)
-    assert field.ends["a"].nominations()
-    return field
+    end = field.ends["a"]
+    end.here.nat.observe(address("a"), Address("203.0.113.1", 3478), Address(IPS["b"][0], 4242), field.now)
+    end.it.remote.offer(Offer(2, (Offered(kind, address("b"), "0", 1000),)))
+    end.it.refresh(field.now)
+    field.run(1.0)
+    assert end.it.promising
+    assert end.here.nat.hairpins(address("a"), field.now) is hairpins
 
 
 def test_without_a_session_nothing_is_due_and_nothing_is_asked() -> None:
@@ -297,6 +175,19 @@ def test_the_pair_in_use_is_asked_quickly_and_has_failed_when_it_is_silent() -> 
     assert len(end.asked(start)) >= 3
 
 
+@pytest.mark.parametrize(("rtt_s", "last_answer_s"), [(0.0, PATH_ANSWER_S), (0.8, 1.2), (60.0, PATH_ANSWER_MAX_S)])
+def test_a_slow_pair_in_use_has_longer_to_answer_but_no_longer_than_that(rtt_s: float, last_answer_s: float) -> None:
+    field = found()
+    end = field.ends["a"]
+    end.it.current = pair = Pair(address("a"), address("b"))
+    field.lost = lambda _: True
+    end.it.ask_path(field.now, rtt_s)
+    field.run(PATH_SCHEDULE_S[-1] + last_answer_s - 0.01)
+    assert not end.it.failed(pair)
+    field.run(0.02)
+    assert end.it.failed(pair)
+
+
 def test_an_address_from_which_the_peer_asks_is_learned_asked_back_and_forgotten_in_its_time() -> None:
     field = Field()
     field.ends["b"].stand(IPS["b"][1])
@@ -410,30 +301,6 @@ def test_all_checks_of_a_node_leave_a_gap_apart_however_many_peers_it_has() -> N
             end.it.poll(field.now, nominate=False)
             times += [field.now] * (len(end.sent) - before)
     assert min(later - earlier for earlier, later in pairwise(times)) >= GAP_S * 0.999
-
-
-def test_another_pair_is_better_only_where_one_is_in_use() -> None:
-    field = found()
-    assert field.ends["a"].it.better(field.now) is None
-    field.ends["a"].it.current = Pair(address("a"), address("b"))
-    assert field.ends["a"].it.better(field.now) is None, "there is no other"
-
-
-def test_the_answers_that_come_while_a_better_pair_is_nominated_use_up_none_of_the_hours_changes() -> None:
-    field = Field()
-    field.delays = {IPS["b"][0]: 0.2}
-    field.ends["b"].stand(*IPS["b"])
-    field.ends["a"].offered(address("b"), address("b", 1))
-    field.ends["b"].offered(address("a"))
-    field.run(2.0)
-    it = field.ends["a"].it
-    it.current = Pair(address("a"), address("b"))
-    for _ in range(2 * CHANGES_PER_HOUR):
-        better = it.better(field.now)
-        if better is not None:
-            it.nominate(better, field.now)
-    field.run(2.0)
-    assert it.better(field.now) is not None, "of four changes one is used up"
 
 
 def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from agentcore_ends import DIRECT, RELAYED, network_of
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, config_of, pair_of
-from agentcore_values import interface, key, peer
+from agentcore_values import interface, key, peer, transaction
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
@@ -331,9 +331,8 @@ def test_a_check_of_the_peer_is_answered_and_one_of_a_stranger_with_its_name_is_
     network = network_of(controlling)
     credentials = network.paths[node_id(key(OTHER))].work.negotiation.credentials
     assert credentials is not None
-    fresh = stun.encode(
-        request._replace(transaction=b"once more..."), credentials.key, integrity=(MESSAGE_INTEGRITY_SHA256,)
-    )
+    again = request._replace(transaction=transaction(2**16))
+    fresh = stun.encode(again, credentials.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
     other.give(ev.Datagram(Address(other.ip, PORT), Address(controlling.ip, PORT), fresh))
     assert [p.remote for p in probes(other, since)] == [Address(controlling.ip, PORT)]
 
@@ -346,9 +345,8 @@ def test_a_peer_that_asks_by_addresses_of_others_has_few_answers_sent_to_them() 
     assert credentials is not None
     since, asked = world.now, 3 * int(ANSWERS_BURST)
     for number in range(asked):
-        check = stun.Message(
-            stun.Class.REQUEST, number.to_bytes(12, "big"), username=credentials.username, priority=1, ice_controlling=1
-        )
+        name, this = credentials.username, transaction(2**16 + number)
+        check = stun.Message(stun.Class.REQUEST, this, username=name, priority=1, ice_controlling=1)
         data = stun.encode(check, credentials.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
         believer.give(ev.Datagram(Address(believer.ip, PORT), Address("192.0.2.66", 1024 + number), data))
     answers = [p for p in probes(believer, since) if p.remote.ip == "192.0.2.66"]

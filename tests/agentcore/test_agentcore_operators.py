@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from agentcore_ends import DIRECT, RELAYED, binds, checks, direct, path_of, relayed, silences
-from agentcore_pair import CONTROLLING, OTHER, PairWorld, config_of, pair_of
+from agentcore_pair import CONTROLLING, IPS, NUMBERS, OTHER, Host, PairWorld, config_of, pair_of
 from agentcore_values import key
 
 from meshctl.core.agent import events as ev
+from meshctl.core.agent.relayserver import LIFETIME_S
 
 
 @pytest.mark.parametrize("end", [CONTROLLING, OTHER])
@@ -37,6 +40,17 @@ def test_an_operator_at_either_end_can_forbid_the_relay_and_allow_it_again(end: 
     assert set(world.states()) <= {"probing"}
     host.give(ev.Override(peer_key, ""))
     world.until(lambda: world.states() == RELAYED, 15.0)
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_who_forbids_the_relay_for_a_moment_has_both_ends_back_on_it_at_once(end: str) -> None:
+    world = relayed()
+    host = world.hosts[end]
+    host.give(ev.Override(key("ab".replace(end, "")), "direct"))
+    world.until(lambda: world.states() == ("probing", "probing"), 1.0)
+    world.run(1.0)  # the relays that were had for the path are still there
+    host.give(ev.Override(key("ab".replace(end, "")), ""))
+    world.until(lambda: world.states() == RELAYED, 1.0)
 
 
 @pytest.mark.parametrize("end", [CONTROLLING, OTHER])
@@ -109,3 +123,51 @@ def test_where_an_operator_wants_none_no_relay_is_asked_for() -> None:
     world.run(20.0)
     assert world.states() == ("probing", "probing")
     assert binds(world.hosts["a"], 0.0) == binds(world.hosts["b"], 0.0) == []
+
+
+def without(host: Host, *gone: str) -> None:
+    """These are in its configuration no more."""
+    [network] = host.config.networks
+    peers = tuple(p for p in network.peers if p.name not in gone)
+    host.give(ev.Reconfigured(replace(host.config, networks=(replace(network, peers=peers),))))
+
+
+@pytest.mark.parametrize("spare", [False, True])
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_who_hears_that_an_anchor_is_none_any_more_relays_by_the_other_one_and_says_nothing_to_the_first(
+    end: str, spare: bool
+) -> None:
+    world = relayed(hubs=2)
+    host = world.hosts[end]
+    used = host.path("ab".replace(end, "")).relay
+    gone = next(name for name in world.names if (name != used) is spare)
+    since = world.now
+    without(host, gone)
+    world.talk(3.0)
+    assert world.states() == RELAYED
+    assert host.path("ab".replace(end, "")).relay != gone
+    world.run(LIFETIME_S)
+    world.talk(3.0)
+    assert world.states() == RELAYED
+    assert silences(world.hosts["a"], world.now - 3.0) < 0.5
+    assert f"10.42.0.{NUMBERS[gone]}" not in {a.mesh_ip for _, a in host.done(ev.SendSignal, since)}  # type: ignore[attr-defined]
+    assert IPS[gone] not in {a.remote.ip for _, a in host.done(ev.SendProbe, since)}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_the_only_anchor_and_a_peer_that_is_relayed_there_can_go_together(end: str) -> None:
+    world = relayed()
+    host = world.hosts[end]
+    without(host, "hub0", "ab".replace(end, ""))
+    world.run(LIFETIME_S)
+    assert host.core is not None
+    assert host.core.paths() == ()
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_a_direct_path_bears_that_there_is_no_anchor_any_more(end: str) -> None:
+    world = direct()
+    world.talk(2.0)
+    without(world.hosts[end], "hub0")
+    world.talk(60.0)
+    assert world.states() == DIRECT

@@ -121,7 +121,7 @@ def test_only_the_address_that_stands_in_the_prefix_is_on_the_lan() -> None:
 
 ips4 = st.sampled_from(["192.168.1.10", "192.168.1.20", "10.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.7"])
 ips6 = st.sampled_from(["2001:db8:1::10", "2001:db8:2::1", "fd00:1::10"])
-kinds = st.sampled_from(["host", "srflx", "observed", "mapped", "prflx", "static", "relay"])
+kinds = st.sampled_from(["host", "srflx", "told", "observed", "mapped", "prflx", "static", "relay"])
 
 
 @st.composite

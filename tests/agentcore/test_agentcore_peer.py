@@ -9,15 +9,15 @@ from math import inf
 
 import pytest
 from agentcore_ends import DIRECT, RELAYED, binds, direct, endpoints, path_of, relayed, silences, triggers
-from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, PairWorld, pair_of
-from agentcore_values import key
+from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
+from agentcore_values import key, transaction
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import AnchorDistance, Offered
 from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
 from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.path import Trigger
+from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import RELAY_LINGER_S, RETRY_FIRST_S
 from meshctl.core.agent.relayserver import LIFETIME_S
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
@@ -199,6 +199,35 @@ def test_a_running_tunnel_is_adopted_after_a_restart_of_the_agent_and_not_cut(en
         assert set(endpoints(host, since)) <= {Address(IPS["ab".replace(end, "")], PORT)}
 
 
+def restarted(delay_s: float) -> tuple[PairWorld, Host, float]:
+    """The agent of one end of a direct path is another one; when that began."""
+    world = direct(delay_s=delay_s)
+    world.talk(RELAY_LINGER_S + 2.0)
+    host, _ = pair_of(world)
+    host.kill()
+    world.talk(3.0)
+    since = world.now
+    host.start()
+    return world, host, since
+
+
+def test_a_running_tunnel_by_satellite_is_adopted_and_not_cut() -> None:
+    world, host, since = restarted(0.6)
+    world.talk(10.0)
+    assert Trigger.DEAD not in triggers(host, since)
+    assert triggers(host, since)[:2] == [Trigger.ADOPTED, Trigger.ANSWERED]
+
+
+def test_an_adopted_path_that_is_dead_is_left_in_two_seconds() -> None:
+    world, host, _ = restarted(0.01)
+    world.apart("a", "b")
+    world.until(lambda: path_of(host).state is not State.UNKNOWN, 5.0)
+    adopted_at = world.now
+    assert triggers(host) == [Trigger.ADOPTED]
+    world.until(lambda: Trigger.DEAD in triggers(host), 5.0)
+    assert world.now - adopted_at < 2.0
+
+
 def test_what_works_is_left_alone_when_the_other_agent_is_gone() -> None:
     world = direct()
     world.talk(RELAY_LINGER_S + 2.0)
@@ -273,13 +302,13 @@ def test_an_indication_on_the_pair_in_use_shows_that_the_peer_lives_but_not_twic
     path = path_of(world.hosts["a"])
     liveness, current = path.work.liveness, path.work.negotiation.current
     assert current is not None
-    first = stun.Message(stun.Class.INDICATION, b"t" * 12)
+    first = stun.Message(stun.Class.INDICATION, transaction(2**16))
     path.indicated(first, current, world.now + 1)
     assert liveness.heard_at == world.now + 1
     path.indicated(first, current, world.now + 2)
     assert liveness.heard_at == world.now + 1, "it came before"
     other = Pair(current.local, Address("192.0.2.66", PORT))
-    path.indicated(first._replace(transaction=b"u" * 12), other, world.now + 3)
+    path.indicated(first._replace(transaction=transaction(2**16 + 1)), other, world.now + 3)
     assert liveness.heard_at == world.now + 1, "it says nothing of this pair"
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT
-from agentcore_values import interface, peer
+from agentcore_values import SESSION, interface, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
@@ -20,10 +20,14 @@ from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
-from meshctl.core.agent.tunnel import INSIST_AGAIN_S, INSIST_S, SECOND_S
+from meshctl.core.agent.tunnel import INSIST_AGAIN_S, INSIST_S, SECOND_S, SECOND_USERSPACE_S
 from meshctl.core.wire import stun
 
 HUB = Address(IPS["hub0"], PORT)
+
+# How long WireGuard waits for an answer to a handshake before it tries another one, and by how much more at most by
+# chance (its paper, section 6.4; timers.c).
+REKEY_TIMEOUT_S, JITTER_S = 5.0, 0.334
 
 
 class Bench:
@@ -37,7 +41,7 @@ class Bench:
         dice = random.Random(1)  # noqa: S311
         self.here = Here(
             config, own, dice, Pace(), self.done.append, lambda probe, _: self.done.append(probe),
-            lambda *_: None, lambda _: None,
+            lambda *_: None, lambda _: None, lambda _: SESSION,
         )  # fmt: skip
         self.peer = config.peers[0]
         self.work = PeerWork(self.peer, self.here, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
@@ -63,6 +67,19 @@ def test_the_other_end_puts_its_endpoint_off_so_that_no_two_handshakes_cross() -
     assert bench.done == []
     bench.work.tunnel.maintain(SECOND_S)
     assert bench.endpoints() == [HUB], "the controlling end has not come"
+
+
+def test_where_handshakes_are_tried_with_nowhere_to_send_to_the_next_try_of_the_controlling_end_is_awaited() -> None:
+    bench = Bench(OTHER)
+    bench.status(None, None)
+    tunnel = bench.work.tunnel
+    assert tunnel.status is not None
+    tunnel.status = tunnel.status._replace(userspace=True)
+    tunnel.set_endpoint(HUB, 0.0)
+    tunnel.maintain(REKEY_TIMEOUT_S + JITTER_S)
+    assert bench.done == []
+    tunnel.maintain(SECOND_USERSPACE_S)
+    assert bench.endpoints() == [HUB]
 
 
 def test_a_second_order_does_not_put_the_endpoint_off_again_and_the_newest_counts() -> None:

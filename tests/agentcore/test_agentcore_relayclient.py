@@ -27,7 +27,17 @@ from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.relaychoice import MARGIN_S, MARGIN_SHARE
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
-from meshctl.core.agent.relaylease import CHECK_AGAIN_S, IDLE_GAP_S, MAX_ASKED, MAX_UNANSWERED, REBIND_S, Lease
+from meshctl.core.agent.relaylease import (
+    BIND_LONGEST_S,
+    CHECK_AGAIN_S,
+    IDLE_GAP_S,
+    MAX_ASKED,
+    MAX_UNANSWERED,
+    REBIND_S,
+    RTTS,
+    SLOWEST_S,
+    Lease,
+)
 from meshctl.core.agent.relayserver import LIFETIME_S
 
 KEEPALIVE_S = 25.0
@@ -430,6 +440,25 @@ def test_the_end_that_does_not_control_uses_what_the_other_one_uses_if_it_can() 
         assert [world.hub_of(name) for name in NAMES] == ["hub0", used]
 
 
+def test_an_end_whose_binds_had_no_answer_binds_at_once_when_the_peer_uses_the_relay() -> None:
+    world = RelayWorld()
+    world.want()
+    world.run(1)
+    client = world.clients["b"]
+    used = world.clients["a"].used_anchor
+    assert used is not None
+    world.drain("b")
+    for lease in client._leases.values():
+        lease.place, lease.bind_at = None, world.now + BIND_LONGEST_S
+    client.prefer(None)
+    client.prefer(used.id)
+    due = client.due()
+    assert due is not None
+    assert due <= world.now
+    world.run(1)
+    assert world.works()
+
+
 def test_the_end_that_does_not_control_asks_for_a_relay_in_use_that_it_has_forgotten() -> None:
     world = settled()
     used = world.clients["a"].ready
@@ -501,9 +530,12 @@ def test_the_warm_one_is_found_dead_as_fast_when_it_is_taken_in_the_midst_of_a_c
     assert world.hub_of("a") != "hub1"
 
 
-def test_an_anchor_that_is_far_away_is_not_taken_for_a_dead_one() -> None:
+@pytest.mark.parametrize("delay_s", [0.3, 0.6])
+def test_an_anchor_that_is_far_away_is_not_taken_for_a_dead_one(delay_s: float) -> None:
     world = RelayWorld()
-    world.delay_s = 0.3
+    world.delay_s = delay_s
+    for rtts in world.rtts.values():
+        rtts.update(dict.fromkeys(rtts, 2 * delay_s))
     world.want()
     world.run(20)
     moves = len(world.moves)
@@ -549,11 +581,23 @@ def test_a_grant_with_another_port_begins_the_count_of_binds_anew() -> None:
     assert lease.refused_until < 0
     lease.hurry(1.0)
     for _ in range(MAX_UNANSWERED):
-        assert lease.bound(1.0)
+        assert lease.bound(1.0, rtt_s=0.02)
     lease.granted(new, 1.5)
     assert lease.bind_at == 1.5
-    assert lease.bound(1.5)
+    assert lease.bound(1.5, rtt_s=0.02)
     assert lease.place == old.relay[0], "what worked works until the new one does"
+
+
+@pytest.mark.parametrize(("rtt_s", "lost_after_s"), [(0.02, sum(CHECK_AGAIN_S)), (1.0, RTTS), (60.0, SLOWEST_S)])
+def test_in_doubt_an_anchor_has_as_long_as_its_binds_take_but_not_for_ever(rtt_s: float, lost_after_s: float) -> None:
+    grant = RelayGrant(bytes(8), (Address("203.0.113.1", 40000),), bytes(16), LIFETIME_S)
+    lease = Lease(RelayWorld().anchors["hub0"])
+    lease.granted(grant, 0.0)
+    lease.answered(grant.relay[0], 0.0)
+    lease.hurry(1.0)
+    while lease.bound(lease.bind_at, rtt_s):
+        lost_at = lease.bind_at
+    assert lost_at - 1.0 == pytest.approx(lost_after_s)
 
 
 STEPS = st.one_of(

@@ -6,25 +6,27 @@ import random
 from dataclasses import replace
 
 import pytest
-from agentcore_values import interface, key, peer
+from agentcore_values import SESSION, interface, key, peer, transaction
 from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshctl.core.agent import relayserver
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayRefresh, RelayRefuse, RelayRelease
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
-from meshctl.core.agent.relaybinds import Bind, Binds, bind_name
+from meshctl.core.agent.probes import Transactions
+from meshctl.core.agent.relayallocation import BINDS_BURST, BINDS_PER_S, STALE_BINDS
+from meshctl.core.agent.relaybinds import Bind, Binds, bind_username
 from meshctl.core.agent.relayserver import (
     LIFETIME_S,
-    MAX_OF_NODE,
     PORTS,
-    STALE_BINDS,
     STALE_NONCE,
     TOO_EARLY,
     RelayServer,
 )
+from meshctl.core.agent.signal import NO_SESSION
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
@@ -45,7 +47,10 @@ class Anchor:
     def __init__(self, count: int = 3, seed: int = 0, taken: set[int] | None = None) -> None:
         self.peers = peers_of(count)
         config = interface("hub", 1, *self.peers, is_anchor=True)
-        self.server = RelayServer(config, OWN, random.Random(seed), set() if taken is None else taken)  # noqa: S311
+        self.session, self.now, self.binds = SESSION, 0.0, 0
+        self.server = RelayServer(
+            config, OWN, random.Random(seed), set() if taken is None else taken, lambda _: self.session  # noqa: S311
+        )
 
     def granted(self, one: int = 0, other: int = 1, now: float = 0.0) -> tuple[RelayGrant, RelayGrant]:
         said = dict(self.server.ask(self.peers[one], RelayAsk(self.peers[other].id), now))
@@ -59,12 +64,16 @@ class Anchor:
         return self.bind_once(grant, remote, nonce=first.nonce) if first is not None and first.nonce else first
 
     def bind_once(
-        self, grant: RelayGrant, remote: Address, *, token: bytes | None = None, nonce: str | None = None
-    ) -> stun.Message | None:
-        name, secret = bind_name(grant.token), grant.token if token is None else token
-        request = stun.Message(stun.Class.REQUEST, bytes(12), username=name, nonce=nonce)
+        self, grant: RelayGrant, remote: Address, *, token: bytes | None = None, nonce: str | None = None,
+        number: int | None = None, pause_s: float = 0.1,
+    ) -> stun.Message | None:  # fmt: skip
+        """The same; `number` is of one that there was, and `pause_s` the time since the last."""
+        self.binds += 1
+        self.now += pause_s
+        name, secret = bind_username(grant.token, SESSION), grant.token if token is None else token
+        request = stun.Message(stun.Class.REQUEST, transaction(number or self.binds), username=name, nonce=nonce)
         data = stun.encode(request, secret, integrity=(MESSAGE_INTEGRITY_SHA256,))
-        answer = self.server.bind(grant.relay[0].port, remote, data)
+        answer = self.server.bind(grant.relay[0].port, remote, data, self.now)
         if answer is None:
             return None
         assert answer.remote == remote
@@ -76,11 +85,13 @@ class Anchor:
 def test_who_reads_a_bind_cannot_sign_another() -> None:
     token = bytes(range(100, 116))
     here, there = Address("192.168.1.2", 51820), Address("192.0.2.1", 40000)
-    bind = Binds(random.Random(1)).send(Bind(b"anchor", here, there, ""), token)  # noqa: S311
+    bind = Binds(Transactions(random.Random(1)), lambda _: SESSION).send(Bind(b"anchor", here, there, ""), token)  # noqa: S311
     read = stun.decode(bind.data)
     assert read.is_authentic(token)
-    name = read.message.username or ""
-    assert not any(read.is_authentic(key) for key in (name.encode(), bytes.fromhex(name), bytes.fromhex(name) * 2))
+    name, _, session = (read.message.username or "").partition(":")
+    spelled = [bytes.fromhex(part) for part in (name, session, name + session, session + name)]
+    readable = [part.encode() for part in (name, session, f"{name}:{session}")]
+    assert not any(read.is_authentic(key) for key in (*readable, *spelled, *(key * 2 for key in spelled)))
     assert token not in bind.data
     assert token.hex().encode() not in bind.data
 
@@ -136,8 +147,8 @@ def test_a_bind_that_is_not_signed_with_the_token_is_not_answered() -> None:
     a, b = anchor.granted()
     assert anchor.bind(a, A_AT, token=b.token) is None
     assert anchor.bind(a, A_AT, token=b"") is None
-    assert anchor.server.bind(a.relay[0].port, A_AT, b"\x01\x00\x00\x00 not STUN") is None
-    assert anchor.server.bind(a.relay[0].port + 1, A_AT, b"") is None
+    assert anchor.server.bind(a.relay[0].port, A_AT, b"\x01\x00\x00\x00 not STUN", 0.0) is None
+    assert anchor.server.bind(a.relay[0].port + 1, A_AT, b"", 0.0) is None
     assert list(anchor.server.actions()) == []
 
 
@@ -206,14 +217,25 @@ def test_one_that_is_asked_for_again_was_not_released() -> None:
     assert anchor.server.due() is not None
 
 
-def test_a_node_has_no_more_relays_than_its_share() -> None:
-    anchor = Anchor(MAX_OF_NODE + 2)
-    for other in range(1, MAX_OF_NODE + 1):
-        anchor.granted(0, other)
-    ((_, refused),) = anchor.server.ask(anchor.peers[0], RelayAsk(anchor.peers[MAX_OF_NODE + 1].id), 0.0)
+def test_a_node_may_have_a_relay_to_each_of_hundreds_of_peers_and_one_to_each_is_all_that_it_gets() -> None:
+    anchor = Anchor(501)
+    for _ in range(2):
+        for other in range(1, 501):
+            anchor.granted(0, other)
+            anchor.granted(other, 0)
+    assert len(anchor.server._by_port) == 500
+
+
+def test_when_all_ports_are_given_out_the_next_pair_is_refused_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relayserver, "PORTS", PORTS[:3])
+    anchor = Anchor(5)
+    granted = [anchor.granted(0, other) for other in range(1, 4)]
+    ((_, refused),) = anchor.server.ask(anchor.peers[0], RelayAsk(anchor.peers[4].id), 0.0)
     assert isinstance(refused, RelayRefuse)
     assert (refused.reason, refused.retry_s > 0) == (RefuseReason.FULL, True)
-    anchor.granted(1, 2)
+    for who, grant in enumerate(granted[0]):
+        anchor.server.release(anchor.peers[who], RelayRelease(grant.peer, grant.token))
+    anchor.granted(0, 4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -372,3 +394,44 @@ def test_after_a_restart_relays_of_who_may_not_have_them_any_more_end() -> None:
     assert list(again.server.actions()) == [RemoveRelay(relay.port, A_AT, B_AT)]
     again.server.restore([replace(relay, port=22)], 0.0)
     assert list(again.server.actions()) == []
+
+
+def test_a_bind_that_somebody_sends_again_is_not_answered_and_takes_nothing_of_the_ends_share() -> None:
+    anchor = Anchor()
+    a, _ = anchor.granted()
+    anchor.bind(a, A_AT)
+    recorded = anchor.binds
+    for _ in range(1000):
+        assert anchor.bind_once(a, ELSEWHERE, number=recorded, pause_s=0.0) is None
+    assert anchor.bind_once(a, A_AT, pause_s=0.0) is not None
+
+
+def test_an_end_that_binds_by_the_addresses_of_others_has_few_answers_sent_there_and_the_other_end_all_of_its() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    victims = [Address("203.0.113.66", 1024 + n) for n in range(1000)]
+    answers = [anchor.bind_once(a, victim, pause_s=0.0) for victim in victims]
+    assert sum(answer is not None for answer in answers) == BINDS_BURST
+    assert anchor.bind_once(b, B_AT, pause_s=0.0) is not None
+    again = [anchor.bind_once(a, victim, pause_s=0.001) for victim in victims]
+    assert sum(answer is not None for answer in again) == pytest.approx(BINDS_PER_S, abs=1)
+
+
+@pytest.mark.parametrize("now_in", [b"a later!", NO_SESSION])
+def test_binds_of_another_session_than_is_known_have_a_share_of_their_own(now_in: bytes) -> None:
+    anchor = Anchor()
+    a, _ = anchor.granted()
+    anchor.session = now_in
+    answers = [anchor.bind_once(a, A_AT, pause_s=0.0) for _ in range(1000)]
+    assert sum(answer is not None for answer in answers) == BINDS_BURST
+    anchor.session = SESSION
+    assert anchor.bind_once(a, A_AT, pause_s=0.0) is not None
+
+
+@pytest.mark.parametrize("username", ["", ":", "no name", "00:zz", "0011223344556677", "a:b:c"])
+def test_what_is_no_name_of_a_bind_is_not_answered(username: str) -> None:
+    anchor = Anchor()
+    a, _ = anchor.granted()
+    request = stun.Message(stun.Class.REQUEST, transaction(1), username=username)
+    data = stun.encode(request, a.token, integrity=(MESSAGE_INTEGRITY_SHA256,))
+    assert anchor.server.bind(a.relay[0].port, A_AT, data, 0.0) is None

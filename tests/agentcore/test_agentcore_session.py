@@ -19,8 +19,9 @@ from meshctl.core.agent import signal
 from meshctl.core.agent.backoff import TRIES, Backoff
 from meshctl.core.agent.bodies import Ack, Hello, HelloAck, MessageType, SignalError
 from meshctl.core.agent.config import node_id
-from meshctl.core.agent.session import ASK_INTERVAL_S, NO_SESSION, ON_ITS_WAY_S, Session, Verdict, Window, new_session
+from meshctl.core.agent.session import ASK_INTERVAL_S, NO_SESSION, ON_ITS_WAY_S, WINDOW, Session, Verdict, new_session
 from meshctl.core.agent.signal import Header
+from meshctl.core.agent.window import Window
 
 NAMES = ("a", "b")
 IDS = {name: node_id(key(name)) for name in NAMES}
@@ -227,7 +228,7 @@ TestAdversary.settings = settings(max_examples=examples(30), stateful_step_count
 @settings(max_examples=examples(50))
 @given(st.lists(st.integers(0, 300), max_size=200))
 def test_the_window_takes_each_number_once_and_none_that_is_64_behind(numbers: list[int]) -> None:
-    window, seen = Window(), set[int]()
+    window, seen = Window(WINDOW), set[int]()
     for number in numbers:
         expected = number >= 1 and number not in seen and (not seen or number > max(seen) - 64)
         assert window.accept(number) is expected
@@ -238,7 +239,7 @@ def test_the_window_takes_each_number_once_and_none_that_is_64_behind(numbers: l
 @settings(max_examples=examples(50))
 @given(st.permutations(range(1, 65)))
 def test_the_window_takes_64_messages_in_any_order(order: list[int]) -> None:
-    window = Window()
+    window = Window(WINDOW)
     assert all(window.accept(n) for n in order)
     assert not any(window.accept(n) for n in order)
 
@@ -275,6 +276,24 @@ def test_who_starts_right_after_it_was_asked_for_in_vain_is_asked_for_again_at_o
     assert asked is not None
     [answer, *_] = a.receive(asked, now + 0.12).replies
     assert b.receive(answer, now + 0.14).renewed
+
+
+def test_who_is_heard_late_in_a_round_is_asked_once_more_the_best_way() -> None:
+    a, b = session("a", 1), session("b", 1)
+    now = 0.0
+    b.start(now)
+    for attempt in range(4):
+        due = b.due
+        assert due is not None
+        now = due
+        assert b.poll(now)
+        assert b.attempt == attempt
+    a.start(now)
+    hello = a.poll(now)
+    assert hello is not None
+    assert len(b.receive(hello, now).replies) == 1, "the answer, for a HELLO is on its way"
+    assert b.poll(now + ON_ITS_WAY_S)
+    assert b.attempt == 0
 
 
 def test_nothing_can_be_sealed_for_a_peer_whose_session_is_not_known() -> None:

@@ -45,6 +45,7 @@ BODIES: dict[str, Body] = {
         ),
         wish=bodies.Wish.PREFER_RELAY,
     ),
+    "offer-told": bodies.Offer(9, (bodies.Offered("told", V4, "99887766", 1677721599),)),
     "ack": bodies.Ack(7),
     "observed": bodies.Observed(
         (bodies.Observation(node_id(key("web1")), V4, 0), bodies.Observation(node_id(key("phone")), V6, 119))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from agentcore_values import interface, key, peer
+from agentcore_values import SESSION, interface, key, peer
 from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,7 +37,7 @@ def here_of(name: str, seed: int, act: Callable[[Action], None], probe: Callable
     config = interface(name, 2, keepalive_s=CONFIGURED_S)
     return Here(
         config, LocalCandidates(config.mesh_ranges), random.Random(seed), Pace(), act, probe,  # noqa: S311
-        lambda *_: None, lambda _: None,
+        lambda *_: None, lambda _: None, lambda _: SESSION,
     )  # fmt: skip
 
 
@@ -66,11 +66,11 @@ class World:
         self.lifetime = Verdicts()
         hub, node = peer("node", "hub", 1, kind="anchor"), peer("hub", "node", 2)
         self.place: Place | None = Place(
-            hub.public_key, anchor_server(ANCHOR, node.id, hub.pair_key), OWN, frozenset({51820})
+            hub.public_key, anchor_server(ANCHOR, node.id, SESSION, hub.pair_key), OWN, frozenset({51820})
         )
         self.sent_back: list[SendProbe] = []
         shared = Shared(self.dice, self._anchor_sends, SpliceSlot())
-        duty = AnchorDuty(interface("hub", 1, node, is_anchor=True), shared, lambda *_: None)
+        duty = AnchorDuty(interface("hub", 1, node, is_anchor=True), shared, lambda *_: None, lambda _: SESSION)
         duty.set_addresses((ANCHOR,))
         self.anchor = duty
         self.mappings: dict[int, tuple[Address, float]] = {}  # own port to outside and when it was last used

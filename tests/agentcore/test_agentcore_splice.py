@@ -19,6 +19,7 @@ from meshctl.core.agent.candidate import Candidate, priority
 from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.nat import Mapping
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.splice import (
     ACCEPTED_AGAIN_S,
     BETWEEN_S,
@@ -63,7 +64,8 @@ AT_EASY = situation(EASY, HARD, seen("srflx", H))
 
 
 def splicer(name: str = "peer", slot: SpliceSlot | None = None) -> Splicer:
-    return Splicer(key(name), slot or SpliceSlot((PORT,)), random.Random(name))  # noqa: S311
+    dice = random.Random(name)  # noqa: S311
+    return Splicer(key(name), slot or SpliceSlot((PORT,)), dice, Transactions(dice))
 
 
 def run(one: Splicer, until: float) -> list[object]:
@@ -115,6 +117,14 @@ def test_guesses_go_to_the_outer_address_that_most_have_seen() -> None:
     views = [seen(kind, Address(H.ip, port)) for kind, port in (("srflx", 5000), ("observed", 5007), ("srflx", 5003))]
     assert situation(EASY, HARD, lone, *views).outside_of_hard(4) == Address(H.ip, 5007)
     assert situation(EASY, HARD, seen("host", Address("10.0.0.1", 1))).outside_of_hard(4) is None
+
+
+def test_nothing_is_sent_in_numbers_to_where_only_a_server_without_a_key_has_seen_the_other_end() -> None:
+    lie = seen("told", Address("203.0.113.66", 65000))
+    assert situation(EASY, HARD, lie, seen("observed", H)).outside_of_hard(4) == H
+    assert situation(EASY, HARD, lie).outside_of_hard(4) is None
+    assert situation(HARD, EASY, lie, seen("observed", E)).outside_of_easy(4) == (E,)
+    assert situation(HARD, EASY, lie).outside_of_easy(4) == ()
 
 
 @settings(max_examples=examples(25))

@@ -120,6 +120,7 @@ def test_a_default_route_is_no_lan() -> None:
         (mesh(node("a", behind="nowhere")), "no router 'nowhere'"),
         (mesh(node("a", "203.0.113.1:1"), node("b", "203.0.113.1:2")), "the same address 203.0.113.1"),
         (mesh(node("a", behind="x"), x={"behind": "y"}, y={"behind": "x"}), "behind each other"),
+        (mesh(node("a", behind="x"), x={"debian": "bullseye"}), "a router runs no Debian 'bullseye'"),
         (mesh(node("a"), node("a-router", "203.0.113.1:1")), "names both"),
         (mesh(node("a", nat="easy", ipv6="native", behind="x"), x={}), "IPv6 behind x, which has none"),
         (mesh(node("a", "[2001:db8::1]:51820", nat="easy")), "no IPv6 endpoint through a router"),

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,19 @@ def test_a_lab_whose_containers_were_killed_comes_up_again(labs: Labs) -> None:
         lab.exec_(name, "home", ["true"])
     lab.up(inventory.read(labs.write("right", SMALL)).mesh, name)
     assert ping(name, "home", "203.0.113.10")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_host_whose_disk_is_there_is_not_made_another_release(labs: Labs, complete: bool) -> None:
+    name = labs("right", SMALL)
+    before = replace(state.load(name), complete=complete)
+    state.save(name, before)
+    older = labs.write("older", SMALL.replace("nat: easy", "nat: easy, debian: bullseye"))
+    with pytest.raises(LabError, match="home: runs Debian bookworm, and cannot become bullseye"):
+        lab.up(inventory.read(older).mesh, name)
+    assert state.load(name) == before
+    assert ping(name, "home", "203.0.113.10")
+    state.save(name, replace(before, complete=True))
 
 
 def namespaces_are_there(name: str) -> bool:

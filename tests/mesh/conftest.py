@@ -1,7 +1,7 @@
 """The labs of this folder. `mesh`: two anchors, a gateway with a LAN, three hosts behind NATs, a stock client.
 `small`: four hosts without agents, for what goes wrong and for the ways in; one is reached by a jump host and the mesh
 alone. `agents`: an anchor, two hosts behind easy NATs and two behind symmetric ones, for what apply and agents do
-together."""
+together; the anchor and one host of each kind run Debian 11."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ defaults: {ssh: {user: root}}
 networks:
   corp: {cidr: [10.42.0.0/16, "fd42:42::/48"], policy: open}
 nodes:
-  hub:   {roles: [anchor], endpoint: "203.0.113.10:51820"}
-  alice: {lab: {nat: easy}}
+  hub:   {roles: [anchor], endpoint: "203.0.113.10:51820", lab: {debian: bullseye}}
+  alice: {lab: {nat: easy, debian: bullseye}}
   bob:   {lab: {nat: easy}}
-  sym1:  {lab: {nat: symmetric}}
+  sym1:  {lab: {nat: symmetric, debian: bullseye}}
   sym2:  {lab: {nat: symmetric}}
 """
 

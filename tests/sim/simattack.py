@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from simworld import World
 
 OUTSIDER_IP, VICTIM_IP = "83.66.0.1", "84.66.0.1"
-_EVERY_S = 1.0
+# How often there is harm: first, and after so many times.
+_EVERY_S, _OFTEN, _LATER_S = 1.0, 30, 5.0
 _FLOOD = 40
 _KEPT = 64
 # Offers in a row that name a victim, at so many ports.
@@ -63,6 +64,7 @@ class Misuse:
         self._offers: dict[str, ev.SendSignal] = {}  # the newest to each peer
         self._incited = 0
         self._places: list[Address] = []
+        self._times = 0
         self._next_s = 3.0
 
     def __getattr__(self, name: str) -> Any:
@@ -78,7 +80,9 @@ class Misuse:
         if not isinstance(event, ev.Wake) or (due is not None and due[0] <= now):
             self._core.handle(event, now)
         if now >= self._next_s:
-            self._next_s = now + _EVERY_S if self._world.clock.now < self._world.spec.quiet_at else inf
+            self._times += 1
+            pause = _EVERY_S if self._times < _OFTEN else _LATER_S
+            self._next_s = now + pause if self._world.clock.now < self._world.spec.quiet_at else inf
             self._dice.choice((self._noise, self._replay, self._babble, self._flood, self._incite))()
 
     def poll_timeout(self) -> tuple[float, str] | None:
@@ -200,9 +204,10 @@ def made_up(like: stun.Message, dice: random.Random) -> bytes:
 
 
 def _readable(name: str) -> tuple[bytes, ...]:
-    """A USERNAME as a key: as it stands, and what it spells."""
-    spelled = (bytes.fromhex(name),) if len(name) % 2 == 0 and not name.strip("0123456789abcdef") else ()
-    return (name.encode(), *spelled) if name else ()
+    """A USERNAME as keys: it and each part as they stand, and what they spell."""
+    parts = sorted({name, *name.split(":")} - {""})
+    spelled = [bytes.fromhex(part) for part in parts if len(part) % 2 == 0 and not part.strip("0123456789abcdef")]
+    return (*(part.encode() for part in parts), *spelled)
 
 
 class Outsider:

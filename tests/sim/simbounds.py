@@ -60,7 +60,7 @@ def paths_rest(world: World) -> Says:
     for pair in owed(world):
         for node, peer in (pair, pair[::-1]):
             names = (node.name, peer.name)
-            if trying(world, *names):
+            if trying(world, *names, lately_s=_RESTS_S):
                 continue
             if doubts[names] > _DOUBTS and not forgets_quickly(world, names) and not can_be_led_astray(world, names):
                 yield node.name, f"{peer.name} was in doubt {doubts[names]} times in {int(_RESTS_S)} s"

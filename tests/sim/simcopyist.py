@@ -73,7 +73,7 @@ class Copyist:
         self._world, self._dice = world, world.dice("copyist")
         self._stun: dict[str, deque[_Heard]] = {}
         self._signals: dict[tuple[Driver | None, str], deque[_Said]] = {}
-        self._accepted: Session | None = None  # which has taken the message that was handed over last
+        self._accepted: tuple[Session, bytes] | None = None  # which has taken the message that was judged last
         self.delivered: Counter[str] = Counter()
 
     def heard_stun(self, node: Node, local: Place, remote: Place, data: bytes, *, answered: bool) -> None:
@@ -90,15 +90,15 @@ class Copyist:
         that was not known."""
         accepted, self._accepted = self._accepted, None
         heard = self._signals.setdefault((node.driver, hop), deque(maxlen=_KEPT))
-        if accepted is not None:
-            heard.append(_Said(accepted, accepted.theirs, data))
+        if accepted is not None and accepted[1] == data:
+            heard.append(_Said(accepted[0], accepted[0].theirs, data))
         present = [said.data for said in heard if said.session.theirs == said.theirs]
         if present and self._dice.random() < _OFTEN and _listens(node):
             self._say(node, hop, self._dice.choice(present))
 
-    def judged(self, session: Session, verdict: Verdict) -> None:
-        """An agent thinks so of a message."""
-        self._accepted = session if verdict is Verdict.ACCEPTED else None
+    def judged(self, session: Session, data: bytes, verdict: Verdict) -> None:
+        """An agent thinks so of a message, which a slow one was handed long ago."""
+        self._accepted = (session, data) if verdict is Verdict.ACCEPTED else None
 
     def sent_stun(self, node: Node, local: Place, remote: Place, data: bytes) -> None:
         """An agent sends this. If it is a question, it is answered before anybody else can."""
@@ -128,7 +128,7 @@ class Copyist:
         elif asked and not heard.counted:  # the session was not known yet: to the agent, it has only been late
             return
         elif asked and node.spec.kind == "anchor":
-            remote = _FOREIGN  # it is authentic, and answered each time: not where that would open a NAT
+            remote = _FOREIGN  # it is answered if its session is not known there: not where that would open a NAT
         elif not asked:
             remote = heard.remote  # from elsewhere than it was awaited from it has not counted, and still would
         self._put(node, heard._replace(remote=remote, data=data), forged=forged)
@@ -172,7 +172,7 @@ def judging(copyist: Copyist) -> Iterator[None]:
 
     def receive(session: Session, data: bytes, now: float) -> Received:
         received = original(session, data, now)
-        copyist.judged(session, received.verdict)
+        copyist.judged(session, data, received.verdict)
         return received
 
     Session.receive = receive  # type: ignore[method-assign]

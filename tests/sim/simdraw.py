@@ -31,12 +31,16 @@ _SPLICES = 0.05
 _SPLICE_AT_S, _SPLICE_S = 4.5, 5.0
 _AT_SPLICES = ("agent dies", "anchor off", "anchors off", "deaf", "host off", "mute", "partition", "unplug")
 _PINGS_S = (0.2, 0.2, 0.5, 1.0)
+# Nobody answers. Not where links lose: the few keepalives of WireGuard's that answer within liveness.BLOCKED_S may all
+# be lost, and a path be taken for one that drops its packets.
+_ONE_WAY = 0.15
+_USERSPACE = 0.08  # some WireGuards are, and two ends talk before their agents have started
 _LANS = ("192.168.1", "192.168.1", "192.168.178", "10.0.0", "172.17.0")  # the last is where containers are, too
 _PROTOCOLS = ((), (), ("pcp",), ("nat-pmp",), ("upnp",), ("pcp", "nat-pmp", "upnp"))
 _LINKS = (
     Link(), Link(), Link(),
     Link(delay_s=0.002), Link(delay_s=0.08, jitter_s=0.05), Link(jitter_s=0.03, loss=0.02, duplication=0.02),
-    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.08),
+    Link(loss=0.05), Link(mtu=1300), Link(jitter_s=0.02, loss=0.08), Link(delay_s=0.2),
 )  # fmt: skip
 
 
@@ -80,7 +84,31 @@ def draw(seed: int) -> WorldSpec:
         seed, link, sites, nodes, pairs, flows, faults, overrides, spec.outsider, spec.named_anchors, quiet_at, seconds
     )
     spec = replace(spec, stun=dice.choice(MANNERS) if dice.random() < _STUN else "")
+    spec = _with_one_way(spec, dice) if dice.random() < _ONE_WAY and not link.loss else spec
+    spec = _with_userspace(spec, dice) if dice.random() < _USERSPACE else spec
     return lengthened(spec, dice) if dice.random() < _LASTS else spec
+
+
+def _with_one_way(spec: WorldSpec, dice: random.Random) -> WorldSpec:
+    """The same with a flow to the end that nobody answers, in the place of one that there was between these two."""
+    pair = dice.choice(spec.pairs)
+    a, b = dice.choice((pair, pair[::-1]))
+    flow = Flow(a, b, dice.uniform(0.0, 6.0), dice.choice(_PINGS_S), spec.seconds, one_way=True)
+    return replace(spec, flows=(*(f for f in spec.flows if {f.a, f.b} != {a, b}), flow))
+
+
+def _with_userspace(spec: WorldSpec, dice: random.Random) -> WorldSpec:
+    """The same where each WireGuard may be one of userspace, and a pair whose both ends begin to talk at once.
+
+    Nothing befalls them before they have met: where the first handshake is lost, the next two may cross, and so may
+    those after them, as long as both ends talk all the time.
+    """
+    nodes = tuple(replace(n, userspace=dice.random() < 0.7) for n in spec.nodes)
+    a, b = dice.choice(spec.pairs)
+    starts_at, every_s = dice.uniform(0.0, _STARTS_S), dice.choice(_PINGS_S)
+    both = tuple(Flow(*ends, starts_at, every_s, spec.seconds - 12.0) for ends in ((a, b), (b, a)))
+    faults = tuple(f for f in spec.faults if f.at >= _CALM_S)
+    return replace(spec, nodes=nodes, faults=faults, flows=(*(f for f in spec.flows if {f.a, f.b} != {a, b}), *both))
 
 
 def behaviour(dice: random.Random, easy: int = 7) -> Behaviour:

@@ -1,4 +1,4 @@
-"""Pings through the tunnel, and when they were not answered."""
+"""Pings through the tunnel, and when they were not answered; and flows in one direction, which only have to arrive."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CABLES, _CHANCE = 8, 1e-9
 _MORE_BYTES = 48 + 1 - 32
 
 
-def ping(number: int, size: int) -> bytes:
+def ping(number: int, size: int, *, one_way: bool = False) -> bytes:
     """The ping of a flow, which fills an inner packet of `size` bytes with its headers."""
-    data = b"P" + number.to_bytes(2, "big")
+    data = (b"R" if one_way else b"P") + number.to_bytes(2, "big")
     return data.ljust(size - _MORE_BYTES, b"\0")
 
 
@@ -34,7 +34,8 @@ class Outage:
 
 
 class FlowRun:
-    """One flow while the world runs; everybody's access is as `link`. `answered_at` is when the last answer came."""
+    """One flow while the world runs; everybody's access is as `link`. `answered_at` is when the last answer came; of a
+    flow in one direction, the last packet."""
 
     def __init__(self, flow: Flow, link: Link) -> None:
         self.flow = flow

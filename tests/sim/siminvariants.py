@@ -36,7 +36,6 @@ from simpairs import (
     elsewhere,
     falls,
     forgets_quickly,
-    has_mistaken_a_double,
     is_anchor_fault,
     owed,
     places_of,
@@ -168,7 +167,7 @@ def direct_when_possible(world: World) -> Says:
     """
     for one, other in owed(world):
         names = (one.name, other.name)
-        if falls(world, names) > FREE_FALLS or has_mistaken_a_double(world, names):
+        if falls(world, names) > FREE_FALLS:
             continue
         places = places_of(world, names)
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)

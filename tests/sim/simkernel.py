@@ -31,10 +31,11 @@ class Kernel(Host):
     """`inner(source, data)` gets what came through the tunnel. `up` is False while the host is off or asleep."""
 
     def __init__(
-        self, clock: Clock, port: int, key: bytes, dice: random.Random, inner: Callable[[str, bytes], None]
-    ) -> None:
+        self, clock: Clock, port: int, key: bytes, dice: random.Random, inner: Callable[[str, bytes], None], *,
+        userspace: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self._clock, self._key, self._dice, self._inner = clock, key, dice, inner
+        self._clock, self._key, self._dice, self._inner, self._userspace = clock, key, dice, inner, userspace
         self.port = port
         self.up = True
         self.listener: Listener | None = None
@@ -44,7 +45,7 @@ class Kernel(Host):
         self.splices: dict[Place, int] = {}  # remote -> local port
         self.relays: dict[int, tuple[Place, Place]] = {}
         self.tunnel_packets = 0  # that WireGuard has sent
-        self.wg = WireGuard(clock, self, port, key, dice, inner)
+        self.wg = WireGuard(clock, self, port, key, dice, inner, userspace=userspace)
 
     def restart(self) -> None:
         """Off and on again: no rules, no keys, no peers."""
@@ -52,7 +53,9 @@ class Kernel(Host):
         self.opened.clear()
         self.splices.clear()
         self.relays.clear()
-        self.wg = WireGuard(self._clock, self, self.port, self._key, self._dice, self._inner)
+        self.wg = WireGuard(
+            self._clock, self, self.port, self._key, self._dice, self._inner, userspace=self._userspace
+        )
 
     def send(self, source: Place, destination: Place, data: bytes) -> None:
         """A packet of WireGuard or of the agent; WireGuard's may leave from a splice's port."""

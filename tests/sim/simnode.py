@@ -63,7 +63,9 @@ class Node:
     def __init__(self, world: World, spec: NodeSpec, name: str = "") -> None:
         self.world, self.spec, self.name = world, spec, name or spec.name
         self.dice = world.dice(f"node {self.name}")
-        self.kernel = Kernel(world.clock, PORT, wg_key(spec.name), world.dice(f"wg {self.name}"), self._inner)
+        self.kernel = Kernel(
+            world.clock, PORT, wg_key(spec.name), world.dice(f"wg {self.name}"), self._inner, userspace=spec.userspace
+        )
         self.offset = self.slow_s = 0.0
         self.saved = b""
         self.driver: Driver | None = None
@@ -222,6 +224,7 @@ class Node:
             PeerStatus(
                 self._peers[p.key].public_key, Address._make(p.endpoint) if p.endpoint else None,
                 None if p.handshake_at is None else now - p.handshake_at, p.rx_bytes, p.tx_bytes, int(p.keepalive_s),
+                self.spec.userspace,
             )
             for p in self.kernel.wg.peers()
         )  # fmt: skip

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from simdriver import SWEEP_AFTER_S
 from simflow import FlowRun, Outage
 from simpairs import (
-    BLOCKED_S,
     DIRECT_STATES,
+    KNOWN_BLOCKED_S,
     can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
@@ -54,7 +54,7 @@ _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
 # A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys,
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
-_FORGOTTEN_S, _KEYS_S = 6.0, 16.0
+_FORGOTTEN_S, _KEYS_S = 9.0, 16.0
 _ASTRAY_S = 2.0  # so long after a path has died, under traffic, packets are to pass again
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
@@ -106,10 +106,13 @@ def _begun(world: World, flow: Flow, patience: float) -> float:
     """From when on the pair must have a way.
 
     Where links lose, WireGuard's first handshake with an anchor may be lost again and again, 5 s each time, and nobody
-    can be told of anything before; and so may the first one between the two, once both agents have given it a way.
+    can be told of anything before; and so may the first one between the two, once both agents have given it a way. And
+    a userspace WireGuard that has tried one with nowhere to send to tries no other for REKEY_TIMEOUT.
     """
     names = (flow.a, flow.b)
     starts = max(flow.starts_at, *(world.spec.node(n).starts_at for n in names))
+    if any(world.spec.node(n).userspace for n in names):
+        starts += HANDSHAKE_AGAIN_S
     if not world.spec.link.loss:
         return starts + _STARTS_S + patience
     one, other = (world.nodes[n].met for n in names)
@@ -167,7 +170,7 @@ def _blocked(world: World, fault: Fault, flow: Flow, patience: float) -> list[tu
     other faults too, and not before there is something to send."""
     names = (flow.a, flow.b)
     tries = [at for at in (fault.at, *taken(world, names)) if is_blocked_at(world, names, at)]
-    return [(at, max(at, flow.starts_at) + BLOCKED_S + patience) for at in tries]
+    return [(at, max(at, flow.starts_at) + KNOWN_BLOCKED_S + patience) for at in tries]
 
 
 def _unfinished(fault: Fault, *met_at: float) -> list[tuple[float, float]]:

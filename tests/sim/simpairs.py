@@ -11,8 +11,9 @@ from simconfig import KEEPALIVE_S, public_ips, wg_key
 from simnode import Node
 from simspec import INTERNET, Fault
 
+from meshctl.core.agent.bars import BLOCKED_FALLS
 from meshctl.core.agent.history import Decision
-from meshctl.core.agent.liveness import STOPPED_CARRYING_S
+from meshctl.core.agent.liveness import BLOCKED_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
 
@@ -28,7 +29,7 @@ HEARD_S = 3.0 * KEEPALIVE_S
 DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
-BLOCKED_S = STOPPED_CARRYING_S + 3.0
+KNOWN_BLOCKED_S = BLOCKED_S + 3.0
 
 
 def healthy(node: Node) -> bool:
@@ -56,15 +57,24 @@ def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> s
 
 def blocked(world: World, one: str, other: str) -> bool:
     """Whether something drops WireGuard's packets between the two, except by an anchor (`simways.block`)."""
+    return _blocked_since(world, one, other) is not None
+
+
+def _blocked_since(world: World, one: str, other: str) -> float | None:
     sieve = world.sieves.get(one)
-    return sieve is not None and wg_key(other) in sieve.blocked
+    return sieve.blocked.get(wg_key(other)) if sieve is not None else None
 
 
-def trying(world: World, one: str, other: str) -> bool:
-    """Whether the two have just taken another address of each other: that it is no better they cannot know yet."""
-    if not blocked(world, one, other):
+def trying(world: World, one: str, other: str, *, lately_s: float = 0.0) -> bool:
+    """Whether the two use a direct way of which they cannot know yet that it is none, or did so within the last so many
+    seconds: another address that they have just taken, or one by which they had nothing to send."""
+    since = _blocked_since(world, one, other)
+    if since is None:
         return False
-    return max(taken(world, (one, other)), default=0.0) > world.clock.now - BLOCKED_S
+    used_since = max([since, *taken(world, (one, other))])
+    flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == {one, other}]
+    sent_since = min((max(f.starts_at, used_since) for f in flows if f.ends_at > used_since), default=used_since)
+    return sent_since > world.clock.now - KNOWN_BLOCKED_S - lately_s
 
 
 def taken(world: World, names: tuple[str, str]) -> list[float]:
@@ -78,22 +88,14 @@ def _is_taking(decision: Decision) -> bool:
 
 
 def falls(world: World, names: tuple[str, str]) -> int:
-    """How often one of the two, the one that did so more often, has given a direct path to the other up."""
-    dead = Counter((d.node, d.peer) for d in world.watch.decided if d.decision.trigger is Trigger.DEAD)
+    """How often one of the two, the one that did so more often, has given a direct path to the other up, as `bars`
+    counts. Whether it was right to take one for a path that drops WireGuard's packets alone is asked elsewhere."""
+    dead: Counter[tuple[str, str]] = Counter()
+    for decided in world.watch.decided:
+        if decided.decision.trigger is Trigger.DEAD:
+            blocked = decided.decision.reason.startswith("WireGuard's packets")
+            dead[decided.node, decided.peer] += BLOCKED_FALLS if blocked else 1
     return max(dead[names], dead[names[::-1]])
-
-
-def has_mistaken_a_double(world: World, names: tuple[str, str]) -> bool:
-    """Whether a path was taken for one that drops WireGuard's packets after one of the two had had a double. What is
-    sent with the keys that the double has replaced is not answered, though the other end was heard a moment before
-    (`liveness.FRESH_S`): only the handshake after 15 s tells, and NEVER_CARRIED_S is shorter."""
-    doubled_at = [f.at for f in world.spec.faults if f.kind == "double" and f.target in names]
-    blocked_at = [d.at for d in world.watch.decided if {d.node, d.peer} == {*names} and _is_giving_up(d.decision)]
-    return bool(doubled_at) and any(min(doubled_at) < at for at in blocked_at)
-
-
-def _is_giving_up(decision: Decision) -> bool:
-    return decision.trigger is Trigger.DEAD and decision.reason.startswith("WireGuard's packets")
 
 
 def state(node: Node, peer: Node) -> State:

@@ -82,7 +82,7 @@ def _plainer_sites(spec: WorldSpec) -> Iterator[WorldSpec]:
 
 def _plainer_nodes(spec: WorldSpec) -> Iterator[WorldSpec]:
     for node in spec.nodes:
-        for change in ({"second": False}, {"v6": False, "v4": True}, {"starts_at": 0.0}):
+        for change in ({"second": False}, {"v6": False, "v4": True}, {"userspace": False}, {"starts_at": 0.0}):
             plainer = replace(node, **change)
             if plainer != node:
                 yield replace(spec, nodes=tuple(plainer if n == node else n for n in spec.nodes))
@@ -95,7 +95,9 @@ def describe(spec: WorldSpec) -> str:
     lines = [f"seed {spec.seed}, {spec.link}, until {int(spec.seconds)} s; pairs {spec.pairs}"]
     lines += [f"  {_site(site)}" for site in spec.sites]
     lines += [f"  {_node(node)}" for node in spec.nodes]
-    lines += [f"  {f.a} pings {f.b} every {f.every_s} s" for f in spec.flows]
+    lines += [
+        f"  {f.a} pings {f.b} every {f.every_s} s{', which does not answer' * f.one_way}" for f in spec.flows
+    ]
     lines += [f"  at {int(f.at * 1000) / 1000} s: {f}" for f in spec.faults]
     lines += [f"  override: {o}" for o in spec.overrides]
     lines += [f"  a STUN server, {spec.stun}"] if spec.stun else []
@@ -121,4 +123,5 @@ def _node(node: NodeSpec) -> str:
     words += ["IPv4"] if node.v4 else []
     words += ["IPv6"] if node.v6 else []
     words += ["and 172.17.0.1"] if node.second else []
+    words += ["a userspace WireGuard"] if node.userspace else []
     return f"{node.name}: {', '.join(words)}, from {int(node.starts_at * 1000) / 1000} s"

@@ -63,6 +63,7 @@ class NodeSpec:
     v6: bool = False
     second: bool = False  # has one more address, which leads nowhere and which every other such host has too
     starts_at: float = 0.0
+    userspace: bool = False  # its WireGuard is not the kernel's
 
     @property
     def is_fixed(self) -> bool:
@@ -82,8 +83,8 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Flow:
-    """Pings from `a` to `b`, answered by b's kernel. `size`: bytes that each and its answer have inside the tunnel with
-    their headers, if that is more than they need."""
+    """Pings from `a` to `b`, answered by b's kernel, or by nobody if `one_way`. `size`: bytes that each and its answer
+    have inside the tunnel with their headers, if that is more than they need."""
 
     a: str
     b: str
@@ -91,6 +92,7 @@ class Flow:
     every_s: float
     ends_at: float
     size: int = 0
+    one_way: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,12 @@ def outcome_of(spec: WorldSpec) -> Outcome:
 
 
 def _with_twin(spec: WorldSpec, outcome: Outcome) -> Outcome:
-    """The same, and what the attacker did in its twin: of a world in which nobody else uses keys that it should not."""
+    """The same, and what the attacker did in its twin: of a world in which nobody else uses keys that it should not,
+    nor sends again what it saw. What an anchor answers to that one is its own affair, and no two get all of it."""
     honest = replace(
-        spec, nodes=tuple(n.honest for n in spec.nodes), faults=tuple(f for f in spec.faults if f.kind != "double")
-    )
+        spec, nodes=tuple(n.honest for n in spec.nodes), faults=tuple(f for f in spec.faults if f.kind != "double"),
+        outsider=False,
+    )  # fmt: skip
     plain = outcome if honest == spec else World(honest).run()
     twin, delivered = attacked(honest)
     copies = tuple(sorted(delivered.items()))

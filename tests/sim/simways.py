@@ -21,12 +21,12 @@ BLINK_S = 3.5
 
 class Sieve:
     """In front of one host's kernel. `dead`: no direct way works; `blocked`: of these keys WireGuard's packets are
-    dropped."""
+    dropped, and since when."""
 
     def __init__(self, world: World, kernel: Kernel) -> None:
         self._world = world
         self.dead = False
-        self.blocked: set[bytes] = set()
+        self.blocked: dict[bytes, float] = {}
         kernel.sieve = self.passes
 
     def passes(self, other: Place, data: bytes) -> bool:
@@ -45,9 +45,10 @@ def _sieve(world: World, name: str) -> Sieve:
 
 def block(world: World, fault: Fault) -> None:
     """From now on something drops WireGuard's packets between two hosts, wherever they are, and lets checks pass."""
-    _sieve(world, fault.target).blocked.add(wg_key(fault.value))
+    now = world.clock.now
+    _sieve(world, fault.target).blocked.setdefault(wg_key(fault.value), now)
     if fault.value in world.nodes:
-        _sieve(world, fault.value).blocked.add(wg_key(fault.target))
+        _sieve(world, fault.value).blocked.setdefault(wg_key(fault.target), now)
 
 
 def is_blocked_at(world: World, names: tuple[str, str], at: float) -> bool:

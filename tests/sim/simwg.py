@@ -87,16 +87,18 @@ class Peer:
 
 
 class WireGuard:
-    """One interface. `deliver(inner source, data)` gets what arrives."""
+    """One interface. `deliver(inner source, data)` gets what arrives. `userspace`: packets for a peer without endpoint
+    wait, and a handshake is tried for them, as wireguard-go does it; the kernel drops them (device.c)."""
 
     def __init__(
         self, clock: Clock, host: Host, port: int, key: bytes, dice: random.Random,
-        deliver: Callable[[str, bytes], None],
+        deliver: Callable[[str, bytes], None], *, userspace: bool = False,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._host = host
         self.port = port
         self.key = key
+        self.userspace = userspace
         self._deliver = deliver
         self._peers: dict[bytes, Peer] = {}
         self._by_address: dict[str, Peer] = {}
@@ -159,7 +161,7 @@ class WireGuard:
         "" is an inner source that the other end allows, whichever it is.
         """
         peer = self._by_address.get(destination)
-        if peer is None or peer.endpoint is None:
+        if peer is None or (peer.endpoint is None and not self.userspace):
             return False
         self._send_data(peer, [struct.pack("<B", len(source)) + source.encode() + data])
         return True

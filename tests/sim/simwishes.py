@@ -40,7 +40,9 @@ def _wishes(world: World) -> Iterator[_Wish]:
     # What the agent is told does not outlive it, and a slow one hears of it later.
     restless = {f.target for f in spec.faults if f.kind in ("agent dies", "host off", "slow", "sleep", "double")}
     found += [
-        _Wish(f.target, peer, mode, f.at, f.ends_at) for f, (peer, _, mode) in said if mode and f.target not in restless
+        _Wish(f.target, peer, mode, f.at, f.ends_at)
+        for f, (peer, _, mode) in said
+        if mode and f.target not in restless and f.at > spec.node(f.target).starts_at
     ]
     of_pair = [frozenset((w.node, w.peer)) for w in found] + [frozenset((f.target, v[0])) for f, v in said]
     for wish in found:

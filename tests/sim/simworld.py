@@ -171,7 +171,8 @@ class World:
     def _ping(self, run: FlowRun, number: int) -> None:
         flow = run.flow
         if self.clock.now < flow.ends_at:
-            self.nodes[flow.a].kernel.wg.send(mesh_ip(self.spec.node(flow.b)), ping(number, flow.size))
+            data = ping(number, flow.size, one_way=flow.one_way)
+            self.nodes[flow.a].kernel.wg.send(mesh_ip(self.spec.node(flow.b)), data)
             self.clock.after(flow.every_s, lambda: self._ping(run, number))
 
     def _wind_up(self) -> None:

@@ -12,6 +12,7 @@ from test_sim_net import PORT, World, behaviour
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.checks import MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
 from meshctl.core.agent.events import SendProbe
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.reachability import DIRECT, KINDS, End, Helpers, predict
 from meshctl.core.wire import stun
@@ -19,8 +20,14 @@ from meshctl.core.wire import stun
 KEY = b"k" * 32
 
 
-def allowance() -> TokenBucket:
-    return TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
+def check_list(
+    username: str, dice: random.Random, *, controlling: bool, strangers: TokenBucket | None = None
+) -> CheckList:
+    allowance = strangers or TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
+    return CheckList(
+        Credentials(username, KEY), controlling=controlling, dice=dice, strangers=allowance,
+        transactions=Transactions(dice),
+    )  # fmt: skip
 
 
 class Asker:
@@ -30,7 +37,7 @@ class Asker:
         username = "b:a" if controlling else "a:b"
         self.world, self.host, self.base = world, host, Address(ip, PORT)
         dice = random.Random(seed)  # noqa: S311
-        self.list = CheckList(Credentials(username, KEY), controlling=controlling, dice=dice, strangers=allowance())
+        self.list = check_list(username, dice, controlling=controlling)
         self.asked_at: list[float] = []
         self.valid_at: dict[Pair, float] = {}
         self.nominated: list[Pair] = []
@@ -53,10 +60,7 @@ class Asker:
         assert received.is_authentic(KEY)
         pair, now = Pair(self.base, Address(*packet.source)), self.world.clock.now
         if received.message.message_class is stun.Class.REQUEST:
-            found = self.list.receive_request(received.message, pair)
-            if found is None:
-                return
-            reply, question = found
+            reply, question = self.list.receive_request(received.message, pair)
             self.send(reply)
             self.nominated += [question.pair] if question.nominated else []
         else:
@@ -127,13 +131,10 @@ def test_both_hear_of_a_nomination_also_when_packets_are_lost() -> None:
 
 def test_a_nomination_that_comes_before_the_pair_was_answered_counts_when_it_is() -> None:
     dice = random.Random(0)  # noqa: S311
-    b = CheckList(Credentials("a:b", KEY), controlling=False, dice=dice, strangers=allowance())
+    b = check_list("a:b", dice, controlling=False)
     pair = Pair(Address("192.0.2.2", PORT), Address("192.0.2.1", PORT))
     request = stun.Message(stun.Class.REQUEST, bytes(12), username="b:a", priority=1, use_candidate=True)
-    found = b.receive_request(request, pair)
-    assert found is not None
-    assert not found[1].nominated
-    assert b.receive_request(request, pair) is None
+    assert not b.receive_request(request, pair)[1].nominated
     probe = b.poll(0.0)
     assert probe is not None
     asked = stun.decode(probe.data).message
@@ -144,7 +145,7 @@ def test_a_nomination_that_comes_before_the_pair_was_answered_counts_when_it_is(
 
 def test_an_answer_that_took_another_way_back_or_comes_twice_counts_for_nothing() -> None:
     dice = random.Random(0)  # noqa: S311
-    a = CheckList(Credentials("b:a", KEY), controlling=True, dice=dice, strangers=allowance())
+    a = check_list("b:a", dice, controlling=True)
     pair = Pair(Address("192.0.2.1", PORT), Address("192.0.2.2", PORT))
     a.set_pairs([(pair, 1, 1)])
     a.restart(0.0)
@@ -172,7 +173,7 @@ def test_a_path_that_does_not_answer_quick_questions_has_failed_within_a_second(
 
 def test_checks_of_one_peer_are_never_faster_than_their_pace() -> None:
     dice, plenty = random.Random(0), TokenBucket(0.0, MAX_PAIRS * 6.0)  # noqa: S311
-    a = CheckList(Credentials("b:a", KEY), controlling=True, dice=dice, strangers=plenty)
+    a = check_list("b:a", dice, controlling=True, strangers=plenty)
     local = Address("192.0.2.1", PORT)
     a.set_pairs([(Pair(local, Address(f"198.51.100.{i}", PORT)), i, 1) for i in range(200)])
     a.restart(0.0)
@@ -198,13 +199,11 @@ def test_pairs_that_stay_keep_what_is_known_of_them() -> None:
 
 def test_a_flood_of_questions_from_many_addresses_takes_no_more_room_than_a_hundred_pairs() -> None:
     dice = random.Random(0)  # noqa: S311
-    b = CheckList(Credentials("a:b", KEY), controlling=False, dice=dice, strangers=allowance())
+    b = check_list("a:b", dice, controlling=False)
     for i in range(1000):
         request = stun.Message(stun.Class.REQUEST, i.to_bytes(12, "big"), username="b:a", priority=1)
         pair = Pair(Address("192.0.2.2", PORT), Address(f"198.51.{i // 250}.{i % 250}", PORT))
-        found = b.receive_request(request, pair)
-        assert found is not None
-        assert found[0].remote == pair.remote
+        assert b.receive_request(request, pair)[0].remote == pair.remote
     polled = 0
     while (due := b.due()) is not None and b.poll(due) is not None:
         polled += 1

@@ -18,7 +18,7 @@ from simwatch import Decided, Moved
 from simworld import World
 
 from meshctl.core.agent import events as ev
-from meshctl.core.agent import signal
+from meshctl.core.agent import liveness, signal
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import MessageType, Offer
 from meshctl.core.agent.checks import STRANGERS_BURST
@@ -227,6 +227,19 @@ def test_a_tunnel_that_ends_dead_is_found() -> None:
     world = World(spec_of(Behaviour(), Behaviour(), flows=(flow,)))
     world.clock.at(32.0, lambda: setattr(world.sites["site1"].cable, "up", False))
     assert "the last pings are answered" in {f.invariant for f in world.run().findings}
+
+
+def test_a_flow_in_one_direction_that_is_lost_and_one_for_which_the_path_is_ever_in_doubt_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow = Flow("n0", "n1", 1.0, 0.2, 40.0, one_way=True)
+    spec = spec_of(Behaviour(), Behaviour(), flows=(flow,))
+    assert found(spec) == set()
+    world = World(spec)
+    world.clock.at(32.0, lambda: setattr(world.sites["site1"].cable, "up", False))
+    assert "the last pings are answered" in {f.invariant for f in world.run().findings}
+    monkeypatch.setattr(liveness, "UNANSWERED_MAX_S", liveness.UNANSWERED_S)
+    assert found(spec) == {"paths rest"}
 
 
 def test_a_path_that_is_left_without_a_cause_and_one_that_moves_too_often_are_found() -> None:

@@ -17,6 +17,7 @@ from meshctl.core.agent.candidate import Candidate, priority
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.nat import Mapping
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.splice import BETWEEN_S, BURST, LISTEN_S, OPENED, PACE_S, Failed, Splicer
 from meshctl.core.agent.splice_situation import MAX_GUESSES, Role, Situation
@@ -44,9 +45,12 @@ class End:
         self.credentials = Credentials(username, KEY)
         dice = random.Random(f"{ip} {seed}")  # noqa: S311 - not the NATs' dice, or the guesses would be their ports
         allowance = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
-        self.list = CheckList(self.credentials, controlling=controlling, dice=dice, strangers=allowance)
+        transactions = Transactions(dice)
+        self.list = CheckList(
+            self.credentials, controlling=controlling, dice=dice, strangers=allowance, transactions=transactions
+        )
         self.slot = SpliceSlot((PORT,))
-        self.splicer = Splicer(PEER, self.slot, dice)
+        self.splicer = Splicer(PEER, self.slot, dice, transactions)
         self.peer: End | None = None
         self.candidates: tuple[Candidate, ...] = ()
         self.open: set[int] = set()
@@ -118,9 +122,7 @@ class End:
         assert received.is_authentic(KEY)
         pair = Pair(Address(self.base.ip, packet.destination[1]), Address(*packet.source))
         if received.message.message_class is stun.Class.REQUEST:
-            found = self.list.receive_request(received.message, pair)
-            assert found is not None
-            reply, question = found
+            reply, question = self.list.receive_request(received.message, pair)
             self.host.send(reply.local, reply.remote, reply.data)
             self.splicer.heard(pair, now)
             self.use(question.pair if question.nominated else None)

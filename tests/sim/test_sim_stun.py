@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 from simattack import VICTIM_IP
 from simdraw import draw
+from simnat import Behaviour
 from simnet import Packet
-from simstun import MANNERS
+from simstun import MANNERS, StunServer
 from simworld import World
-from test_sim_invariants import EASY, NEVER
+from test_sim_invariants import EASY, HARD, NEVER, spec_of
 
+from meshctl.core.agent.path import State
 from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
 
 
 @pytest.mark.parametrize("manner", MANNERS)
@@ -39,3 +42,23 @@ def test_nodes_ask_it_and_it_answers_in_its_manner(manner: str, places: set[str]
 def test_some_worlds_have_a_server_of_each_manner() -> None:
     manners = {spec.stun for spec in map(draw, range(200))}
     assert manners == {"", *MANNERS}
+
+
+def test_no_splice_is_aimed_at_a_victim_that_a_server_without_a_key_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names one for the node behind the hard NAT alone: so the NATs are as a splice needs them."""
+    spec, struck = spec_of(HARD, Behaviour(), stun="honest"), set[tuple[str, int]]()
+    world = World(replace(spec, nodes=tuple(node for node in spec.nodes if node.name != "a1")))
+
+    def says(_server: StunServer, packet: Packet) -> TransportAddress:
+        hard = packet.source[0] == "81.0.0.1"
+        return TransportAddress(VICTIM_IP if hard else packet.source[0], 65535 if hard else packet.source[1])
+
+    def tap(packet: Packet) -> None:
+        if packet.destination[0] == VICTIM_IP:
+            struck.add(packet.destination)
+
+    monkeypatch.setattr(StunServer, "_says", says)
+    world.internet.tap = tap
+    world.run()
+    assert State.SPLICING in {d.decision.after for d in world.watch.decided}
+    assert struck == {(VICTIM_IP, 65535)}, "which is what was told, and is checked"

@@ -17,9 +17,10 @@ from simworld import World
 from test_sim_invariants import EASY, HARD, NEVER, spec_of
 
 from meshctl.core.agent import signal
-from meshctl.core.agent.checks import CheckList
+from meshctl.core.agent.allowance import Allowance
+from meshctl.core.agent.probes import Copies
 from meshctl.core.agent.relayserver import RelayServer
-from meshctl.core.agent.session import Window
+from meshctl.core.agent.window import Window
 from meshctl.core.wire import stun
 
 # One pair that is direct and one that is relayed, each with a few seeds that have twins.
@@ -63,7 +64,7 @@ def _unchecked(_received: stun.Received, _key: bytes) -> bool:
 @pytest.mark.parametrize(
     ("where", "name", "instead"),
     [
-        (CheckList, "is_new", _always),
+        (Copies, "is_new", _always),
         (Window, "accept", _always),
         (signal, "authentic", _always),
         (stun.Received, "is_authentic", _unchecked),
@@ -84,4 +85,5 @@ def test_an_anchor_that_believes_a_bind_that_was_sent_again_differs_in_its_twin(
         return ""  # which is what a first bind has
 
     monkeypatch.setattr(RelayServer, "_nonce", nonce)
+    monkeypatch.setattr(Allowance, "take", _always)
     assert differs()

@@ -3,11 +3,13 @@ stays on such a way, or goes back to it for ever."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from simnat import Behaviour
 from simnet import Cable
+from simpairs import KNOWN_BLOCKED_S, trying
 from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 from simways import BLINKS, BLOCKS
 from simworld import World
@@ -39,6 +41,23 @@ def test_a_pair_whose_direct_way_drops_wireguard_is_relayed_and_stays_so(at: flo
         path = world.nodes[node].path(peer)
         assert path is None or path.state is State.RELAYED
         assert len(decided(world, Trigger.DEAD, node)) == 1
+
+
+def test_that_a_way_drops_wireguard_cannot_be_known_before_there_is_something_to_send() -> None:
+    block_at, pings_at = 20.0, 50.0
+    spec = at_home(100.0, Fault(BLOCKS, block_at, 0.0, "n0", "n1"), quiet_at=68.0)
+    world = World(replace(spec, flows=(Flow("n0", "n1", pings_at, 0.2, 100.0),)))
+    tried: dict[float, tuple[bool, bool]] = {}
+
+    def note() -> None:
+        now = world.clock.now
+        tried[now] = trying(world, "n0", "n1"), trying(world, "n1", "n0", lately_s=10.0)
+
+    times = (block_at - 1.0, block_at + 1.0, pings_at + KNOWN_BLOCKED_S - 1.0, pings_at + KNOWN_BLOCKED_S + 1.0, 99.0)
+    for at in times:
+        world.clock.at(at, note)
+    assert world.run().findings == ()
+    assert list(tried.values()) == [(False, False), (True, True), (True, True), (False, True), (False, False)]
 
 
 def test_a_pair_whose_direct_way_dies_every_few_seconds_is_relayed_for_longer_each_time_and_direct_in_the_end() -> None:
@@ -74,6 +93,33 @@ def test_a_direct_path_that_has_become_slow_is_left_for_a_better_one_after_some_
     assert [p.state for p in ended] == [State.DIRECT] * 2
     assert ended[0].endpoint.ip != slow[0]
     assert len(decided(world, Trigger.NOMINATED, "n0")) == 2, "one change, and no other"
+
+
+def test_a_shorter_way_that_did_not_work_when_the_agents_met_is_taken_some_minutes_after_it_does() -> None:
+    nodes = (NodeSpec("a0", 0, kind="anchor"), *(NodeSpec(f"n{n}", 1 + n, v6=True) for n in (0, 1)))
+    slow = Link(delay_s=0.05)
+    world = World(WorldSpec(0, slow, (), nodes, (("n0", "n1"),), PINGS, seconds=2 * COMPARE_S))
+    ways = {"n0": Cable(up=False), "n1": Cable(up=False)}
+
+    def join() -> None:
+        for node, cable in ways.items():
+            kernel = world.nodes[node].kernel
+            kernel.join(world.internet, next(ip for ip in kernel.addresses if ":" in ip), cable)
+
+    families: list[int] = []
+
+    def note() -> None:
+        path = world.nodes["n0"].path("n1")
+        assert path is not None
+        assert path.endpoint is not None
+        families.append(path.endpoint.family)
+
+    world.clock.at(0.0, join)
+    world.clock.at(59.0, note)
+    world.clock.at(60.0, lambda: [setattr(cable, "up", True) for cable in ways.values()])
+    world.clock.at(world.spec.seconds - 1.0, note)
+    assert world.run().findings == ()
+    assert families == [4, 6]
 
 
 def test_an_operator_takes_his_word_back_as_soon_as_the_host_is_awake() -> None:

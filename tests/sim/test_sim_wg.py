@@ -82,6 +82,19 @@ def test_an_unanswered_handshake_is_tried_again_every_five_seconds_and_given_up_
     assert 90 <= times[-1] <= 110
 
 
+def test_what_is_sent_with_nowhere_to_send_to_is_dropped_by_the_kernel_and_waits_in_a_userspace_wireguard() -> None:
+    for userspace in (False, True):
+        pair = Pair()
+        pair.wg["b"].userspace = userspace
+        assert pair.wg["b"].send("10.0.0.1", b"to a") is userspace
+        pair.run(7)
+        pair.wg["b"].set_endpoint(A, ("203.0.113.1", PORT))
+        pair.run(2)
+        assert pair.got["a"] == [], "there was a try at 0 and at 5 s, or none at all"
+        pair.run(3)
+        assert pair.got["a"] == [b"to a"] * userspace
+
+
 def test_a_session_under_traffic_is_renewed_after_two_minutes_without_a_gap() -> None:
     pair = Pair()
     for _ in range(400):

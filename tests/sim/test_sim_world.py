@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from simdraw import draw
 from simnat import RANDOM, Behaviour
+from simoutages import HANDSHAKE_AGAIN_S
 from simreport import MANY, coverage, is_green, seeds_of
 from simshrink import describe, shrink
-from simspec import Fault, Link, NodeSpec, SiteSpec, WorldSpec
+from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 from simtrace import Meter, Trace
 from simworld import World
 
@@ -49,6 +50,38 @@ def test_a_port_is_mapped_anew_behind_another_router_that_has_the_first_ones_add
     roams = Fault("roam", 18.0, 0.0, "n0", "site1")
     spec = WorldSpec(0, Link(), sites, nodes, (("n0", "n1"),), faults=(roams,), quiet_at=18.0, seconds=50.0)
     assert World(spec).run().findings == ()  # two hard NATs, and still direct
+
+
+@pytest.mark.parametrize("hairpin", [True, False])
+def test_two_homes_behind_one_carriers_nat_know_in_the_end_whether_it_hairpins(hairpin: bool) -> None:
+    homes = tuple(SiteSpec(n, Behaviour(), f"192.168.{n}", carrier="site0") for n in (1, 2))
+    sites = (SiteSpec(0, Behaviour(hairpin=hairpin), "100.64.200"), *homes)
+    anchors = (NodeSpec(f"a{n}", n, kind="anchor") for n in (0, 1))
+    nodes = (NodeSpec("n0", 2, "site1"), NodeSpec("n1", 3, "site2"), NodeSpec("n2", 4))
+    pairs = (("n0", "n1"), ("n0", "n2"), ("n1", "n2"))
+    world = World(WorldSpec(0, Link(), sites, (*anchors, *nodes), pairs, seconds=50.0))
+    told: dict[str, list[bool | None]] = {}
+
+    def look() -> None:
+        for name in ("n0", "n1", "n2"):
+            core = world.nodes[name].core
+            assert core is not None
+            told[name] = [nat.hairpins for view in core.views(world.nodes[name].now) for nat in view.nats]
+
+    world.clock.at(49.0, look)
+    assert world.run().findings == ()
+    assert told == {"n0": [hairpin], "n1": [hairpin], "n2": [None]}
+
+
+def test_two_userspace_wireguards_whose_users_talked_before_their_agents_did_do_not_cross_for_ever() -> None:
+    sites = tuple(SiteSpec(n, Behaviour(), f"192.168.{n}") for n in (0, 1))
+    nodes = [NodeSpec(f"n{n}", 1 + n, f"site{n}", starts_at=3.3 + 0.4 * n, userspace=True) for n in (0, 1)]
+    flows = tuple(Flow(*ends, 1.0, 0.1, 20.0) for ends in (("n0", "n1"), ("n1", "n0")))
+    anchor = NodeSpec("a0", 0, kind="anchor")
+    for seed in range(5):
+        world = World(WorldSpec(seed, Link(), sites, (anchor, *nodes), (("n0", "n1"),), flows, seconds=20.0))
+        assert world.run().findings == ()
+        assert all(flow.first_at < 3.7 + HANDSHAKE_AGAIN_S for flow in world.flows)
 
 
 def _pythons() -> list[str]:

@@ -80,6 +80,20 @@ def late_endpoint(stage: Stage) -> None:
     stage.show_both()
 
 
+def sent_before_endpoint(stage: Stage) -> None:
+    """What is sent while there is nowhere to send to is dropped, and no handshake is tried for it."""
+    stage.send("a", 100)
+    stage.until(1)
+    stage.show_both()
+    stage.set_endpoint("a", OUTER["b"])
+    stage.until(2)
+    stage.send("a", 101)
+    stage.until(4)
+    stage.show_both()
+    stage.until(7)
+    stage.show_both()
+
+
 def given_up(stage: Stage) -> None:
     """Twenty initiations without an answer, then none, and what waited is gone."""
     stage.lose("a", *ALL)

@@ -27,6 +27,7 @@ class Scenario:
 
 _KEEPS_SOURCE = "until it has heard nothing for 15 s, it sends from the address that is gone"
 _SEND_COUNTS = "it starts the 15 s even when sending failed"
+_WAITS = "it keeps the packet, and tries a handshake each 5 s"
 _QUEUE = "its queue holds 128 packets, the kernel's 129"
 SCENARIOS = (
     Scenario("handshake", wghandshakes.handshake),
@@ -39,6 +40,7 @@ SCENARIOS = (
     Scenario("deaf", wgsessions.deaf),
     Scenario("persistent", wgsessions.persistent),
     Scenario("late-endpoint", wghandshakes.late_endpoint, endpoint=False),
+    Scenario("sent-before-endpoint", wghandshakes.sent_before_endpoint, endpoint=False, go_differs=_WAITS),
     Scenario("not-allowed", wgplaces.not_allowed, go_differs="it counts what it drops as received"),
     Scenario("replayed", wgplaces.replayed),
     Scenario("renumbered", wgplaces.renumbered, go_differs=_KEEPS_SOURCE),

@@ -104,7 +104,8 @@ class Relays(TableHandler):
         family, found = relay.a.family, []
         for one, other in ((relay.a, relay.b), (relay.b, relay.a)):
             key = (one.ip, one.port, relay.port)
-            found.append(Element(f"to_peer_v{family}", key, tuple(other)))
+            found.append(Element(f"to_ip_v{family}", key, (other.ip,)))
+            found.append(Element(f"to_port_v{family}", key, (other.port,)))
             found += [Element(f"{name}_v{family}", key) for name in self._sets]
         return found
 
@@ -129,7 +130,9 @@ def _kinds(rate_bytes_s: int) -> dict[str, Kind]:
     kinds = {}
     for family in (4, 6):
         key = (f"ipv{family}_addr", "inet_service", "inet_service")
-        kinds[f"to_peer_v{family}"] = Kind(key, (f"ipv{family}_addr", "inet_service"))
+        # Two maps: nft before 1.0 has none from a concatenation to another. They are looked up once a connection.
+        kinds[f"to_ip_v{family}"] = Kind(key, (f"ipv{family}_addr",))
+        kinds[f"to_port_v{family}"] = Kind(key, ("inet_service",))
         kinds[f"end_v{family}"] = Kind(key)
         kinds[f"counted_v{family}"] = Kind(key, extra="counter")
         if rate_bytes_s:
@@ -141,6 +144,7 @@ def _chains(limited: bool) -> str:
     """The quiet chain: nobody has bound these ports, and the kernel would tell each end so after each of its binds."""
     limits = [f"{ip} saddr . udp sport . udp dport @limited_{v} drop" for ip, v in (("ip", "v4"), ("ip6", "v6"))]
     ports = f"{PORTS[0]}-{PORTS[-1]}"
+    source = "{ip} saddr . udp sport . udp dport"
     original = "meta l4proto udp ct status dnat ct original {ip} saddr . ct original proto-src . ct original proto-dst"
     return f"""\
 chain raw_in {{
@@ -159,8 +163,8 @@ chain prerouting {{
 	type nat hook prerouting priority -100; policy accept;
 	udp dport != {ports} accept
 	fib daddr type != local accept
-	dnat ip to ip saddr . udp sport . udp dport map @to_peer_v4
-	dnat ip6 to ip6 saddr . udp sport . udp dport map @to_peer_v6
+	dnat ip to {source.format(ip="ip")} map @to_ip_v4 : {source.format(ip="ip")} map @to_port_v4
+	dnat ip6 to {source.format(ip="ip6")} map @to_ip_v6 : {source.format(ip="ip6")} map @to_port_v6
 }}
 chain postrouting {{
 	type nat hook postrouting priority 100; policy accept;

@@ -208,6 +208,7 @@ def _knowledge(view: NetworkView) -> Document:
             {
                 "address": str(nat.base), "kind": kind_of(nat), "mapping": _MAPPING[nat.mapping],
                 "filtering": _FILTERING[nat.filtering], "preserves_port": nat.preserves_port,
+                "hairpins": nat.hairpins,
                 "port_step": nat.port_step, "contradicted": nat.contradicted,
                 "seen": [{"server": str(server), "address": str(at)} for server, at in sorted(nat.seen.items())],
             }

@@ -79,10 +79,11 @@ def nat(answer: Document) -> str:
     """What is in front of each own address, and what is mapped at routers."""
     found = [(network["network"], n) for network in answer["networks"] for n in network["nats"]]
     rows = [
-        (name, n["address"], n["kind"], n["mapping"], n["filtering"], _yes(n["preserves_port"]),
+        (name, n["address"], n["kind"], n["mapping"], n["filtering"], _yes(n["preserves_port"]), _yes(n["hairpins"]),
          ", ".join(sorted({s["address"] for s in n["seen"]}))) for name, n in found
     ]  # fmt: skip
-    lines = [table(("NETWORK", "ADDRESS", "NAT", "MAPPING", "FILTERING", "KEEPS PORT", "SEEN AS"), rows), ""]
+    head = ("NETWORK", "ADDRESS", "NAT", "MAPPING", "FILTERING", "KEEPS PORT", "HAIRPINS", "SEEN AS")
+    lines = [table(head, rows), ""]
     for n in answer["networks"]:
         lost = "" if n["lost_s"] is None else f", and gone after {n['lost_s']:g} s"
         tried = f"; a mapping was there after {n['survived_s']:g} s of silence{lost}" if n["survived_s"] or lost else ""

@@ -33,11 +33,19 @@ _UPDATE_ONLY = 1 << 2
 
 def set_peer(interface: str, peer: PublicKey, endpoint: Address | None = None, keepalive_s: int | None = None) -> None:
     """Set what is not None, if the interface has that peer. Raises OSError when there is no such interface."""
-    control = SOCKETS / f"{interface}.sock"
-    if control.exists():
-        _userspace(control, peer, endpoint, keepalive_s)
+    if is_userspace(interface):
+        _userspace(_control(interface), peer, endpoint, keepalive_s)
     else:
         _kernel(interface, peer, endpoint, keepalive_s)
+
+
+def is_userspace(interface: str) -> bool:
+    """Whether the interface is not the kernel's."""
+    return _control(interface).exists()
+
+
+def _control(interface: str) -> Path:
+    return SOCKETS / f"{interface}.sock"
 
 
 def _userspace(control: Path, peer: PublicKey, endpoint: Address | None, keepalive_s: int | None) -> None:

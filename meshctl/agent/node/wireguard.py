@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from meshctl.agent.node.handler import Plain
-from meshctl.agent.node.wgset import set_peer
+from meshctl.agent.node.wgset import is_userspace, set_peer
 from meshctl.agent.process import ENVIRONMENT, find
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig
@@ -88,6 +88,7 @@ class WireGuard(Plain):
         known, self._lines = self._lines, {}
         self.marks.clear()
         found = []
+        userspace = {name: is_userspace(name) for name in self._interfaces}
         for line in text.splitlines():
             name, _, rest = line.partition("\t")
             if name not in self._interfaces:
@@ -99,7 +100,7 @@ class WireGuard(Plain):
                 peer = self._lines[line] = known.get(line) or _parse(line)
             except ValueError:  # what is in the line is not told: of another form, it may have a key anywhere
                 raise ValueError("WireGuard's dump has a line of another form") from None
-            found.append(_status(peer, wall))
+            found.append(_status(peer, wall, userspace=userspace[name]))
         return tuple(found)
 
     def _interface(self, line: str) -> None:
@@ -115,9 +116,9 @@ class WireGuard(Plain):
         return interface
 
 
-def _status(line: _Line, wall: float) -> PeerStatus:
+def _status(line: _Line, wall: float, *, userspace: bool) -> PeerStatus:
     age = wall - line.handshake if line.handshake else None
-    return PeerStatus(line.public_key, line.endpoint, age, line.rx_bytes, line.tx_bytes, line.keepalive_s)
+    return PeerStatus(line.public_key, line.endpoint, age, line.rx_bytes, line.tx_bytes, line.keepalive_s, userspace)
 
 
 def _parse(line: str) -> _Line:

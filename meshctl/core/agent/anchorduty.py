@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.asker import PURPOSE, USERNAME
+from meshctl.core.agent.allowance import Allowance
+from meshctl.core.agent.asker import PURPOSE, read_username
 from meshctl.core.agent.bodies import Body, Observation, Observed, RelayAsk, RelayRefresh, RelayRelease
 from meshctl.core.agent.clients import ClientWatch
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
 from meshctl.core.agent.events import PeerStatus, RelayDatagram, SendProbe
 from meshctl.core.agent.liveness import has_session
 from meshctl.core.agent.probes import signed
-from meshctl.core.agent.relayserver import RelayServer
-from meshctl.core.agent.router import TokenBucket
+from meshctl.core.agent.relayserver import RelayServer, SessionOf
 from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.state import KeptRelay
 from meshctl.core.wire import stun
@@ -39,15 +39,15 @@ class _Told(NamedTuple):
 
 
 class AnchorDuty:
-    """One interface's. `say` tells a peer something; `names`: nodes by which messages can go, for their tunnels to this
-    anchor work."""
+    """One interface's. `say` tells a peer something, `their_session` is a peer's as far as it is known; `names`: nodes
+    by which messages can go, for their tunnels to this anchor work."""
 
-    def __init__(self, config: InterfaceConfig, shared: Shared, say: Say) -> None:
-        self._relays = RelayServer(config, (), shared.dice, shared.relay_ports)
+    def __init__(self, config: InterfaceConfig, shared: Shared, say: Say, their_session: SessionOf) -> None:
+        self._relays = RelayServer(config, (), shared.dice, shared.relay_ports, their_session)
         self._set_peers(config)
-        self._say, self._act = say, shared.act
+        self._say, self._their_session, self._act = say, their_session, shared.act
         self._told: dict[bytes, _Told] = {}
-        self._asked: dict[bytes, TokenBucket] = {}
+        self._asked: dict[bytes, Allowance] = {}
         self.names: list[str] = []
 
     def configure(self, config: InterfaceConfig) -> None:
@@ -100,24 +100,25 @@ class AnchorDuty:
         self._run()
         return True
 
-    def bind(self, event: RelayDatagram) -> None:
+    def bind(self, event: RelayDatagram, now: float) -> None:
         """Something came to a relay port."""
-        answer = self._relays.bind(event.port, event.remote, event.data)
+        answer = self._relays.bind(event.port, event.remote, event.data, now)
         self._run()
         if answer is not None:
             self._act(answer)
 
     def question(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
         """A node asks where it is seen. Nothing is answered to anybody else."""
-        name = (received.message.username or "")[len(USERNAME) :]
         try:
-            peer = self._peers.get(bytes.fromhex(name))
+            node, asked_in = read_username(received.message.username or "")
         except ValueError:
             return
+        peer = self._peers.get(node)
         key = purpose_key(peer.pair_key, PURPOSE) if peer is not None else b""
         if peer is None or not received.is_authentic(key):
             return
-        if self._asked.setdefault(peer.id, TokenBucket(QUESTIONS_PER_S, QUESTIONS_BURST)).take(now):
+        allowance = self._asked.setdefault(node, Allowance(QUESTIONS_PER_S, QUESTIONS_BURST))
+        if allowance.take(received.message, asked_in, self._their_session(node), now):
             answer = stun.success_response(received.message, TransportAddress(*remote))
             # Another port of the same address, where the node wants to know whether its NAT still lets us in.
             to = Address(remote.ip, received.message.response_port or remote.port)

@@ -104,7 +104,7 @@ class AnchorLinks:
         return {base.family for base in self._here.own.bases()}
 
     def _server(self, link: AnchorLink, address: Address) -> Server:
-        return anchor_server(address, self._here.config.id, link.peer.pair_key)
+        return anchor_server(address, self._here.config.id, self._here.my_session(link.peer.id), link.peer.pair_key)
 
     def _keep_alive(self, link: AnchorLink, status: PeerStatus) -> None:
         """A keepalive shorter than the NAT's patience, where it is known. Among anchors none is needed."""

@@ -6,7 +6,6 @@ other server may lie: its answer must come from where it was asked, and says at 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from typing import NamedTuple
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import purpose_key
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import Transactions, signed
 from meshctl.core.wire import stun
 
 # When a question is sent again, and how long the last one has: quicker than RFC 8489 section 6.2.1, whose half a second
@@ -24,7 +23,7 @@ ANSWER_S = 1.0
 # Between two questions of one node: as between connectivity checks.
 PACE_S = 0.005
 PURPOSE = b"stun"
-# USERNAME of a question to an anchor: this and the asking node's id.
+# USERNAME of a question to an anchor: this, the asking node's id, and its session with the anchor.
 USERNAME = "node:"
 
 
@@ -36,9 +35,15 @@ class Server(NamedTuple):
     key: bytes = b""
 
 
-def anchor_server(address: Address, own_id: bytes, pair_key: bytes) -> Server:
-    """An anchor's, for the node with this id."""
-    return Server(address, USERNAME + own_id.hex(), purpose_key(pair_key, PURPOSE))
+def anchor_server(address: Address, own_id: bytes, session: bytes, pair_key: bytes) -> Server:
+    """An anchor's, for the node with this id, in its session with the anchor (which may not know it yet)."""
+    return Server(address, f"{USERNAME}{own_id.hex()}:{session.hex()}", purpose_key(pair_key, PURPOSE))
+
+
+def read_username(username: str) -> tuple[bytes, bytes]:
+    """Who asks an anchor, in which session. Raises ValueError for what is no question's."""
+    node, session = username[len(USERNAME) :].split(":")
+    return bytes.fromhex(node), bytes.fromhex(session)
 
 
 class Seen(NamedTuple):
@@ -62,8 +67,8 @@ class _Question:
 class Asker:
     """All questions of one interface that are under way: one for each own address and server."""
 
-    def __init__(self, dice: random.Random) -> None:
-        self._dice = dice
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
         self._questions: dict[tuple[Address, Address], _Question] = {}
         self._free_at = 0.0
 
@@ -117,7 +122,7 @@ class Asker:
         question.asked += 1
         last = question.asked == len(SCHEDULE_S)
         question.due_at = now + ANSWER_S if last else question.began_at + SCHEDULE_S[question.asked]
-        transaction = new_transaction(self._dice)
+        transaction = self._transactions.new()
         question.sent[transaction] = now
         server = question.server
         request = stun.Message(stun.Class.REQUEST, transaction, username=server.username or None)

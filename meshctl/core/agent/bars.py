@@ -13,7 +13,7 @@ FREE_FALLS = 3
 # After the next one the address is barred for this, then each time for twice as long.
 FIRST_S, LONGEST_S = 10.0, 3600.0
 _DOUBLINGS = 16  # more than there are from the one to the other
-# Where WireGuard's packets do not come through, each try costs its users `liveness.NEVER_CARRIED_S` of silence: it
+# Where WireGuard's packets do not come through, each try costs its users `liveness.BLOCKED_S` of silence: it
 # begins as after so many falls, with 320 s.
 BLOCKED_FALLS = FREE_FALLS + 6
 # Falls are forgotten when the address has not failed for so long since it could be used again.

@@ -37,7 +37,7 @@ MAX_DISTANCES = 8
 MAX_RTT_MS = 2**16 - 1
 MAX_PRIORITY = 2**31 - 1  # RFC 8445 section 5.1.2
 # Candidate kinds by their number on the wire.
-KIND_NUMBERS = {"host": 1, "srflx": 2, "observed": 3, "mapped": 4, "prflx": 5, "static": 6, "relay": 7}
+KIND_NUMBERS = {"host": 1, "srflx": 2, "observed": 3, "mapped": 4, "prflx": 5, "static": 6, "relay": 7, "told": 8}
 
 
 class RefuseReason(IntEnum):

@@ -11,14 +11,20 @@ from meshctl.core.agent.address import Address, is_private
 from meshctl.core.agent.bodies import Offered
 
 # RFC 8445 section 5.1.2.2 recommends host 126, prflx 110, srflx 100, relay 0. Between them: an address that the
-# inventory names, one that a router has promised, and one that somebody saw a while ago.
-TYPE_PREFERENCE = {"host": 126, "static": 120, "mapped": 115, "prflx": 110, "srflx": 100, "observed": 98, "relay": 0}
+# inventory names, one that a router has promised, one that a STUN server without a key has told, who may lie, and one
+# that an anchor's WireGuard saw a while ago.
+TYPE_PREFERENCE = {
+    "host": 126, "static": 120, "mapped": 115, "prflx": 110, "srflx": 100, "told": 99, "observed": 98, "relay": 0,
+}  # fmt: skip
 COMPONENT = 1
 MAX_LOCAL_PREFERENCE = 65535
 # Of one node: more than any has, and what a hostile one costs at most.
 MAX_CANDIDATES = 100
 # Kinds whose address is the outside of whatever NAT there is, as far as one knows.
-OUTSIDE = ("srflx", "observed", "mapped", "static")
+OUTSIDE = ("srflx", "told", "observed", "mapped", "static")
+# Kinds that show where a node stands: its own addresses, and what anchors see. What servers without a key and routers
+# say may be another address each time.
+STANDING = ("host", "srflx", "observed")
 
 
 @dataclass(frozen=True)

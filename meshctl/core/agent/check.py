@@ -17,11 +17,17 @@ ANSWER_S = 1.0
 # make less than the two seconds after which traffic must flow again.
 PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
-# On a slow path: so many round trips, as it was measured last.
-RTTS = 1.5
+# On a slow path: so many round trips, as it was measured last, but no longer than this. A path by satellite has up to
+# 0.8 s, or twice that between two of them; one that was longer had a queue on the way.
+RTTS, PATH_ANSWER_MAX_S = 1.5, 3.0
 # The questions that compare the pair in use with others: a hole may have closed meanwhile, and both ends ask at about
 # the same time.
 COMPARE_SCHEDULE_S = (0.0, 0.5, 1.5)
+
+
+def slow_s(rtt_s: float) -> float:
+    """How long an answer may take, in seconds, because the path of that round trip is slow."""
+    return min(RTTS * rtt_s, PATH_ANSWER_MAX_S)
 
 
 class Progress(enum.Enum):
@@ -79,14 +85,16 @@ class Check:
         self.progress, self.triggered, self.nominating = Progress.WAITING, 0, False
         self.begin(now)
 
-    def hurry(self, now: float) -> None:
-        """The pair is in use, and may be dead: a round of quick questions, unless there is one."""
+    def hurry(self, now: float, rtt_s: float = 0.0) -> None:
+        """The pair is in use, and may be dead: a round of quick questions, unless there is one. `rtt_s` is its round
+        trip, if it may be longer than its last one here."""
         if self.progress is not Progress.IN_PROGRESS or self.schedule != PATH_SCHEDULE_S:
-            self.begin(now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, RTTS * (self.rtt_s or 0.0)))
+            rtt_s = max(rtt_s, self.rtt_s or 0.0)
+            self.begin(now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, slow_s(rtt_s)))
             self.progress = Progress.IN_PROGRESS
 
     def compare(self, now: float) -> None:
-        """The pair has answered: ask it again, unless it is being nominated."""
+        """The pair has answered, or failed: ask it again, unless it is being nominated."""
         if not self.nominating:
             self.begin(now, COMPARE_SCHEDULE_S)
             self.progress = Progress.IN_PROGRESS

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.check import Check, Progress
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import Transactions, signed
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
@@ -35,8 +35,6 @@ MAX_OF_HOST = 8
 MAX_TRIGGERED = 4
 # Open requests that are remembered: those of all pairs at their quickest.
 MAX_TRANSACTIONS = 512
-# Requests of the peer that are remembered: those of some fifty rounds of checks.
-MAX_SEEN = 1024
 
 
 class Pair(NamedTuple):
@@ -81,18 +79,18 @@ class CheckList:
     """The pairs of one peer. Nothing here raises for what a peer does; the caller has checked who sent it."""
 
     def __init__(
-        self, credentials: Credentials, *, controlling: bool, dice: random.Random, strangers: TokenBucket
-    ) -> None:
+        self, credentials: Credentials, *, controlling: bool, dice: random.Random, strangers: TokenBucket,
+        transactions: Transactions,
+    ) -> None:  # fmt: skip
         """`strangers` says how many questions addresses get that have never answered: the peer's, in all sessions."""
         self._credentials = credentials
         self._strangers = strangers
         self._controlling = controlling
         self._tie_breaker = dice.getrandbits(64)
-        self._dice = dice
+        self._transactions = transactions
         self._checks: dict[Pair, Check] = {}
         self._open: dict[bytes, _Open] = {}
         self._triggered: deque[Pair] = deque()
-        self._seen: dict[bytes, None] = {}  # transactions of the peer's requests, the oldest first
         self._quiet_until = 0.0
         self._first_due: float | None = None
         self._stale = False  # `_first_due` is to be worked out
@@ -115,6 +113,11 @@ class CheckList:
         """Whether the pair was asked as often as it is asked, and has not answered; true for one that is not there."""
         check = self._checks.get(pair)
         return check is None or check.progress is Progress.FAILED
+
+    def has_answered(self, pair: Pair) -> bool:
+        """Whether the pair has answered, and may do so again: it is perhaps being asked."""
+        check = self._checks.get(pair)
+        return check is not None and check.rtt_s is not None and check.progress is not Progress.FAILED
 
     def hopeless(self) -> frozenset[Address]:
         """The remote addresses of which every pair has failed."""
@@ -156,13 +159,14 @@ class CheckList:
             if check.is_new:
                 check.begin(now)
 
-    def ask_quickly(self, pair: Pair, now: float) -> None:
-        """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered."""
+    def ask_quickly(self, pair: Pair, now: float, rtt_s: float = 0.0) -> None:
+        """Ask a pair in use whether it lives; it has failed when none of a few quick questions is answered. `rtt_s`:
+        what is known of its round trip elsewhere."""
         self._stale = True
-        self._checks.setdefault(pair, Check(0)).hurry(now)
+        self._checks.setdefault(pair, Check(0)).hurry(now, rtt_s)
 
     def compare(self, pairs: Iterable[Pair], now: float) -> None:
-        """Ask pairs that have answered once more; each is valid again when it does."""
+        """Ask pairs once more that have answered, or failed; each is valid when it answers."""
         self._stale = True
         for pair in pairs:
             self._checks[pair].compare(now)
@@ -200,23 +204,8 @@ class CheckList:
 
     # What comes in
 
-    def is_new(self, message: stun.Message) -> bool:
-        """Whether this authentic message of the peer came for the first time. The peer sends none twice, so whoever
-        does is somebody else."""
-        if message.transaction in self._seen:
-            return False
-        self._seen[message.transaction] = None
-        if len(self._seen) > MAX_SEEN:
-            del self._seen[next(iter(self._seen))]
-        return True
-
-    def receive_request(self, request: stun.Message, pair: Pair) -> tuple[SendProbe, Question] | None:
-        """The answer to an authentic request, and what it means. An unknown pair is learned (peer-reflexive).
-
-        None for a request that came before: no request is sent twice, so somebody else has sent it again.
-        """
-        if not self.is_new(request):
-            return None
+    def receive_request(self, request: stun.Message, pair: Pair) -> tuple[SendProbe, Question]:
+        """The answer to an authentic request, and what it means. An unknown pair is learned (peer-reflexive)."""
         answer = signed(stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key)
         check = self._checks.get(pair)
         if check is None and self._has_room(pair):
@@ -269,7 +258,7 @@ class CheckList:
     def _ask(self, pair: Pair, now: float) -> SendProbe:
         check = self._checks[pair]
         check.ask(now)
-        transaction = new_transaction(self._dice)
+        transaction = self._transactions.new()
         if len(self._open) >= MAX_TRANSACTIONS:
             del self._open[next(iter(self._open))]
         self._open[transaction] = _Open(pair, now, check.nominating)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from meshctl.core.agent.checks import Pair
 
@@ -13,6 +13,10 @@ MARGIN_SHARE = 0.2
 # Changes from one working pair to another, without need, in an hour. Each may reorder packets.
 CHANGES_PER_HOUR = 4
 _HOUR_S = 3600.0
+# So many other pairs, those of the shortest round trips, are compared with the one in use.
+RUNNERS_UP = 3
+# And so many, in turns, of those that have failed: a way may begin to work without anybody being told.
+FAILED_AGAIN = 2
 
 # A pair, its priority (RFC 8445 section 6.1.2.3) and its round trip in seconds.
 Valid = tuple[Pair, int, float]
@@ -26,6 +30,14 @@ def best(valid: Iterable[Valid]) -> Pair | None:
     shortest = min(rtt for _, _, rtt in found)
     near = [(priority, pair) for pair, priority, rtt in found if not _is_better(shortest, rtt)]
     return max(near, key=lambda entry: entry[0])[1]
+
+
+def rivals(valid: Iterable[Valid], failed: Sequence[Pair], current: Pair, turn: int) -> frozenset[Pair]:
+    """The pairs to compare `current` with: the best others, and FAILED_AGAIN of those that have failed, given in an
+    order that both ends know. A round of all of them takes many turns; both ends ask the same ones in the same turn."""
+    best_others = sorted((rtt, pair) for pair, _, rtt in valid if pair != current)[:RUNNERS_UP]
+    numbers = range(turn * FAILED_AGAIN, (turn + 1) * FAILED_AGAIN) if failed else ()
+    return frozenset([*(pair for _, pair in best_others), *(failed[n % len(failed)] for n in numbers)])
 
 
 class Budget:

@@ -30,6 +30,9 @@ LATE_S = 5.0
 ABOUT_S = 2.0
 # An anchor tells again what has not changed, for who was not there the first time.
 REPEAT_S = 30.0
+# Behind a hard NAT each anchor sees a client elsewhere. The word of one counts, until another has heard it so much
+# later: a client that lives sends its keepalives, 25 s apart by custom, to all of them.
+LATER_S = 30.0
 # One message holds so many; what is left goes with the next one.
 MAX_OBSERVATIONS = 32
 
@@ -54,8 +57,10 @@ class _Signs:
 
 
 class _Seen(NamedTuple):
-    """Where and when an anchor has last heard a client, and the IP at which it was before, "" for none."""
+    """Where and when the anchor whose word counts has last heard a client, and the IP at which it was before, "" for
+    none."""
 
+    by: bytes
     place: Address
     heard_at: float
     left: str
@@ -119,7 +124,7 @@ class ClientPaths:
         self._seen = {node: seen for node, seen in self._seen.items() if node in self._clients}
 
     def observed(
-        self, body: Observed, statuses: Mapping[PublicKey, PeerStatus], now: float
+        self, anchor: bytes, body: Observed, statuses: Mapping[PublicKey, PeerStatus], now: float
     ) -> Iterator[Action]:
         """An anchor's word."""
         for observation in body.observations:
@@ -132,10 +137,7 @@ class ClientPaths:
             status = statuses.get(client.public_key)
             heard_at = now - observation.age_s
             self._lives(observation.node, heard_at)
-            before = self._seen.get(observation.node, _Seen(address, -inf, ""))
-            if heard_at >= before.heard_at:
-                left = before.left if address.ip == before.place.ip else before.place.ip
-                self._seen[observation.node] = _Seen(address, heard_at, left)
+            self._note(observation.node, anchor, address, heard_at)
             if status is None:
                 yield SetEndpoint(client.public_key, address)
             else:
@@ -155,6 +157,13 @@ class ClientPaths:
             elif now - self._alive.get(node, -inf) >= SILENT_S:
                 self._alive.pop(node, None)
                 yield from self._keep(client, status, 0)
+
+    def _note(self, node: bytes, anchor: bytes, address: Address, heard_at: float) -> None:
+        """Take the anchor's word, unless another one's counts, or one that is newer."""
+        before = self._seen.get(node, _Seen(anchor, address, -inf, ""))
+        if heard_at >= before.heard_at + (0.0 if anchor == before.by else LATER_S):
+            left = before.left if address.ip == before.place.ip else before.place.ip
+            self._seen[node] = _Seen(anchor, address, heard_at, left)
 
     def _follow(self, client: PeerConfig, status: PeerStatus, now: float) -> Iterator[Action]:
         """To where an anchor has heard it, unless it is heard here."""

@@ -9,24 +9,29 @@ from math import inf
 from meshctl.core.agent.bodies import Body, SignalError
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.reliable import OfferReceiver, OfferSender
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.session import Received, Session, Verdict, new_session
 
 # Between two rounds of questions to an agent that does not answer: soon at first, for it may be starting too; and
 # never longer than what an operator waits who has just mended a network.
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 5.0, 60.0
+# The other's offers that are read. It makes one with each change of its addresses, its restarts and what its operator
+# wants, and says it again a few times; each that is read costs a few milliseconds, and may have relays asked for.
+OFFERS_PER_S, OFFERS_BURST = 5.0, 50.0
 # A round of questions that began so long ago is begun anew when a way opens: its next question may be late.
 ANEW_S = 1.0
 
 
 class Conversation:
     """One agent's end of it. `lost`: the other has answered nothing in the last round of questions; `failures` counts
-    such rounds."""
+    such rounds; `offers`: how many of its offers are read. Others are not acknowledged, so it says them again."""
 
     def __init__(self, own_id: bytes, peer: PeerConfig, dice: random.Random) -> None:
         self.peer = peer
         self.session = Session(own_id, peer.id, peer.pair_key, new_session(dice))
         self.sender = OfferSender()
         self.receiver = OfferReceiver()
+        self.offers = TokenBucket(OFFERS_PER_S, OFFERS_BURST)
         self.lost = False
         self.failures = 0
         self._asking = False
@@ -51,6 +56,8 @@ class Conversation:
         self._pause_s = AGAIN_FIRST_S
         if self.session.due is None or (opened and now >= self._began_at + ANEW_S):
             self._ask(now)
+        elif not self._asking:  # one of the other's messages began the round: it is as good, and may be in vain too
+            self._asking, self._again_at = True, None
 
     def poll(self, now: float) -> Iterator[tuple[bytes, int]]:
         """What is to be sent, each with the number of the attempt (for `Router.route`)."""

@@ -50,3 +50,19 @@ class Course:
             self.fire(Trigger.DEMOTED, f"an operator wants the relay, and {words}", now)
         else:
             self.fire(Trigger.RELAY_READY, words, now)
+
+    def obey(self, now: float) -> None:
+        """The operators at both ends together want something else than before."""
+        work = self._work
+        if self.state is State.UNKNOWN:
+            return
+        if not work.may_go_direct or work.mode is Wish.PREFER_RELAY:
+            work.want_relay(now)
+            self.relay_ready(now)
+        elif work.mode is Wish.DIRECT and self.state in RELAYED:
+            self.fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
+        elif self.state in RELAYED:
+            work.begin_anew(now)
+        elif self.state is State.PROBING:  # the direct path alone was wanted
+            work.want_relay(now)
+            self.relay_ready(now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RelayGrant, RelayRefuse, Splice
 from meshctl.core.agent.checks import Pair
@@ -31,6 +33,12 @@ class Detours:
         if self._relay.wanted:
             self._work.want_relay(now)
             self.news(now)
+
+    def keep_anchors(self, anchors: Container[bytes], now: float) -> None:
+        """The others are no anchors any more."""
+        self._here.touch(self._work.peer.id)
+        self._relay.keep(anchors, now)
+        self.news(now)
 
     def anchor_restarted(self, anchor: PeerConfig, now: float) -> None:
         """An anchor's agent is a new one, which may have forgotten its relays."""

@@ -14,7 +14,8 @@ from meshctl.model.keys import PublicKey
 
 
 class PeerStatus(NamedTuple):
-    """What WireGuard shows of one peer. `handshake_age_s` is None before the first handshake."""
+    """What WireGuard shows of one peer. `handshake_age_s` is None before the first handshake. `userspace`: it is not
+    the kernel's, which drops packets for a peer without an endpoint; another one tries a handshake for them."""
 
     public_key: PublicKey
     endpoint: Address | None
@@ -22,6 +23,7 @@ class PeerStatus(NamedTuple):
     rx_bytes: int
     tx_bytes: int
     keepalive_s: int  # 0: off
+    userspace: bool = False
 
 
 # Events: what happened.

@@ -106,7 +106,7 @@ class LocalCandidates:
             best.setdefault((c.address, c.base), c)
         self._ordered = tuple(best.values())
         self._bases = tuple(dict.fromkeys(c.base for c in self._ordered if c.kind == "host"))
-        self._reached = frozenset(c.base for c in self._all.values() if c.kind == "srflx")
+        self._reached = frozenset(c.base for c in self._all.values() if c.kind in ("srflx", "told"))
         self._base = {}
         for base in sorted(self._bases, key=lambda base: base not in self._reached):
             self._base.setdefault(base.family, base)

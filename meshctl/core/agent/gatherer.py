@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.asker import Asker, Seen, Server
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
-from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
+from meshctl.core.agent.nat import MAX_SERVERS, OBSERVATION_S, NatKnowledge
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.wire import stun
 
 # Own addresses of a family that servers are asked from.
 MAX_BASES = 3
+# Servers without a key whose word is remembered, with the base: names may lead to others each time. Who is forgotten
+# here is so by `NatKnowledge` too, and cannot contradict itself there.
+MAX_STRANGERS = 2 * MAX_BASES * MAX_SERVERS
 # Everything is asked again before what is known of the NAT is too old to count.
 REFRESH_S = OBSERVATION_S - 60.0
 # What peers are told of waits so long for more: one offer of three candidates instead of three.
@@ -24,11 +27,12 @@ class Gatherer:
     """`changed_at`: peers are to hear of a change from then on, None: of nothing; `moved`: and try all pairs anew, for
     this node stands elsewhere, or its NAT has forgotten it."""
 
-    def __init__(self, own: LocalCandidates, nat: NatKnowledge, dice: random.Random) -> None:
+    def __init__(self, own: LocalCandidates, nat: NatKnowledge, transactions: Transactions) -> None:
         self._own, self._nat = own, nat
-        self._asker = Asker(dice)
+        self._asker = Asker(transactions)
         self._servers: tuple[Server, ...] = ()
-        self._strangers: dict[tuple[Address, Address], Address] = {}  # base and server -> what it said first
+        # Base and server -> what it said first; who has answered last comes last.
+        self._strangers: dict[tuple[Address, Address], Address] = {}
         self._again_at: float | None = None
         self.changed_at: float | None = None
         self.moved = False
@@ -104,16 +108,20 @@ class Gatherer:
     def _told_by_stranger(self, seen: Seen, now: float) -> None:
         """A server without a key may say what it likes: where peers may try, and how the NAT maps as long as it does
         not contradict itself. That this node has moved is not its to say."""
-        known = self._strangers.setdefault((seen.base, seen.server), seen.mapped)
+        key = seen.base, seen.server
+        known = self._strangers[key] = self._strangers.pop(key, seen.mapped)
+        if len(self._strangers) > MAX_STRANGERS:
+            del self._strangers[next(iter(self._strangers))]
         if known == seen.mapped:
             self._nat.observe(seen.base, seen.server, seen.mapped, now)
-        self._note(self._own.put("srflx", seen.mapped, seen.base, now + OBSERVATION_S, seen.server.ip), now)
+        self._note(self._own.put("told", seen.mapped, seen.base, now + OBSERVATION_S, seen.server.ip), now)
 
     def seen(self, kind: str, base: Address, server: Address, mapped: Address, now: float) -> None:
         """Somebody who is trusted with it sees this node there."""
         alone = self._nat.ends_alone(base, server, mapped, now)
         if self._nat.observe(base, server, mapped, now):
-            self._own.drop(kind, keep=(mapped,))
+            for each in (kind, "told"):
+                self._own.drop(each, keep=(mapped,))
             if alone:
                 self.ask_all(now)  # the second server that sees another mapping says that all have ended
             else:

@@ -2,12 +2,14 @@
 
 WireGuard shows when a handshake was, by the wall clock, and so its age is wrong by an hour after the wall clock was set
 by an hour. An age that grows by more than time passes is such a step, and so is a handshake in the future; an age that
-shrinks is a new handshake, which cannot be older than the reading before.
+shrinks is a new handshake, which cannot be older than the reading before. But no handshake is without bytes that come:
+where there were none, it is a step too, and who has been dead for an hour is so after the clock was set back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from meshctl.core.agent.events import PeerStatus
 from meshctl.model.keys import PublicKey
@@ -16,27 +18,33 @@ from meshctl.model.keys import PublicKey
 TOLERANCE_S = 1.5
 
 
+class _Reading(NamedTuple):
+    at: float
+    age_s: float
+    rx_bytes: int
+
+
 class Handshakes:
-    """The last reading of each peer: when, and the age that was made of it."""
+    """The last reading of each peer: when, the age that was made of it, and how many bytes had come."""
 
     def __init__(self) -> None:
-        self._read: dict[PublicKey, tuple[float, float]] = {}
+        self._read: dict[PublicKey, _Reading] = {}
 
     def correct(self, statuses: Iterable[PeerStatus], now: float) -> dict[PublicKey, PeerStatus]:
         """The same with ages that can be trusted, by public key."""
         before, self._read = self._read, {}
         return {status.public_key: self._one(status, before.get(status.public_key), now) for status in statuses}
 
-    def _one(self, status: PeerStatus, before: tuple[float, float] | None, now: float) -> PeerStatus:
+    def _one(self, status: PeerStatus, before: _Reading | None, now: float) -> PeerStatus:
         shown = status.handshake_age_s
         if shown is None:
             return status
         if before is None:
             age = max(shown, 0.0)
         else:
-            elapsed = now - before[0]
-            expected = before[1] + elapsed
-            new = -TOLERANCE_S <= shown < expected - TOLERANCE_S
+            elapsed = now - before.at
+            expected = before.age_s + elapsed
+            new = -TOLERANCE_S <= shown < expected - TOLERANCE_S and status.rx_bytes != before.rx_bytes
             age = min(max(shown, 0.0), elapsed) if new else expected
-        self._read[status.public_key] = (now, age)
+        self._read[status.public_key] = _Reading(now, age, status.rx_bytes)
         return status._replace(handshake_age_s=age)

@@ -14,6 +14,7 @@ from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.lifetime import MappingLifetime
 from meshctl.core.agent.nat import NatKnowledge
+from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.relayserver import PORTS
 from meshctl.core.wire import stun
 
@@ -48,7 +49,7 @@ class Pace:
 class Here:
     """One interface's. `act` has an action done, `probe` sends a request whose answer goes to who asked, `say` tells a
     peer something by signalling, if there is a session with it, `touch` says that a peer's timers or offer may have
-    changed, by its id."""
+    changed, by its id; `my_session` is this node's own session with a peer, by its id."""
 
     config: InterfaceConfig
     own: LocalCandidates
@@ -58,6 +59,7 @@ class Here:
     probe: Callable[[SendProbe, Answered], None]
     say: Callable[[PeerConfig, Body, float], None]
     touch: Callable[[bytes], None]
+    my_session: Callable[[bytes], bytes]
     hosts: tuple[LocalAddress, ...] = ()
     anchors: dict[bytes, AnchorLink] = field(default_factory=dict)  # by id
 
@@ -65,6 +67,7 @@ class Here:
         self._summary: tuple[object, tuple[NatSummary, ...]] = (None, ())
         self.lifetime = MappingLifetime(self.config.keepalive_s)
         self.nat = NatKnowledge(self.config.listen_port)
+        self.transactions = Transactions(self.dice)
 
     @property
     def bases(self) -> tuple[Address, ...]:

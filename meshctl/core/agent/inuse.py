@@ -12,6 +12,8 @@ from meshctl.core.agent.peerwork import PeerWork
 
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
+# Where WireGuard has followed the peer to from a relay is asked no more often than this.
+ASK_AGAIN_S = 5.0
 
 
 class PairInUse:
@@ -20,7 +22,7 @@ class PairInUse:
     def __init__(self, course: Course, work: PeerWork, falls: Falls, now: float) -> None:
         self._course, self._work, self._falls = course, work, falls
         self._negotiation, self._liveness = work.negotiation, work.liveness
-        self._renominate_at = now
+        self._renominate_at = self._ask_again_at = now
         self._astray = False  # the peer seems not to use the pair: it is told once more when that answers
 
     def sample(self, status: PeerStatus, now: float) -> None:
@@ -55,14 +57,14 @@ class PairInUse:
         self._liveness.outlived(now)
         if self._falls.blocked(now):
             return
-        suspected = self._course.state is State.SUSPECT
+        suspected, astray = self._course.state is State.SUSPECT, self._astray
         self._course.fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
         if self._astray:
             self._renominate(pair, now)
         if not suspected:
             return
         endpoint = work.tunnel.endpoint
-        if wanted or endpoint is None or self._negotiation.rtt_s(Pair(pair.local, endpoint)) is None:
+        if wanted or endpoint is None or not self._answers(Pair(pair.local, endpoint), astray):
             work.tolerated = None
             work.tunnel.set_endpoint(pair.remote, now)
         elif endpoint != pair.remote:
@@ -80,7 +82,20 @@ class PairInUse:
             if better is not None:
                 self._negotiation.nominate(better, now)
 
+    def followed(self, status: PeerStatus, now: float) -> None:
+        """The path is relayed. If WireGuard has followed the peer elsewhere, the peer uses a direct pair: asked there,
+        it says so again, if it is the one that decides."""
+        endpoint = status.endpoint
+        if endpoint is not None and endpoint not in self._work.relay.places and now >= self._ask_again_at:
+            self._ask_again_at = now + ASK_AGAIN_S
+            self._work.ask_at(endpoint, now)
+
     # Inside
+
+    def _answers(self, pair: Pair, astray: bool) -> bool:
+        """Whether a pair answers. Where all the doubt is that the peer sends by it, it may still be asked: what counts
+        is that it has answered before."""
+        return self._negotiation.rtt_s(pair) is not None or (astray and self._negotiation.has_answered(pair))
 
     def _look(self, status: PeerStatus, current: Pair, now: float) -> None:
         endpoint = status.endpoint

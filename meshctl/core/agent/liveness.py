@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from math import inf
 
+from meshctl.core.agent.check import slow_s
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
 
@@ -24,8 +25,9 @@ IDLE_SAMPLE_S = 1.0
 # So long nothing came after something was sent. Sampling, this and the questions that follow it
 # (check.PATH_SCHEDULE_S) make less than two seconds.
 UNANSWERED_S = 0.5
-# On a slow path: this and so many round trips.
-RTTS = 1.5
+# A flow in one direction has a keepalive for an answer each 10 s (KEEPALIVE_TIMEOUT), and nothing else. Each doubt that
+# was none doubles the patience, up to this; content that comes in less than half of it halves it again.
+UNANSWERED_MAX_S = 4.0
 # Who only answers does not send when the questions do not arrive. After so many readings in which something came, none
 # longer after the one before than that, so much silence is a sign, and so many times the longest of the newest pauses:
 # the flow is over, or the path is dead.
@@ -44,16 +46,12 @@ HANDSHAKE_MAX_S = 180.0
 IDLE_HANDSHAKE_MAX_S = 120.0 + LONGEST_S * LATE + 15.0
 # After so long without a sign of life an old handshake is one of death. A check that is answered is a sign of life.
 SILENCE_S = 2.0
-# WireGuard answers all content, after KEEPALIVE_TIMEOUT (10 s and a timer's lateness) if with nothing else. A path on
-# which nothing has come since it was taken does not carry it.
-NEVER_CARRIED_S = 12.0
-# Where something did, an answer may have been lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT
-# there is a handshake, and then a second one.
-STOPPED_CARRYING_S = 22.0
-# So long after the last packet the other end is taken to have its keys: in doubt it gets the same time.
-FRESH_S = 10.0
-# What comes so soon after a move was under way on the path before.
-UNDER_WAY_S = 1.0
+# WireGuard answers all content, after KEEPALIVE_TIMEOUT (10 s and a timer's lateness) if with nothing else. That answer
+# may be lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT there is a handshake, and then a
+# second one. A path on which nothing comes even then does not carry WireGuard's packets.
+BLOCKED_S = 22.0
+# Between two packets that come by a detour, at most, for the peer to be taken to use it: the pause of one who answers.
+DETOUR_PAUSE_S = 12.0
 # Readings are never so long apart, but for a host that slept.
 ASLEEP_S = 5.0
 # Traffic within this makes a path one that is in use.
@@ -105,14 +103,12 @@ class Liveness:
         self._unanswered_since: float | None = None
         self._used_at: float | None = None
         self._content_since: float | None = None  # sent, and WireGuard has had nothing since
-        self._moved_at = 0.0
-        self._came_by_at = -inf  # the last packet of WireGuard, whatever it was
-        self._carried = False  # whether it has had anything since the move
         self._detour: tuple[float, float] | None = None  # when the first and the last came by one, and none by the path
         self._stream = _Stream()
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
         self._patience = 1  # times that a silence is longer than the own keepalive lets expect
+        self._answer_within_s = UNANSWERED_S
         self.sent_at = 0.0  # the last reading that shows a packet that left
         self.rtt_s = 0.0  # of the path, as it was measured last
 
@@ -127,12 +123,13 @@ class Liveness:
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at = now, None, None
             self.sent_at, self._content_since, self._stream = now, None, _Stream()
+            self._answer_within_s = UNANSWERED_S
             return
         if status.tx_bytes > last.tx_bytes:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
             self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
-            goes_on = self._detour is not None and now - self._detour[1] <= PAUSE_S
+            goes_on = self._detour is not None and now - self._detour[1] <= DETOUR_PAUSE_S
             first = self._detour[0] if self._detour is not None and goes_on else now
             self._detour = (first, now) if detour else None
 
@@ -150,15 +147,17 @@ class Liveness:
         self._stream = _Stream()
 
     def outlived(self, now: float) -> None:
-        """As `heard`, of a path that was in doubt: if it was for a silence, the next one may be longer."""
+        """As `heard`, of a path that was in doubt: if it was for a silence, the next one of that kind may be longer."""
         if self._silent_too_long(now):
             self._patience = min(2 * self._patience, MAX_PATIENCE)
+        if self._unanswered(now):
+            self._answer_within_s = min(2 * self._answer_within_s, UNANSWERED_MAX_S)
         self.heard(now)
 
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it."""
-        self.rtt_s, self._patience = rtt_s, 1
-        self._moved_at, self._carried, self._content_since, self._detour = now, False, None, None
+        self.rtt_s, self._patience, self._answer_within_s = rtt_s, 1, UNANSWERED_S
+        self._content_since, self._detour = None, None
         self.heard(now)
 
     @property
@@ -177,15 +176,13 @@ class Liveness:
         of this host does not count. A peer that hears nothing by the path goes on answering by the relay, to what was
         sent there before WireGuard was told of the path again.
         """
-        if self._detour is not None and self._detour[1] - self._detour[0] >= NEVER_CARRIED_S:
+        if self._detour is not None and self._detour[1] - self._detour[0] >= BLOCKED_S:
             return f"WireGuard's packets have come by the relay alone for {self._detour[1] - self._detour[0]:.0f} s"
-        since, status = self._content_since, self._last
-        if since is None or status is None:
+        since = self._content_since
+        if since is None:
             return ""
-        # Without a handshake there are no keys that the other end may have lost.
-        may_lack_keys = status.handshake_age_s is not None and since - self._came_by_at > FRESH_S
         silence = self._read_at - since
-        if silence < (STOPPED_CARRYING_S if may_lack_keys or self._carried else NEVER_CARRIED_S):
+        if silence < BLOCKED_S:
             return ""
         return f"WireGuard's packets have not come through for {silence:.0f} s, though checks do"
 
@@ -194,11 +191,11 @@ class Liveness:
         status = self._last
         if status is None or self._heard_at is None:
             return ""
-        since, answer_s = self._unanswered_since, SAMPLE_S + RTTS * self.rtt_s
-        if since is not None and now - since >= max(UNANSWERED_S, answer_s):
-            return f"nothing came for {now - since:.1f} s after something was sent"
+        unanswered = self._unanswered(now)
+        if unanswered:
+            return f"nothing came for {unanswered:.1f} s after something was sent"
         age, silence = status.handshake_age_s, now - self._heard_at
-        if self._stream.has_stopped(silence, answer_s):
+        if self._stream.has_stopped(silence, self._answer_s):
             return f"what came all the time has stopped {silence:.1f} s ago"
         if self.busy(now) and silence >= SILENCE_S and age is not None and age > HANDSHAKE_MAX_S:
             return f"the last handshake was {age:.0f} s ago"
@@ -208,22 +205,36 @@ class Liveness:
 
     # Inside
 
+    @property
+    def _answer_s(self) -> float:
+        """How long an answer takes, until a reading shows it."""
+        return SAMPLE_S + slow_s(self.rtt_s)
+
+    def _unanswered(self, now: float) -> float:
+        """For how many seconds nothing has come after something was sent, if for too long; else 0."""
+        waited_s = now - self._unanswered_since if self._unanswered_since is not None else 0.0
+        return waited_s if waited_s >= max(self._answer_within_s, self._answer_s) else 0.0
+
     def _sent(self, size: int, own: int, read_at: float, now: float) -> None:
         self.sent_at = now
         if size > KEEPALIVE_BYTES and self._content_since is None:
             self._content_since = now
         if size > KEEPALIVE_BYTES + own:
+            if not self.busy(now):  # another flow than the one to which nobody answers
+                self._answer_within_s = UNANSWERED_S
             self._used_at = now
             if self._unanswered_since is None:
                 # Between two rare readings it may have left right after the first one.
                 self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
 
     def _came(self, size: int, own: int, now: float) -> None:
-        self._content_since, self._came_by_at = None, now
-        self._carried = self._carried or now - self._moved_at >= UNDER_WAY_S
+        waited_s = now - self._content_since if self._content_since is not None else 0.0
+        self._content_since = None
         if size > KEEPALIVE_BYTES + own:
             self._stream.came(now)
             self._used_at = now
+            if waited_s < self._answer_within_s / 2:
+                self._answer_within_s = max(self._answer_within_s / 2, UNANSWERED_S)
         self._hear(now)
 
     def _silent_too_long(self, now: float) -> bool:

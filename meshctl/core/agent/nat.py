@@ -65,6 +65,7 @@ class _Base:
     sent: dict[Address, None] = field(default_factory=dict)  # remote addresses, the oldest first
     forgot_at: float = float("-inf")  # one of those was let go for want of room
     filtering: tuple[Filtering, float] = (Filtering.UNKNOWN, float("-inf"))
+    hairpins: tuple[bool, float] = (False, float("-inf"))
 
 
 def same_nat(ours: Iterable[str], theirs: Iterable[str]) -> bool:
@@ -176,6 +177,23 @@ class NatKnowledge:
         """Whom the NAT lets in at the least."""
         known = self._bases.get(base)
         return known.filtering[0] if known and now < known.filtering[1] + BEHAVIOUR_S else Filtering.UNKNOWN
+
+    def outside(self, base: Address, now: float) -> frozenset[str]:
+        """The addresses under which servers see this base, if there is a NAT: another host seen there is behind it."""
+        return frozenset(seen.mapped.ip for seen in self._fresh(base, now).values()) - {base.ip}
+
+    def hairpinned(self, base: Address, now: float, *, worked: bool) -> None:
+        """Of this base and another host behind the same NAT, each has asked at the other's mapping: with success, or in
+        vain, which says less."""
+        known = self._bases.setdefault(base, _Base())
+        if worked or not self.hairpins(base, now):
+            known.hairpins = (worked, now)
+
+    def hairpins(self, base: Address, now: float) -> bool | None:
+        """Whether the NAT lets two hosts behind it reach each other by its outer address (RFC 4787 section 6): None
+        where no two have tried."""
+        known = self._bases.get(base)
+        return known.hairpins[0] if known and now < known.hairpins[1] + BEHAVIOUR_S else None
 
     def summary(self, bases: Iterable[Address], now: float) -> tuple[NatSummary, ...]:
         """What peers are told: for each family, of the first of these bases that is of it."""

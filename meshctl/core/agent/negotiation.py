@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import Bars
+from meshctl.core.agent.bodies import NatSummary
 from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, Answer, CheckList, Credentials, Pair, Question
-from meshctl.core.agent.choice import Changes, best
+from meshctl.core.agent.choice import Changes, best, rivals
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
+from meshctl.core.agent.hairpins import Hairpins
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import Copies, signed
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 
 # So long the controlling side waits after the first answer for that of a better pair; not at all for one on its LAN.
 SETTLE_S = 0.1
-# So many other pairs, those of the shortest round trips, are compared with the one in use.
-RUNNERS_UP = 3
 # A peer asks at most each `checks.PACE_S`, and the one that guesses at a splice's ports hits a few: whoever asks more,
 # by whatever addresses, wants answers to go to somebody else.
 ANSWERS_BURST, ANSWERS_RATE = 300.0, 100.0
@@ -38,9 +38,11 @@ class Negotiation:
         self.remote = RemoteCandidates(here.config.mesh_ranges)
         self.current: Pair | None = None
         self.bars = Bars()
+        self._hairpins = Hairpins(here.nat, self.remote)
         self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._answers = TokenBucket(ANSWERS_RATE, ANSWERS_BURST)
         self._checks: CheckList | None = None
+        self._counted = (b"", Copies())  # the key of the last session, and what came under it, though it was forgotten
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
         self._changes = Changes()
@@ -76,6 +78,10 @@ class Negotiation:
         """The pair's last round trip, None when it has not answered in this round."""
         return {p: rtt for p, _, rtt in self._valid()}.get(pair)
 
+    def has_answered(self, pair: Pair) -> bool:
+        """Whether the pair has ever answered, and has not failed since."""
+        return self._checks is not None and self._checks.has_answered(pair)
+
     @property
     def promising(self) -> bool:
         """Whether a pair has answered, so that it can be nominated."""
@@ -95,9 +101,12 @@ class Negotiation:
 
     def renew(self, credentials: Credentials) -> None:
         """The session is another one, and with it what makes checks authentic."""
+        if self._counted[0] != credentials.key:
+            self._counted = (credentials.key, Copies())
         self._checks = CheckList(
-            credentials, controlling=self.controlling, dice=self._here.dice, strangers=self._strangers
-        )
+            credentials, controlling=self.controlling, dice=self._here.dice, strangers=self._strangers,
+            transactions=self._here.transactions,
+        )  # fmt: skip
         self.credentials = credentials
         self._end_round()
         self._set_pairs()
@@ -127,17 +136,21 @@ class Negotiation:
             self._compared = frozenset()
             self._begin_round(now)
 
-    def ask_path(self, now: float) -> None:
-        """Ask the pair in use, quickly, whether it lives."""
+    def ask_path(self, now: float, rtt_s: float = 0.0) -> None:
+        """Ask the pair in use, quickly, whether it lives. `rtt_s`: its round trip, as far as it is known elsewhere."""
         if self._checks is not None and self.current is not None:
-            self._checks.ask_quickly(self.current, now)
+            self._checks.ask_quickly(self.current, now, rtt_s)
 
-    def compare(self, now: float) -> None:
-        """Ask the pair in use and the best others once more: which of them is best may have changed."""
-        valid = {pair: rtt for pair, _, rtt in self._takeable(now)}
-        others = sorted((rtt, pair) for pair, rtt in valid.items() if pair != self.current)[:RUNNERS_UP]
-        if self._checks is not None and self.current in valid and others:
-            self._compared = frozenset([self.current, *(pair for _, pair in others)])
+    def compare(self, turn: int, now: float) -> None:
+        """Ask the pair in use, if it answers, and its rivals once more: which of them is best may have changed. `turn`
+        is how many were due before, at both ends."""
+        current, valid = self.current, self._takeable(now)
+        if self._checks is None or current is None or current not in {pair for pair, _, _ in valid}:
+            return
+        failed = [p for p in map(_ends, self._pairs) if self._checks.knows(p) and self._checks.failed(p)]
+        others = rivals(valid, failed, current, turn)
+        if others:
+            self._compared = others | {current}
             self._compare_ends = now + COMPARE_SCHEDULE_S[-1] + ANSWER_S
             self._checks.compare(sorted(self._compared), now)
 
@@ -185,7 +198,7 @@ class Negotiation:
         """Send something on the pair in use that wants no answer (RFC 8445 section 11)."""
         if self.credentials is not None and self.current is not None:
             username, (local, remote) = self.credentials.username, self.current
-            message = stun.Message(stun.Class.INDICATION, new_transaction(self._here.dice), username=username)
+            message = stun.Message(stun.Class.INDICATION, self._here.transactions.new(), username=username)
             self._here.nat.sent(local, remote, now)
             self._here.act(SendProbe(local, remote, signed(message, self.key)))
 
@@ -196,14 +209,12 @@ class Negotiation:
     # What comes in
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> Question | None:
-        """An authentic check of the peer: it is answered, and teaches an address that was not known."""
-        if self._checks is None or not self._answers.take(now):
+        """An authentic check of the peer: it is answered, and teaches an address that was not known. None for one that
+        counts for nothing, as one that came before: the peer sends none twice, so it is somebody else's copy."""
+        if self._checks is None or not self._is_new(request) or not self._answers.take(now):
             return None
-        found = self._checks.receive_request(request, pair)
-        if found is None:
-            return None
-        self._here.nat.received(pair.local, pair.remote, now)
-        reply, question = found
+        reply, question = self._checks.receive_request(request, pair)
+        self._received(pair, now)
         self._here.act(reply)
         if self._checks.knows(pair):
             self._learn(pair, request.priority or 0, now)
@@ -211,13 +222,18 @@ class Negotiation:
 
     def indicated(self, indication: stun.Message) -> bool:
         """Whether an authentic indication says that the peer lives: not one that came before."""
-        return self._checks is not None and self._checks.is_new(indication)
+        return self._checks is not None and self._is_new(indication)
+
+    def all_tried(self, theirs: Iterable[NatSummary], now: float) -> None:
+        """A round of checks has ended at both ends. `theirs`: the peer's NATs, as it knows them."""
+        failed = {pair: self.failed(pair) for pair in map(_ends, self._pairs)}
+        self._hairpins.tried(self._here.own.bases(), theirs, failed, now)
 
     def settle(self, pair: Pair, now: float) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
         was nominated and may still answer."""
         if self._nominate_at is None and not self._pending and not self.bars.barred(pair.remote.ip, now):
-            lan = any(p.tier is Tier.LAN and (p.local, p.remote) == pair for p in self._pairs)
+            lan = any(p.tier is Tier.LAN and _ends(p) == pair for p in self._pairs)
             self._nominate_at = now if lan else now + SETTLE_S
 
     def better(self, now: float) -> Pair | None:
@@ -229,6 +245,9 @@ class Negotiation:
         return self._changes.worth(valid, self.current, now)
 
     # Inside
+
+    def _is_new(self, message: stun.Message) -> bool:
+        return self._counted[1].is_new(message)
 
     @property
     def _pending(self) -> bool:
@@ -248,12 +267,16 @@ class Negotiation:
             return False
         answer = self._checks.receive_response(received.message, Pair(local, remote), now)
         if answer is not None:
-            self._here.nat.received(local, remote, now)
+            self._received(answer.pair, now)
             if answer.nominated:
                 self._nominated = None
             self._learn(answer.pair, 0, now)
             self._heard(answer, now)
         return True
+
+    def _received(self, pair: Pair, now: float) -> None:
+        self._here.nat.received(pair.local, pair.remote, now)
+        self._hairpins.received(pair, now)
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()
@@ -270,7 +293,11 @@ class Negotiation:
     def _set_pairs(self) -> None:
         if self._checks is None:
             return
-        pairs = {Pair(p.local, p.remote): (p.rank, p.prflx_priority) for p in self._pairs}
+        pairs = {_ends(p): (p.rank, p.prflx_priority) for p in self._pairs}
         # First those that must not be cut off when there are too many.
         first = [*((self.current,) if self.current is not None else ()), *self._learned]
         self._checks.set_pairs((pair, *pairs.get(pair, (0, 0))) for pair in dict.fromkeys([*first, *pairs]))
+
+
+def _ends(pair: CandidatePair) -> Pair:
+    return Pair(pair.local, pair.remote)

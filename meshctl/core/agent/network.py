@@ -50,15 +50,17 @@ class Network:
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
         self.post = Post(config, dice, act, self._up, self._carried)
-        self.here = Here(config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch)
-        self.gatherer = Gatherer(own, self.here.nat, dice)
+        self.here = Here(
+            config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch, self.post.my_session
+        )
+        self.gatherer = Gatherer(own, self.here.nat, self.here.transactions)
         self._links = AnchorLinks(self.here, self.gatherer)
         self._silence = Silence(
             self.here, shared.silence, lambda: self._links.place_for_silence(shared.slot.taken), now
         )
         self.paths: dict[bytes, PeerPath] = {}
         self._clients = ClientPaths(config)
-        self._duty = AnchorDuty(config, shared, self._say) if config.is_anchor else None
+        self._duty = AnchorDuty(config, shared, self._say, self.post.their_session) if config.is_anchor else None
         self._tidings = Tidings(
             self.here, self.post, self._stun, self.gatherer, self._links, self.paths, self._clients, self._duty
         )
@@ -91,7 +93,10 @@ class Network:
     def _set_peers(self, now: float) -> list[PeerConfig]:
         """Links to anchors and paths to nodes, as the configuration has them. Whose path is a new one."""
         peers = {peer.id: peer for peer in self.post.peers()}
-        self._links.configure({key: peer for key, peer in peers.items() if peer.is_anchor})
+        anchors = {key: peer for key, peer in peers.items() if peer.is_anchor}
+        self._links.configure(anchors)
+        for path in self.paths.values():
+            path.detours.keep_anchors(anchors, now)
         # Who speaks with an anchor does so at its own endpoint.
         nodes = {} if self.config.is_anchor else {k: p for k, p in peers.items() if p.permitted and not p.is_anchor}
         for key in [k for k, path in self.paths.items() if k not in nodes or not path.stays(nodes[k])]:
@@ -166,10 +171,10 @@ class Network:
             if heard(received.message, pair, now):
                 self._touch(path.peer.id)
 
-    def relay_datagram(self, event: RelayDatagram) -> None:
+    def relay_datagram(self, event: RelayDatagram, now: float) -> None:
         """On an anchor: a STUN message to a relay port."""
         if self._duty is not None:
-            self._duty.bind(event)
+            self._duty.bind(event, now)
             self._touch(DUTY)
 
     def signal(self, event: Signal, now: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
+from meshctl.core.agent.candidate import STANDING
 from meshctl.core.agent.checks import Answer, Credentials, Pair
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.course import DIRECT, RELAYED, SEARCHING, Course
@@ -119,7 +120,7 @@ class PeerPath:
         if self.state in SEARCHING:
             self.work.begin_anew(now)
         elif self.state is State.SUSPECT:  # what was asked in another session is not answered any more
-            self._negotiation.ask_path(now)
+            self.work.ask_path(now)
         elif self.state is State.UNKNOWN and self.work.tunnel.alive and self.work.adopt():
             self._fire(Trigger.ADOPTED, "its tunnel works", now)
         elif self.state is State.UNKNOWN:
@@ -140,7 +141,7 @@ class PeerPath:
     def offered(self, offer: Offer, now: float) -> None:
         """The peer's newest offer."""
         before, self.work.offer = self.work.offer, offer
-        if {c.address.ip for c in offer.candidates} - {c.address.ip for c in before.candidates}:
+        if _stands_at(offer) - _stands_at(before):
             self._negotiation.bars.clear()
         if self._negotiation.remote.offer(offer):
             self.work.retry_earlier(now)
@@ -150,7 +151,7 @@ class PeerPath:
         if offer.restart != before.restart:
             self._join_restart(now)
         if offer.wish is not before.wish:
-            self._obey(now)
+            self._course.obey(now)
         self.detours.news(now)
 
     def static(self, addresses: tuple[Address, ...], now: float) -> None:
@@ -166,7 +167,7 @@ class PeerPath:
         """This side's operator wants something else."""
         if wish is not self.work.wish:
             self.work.wish = wish
-            self._obey(now)
+            self._course.obey(now)
             self.detours.news(now)
 
     def sample(self, status: PeerStatus, now: float) -> None:
@@ -176,7 +177,9 @@ class PeerPath:
         self.work.tunnel.maintain(now)
         if self.state in DIRECT:
             self._in_use.sample(status, now)
-        elif self.state in RELAYED and now >= self._doubt_at:
+        elif self.state in RELAYED:
+            self._in_use.followed(status, now)
+        if self.state in RELAYED and now >= self._doubt_at:
             if self._liveness.blocked():  # nor does the relay carry anything: it was not the direct way's fault
                 self._negotiation.bars.clear()
             reason = self._liveness.distress(now)
@@ -235,6 +238,7 @@ class PeerPath:
         if self.state is State.SUSPECT and current is not None and self._negotiation.failed(current):
             self._falls.dead(f"{current.remote} answers no check", now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
+            self._negotiation.all_tried(self.work.offer.nat, now)
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
             self.detours.try_splice(now)
         self.detours.poll(now)
@@ -291,14 +295,7 @@ class PeerPath:
         elif self.state is State.DIRECT:
             self._in_use.doubt("the peer tries all pairs anew", now)
 
-    def _obey(self, now: float) -> None:
-        """Another mode."""
-        if self.state is State.UNKNOWN:
-            return
-        if not self.work.may_go_direct or self.work.mode is Wish.PREFER_RELAY:
-            self.work.want_relay(now)
-            self._course.relay_ready(now)
-        elif self.work.mode is Wish.DIRECT and self.state in RELAYED:
-            self._fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
-        elif self.state in RELAYED:
-            self.work.begin_anew(now)
+
+def _stands_at(offer: Offer) -> set[str]:
+    """The IPs that show where who offers them stands."""
+    return {c.address.ip for c in offer.candidates if c.kind in STANDING}

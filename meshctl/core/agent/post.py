@@ -13,6 +13,7 @@ from meshctl.core.agent.conversation import Conversation
 from meshctl.core.agent.events import Action, SendSignal, Signal
 from meshctl.core.agent.router import Outcome, Router
 from meshctl.core.agent.session import Verdict
+from meshctl.core.agent.signal import NO_SESSION
 
 # What changes nothing, so that nothing is to be settled after it either.
 _NOTHING = (Verdict.REFUSED, Verdict.FOREIGN, Verdict.DUPLICATE)
@@ -64,6 +65,14 @@ class Post:
     def talk_by_id(self, peer: bytes) -> Conversation | None:
         """The same, None for who has no agent."""
         return self._talks.get(peer)
+
+    def my_session(self, peer: bytes) -> bytes:
+        """This agent's session with the peer of that id; `NO_SESSION` with none that has an agent."""
+        return self._talks[peer].session.mine if peer in self._talks else NO_SESSION
+
+    def their_session(self, peer: bytes) -> bytes:
+        """That peer's session with this agent, as far as it is known."""
+        return self._talks[peer].session.theirs if peer in self._talks else NO_SESSION
 
     def poll(self, peer: PeerConfig, now: float) -> None:
         """Send what is due to this peer."""

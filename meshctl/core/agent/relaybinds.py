@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import Transactions, signed
 from meshctl.core.agent.relaylease import MAX_UNANSWERED, Lease
 from meshctl.core.wire import stun
 
@@ -17,8 +17,22 @@ NAME_BYTES = 8
 
 
 def bind_name(token: bytes) -> str:
-    """The USERNAME of binds with this token: it says whose they are to who knows the token, and to nobody the token."""
+    """What binds with this token are called: it says whose they are to who knows the token, and to nobody the token."""
     return hashlib.sha256(b"meshctl relay bind" + token).digest()[:NAME_BYTES].hex()
+
+
+def bind_username(token: bytes, session: bytes) -> str:
+    """USERNAME of binds with this token, in that session of the node with the anchor."""
+    return f"{bind_name(token)}:{session.hex()}"
+
+
+def read_bind(username: str) -> tuple[str, bytes]:
+    """What a bind is called, and in which session it was made; "" and b"" for a USERNAME that is no bind's."""
+    name, _, session = username.partition(":")
+    try:
+        return name, bytes.fromhex(session)
+    except ValueError:
+        return "", b""
 
 
 class Bind(NamedTuple):
@@ -31,10 +45,11 @@ class Bind(NamedTuple):
 
 
 class Binds:
-    """The binds to the anchors of one peer that may still be answered."""
+    """The binds to the anchors of one peer that may still be answered. `my_session` is this node's own with an anchor,
+    by its id."""
 
-    def __init__(self, dice: random.Random) -> None:
-        self._dice = dice
+    def __init__(self, transactions: Transactions, my_session: Callable[[bytes], bytes]) -> None:
+        self._transactions, self._my_session = transactions, my_session
         self._open: dict[bytes, Bind] = {}  # by transaction
 
     def make(self, anchor: bytes, lease: Lease, bases: tuple[Address, ...]) -> tuple[SendProbe, ...]:
@@ -51,9 +66,10 @@ class Binds:
 
     def send(self, bind: Bind, token: bytes) -> SendProbe:
         """This one."""
-        transaction = new_transaction(self._dice)
+        transaction = self._transactions.new()
         self._open[transaction] = bind
-        request = stun.Message(stun.Class.REQUEST, transaction, username=bind_name(token), nonce=bind.nonce or None)
+        username = bind_username(token, self._my_session(bind.anchor))
+        request = stun.Message(stun.Class.REQUEST, transaction, username=username, nonce=bind.nonce or None)
         return SendProbe(bind.base, bind.relay, signed(request, token))
 
     def anchor(self, transaction: bytes) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from meshctl.core.agent.bodies import MAX_DISTANCES, MAX_RTT_MS, AnchorDistance
 from meshctl.core.agent.config import PeerConfig
@@ -27,12 +27,22 @@ class Distances:
         self._told.clear()
         self._anchors = {a: (peer, rtt, peer_rtts.get(a, FAR_S)) for a, (peer, rtt) in anchors.items()}
 
+    def keep(self, anchors: Container[bytes]) -> None:
+        """The others are no anchors any more."""
+        self._told.clear()
+        self._anchors = {a: known for a, known in self._anchors.items() if a in anchors}
+        self._told_ms = {a: told_ms for a, told_ms in self._told_ms.items() if a in anchors}
+
     def __contains__(self, anchor: bytes) -> bool:
         return anchor in self._anchors
 
     def anchor(self, anchor: bytes) -> PeerConfig:
         """Raises KeyError for one that is not up."""
         return self._anchors[anchor][0]
+
+    def own(self, anchor: bytes) -> float:
+        """From this end to the anchor and back, in seconds; 0.0 for one that is not up."""
+        return self._anchors[anchor][1] if anchor in self._anchors else 0.0
 
     def of(self, anchor: bytes) -> float:
         """From one end to the other by way of the anchor and back, in seconds."""

@@ -7,8 +7,7 @@ is decided by the controlling end, from both ends' distances; the other takes th
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from math import inf
 
 from meshctl.core.agent.address import Address
@@ -38,15 +37,16 @@ FRESH_S = 1.0
 class RelayClient:
     """The relays to one peer. Drain `outputs` after every call."""
 
-    def __init__(self, peer: PeerConfig, *, controlling: bool, dice: random.Random) -> None:
+    def __init__(self, peer: PeerConfig, *, controlling: bool, binds: Binds) -> None:
         self._peer = peer
         self._controlling = controlling
         self._distances = Distances()
         self._changes = Budget()
-        self._binds = Binds(dice)
+        self._binds = binds
         self._leases: dict[bytes, Lease] = {}
         self._wanted = False
         self._preferred: bytes | None = None
+        self._peer_uses: bytes | None = None
         self._used: bytes | None = None
         self._place: Address | None = None
         self._idle_until = -inf
@@ -117,8 +117,26 @@ class RelayClient:
         self._choose(now)
         self._settle()
 
+    def keep(self, anchors: Container[bytes], now: float) -> None:
+        """The others are no anchors any more: their relays end, and there is nobody to whom anything could be said of
+        them."""
+        self._now = now
+        self._distances.keep(anchors)
+        self._leases = {anchor: lease for anchor, lease in self._leases.items() if anchor in anchors}
+        if self._used not in self._leases:
+            self._used = None
+        self._choose(now)
+        self._settle()
+
     def prefer(self, anchor: bytes | None) -> None:
-        """The anchor whose relay the peer says that it uses. The controlling end decides, the other end follows."""
+        """The anchor whose relay the peer says that it uses. The controlling end decides, the other end follows.
+
+        A relay that the peer begins to use is bound at both ends: if this one does not know, the answer was lost.
+        """
+        lease = self._leases.get(anchor) if anchor is not None and anchor != self._peer_uses else None
+        if lease is not None and lease.place is None:
+            lease.hurry(self._now)
+        self._peer_uses = anchor
         self._preferred = None if self._controlling else anchor
         if self._wanted:
             self._follow(self._now)
@@ -286,7 +304,7 @@ class RelayClient:
                 lease.bind_at = self._idle_until
                 return
             self._idle_until = now + IDLE_GAP_S
-        if not lease.bound(now) and self._controlling:
+        if not lease.bound(now, self._distances.own(anchor)) and self._controlling:
             lease.ask(now)
         self._outputs += self._binds.make(anchor, lease, bases)
 

@@ -20,6 +20,9 @@ BIND_FIRST_S, BIND_LONGEST_S = 0.05, 25.6
 # after which traffic must flow again.
 CHECK_AGAIN_S = (0.2, 0.2, 0.4)
 MAX_UNANSWERED = len(CHECK_AGAIN_S)
+# The last one to an anchor that is far has so many round trips, for each takes two where the anchor wants a new nonce,
+# but no longer than this: one that was longer had a queue on the way.
+RTTS, SLOWEST_S = 2.5, 3.0
 # Binds to a relay that is ready and not used: what shows that it is still there. One in use has WireGuard's packets.
 REBIND_S = 100.0
 # Between any two packets that nobody is in a hurry for: the inventory's `keepalive`, by default.
@@ -97,13 +100,13 @@ class Lease:
         if self.token and (self.place is None or not self.binds):
             self.bind_at, self.binds, self.urgent = now, 0, True
 
-    def bound(self, now: float) -> bool:
-        """A bind is about to be sent. False if too many had no answer: the relay is lost, and this is a new attempt."""
+    def bound(self, now: float, rtt_s: float) -> bool:
+        """A bind is about to be sent to an anchor so far away. False if too many had no answer: the relay is lost, and
+        this is a new attempt."""
         lost = self.place is not None and self.binds >= MAX_UNANSWERED
         if lost:
             self.place, self.binds = None, 0
-        gap = CHECK_AGAIN_S[self.binds] if self.place is not None else min(BIND_FIRST_S * 2**self.binds, BIND_LONGEST_S)
-        self.bind_at = now + gap
+        self.bind_at = now + self._gap_s(rtt_s)
         self.binds += 1
         return not lost
 
@@ -122,3 +125,12 @@ class Lease:
     def down(self) -> None:
         """The tunnel to the anchor is down: what was granted may be there when it is up again."""
         self.up, self.place, self.binds = False, None, 0
+
+    def _gap_s(self, rtt_s: float) -> float:
+        """From the bind that is about to be sent to the next one."""
+        if self.place is None:
+            return min(BIND_FIRST_S * float(2**self.binds), BIND_LONGEST_S)
+        gap_s = CHECK_AGAIN_S[self.binds]
+        if self.binds < MAX_UNANSWERED - 1:
+            return gap_s
+        return max(gap_s, min(RTTS * rtt_s, SLOWEST_S) - sum(CHECK_AGAIN_S[:-1]))

@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from typing import Union
 
@@ -29,24 +27,23 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay, SendProbe
 from meshctl.core.agent.probes import signed
-from meshctl.core.agent.relaybinds import bind_name
+from meshctl.core.agent.relayallocation import Allocation, End, restored
+from meshctl.core.agent.relaybinds import bind_name, read_bind
 from meshctl.core.agent.router import permitted
-from meshctl.core.agent.state import KeptEnd, KeptRelay
+from meshctl.core.agent.state import KeptRelay
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.error import WireError
 from meshctl.core.wire.stun_attributes import StunError
 
-# The ports that an anchor's firewall opens (templates/firewall.nft.j2, relay_ports).
+# The ports that an anchor's firewall opens (templates/firewall.nft.j2, relay_ports): as many relays as there can be at
+# all. A node has one to each peer that policy permits at the most, and may need as many: behind a hard NAT, to all that
+# are behind one too.
 PORTS = range(40000, 50000)
 # Long, because a relay that is in use is not touched otherwise; both ends renew it at half of it.
 LIFETIME_S = 600
-# A node asks for no more than this, however many peers it has: each costs two elements of kernel maps.
-MAX_OF_NODE = 256
 # An end that cannot have a relay now may ask again after this.
 RETRY_S = 30
-# An end that has bound so often in one family alone is not in the other one any more.
-STALE_BINDS = 4
 # The answer to who has bound first: the other end has not yet. No code of STUN says this; HTTP's 425 does.
 TOO_EARLY = 425
 # The answer to a bind that would change something and does not show that it was made just now (RFC 8489 section 14.8):
@@ -55,49 +52,8 @@ STALE_NONCE = 438
 NONCE_BYTES = 16
 
 
-@dataclass
-class _End:
-    """One end of a pair. `places` are where its packets to the port come from, by family, each with how often it has
-    bound from elsewhere since; `moves` is how often they have changed."""
-
-    peer: PeerConfig
-    token: bytes
-    places: dict[int, tuple[Address, int]] = field(default_factory=dict)
-    released: bool = False
-    moves: int = 0
-
-    def bound(self, address: Address, used: int, *, fresh: bool) -> bool:
-        """It has shown that it is there. What it has not shown for some time in another family does not count.
-
-        Whether this is accepted: from its first bind on, it may not bring a new place, nor take the one in the family
-        that is used, unless it was made just now.
-        """
-        aged = {family: (place, others + 1) for family, (place, others) in self.places.items()}
-        aged[address.family] = address, 0
-        places = {family: (place, others) for family, (place, others) in aged.items() if others < STALE_BINDS}
-        if self.places.get(address.family, (None, 0))[0] != address or (used in self.places and used not in places):
-            if self.places and not fresh:
-                return False
-            self.moves += 1
-        self.places = places
-        return True
-
-
-@dataclass
-class _Allocation:
-    port: int
-    ends: tuple[_End, _End]
-    expires_at: float
-    installed: tuple[Address, Address] | None = None
-
-    def family(self, end: _End) -> int:
-        """The one in which is forwarded to that end, 0 for none."""
-        return self.installed[self.ends.index(end)].family if self.installed else 0
-
-    def end(self, peer: PeerConfig) -> _End:
-        return next(end for end in self.ends if end.peer is peer)
-
-
+# A peer's session with this anchor, by the peer's id, as far as it is known.
+SessionOf = Callable[[bytes], bytes]
 # What is to be said to a peer by signalling.
 Say = tuple[PeerConfig, Union[RelayGrant, RelayRefuse]]
 
@@ -107,16 +63,16 @@ class RelayServer:
     `taken` are the ports that its interfaces have given out, which this one adds its own to."""
 
     def __init__(
-        self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, taken: set[int]
-    ) -> None:
+        self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, taken: set[int],
+        their_session: SessionOf,
+    ) -> None:  # fmt: skip
         self._network = config.network
         self._peers = _ends(config)
         self.set_addresses(addresses)
-        self._dice, self._taken = dice, taken
+        self._dice, self._taken, self._their_session = dice, taken, their_session
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
-        self._by_pair: dict[tuple[bytes, bytes], _Allocation] = {}
-        self._by_port: dict[int, _Allocation] = {}  # those that end first before the others
-        self._held_by: Counter[bytes] = Counter()  # how many relays a node has
+        self._by_pair: dict[tuple[bytes, bytes], Allocation] = {}
+        self._by_port: dict[int, Allocation] = {}  # those that end first before the others
         self._kept: tuple[KeptRelay, ...] | None = None  # None: to be worked out
         self._actions: list[Action] = []
 
@@ -134,11 +90,8 @@ class RelayServer:
     def kept(self) -> tuple[KeptRelay, ...]:
         """What is forwarded, to be known after a restart."""
         if self._kept is None:
-            self._kept = tuple(
-                KeptRelay(self._network, port, *(_kept_end(*end) for end in zip(a.ends, a.installed)))
-                for port, a in sorted(self._by_port.items())
-                if a.installed is not None
-            )
+            found = (allocation.kept(self._network) for _, allocation in sorted(self._by_port.items()))
+            self._kept = tuple(relay for relay in found if relay is not None)
         return self._kept
 
     def restore(self, relays: Iterable[KeptRelay], now: float) -> None:
@@ -151,7 +104,7 @@ class RelayServer:
             if a is None or b is None or a is b or not permitted(a, b) or _pair(a, b) in self._by_pair:
                 self._actions.append(RemoveRelay(relay.port, relay.a.place, relay.b.place))
                 continue
-            allocation = self._allocate(relay.port, (_restored(a, relay.a), _restored(b, relay.b)))
+            allocation = self._allocate(relay.port, (restored(a, relay.a), restored(b, relay.b)))
             self._extend(allocation, now)
             self._install(allocation)
 
@@ -178,7 +131,8 @@ class RelayServer:
             self._remove(allocation)
 
     def ask(self, asking: PeerConfig, body: RelayAsk, now: float) -> list[Say]:
-        """A port for the pair: both ends are told, or the asking one why not. Asking again changes nothing."""
+        """A port for the pair: both ends are told, or the asking one why not. Asking again changes nothing, and the
+        other end does not hear of it each time."""
         other = self._peers.get(body.peer)
         if other is None or other is asking or asking.id not in self._peers or not permitted(asking, other):
             return [(asking, RelayRefuse(body.peer, RefuseReason.NOT_PERMITTED))]
@@ -186,13 +140,14 @@ class RelayServer:
         allocation = self._by_pair.get(key)
         if allocation is None:
             port = self._free_port()
-            if port is None or max(self._held_by[asking.id], self._held_by[other.id]) >= MAX_OF_NODE:
+            if port is None:
                 return [(asking, RelayRefuse(body.peer, RefuseReason.FULL, RETRY_S))]
-            allocation = self._allocate(port, (_End(asking, self._token()), _End(other, self._token())))
+            allocation = self._allocate(port, (End(asking, self._token()), End(other, self._token())))
         self._extend(allocation, now)
         for end in allocation.ends:
             end.released = False
-        return [(end.peer, self._grant(allocation, end)) for end in allocation.ends]
+        both = allocation.end(asking).asks.take(now)
+        return [(e.peer, self._grant(allocation, e)) for e in allocation.ends if both or e.peer is asking]
 
     def grants(self, peer: PeerConfig) -> list[Say]:
         """What was granted to this peer, for its agent that has not heard of it."""
@@ -203,7 +158,7 @@ class RelayServer:
         """The whole lifetime again, to who has the token. Not when the other end has released it: who still needs it
         asks anew, and the other one hears of that."""
         end, allocation = self._held(asking, body.peer, body.token)
-        if end is None or allocation is None or any(e.released for e in allocation.ends if e is not end):
+        if end is None or allocation is None or allocation.other(end).released:
             return [(asking, RelayRefuse(body.peer, RefuseReason.UNKNOWN))]
         self._extend(allocation, now)
         return [(asking, self._grant(allocation, end))]
@@ -216,7 +171,7 @@ class RelayServer:
             if all(e.released for e in allocation.ends):
                 self._remove(allocation)
 
-    def bind(self, port: int, remote: Address, data: bytes) -> SendProbe | None:
+    def bind(self, port: int, remote: Address, data: bytes, now: float) -> SendProbe | None:
         """A datagram came to a relay port: the answer to a bind of one of its ends; None for anything else."""
         allocation = self._by_port.get(port)
         if allocation is None:
@@ -226,8 +181,11 @@ class RelayServer:
         except WireError:
             return None
         message = received.message
-        end = next((e for e in allocation.ends if bind_name(e.token) == message.username), None)
+        name, made_in = read_bind(message.username or "")
+        end = next((e for e in allocation.ends if bind_name(e.token) == name), None)
         if message.message_class is not stun.Class.REQUEST or end is None or not received.is_authentic(end.token):
+            return None
+        if not end.binds.take(message, made_in, self._their_session(end.peer.id), now):
             return None
         nonce = self._nonce(end, remote)
         fresh = hmac.compare_digest((message.nonce or "").encode(), nonce.encode())
@@ -244,33 +202,28 @@ class RelayServer:
 
     # Inside
 
-    def _allocate(self, port: int, ends: tuple[_End, _End]) -> _Allocation:
+    def _allocate(self, port: int, ends: tuple[End, End]) -> Allocation:
         key = _pair(ends[0].peer, ends[1].peer)
-        allocation = self._by_pair[key] = self._by_port[port] = _Allocation(port, ends, 0.0)
-        self._held_by.update(key)
+        allocation = self._by_pair[key] = self._by_port[port] = Allocation(port, ends, 0.0)
         self._taken.add(port)
         return allocation
 
-    def _extend(self, allocation: _Allocation, now: float) -> None:
+    def _extend(self, allocation: Allocation, now: float) -> None:
         allocation.expires_at = now + LIFETIME_S
         self._by_port[allocation.port] = self._by_port.pop(allocation.port)
 
-    def _nonce(self, end: _End, remote: Address) -> str:
+    def _nonce(self, end: End, remote: Address) -> str:
         """What only who receives at that address can know, until the end moves."""
         what = end.token + end.moves.to_bytes(8, "big") + str(remote).encode()
         return hmac.new(self._secret, what, hashlib.sha256).digest()[:NONCE_BYTES].hex()
 
-    def _answer(self, port: int, remote: Address, end: _End, answer: stun.Message) -> SendProbe:
+    def _answer(self, port: int, remote: Address, end: End, answer: stun.Message) -> SendProbe:
         local = Address(next((ip for ip in self._addresses if (":" in ip) == (":" in remote.ip)), ""), port)
         return SendProbe(local, remote, signed(answer, end.token))
 
-    def _install(self, allocation: _Allocation) -> None:
-        """Tell the driver the two addresses, when both are known and it has others: of one family if there is one,
-        which stays while both are there; else of two."""
-        a, b = (end.places for end in allocation.ends)
-        used = allocation.family(allocation.ends[0])
-        family = min(a.keys() & b.keys(), key=lambda family: (family != used, family), default=None)
-        wanted = (a[family or min(a)][0], b[family or min(b)][0]) if a and b else None
+    def _install(self, allocation: Allocation) -> None:
+        """Tell the driver the two addresses, when both are known and it has others."""
+        wanted = allocation.wanted()
         if wanted == allocation.installed:
             return
         self._uninstall(allocation)
@@ -278,20 +231,19 @@ class RelayServer:
             self._actions.append(InstallRelay(allocation.port, *wanted))
             allocation.installed, self._kept = wanted, None
 
-    def _uninstall(self, allocation: _Allocation) -> None:
+    def _uninstall(self, allocation: Allocation) -> None:
         if allocation.installed is not None:
             self._actions.append(RemoveRelay(allocation.port, *allocation.installed))
             allocation.installed, self._kept = None, None
 
-    def _remove(self, allocation: _Allocation) -> None:
+    def _remove(self, allocation: Allocation) -> None:
         self._uninstall(allocation)
         key = _pair(*(end.peer for end in allocation.ends))
         del self._by_port[allocation.port]
         del self._by_pair[key]
-        self._held_by.subtract(key)
         self._taken.discard(allocation.port)
 
-    def _held(self, asking: PeerConfig, other: bytes, token: bytes) -> tuple[_End | None, _Allocation | None]:
+    def _held(self, asking: PeerConfig, other: bytes, token: bytes) -> tuple[End | None, Allocation | None]:
         peer = self._peers.get(other)
         allocation = self._by_pair.get(_pair(asking, peer)) if peer is not None and peer is not asking else None
         if allocation is None:
@@ -299,8 +251,8 @@ class RelayServer:
         end = allocation.end(asking)
         return (end, allocation) if hmac.compare_digest(end.token, token) else (None, None)
 
-    def _grant(self, allocation: _Allocation, end: _End) -> RelayGrant:
-        other = next(e for e in allocation.ends if e is not end)
+    def _grant(self, allocation: Allocation, end: End) -> RelayGrant:
+        other = allocation.other(end)
         relay = tuple(Address(ip, allocation.port) for ip in self._addresses)
         return RelayGrant(other.peer.id, relay, end.token, LIFETIME_S)
 
@@ -317,14 +269,6 @@ class RelayServer:
 def _ends(config: InterfaceConfig) -> dict[bytes, PeerConfig]:
     """Who can have relays, by id: a stock client has no agent that would bind, and an anchor is reached as it is."""
     return {peer.id: peer for peer in config.peers if peer.kind == "node"}
-
-
-def _kept_end(end: _End, place: Address) -> KeptEnd:
-    return KeptEnd(end.peer.public_key, end.token, place)
-
-
-def _restored(peer: PeerConfig, kept: KeptEnd) -> _End:
-    return _End(peer, kept.token, {kept.place.family: (kept.place, 0)})
 
 
 def _pair(one: PeerConfig, other: PeerConfig) -> tuple[bytes, bytes]:

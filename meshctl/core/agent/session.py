@@ -23,6 +23,7 @@ from meshctl.core.agent.backoff import FIRST_S, Backoff
 from meshctl.core.agent.bodies import TYPE_OF, Body, Hello, HelloAck, SignalError
 from meshctl.core.agent.config import purpose_key
 from meshctl.core.agent.signal import NO_SESSION, Header, Message
+from meshctl.core.agent.window import Window
 
 WINDOW = 64  # messages, as RFC 6479's smallest bitmap: more than are ever under way between two agents
 # A message of another session makes us ask for the peer's, at most this often: replaying one costs little.
@@ -53,26 +54,6 @@ class Received:
     renewed: bool = False
 
 
-class Window:
-    """Sequence numbers seen: the highest, and a bit for each of the `WINDOW` up to it (RFC 6479)."""
-
-    def __init__(self) -> None:
-        self.highest = 0
-        self.seen = 0  # bit n: highest - n was seen
-
-    def accept(self, sequence: int) -> bool:
-        """Whether the number is new; it is not a second time. Numbers start at 1."""
-        ahead = sequence - self.highest
-        if ahead > 0:
-            self.seen = ((self.seen << ahead) & (2**WINDOW - 1) if ahead < WINDOW else 0) | 1
-            self.highest = sequence
-            return True
-        if ahead <= -WINDOW or sequence < 1 or self.seen >> -ahead & 1:
-            return False
-        self.seen |= 1 << -ahead
-        return True
-
-
 def new_session(rng: Random) -> bytes:
     """A session id; not one of two is the same, and none is `NO_SESSION`."""
     return rng.randrange(1, 2 ** (8 * signal.SESSION_BYTES)).to_bytes(signal.SESSION_BYTES, "big")
@@ -91,10 +72,12 @@ class Session:
         self._key = key
         self.mine = session_id
         self.theirs = NO_SESSION
-        self._window = Window()
+        self._window = Window(WINDOW)
         self._sequence = 0  # of the last message sent
         self._answerable = 0  # HELLOs up to this sequence number cannot be answered any more
         self._hello = Backoff()
+        self._attempt = 0
+        self._beside_at = inf  # one more HELLO in the round under way, which does not count as one of its tries
         self._asked_back_at = self._asked_at = -inf
 
     @property
@@ -104,8 +87,8 @@ class Session:
 
     @property
     def due(self) -> float | None:
-        """When `poll` has a HELLO to send, or to give up."""
-        return self._hello.due
+        """When `poll` has a HELLO to send, or to give up; None: no round is under way."""
+        return None if self._hello.due is None else min(self._hello.due, self._beside_at)
 
     @property
     def unanswered(self) -> bool:
@@ -114,8 +97,9 @@ class Session:
 
     @property
     def attempt(self) -> int:
-        """Which of its round the HELLO is that `poll` gave last, from 0: for `Router.route`."""
-        return max(0, self._hello.sent - 1)
+        """Which of its round the HELLO is that `poll` gave last, from 0: for `Router.route`. One beside the round goes
+        the best way, as the first does: the peer has just been heard."""
+        return self._attempt
 
     def shared_key(self, purpose: bytes) -> bytes:
         """32 bytes that both ends derive for this purpose, once each knows the other's session; others after a restart
@@ -126,13 +110,18 @@ class Session:
         """Ask for the peer's session, at once and then until it answers or `Backoff` gives up."""
         if self._hello.due is None:  # else answers to what is under way stay good
             self._answerable = self._sequence
+        self._beside_at = inf
         self._hello.start(now)
 
     def poll(self, now: float) -> bytes | None:
         """The HELLO that is due, if one is."""
-        if not self._hello.take(now):
+        if self._hello.take(now):
+            self._attempt = self._hello.sent - 1
+        elif self._hello.due is not None and now >= self._beside_at:
+            self._attempt = 0
+        else:
             return None
-        self._asked_at = now
+        self._asked_at, self._beside_at = now, inf
         return self._ask()
 
     def knock(self) -> bytes:
@@ -181,7 +170,7 @@ class Session:
         if header.my_session == self.theirs:
             return Received(Verdict.SESSION)
         self.theirs = header.my_session
-        self._window = Window()
+        self._window = Window(WINDOW)
         return Received(Verdict.SESSION, renewed=True)
 
     def _ask(self) -> bytes:
@@ -189,12 +178,18 @@ class Session:
 
     def _ask_back_soon(self, now: float) -> tuple[bytes, ...]:
         """A HELLO at once, unless one was sent a moment ago: two that start together ask each other, and need not ask
-        again. But one that started since then has not heard it: the round begins anew when the answer would be here."""
+        again. But one that started since then has not heard it: there is another one when the answer would be here.
+
+        A round that is under way does not begin anew, nor end sooner: an old HELLO, sent again and again, would keep it
+        from ever being in vain."""
         if now >= self._asked_at + ON_ITS_WAY_S:
             return self._ask_back(now)
         if now >= self._asked_back_at + ASK_INTERVAL_S:
             self._asked_back_at = now
-            self.start(self._asked_at + ON_ITS_WAY_S)
+            if self._hello.due is None:
+                self.start(self._asked_at + ON_ITS_WAY_S)
+            else:
+                self._beside_at = self._asked_at + ON_ITS_WAY_S
         return ()
 
     def _ask_back(self, now: float) -> tuple[bytes, ...]:

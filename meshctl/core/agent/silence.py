@@ -15,7 +15,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.asker import Server
 from meshctl.core.agent.events import OpenPorts, SendProbe
 from meshctl.core.agent.here import SILENCE, Here
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import signed
 from meshctl.core.agent.turn import Turn
 from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
@@ -135,7 +135,7 @@ class Silence:
         self._asked += 1
         self._due = now + PACE_S
         server = self._place.server
-        transaction = new_transaction(self._here.dice)
+        transaction = self._here.transactions.new()
         self._transactions.add(transaction)
         request = stun.Message(
             stun.Class.REQUEST, transaction, username=server.username or None,

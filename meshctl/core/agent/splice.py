@@ -22,7 +22,7 @@ from meshctl.core.agent.candidate import priority
 from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
 from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
-from meshctl.core.agent.probes import new_transaction, signed
+from meshctl.core.agent.probes import Transactions, signed
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.agent.splice_situation import MAX_GUESSES, MAX_OUTSIDE, Role, Situation, guesses
 from meshctl.core.agent.splice_slot import SpliceSlot
@@ -87,10 +87,12 @@ class _Attempt:
 class Splicer:
     """The splice with one peer: at most one attempt, and at most one that stands. Drain `outputs` after every call."""
 
-    def __init__(self, peer: PublicKey, slot: SpliceSlot, dice: random.Random) -> None:
+    def __init__(
+        self, peer: PublicKey, slot: SpliceSlot, dice: random.Random, transactions: Transactions
+    ) -> None:
         self._peer = peer
         self._slot = slot
-        self._dice = dice
+        self._dice, self._transactions = dice, transactions
         self._number = dice.getrandbits(32)
         self._attempt: _Attempt | None = None
         self._vain = TokenBucket(1.0 / VAIN_AGAIN_S, VAIN_BURST)
@@ -262,7 +264,7 @@ class Splicer:
         tie_breaker, controlling = self._dice.getrandbits(64), situation.controlling
         request = stun.Message(
             stun.Class.REQUEST,
-            new_transaction(self._dice),
+            self._transactions.new(),
             username=situation.credentials.username,
             priority=priority("prflx", 0),
             ice_controlling=tie_breaker if controlling else None,

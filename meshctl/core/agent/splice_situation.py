@@ -25,7 +25,8 @@ MAX_OUTSIDE = 2
 
 _HARD = frozenset(mapping for mapping in Mapping if mapping.is_hard)
 _EASY = frozenset((Mapping.NO_NAT, Mapping.ENDPOINT_INDEPENDENT))
-# Kinds of candidates that show the outside of a NAT, of a host without one, and of a hard NAT towards others.
+# Kinds of candidates that show the outside of a NAT, of a host without one, and of a hard NAT towards others. What only
+# a server without a key has told is none of them: hundreds of packets would go where it likes.
 _OUTSIDE_OF_EASY = ("srflx", "observed", "host", "prflx")
 _OUTSIDE_OF_HARD = ("srflx", "observed")
 

@@ -59,13 +59,14 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class NatStatus:
-    """The NAT in front of one own address and port. `contradicted`: a server says other than most; `preserves_port` is
-    None where that is not known; `seen` is server -> where it sees this node."""
+    """The NAT in front of one own address and port. `contradicted`: a server says other than most; `preserves_port`
+    and `hairpins` are None where that is not known; `seen` is server -> where it sees this node."""
 
     base: Address
     mapping: Mapping
     filtering: Filtering
     preserves_port: bool | None
+    hairpins: bool | None
     port_step: int
     contradicted: bool
     seen: Lookup[Address, Address]
@@ -156,5 +157,5 @@ def _nat(network: Network, base: Address, now: float) -> NatStatus:
     nat = network.here.nat
     return NatStatus(
         base, nat.mapping(base, now), nat.filtering(base, now), nat.preserves_port(base, now),
-        nat.port_step(base, now), nat.contradicted(base, now), nat.seen(base, now),
+        nat.hairpins(base, now), nat.port_step(base, now), nat.contradicted(base, now), nat.seen(base, now),
     )  # fmt: skip

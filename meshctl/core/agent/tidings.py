@@ -106,6 +106,8 @@ class Tidings:
         peer, body, path = heard.peer, heard.body, self.paths.get(heard.peer.id)
         talk = self.post.talk(peer)
         if isinstance(body, Offer):
+            if not talk.offers.take(now):
+                return
             newer, ack = talk.receiver.receive(body)
             self.post.answer(heard, ack)
             if newer and path is not None:
@@ -138,5 +140,5 @@ class Tidings:
             if observation.node == self.here.config.id and base and server and server.family == base.family:
                 self.gatherer.seen("observed", base, server, observation.address, now)
                 self.here.touch(GATHER)
-        for action in self.clients.observed(body, statuses, now):
+        for action in self.clients.observed(anchor.id, body, statuses, now):
             self.here.act(action)

@@ -10,8 +10,12 @@ from meshctl.core.agent.liveness import Liveness, has_session
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.model.keys import PublicKey
 
-# So long the controlled side waits for the handshake that the controlling side begins.
-SECOND_S = 1.0
+# So long the controlled side waits for the handshake that the controlling side begins, and so many round trips.
+SECOND_S, SECOND_RTTS = 1.0, 1.5
+# A userspace WireGuard may have tried some for packets that came before the endpoint, and then tries one each
+# REKEY_TIMEOUT (5 s, and a third of a second by chance). Where traffic began at both ends at once, so did that: the
+# other end's next try has to come before ours can leave, or the two cross again and again.
+SECOND_USERSPACE_S = 6.0
 # An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
 # there, and a question whose answer is under way then does so every time: where each waits for the other, only an
 # endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
@@ -52,7 +56,9 @@ class Tunnel:
         if self.alive or self._negotiation.controlling:
             self._set(now)
         elif self._place_at is None:
-            self._place_at = now + SECOND_S
+            userspace = self.status is not None and self.status.userspace
+            first_s = SECOND_USERSPACE_S if userspace else SECOND_S
+            self._place_at = now + first_s + SECOND_RTTS * self._liveness.rtt_s
 
     def adopt(self, address: Address) -> None:
         """WireGuard sends there already: have the way kept open."""
