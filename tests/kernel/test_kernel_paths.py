@@ -36,7 +36,7 @@ ANCHORS = {"203.0.113.10": "mid", "198.51.100.20": "far"}
 RELAY_PORTS = range(40000, 50000)
 NOWHERE = ("", 0)
 # Emulated, on a machine that does other things as well.
-FOUND_S = 120.0
+FOUND_S = 180.0
 PINGS, PING_BYTES = 20, 84
 
 
@@ -45,7 +45,7 @@ def _stage(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> KernelStag
     stage = KernelStage(guest, INVENTORY, tmp_path_factory.mktemp("stage"))
     for anchor in ANCHORS.values():
         stage.sh(anchor, "sysctl -qw net.ipv4.ip_forward=1")  # what the role `forwarding` does
-    stage.start(*(node.name for node in stage.mesh.managed()))
+    stage.start("mid", "far", "hard", "ann")
     return stage
 
 
@@ -85,7 +85,16 @@ def test_it_is_the_kernels_wireguard(stage: KernelStage) -> None:
     assert stage.guest.sh("pgrep wireguard-go", check=False) == ""
 
 
+def test_a_hard_nat_is_spliced_to_an_easy_one(stage: KernelStage) -> None:
+    # First, and while there are few agents: ports are open for ten seconds, in which a slow machine may not hit one.
+    stage.until(lambda: is_direct(stage, "hard", "ann"), FOUND_S)
+    ping(stage, ("hard", "ann"))
+    assert "table inet meshctl_splices" in stage.sh("hard", "nft list tables")
+    assert "table inet meshctl_splices" not in stage.sh("ann", "nft list tables")
+
+
 def test_two_behind_easy_nats_are_direct(stage: KernelStage) -> None:
+    stage.start("bob", "firm")
     stage.until(lambda: is_direct(stage, "ann", "bob"), FOUND_S)
     ping(stage, ("ann", "bob"))
 
@@ -99,13 +108,6 @@ def test_two_behind_symmetric_nats_are_relayed_by_an_anchors_kernel_unread(stage
     entry = stage.sh(anchor, f"conntrack -L -p udp --orig-port-dst {port} 2>/dev/null")
     assert f"src={outside(stage, 'hard')} " in entry
     assert f"src={outside(stage, 'firm')} " in entry
-
-
-def test_a_hard_nat_is_spliced_to_an_easy_one(stage: KernelStage) -> None:
-    stage.until(lambda: is_direct(stage, "hard", "ann"), FOUND_S)
-    ping(stage, ("hard", "ann"))
-    assert "table inet meshctl_splices" in stage.sh("hard", "nft list tables")
-    assert "table inet meshctl_splices" not in stage.sh("ann", "nft list tables")
 
 
 def test_a_wall_clock_that_is_set_back_an_hour_moves_no_path(stage: KernelStage) -> None:
