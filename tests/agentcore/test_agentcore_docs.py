@@ -37,7 +37,7 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"{QUESTIONS_PER_S:.0f} a second are answered, and {QUESTIONS_BURST:.0f} at once",
         f"{BINDS_PER_S:.0f} a second, and {BINDS_BURST:.0f} at once",
         f"offers {OFFERS_PER_S:.0f} a second are read, and {OFFERS_BURST:.0f} at once",
-        f"told of it {'once' if TOLD_PER_S == 1.0 else TOLD_PER_S} a second, and {TOLD_BURST:.0f} times at once",
+        f"told of it {TOLD_PER_S:.0f} time a second, and {TOLD_BURST:.0f} times at once",
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
         f"`{config.PAIR_KEY_SALT.decode()}`",
         f"A lease lives for {relayserver.LIFETIME_S} s",
