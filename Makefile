@@ -35,7 +35,7 @@ endef
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(VENV)/.installed ## Make .venv with meshctl and the developers' tools in it
@@ -85,6 +85,11 @@ test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root 
 	@echo "==> pytest, the lab included"
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python -m pytest -p no_skips \
 		--numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS) </dev/null
+
+.PHONY: test-kernel
+test-kernel: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The agent on the kernel's own WireGuard, in QEMU (part of `make test`)
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python -m pytest $(PYTEST_ARGS) \
+		tests/kernel/test_kernel_paths.py tests/kernel/test_kernel_agent.py </dev/null
 
 FUZZ ?= 20
 .PHONY: fuzz

@@ -220,6 +220,7 @@ def lab_settings(raw: Mapping[str, Any]) -> LabSettings:
         upnp=bool(raw.get("upnp", False)),
         ipv6={True: "native", False: "none", None: None}.get(ipv6, ipv6),
         delay_ms=_milliseconds(raw.get("delay", "0ms")),
+        jitter_ms=_milliseconds(raw.get("jitter", "0ms")),
         loss_percent=float(raw.get("loss", "0%").rstrip("%")),
         debian=raw.get("debian", ""),
     )

@@ -25,7 +25,7 @@ class Link:
 
     `parent_device` is a device of its own in the parent, with `parent_addresses`, or a port of `bridge` when that is
     set. `parent_routes` are (prefix, next hop) in the parent; "" as next hop means on-link. Delay and loss hold each
-    way.
+    way; with jitter a packet takes up to that much longer, and may be overtaken.
     """
 
     child: str
@@ -38,6 +38,7 @@ class Link:
     parent_addresses: tuple[str, ...] = ()
     parent_routes: tuple[tuple[str, str], ...] = ()
     delay_ms: float = 0.0
+    jitter_ms: float = 0.0
     loss_percent: float = 0.0
 
 

@@ -35,7 +35,7 @@ def plug_internet(
         parent_routes=(
             *((p, "") for p in host_routes), *((p, own[0]) for p in routed), *(((lan6, ROUTER6),) if lan6 else ()),
         ),
-        delay_ms=settings.delay_ms, loss_percent=settings.loss_percent,
+        delay_ms=settings.delay_ms, jitter_ms=settings.jitter_ms, loss_percent=settings.loss_percent,
     ))
     return own[0]
 
@@ -54,6 +54,6 @@ def plug_lan(
         addresses=(f"{address}/{lan4.prefixlen}", *((f"{v6}/64",) if v6 else ())),
         gateways=(str(lan4[1]), *((GATEWAY6,) if v6 else ())),
         parent_routes=(*((p, address) for p in routed), *(((lan6, v6),) if lan6 else ())),
-        delay_ms=settings.delay_ms, loss_percent=settings.loss_percent,
+        delay_ms=settings.delay_ms, jitter_ms=settings.jitter_ms, loss_percent=settings.loss_percent,
     ))
     return address

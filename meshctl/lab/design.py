@@ -84,7 +84,7 @@ def _own(draft: Draft, node: str, kind: str, above: Parent, settings: LabSetting
         return _router(draft, f"{node}-router", kind, above, settings)
     far = replace(settings, upnp=False)
     carrier = _router(draft, f"{node}-carrier", CARRIER_NAT, above, far, carrier=True)
-    near = replace(settings, delay_ms=0.0, loss_percent=0.0)
+    near = replace(settings, delay_ms=0.0, jitter_ms=0.0, loss_percent=0.0)
     return _router(draft, f"{node}-router", DEFAULT_NAT, carrier, near)
 
 
@@ -113,7 +113,7 @@ def _host(draft: Draft, node: Node) -> None:
     router = above.name if above.name != INTERNET else ""
     settings = node.lab
     if kind:
-        # The node's delay, loss and IPv6 are those of its line, which its own router ends.
+        # The node's delay, jitter, loss and IPv6 are those of its line, which its own router ends.
         above = _own(draft, node.name, kind, above, settings)
         router = above.name
         settings = LabSettings(ipv6=settings.ipv6)

@@ -85,15 +85,15 @@ def _filter(kind: str) -> str:
 {blocked}    iifname != {WAN} accept
     ct state established,related accept
     ct status dnat accept
-    jump upnp_forward
-    meta l4proto ipv6-icmp accept
+    meta nfproto ipv6 jump upnp_forward
+    meta l4proto icmpv6 accept
     drop
   }}
   chain input {{
     type filter hook input priority 0; policy accept;
     iifname != {WAN} accept
     ct state established,related accept
-    meta l4proto {{ icmp, ipv6-icmp }} accept
+    meta l4proto {{ icmp, icmpv6 }} accept
     drop
   }}
 """

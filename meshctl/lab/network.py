@@ -71,22 +71,22 @@ def prepare_routers(lab: str, routers: Iterable[Router]) -> None:
 
 
 def connect(lab: str, links: Iterable[Link], wired: frozenset[Link]) -> None:
-    """Make the cables: TAP pairs for those in `wired` (the wire process moves their frames), veth for the others."""
+    """Make the cables: TAP pairs for those in `wired` (the wire process moves their frames), veth for the others.
+
+    A pair is made from the child's namespace: Linux 6.12 refuses a name that a device has where the request comes from.
+    """
     batches: dict[str, list[str]] = defaultdict(list)
-    pairs = []
+    pairs: dict[str, list[str]] = defaultdict(list)
     for link in links:
         if link in wired:
             batches[link.child].append(f"tuntap add dev {link.device} mode tap")
             batches[link.parent].append(f"tuntap add dev {link.parent_device} mode tap")
         else:
-            pairs.append(
-                f"link add {link.device} netns {netns(lab, link.child)} type veth"
-                f" peer name {link.parent_device} netns {netns(lab, link.parent)}"
-            )
+            peer = f"peer name {link.parent_device} netns {netns(lab, link.parent)}"
+            pairs[link.child].append(f"link add {link.device} type veth {peer}")
         batches[link.parent] += parent_lines(link)
         batches[link.child] += child_lines(link)
-    ip_batch(pairs)
-    for element, lines in batches.items():
+    for element, lines in (*pairs.items(), *batches.items()):
         ip_batch(lines, lab=lab, element=element)
 
 
@@ -155,9 +155,11 @@ def has_netem(lab: str) -> bool:
 
 
 def impair(lab: str, link: Link) -> None:
-    """Delay and loss by netem, each way."""
+    """Delay, jitter and loss by netem, each way. Its jitter is to both sides of the delay."""
+    half_ms = link.jitter_ms / 2
     for element, dev in ((link.child, link.device), (link.parent, link.parent_device)):
-        words = ["delay", f"{link.delay_ms}ms", "loss", f"{link.loss_percent}%", "limit", str(NETEM_LIMIT)]
+        delay = ["delay", f"{link.delay_ms + half_ms}ms", f"{half_ms}ms"]
+        words = [*delay, "loss", f"{link.loss_percent}%", "limit", str(NETEM_LIMIT)]
         run(["tc", "-n", netns(lab, element), "qdisc", "replace", "dev", dev, "root", "netem", *words], where=element)
 
 

@@ -44,11 +44,13 @@ class End:
 
 @dataclass(frozen=True)
 class Cable:
-    """Two ends; `delay_s` and `loss` (0 to 1) hold each way. Not `up` is unplugged: neither side has a carrier."""
+    """Two ends; `delay_s` and `loss` (0 to 1) hold each way, and a frame takes up to `jitter_s` longer. Not `up` is
+    unplugged: neither side has a carrier."""
 
     a: End
     b: End
     delay_s: float
+    jitter_s: float
     loss: float
     up: bool = True
 
@@ -97,7 +99,8 @@ class Wire:
                 return
             if cable.up and self.chance.random() >= cable.loss:
                 self.order += 1
-                heapq.heappush(self.frames, (now + cable.delay_s, self.order, to, frame))
+                late_s = cable.delay_s + cable.jitter_s * self.chance.random()
+                heapq.heappush(self.frames, (now + late_s, self.order, to, frame))
 
     def deliver(self, now: float) -> float | None:
         """Write the frames that are due. Returns the seconds until the next one, None when there is none."""
@@ -137,7 +140,10 @@ def has_device(descriptor: int) -> bool:
 def parse(document: dict[str, Any]) -> list[Cable]:
     """The cables of one request."""
     return [
-        Cable(End(*raw["a"]), End(*raw["b"]), float(raw["delay_s"]), float(raw["loss"]), bool(raw["up"]))
+        Cable(
+            End(*raw["a"]), End(*raw["b"]),
+            float(raw["delay_s"]), float(raw["jitter_s"]), float(raw["loss"]), bool(raw["up"]),
+        )
         for raw in document["cables"]
     ]
 

@@ -20,8 +20,8 @@ ANSWER_TIMEOUT_S = 20.0
 
 
 def impaired(links: Iterable[Link]) -> frozenset[Link]:
-    """Links with delay or loss."""
-    return frozenset(link for link in links if link.delay_ms or link.loss_percent)
+    """Links with delay, jitter or loss."""
+    return frozenset(link for link in links if link.delay_ms or link.jitter_ms or link.loss_percent)
 
 
 def lay(lab: str, links: Iterable[Link], unplugged: Iterable[str]) -> None:
@@ -40,7 +40,8 @@ def _cable(lab: str, link: Link, up: bool) -> dict[str, object]:
     ends = {}
     for side, element, device in (("a", link.child, link.device), ("b", link.parent, link.parent_device)):
         ends[side] = [str(netns_path(lab, element)), device]
-    return {**ends, "delay_s": link.delay_ms / 1000, "loss": link.loss_percent / 100, "up": up}
+    times = {"delay_s": link.delay_ms / 1000, "jitter_s": link.jitter_ms / 1000}
+    return {**ends, **times, "loss": link.loss_percent / 100, "up": up}
 
 
 def _ask(lab: str, request: bytes) -> None:

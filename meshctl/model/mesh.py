@@ -63,6 +63,7 @@ class LabSettings:
     upnp: bool = False
     ipv6: str | None = None
     delay_ms: float = 0.0
+    jitter_ms: float = 0.0
     loss_percent: float = 0.0
     debian: str = ""
 

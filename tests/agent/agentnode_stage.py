@@ -7,28 +7,27 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from meshctl import inventory
-from meshctl.core.agent.document import AgentDocument, encode
-from meshctl.core.psk import PskRing
-from meshctl.core.wgconf import stanza
-from meshctl.lab import nat, network, teardown
-from meshctl.lab.design import design
-from meshctl.lab.names import INTERNET, netns
-from meshctl.lab.shell import in_netns, ip_batch
-from meshctl.model.keys import PublicKey, Secret
-from meshctl.policy import compile_mesh
-from meshctl.render.agentdoc import agent_document
+from agentnode_cast import Cast
+from agentnode_scene import GO, build
+
+from meshctl.core.agent.document import encode
+from meshctl.lab import nat, network, teardown, upnp
+from meshctl.lab.names import netns, state_dir
+from meshctl.lab.shell import in_netns
 
 ROOT = Path(__file__).parents[2]
-SECRET = Secret("the secret of a mesh that lives for a test 0123456789")
 _STEP_S = 0.05
 
 
@@ -50,49 +49,28 @@ class Pings:
         sent, received = (int(n) for n in re.findall(r"(\d+) (?:packets transmitted|received)", self._said))
         return max(0, sent - received - 1)
 
+    def longest_silence_s(self) -> float:
+        """The longest time between two answers."""
+        at = [float(when) for when in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", self._said, re.MULTILINE)]
+        return max(b - a for a, b in pairwise(at))
 
-class Stage:
+
+class Stage(Cast):
     """The inventory's nodes as namespaces called NAME; `down` takes everything away."""
 
     def __init__(self, name: str, text: str, folder: Path) -> None:
+        super().__init__(text, folder)
         self.name, self.folder = name, folder
-        path = folder / "inventory.yml"
-        path.write_text(text)
-        read = inventory.read(path)
-        self._private = {pair: _run("wg", "genkey").strip() for pair in read.missing_keys}
-        public = {pair: PublicKey(_run("wg", "pubkey", text=key).strip()) for pair, key in self._private.items()}
-        self.mesh = read.with_keys(public).mesh
-        self.compiled, self._ring = compile_mesh(self.mesh), PskRing(SECRET)
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
-        self._build()
-
-    def _build(self) -> None:
-        plan = design(self.mesh)
-        network.create_namespaces(self.name, [INTERNET, *plan.elements()])
-        network.prepare_routers(self.name, plan.routers)
-        network.connect(self.name, plan.links, frozenset())
-        for router in plan.routers:
-            nat.apply(self.name, router, router.nat)
-        for node in sorted(self.mesh.nodes, key=lambda n: not self.mesh.nodes[n].is_anchor):  # whom others greet first
-            self._wireguard(node)
+        scene = self.scene()
+        self.names_resolve(scene.blueprint.hosts_file)
+        build(name, scene, GO)
+        for router in scene.blueprint.routers:
+            if router.upnp:
+                self.restart_router(router.name)
+        for node in self.mesh.nodes:
             self.document(node).write_bytes(encode(self.content(node)))
             self.document(node).chmod(0o600)
-
-    def _wireguard(self, node: str) -> None:
-        for link in self.compiled.topology.interfaces(node):
-            interface, own = link.attachment.interface, link.attachment.public_key
-            self.run(node, "wireguard-go", interface)
-            keyed = [(peer, peer.public_key) for peer in link.peers if peer.public_key]
-            peers = [f"{stanza(p)}PresharedKey = {self._ring.psk(own, key).reveal()}\n" for p, key in keyed if own]
-            head = f"[Interface]\nPrivateKey = {self._private[node, link.network]}\n"
-            port = f"ListenPort = {link.attachment.listen_port}\n"
-            self.run(node, "wg", "setconf", interface, "/dev/stdin", text="".join([head, port, *peers]))
-            lines = [f"addr add {address} dev {interface}" for address in link.addresses]
-            ip_batch([*lines, f"link set {interface} up mtu 1420"], lab=self.name, element=node)
-
-    def content(self, node: str) -> AgentDocument:
-        """What the repository tells the node's agent."""
-        return agent_document(self.compiled, self._ring, node)
 
     def document(self, node: str) -> Path:
         """The file that says it."""
@@ -162,17 +140,50 @@ class Stage:
         """A command's output on the node."""
         return in_netns(self.name, node, words, stdin=text)
 
-    def interface(self, node: str) -> str:
-        """The node's WireGuard interface, of the only network."""
-        return self.mesh.nodes[node].attachments[0].interface
+    def move(self, node: str, *, ipv4: bool = True, **place: Any) -> None:
+        """Plug the node's cable in elsewhere, by the inventory's words (`lab:`). What it is plugged into must be there.
 
-    def key(self, node: str) -> str:
-        """Its public key there."""
-        return str(self.mesh.nodes[node].attachments[0].public_key)
+        Its device goes and another one comes; without `ipv4`, that has IPv6 alone.
+        """
+        (old,) = self.scene().blueprint.links_of(node)
+        self.edit(lambda document: document["nodes"][node].update(lab=place))
+        (new,) = self.scene().blueprint.links_of(node)
+        if not ipv4:
+            addresses, gateways = (tuple(a for a in had if ":" in a) for had in (new.addresses, new.gateways))
+            new = replace(new, addresses=addresses, gateways=gateways)
+        network.disconnect(self.name, [old])
+        network.connect(self.name, [new], frozenset())
 
-    def mesh_ip(self, node: str) -> str:
-        """Its address there."""
-        return self.mesh.nodes[node].attachments[0].addresses[0]
+    def apply(self, change: Callable[[dict[str, Any]], None], *nodes: str) -> None:
+        """Change the inventory, and bring WireGuards and documents of these nodes to what it says then."""
+        self.edit(change)
+        for tunnel in (t for t in self.scene().tunnels if t.node in nodes):
+            self.run(tunnel.node, "wg", "syncconf", tunnel.interface, "/dev/stdin", text=tunnel.config)
+            self.put(self.document(tunnel.node), encode(self.content(tunnel.node)))
+
+    def restart_router(self, name: str) -> None:
+        """Have it forget its mappings, leases of ports too."""
+        router = self.scene().blueprint.router(name)
+        assert router
+        upnp.stop(self.name, name)
+        nat.apply(self.name, router, router.nat)
+        if router.upnp:
+            state_dir(self.name).mkdir(parents=True, exist_ok=True)
+            upnp.start(self.name, router)
+
+    def names_resolve(self, names: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+        """Make these (address, names) what nodes' files say, and their only resolver one that does not answer.
+
+        `ip netns exec` lays what is there over /etc, for programs that it starts.
+        """
+        for node in self.mesh.nodes:
+            folder = self._etc(node)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "hosts").write_text("".join(f"{address} {' '.join(of)}\n" for address, of in names))
+            (folder / "resolv.conf").write_text("nameserver 203.0.113.53\n")
+
+    def _etc(self, node: str) -> Path:
+        return Path("/etc/netns") / netns(self.name, node)
 
     def endpoint(self, node: str, peer: str) -> str:
         """Where the node's WireGuard sends what is for the peer; "(none)" for nowhere."""
@@ -188,7 +199,7 @@ class Stage:
     @contextmanager
     def pinging(self, node: str, peer: str) -> Iterator[Pings]:
         """A hundred pings a second for as long as the block takes."""
-        words = ["ping", "-i", "0.01", "-O", self.mesh_ip(peer)]
+        words = ["ping", "-n", "-D", "-i", "0.01", "-O", self.mesh_ip(peer)]
         space = ["ip", "netns", "exec", netns(self.name, node)]
         pings = Pings(subprocess.Popen([*space, *words], stdout=subprocess.PIPE, text=True))
         try:
@@ -214,6 +225,8 @@ class Stage:
             agent.kill()
             agent.wait()
         teardown.down(self.name)
+        for node in self.mesh.nodes:
+            shutil.rmtree(self._etc(node), ignore_errors=True)
 
 
 def until(what: Callable[[], bool], timeout_s: float, tell: Callable[[], str] = str) -> None:
@@ -222,7 +235,3 @@ def until(what: Callable[[], bool], timeout_s: float, tell: Callable[[], str] = 
     while not what():
         assert time.monotonic() < end, f"not within {timeout_s} s\n{tell()}"
         time.sleep(_STEP_S)
-
-
-def _run(*words: str, text: str = "") -> str:
-    return subprocess.run(words, input=text, text=True, capture_output=True, check=True).stdout

@@ -8,7 +8,16 @@ from agentcore_values import interface, key, peer
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Observation, Observed
-from meshctl.core.agent.clients import LATER_S, MAX_OBSERVATIONS, REPEAT_S, SILENT_S, ClientPaths, ClientWatch
+from meshctl.core.agent.clients import (
+    ABOUT_S,
+    LATE_S,
+    LATER_S,
+    MAX_OBSERVATIONS,
+    REPEAT_S,
+    SILENT_S,
+    ClientPaths,
+    ClientWatch,
+)
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.model.keys import PublicKey
@@ -104,6 +113,35 @@ def test_a_node_takes_the_anchors_word_for_where_the_client_is_and_keeps_it_aliv
 
 def test_a_client_that_the_node_hears_itself_stays_where_it_is_heard() -> None:
     assert list(paths().observed(HUB, told(), status(THERE), 0.0)) == [SetKeepalive(PHONE, 25)]
+
+
+def test_a_client_that_an_anchor_hears_at_another_ip_while_its_keepalives_are_late_here_has_moved() -> None:
+    late = WEB.keepalive_s + LATE_S
+    node = paths()
+    assert list(node.observed(HUB, told(THERE, age=1), status(age=10.0, keepalive_s=25), 10.0)) == [], "it may be late"
+    assert list(node.sample(status(age=late, keepalive_s=25), late)) == []
+    assert list(node.sample(status(age=late + 1, keepalive_s=25), late + 1)) == [SetEndpoint(PHONE, THERE)]
+    assert list(node.sample(status(THERE, age=late + 2, keepalive_s=25), late + 2)) == [], "it is done"
+
+
+def test_a_client_whose_move_an_anchor_has_seen_is_followed_at_once() -> None:
+    node = paths()
+    assert list(node.observed(HUB, told(HERE, age=1), status(age=0.0, keepalive_s=25), 10.0)) == []
+    assert list(node.observed(HUB, told(THERE, age=0), status(age=3.0, keepalive_s=25), 13.0)) == [SetEndpoint(PHONE, THERE)]
+    assert list(node.observed(HUB, told(HERE, age=4), status(THERE, age=0.0, keepalive_s=25), 14.0)) == [], "older news"
+
+
+def test_a_client_that_an_anchor_hears_at_another_port_or_heard_before_this_node_did_has_not_moved() -> None:
+    quiet = status(age=60.0, keepalive_s=25)
+    assert list(paths().observed(HUB, told(Address(HERE.ip, THERE.port)), quiet, 100.0)) == []
+    assert list(paths().observed(HUB, told(THERE, age=60 + int(ABOUT_S) + 1), quiet, 100.0)) == []
+    assert list(paths().observed(HUB, told(THERE, age=60 + int(ABOUT_S)), quiet, 100.0)) == [SetEndpoint(PHONE, THERE)]
+
+
+def test_of_two_anchors_the_one_that_heard_a_client_last_is_believed() -> None:
+    node, gone = paths(), status(None, age=None, keepalive_s=25)
+    assert list(node.observed(HUB, told(THERE, age=1), gone, 10.0)) == [SetEndpoint(PHONE, THERE)]
+    assert list(node.observed(HUB, told(HERE, age=20), status(THERE, age=None, keepalive_s=25), 11.0)) == []
 
 
 def test_what_is_known_already_is_not_done_again() -> None:

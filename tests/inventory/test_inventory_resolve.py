@@ -78,7 +78,9 @@ defaults: {ssh: {user: root, port: 2222}, vars: {a: 1, b: 1}, lab: {nat: easy}, 
 networks: {n: {cidr: 10.1.0.0/16}}
 groups: {g: {nodes: [x], vars: {ssh: {port: 22022}, vars: {b: 2, c: 2}, roles: [gateway], tags: [g]}}}
 nodes:
-  x: {ssh: {host: x.example.net, jump: y}, vars: {c: 3}, roles: [anchor], tags: [own], lab: {delay: 0.5s, loss: 1.5%}}
+  x:
+    {ssh: {host: x.example.net, jump: y}, vars: {c: 3}, roles: [anchor], tags: [own],
+     lab: {delay: 0.5s, jitter: 30ms, loss: 1.5%}}
   y: {}
 """
     node = mesh(tmp_path, text).nodes["x"]
@@ -86,7 +88,7 @@ nodes:
     assert node.vars == {"a": 1, "b": 2, "c": 3}
     assert node.roles == ("wireguard", "firewall", "gateway", "anchor", "agent")
     assert node.tags == {"d", "g", "own"}
-    assert node.lab == LabSettings(nat="easy", delay_ms=500.0, loss_percent=1.5)
+    assert node.lab == LabSettings(nat="easy", delay_ms=500.0, jitter_ms=30.0, loss_percent=1.5)
 
 
 def test_every_network_is_an_interface_with_a_port_of_its_own(tmp_path: Path) -> None:

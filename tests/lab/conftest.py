@@ -28,6 +28,7 @@ nodes:
   hotel:  {lab: {behind: carrier, nat: full-cone}}
   slow:   {lab: {nat: none, delay: 20ms, loss: 0%}}
   lossy:  {lab: {nat: none, loss: 10%}}
+  shaky:  {lab: {nat: none, jitter: 40ms}}
   box:    {lab: {nat: easy, upnp: true, ipv6: native}}
 policies:
   - {name: all, from: ["*"], to: ["*"], allow: [any]}

@@ -22,6 +22,7 @@ from meshctl.lab.netns import within
 pytestmark = pytest.mark.lab
 
 DELAY_MS = 20.0  # of the node `slow`, each way
+JITTER_MS = 40.0  # of the node `shaky`, each way
 LOSS_PERCENT = 10.0  # of the node `lossy`, each way
 
 
@@ -113,6 +114,15 @@ def test_a_delay_of_20_ms_each_way_makes_a_round_trip_of_40(place: str) -> None:
     assert 2 * DELAY_MS <= shortest < 2 * DELAY_MS + 5
 
 
+def test_a_shaky_cable_keeps_packets_for_different_times(place: str) -> None:
+    out = sh(place, "shaky", "ping -n -c 50 -i 0.02 203.0.113.10")
+    times = sorted(float(ms) for ms in re.findall(r"time=([\d.]+) ms", out))
+    assert len(times) == 50
+    # Of two draws from 0 to 40 ms: one in two sums is above 40, and one in 32 below 10.
+    assert times[0] < JITTER_MS < times[-1], times
+    assert times[-1] - times[0] > JITTER_MS / 2
+
+
 def test_a_lossy_cable_loses_its_share_each_way(place: str) -> None:
     count = 500
     replies, _ = pings(place, "lossy", "203.0.113.10", count)
@@ -199,6 +209,11 @@ def test_a_router_with_upnp_opens_a_port_when_asked(place: str, command: str) ->
         assert udp.arrives(outside, (wan, 7000), client) is None
         assert "7000" in sh(place, "box", command)
         assert udp.arrives(outside, (wan, 7000), client) is not None
+        assert udp.arrives(outside, (client_ip(place, "box"), 7000), client) is None, "nobody routes a private address"
+
+
+def client_ip(place: str, node: str) -> str:
+    return sh(place, node, "hostname -I").split()[0]
 
 
 def test_a_public_host_has_no_router_to_change(place: str) -> None:

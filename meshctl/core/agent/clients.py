@@ -4,12 +4,16 @@ An anchor tells the peers that a client may reach where it sees the client. They
 keepalives so that the client's NAT lets them in, for as long as the client lives: one that has been silent for two
 minutes is asleep, and keepalives would only wear its battery out when it wakes. An endpoint that is written down in the
 inventory is nobody's to change.
+
+A client that a node hears itself is where it is heard. When it moves, a NAT in front of the node may let nothing of it
+in from there, and only the anchors know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import inf
+from typing import NamedTuple
 
 from meshctl.core.agent.address import Address, refusal
 from meshctl.core.agent.bodies import Observation, Observed
@@ -19,6 +23,11 @@ from meshctl.model.keys import PublicKey
 
 # Without a handshake, or anything else of it, for so long a client is gone.
 SILENT_S = 120.0
+# A client that an anchor has heard at another IP since has moved there, if the anchor heard it before where it is heard
+# here, or its keepalives are late by so much here. Not at another port: that is how its NAT may show it to the anchor.
+LATE_S = 5.0
+# When a client was heard is known to a second, on both sides.
+ABOUT_S = 2.0
 # An anchor tells again what has not changed, for who was not there the first time.
 REPEAT_S = 30.0
 # Behind a hard NAT each anchor sees a client elsewhere. The word of one counts, until another has heard it so much
@@ -45,6 +54,16 @@ class _Signs:
         elif status.rx_bytes > known[0]:
             known = self._came[status.public_key] = (status.rx_bytes, now)
         return min(status.handshake_age_s, now - known[1])
+
+
+class _Seen(NamedTuple):
+    """Where and when the anchor whose word counts has last heard a client, and the IP at which it was before, "" for
+    none."""
+
+    by: bytes
+    place: Address
+    heard_at: float
+    left: str
 
 
 class ClientWatch:
@@ -92,7 +111,7 @@ class ClientPaths:
 
     def __init__(self, config: InterfaceConfig) -> None:
         self._alive: dict[bytes, float] = {}  # when each was last known to live
-        self._by: dict[bytes, tuple[bytes, float]] = {}  # the anchor whose word counts, and when it heard the client
+        self._seen: dict[bytes, _Seen] = {}
         self._signs = _Signs()
         self.configure(config)
 
@@ -102,12 +121,12 @@ class ClientPaths:
         self._keepalive_s = config.keepalive_s
         self._clients = {p.id: p for p in config.peers if p.kind == "client" and p.permitted and not p.endpoints}
         self._alive = {node: since for node, since in self._alive.items() if node in self._clients}
-        self._by = {node: word for node, word in self._by.items() if node in self._clients}
+        self._seen = {node: seen for node, seen in self._seen.items() if node in self._clients}
 
     def observed(
         self, anchor: bytes, body: Observed, statuses: Mapping[PublicKey, PeerStatus], now: float
     ) -> Iterator[Action]:
-        """An anchor's word. A client that speaks with this node itself is where this node hears it."""
+        """An anchor's word."""
         for observation in body.observations:
             client = self._clients.get(observation.node)
             if client is None or observation.age_s >= SILENT_S:
@@ -116,11 +135,13 @@ class ClientPaths:
             if refusal(address.ip, address.port, self._ranges):
                 continue
             status = statuses.get(client.public_key)
-            self._lives(observation.node, now - observation.age_s)
-            counts = self._counts(anchor, observation.node, now - observation.age_s)
-            heard = status is not None and self._signs.age_s(status, now) < SILENT_S
-            if counts and not heard and (status is None or status.endpoint != address):
+            heard_at = now - observation.age_s
+            self._lives(observation.node, heard_at)
+            self._note(observation.node, anchor, address, heard_at)
+            if status is None:
                 yield SetEndpoint(client.public_key, address)
+            else:
+                yield from self._follow(client, status, now)
             yield from self._keep(client, status, self._keepalive_s)
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Iterator[Action]:
@@ -128,6 +149,8 @@ class ClientPaths:
         for node, client in sorted(self._clients.items()):
             status = statuses.get(client.public_key)
             age_s = self._signs.age_s(status, now) if status is not None else inf
+            if status is not None:
+                yield from self._follow(client, status, now)
             if age_s < SILENT_S:
                 self._lives(node, now - age_s)
                 yield from self._keep(client, status, self._keepalive_s)
@@ -135,13 +158,27 @@ class ClientPaths:
                 self._alive.pop(node, None)
                 yield from self._keep(client, status, 0)
 
-    def _counts(self, anchor: bytes, node: bytes, when: float) -> bool:
-        """Whether this anchor's word on where the client is counts; it heard it then."""
-        by, latest = self._by.get(node, (anchor, -inf))
-        if anchor != by and when < latest + LATER_S:
+    def _note(self, node: bytes, anchor: bytes, address: Address, heard_at: float) -> None:
+        """Take the anchor's word, unless another one's counts, or one that is newer."""
+        before = self._seen.get(node, _Seen(anchor, address, -inf, ""))
+        if heard_at >= before.heard_at + (0.0 if anchor == before.by else LATER_S):
+            left = before.left if address.ip == before.place.ip else before.place.ip
+            self._seen[node] = _Seen(anchor, address, heard_at, left)
+
+    def _follow(self, client: PeerConfig, status: PeerStatus, now: float) -> Iterator[Action]:
+        """To where an anchor has heard it, unless it is heard here."""
+        seen = self._seen.get(client.id)
+        if seen is None or seen.place == status.endpoint or now - seen.heard_at >= SILENT_S:
+            return
+        age_s = self._signs.age_s(status, now)
+        if age_s >= SILENT_S or (status.endpoint is not None and self._moved(seen, status.endpoint, now - age_s, now)):
+            yield SetEndpoint(client.public_key, seen.place)
+
+    def _moved(self, seen: _Seen, here: Address, heard_here_at: float, now: float) -> bool:
+        """Whether the client is where an anchor has heard it, and not where this node did last."""
+        if seen.place.ip == here.ip or seen.heard_at + ABOUT_S < heard_here_at:
             return False
-        self._by[node] = anchor, when
-        return True
+        return seen.left == here.ip or now - heard_here_at > self._keepalive_s + LATE_S
 
     def _lives(self, node: bytes, when: float) -> None:
         self._alive[node] = max(when, self._alive.get(node, -inf))

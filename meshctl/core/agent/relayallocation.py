@@ -23,7 +23,8 @@ STALE_BINDS = 4
 @dataclass
 class End:
     """One end of a pair. `places` are where its packets to the port come from, by family, each with how often it has
-    bound from elsewhere since; `moves` is how often they have changed; `asks` are told to the other end."""
+    bound from elsewhere since; `moves` is how often they have changed; `asks` are those of which the other end
+    hears."""
 
     peer: PeerConfig
     token: bytes
