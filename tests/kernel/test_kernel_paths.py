@@ -9,7 +9,9 @@ import re
 
 import pytest
 from kernel_guest import Guest
-from kernel_stage import KernelStage
+from kernel_stage import NAME, KernelStage
+
+from meshctl.lab.names import netns
 
 pytestmark = pytest.mark.lab
 
@@ -70,10 +72,12 @@ def decrypted(stage: KernelStage, anchor: str) -> int:
     return sum(int(row.split()[1]) for row in stage.sh(anchor, "wg show wg0 transfer").splitlines())
 
 
-def ping(stage: KernelStage, one: str, other: str) -> None:
-    """As many as PINGS, and none is lost; fails otherwise."""
-    said = stage.sh(one, f"ping -n -q -i 0.1 -W 5 -c {PINGS} {stage.mesh_ip(other)}", check=False)
-    assert " 0% packet loss" in said, f"{said}\n{stage.logs()}"
+def ping(stage: KernelStage, *pairs: tuple[str, str]) -> None:
+    """As many as PINGS between all of them at once, and none is lost; fails otherwise."""
+    words = f"ping -n -q -i 0.1 -W 5 -c {PINGS}"
+    script = [f"ip netns exec {netns(NAME, one)} {words} {stage.mesh_ip(other)} &" for one, other in pairs]
+    said = stage.guest.sh("\n".join([*script, "wait"]))
+    assert said.count(" 0% packet loss") == len(pairs), f"{said}\n{stage.logs()}"
 
 
 def test_it_is_the_kernels_wireguard(stage: KernelStage) -> None:
@@ -83,14 +87,14 @@ def test_it_is_the_kernels_wireguard(stage: KernelStage) -> None:
 
 def test_two_behind_easy_nats_are_direct(stage: KernelStage) -> None:
     stage.until(lambda: is_direct(stage, "ann", "bob"), FOUND_S)
-    ping(stage, "ann", "bob")
+    ping(stage, ("ann", "bob"))
 
 
 def test_two_behind_symmetric_nats_are_relayed_by_an_anchors_kernel_unread(stage: KernelStage) -> None:
     stage.until(lambda: relay(stage, "hard", "firm") != NOWHERE, FOUND_S)
     anchor, port = relay(stage, "hard", "firm")
     before = decrypted(stage, anchor)
-    ping(stage, "hard", "firm")
+    ping(stage, ("hard", "firm"))
     assert decrypted(stage, anchor) - before < PINGS * PING_BYTES
     entry = stage.sh(anchor, f"conntrack -L -p udp --orig-port-dst {port} 2>/dev/null")
     assert f"src={outside(stage, 'hard')} " in entry
@@ -99,9 +103,18 @@ def test_two_behind_symmetric_nats_are_relayed_by_an_anchors_kernel_unread(stage
 
 def test_a_hard_nat_is_spliced_to_an_easy_one(stage: KernelStage) -> None:
     stage.until(lambda: is_direct(stage, "hard", "ann"), FOUND_S)
-    ping(stage, "hard", "ann")
+    ping(stage, ("hard", "ann"))
     assert "table inet meshctl_splices" in stage.sh("hard", "nft list tables")
     assert "table inet meshctl_splices" not in stage.sh("ann", "nft list tables")
+
+
+def test_a_wall_clock_that_is_set_back_an_hour_moves_no_path(stage: KernelStage) -> None:
+    pairs = (("ann", "bob"), ("hard", "ann"), ("hard", "firm"))
+    before = [stage.endpoint(*pair) for pair in pairs]
+    stage.guest.sh("date -s '1 hour ago'")
+    ping(stage, *pairs)
+    assert [stage.endpoint(*pair) for pair in pairs] == before
+    stage.guest.sh("date -s '1 hour'")
 
 
 def test_a_direct_path_that_is_cut_is_left_for_the_relay_and_taken_again(stage: KernelStage) -> None:
@@ -117,9 +130,9 @@ table inet cut {{
     stage.sh("ann", f"ping -n -q -i 0.2 {stage.mesh_ip('bob')} >/dev/null 2>&1 </dev/null &")  # traffic
     stage.sh("internet", f"nft -f - <<'END'\n{rules}END")
     stage.until(lambda: relay(stage, "ann", "bob") != NOWHERE, FOUND_S)
-    ping(stage, "ann", "bob")
+    ping(stage, ("ann", "bob"))
     stage.sh("internet", "nft delete table inet cut")
     stage.until(lambda: is_direct(stage, "ann", "bob"), FOUND_S)
-    ping(stage, "ann", "bob")
+    ping(stage, ("ann", "bob"))
     assert "Traceback" not in stage.logs()
     assert not re.search("^error", stage.logs(), re.MULTILINE)
