@@ -217,6 +217,19 @@ def test_a_new_agent_is_told_again_what_the_one_before_has_heard() -> None:
     assert hub.heard("b") == []
 
 
+def test_of_a_node_that_has_gone_nothing_is_remembered() -> None:
+    hub = Hub()
+    hub.see("a", SEEN)
+    hub.ask(server_of("a"))
+    for _ in range(TIMES):
+        hub.sample(AGAIN_S)
+    hub.heard("a")
+    hub.duty.configure(interface("hub", 1, hub.b, is_anchor=True))
+    hub.duty.configure(interface("hub", 1, hub.a, hub.b, is_anchor=True))
+    hub.sample()
+    assert hub.heard("a") == [Observed((Observation(hub.a.id, SEEN, 3),))]
+
+
 def test_of_a_node_that_is_not_seen_nothing_is_said() -> None:
     hub = Hub()
     hub.see("a", None)

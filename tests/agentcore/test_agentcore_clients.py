@@ -127,7 +127,8 @@ def test_a_client_that_an_anchor_hears_at_another_ip_while_its_keepalives_are_la
 def test_a_client_whose_move_an_anchor_has_seen_is_followed_at_once() -> None:
     node = paths()
     assert list(node.observed(HUB, told(HERE, age=1), status(age=0.0, keepalive_s=25), 10.0)) == []
-    assert list(node.observed(HUB, told(THERE, age=0), status(age=3.0, keepalive_s=25), 13.0)) == [SetEndpoint(PHONE, THERE)]
+    moved = node.observed(HUB, told(THERE, age=0), status(age=3.0, keepalive_s=25), 13.0)
+    assert list(moved) == [SetEndpoint(PHONE, THERE)]
     assert list(node.observed(HUB, told(HERE, age=4), status(THERE, age=0.0, keepalive_s=25), 14.0)) == [], "older news"
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from meshctl.core.agent import config, probes, relaylease, relayserver, signal, splice, splice_situation
 from meshctl.core.agent.anchorduty import QUESTIONS_BURST, QUESTIONS_PER_S
 from meshctl.core.agent.bodies import KIND_NUMBERS, MessageType
+from meshctl.core.agent.conversation import OFFERS_BURST, OFFERS_PER_S
 from meshctl.core.agent.fields import Field
-from meshctl.core.agent.relayallocation import BINDS_BURST, BINDS_PER_S
+from meshctl.core.agent.relayallocation import BINDS_BURST, BINDS_PER_S, TOLD_BURST, TOLD_PER_S
 from meshctl.core.agent.router import BURST, RATE_PER_S
 from meshctl.core.agent.session import WINDOW
 
@@ -35,6 +36,8 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"older than the last {probes.WINDOW:,}",
         f"{QUESTIONS_PER_S:.0f} a second are answered, and {QUESTIONS_BURST:.0f} at once",
         f"{BINDS_PER_S:.0f} a second, and {BINDS_BURST:.0f} at once",
+        f"offers {OFFERS_PER_S:.0f} a second are read, and {OFFERS_BURST:.0f} at once",
+        f"told of it {TOLD_PER_S:.0f} time a second, and {TOLD_BURST:.0f} times at once",
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
         f"`{config.PAIR_KEY_SALT.decode()}`",
         f"A lease lives for {relayserver.LIFETIME_S} s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from agentcore_ends import DIRECT, RELAYED, binds, checks, direct, path_of, relayed, silences
+from agentcore_ends import DIRECT, RELAYED, binds, checks, direct, network_of, path_of, relayed, silences
 from agentcore_pair import CONTROLLING, IPS, NUMBERS, OTHER, Host, PairWorld, config_of, pair_of
 from agentcore_values import key
 
@@ -171,3 +171,15 @@ def test_a_direct_path_bears_that_there_is_no_anchor_any_more(end: str) -> None:
     without(world.hosts[end], "hub0")
     world.talk(60.0)
     assert world.states() == DIRECT
+
+
+def test_how_far_an_anchor_is_stays_known_when_policy_lets_it_reach_one_more() -> None:
+    world = direct()
+    host = world.hosts["a"]
+    [network] = host.config.networks
+    before = {link.peer.name: link.rtt_s for link in network_of(host).here.anchors.values()}
+    assert before["hub0"]
+    peers = tuple(replace(p, reaches=p.reaches | {"c"}) if p.is_anchor else p for p in network.peers)
+    host.give(ev.Reconfigured(replace(host.config, networks=(replace(network, peers=peers),))))
+    world.run(1.0)
+    assert {link.peer.name: link.rtt_s for link in network_of(host).here.anchors.values()} == before

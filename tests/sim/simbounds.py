@@ -100,8 +100,9 @@ def victims_are_spared(world: World) -> Says:
     if struck.most > _STRUCK_A_SECOND * len(told) + _SPLICE_PROBES * len(shooting):
         yield "victim", f"{struck.most} packets in a second, of {len(told)} pairs"
     agents = {pair: max(1, world.watch.starts[pair[0]]) for pair in told}
-    checks = sum(STRANGERS_BURST * agents[pair] + STRANGERS_RATE * seconds for pair in told)
-    vain = {pair: min(tries[pair], VAIN_BURST * agents[pair] + seconds / VAIN_AGAIN_S) for pair in told}
+    lived = {pair: seconds + world.nodes[pair[0]].offset for pair in told}  # its clock may have gone on in its sleep
+    checks = sum(STRANGERS_BURST * agents[pair] + STRANGERS_RATE * lived[pair] for pair in told)
+    vain = {pair: min(tries[pair], VAIN_BURST * agents[pair] + lived[pair] / VAIN_AGAIN_S) for pair in told}
     if struck.total > checks + MAX_SHOTS * sum(vain.values()):
         yield "victim", f"{struck.total} packets in {int(seconds)} s, of {len(told)} pairs"
 

@@ -156,8 +156,9 @@ def _swept(world: World, fault: Fault, names: tuple[str, str]) -> list[tuple[flo
 
 def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]]:
     """Behind a NAT that has forgotten all, nobody reaches who has nothing to send, directly or by an anchor, until
-    its next keepalive. For pings that began later: had there been any before, it would have missed them."""
-    if fault.kind not in _FORGETTING or flow.starts_at < fault.ends_at:
+    its next keepalive. For pings that began later, or that it does not answer: those that it answers it would have
+    missed, and others too, unless who sends them asked it a moment before."""
+    if fault.kind not in _FORGETTING or (flow.starts_at < fault.ends_at and not flow.one_way):
         return []
     if fault.target not in places_of(world, (flow.b,)):
         return []

@@ -51,8 +51,11 @@ class AnchorDuty:
         self.names: list[str] = []
 
     def configure(self, config: InterfaceConfig) -> None:
-        """Peers have come, gone or changed: relays of pairs that may not have one any more end."""
+        """Peers have come, gone or changed: relays of pairs that may not have one any more end, and of who
+        has gone nothing is remembered."""
         self._set_peers(config)
+        self._told = {node: told for node, told in self._told.items() if node in self._peers}
+        self._asked = {node: asked for node, asked in self._asked.items() if node in self._peers}
         self._relays.configure(config)
         self._run()
 

@@ -32,11 +32,12 @@ class AnchorLinks:
         self._links = here.anchors
 
     def configure(self, anchors: Mapping[bytes, PeerConfig]) -> None:
-        """These are the anchors. Links to those that stay as they were go on."""
-        for key in [k for k, link in self._links.items() if link.peer != anchors.get(k)]:
+        """These are the anchors. Links to those that stay go on, whatever else is said of them: how far one is does not
+        change with whom it may reach."""
+        for key in [k for k in self._links if k not in anchors]:
             del self._links[key]
         for key, peer in sorted(anchors.items()):
-            self._links.setdefault(key, AnchorLink(peer))
+            self._links.setdefault(key, AnchorLink(peer)).peer = peer
 
     def set_endpoints(self, addresses: Callable[[PeerConfig], tuple[Address, ...]]) -> list[Server]:
         """Where they are, as far as that is resolved; and so where this node can ask how it is seen."""
