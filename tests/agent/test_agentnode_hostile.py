@@ -86,10 +86,10 @@ class Scene:
         nodes = [node.name for node in self.stage.mesh.managed()]
         shown = [self.stage.run(node, "wg", "show", self.stage.interface(node), "endpoints") for node in nodes]
         anchor, port = self.relay()
-        relays = self.stage.run(anchor, "nft", "list", "map", "inet", "meshctl_relays", "to_peer_v4")
-        return sorted(line for text in shown for line in text.splitlines()) + sorted(
-            re.findall(rf"[0-9.]+ \. \d+ \. {port} : [0-9.]+ \. \d+", relays)
-        )
+        relays = self.stage.run(anchor, "nft", "list", "table", "inet", "meshctl_relays")
+        elements = re.findall(rf"[0-9.]+ \. \d+ \. {port} : [0-9.]+", relays)
+        assert elements, relays
+        return sorted(line for text in shown for line in text.splitlines()) + sorted(elements)
 
 
 @pytest.fixture(scope="module", name="scene")
