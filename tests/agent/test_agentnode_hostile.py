@@ -119,8 +119,8 @@ def test_what_was_recorded_and_is_sent_again_from_where_it_came_changes_nothing(
 def test_what_was_recorded_and_is_sent_again_from_elsewhere_changes_nothing(scene: Scene) -> None:
     with Impostor(scene.internet, STRANGER, scene.recorded) as impostor:
         withstands(scene, [from_elsewhere(packet, STRANGER) for packet in scene.recorded])
-    assert stun.Class.ERROR in impostor.heard, "anchors have asked who that is"
-    assert stun.Class.REQUEST not in impostor.heard, "and nobody has tried to reach a peer there"
+    # Anchors may have asked who that is; they do so a few times.
+    assert stun.Class.REQUEST not in impostor.heard, "nobody has tried to reach a peer there"
 
 
 def test_questions_answers_and_binds_that_are_forged_change_nothing(scene: Scene) -> None:
