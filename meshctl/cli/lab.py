@@ -93,9 +93,15 @@ def status(name: str | None, output: str) -> None:
       meshctl lab status --name demo -o json
     """
     from meshctl import lab
+    from meshctl.lab.names import LabError
     from meshctl.lab.teardown import all_labs
 
-    found = [lab.status(each) for each in ([name] if name else all_labs())]
+    found = [lab.status(name)] if name else []
+    for one in all_labs() if not name else ():
+        try:
+            found.append(lab.status(one))
+        except LabError:  # it is being built or taken down, or a crash has left it
+            click.echo(f"lab {one}: not up, though something of it is there", err=True)
     if output == "json":
         print_json({"labs": found})
         return

@@ -75,12 +75,12 @@ class Report:
         return {**self._head(now), "paths": sorted(rows, key=lambda row: (row["network"], row["peer"]))}
 
     def events(self, now: float, after: float) -> Document:
-        """The last decisions about all peers, the oldest first; those alone that were made later than `after`, which is
-        `next` of the answer before."""
+        """The last decisions about all peers, the oldest first; those alone that were not made before `after`, which is
+        `next` of the answer before. What is decided at this very moment may not be all yet: it comes with the next."""
         found = []
         for path in self.core.paths():
             for d in self.core.history(path.public_key):
-                if d.at > after:
+                if after <= d.at < now:
                     row = {"at": wall(d.at, now), "age_s": int(now - d.at), "network": path.network, "peer": path.peer}
                     row |= {"before": d.before.value, "after": d.after.value, "event": d.trigger.value}
                     found.append((d.at, path.network, path.peer, {**row, "reason": d.reason}))
