@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -17,20 +16,18 @@ from agentnode_stage import Stage, until
 from meshctl.agent.node.clients import PATIENCE_S
 from meshctl.agent.node.options import METRICS_PORT
 
-# No other WireGuard of this machine has these names: wireguard-go's control sockets lie in one folder.
-TAG = secrets.token_hex(3)
-INVENTORY = f"""
+INVENTORY = """
 version: 1
 networks:
-  corp: {{cidr: [10.42.0.0/16]}}
+  corp: {cidr: [10.42.0.0/16]}
 nodes:
-  mid:   {{roles: [anchor], endpoint: "203.0.113.10:51820", interface: wg{TAG}m}}
-  far:   {{roles: [anchor], endpoint: "198.51.100.20:51820", interface: wg{TAG}r}}
-  ann:   {{interface: wg{TAG}a, lab: {{nat: easy}}}}
-  bob:   {{interface: wg{TAG}b, lab: {{nat: easy}}}}
-  phone: {{client: true, peers: [ann], interface: wg{TAG}p, lab: {{nat: easy}}}}
+  mid:   {roles: [anchor], endpoint: "203.0.113.10:51820"}
+  far:   {roles: [anchor], endpoint: "198.51.100.20:51820"}
+  ann:   {lab: {nat: easy}}
+  bob:   {lab: {nat: easy}}
+  phone: {client: true, peers: [ann], lab: {nat: easy}}
 policies:
-  - {{name: all, from: ["*"], to: ["*"], allow: [any]}}
+  - {name: all, from: ["*"], to: ["*"], allow: [any]}
 """
 
 
@@ -39,9 +36,7 @@ def running(name: str, folder: Path) -> Iterator[Stage]:
     """All agents run, and the two nodes have met."""
     with Stage(f"pytest{os.getpid()}-{name}", INVENTORY, folder) as stage:
         nodes = [node.name for node in stage.mesh.managed()]
-        for node in nodes:
-            stage.run(node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-            stage.start(node)
+        stage.start_all()
         until(lambda: all(stage.socket(node).exists() for node in nodes), 10, stage.logs)
         until(lambda: states(stage) == ("direct", "direct"), 20, stage.logs)
         yield stage

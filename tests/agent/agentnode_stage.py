@@ -110,6 +110,12 @@ class Stage(Cast):
             )  # fmt: skip
         return self._agents[node].pid
 
+    def start_all(self) -> None:
+        """Start the agent of every node that has one. Hosts forward, as the role `forwarding` has it, for relays."""
+        for node in self.mesh.managed():
+            self.run(node.name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+            self.start(node.name)
+
     def agent(self, node: str, command: str, *words: str) -> subprocess.CompletedProcess[str]:
         """`meshctl-agent COMMAND WORDS` on the node, with its files."""
         files = {"--socket": self.socket(node)}
@@ -163,8 +169,7 @@ class Stage(Cast):
 
     def restart_router(self, name: str) -> None:
         """Have it forget its mappings, leases of ports too."""
-        router = self.scene().blueprint.router(name)
-        assert router
+        router = self.router(name)
         upnp.stop(self.name, name)
         nat.apply(self.name, router, router.nat)
         if router.upnp:

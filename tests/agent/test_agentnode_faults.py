@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,22 +18,20 @@ from agentnode_stage import Stage, until
 
 pytestmark = pytest.mark.lab
 
-# No other WireGuard of this machine has these names: wireguard-go's control sockets lie in one folder.
-TAG = secrets.token_hex(3)
-INVENTORY = f"""
+INVENTORY = """
 version: 1
 networks:
-  corp: {{cidr: [10.42.0.0/16]}}
+  corp: {cidr: [10.42.0.0/16]}
 nodes:
-  mid:  {{roles: [anchor], endpoint: "203.0.113.10:51820", interface: wg{TAG}m}}
-  far:  {{roles: [anchor], endpoint: "far.example.net:51820", interface: wg{TAG}r}}
-  ann:  {{interface: wg{TAG}a, lab: {{nat: easy}}}}
-  bob:  {{interface: wg{TAG}b, lab: {{nat: easy}}}}
-  cat:  {{interface: wg{TAG}c, lab: {{nat: easy}}}}
-  sue:  {{interface: wg{TAG}s, lab: {{nat: symmetric, upnp: true}}}}
+  mid:  {roles: [anchor], endpoint: "203.0.113.10:51820"}
+  far:  {roles: [anchor], endpoint: "far.example.net:51820"}
+  ann:  {lab: {nat: easy}}
+  bob:  {lab: {nat: easy}}
+  cat:  {lab: {nat: easy}}
+  sue:  {lab: {nat: symmetric, upnp: true}}
 policies:
-  - {{name: ann, from: [ann], to: [bob, sue], allow: [any]}}
-  - {{name: cat, from: [cat], to: [bob], allow: [any]}}
+  - {name: ann, from: [ann], to: [bob, sue], allow: [any]}
+  - {name: cat, from: [cat], to: [bob], allow: [any]}
 """
 DIRECT_S = 20.0
 NOISE = {
@@ -46,9 +43,7 @@ NOISE = {
 @pytest.fixture(scope="module", name="stage")
 def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Stage(f"pytest{os.getpid()}-fault", INVENTORY, tmp_path_factory.mktemp("agents")) as stage:
-        for node in stage.mesh.nodes:
-            stage.run(node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-            stage.start(node)
+        stage.start_all()
         for one, other in (("ann", "bob"), ("cat", "bob"), ("ann", "sue")):
             until(lambda one=one, other=other: is_direct(stage, one, other), DIRECT_S, stage.logs)
             until(lambda one=one, other=other: stage.ping(one, other, 10), 12, stage.logs)
@@ -57,9 +52,7 @@ def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 def outside(stage: Stage, node: str) -> str:
     """The address of the node's router."""
-    router = stage.scene().blueprint.router(f"{node}-router")
-    assert router
-    return router.wan
+    return stage.outside(f"{node}-router")
 
 
 def is_direct(stage: Stage, one: str, other: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,22 +18,20 @@ from meshctl.lab.names import INTERNET, netns_path
 
 pytestmark = pytest.mark.lab
 
-# No other WireGuard of this machine has these names: wireguard-go's control sockets lie in one folder.
-TAG = secrets.token_hex(3)
 # Everybody can send to soft, and nobody but those whom they have sent to can to the others.
-INVENTORY = f"""
+INVENTORY = """
 version: 1
 networks:
-  corp: {{cidr: [10.42.0.0/16]}}
+  corp: {cidr: [10.42.0.0/16]}
 nodes:
-  mid:  {{roles: [anchor], endpoint: "203.0.113.10:51820", interface: wg{TAG}m}}
-  far:  {{roles: [anchor], endpoint: "198.51.100.20:51820", interface: wg{TAG}r}}
-  soft: {{interface: wg{TAG}s, lab: {{nat: full-cone}}}}
-  hard: {{interface: wg{TAG}h, lab: {{nat: symmetric}}}}
-  firm: {{interface: wg{TAG}f, lab: {{nat: symmetric}}}}
-  eve:  {{interface: wg{TAG}e, lab: {{nat: easy}}}}
+  mid:  {roles: [anchor], endpoint: "203.0.113.10:51820"}
+  far:  {roles: [anchor], endpoint: "198.51.100.20:51820"}
+  soft: {lab: {nat: full-cone}}
+  hard: {lab: {nat: symmetric}}
+  firm: {lab: {nat: symmetric}}
+  eve:  {lab: {nat: easy}}
 policies:
-  - {{name: friends, from: [soft, hard, firm], to: [soft, hard, firm], allow: [any]}}
+  - {name: friends, from: [soft, hard, firm], to: [soft, hard, firm], allow: [any]}
 """
 ANCHORS = {"203.0.113.10": "mid", "198.51.100.20": "far"}
 RELAY_PORTS = range(40000, 50000)
@@ -53,9 +50,7 @@ class Scene:
         self.internet = netns_path(stage.name, INTERNET)
         self.signals = {node: ends.enter_context(self._in_tunnel(node)) for node in ("eve", "soft")}
         with Tap(self.internet) as tap:
-            for node in stage.mesh.nodes:
-                stage.run(node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-                stage.start(node)
+            stage.start_all()
             until(lambda: self.direct() and self.relay() != ("", 0), FOUND_S, stage.logs)
             for pair in (DIRECT, ALSO_DIRECT, RELAYED):
                 until(lambda pair=pair: stage.ping(*pair, 10), 12, stage.logs)
@@ -66,9 +61,7 @@ class Scene:
 
     def outside(self, node: str) -> str:
         """The address of the node's router."""
-        router = self.stage.scene().blueprint.router(f"{node}-router")
-        assert router
-        return router.wan
+        return self.stage.outside(f"{node}-router")
 
     def direct(self) -> bool:
         """Whether hard and firm reach soft, and it them, at their routers."""

@@ -6,7 +6,6 @@ The tests build on each other, in the order of the file: each begins where the o
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -14,21 +13,19 @@ from agentnode_stage import Stage, until
 
 pytestmark = pytest.mark.lab
 
-# No other WireGuard of this machine has these names: wireguard-go's control sockets lie in one folder.
-TAG = secrets.token_hex(3)
-INVENTORY = f"""
+INVENTORY = """
 version: 1
 networks:
-  corp: {{cidr: [10.42.0.0/16]}}
+  corp: {cidr: [10.42.0.0/16]}
 nodes:
-  mid:  {{roles: [anchor], endpoint: "203.0.113.10:51820", interface: wg{TAG}m, lab: {{ipv6: native}}}}
-  far:  {{roles: [anchor], endpoint: "198.51.100.20:51820", interface: wg{TAG}r, lab: {{ipv6: native}}}}
-  ann:  {{interface: wg{TAG}a, lab: {{behind: home}}}}
-  bob:  {{interface: wg{TAG}b, lab: {{behind: office}}}}
+  mid:  {roles: [anchor], endpoint: "203.0.113.10:51820", lab: {ipv6: native}}
+  far:  {roles: [anchor], endpoint: "198.51.100.20:51820", lab: {ipv6: native}}
+  ann:  {lab: {behind: home}}
+  bob:  {lab: {behind: office}}
 lab:
-  routers: {{home: {{}}, cafe: {{}}, office: {{ipv6: native}}, station: {{ipv6: native}}}}
+  routers: {home: {}, cafe: {}, office: {ipv6: native}, station: {ipv6: native}}
 policies:
-  - {{name: all, from: ["*"], to: ["*"], allow: [any]}}
+  - {name: all, from: ["*"], to: ["*"], allow: [any]}
 """
 # Measured: 0.1 to 0.35 s where the family stays, 0.9 to 1.3 s where it changes; direct in 1 to 2.2 s. Others use this
 # machine too.
@@ -38,19 +35,10 @@ SILENCE_S, DIRECT_S = 4.0, 10.0
 @pytest.fixture(scope="module", name="stage")
 def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Stage(f"pytest{os.getpid()}-roam", INVENTORY, tmp_path_factory.mktemp("agents")) as stage:
-        for node in stage.mesh.nodes:
-            stage.run(node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-            stage.start(node)
-        until(lambda: is_direct(stage, outside(stage, "home"), outside(stage, "office")), 20, stage.logs)
+        stage.start_all()
+        until(lambda: is_direct(stage, stage.outside("home"), stage.outside("office")), 20, stage.logs)
         until(lambda: stage.ping("ann", "bob", 10), 12, stage.logs)
         yield stage
-
-
-def outside(stage: Stage, router: str) -> str:
-    """The address that the router gives to all behind it."""
-    found = stage.scene().blueprint.router(router)
-    assert found
-    return found.wan
 
 
 def own(stage: Stage, node: str) -> str:
@@ -73,7 +61,7 @@ def moves(stage: Stage, place: str, *, ipv4: bool = True) -> None:
         if place == "office" or not ipv4:  # both have IPv6, which is preferred
             ends = (own(stage, "ann"), own(stage, "bob"))
         else:
-            ends = (outside(stage, place), outside(stage, "office"))
+            ends = (stage.outside(place), stage.outside("office"))
         until(lambda: is_direct(stage, *ends), DIRECT_S, stage.logs)
         assert stage.ping("ann", "bob", 10)
     assert pings.longest_silence_s() < SILENCE_S

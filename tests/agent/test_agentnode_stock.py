@@ -6,7 +6,6 @@ The tests build on each other, in the order of the file: the phone is there, mov
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,18 +18,16 @@ from meshctl.lab import nat
 
 pytestmark = pytest.mark.lab
 
-# No other WireGuard of this machine has these names: wireguard-go's control sockets lie in one folder.
-TAG = secrets.token_hex(3)
 DEVICE = "11.7.7.7:51820"
 INVENTORY = f"""
 version: 1
 networks:
   corp: {{cidr: [10.42.0.0/16]}}
 nodes:
-  mid:   {{roles: [anchor], endpoint: "203.0.113.10:51820", interface: wg{TAG}m}}
-  dev:   {{endpoint: "{DEVICE}", interface: wg{TAG}d, lab: {{nat: easy}}}}
-  phone: {{client: true, peers: [dev], interface: wg{TAG}p, lab: {{behind: home}}}}
-  slate: {{client: true, peers: [dev], interface: wg{TAG}s, lab: {{nat: symmetric}}, vars: {{client_profile: routed}}}}
+  mid:   {{roles: [anchor], endpoint: "203.0.113.10:51820"}}
+  dev:   {{endpoint: "{DEVICE}", lab: {{nat: easy}}}}
+  phone: {{client: true, peers: [dev], lab: {{behind: home}}}}
+  slate: {{client: true, peers: [dev], lab: {{nat: symmetric}}, vars: {{client_profile: routed}}}}
 lab:
   routers: {{home: {{}}, cafe: {{}}}}
 policies:
@@ -43,24 +40,13 @@ PINGS, PING_BYTES = 50, 84
 @pytest.fixture(scope="module", name="stage")
 def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Stage(f"pytest{os.getpid()}-stock", INVENTORY, tmp_path_factory.mktemp("agents")) as stage:
-        scene = stage.scene()
-        router = scene.blueprint.router("dev-router")
-        assert router
+        router = stage.router("dev-router")
         # The lab forwards an endpoint's port; this one is what the NAT shows, and is closed to strangers.
         nat.apply(stage.name, replace(router, forwards=()), router.nat)
-        (tunnel,) = (t for t in scene.tunnels if t.node == "dev")
+        (tunnel,) = (t for t in stage.scene().tunnels if t.node == "dev")
         stage.run("dev", "wg", "setconf", tunnel.interface, "/dev/stdin", text=tunnel.config)  # it has heard the phone
-        for node in stage.mesh.managed():
-            stage.run(node.name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-            stage.start(node.name)
+        stage.start_all()
         yield stage
-
-
-def outside(stage: Stage, router: str) -> str:
-    """The address that the router gives to all behind it."""
-    found = stage.scene().blueprint.router(router)
-    assert found
-    return found.wan
 
 
 def keepalive(stage: Stage, node: str, peer: str) -> str:
@@ -81,7 +67,7 @@ def is_direct(stage: Stage, router: str) -> bool:
     before = decrypted(stage, "mid", "phone")
     answered = stage.ping("phone", "dev", PINGS)
     seen = decrypted(stage, "mid", "phone") - before
-    return answered and seen < PINGS * PING_BYTES and stage.endpoint("dev", "phone").startswith(outside(stage, router))
+    return answered and seen < PINGS * PING_BYTES and stage.endpoint("dev", "phone").startswith(stage.outside(router))
 
 
 def test_a_client_behind_an_easy_nat_reaches_a_device_behind_one_directly(stage: Stage) -> None:

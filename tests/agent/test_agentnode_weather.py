@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -12,18 +11,16 @@ from agentnode_stage import Stage, until
 
 pytestmark = pytest.mark.lab
 
-# No other WireGuard of this machine has these names: wireguard-go's control sockets lie in one folder.
-TAG = secrets.token_hex(3)
 LINE = "{nat: easy, delay: 20ms, jitter: 200ms, loss: 5%}"
 INVENTORY = f"""
 version: 1
 networks:
   corp: {{cidr: [10.42.0.0/16]}}
 nodes:
-  mid:  {{roles: [anchor], endpoint: "203.0.113.10:51820", interface: wg{TAG}m}}
-  far:  {{roles: [anchor], endpoint: "198.51.100.20:51820", interface: wg{TAG}r}}
-  ann:  {{interface: wg{TAG}a, lab: {LINE}}}
-  bob:  {{interface: wg{TAG}b, lab: {LINE}}}
+  mid:  {{roles: [anchor], endpoint: "203.0.113.10:51820"}}
+  far:  {{roles: [anchor], endpoint: "198.51.100.20:51820"}}
+  ann:  {{lab: {LINE}}}
+  bob:  {{lab: {LINE}}}
 policies:
   - {{name: all, from: ["*"], to: ["*"], allow: [any]}}
 """
@@ -35,9 +32,7 @@ PINGS, ANSWERED = 1500, 0.7
 @pytest.fixture(scope="module", name="stage")
 def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Stage(f"pytest{os.getpid()}-weather", INVENTORY, tmp_path_factory.mktemp("agents")) as stage:
-        for node in stage.mesh.nodes:
-            stage.run(node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-            stage.start(node)
+        stage.start_all()
         yield stage
 
 

@@ -55,9 +55,7 @@ def is_direct(stage: KernelStage, one: str, other: str) -> bool:
 
 
 def outside(stage: KernelStage, node: str) -> str:
-    router = stage.scene().blueprint.router(f"{node}-router")
-    assert router
-    return router.wan
+    return stage.outside(f"{node}-router")
 
 
 def relay(stage: KernelStage, one: str, other: str) -> tuple[str, int]:
