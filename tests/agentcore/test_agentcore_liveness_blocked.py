@@ -44,6 +44,18 @@ def test_packets_that_come_by_the_relay_now_and_then_and_never_by_the_path_show_
         assert came <= BLOCKED_S + 2
     assert came == BLOCKED_S / every_s + 1
 
+
+def test_a_packet_of_which_nobody_knows_how_it_came_neither_makes_nor_ends_what_comes_by_the_relay_alone() -> None:
+    for first in (True, None):
+        tunnel = Tunnel()
+        tunnel.liveness.moved(tunnel.now, 0.02)
+        for second in range(1, round(BLOCKED_S) + 2):
+            status = tunnel.status._replace(tx_bytes=7 + DATA * second, rx_bytes=5 + DATA * second)
+            by_relay = None if second % 2 == 0 else first
+            tunnel.liveness.sample(status, tunnel.now + second, detour=by_relay)
+        assert bool(tunnel.liveness.blocked()) is bool(first)
+
+
 # Checks are answered, and nothing else
 
 

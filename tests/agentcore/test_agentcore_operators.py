@@ -10,6 +10,7 @@ from agentcore_pair import CONTROLLING, IPS, NUMBERS, OTHER, Host, PairWorld, co
 from agentcore_values import key
 
 from meshctl.core.agent import events as ev
+from meshctl.core.agent.peerwork import RELAY_LINGER_S
 from meshctl.core.agent.relayserver import LIFETIME_S
 
 
@@ -21,8 +22,10 @@ def test_an_operator_at_either_end_can_have_the_relay_used_and_take_that_back(en
     peer_key = key("ab".replace(end, ""))
     host.give(ev.Override(peer_key, "relay"))
     world.until(lambda: world.states() == RELAYED, 3.0)
-    world.talk(20.0)
+    turned = world.now
+    world.talk(RELAY_LINGER_S + 5.0)  # the direct path would have given it up by then
     assert world.states() == RELAYED, "and it stays"
+    assert silences(world.hosts["a"], turned) < 0.5
     since = world.now
     host.give(ev.Override(peer_key, ""))
     world.until(lambda: world.states() == DIRECT, 3.0)
@@ -59,7 +62,7 @@ def test_an_operator_who_prefers_the_relay_has_it_while_there_is_one_and_else_th
     world.talk(2.0)
     world.hosts[end].give(ev.Override(key("ab".replace(end, "")), "prefer-relay"))
     world.until(lambda: world.states() == RELAYED, 3.0)
-    world.talk(10.0)
+    world.talk(RELAY_LINGER_S + 5.0)
     assert world.states() == RELAYED
     hub = world.hosts["hub0"]
     hub.kill()

@@ -82,6 +82,17 @@ def test_where_handshakes_are_tried_with_nowhere_to_send_to_the_next_try_of_the_
     assert bench.endpoints() == [HUB]
 
 
+def test_who_has_just_set_the_endpoint_does_not_know_how_the_newest_packet_came_unless_it_moved_since() -> None:
+    bench = Bench(CONTROLLING)
+    own, relays = Address("192.0.2.7", 1), (HUB,)
+    bench.work.tunnel.set_endpoint(own, 0.0)
+    status = ev.PeerStatus(bench.peer.public_key, own, 1.0, 0, 0, 25)
+    assert bench.work.tunnel.read(status, relays) is None
+    assert bench.work.tunnel.read(status, relays) is False
+    bench.work.tunnel.set_endpoint(own, 1.0)
+    assert bench.work.tunnel.read(status._replace(endpoint=HUB), relays) is True
+
+
 def test_a_second_order_does_not_put_the_endpoint_off_again_and_the_newest_counts() -> None:
     bench = Bench(OTHER)
     bench.work.tunnel.set_endpoint(Address("192.0.2.7", 1), 0.0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from simmemory import largest, total
 from simnode import Node
-from simpairs import Says, can_be_led_astray, forgets_quickly, healthy, owed, possible, trying
+from simpairs import MUCH_LOSS, Says, can_be_led_astray, forgets_quickly, healthy, owed, possible, trying
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
@@ -37,11 +37,13 @@ def paths_change_seldom(world: World) -> Says:
     """A pair's endpoint moves a few times at its start, and a few times for each fault.
 
     A stock client that cannot be reached is tried wherever an anchor sees it: behind a hard NAT each sees it elsewhere.
+    Where much is lost an anchor may seem dead for a moment, and its relay with it.
     """
+    begun = _MOVES * (2 if world.spec.link.loss > MUCH_LOSS else 1)
     moves = Counter((m.node, m.peer) for m in world.watch.moved)
     harmful = {n.name for n in world.spec.nodes if n.kind == "malicious"}
     for (node, peer), count in sorted(moves.items()):
-        if count > _MOVES + _MOVES_A_FAULT * len(world.spec.faults) and peer not in harmful:
+        if count > begun + _MOVES_A_FAULT * len(world.spec.faults) and peer not in harmful:
             one, other = world.nodes[node.rstrip("'")], world.nodes[peer]
             if other.spec.kind == "client" and possible(world, one, other) != DIRECT:
                 continue

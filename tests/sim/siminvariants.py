@@ -25,7 +25,7 @@ from simbounds import (
 )
 from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
 from simnode import Node
-from simoutages import every_outage_has_a_cause
+from simoutages import HANDSHAKE_AGAIN_S, every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
     HEARD_S,
@@ -232,7 +232,8 @@ def the_last_pings_are_answered(world: World) -> Says:
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
             longest = _LOSSY_SILENCE_S if world.spec.link.loss else _SILENCE_S
-            if silence > longest and not trying(world, one.name, other.name):
+            again_s = HANDSHAKE_AGAIN_S * (2 if world.spec.link.loss else 1)  # by the relay, once that is taken
+            if silence > longest and not trying(world, one.name, other.name, lately_s=again_s):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 

@@ -11,6 +11,7 @@ from simflow import FlowRun, Outage
 from simpairs import (
     DIRECT_STATES,
     KNOWN_BLOCKED_S,
+    MUCH_LOSS,
     can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 RECOVERY_S = {
     "rebind": 2.0, "renumber": 2.0, "roam": 1.1, "nat becomes": 3.0, "agent dies": 0.0,
     "anchor's agent dies": 0.0, "override": 1.0,
-    # A suspend has cost the keys; who answered a handshake within the last 5 s may begin none (REKEY_TIMEOUT).
+    # A suspend has cost the keys.
     "clock": 6.0,
     # WireGuard has lost the session's keys at one end, and sees it 15 s after there is something to send.
     "host off": 50.0, "anchor off": 50.0, "anchors off": 50.0, "double": 50.0, "anchor moves": 90.0,
@@ -47,7 +48,7 @@ RECOVERY_S = {
 }  # fmt: skip
 _ANY_RECOVERY_S = 5.0
 # When links lose and delay, or when several things happen together.
-_PATIENCE_S, _MUCH_PATIENCE_S, _MUCH_LOSS = 12.0, 30.0, 0.05
+_PATIENCE_S, _MUCH_PATIENCE_S = 12.0, 30.0
 _STARTS_S = 2.0
 HANDSHAKE_AGAIN_S = REKEY_TIMEOUT_S + 0.5  # and a jitter of up to a third of a second (timers.c), and the way
 _ANCHOR_GONE_S = 3.0  # with another anchor to go to
@@ -81,9 +82,10 @@ def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
 def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     names = (flow.flow.a, flow.flow.b)
     link = world.spec.link
-    patience = 0.0 if link.clean else _MUCH_PATIENCE_S if link.loss > _MUCH_LOSS else _PATIENCE_S
+    patience = 0.0 if link.clean else _MUCH_PATIENCE_S if link.loss > MUCH_LOSS else _PATIENCE_S
     windows = [(0.0, _begun(world, flow.flow, patience))]
-    direct = all(state_at(world, *ends, outage.began_at) in DIRECT_STATES for ends in (names, names[::-1]))
+    ends = [(*both, at) for both in (names, names[::-1]) for at in (outage.began_at, outage.ended_at)]
+    direct = all(state_at(world, *end) in DIRECT_STATES for end in ends)  # else it came to need the anchors
     for fault in world.spec.faults:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
@@ -125,6 +127,9 @@ def _begun(world: World, flow: Flow, patience: float) -> float:
 
 def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, float]]:
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S) + patience
+    if fault.kind == "clock" and float(fault.value) < REKEY_TIMEOUT_S:
+        # Who answered a handshake within the last 5 s, sleep included, may begin none: it is left to the other end.
+        recovery += _KEYS_S
     if recovery and not is_alone(fault, world.spec.faults, recovery):
         recovery += _PATIENCE_S
     if recovery == 0.0:

@@ -28,6 +28,8 @@ Says = Iterator[tuple[str, str]]
 HEARD_S = 3.0 * KEEPALIVE_S
 DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
+# Links that lose a larger share lose whole handshakes and conversations.
+MUCH_LOSS = 0.05
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
 KNOWN_BLOCKED_S = BLOCKED_S + 3.0
 

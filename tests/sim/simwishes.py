@@ -92,9 +92,12 @@ def _ask(world: World, client: str, *, kept: bool) -> None:
 
 
 def clients_are_kept_alive(world: World, client: str, *, kept: bool) -> Says:
-    """Who may reach a client has a keepalive set while it lives, and none two minutes after it was last heard."""
+    """Who can reach a client, as policy permits, has a keepalive set while it lives, and none two minutes after it was
+    last heard."""
     for node in world.nodes.values():
         if not world.spec.permits(node.name, client) or not healthy(node):
+            continue
+        if kept and possible(world, node, world.nodes[client]) == UNREACHABLE:
             continue
         status = next(s for s in node.statuses() if s.public_key == public_key(client))
         if bool(status.keepalive_s) is not kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshctl.core.agent.bodies import Wish
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import Decision, History
-from meshctl.core.agent.path import State, Trigger, step
+from meshctl.core.agent.path import Effect, State, Trigger, step
 from meshctl.core.agent.peerwork import PeerWork
 
 RELAYED = frozenset({State.RELAYED, State.SPLICING})
@@ -32,8 +32,7 @@ class Course:
         self._here.touch(self._work.peer.id)
         for effect in found.effects:
             self._work.do(effect, now)
-        if self.state is State.DIRECT and self._work.release_at is None:
-            self._work.linger(now)
+        self._linger(now)
         if self.state is State.PROBING:
             if trigger in (Trigger.RELAY_LOST, Trigger.EXHAUSTED):  # then a bad way is better than none
                 self._work.negotiation.bars.clear()
@@ -57,7 +56,7 @@ class Course:
         if self.state is State.UNKNOWN:
             return
         if not work.may_go_direct or work.mode is Wish.PREFER_RELAY:
-            work.want_relay(now)
+            work.do(Effect.ASK_RELAY, now)
             self.relay_ready(now)
         elif work.mode is Wish.DIRECT and self.state in RELAYED:
             self.fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
@@ -66,3 +65,8 @@ class Course:
         elif self.state is State.PROBING:  # the direct path alone was wanted
             work.want_relay(now)
             self.relay_ready(now)
+        self._linger(now)
+
+    def _linger(self, now: float) -> None:
+        if self.state is State.DIRECT and self._work.release_at is None:
+            self._work.linger(now)

@@ -112,9 +112,9 @@ class Liveness:
         self.sent_at = 0.0  # the last reading that shows a packet that left
         self.rtt_s = 0.0  # of the path, as it was measured last
 
-    def sample(self, status: PeerStatus, now: float, *, detour: bool = False) -> None:
-        """Take one reading. A counter that fell is a new interface: nothing is known of it. `detour`: the newest packet
-        came by another way than the path."""
+    def sample(self, status: PeerStatus, now: float, *, detour: bool | None = False) -> None:
+        """Take one reading. A counter that fell is a new interface: nothing is known of it. `detour`: whether the
+        newest packet came by another way than the path; None where nobody knows."""
         last, self._last = self._last, status
         (own_tx, own_rx), (self._own_tx, self._own_rx) = (self._own_tx, self._own_rx), (0, 0)
         read_at, self._read_at = self._read_at, now
@@ -129,9 +129,7 @@ class Liveness:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
             self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
-            goes_on = self._detour is not None and now - self._detour[1] <= DETOUR_PAUSE_S
-            first = self._detour[0] if self._detour is not None and goes_on else now
-            self._detour = (first, now) if detour else None
+            self._came_by(detour, now)
 
     def signalled(self, size: int, *, sent: bool) -> None:
         """A message of ours, of that many bytes, goes or came through the tunnel: that is no use of the path."""
@@ -236,6 +234,13 @@ class Liveness:
             if waited_s < self._answer_within_s / 2:
                 self._answer_within_s = max(self._answer_within_s / 2, UNANSWERED_S)
         self._hear(now)
+
+    def _came_by(self, detour: bool | None, now: float) -> None:
+        if detour is None:
+            return
+        goes_on = self._detour is not None and now - self._detour[1] <= DETOUR_PAUSE_S
+        first = self._detour[0] if self._detour is not None and goes_on else now
+        self._detour = (first, now) if detour else None
 
     def _silent_too_long(self, now: float) -> bool:
         interval_s = self._last.keepalive_s if self._last is not None else 0

@@ -172,8 +172,8 @@ class PeerPath:
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
-        self.work.tunnel.status = status
-        self._liveness.sample(status, now, detour=self.state in DIRECT and status.endpoint in self._relay.places)
+        relayed = self.work.tunnel.read(status, self._relay.places)
+        self._liveness.sample(status, now, detour=relayed if self.state in DIRECT else False)
         self.work.tunnel.maintain(now)
         if self.state in DIRECT:
             self._in_use.sample(status, now)

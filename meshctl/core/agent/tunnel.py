@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.here import Here
@@ -37,6 +39,7 @@ class Tunnel:
         self._place: Address | None = None  # where WireGuard is to send
         self._place_at: float | None = None  # put off until then at the latest
         self._insist_until = 0.0
+        self._has_set = False  # since the last reading
         self._opened_at = 0.0  # when something was sent for the NAT's sake
 
     @property
@@ -48,6 +51,14 @@ class Tunnel:
     def endpoint(self) -> Address | None:
         """Where WireGuard sends, which may have followed the peer since it was set."""
         return self.status.endpoint if self.status is not None else None
+
+    def read(self, status: PeerStatus, relays: Container[Address]) -> bool | None:
+        """Take one reading. Whether the newest packet came by a relay, as the endpoint has it; None when that was set
+        since the last reading, so that nobody knows."""
+        self.status, has_set, self._has_set = status, self._has_set, False
+        if status.endpoint is not None and status.endpoint in relays:
+            return True
+        return None if has_set else False
 
     def set_endpoint(self, address: Address, now: float) -> None:
         """Have WireGuard send there, and keep the way open.
@@ -79,6 +90,7 @@ class Tunnel:
         """Set the endpoint once more, unless it was done often enough."""
         self.insist_at = None
         if self._place is not None:
+            self._has_set = True
             self._here.act(SetEndpoint(self._key, self._place))
             if now < self._insist_until:
                 again_s = INSIST_BUSY_S if self._liveness.busy(now) else INSIST_AGAIN_S
