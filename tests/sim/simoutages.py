@@ -57,6 +57,7 @@ _ROUNDING_S = 0.6
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
 _FORGOTTEN_S, _KEYS_S = 9.0, 16.0
 _ASTRAY_S = 2.0  # so long after a path has died, under traffic, packets are to pass again
+_SUSPENDING = ("clock", "sleep")
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
 _FORGETTING = ("rebind", "renumber", "router reboot", "nat becomes")
@@ -130,6 +131,9 @@ def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, f
     if fault.kind == "clock" and float(fault.value) < REKEY_TIMEOUT_S:
         # Who answered a handshake within the last 5 s, sleep included, may begin none: it is left to the other end.
         recovery += _KEYS_S
+    if fault.kind in _SUSPENDING and world.spec.link.loss:
+        # The other end goes on with the old keys until a packet with the new ones has come: two of these may be lost.
+        recovery += 2 * _KEYS_S
     if recovery and not is_alone(fault, world.spec.faults, recovery):
         recovery += _PATIENCE_S
     if recovery == 0.0:
