@@ -37,6 +37,7 @@ from simpairs import (
     falls,
     forgets_quickly,
     is_anchor_fault,
+    may_be_direct,
     owed,
     places_of,
     possible,
@@ -180,7 +181,7 @@ def direct_only_when_possible(world: World) -> Says:
     """No pair believes that it is direct when its NATs make that impossible."""
     for one, other in owed(world):
         allowed = possible(world, one, other)
-        if allowed in (RELAYED, UNREACHABLE) and not trying(world, one.name, other.name):
+        if not may_be_direct(world, one, other) and not trying(world, one.name, other.name):
             for node, peer in ((one, other), (other, one)):
                 if state(node, peer) in DIRECT_STATES:
                     yield node.name, f"{peer.name} is {state(node, peer).value}, the oracle says {allowed}"
@@ -190,7 +191,7 @@ def relayed_otherwise(world: World) -> Says:
     """In the end every pair that cannot be direct is relayed, for there are anchors."""
     for one, other in owed(world):
         allowed = possible(world, one, other)
-        wanted = RELAY_STATES + (DIRECT_STATES if allowed == SPLICED else ())
+        wanted = RELAY_STATES + (DIRECT_STATES if may_be_direct(world, one, other) else ())
         if allowed in (RELAYED, SPLICED) and not trying(world, one.name, other.name):
             for node, peer, found in elsewhere(one, other, wanted):
                 yield node.name, f"{peer.name} is {found}, and could be relayed"

@@ -48,13 +48,22 @@ def owed(world: World) -> Iterator[tuple[Node, Node]]:
             yield one, other
 
 
-def possible(world: World, one: Node, other: Node, *, mapping: bool = True) -> str:
-    """What the oracle says of them as everything is now; without `mapping` as if no router opened ports."""
+def possible(world: World, one: Node, other: Node, *, mapping: bool = True, lies: bool = True) -> str:
+    """What the oracle says of them as everything is now; without `mapping` as if no router opened ports, without `lies`
+    as if those that do told where."""
     situation = world.situation()
     if not mapping:
         situation = replace(situation, sites=tuple(replace(s, speaks=()) for s in situation.sites))
+    if not lies:
+        situation = replace(situation, sites=tuple(replace(s, lie="") for s in situation.sites))
     outcome = world.oracle.outcome(situation, one.name, other.name)
     return RELAYED if outcome in (DIRECT, SPLICED) and blocked(world, one.name, other.name) else outcome
+
+
+def may_be_direct(world: World, one: Node, other: Node) -> bool:
+    """Whether a direct path is one that the two can have, if only by a port that a router has opened and lies about: an
+    anchor may see it all the same."""
+    return any(possible(world, one, other, lies=lies) in (DIRECT, SPLICED) for lies in (True, False))
 
 
 def blocked(world: World, one: str, other: str) -> bool:
