@@ -180,9 +180,10 @@ def test_at_an_anchor_each_that_it_speaks_for_has_a_share_of_its_own() -> None:
 
 
 def star(owner: str, leaves: int) -> Router:
-    """The router of an anchor, or of the hub, of a star: the hub reaches each leaf, and a leaf the hub alone."""
+    """The router of the anchor or the hub of a star: hub and first leaf reach everybody, another leaf the hub alone."""
     names = [f"leaf{n}" for n in range(leaves)]
     reaches = {"hub": frozenset(names), "x": frozenset[str](), **{name: frozenset({"hub"}) for name in names}}
+    reaches["leaf0"] = frozenset(("hub", *names[1:]))
     others = [peer(owner, name, 10 + n, reaches=reaches[name]) for n, name in enumerate(names)]
     centre = {"x": peer(owner, "hub", 2, reaches=reaches["hub"]), "hub": peer(owner, "x", 1, kind="anchor")}[owner]
     return Router(interface(owner, 1 if owner == "x" else 2, centre, *others, is_anchor=owner == "x"))
@@ -193,8 +194,10 @@ def star(owner: str, leaves: int) -> Router:
     [
         ("x", "hub", "10.42.0.2", 200),  # by way of an anchor
         ("hub", "x", "10.42.0.1", 201),  # an anchor grants and refuses relays
-        ("x", "leaf0", "10.42.0.10", 1),
-        ("hub", "leaf0", "10.42.0.1", 1),  # its name does not make it an anchor
+        ("x", "leaf1", "10.42.0.11", 1),
+        ("hub", "leaf1", "10.42.0.1", 1),  # an anchor speaks for it, and it is none
+        ("hub", "leaf0", "10.42.0.1", 1),  # nor has it more to say to one node for having many peers
+        ("hub", "leaf0", "10.42.0.10", 1),
     ],
 )
 def test_who_has_many_peers_may_tell_all_of_them_what_there_is_at_once_and_who_has_few_gains_nothing(

@@ -20,9 +20,9 @@ from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 # Of one source, at the least.
 RATE_PER_S = 50.0
 BURST = 100.0
-# And for each peer that it may have more to say to, by way of here. An agent that starts tells each of them, mostly all
-# by the same anchor, all that there is to tell in its first second: 7.5 messages each were counted behind a hard NAT
-# (sessions, offers and acknowledgements, both ways). In the long run it has next to nothing to say.
+# And at an anchor, for each peer that it reaches. An agent that starts tells each of them, mostly by the same anchor,
+# what there is to tell, in its first second: 7.5 messages each were counted behind a hard NAT (sessions, offers and
+# acknowledgements, both ways). In the long run it has next to nothing to say.
 RATE_PER_S_AND_PEER = 1.0
 BURST_PER_PEER = 8.0
 
@@ -141,8 +141,11 @@ class Router:
         return self._buckets[key]
 
     def _reached(self, speaker: PeerConfig) -> int:
-        """How many peers it may have something to say to, here or by way of here; each may ask an anchor."""
-        return len(self._by_id) if speaker.is_anchor else len(speaker.reaches)
+        """How many peers it has something to say of or to here at once: an anchor has a relay to each of this node's.
+        Others speak for themselves but at an anchor, for only where there is none does a node hand on in its place."""
+        if speaker.is_anchor:
+            return len(self._by_id)
+        return len(speaker.reaches) if self._is_anchor else 1
 
     def _forward(
         self, data: bytes, header: signal.Header, source: PeerConfig, last_hop: PeerConfig, up: AbstractSet[str]
