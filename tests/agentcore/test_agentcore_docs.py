@@ -11,7 +11,7 @@ from meshctl.core.agent.bodies import KIND_NUMBERS, MessageType
 from meshctl.core.agent.conversation import OFFERS_BURST, OFFERS_PER_S
 from meshctl.core.agent.fields import Field
 from meshctl.core.agent.relayallocation import BINDS_BURST, BINDS_PER_S, TOLD_BURST, TOLD_PER_S
-from meshctl.core.agent.router import BURST, RATE_PER_S
+from meshctl.core.agent.router import BURST, BURST_PER_PEER, RATE_PER_S, RATE_PER_S_AND_PEER
 from meshctl.core.agent.session import WINDOW
 
 PAGE = (Path(__file__).parents[2] / "docs" / "signalling.md").read_text(encoding="utf-8")
@@ -39,6 +39,7 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"offers {OFFERS_PER_S:.0f} a second are read, and {OFFERS_BURST:.0f} at once",
         f"told of it {TOLD_PER_S:.0f} time a second, and {TOLD_BURST:.0f} times at once",
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
+        f"{RATE_PER_S_AND_PEER:.0f} a second and {BURST_PER_PEER:.0f} at once for each of its peers",
         f"`{config.PAIR_KEY_SALT.decode()}`",
         f"A lease lives for {relayserver.LIFETIME_S} s",
         f"every {relaylease.REBIND_S:.0f} s",

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from meshctl.core.agent import signal
 from meshctl.core.agent.bodies import Hello, MessageType
 from meshctl.core.agent.config import node_id
-from meshctl.core.agent.router import BURST, RATE_PER_S, Outcome, Router, TokenBucket, permitted
+from meshctl.core.agent.router import (
+    BURST,
+    BURST_PER_PEER,
+    RATE_PER_S,
+    RATE_PER_S_AND_PEER,
+    Outcome,
+    Router,
+    TokenBucket,
+    permitted,
+)
 from meshctl.core.agent.signal import Header
 
 ANCHORS = ("x", "y")
@@ -168,6 +177,40 @@ def test_at_an_anchor_each_that_it_speaks_for_has_a_share_of_its_own() -> None:
         of.receive(message("a", "b"), IP["x"], set(), 0.0)
     assert of.receive(message("a", "b"), IP["x"], set(), 0.0).outcome is Outcome.RATE
     assert of.receive(message("c", "b"), IP["x"], set(), 0.0).outcome is Outcome.LOCAL
+
+
+def star(owner: str, leaves: int) -> Router:
+    """The router of the anchor or the hub of a star: hub and first leaf reach everybody, another leaf the hub alone."""
+    names = [f"leaf{n}" for n in range(leaves)]
+    reaches = {"hub": frozenset(names), "x": frozenset[str](), **{name: frozenset({"hub"}) for name in names}}
+    reaches["leaf0"] = frozenset(("hub", *names[1:]))
+    others = [peer(owner, name, 10 + n, reaches=reaches[name]) for n, name in enumerate(names)]
+    centre = {"x": peer(owner, "hub", 2, reaches=reaches["hub"]), "hub": peer(owner, "x", 1, kind="anchor")}[owner]
+    return Router(interface(owner, 1 if owner == "x" else 2, centre, *others, is_anchor=owner == "x"))
+
+
+@pytest.mark.parametrize(
+    ("owner", "source", "last_hop", "peers"),
+    [
+        ("x", "hub", "10.42.0.2", 200),  # by way of an anchor
+        ("hub", "x", "10.42.0.1", 201),  # an anchor grants and refuses relays
+        ("x", "leaf1", "10.42.0.11", 1),
+        ("hub", "leaf1", "10.42.0.1", 1),  # an anchor speaks for it, and it is none
+        ("hub", "leaf0", "10.42.0.1", 1),  # nor has it more to say to one node for having many peers
+        ("hub", "leaf0", "10.42.0.10", 1),
+    ],
+)
+def test_who_has_many_peers_may_tell_all_of_them_what_there_is_at_once_and_who_has_few_gains_nothing(
+    owner: str, source: str, last_hop: str, peers: int
+) -> None:
+    of = star(owner, 200)
+
+    def passed(now: float) -> int:
+        outcomes = [of.receive(message(source, owner), last_hop, set(), now).outcome for _ in range(3000)]
+        return outcomes.count(Outcome.LOCAL)
+
+    assert passed(0.0) == max(BURST, BURST_PER_PEER * peers)
+    assert passed(1.0) == max(RATE_PER_S, RATE_PER_S_AND_PEER * peers)
 
 
 @settings(max_examples=examples(30))

@@ -3,6 +3,8 @@ has happened; and a path that is doubted, or is not, when this node is seen else
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from agentcore_ends import network_of
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
@@ -206,8 +208,8 @@ def test_each_anchor_hears_from_a_node_that_has_moved_or_slept_through_its_tunne
     assert MessageType.HELLO in said(node, "hub1", since)
 
 
-@pytest.mark.parametrize("event", ["move", "sleep"])
-def test_what_is_tried_out_with_the_nat_ends_when_this_node_has_moved_or_slept(event: str) -> None:
+def behind_a_nat() -> tuple[PairWorld, Host]:
+    """A node that tries out how long its NAT keeps mappings, with two open ports."""
     world = PairWorld(agents=())
     node = world.hosts["a"]
     node.ip = "192.168.1.10"
@@ -216,6 +218,22 @@ def test_what_is_tried_out_with_the_nat_ends_when_this_node_has_moved_or_slept(e
     world.run(NEXT_S + 2.0)
     opened = [action.ports for _, action in node.done(ev.OpenPorts) if isinstance(action, ev.OpenPorts)]
     assert [len(ports) for ports in opened] == [2]
+    return world, node
+
+
+@pytest.mark.parametrize("leaves", ["hub0", "b"])
+def test_what_is_tried_out_with_an_anchor_ends_when_that_leaves_and_not_when_another_does(leaves: str) -> None:
+    world, node = behind_a_nat()
+    [network] = node.config.networks
+    since, peers = world.now, tuple(p for p in network.peers if p.name != leaves)
+    node.give(ev.Reconfigured(replace(node.config, networks=(replace(network, peers=peers),))))
+    closed = [ev.OpenPorts(key("hub0"), ())] if leaves == "hub0" else []
+    assert [action for _, action in node.done(ev.OpenPorts, since)] == closed
+
+
+@pytest.mark.parametrize("event", ["move", "sleep"])
+def test_what_is_tried_out_with_the_nat_ends_when_this_node_has_moved_or_slept(event: str) -> None:
+    world, node = behind_a_nat()
     since = world.now
     happens(node, event)
     assert [action for _, action in node.done(ev.OpenPorts, since)] == [ev.OpenPorts(key("hub0"), ())]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from simkernel import is_stun
 
 from meshctl.core.agent import events as ev
+from meshctl.model.keys import PublicKey
 
 if TYPE_CHECKING:
     from simdriver import Driver
@@ -41,12 +42,19 @@ def _send_signal(driver: Driver, action: ev.SendSignal) -> None:
 def _set_endpoint(driver: Driver, action: ev.SetEndpoint) -> None:
     peer = driver.node.peer_name(action.peer)
     driver.node.world.watch.endpoint(driver.node, peer, action.address)
-    driver.node.kernel.wg.set_endpoint(action.peer.raw()[:16], action.address)
+    if _is_there(driver, action.peer):
+        driver.node.kernel.wg.set_endpoint(action.peer.raw()[:16], action.address)
 
 
 def _set_keepalive(driver: Driver, action: ev.SetKeepalive) -> None:
     driver.node.say(f"keepalive of {driver.node.peer_name(action.peer)}: {action.interval_s} s")
-    driver.node.kernel.wg.set_keepalive(action.peer.raw()[:16], action.interval_s)
+    if _is_there(driver, action.peer):
+        driver.node.kernel.wg.set_keepalive(action.peer.raw()[:16], action.interval_s)
+
+
+def _is_there(driver: Driver, peer: PublicKey) -> bool:
+    """Whether WireGuard has that peer: nobody makes one by setting something of it (WGPEER_F_UPDATE_ONLY)."""
+    return any(p.key == peer.raw()[:16] for p in driver.node.kernel.wg.peers())
 
 
 def _poll_wg(driver: Driver, _action: ev.PollWg) -> None:

@@ -1,9 +1,10 @@
-"""One large world: hundreds of agents behind NATs of all kinds, each with about four peers."""
+"""Large worlds: hundreds of agents behind NATs of all kinds, each with about four peers; and a star."""
 
 from __future__ import annotations
 
 import random
 
+from simchanges import NATS
 from simdraw import behaviour
 from simspec import INTERNET, Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 
@@ -14,6 +15,19 @@ _QUIET_AT = 480.0
 _TALKING = 15
 _EASY = 76  # of 80 NATs, as among people's
 _FAULTS = 40
+
+_HUB_STARTS_S = 2.0
+_STAR_S = 3.5
+
+
+def star_world(leaves: int) -> WorldSpec:
+    """A hub that starts when all are there who may reach it, and nobody else: behind hard NATs, with one anchor."""
+    names = ["hub", *(f"n{n}" for n in range(leaves))]
+    sites = tuple(SiteSpec(n, NATS["hard"], f"192.168.{n}") for n in range(len(names)))
+    starts = (_HUB_STARTS_S, *(0.0 for _ in range(leaves)))
+    nodes = (NodeSpec(name, 1 + n, sites[n].name, starts_at=starts[n]) for n, name in enumerate(names))
+    pairs = tuple(("hub", name) for name in names[1:])
+    return WorldSpec(0, Link(), sites, (NodeSpec("a0", 0, kind="anchor"), *nodes), pairs, seconds=_STAR_S)
 
 
 def big_world(agents: int, seed: int = 0) -> WorldSpec:

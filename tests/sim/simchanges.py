@@ -220,6 +220,29 @@ def _say(world: World, fault: Fault, mode: str) -> None:
     _node(world, fault).give(Override(public_key(fault.value.partition(" ")[0]), mode))
 
 
+def leave(world: World, fault: Fault) -> None:
+    """A node is taken out of the inventory, or an anchor is none any more."""
+    if fault.value == "demoted":
+        world.inventory.demote(fault.target)
+    else:
+        world.inventory.leave(fault.target)
+
+
+def come_back(world: World, fault: Fault) -> None:
+    """It is there again."""
+    world.inventory.come_back(fault.target)
+
+
+def end_pair(world: World, fault: Fault) -> None:
+    """No policy permits a pair any more."""
+    world.inventory.end(fault.target, fault.value)
+
+
+def permit_pair(world: World, fault: Fault) -> None:
+    """One does again."""
+    world.inventory.permit(fault.target, fault.value)
+
+
 def mute_dns(world: World, fault: Fault) -> None:
     """The name does not resolve."""
     world.dns_fails.add(fault.target)

@@ -96,6 +96,10 @@ class Copyist:
         if present and self._dice.random() < _OFTEN and _listens(node):
             self._say(node, hop, self._dice.choice(present))
 
+    def reconfigured(self, node: Node) -> None:
+        """Its agent may have other sessions with who has left and come back: what it was told in those is old."""
+        self._signals = {(driver, hop): said for (driver, hop), said in self._signals.items() if driver != node.driver}
+
     def judged(self, session: Session, data: bytes, verdict: Verdict) -> None:
         """An agent thinks so of a message, which a slow one was handed long ago."""
         self._accepted = (session, data) if verdict is Verdict.ACCEPTED else None

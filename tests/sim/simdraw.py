@@ -205,12 +205,15 @@ def _value(dice: random.Random, spec: WorldSpec, kind: str, target: str) -> str:
     peers = [n for pair in spec.pairs for n in pair if target in pair and n != target]
     if kind == BLOCKS:
         return dice.choice(peers) if peers else target
+    if kind == "pair ends":
+        found = [n for n in peers if spec.node(n).has_agent]
+        return dice.choice(found) if found else target
     if kind == "override":
         return f"{dice.choice(peers)} {dice.choice(('relay', 'direct', 'prefer-relay'))}" if peers else f"{target} "
     choices = {
         "router reboot": ("", "renumbered"), "nat becomes": tuple(sorted(NATS)),
         "host off": ("", "lost"), "anchor off": ("", "lost"), "anchors off": ("", "lost"),
         "anchor's agent dies": ("", "lost", "damaged"), "agent dies": ("", "lost", "damaged"),
-        "clock": ("0.5", "5", "60", "3600"), "slow": ("0.2", "1", "3"),
+        "clock": ("0.5", "5", "60", "3600"), "slow": ("0.2", "1", "3"), "anchor leaves": ("", "demoted"),
     }  # fmt: skip
     return dice.choice(choices.get(kind, ("",)))

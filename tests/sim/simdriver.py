@@ -101,8 +101,18 @@ class Driver:
 
     def _run(self) -> None:
         while self.todo and self.alive:
-            self.core.handle(self.todo.popleft(), self._time())
+            event = self.todo.popleft()
+            self.core.handle(event, self._time())
             self._drain()
+            if isinstance(event, ev.Reconfigured):
+                self._reconfigured(event)
+
+    def _reconfigured(self, event: ev.Reconfigured) -> None:
+        node = self.node
+        node.runs = event.config
+        node.world.watch.reconfigured(node)
+        if node.world.copyist is not None:
+            node.world.copyist.reconfigured(node)
 
     def _guarded(self, call: Callable[[], None]) -> None:
         """Call, and do what is then to be done. What the core raises is a finding, and ends this run of the agent."""

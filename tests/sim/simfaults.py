@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import simchanges as do
 import simways
 from simconfig import KEEPALIVE_S
+from siminventory import APPLY_S
 from simspec import Fault
 
 from meshctl.core.agent.liveness import MISSED_KEEPALIVES
@@ -59,6 +60,9 @@ KINDS: dict[str, Kind] = {
     simways.BLINKS: Kind("node", 40, simways.blink, simways.steady, 12.0),
     simways.BLOCKS: Kind("agent", 0, simways.block),
     "override": Kind("agent", 10, do.override, do.no_override),
+    "anchor leaves": Kind("anchor", 12, do.leave, do.come_back, APPLY_S + _KEYS_S),
+    "node leaves": Kind("agent", 12, do.leave, do.come_back, APPLY_S + _IDLE_KEYS_S),
+    "pair ends": Kind("agent", 12, do.end_pair, do.permit_pair, APPLY_S),
 }
 
 

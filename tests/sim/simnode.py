@@ -25,11 +25,11 @@ from simgateway import Gateway
 from simkernel import Kernel
 from simnet import Cable
 from simsite import access_cable
-from simspec import INTERNET, NodeSpec
+from simspec import INTERNET, NodeSpec, WorldSpec
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.config import AgentConfig, PeerConfig
-from meshctl.core.agent.events import Action, ClockStepped, Event, LocalAddresses, PeerStatus
+from meshctl.core.agent.events import Action, ClockStepped, Event, LocalAddresses, PeerStatus, Reconfigured
 from meshctl.core.agent.history import Decision
 from meshctl.core.agentcore import AgentCore, PathStatus
 from meshctl.model.keys import PublicKey
@@ -75,7 +75,9 @@ class Node:
         # Addresses are made of it: a node's own, and another one for its double.
         self._number = spec.number + (0 if self.name == spec.name else _DOUBLES)
         self._starts = 0
-        self._peers: dict[bytes, PeerConfig] = {}
+        self._peers: dict[bytes, PeerConfig] = {}  # all that it ever has
+        self.written = world.spec  # what the inventory said when it was last deployed to
+        self.runs = AgentConfig("", ())  # what its agent has read
         self.met: dict[str, float] = {}  # peers: when there was the first handshake with each
 
     @property
@@ -123,20 +125,38 @@ class Node:
 
     def boot(self) -> None:
         """WireGuard as the files have it."""
-        spec = self.world.spec
         self._peers = {
-            wg_key(p.name): p for i in agent_config(spec, self.spec.name).networks for p in i.peers
+            wg_key(p.name): p for i in agent_config(self.world.spec, self.spec.name).networks for p in i.peers
         }  # fmt: skip
-        for peer in links(spec, self.spec.name):
-            is_known = peer.kind == "anchor" or peer.is_fixed
-            places = anchor_places(self.world.nodes[peer.name].numbered) if is_known else ()
-            usable = [p for p in places if self.kernel.source_for(p)]
-            if not spec.named_anchors:  # an address is set though nothing leads there; a name does not resolve then
-                usable += places
-            key = wg_key(peer.name)
-            self.kernel.wg.add(key, wg_secret(self.spec.name, peer.name), [mesh_ip(peer)], next(iter(usable), None))
-            if usable and self.spec.kind != "anchor":
-                self.kernel.wg.set_keepalive(key, KEEPALIVE_S)
+        for peer in links(self.written, self.spec.name):
+            self._add(peer)
+
+    def deploy(self, spec: WorldSpec) -> None:
+        """The inventory says this: WireGuard's peers, then the agent's document. What stays is left alone."""
+        if spec == self.written:
+            return
+        self.written = spec
+        wanted = {wg_key(peer.name): peer for peer in links(spec, self.spec.name)}
+        there = {peer.key for peer in self.kernel.wg.peers()}
+        for key in sorted(there - wanted.keys()):
+            self.kernel.wg.remove(key)
+            self.met.pop(self._peers[key].name, None)
+        for key in sorted(wanted.keys() - there):
+            self._add(wanted[key])
+        self.say(f"has {', '.join(peer.name for peer in wanted.values()) or 'nobody'} for peers")
+        self.give(Reconfigured(agent_config(spec, self.spec.name)))
+
+    def _add(self, peer: NodeSpec) -> None:
+        """A peer of WireGuard's."""
+        is_known = peer.kind == "anchor" or peer.is_fixed
+        places = anchor_places(self.world.nodes[peer.name].numbered) if is_known else ()
+        usable = [p for p in places if self.kernel.source_for(p)]
+        if not self.written.named_anchors:  # an address is set though nothing leads there; a name does not resolve then
+            usable += places
+        key = wg_key(peer.name)
+        self.kernel.wg.add(key, wg_secret(self.spec.name, peer.name), [mesh_ip(peer)], next(iter(usable), None))
+        if usable and self.spec.kind != "anchor":
+            self.kernel.wg.set_keepalive(key, KEEPALIVE_S)
 
     def start_agent(self, state: bytes | None = None) -> None:
         """Start it with that state, or with what it saved last."""
@@ -148,7 +168,7 @@ class Node:
         self._starts += 1
         self.world.watch.starts[self.spec.name] += 1
         dice = self.world.dice(f"core {self.name} {self._starts}")
-        config = agent_config(self.world.spec, self.spec.name)
+        config = self.runs = agent_config(self.written, self.spec.name)
         self.say("agent starts")
         try:
             core = type(self).make_core(config, dice, self.now, self.saved if state is None else state)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from simdriver import SWEEP_AFTER_S
 from simflow import FlowRun, Outage
+from siminventory import APPLY_S
 from simpairs import (
     DIRECT_STATES,
     KNOWN_BLOCKED_S,
@@ -45,6 +46,8 @@ RECOVERY_S = {
     # WireGuard has lost the session's keys at one end, and sees it 15 s after there is something to send.
     "host off": 50.0, "anchor off": 50.0, "anchors off": 50.0, "double": 50.0, "anchor moves": 90.0,
     "name server fails": 0.0,
+    # The last host has the inventory. Who had left has WireGuard's keys of before, and others have none.
+    "node leaves": APPLY_S + 50.0, "pair ends": APPLY_S + 6.0,
 }  # fmt: skip
 _ANY_RECOVERY_S = 5.0
 # When links lose and delay, or when several things happen together.
@@ -138,6 +141,8 @@ def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, f
         recovery += _PATIENCE_S
     if recovery == 0.0:
         return []
+    if fault.kind == "anchor leaves" and len(world.spec.anchors) > 1:
+        return [(fault.at, fault.at + APPLY_S + _ANCHOR_GONE_S + patience)]
     if fault.kind == "anchor off" and len(world.spec.anchors) > 1:
         return [(fault.at, fault.at + _ANCHOR_GONE_S + patience)]
     return [(fault.at, fault.ends_at + recovery)]

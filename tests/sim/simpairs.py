@@ -130,6 +130,8 @@ def state_at(world: World, node: str, peer: str, at: float) -> State:
 
 def touches(world: World, fault: Fault, names: tuple[str, ...]) -> bool:
     """Whether the fault is one of these nodes, or of a site that one of them is ever at; or of all anchors."""
+    if fault.kind == "pair ends":
+        return {fault.target, fault.value} <= {*names}
     if fault.target in names or not fault.target:
         return True
     return fault.target in places_of(world, names)

@@ -15,6 +15,7 @@ from meshctl.core.agent.bodies import MessageType, SignalError
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.history import Decision, History
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.state import load
 
 if TYPE_CHECKING:
     from simnode import Node
@@ -95,7 +96,7 @@ class Watch:
         except SignalError:
             return
         ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
-        if ends[0] != node.spec.name and not self._may_meet(*ends):
+        if ends[0] != node.spec.name and not _may_meet(node, *ends):
             self._world.found("forwarded for who may not", node.name, f"{ends[0]} to {ends[1]}")
 
     def _observed(self, node: Node, data: bytes) -> None:
@@ -108,7 +109,7 @@ class Watch:
             return
         for observation in signal.decode(data, pair_key(*ends)).body.observations:
             client = self._names.get(observation.node, "a stranger")
-            if client != ends[1] and not self._may_meet(client, ends[1]):
+            if client != ends[1] and not _may_meet(node, client, ends[1]):
                 self._world.found("a client is shown to who may not reach it", node.name, f"{client} to {ends[1]}")
 
     def heard(self, node: Node, data: bytes) -> None:
@@ -125,11 +126,11 @@ class Watch:
             return
         ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
         counts = verb == "sends" or (ends[1] == node.spec.name and signal.authentic(data, pair_key(*ends)))
-        if counts and not self._may_meet(*ends):
+        if counts and not (self._ever_meet(*ends) if verb != "sends" else _may_meet(node, *ends)):
             words = f"{verb} an offer of {ends[0]} to {ends[1]}"
             self._world.found("candidates of unpermitted pairs", node.name, words)
 
-    def _may_meet(self, a: str, b: str) -> bool:
+    def _ever_meet(self, a: str, b: str) -> bool:
         return a in self._anchors or b in self._anchors or (min(a, b), max(a, b)) in self._pairs
 
     def endpoint(self, node: Node, peer: str, address: tuple[str, int]) -> None:
@@ -153,6 +154,23 @@ class Watch:
         node.say(f"relay {action.port} between {action.a} and {action.b}")
         if OUTSIDER_IP in (action.a.ip, action.b.ip):
             self._world.found("replay moves a relay", node.name, f"port {action.port} now leads to an outsider")
+
+    def reconfigured(self, node: Node) -> None:
+        """An agent has read another document: whom that does not have, it has forgotten at once."""
+        kept, keys = load(node.saved), {p.public_key: p.name for n in node.runs.networks for p in n.peers}
+        for path in kept.paths:
+            if path.peer not in keys:
+                self._world.found("a path outlives its peer", node.name, node.peer_name(path.peer))
+        for relay in kept.relays:
+            ends = [node.peer_name(end.peer) for end in (relay.a, relay.b)]
+            if not _may_meet(node, *ends):
+                self._world.found("a relay outlives its pair", node.name, f"port {relay.port} for {' and '.join(ends)}")
+        before = node.driver.relays_before if node.driver is not None else set()
+        for port in sorted(node.kernel.relays.keys() - before - {relay.port for relay in kept.relays}):
+            self._world.found("a relay outlives its pair", node.name, f"port {port}, of which nothing is known")
+        for text in sorted(node.kernel.opened.keys() - {key.text for key in keys}):
+            if node.kernel.opened[text]:
+                self._world.found("open ports outlive their peer", node.name, f"{len(node.kernel.opened[text])}")
 
     def step(self, state: State, trigger: Trigger) -> None:
         """A row of the table was taken."""
@@ -178,3 +196,15 @@ class Watch:
             peers = (p for p in node.peers() if any(d is newest for d in node.history(p)[-1:]))
             known = self._peers_of[id(history)] = (history, next(peers, "?"))
         return known[1]
+
+
+def _may_meet(node: Node, a: str, b: str) -> bool:
+    """Whether the document that the node's agent has read lets the two meet."""
+    peers = {p.name: p for network in node.runs.networks for p in network.peers}
+    mine = [peers.get(name) for name in (a, b) if name != node.spec.name]
+    if None in mine:
+        return False
+    if len(mine) < 2:
+        return any(n.is_anchor for n in node.runs.networks) or any(p.is_anchor or p.permitted for p in mine)
+    one, other = mine
+    return one.is_anchor or other.is_anchor or (b in one.reaches and a in other.reaches)

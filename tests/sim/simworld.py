@@ -13,6 +13,7 @@ from simattack import Outsider, Victim
 from simclock import Clock
 from simconfig import anchor_name, anchor_places, mesh_ip, public_key
 from simflow import FlowRun, ping
+from siminventory import Inventory
 from simnode import Node
 from simoracle import Oracle, Situation
 from simsite import Underlay
@@ -78,6 +79,7 @@ class World:
         self.doubles: dict[str, Node] = {}
         self.sieves: dict[str, Sieve] = {}
         self.nodes = {n.name: Node(self, n) for n in spec.nodes}
+        self.inventory = Inventory(self)
         self.victim = Victim(self)
         self.outsider = Outsider(self) if spec.outsider else None
         self.stun = StunServer(self.internet, spec.stun, self.dice("stun")) if spec.stun else None
@@ -131,6 +133,7 @@ class World:
         """Another host with the keys of a node; one at a time."""
         self.remove_double(name)
         double = Node(self, self.nodes[name].spec, f"{name}'")
+        double.written = self.nodes[name].written
         self.doubles[name] = double
         double.connect(place)
         double.boot()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from simbig import star_world
 from simdraw import draw
 from simnat import RANDOM, Behaviour
 from simoutages import HANDSHAKE_AGAIN_S
@@ -41,6 +42,10 @@ print(*(World(draw(seed)).run().digest for seed in (3, 7)))
 def test_nothing_is_found_in_a_small_world(seed: int) -> None:
     outcome = World(draw(seed)).run()
     assert outcome.findings == (), "\n".join([describe(draw(seed)), outcome.text])
+
+
+def test_a_hub_of_many_that_can_only_be_relayed_has_a_way_to_each_of_them_a_second_after_its_start() -> None:
+    assert World(star_world(40)).run().findings == ()
 
 
 def test_a_port_is_mapped_anew_behind_another_router_that_has_the_first_ones_address() -> None:

@@ -95,6 +95,7 @@ class Network:
         peers = {peer.id: peer for peer in self.post.peers()}
         anchors = {key: peer for key, peer in peers.items() if peer.is_anchor}
         self._links.configure(anchors)
+        self._silence.keep({peer.public_key for peer in anchors.values()}, now)
         for path in self.paths.values():
             path.detours.keep_anchors(anchors, now)
         # Who speaks with an anchor does so at its own endpoint.

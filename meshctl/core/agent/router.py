@@ -17,10 +17,14 @@ from meshctl.core.agent import signal
 from meshctl.core.agent.bodies import SignalError
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 
-# Of one source. An agent that starts among 300 peers sends each of them a HELLO and an offer in its first seconds, most
-# of them by way of the same anchor, and repeats what is not answered.
+# Of one source, at the least.
 RATE_PER_S = 50.0
 BURST = 100.0
+# And at an anchor, for each peer that it reaches. An agent that starts tells each of them, mostly by the same anchor,
+# what there is to tell, in its first second: 7.5 messages each were counted behind a hard NAT (sessions, offers and
+# acknowledgements, both ways). In the long run it has next to nothing to say.
+RATE_PER_S_AND_PEER = 1.0
+BURST_PER_PEER = 8.0
 
 
 class Outcome(Enum):
@@ -130,8 +134,18 @@ class Router:
     def _bucket(self, last_hop: PeerConfig, source: PeerConfig) -> TokenBucket:
         # The last hop is certain, the source only claimed. An anchor speaks for many, each with a share of its own; any
         # other peer has one share, whomever it claims to speak for, and cannot use up the share of another.
-        key = (last_hop.name, source.name if last_hop.is_anchor else "")
-        return self._buckets.setdefault(key, TokenBucket())
+        speaker = source if last_hop.is_anchor else last_hop
+        key = (last_hop.name, speaker.name)
+        if key not in self._buckets:
+            self._buckets[key] = TokenBucket(*allowance(self._reached(speaker)))
+        return self._buckets[key]
+
+    def _reached(self, speaker: PeerConfig) -> int:
+        """How many peers it has something to say of or to here at once: an anchor has a relay to each of this node's.
+        Others speak for themselves but at an anchor, for only where there is none does a node hand on in its place."""
+        if speaker.is_anchor:
+            return len(self._by_id)
+        return len(speaker.reaches) if self._is_anchor else 1
 
     def _forward(
         self, data: bytes, header: signal.Header, source: PeerConfig, last_hop: PeerConfig, up: AbstractSet[str]
@@ -150,6 +164,11 @@ class Router:
         if hop is None or hop.name == last_hop.name:
             return Routed(Outcome.NO_ROUTE)
         return Routed(Outcome.FORWARD, hop, signal.with_ttl(data, min(header.ttl, signal.TTL) - 1))
+
+
+def allowance(peers: int) -> tuple[float, float]:
+    """What a source has that reaches so many peers: messages a second, and at once."""
+    return max(RATE_PER_S, RATE_PER_S_AND_PEER * peers), max(BURST, BURST_PER_PEER * peers)
 
 
 def permitted(a: PeerConfig, b: PeerConfig) -> bool:

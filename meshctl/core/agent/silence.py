@@ -8,7 +8,7 @@ again would tell nothing: it makes the mapping anew, and most NATs give it the s
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
@@ -87,6 +87,11 @@ class Silence:
     def stop(self, now: float) -> None:
         """The network is another one, or time has jumped: what is under way says nothing."""
         self._end(now + NEXT_S)
+
+    def keep(self, anchors: Container[PublicKey], now: float) -> None:
+        """The others are no anchors any more: what is tried out with one of them ends."""
+        if self._place is not None and self._place.anchor not in anchors:
+            self.stop(now)
 
     # Inside
 
