@@ -303,6 +303,20 @@ def test_all_checks_of_a_node_leave_a_gap_apart_however_many_peers_it_has() -> N
     assert min(later - earlier for earlier, later in pairwise(times)) >= GAP_S * 0.999
 
 
+def test_of_many_peers_whose_checks_are_due_each_is_woken_for_its_own_and_not_for_each_of_the_others() -> None:
+    field = Field()
+    pace = Pace()
+    ends = [End(field, "a", pace) for _ in range(20)]
+    for end in ends:
+        end.offered(address("b"))
+    for end in ends:
+        end.it.poll(field.now, nominate=False)
+    dues = sorted(due for end in ends if (due := end.it.due) is not None)
+    waiting = [due for due in dues if due < field.now + len(ends) * GAP_S]
+    assert len(waiting) == len(ends) - 1  # one has sent, and has a while until the next
+    assert min(later - earlier for earlier, later in pairwise(waiting)) >= GAP_S * 0.999
+
+
 def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() -> None:
     field = found()
     it = field.ends["a"].it

@@ -77,7 +77,7 @@ class Node:
         self._starts = 0
         self._peers: dict[bytes, PeerConfig] = {}  # all that it ever has
         self.written = world.spec  # what the inventory said when it was last deployed to
-        self.runs = AgentConfig("", ())  # what its agent has read
+        self.runs = agent_config(world.spec, spec.name)  # what its agent has read
         self.met: dict[str, float] = {}  # peers: when there was the first handshake with each
 
     @property

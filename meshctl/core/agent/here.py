@@ -40,9 +40,12 @@ class Pace:
 
     free_at: float = 0.0
 
-    def take(self, now: float) -> None:
-        """One is sent."""
-        self.free_at = max(self.free_at, now) + GAP_S
+    def turn(self, now: float) -> float:
+        """When a check may be sent that is due now. Each who asks has a turn of its own: of hundreds who wait, one is
+        woken at a time."""
+        turn = max(self.free_at, now)
+        self.free_at = turn + GAP_S
+        return turn
 
 
 @dataclass

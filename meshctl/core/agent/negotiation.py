@@ -46,6 +46,7 @@ class Negotiation:
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
         self._changes = Changes()
+        self._turn: float | None = None  # when the check that is due may be sent
         self._nominate_at: float | None = None
         self._nominated: Pair | None = None  # and no answer to that yet
         self._round_ends: float | None = None
@@ -66,7 +67,7 @@ class Negotiation:
         if self._checks is None:
             return None
         due = self._checks.due()
-        checks = None if due is None else max(due, self._here.pace.free_at)
+        checks = due if due is None or self._turn is None else max(due, self._turn)
         times = (checks, self._nominate_at, self._round_ends, self.remote.next_expiry())
         return min([t for t in times if t is not None], default=None)
 
@@ -187,12 +188,14 @@ class Negotiation:
             chosen = best(self._takeable(now))
             if chosen is not None and nominate:
                 self.nominate(chosen, now)
-        if now >= self._here.pace.free_at:
+        self._wait_for_turn(now)
+        if self._turn is not None and now >= self._turn:
+            self._turn = None
             probe = self._checks.poll(now)
             if probe is not None:
-                self._here.pace.take(now)
                 self._here.nat.sent(probe.local, probe.remote, now)
                 self.send(probe)
+            self._wait_for_turn(now)
 
     def keep_open(self, now: float) -> None:
         """Send something on the pair in use that wants no answer (RFC 8445 section 11)."""
@@ -245,6 +248,14 @@ class Negotiation:
         return self._changes.worth(valid, self.current, now)
 
     # Inside
+
+    def _wait_for_turn(self, now: float) -> None:
+        """A check that is due has a turn at the node's pace; one that is answered meanwhile needs none."""
+        due = self._checks.due() if self._checks is not None else None
+        if due is None or due > now:
+            self._turn = None
+        elif self._turn is None:
+            self._turn = self._here.pace.turn(now)
 
     def _is_new(self, message: stun.Message) -> bool:
         return self._counted[1].is_new(message)
