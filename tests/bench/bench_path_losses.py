@@ -1,0 +1,153 @@
+"""What a hundred packets a second each way lose on an ordinary day, between hosts behind easy NATs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from paths_lab import NAME, UNIT, PathsLab
+from paths_pairs import (
+    HOSTS,
+    OFTEN_S,
+    PAIRS,
+    ROUNDS,
+    SETTLE_S,
+    Pair,
+    Windows,
+    asked,
+    at_once,
+    both,
+    fresh,
+    in_turns,
+    kinds,
+    pairs_lab,
+    row,
+    start_all,
+)
+from paths_way import DIRECT, RELAYED
+
+from meshctl.lab import build
+
+# A moment before what happens belongs to it: a question may still be on its way.
+BEFORE_S = 0.5
+RESTART = f"systemctl restart {UNIT}"
+# As the role does it: another file, the link replaced in one step, the agent restarted.
+UPGRADE = f"""
+set -e
+link=/opt/meshctl/meshctl-agent.pyz
+new=/opt/meshctl/meshctl-agent-$(cut -c 1-8 /proc/sys/kernel/random/uuid).pyz
+cp "$(readlink -f "$link")" "$new"
+ln -s "$new" "$link.new"
+mv -T "$link.new" "$link"
+{RESTART}
+"""
+# So long an anchor that was switched off may take to boot and to be found again.
+REBOOT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What happens to pairs that go `before` one way and `after` another. `aim`: packets; None where a path dies."""
+
+    what: str
+    before: str
+    after: str
+    happen: Callable[[], Windows]
+    aim: int | None = 0
+
+
+def measure() -> list[dict[str, Any]]:
+    """One row for each thing that happens."""
+    here = pairs_lab()
+    try:
+        fresh(here)
+        start_all(here)
+        time.sleep(SETTLE_S)
+        return [*while_direct(here), *there_and_back(here), *while_relayed(here)]
+    finally:
+        here.down()
+
+
+def while_direct(here: PathsLab) -> list[dict[str, Any]]:
+    """What must not touch a direct path."""
+    doings: dict[str, Callable[[], Windows]] = {
+        "nothing, for comparison": lambda: in_turns(lambda _: None),
+        "an end's agent restarts": lambda: in_turns(lambda pair: here.sh(pair[0], RESTART)),
+        "an end's agent is upgraded": lambda: in_turns(lambda pair: here.sh(pair[0], UPGRADE)),
+        "both anchors' agents restart": lambda: at_once(lambda: here.everywhere(RESTART, here.anchors.values())),
+        "an anchor is switched off and on": lambda: at_once(lambda: switch("mid"), watch_s=REBOOT_S),
+        "apply: all nodes get one more client": lambda: at_once(lambda: one_more(here)),
+    }
+    return [repeated(here, [Case(what, DIRECT, DIRECT, happen)])[0] for what, happen in doings.items()]
+
+
+def there_and_back(here: PathsLab) -> list[dict[str, Any]]:
+    """Live pairs are moved by the operator's word, which is then taken back."""
+    to_relay = Case("moved to the relay", DIRECT, RELAYED, lambda: in_turns(lambda pair: override(here, pair, "relay")))
+    back = Case("moved from the relay", RELAYED, DIRECT, lambda: in_turns(lambda pair: override(here, pair, "auto")))
+    return repeated(here, [to_relay, back])
+
+
+def while_relayed(here: PathsLab) -> list[dict[str, Any]]:
+    """What must not touch a relay, and what a relay dies of."""
+    for pair in PAIRS:
+        override(here, pair, "relay")
+    time.sleep(SETTLE_S)
+    # The word does not outlive the agent: the end that restarts is the other one.
+    restart = Case(
+        "an end's agent restarts", RELAYED, RELAYED, lambda: in_turns(lambda pair: here.sh(pair[1], RESTART))
+    )
+    anchors = Case(
+        "both anchors' agents restart", RELAYED, RELAYED,
+        lambda: at_once(lambda: here.everywhere(RESTART, here.anchors.values())),
+    )  # fmt: skip
+    off = Case("its anchor is switched off and on", RELAYED, RELAYED, lambda: lose_anchor(here), aim=None)
+    return [repeated(here, [case])[0] for case in (restart, anchors, off)]
+
+
+def lose_anchor(here: PathsLab) -> Windows:
+    """Switch off an anchor that relays, under the pairs that it relays."""
+    relays = {pair: here.anchors[here.endpoint(*pair)] for pair in PAIRS}
+    anchor = relays[PAIRS[0]]
+    return at_once(lambda: switch(anchor), [pair for pair in PAIRS if relays[pair] == anchor], REBOOT_S)
+
+
+def switch(anchor: str) -> None:
+    """Cut its power, and boot it."""
+    build.reboot(NAME, anchor, power_cut=True)
+
+
+def override(here: PathsLab, pair: Pair, mode: str) -> None:
+    """Say how the pair shall go."""
+    here.sh(pair[0], f"meshctl-agent override {pair[1]} {mode}")
+
+
+def one_more(here: PathsLab) -> None:
+    """Every node gets a new peer, which concerns no pair."""
+    guest = f"guest{len(here.document['nodes'])}"
+    nodes = {**here.document["nodes"], guest: {"client": True}}
+    policy = {"name": guest, "from": [guest], "to": list(HOSTS), "allow": ["icmp"]}
+    here.apply(nodes=nodes, policies=[*here.document["policies"], policy])
+
+
+def repeated(here: PathsLab, cases: list[Case]) -> list[dict[str, Any]]:
+    """Let all of them happen one after another, again and again. A row for each."""
+    lost: dict[str, list[float | None]] = {case.what: [] for case in cases}
+    for _ in range(ROUNDS):
+        for case in cases:
+            with here.meters(OFTEN_S, asked()) as ways:
+                time.sleep(1.0)
+                windows = case.happen()
+            for pair, (begun, end) in windows.items():
+                went = kinds(ways, pair, begun), kinds(ways, pair, end)
+                if went != ({case.before}, {case.after}):
+                    print(f"    {case.what}: {pair} went {went}", file=sys.stderr)
+                    continue
+                lost[case.what].append(sum(way.lost(begun - BEFORE_S, end) for way in both(ways, pair)))
+    return [
+        {**row(case.what, "packets", lost[case.what], case.aim), "before": case.before, "after": case.after}
+        for case in cases
+    ]
