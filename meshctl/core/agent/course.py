@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshctl.core.agent.bodies import Wish
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import Decision, History
-from meshctl.core.agent.path import State, Trigger, step
+from meshctl.core.agent.path import Effect, State, Trigger, step
 from meshctl.core.agent.peerwork import PeerWork
 
 RELAYED = frozenset({State.RELAYED, State.SPLICING})
@@ -57,7 +57,7 @@ class Course:
         if self.state is State.UNKNOWN:
             return
         if not work.may_go_direct or work.mode is Wish.PREFER_RELAY:
-            work.want_relay(now)
+            work.do(Effect.ASK_RELAY, now)  # one that was about to be given up, too
             self.relay_ready(now)
         elif work.mode is Wish.DIRECT and self.state in RELAYED:
             self.fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
