@@ -44,6 +44,7 @@ ln -s "$new" "$link.new"
 mv -T "$link.new" "$link"
 {RESTART}
 """
+WATCH_S = 6.0
 # So long an anchor that was switched off may take to boot and to be found again.
 REBOOT_S = 20.0
 
@@ -74,21 +75,24 @@ def measure() -> list[dict[str, Any]]:
 def while_direct(here: PathsLab) -> list[dict[str, Any]]:
     """What must not touch a direct path."""
     doings: dict[str, Callable[[], Windows]] = {
-        "nothing, for comparison": lambda: in_turns(lambda _: None),
-        "an end's agent restarts": lambda: in_turns(lambda pair: here.sh(pair[0], RESTART)),
-        "an end's agent is upgraded": lambda: in_turns(lambda pair: here.sh(pair[0], UPGRADE)),
-        "both anchors' agents restart": lambda: at_once(lambda: here.everywhere(RESTART, here.anchors.values())),
-        "an anchor is switched off and on": lambda: at_once(lambda: switch("mid"), watch_s=REBOOT_S),
-        "apply: all nodes get one more client": lambda: at_once(lambda: one_more(here)),
+        "nothing, for comparison": lambda: in_turns(lambda _: None, WATCH_S),
+        "an end's agent restarts": lambda: in_turns(lambda pair: here.sh(pair[0], RESTART), WATCH_S),
+        "an end's agent is upgraded": lambda: in_turns(lambda pair: here.sh(pair[0], UPGRADE), WATCH_S),
+        "both anchors' agents restart": lambda: at_once(lambda: restart_anchors(here), WATCH_S),
+        "an anchor is switched off and on": lambda: at_once(lambda: switch("mid"), REBOOT_S),
+        "apply: all nodes get one more client": lambda: at_once(lambda: one_more(here), WATCH_S),
     }
     return [repeated(here, [Case(what, DIRECT, DIRECT, happen)])[0] for what, happen in doings.items()]
 
 
 def there_and_back(here: PathsLab) -> list[dict[str, Any]]:
     """Live pairs are moved by the operator's word, which is then taken back."""
-    to_relay = Case("moved to the relay", DIRECT, RELAYED, lambda: in_turns(lambda pair: override(here, pair, "relay")))
-    back = Case("moved from the relay", RELAYED, DIRECT, lambda: in_turns(lambda pair: override(here, pair, "auto")))
-    return repeated(here, [to_relay, back])
+
+    def say(mode: str) -> Callable[[], Windows]:
+        return lambda: in_turns(lambda pair: override(here, pair, mode), WATCH_S)
+
+    there = Case("an operator's word moves it", DIRECT, RELAYED, say("relay"))
+    return repeated(here, [there, Case("the word is taken back", RELAYED, DIRECT, say("auto"))])
 
 
 def while_relayed(here: PathsLab) -> list[dict[str, Any]]:
@@ -97,22 +101,25 @@ def while_relayed(here: PathsLab) -> list[dict[str, Any]]:
         override(here, pair, "relay")
     time.sleep(SETTLE_S)
     # The word does not outlive the agent: the end that restarts is the other one.
-    restart = Case(
-        "an end's agent restarts", RELAYED, RELAYED, lambda: in_turns(lambda pair: here.sh(pair[1], RESTART))
-    )
-    anchors = Case(
-        "both anchors' agents restart", RELAYED, RELAYED,
-        lambda: at_once(lambda: here.everywhere(RESTART, here.anchors.values())),
-    )  # fmt: skip
-    off = Case("its anchor is switched off and on", RELAYED, RELAYED, lambda: lose_anchor(here), aim=None)
-    return [repeated(here, [case])[0] for case in (restart, anchors, off)]
+    doings: dict[str, Callable[[], Windows]] = {
+        "an end's agent restarts": lambda: in_turns(lambda pair: here.sh(pair[1], RESTART), WATCH_S),
+        "both anchors' agents restart": lambda: at_once(lambda: restart_anchors(here), WATCH_S),
+    }
+    cases = [Case(what, RELAYED, RELAYED, happen) for what, happen in doings.items()]
+    cases.append(Case("its anchor is switched off and on", RELAYED, RELAYED, lambda: lose_anchor(here), aim=None))
+    return [repeated(here, [case])[0] for case in cases]
+
+
+def restart_anchors(here: PathsLab) -> None:
+    """Their agents, at once."""
+    here.everywhere(RESTART, set(here.anchors.values()))
 
 
 def lose_anchor(here: PathsLab) -> Windows:
     """Switch off an anchor that relays, under the pairs that it relays."""
     relays = {pair: here.anchors[here.endpoint(*pair)] for pair in PAIRS}
     anchor = relays[PAIRS[0]]
-    return at_once(lambda: switch(anchor), [pair for pair in PAIRS if relays[pair] == anchor], REBOOT_S)
+    return at_once(lambda: switch(anchor), REBOOT_S, [pair for pair in PAIRS if relays[pair] == anchor])
 
 
 def switch(anchor: str) -> None:

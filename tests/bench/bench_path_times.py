@@ -26,6 +26,8 @@ from paths_pairs import (
 )
 from paths_way import DIRECT, Way, latest
 
+# The longest aim is five seconds.
+WATCH_S = 8.0
 # A new address in the same LAN, as after a new lease.
 NEW_ADDRESS = """
 set -e
@@ -140,7 +142,7 @@ def runs(here: PathsLab, happen: Callable[[Pair], object], mend: Callable[[], ob
         with here.meters(OFTEN_S, asked()) as ways:
             started = start_all(here)
             time.sleep(SETTLE_S)
-            happened = in_turns(happen)
+            happened = in_turns(happen, WATCH_S)
         mend()
         for pair in PAIRS:
             found.start(both(ways, pair), *started[pair], happened[pair][0])

@@ -19,9 +19,9 @@ HOSTS = tuple(host for pair in PAIRS for host in pair)
 ROUNDS = 5  # so that there are twenty runs
 OFTEN_S = 0.01
 # Between what is done to one pair and to the next: all hosts are on one machine.
-TURN_S = 1.0
-# For so long pairs that were started are left alone, and what has happened to a pair is watched.
-SETTLE_S, WATCH_S = 6.0, 8.0
+TURN_S = 0.5
+# For so long pairs that were started are left alone.
+SETTLE_S = 6.0
 # The meters' last answers may still be on their way when they end.
 TAIL_S = 1.0
 
@@ -67,13 +67,13 @@ def start_all(here: PathsLab) -> dict[Pair, tuple[float, float]]:
     return found
 
 
-def in_turns(happen: Callable[[Pair], object]) -> Windows:
-    """Do it to each pair, and watch it for WATCH_S from then on."""
+def in_turns(happen: Callable[[Pair], object], watch_s: float) -> Windows:
+    """Do it to each pair, and watch it for so long from then on."""
     windows = {}
     with ThreadPoolExecutor(len(PAIRS)) as pool:
         doing = []
         for pair in PAIRS:
-            windows[pair] = (now(), now() + WATCH_S)
+            windows[pair] = (now(), now() + watch_s)
             doing.append(pool.submit(happen, pair))
             time.sleep(TURN_S)
         for job in doing:
@@ -82,7 +82,7 @@ def in_turns(happen: Callable[[Pair], object]) -> Windows:
     return windows
 
 
-def at_once(happen: Callable[[], object], pairs: Iterable[Pair] = PAIRS, watch_s: float = WATCH_S) -> Windows:
+def at_once(happen: Callable[[], object], watch_s: float, pairs: Iterable[Pair] = PAIRS) -> Windows:
     """Do what concerns all these pairs, and watch them until `watch_s` after it is done."""
     begun = now()
     happen()

@@ -39,8 +39,8 @@ WireGuard refuses such packets and does not wait.
 LOSSES = """### Packets lost
 
 The same pairs, of whose packets (two hundred a second, both ways together) nothing should be lost but where a path
-dies. Lost is what was never answered, from half a second before it happened until the pair had been watched for 8 s (20
-s after an anchor was switched off and on). An operator's word moves a pair to the relay and back.
+dies. Lost is what was never answered, from half a second before it happened until the pair had been watched for 6 s (20
+s after an anchor was switched off and on).
 """
 
 
