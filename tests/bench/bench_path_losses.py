@@ -51,13 +51,12 @@ REBOOT_S = 20.0
 
 @dataclass(frozen=True)
 class Case:
-    """What happens to pairs that go `before` one way and `after` another. `aim`: packets; None where a path dies."""
+    """What happens to pairs that go `before` one way and `after` another."""
 
     what: str
     before: str
     after: str
     happen: Callable[[], Windows]
-    aim: int | None = 0
 
 
 def measure() -> list[dict[str, Any]]:
@@ -106,7 +105,7 @@ def while_relayed(here: PathsLab) -> list[dict[str, Any]]:
         "both anchors' agents restart": lambda: at_once(lambda: restart_anchors(here), WATCH_S),
     }
     cases = [Case(what, RELAYED, RELAYED, happen) for what, happen in doings.items()]
-    cases.append(Case("its anchor is switched off and on", RELAYED, RELAYED, lambda: lose_anchor(here), aim=None))
+    cases.append(Case("its anchor is switched off and on", RELAYED, RELAYED, lambda: lose_anchor(here)))
     return [repeated(here, [case])[0] for case in cases]
 
 
@@ -154,7 +153,4 @@ def repeated(here: PathsLab, cases: list[Case]) -> list[dict[str, Any]]:
                     print(f"    {case.what}: {pair} went {went}", file=sys.stderr)
                     continue
                 lost[case.what].append(sum(way.lost(begun - BEFORE_S, end) for way in both(ways, pair)))
-    return [
-        {**row(case.what, "packets", lost[case.what], case.aim), "before": case.before, "after": case.after}
-        for case in cases
-    ]
+    return [{**row(case.what, lost[case.what]), "before": case.before, "after": case.after} for case in cases]

@@ -30,8 +30,8 @@ NODES = {
     "dual": {"lab": {"nat": "easy", "ipv6": "native", **SLOW}},
     "four": {"lab": {"nat": "easy", **SLOW}},
 }  # fmt: skip
-# No router of the lab hairpins by itself. Here what comes from inside for a mapping goes back inside, from its sender's;
-# what was refused before is forgotten.
+# No router of the lab hairpins by itself. Here what comes from inside for a mapping goes back inside, from its
+# sender's; what was refused before is forgotten.
 HAIRPIN = """
 set -e
 wan=$(ip -4 -o addr show dev wan | awk '{sub("/.*", "", $4); print $4; exit}')

@@ -101,9 +101,9 @@ def fresh(here: PathsLab) -> None:
     here.everywhere(FORGET, HOSTS)
 
 
-def row(what: str, unit: str, found: Iterable[float | None], aim: float | None) -> dict[str, Any]:
+def row(what: str, found: Iterable[float | None]) -> dict[str, Any]:
     """Median and 95th percentile (the 19th of 20); None counts as never."""
     ranked = sorted(float("inf") if value is None else value for value in found)
     print(f"    {what}: {[round(value, 2) for value in ranked]}", file=sys.stderr)
     median, p95 = (ranked[-(-len(ranked) * percent // 100) - 1] for percent in (50, 95))
-    return {"what": what, "unit": unit, "runs": len(ranked), "median": median, "p95": p95, "aim": aim}
+    return {"what": what, "runs": len(ranked), "median": median, "p95": p95}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import paths_report
@@ -13,7 +12,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 HEAD = """# Benchmarks
 
-Made by `make bench`; do not edit. What counts are the ratios: everything in one table ran side by side on one machine.
+Made by `make bench` and `make bench-paths`; do not edit. What counts are the ratios: everything in one table ran side
+by side on one machine.
 """
 
 CLI = """## The command line
@@ -141,15 +141,25 @@ def write(results: dict[str, Any]) -> None:
     before = sections(PAGE.read_text(encoding="utf-8"))
     parts = [HEAD]
     for name, head, section in SECTIONS:
-        title = head.partition("\n")[0]
         if name in results:
             parts += [head, about(results[name]["machine"]), section(results[name]["rows"])]
-        elif title in before:
-            parts.append(before[title])
+        elif title(head) in before:
+            parts.append(before[title(head)])
     PAGE.write_text("\n".join(parts), encoding="utf-8")
 
 
 def sections(page: str) -> dict[str, str]:
-    """Title line, with its #, -> the section with that line, until the next title."""
-    found = re.split(r"^(?=##+ )", page, flags=re.MULTILINE)[1:]
-    return {text.partition("\n")[0]: text.rstrip("\n") + "\n" for text in found}
+    """Title line -> the section with that line, up to the next one's."""
+    titles = {title(head) for _, head, _ in SECTIONS}
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in page.splitlines():
+        if line in titles:
+            lines = found[line] = []
+        lines.append(line)
+    return {line: "\n".join(text).rstrip("\n") + "\n" for line, text in found.items()}
+
+
+def title(head: str) -> str:
+    """The first line."""
+    return head.partition("\n")[0]
