@@ -148,9 +148,10 @@ def repeated(here: PathsLab, cases: list[Case]) -> list[dict[str, Any]]:
                 time.sleep(1.0)
                 windows = case.happen()
             for pair, (begun, end) in windows.items():
-                went = kinds(ways, pair, begun), kinds(ways, pair, end)
-                if went != ({case.before}, {case.after}):
-                    print(f"    {case.what}: {pair} went {went}", file=sys.stderr)
+                if kinds(ways, pair, begun) != {case.before}:
+                    print(f"    {case.what}: {pair} was not {case.before} before", file=sys.stderr)
                     continue
+                if kinds(ways, pair, end) != {case.after}:
+                    print(f"    {case.what}: {pair} is not {case.after} after it", file=sys.stderr)
                 lost[case.what].append(sum(way.lost(begun - BEFORE_S, end) for way in both(ways, pair)))
     return [{**row(case.what, lost[case.what]), "before": case.before, "after": case.after} for case in cases]
