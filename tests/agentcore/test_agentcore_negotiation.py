@@ -14,7 +14,7 @@ from meshctl.core.agent.bodies import Offer, Offered
 from meshctl.core.agent.check import ANSWER_S, PATH_ANSWER_MAX_S, PATH_ANSWER_S, PATH_SCHEDULE_S, SCHEDULE_S
 from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, Pair
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
-from meshctl.core.agent.here import GAP_S, Pace
+from meshctl.core.agent.here import GAP_S, MISSED_S, Pace
 from meshctl.core.agent.negotiation import SETTLE_S
 from meshctl.core.wire import stun
 
@@ -315,6 +315,21 @@ def test_of_many_peers_whose_checks_are_due_each_is_woken_for_its_own_and_not_fo
     waiting = [due for due in dues if due < field.now + len(ends) * GAP_S]
     assert len(waiting) == len(ends) - 1  # one has sent, and has a while until the next
     assert min(later - earlier for earlier, later in pairwise(waiting)) >= GAP_S * 0.999
+
+
+def test_after_a_standstill_the_checks_of_many_peers_do_not_leave_all_at_once() -> None:
+    field = Field()
+    pace = Pace()
+    ends = [End(field, "a", pace) for _ in range(20)]
+    for end in ends:
+        end.offered(address("b"))
+    for end in ends:
+        end.it.poll(field.now, nominate=False)
+    before = sum(len(end.sent) for end in ends)
+    field.now += MISSED_S + len(ends) * GAP_S
+    for end in ends:
+        end.it.poll(field.now, nominate=False)
+    assert sum(len(end.sent) for end in ends) == before + 1
 
 
 def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() -> None:

@@ -34,6 +34,27 @@ def test_an_operator_at_either_end_can_have_the_relay_used_and_take_that_back(en
 
 
 @pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_who_is_moved_to_a_relay_that_was_about_to_be_given_up_keeps_it_and_an_agent_that_restarts_there_costs_nothing(
+    end: str,
+) -> None:
+    world = direct()
+    world.talk(2.0)
+    world.hosts[end].give(ev.Override(key("ab".replace(end, "")), "relay"))
+    world.until(lambda: world.states() == RELAYED, 3.0)
+    world.talk(RELAY_LINGER_S + 2.0)
+    ports = set(world.hosts["hub0"].relays)
+    since = world.now
+    host = world.hosts["ab".replace(end, "")]
+    host.kill()
+    world.talk(2.0)
+    host.start()
+    world.talk(10.0)
+    assert world.states() == RELAYED
+    assert set(world.hosts["hub0"].relays) == ports
+    assert silences(world.hosts["a"], since) < 0.5
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
 def test_an_operator_at_either_end_can_forbid_the_relay_and_allow_it_again(end: str) -> None:
     world = relayed()
     host = world.hosts[end]

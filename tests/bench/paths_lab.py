@@ -1,4 +1,4 @@
-"""A lab for measurements of paths: hosts behind NATs, agents that can be started as new, and meters on all hosts."""
+"""A lab for measurements of paths: hosts behind NATs, agents that can be started as new, and meters on hosts."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from measure import CACHE, run
 from paths_meter import METER
+from paths_way import Way, Ways
 
 from meshctl import inventory, lab
 from meshctl.lab import enter
+from meshctl.lab.names import INTERNET
 
 NAME = "paths"
 INTERFACE = "wg0"
@@ -26,119 +27,123 @@ UNIT = "meshctl-agent.service"
 FORGET = f"systemctl stop {UNIT} && rm -rf /var/lib/meshctl/agent/* && systemctl restart wg-quick@{INTERFACE}"
 START = f"systemctl start {UNIT}"
 READ_S = 0.1
-# How a peer is reached, by WireGuard's endpoint.
-DIRECT, RELAYED, NONE = "direct", "relayed", "none"
-
-
-@dataclass(frozen=True)
-class Way:
-    """What one host's meter found out about one peer. Times are seconds of the machine's monotonic clock."""
-
-    answered: tuple[float, ...]
-    endpoints: tuple[tuple[float, str], ...]
-    anchors: frozenset[str]
-
-    def first_s(self, since: float) -> float | None:
-        """From `since` to the first answer after it."""
-        return min((at - since for at in self.answered if at >= since), default=None)
-
-    def kind(self, at: float = float("inf")) -> str:
-        """How the peer was reached at that time, by WireGuard's endpoint."""
-        last = [endpoint for when, endpoint in self.endpoints if when <= at]
-        if not last or last[-1] == "(none)":
-            return NONE
-        return RELAYED if last[-1].rpartition(":")[0].strip("[]") in self.anchors else DIRECT
-
-    def direct_s(self, since: float) -> float | None:
-        """From `since` until the endpoint was direct and stayed so. None where it is not."""
-        if self.kind() != DIRECT:
-            return None
-        begun = since
-        for when, _ in self.endpoints:
-            if self.kind(when) != DIRECT:
-                begun = float("inf")
-            elif begun == float("inf") or when < since:
-                begun = max(when, since)
-        return begun - since
-
-
-Ways = dict[tuple[str, str], Way]
+# How long all pairs of a lab are watched that begin at once (a splice may need a third attempt, 30 s after the second),
+# and how often they ask each other.
+ALL_S, SELDOM_S = 90.0, 0.1
+DELAY = "20ms"  # one way, on every line
+ANCHORS = {
+    "mid": {"roles": ["anchor"], "endpoint": "203.0.113.10:51820", "lab": {"delay": DELAY}},
+    "far": {"roles": ["anchor"], "endpoint": "198.51.100.10:51820", "lab": {"delay": DELAY}},
+}
+OPEN = {"networks": {"corp": {"cidr": ["10.42.0.0/16"], "policy": "open"}}}
 
 
 class PathsLab:
-    """One lab that is up and applied."""
+    """One lab that is up and applied. `more` are the inventory's further parts."""
 
-    def __init__(self, nodes: Mapping[str, Any], name: str = NAME, **more: Any) -> None:
-        document = {
-            "version": 1,
-            "defaults": {"ssh": {"user": "root"}},
-            "networks": {"corp": {"cidr": ["10.42.0.0/16"], "policy": "open"}},
-            "nodes": dict(nodes),
-            **more,
-        }
-        folder = CACHE / name
+    def __init__(self, nodes: Mapping[str, Any], **more: Any) -> None:
+        self.document = {"version": 1, "defaults": {"ssh": {"user": "root"}}, **OPEN, "nodes": dict(nodes), **more}
+        folder = CACHE / NAME
         folder.mkdir(parents=True, exist_ok=True)
-        self.name, self.path = name, folder / "inventory.yml"
-        self.path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        lab.down(name)
-        lab.up(inventory.read(self.path).mesh, name)
+        self.path = folder / "inventory.yml"
+        self._write()
+        lab.down(NAME)
+        lab.up(inventory.read(self.path).mesh, NAME)
         self.meshctl("apply")
-        self.mesh = inventory.read(self.path, lock_path=lab.lock_path(name)).mesh
-        self.hosts = tuple(n.name for n in self.mesh.managed())
-        self.anchors = frozenset(
-            str(node["endpoint"]).rpartition(":")[0] for node in nodes.values() if "anchor" in node.get("roles", ())
-        )
+        mesh = inventory.read(self.path, lock_path=lab.lock_path(NAME)).mesh
+        self.hosts = tuple(node.name for node in mesh.managed())
+        self.anchors = {ip: node.name for node in mesh.managed() if node.is_anchor for ip in self._outer_ips(node.name)}
+        at = {node.name: node.attachments[0] for node in mesh.managed()}
+        # Mesh address and public key.
+        self.peers = {name: (place.addresses[0], str(place.public_key)) for name, place in at.items()}
+
+    def _write(self) -> None:
+        self.path.write_text(yaml.safe_dump(self.document, sort_keys=False), encoding="utf-8")
+
+    def _outer_ips(self, host: str) -> tuple[str, ...]:
+        devices = json.loads(self.sh(host, "ip -json addr show scope global"))
+        return tuple(a["local"] for d in devices if d["ifname"] != INTERFACE for a in d["addr_info"] if a)
 
     def meshctl(self, command: str, *words: str) -> str:
         """A command on the lab."""
-        return run([sys.executable, "-m", "meshctl", command, self.path, "--lab", self.name, *words]).stdout
+        return run([sys.executable, "-m", "meshctl", command, self.path, "--lab", NAME, *words]).stdout
+
+    def apply(self, **parts: Any) -> None:
+        """Replace parts of the inventory, and apply it."""
+        self.document.update(parts)
+        self._write()
+        self.meshctl("apply")
 
     def sh(self, element: str, script: str) -> str:
         """A shell script on a host or router. Raises SystemExit when it fails."""
-        done = lab.exec_(self.name, element, ["sh", "-c", script])
+        done = lab.exec_(NAME, element, ["sh", "-c", script])
         if done.returncode:
             raise SystemExit(f"bench: {element}: {script!r}: {(done.stdout + done.stderr).decode(errors='replace')}")
         return done.stdout.decode()
 
-    def everywhere(self, script: str) -> None:
-        """A script on all hosts at once."""
+    def everywhere(self, script: str, hosts: Iterable[str]) -> None:
+        """A script on many hosts at once."""
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda host: self.sh(host, script), self.hosts))
+            list(pool.map(lambda host: self.sh(host, script), hosts))
 
-    def fresh(self) -> None:
-        """All hosts as before the agents' first start."""
-        self.everywhere(FORGET)
+    def from_nothing(self) -> tuple[float, Ways]:
+        """Start all agents at once on hosts that know nothing yet. When that was, and what meters saw of all pairs."""
+        self.everywhere(FORGET, self.hosts)
+        asked = {host: [peer for peer in self.hosts if peer != host] for host in self.hosts}
+        with self.meters(SELDOM_S, asked) as ways:
+            begun = now()
+            self.everywhere(START, self.hosts)
+            time.sleep(ALL_S)  # from when all run: on a busy machine the last one is late
+        return begun, ways
+
+    def endpoint(self, host: str, peer: str) -> str:
+        """The IP to which the host's WireGuard sends what is for the peer."""
+        lines = self.sh(host, f"wg show {INTERFACE} endpoints").splitlines()
+        found = dict(line.split("\t") for line in lines)[self.peers[peer][1]]
+        return found.rpartition(":")[0].strip("[]")
+
+    def cut(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Nothing passes between the outer addresses of these pairs' routers; between all others everything does."""
+        outer = [[f"{host}-router" for host in pair] for pair in pairs]
+        ips = [[self._wan(router) for router in routers] for routers in outer]
+        drops = [f"ip saddr {a} ip daddr {b} drop\n" for one, other in ips for a, b in ((one, other), (other, one))]
+        chain = f"chain between {{\n type filter hook forward priority 0;\n{''.join(drops)}}}\n"
+        table = f"table inet cut\ndelete table inet cut\ntable inet cut {{\n{chain}}}\n"
+        self.sh(INTERNET, f"nft -f - <<'E'\n{table}E")
+
+    def _wan(self, router: str) -> str:
+        address: str = json.loads(self.sh(router, "ip -json -4 addr show dev wan"))[0]["addr_info"][0]["local"]
+        return address
 
     @contextmanager
-    def meters(self, every_s: float) -> Iterator[Ways]:
-        """Meters on all hosts while the block runs; what they found is in the mapping afterwards."""
-        at = {node.name: node.attachments[0] for node in self.mesh.managed()}
-        of = {name: (place.addresses[0], str(place.public_key)) for name, place in at.items()}
+    def meters(self, every_s: float, asked: Mapping[str, Iterable[str]], *, eager: bool = False) -> Iterator[Ways]:
+        """Meters while the block runs, host -> the peers that it asks; what they found is in the mapping afterwards.
+        `eager`: they ask peers without an endpoint too."""
         started = {}
-        for host in self.hosts:
-            argv = enter.command(self.name, host, ["python3", "-c", METER, INTERFACE, f"{every_s}", f"{READ_S}"])
+        for host in asked:
+            how = [f"{every_s}", f"{READ_S}", "eager" if eager else "waits"]
+            argv = enter.command(NAME, host, ["python3", "-c", METER, INTERFACE, *how])
             started[host] = subprocess.Popen(argv, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         ways: Ways = {}
         try:
             for host, process in started.items():
-                peers = {other: of[other] for other in self.hosts if other != host}
-                print(json.dumps(peers), file=process.stdin, flush=True)
+                print(json.dumps({other: self.peers[other] for other in asked[host]}), file=process.stdin, flush=True)
             for host, process in started.items():
                 if process.stdout is None or process.stdout.readline() != "up\n":
                     raise SystemExit(f"bench: no meter on {host}")
             yield ways
             for host, process in started.items():
-                found = json.loads(process.communicate(timeout=30)[0])
-                for other, seen in found.items():
+                for other, seen in json.loads(process.communicate(timeout=30)[0]).items():
+                    answered = {int(number): at for number, at in seen["answered"].items()}
                     endpoints = tuple((at, endpoint) for at, endpoint in seen["endpoints"])
-                    ways[host, other] = Way(tuple(seen["answered"]), endpoints, self.anchors)
+                    ways[host, other] = Way(tuple(seen["sent"]), answered, endpoints, frozenset(self.anchors))
         finally:
             for process in started.values():
                 process.kill()
 
     def down(self) -> None:
         """Take it away."""
-        lab.down(self.name)
+        lab.down(NAME)
 
 
 def now() -> float:

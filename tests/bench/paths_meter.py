@@ -3,9 +3,14 @@
 It asks every peer at a steady rate, answers who asks, and reads WireGuard's endpoints. All hosts of a lab share the
 machine's clock (CLOCK_MONOTONIC), so times of different hosts compare.
 
-argv: interface, seconds between two questions to a peer, seconds between two readings of endpoints. First line of
-standard input: JSON, peer's name -> [mesh address, public key]. Ends when standard input does, and prints JSON, peer's
-name -> {"answered": [time, ...], "endpoints": [[time, endpoint], ...]}.
+It asks no peer for which WireGuard has no endpoint: the kernel's refuses such packets and takes no notice of them, but
+wireguard-go begins a handshake that leads nowhere, and then none for five seconds. That is measured by itself, with
+`eager`.
+
+argv: interface, seconds between two questions to a peer, seconds between two readings of endpoints, whether to ask
+eagerly (`eager` or `waits`). First line of standard input: JSON, peer's name -> [mesh address, public key]. Ends when
+standard input does, and prints JSON, peer's name -> {"sent": [time, ...], "answered": {number of a question: time of
+its answer}, "endpoints": [[time, endpoint]]}.
 """
 
 from __future__ import annotations
@@ -13,16 +18,17 @@ from __future__ import annotations
 PORT = 7007
 
 METER = f"""
-import json, socket, subprocess, sys, threading, time
-INTERFACE, EVERY_S, READ_S, PORT = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), {PORT}
-QUESTION, ANSWER = b"?", b"!"
+import json, socket, struct, subprocess, sys, threading, time
+INTERFACE, EVERY_S, READ_S = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+EAGER, PORT = sys.argv[4] == "eager", {PORT}
+FORM = struct.Struct("!cI")
 peers = json.loads(sys.stdin.readline())
 names = {{address: name for name, (address, key) in peers.items()}}
 by_key = {{key: name for name, (address, key) in peers.items()}}
-found = {{name: {{"answered": [], "endpoints": []}} for name in peers}}
+found = {{name: {{"sent": [], "answered": {{}}, "endpoints": []}} for name in peers}}
 done = threading.Event()
+last = {{}}
 def read_endpoints():
-    last = {{}}
     while not done.wait(READ_S):
         text = subprocess.run(["wg", "show", INTERFACE, "endpoints"], capture_output=True, text=True).stdout
         now = time.monotonic()
@@ -46,8 +52,11 @@ while not done.is_set():
     if now >= due:
         due = max(due + EVERY_S, now)
         for name, (address, key) in peers.items():
+            if not EAGER and last.get(name, "(none)") == "(none)":
+                continue
+            found[name]["sent"].append(now)
             try:
-                sock.sendto(QUESTION, (address, PORT))
+                sock.sendto(FORM.pack(b"?", len(found[name]["sent"]) - 1), (address, PORT))
             except OSError:
                 pass
     sock.settimeout(max(0.0005, due - time.monotonic()))
@@ -55,14 +64,15 @@ while not done.is_set():
         data, source = sock.recvfrom(64)
     except OSError:
         continue
-    if source[0] not in names:
+    if len(data) != FORM.size or source[0] not in names:
         continue
-    if data == QUESTION:
+    kind, which = FORM.unpack(data)
+    if kind == b"?":
         try:
-            sock.sendto(ANSWER, source)
+            sock.sendto(FORM.pack(b"!", which), source)
         except OSError:
             pass
-    elif data == ANSWER:
-        found[names[source[0]]]["answered"].append(time.monotonic())
+    else:
+        found[names[source[0]]]["answered"].setdefault(which, time.monotonic())
 print(json.dumps(found), flush=True)
 """

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import paths_report
 from measure import ROOT
+from tables import table
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 HEAD = """# Benchmarks
 
-Made by `make bench`; do not edit. What counts are the ratios: everything in one table ran side by side on one machine.
+Made by `make bench` and `make bench-paths`; do not edit. What counts are the ratios: everything in one table ran side
+by side on one machine.
 """
 
 CLI = """## The command line
@@ -57,21 +59,6 @@ What more rules cost packets: namespaces joined by plain cables, so that no encr
 with a node about which there are 10 and 2,000 rules, in turns; the ratio is the median of the ratios of 9 rounds.
 `sudo .venv/bin/python tests/bench/main.py policy`.
 """
-
-PATHS = """## Paths
-
-A lab of Debian hosts behind real NATs, wireguard-go, two anchors, 20 ms one way on every line. What is told here was
-measured by packets that the hosts exchange and by WireGuard's own endpoints, not by what agents say of themselves. All
-pairs begin at once, on one machine: the outcomes count, the times are those of a busy machine.
-`make bench-paths` or `sudo .venv/bin/python tests/bench/main.py paths`.
-"""
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
 
 def about(machine: dict[str, str]) -> str:
     """One line on the machine."""
@@ -140,36 +127,39 @@ def policy_section(rows: dict[str, list[dict[str, Any]]]) -> str:
     ))  # fmt: skip
 
 
-def paths_section(rows: list[dict[str, Any]]) -> str:
-    """What became of each pair, and what `meshctl lint` foretold."""
-    return table(
-        ("NAT", "NAT", "UPnP", "outcome", "foretold", "first packet", "direct"),
-        [
-            (r["a"], r["b"], "yes" if r["upnp"] else "", r["outcome"], r["oracle"], seconds(r["first_s"]),
-             seconds(r["direct_s"]))
-            for r in rows
-        ],
-    )  # fmt: skip
-
-
-def seconds(value: float | None) -> str:
-    """Of a pair; a dash for what did not happen."""
-    return "–" if value is None else f"{value:.0f} s"
-
-
 SECTIONS = (
     ("cli", CLI, cli_section),
     ("generate", GENERATE, generate_section),
     ("apply", APPLY, apply_section),
     ("policy", POLICY, policy_section),
-    ("paths", PATHS, paths_section),
+    *paths_report.SECTIONS,
 )
 
 
 def write(results: dict[str, Any]) -> None:
-    """Write the page from what was measured."""
+    """Write the page from what was measured. A section without results stays as it is on the page."""
+    before = sections(PAGE.read_text(encoding="utf-8"))
     parts = [HEAD]
     for name, head, section in SECTIONS:
         if name in results:
             parts += [head, about(results[name]["machine"]), section(results[name]["rows"])]
+        elif title(head) in before:
+            parts.append(before[title(head)])
     PAGE.write_text("\n".join(parts), encoding="utf-8")
+
+
+def sections(page: str) -> dict[str, str]:
+    """Title line -> the section with that line, up to the next one's."""
+    titles = {title(head) for _, head, _ in SECTIONS}
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in page.splitlines():
+        if line in titles:
+            lines = found[line] = []
+        lines.append(line)
+    return {line: "\n".join(text).rstrip("\n") + "\n" for line, text in found.items()}
+
+
+def title(head: str) -> str:
+    """The first line."""
+    return head.partition("\n")[0]

@@ -56,7 +56,7 @@ class Course:
         if self.state is State.UNKNOWN:
             return
         if not work.may_go_direct or work.mode is Wish.PREFER_RELAY:
-            work.do(Effect.ASK_RELAY, now)
+            work.do(Effect.ASK_RELAY, now)  # one that was about to be given up, too
             self.relay_ready(now)
         elif work.mode is Wish.DIRECT and self.state in RELAYED:
             self.fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)

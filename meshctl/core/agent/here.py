@@ -21,6 +21,8 @@ from meshctl.core.wire import stun
 # Between two checks of one node, whatever the number of its peers: 500 a second are 60 kB/s, and RFC 8445 section 14.2
 # wants 5 ms for each stream of an agent that has a few.
 GAP_S = 0.002
+# Who comes so much later than its turn has been held up, with all others.
+MISSED_S = 0.05
 
 # How long what is known of the NATs is not looked up anew, unless something has changed.
 SUMMARY_S = 5.0

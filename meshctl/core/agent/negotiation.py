@@ -13,7 +13,7 @@ from meshctl.core.agent.choice import Changes, best, rivals
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
 from meshctl.core.agent.hairpins import Hairpins
-from meshctl.core.agent.here import Here
+from meshctl.core.agent.here import MISSED_S, Here
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
 from meshctl.core.agent.probes import Copies, signed
 from meshctl.core.agent.router import TokenBucket
@@ -250,11 +250,12 @@ class Negotiation:
     # Inside
 
     def _wait_for_turn(self, now: float) -> None:
-        """A check that is due has a turn at the node's pace; one that is answered meanwhile needs none."""
+        """A check that is due has a turn at the node's pace; one that is answered meanwhile needs none. A turn that was
+        missed counts no more: those who miss theirs together are not to go together."""
         due = self._checks.due() if self._checks is not None else None
         if due is None or due > now:
             self._turn = None
-        elif self._turn is None:
+        elif self._turn is None or now > self._turn + MISSED_S:
             self._turn = self._here.pace.turn(now)
 
     def _is_new(self, message: stun.Message) -> bool:
