@@ -29,9 +29,10 @@ ROOT = Path(__file__).parents[2]
 SUBJECTS = ("path", "choice", "liveness", "history")
 # Modules that are tested together with others, and by whose tests. `make mutants MUTANTS=peer` takes one of them.
 TESTED_BY = {
+    "liveness": ("liveness", "liveness_blocked", "handshakes"),
     "peer": ("peer", "peerwork", "operators", "doubt", "network"),
     "course": ("peer", "operators", "doubt"),
-    "inuse": ("peer", "doubt", "blocked"),
+    "inuse": ("peer", "doubt", "blocked", "operators"),
     "detours": ("detours", "peer", "operators", "doubt", "tidings", "network"),
     "tidings": ("tidings", "network", "peer", "doubt"),
 }
