@@ -13,6 +13,7 @@ _MISSED, _SHORTEST_S = 3, 0.45
 # Where links lose, so many are lost in a row by chance once in a thousand million times: a ping and its answer cross
 # eight cables when a relay carries them.
 _CABLES, _CHANCE = 8, 1e-9
+_LANS_S = 0.02  # the cables of all LANs on the way
 
 # Of the model's message that has the inner packet (`simwg`) beyond those of WireGuard's: so that a packet has the size
 # on the wire that a real one has.
@@ -41,7 +42,7 @@ class FlowRun:
         self.flow = flow
         unanswered = 1.0 - (1.0 - link.loss) ** _CABLES
         missed = max(_MISSED, ceil(log(_CHANCE) / log(unanswered))) if unanswered else _MISSED
-        round_trip_s = _CABLES * (link.delay_s + link.jitter_s)
+        round_trip_s = _CABLES * (link.delay_s + link.jitter_s) + _LANS_S
         self._longest_s = max(missed * flow.every_s, _SHORTEST_S, round_trip_s + flow.every_s)
         self.first_at: float | None = None
         self.answered_at = flow.starts_at

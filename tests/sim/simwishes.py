@@ -16,6 +16,7 @@ from meshctl.core.agent.path import Trigger
 from meshctl.core.reachability import DIRECT, UNREACHABLE
 
 if TYPE_CHECKING:
+    from simspec import Fault, WorldSpec
     from simworld import World
 
 # An anchor says how many whole seconds ago it has heard a client, and its word takes a moment.
@@ -40,7 +41,7 @@ def _wishes(world: World) -> Iterator[_Wish]:
     # What the agent is told does not outlive it, and a slow one hears of it later.
     restless = {f.target for f in spec.faults if f.kind in ("agent dies", "host off", "slow", "sleep", "double")}
     found += [
-        _Wish(f.target, peer, mode, f.at, f.ends_at)
+        _Wish(f.target, peer, mode, f.at, _forgotten_at(spec, f, peer))
         for f, (peer, _, mode) in said
         if mode and f.target not in restless and f.at > spec.node(f.target).starts_at
     ]
@@ -49,6 +50,19 @@ def _wishes(world: World) -> Iterator[_Wish]:
         pair = frozenset((wish.node, wish.peer))
         if of_pair.count(pair) == (1 if wish.ends == inf else 2):
             yield wish
+
+
+def _forgotten_at(spec: WorldSpec, said: Fault, peer: str) -> float:
+    """When what was said to an agent ends: it is taken back, or the inventory has the pair no more."""
+    pair = {said.target, peer}
+    ends = (f.at for f in spec.faults if _ends_pair(f, pair) and f.ends_at > said.at)
+    return min([said.ends_at, *ends])
+
+
+def _ends_pair(fault: Fault, pair: set[str]) -> bool:
+    if fault.kind == "pair ends":
+        return {fault.target, fault.value} == pair
+    return fault.kind == "node leaves" and fault.target in pair
 
 
 def overrides_are_obeyed(world: World) -> Says:
