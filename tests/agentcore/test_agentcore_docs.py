@@ -39,7 +39,7 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"offers {OFFERS_PER_S:.0f} a second are read, and {OFFERS_BURST:.0f} at once",
         f"told of it {TOLD_PER_S:.0f} time a second, and {TOLD_BURST:.0f} times at once",
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
-        f"{RATE_PER_S_AND_PEER:.0f} a second and {BURST_PER_PEER:.0f} at once for each of its peers",
+        f"{RATE_PER_S_AND_PEER:.0f} a second and {BURST_PER_PEER:.0f} at once for each peer of which it speaks",
         f"`{config.PAIR_KEY_SALT.decode()}`",
         f"A lease lives for {relayserver.LIFETIME_S} s",
         f"every {relaylease.REBIND_S:.0f} s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from agentcore_counters import DATA, KEEPALIVE, Tunnel
 
-from meshctl.core.agent.liveness import ASLEEP_S, BLOCKED_S, DETOUR_PAUSE_S, SAMPLE_S, STREAM
+from meshctl.core.agent.liveness import ASLEEP_S, BLOCKED_S, DETOUR_PAUSE_S, SAMPLE_S, STREAM, Came
 
 
 def test_a_path_whose_packets_come_by_the_relay_alone_is_blocked_and_one_of_its_own_shows_that_it_is_not() -> None:
@@ -14,9 +14,9 @@ def test_a_path_whose_packets_come_by_the_relay_alone_is_blocked_and_one_of_its_
         tunnel.liveness.moved(tunnel.now, 0.02)
         for second in range(1, round(BLOCKED_S) + 2):
             status = tunnel.status._replace(tx_bytes=7 + DATA * second, rx_bytes=5 + DATA * second)
-            detour = not (own and second == STREAM)
+            came = Came.BY_PATH if own and second == STREAM else Came.BY_RELAY
             assert tunnel.liveness.blocked() == ""
-            tunnel.liveness.sample(status, tunnel.now + second, detour=detour)
+            tunnel.liveness.sample(status, tunnel.now + second, came)
         assert bool(tunnel.liveness.blocked()) is not own
         tunnel.liveness.moved(tunnel.now, 0.02)
         assert tunnel.liveness.blocked() == ""
@@ -26,7 +26,7 @@ def test_now_and_then_a_packet_by_the_relay_says_nothing_of_a_path_that_nobody_u
     tunnel = Tunnel()
     for second in range(1, 600, round(DETOUR_PAUSE_S) + 1):
         status = tunnel.status._replace(rx_bytes=5 + DATA * second)
-        tunnel.liveness.sample(status, tunnel.now + second, detour=True)
+        tunnel.liveness.sample(status, tunnel.now + second, Came.BY_RELAY)
         assert tunnel.liveness.blocked() == ""
 
 
@@ -40,20 +40,19 @@ def test_packets_that_come_by_the_relay_now_and_then_and_never_by_the_path_show_
     while not tunnel.liveness.blocked():
         came += 1
         status = tunnel.status._replace(tx_bytes=7 + DATA * came, rx_bytes=5 + DATA * came)
-        tunnel.liveness.sample(status, tunnel.now + came * every_s, detour=True)
+        tunnel.liveness.sample(status, tunnel.now + came * every_s, Came.BY_RELAY)
         assert came <= BLOCKED_S + 2
     assert came == BLOCKED_S / every_s + 1
 
 
 def test_a_packet_of_which_nobody_knows_how_it_came_neither_makes_nor_ends_what_comes_by_the_relay_alone() -> None:
-    for first in (True, None):
+    for first in (Came.BY_RELAY, Came.UNKNOWN):
         tunnel = Tunnel()
         tunnel.liveness.moved(tunnel.now, 0.02)
         for second in range(1, round(BLOCKED_S) + 2):
             status = tunnel.status._replace(tx_bytes=7 + DATA * second, rx_bytes=5 + DATA * second)
-            by_relay = None if second % 2 == 0 else first
-            tunnel.liveness.sample(status, tunnel.now + second, detour=by_relay)
-        assert bool(tunnel.liveness.blocked()) is bool(first)
+            tunnel.liveness.sample(status, tunnel.now + second, Came.UNKNOWN if second % 2 == 0 else first)
+        assert bool(tunnel.liveness.blocked()) is (first is Came.BY_RELAY)
 
 
 # Checks are answered, and nothing else

@@ -317,19 +317,20 @@ def test_of_many_peers_whose_checks_are_due_each_is_woken_for_its_own_and_not_fo
     assert min(later - earlier for earlier, later in pairwise(waiting)) >= GAP_S * 0.999
 
 
-def test_after_a_standstill_the_checks_of_many_peers_do_not_leave_all_at_once() -> None:
+@pytest.mark.parametrize(("held_up_s", "most"), [(MISSED_S, MISSED_S / GAP_S), (MISSED_S + 40 * GAP_S, 1)])
+def test_after_a_standstill_the_checks_of_many_peers_do_not_leave_all_at_once(held_up_s: float, most: float) -> None:
     field = Field()
     pace = Pace()
-    ends = [End(field, "a", pace) for _ in range(20)]
+    ends = [End(field, "a", pace) for _ in range(40)]
     for end in ends:
         end.offered(address("b"))
     for end in ends:
         end.it.poll(field.now, nominate=False)
     before = sum(len(end.sent) for end in ends)
-    field.now += MISSED_S + len(ends) * GAP_S
+    field.now += held_up_s
     for end in ends:
         end.it.poll(field.now, nominate=False)
-    assert sum(len(end.sent) for end in ends) == before + 1
+    assert 1 <= sum(len(end.sent) for end in ends) - before <= most
 
 
 def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() -> None:

@@ -17,7 +17,7 @@ from meshctl.core.agent.checks import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Here, Pace
-from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Came
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.tunnel import INSIST_AGAIN_S, INSIST_S, SECOND_S, SECOND_USERSPACE_S
@@ -87,10 +87,10 @@ def test_who_has_just_set_the_endpoint_does_not_know_how_the_newest_packet_came_
     own, relays = Address("192.0.2.7", 1), (HUB,)
     bench.work.tunnel.set_endpoint(own, 0.0)
     status = ev.PeerStatus(bench.peer.public_key, own, 1.0, 0, 0, 25)
-    assert bench.work.tunnel.read(status, relays) is None
-    assert bench.work.tunnel.read(status, relays) is False
+    assert bench.work.tunnel.read(status, relays) is Came.UNKNOWN
+    assert bench.work.tunnel.read(status, relays) is Came.BY_PATH
     bench.work.tunnel.set_endpoint(own, 1.0)
-    assert bench.work.tunnel.read(status._replace(endpoint=HUB), relays) is True
+    assert bench.work.tunnel.read(status._replace(endpoint=HUB), relays) is Came.BY_RELAY
 
 
 def test_a_second_order_does_not_put_the_endpoint_off_again_and_the_newest_counts() -> None:

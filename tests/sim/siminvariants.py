@@ -69,7 +69,7 @@ _LAST_PINGS_S = 1.0
 # What fits an interface's MTU of 1,420, in bytes with IP's and ICMP's or UDP's headers.
 LARGEST_PING = 1420
 # Half of all round trips are lost, so that five questions in a row go unanswered now and then.
-_MUCH_LOSS = 0.07
+_HALF_LOST = 0.07
 # So long no answer comes in the end at most: where nothing is lost, and where handshakes are.
 _SILENCE_S, _LOSSY_SILENCE_S = 5.0, 15.0
 # Two ends that change at the same time, where messages are lost.
@@ -241,7 +241,7 @@ def the_last_pings_are_answered(world: World) -> Says:
 def no_live_path_is_abandoned(world: World) -> Says:
     """A direct path is given up only after something happened to one of its ends, or an operator wanted it."""
     spec = world.spec
-    if spec.link.loss > _MUCH_LOSS:
+    if spec.link.loss > _HALF_LOST:
         return
     asked_for = {n for o in spec.overrides for n in o[:2]} | {f.target for f in spec.faults if f.kind == "override"}
     asked_for |= {f.value.partition(" ")[0] for f in spec.faults if f.kind == "override"}

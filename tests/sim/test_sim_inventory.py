@@ -52,13 +52,13 @@ def test_a_pair_that_is_no_more_permitted_has_nothing_left_when_all_hosts_know(n
     left: list[object] = []
 
     def look() -> None:
-        left.extend(path for name in ("n0", "n1") for path in (world.nodes[name].path(peer) for peer in ("n0", "n1")))
-        left.extend(world.nodes[name].kernel.relays for name in ("a0", "a1"))
+        left.extend(world.nodes[name].path(peer) for name, peer in (("n0", "n1"), ("n1", "n0")))
+        left.extend(len(world.nodes[name].kernel.relays) for name in ("a0", "a1"))
         left.append(world.flows[0].answered_at)
 
     world.clock.at(AT_S + APPLY_S, look)
     world.run()
-    assert left[:-1] == [None, None, None, None, {}, {}]
+    assert left[:-1] == [None, None, 0, 0]
     assert AT_S <= left[-1] < AT_S + APPLY_S
 
 

@@ -21,7 +21,8 @@ from meshctl.core.wire import stun
 # Between two checks of one node, whatever the number of its peers: 500 a second are 60 kB/s, and RFC 8445 section 14.2
 # wants 5 ms for each stream of an agent that has a few.
 GAP_S = 0.002
-# Who comes so much later than its turn has been held up, with all others.
+# Who comes so much later than its time has been held up, with all others, and waits for another one. Longer than a busy
+# machine is late; at most MISSED_S / GAP_S = 25 checks leave together after that.
 MISSED_S = 0.05
 
 # How long what is known of the NATs is not looked up anew, unless something has changed.
@@ -42,12 +43,12 @@ class Pace:
 
     free_at: float = 0.0
 
-    def turn(self, now: float) -> float:
-        """When a check may be sent that is due now. Each who asks has a turn of its own: of hundreds who wait, one is
+    def reserve(self, now: float) -> float:
+        """When a check may leave that is due now. Each who asks has a time of its own: of hundreds who wait, one is
         woken at a time."""
-        turn = max(self.free_at, now)
-        self.free_at = turn + GAP_S
-        return turn
+        send_at = max(self.free_at, now)
+        self.free_at = send_at + GAP_S
+        return send_at
 
 
 @dataclass

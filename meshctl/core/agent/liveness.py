@@ -8,6 +8,7 @@ missed.
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from math import inf
 
 from meshctl.core.agent.check import slow_s
@@ -70,6 +71,14 @@ def counted_bytes(size: int) -> int:
     return KEEPALIVE_BYTES + -(-(HEADERS_BYTES + size) // PADDING_BYTES) * PADDING_BYTES
 
 
+class Came(Enum):
+    """How a packet of WireGuard's has come. Of one that came since the endpoint was set, nobody knows."""
+
+    BY_PATH = "by the path"
+    BY_RELAY = "by a relay"
+    UNKNOWN = "unknown"
+
+
 class _Stream:
     """What comes all the time: readings with content, none longer than PAUSE_S after the one before."""
 
@@ -112,9 +121,9 @@ class Liveness:
         self.sent_at = 0.0  # the last reading that shows a packet that left
         self.rtt_s = 0.0  # of the path, as it was measured last
 
-    def sample(self, status: PeerStatus, now: float, *, detour: bool | None = False) -> None:
-        """Take one reading. A counter that fell is a new interface: nothing is known of it. `detour`: whether the
-        newest packet came by another way than the path; None where nobody knows."""
+    def sample(self, status: PeerStatus, now: float, came: Came = Came.BY_PATH) -> None:
+        """Take one reading. A counter that fell is a new interface: nothing is known of it. `came`: how the newest
+        packet has."""
         last, self._last = self._last, status
         (own_tx, own_rx), (self._own_tx, self._own_rx) = (self._own_tx, self._own_rx), (0, 0)
         read_at, self._read_at = self._read_at, now
@@ -129,7 +138,7 @@ class Liveness:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
             self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
-            self._came_by(detour, now)
+            self._came_by(came, now)
 
     def signalled(self, size: int, *, sent: bool) -> None:
         """A message of ours, of that many bytes, goes or came through the tunnel: that is no use of the path."""
@@ -235,12 +244,12 @@ class Liveness:
                 self._answer_within_s = max(self._answer_within_s / 2, UNANSWERED_S)
         self._hear(now)
 
-    def _came_by(self, detour: bool | None, now: float) -> None:
-        if detour is None:
+    def _came_by(self, came: Came, now: float) -> None:
+        if came is Came.UNKNOWN:
             return
         goes_on = self._detour is not None and now - self._detour[1] <= DETOUR_PAUSE_S
         first = self._detour[0] if self._detour is not None and goes_on else now
-        self._detour = (first, now) if detour else None
+        self._detour = (first, now) if came is Came.BY_RELAY else None
 
     def _silent_too_long(self, now: float) -> bool:
         interval_s = self._last.keepalive_s if self._last is not None else 0

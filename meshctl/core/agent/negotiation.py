@@ -46,7 +46,7 @@ class Negotiation:
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
         self._changes = Changes()
-        self._turn: float | None = None  # when the check that is due may be sent
+        self._send_at: float | None = None  # when the check that is due may leave
         self._nominate_at: float | None = None
         self._nominated: Pair | None = None  # and no answer to that yet
         self._round_ends: float | None = None
@@ -67,7 +67,7 @@ class Negotiation:
         if self._checks is None:
             return None
         due = self._checks.due()
-        checks = due if due is None or self._turn is None else max(due, self._turn)
+        checks = due if due is None or self._send_at is None else max(due, self._send_at)
         times = (checks, self._nominate_at, self._round_ends, self.remote.next_expiry())
         return min([t for t in times if t is not None], default=None)
 
@@ -142,14 +142,14 @@ class Negotiation:
         if self._checks is not None and self.current is not None:
             self._checks.ask_quickly(self.current, now, rtt_s)
 
-    def compare(self, turn: int, now: float) -> None:
-        """Ask the pair in use, if it answers, and its rivals once more: which of them is best may have changed. `turn`
-        is how many were due before, at both ends."""
+    def compare(self, passed: int, now: float) -> None:
+        """Ask the pair in use, if it answers, and its rivals once more: which of them is best may have changed.
+        `passed` is how many comparisons were due before, at both ends."""
         current, valid = self.current, self._takeable(now)
         if self._checks is None or current is None or current not in {pair for pair, _, _ in valid}:
             return
         failed = [p for p in map(_ends, self._pairs) if self._checks.knows(p) and self._checks.failed(p)]
-        others = rivals(valid, failed, current, turn)
+        others = rivals(valid, failed, current, passed)
         if others:
             self._compared = others | {current}
             self._compare_ends = now + COMPARE_SCHEDULE_S[-1] + ANSWER_S
@@ -188,14 +188,14 @@ class Negotiation:
             chosen = best(self._takeable(now))
             if chosen is not None and nominate:
                 self.nominate(chosen, now)
-        self._wait_for_turn(now)
-        if self._turn is not None and now >= self._turn:
-            self._turn = None
+        self._reserve(now)
+        if self._send_at is not None and now >= self._send_at:
+            self._send_at = None
             probe = self._checks.poll(now)
             if probe is not None:
                 self._here.nat.sent(probe.local, probe.remote, now)
                 self.send(probe)
-            self._wait_for_turn(now)
+            self._reserve(now)
 
     def keep_open(self, now: float) -> None:
         """Send something on the pair in use that wants no answer (RFC 8445 section 11)."""
@@ -249,14 +249,14 @@ class Negotiation:
 
     # Inside
 
-    def _wait_for_turn(self, now: float) -> None:
-        """A check that is due has a turn at the node's pace; one that is answered meanwhile needs none. A turn that was
+    def _reserve(self, now: float) -> None:
+        """A check that is due leaves at the node's pace; one that is answered meanwhile does not. A time that was
         missed counts no more: those who miss theirs together are not to go together."""
         due = self._checks.due() if self._checks is not None else None
         if due is None or due > now:
-            self._turn = None
-        elif self._turn is None or now > self._turn + MISSED_S:
-            self._turn = self._here.pace.turn(now)
+            self._send_at = None
+        elif self._send_at is None or now > self._send_at + MISSED_S:
+            self._send_at = self._here.pace.reserve(now)
 
     def _is_new(self, message: stun.Message) -> bool:
         return self._counted[1].is_new(message)

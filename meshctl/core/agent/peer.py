@@ -17,7 +17,7 @@ from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import History
 from meshctl.core.agent.inuse import PairInUse
-from meshctl.core.agent.liveness import BUSY_S
+from meshctl.core.agent.liveness import BUSY_S, Came
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.router import TokenBucket
@@ -172,8 +172,8 @@ class PeerPath:
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
-        relayed = self.work.tunnel.read(status, self._relay.places)
-        self._liveness.sample(status, now, detour=relayed if self.state in DIRECT else False)
+        came = self.work.tunnel.read(status, self._relay.places)
+        self._liveness.sample(status, now, came if self.state in DIRECT else Came.BY_PATH)
         self.work.tunnel.maintain(now)
         if self.state in DIRECT:
             self._in_use.sample(status, now)

@@ -141,8 +141,8 @@ class Router:
         return self._buckets[key]
 
     def _reached(self, speaker: PeerConfig) -> int:
-        """How many peers it has something to say of or to here at once: an anchor has a relay to each of this node's.
-        Others speak for themselves but at an anchor, for only where there is none does a node hand on in its place."""
+        """Of how many peers it may have something to say here at once: an anchor, for itself, of each of this node's;
+        a node, at an anchor, of each that it reaches; a node, at a node, of itself alone."""
         if speaker.is_anchor:
             return len(self._by_id)
         return len(speaker.reaches) if self._is_anchor else 1

@@ -8,7 +8,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.lifetime import LATE
-from meshctl.core.agent.liveness import Liveness, has_session
+from meshctl.core.agent.liveness import Came, Liveness, has_session
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.model.keys import PublicKey
 
@@ -52,14 +52,6 @@ class Tunnel:
         """Where WireGuard sends, which may have followed the peer since it was set."""
         return self.status.endpoint if self.status is not None else None
 
-    def read(self, status: PeerStatus, relays: Container[Address]) -> bool | None:
-        """Take one reading. Whether the newest packet came by a relay, as the endpoint has it; None when that was set
-        since the last reading, so that nobody knows."""
-        self.status, has_set, self._has_set = status, self._has_set, False
-        if status.endpoint is not None and status.endpoint in relays:
-            return True
-        return None if has_set else False
-
     def set_endpoint(self, address: Address, now: float) -> None:
         """Have WireGuard send there, and keep the way open.
 
@@ -77,6 +69,14 @@ class Tunnel:
     def adopt(self, address: Address) -> None:
         """WireGuard sends there already: have the way kept open."""
         self._place = address
+
+    def read(self, status: PeerStatus, relays: Container[Address]) -> Came:
+        """Take one reading. How the newest packet has come, as the endpoint has it that WireGuard has followed to; the
+        own word of a moment ago tells nothing of that."""
+        self.status, has_set, self._has_set = status, self._has_set, False
+        if status.endpoint is not None and status.endpoint in relays:
+            return Came.BY_RELAY
+        return Came.UNKNOWN if has_set else Came.BY_PATH
 
     def maintain(self, now: float) -> None:
         """After each reading of the counters: what was put off, and the keepalive."""
