@@ -13,6 +13,7 @@ from paths_pairs import (
     OFTEN_S,
     PAIRS,
     ROUNDS,
+    RUNS,
     SETTLE_S,
     Pair,
     asked,
@@ -20,11 +21,12 @@ from paths_pairs import (
     fresh,
     in_turns,
     kinds,
+    may_fail,
     pairs_lab,
     row,
     start_all,
 )
-from paths_way import DIRECT, Way, latest
+from paths_way import DIRECT, Way, Ways, latest
 
 # The longest aim is five seconds.
 WATCH_S = 8.0
@@ -64,6 +66,14 @@ class Found:
     silence: list[float | None] = field(default_factory=list)
     again: list[float | None] = field(default_factory=list)
 
+    def add(self, ways: Ways, pair: Pair, started: tuple[float, float], happened: tuple[float, float]) -> None:
+        """One run. What happened to a pair that was not direct before does not count."""
+        self.start(both(ways, pair), *started, happened[0])
+        if kinds(ways, pair, happened[0]) == {DIRECT}:
+            self.disturbance(both(ways, pair), *happened)
+        else:
+            print(f"    {pair} was not direct before anything happened", file=sys.stderr)
+
     def start(self, ends: tuple[Way, Way], begun: float, ready: float, until: float) -> None:
         """Agents were started at `begun`, and ran at `ready`."""
         first_s = latest([way.first_s(begun) for way in ends])
@@ -86,18 +96,19 @@ def measure() -> list[dict[str, Any]]:
     here = pairs_lab()
     try:
         eager = eager_starts(here)
-        address = runs(here, lambda pair: here.sh(pair[0], NEW_ADDRESS))
-        rebinding = runs(here, lambda pair: here.sh(f"{pair[0]}-router", REBIND))
+        address = runs(here, "an end's address changes", lambda pair: here.sh(pair[0], NEW_ADDRESS))
+        rebinding = runs(here, "a NAT rebinds", lambda pair: here.sh(f"{pair[0]}-router", REBIND))
         dead = dead_paths(here)
     finally:
         here.down()
-    starts = (address, rebinding, dead)
+    cases = (address, rebinding, dead)
+    starts = len(cases) * RUNS
     return [
-        row("agents started: first packet", [s for found in starts for s in found.first]),
-        row("both agents run: first packet", [s for found in starts for s in found.ready_first]),
+        row("agents started: first packet", [s for found in cases for s in found.first], of=starts),
+        row("both agents run: first packet", [s for found in cases for s in found.ready_first], of=starts),
         row("both agents run: first packet, if both ends had something to send before", eager),
-        row("agents started: direct", [s for found in starts for s in found.direct]),
-        row("both agents run: direct", [s for found in starts for s in found.ready_direct]),
+        row("agents started: direct", [s for found in cases for s in found.direct], of=starts),
+        row("both agents run: direct", [s for found in cases for s in found.ready_direct], of=starts),
         row("an end's address changes: silence", address.silence),
         row("an end's address changes: direct again", address.again),
         row("a NAT rebinds: silence", rebinding.silence),
@@ -110,12 +121,13 @@ def eager_starts(here: PathsLab) -> list[float | None]:
     """First packets, where both ends had something to send before their WireGuard had an endpoint for it."""
     found: list[float | None] = []
     for _ in range(ROUNDS):
-        fresh(here)
-        with here.meters(OFTEN_S, asked(), eager=True) as ways:
-            started = start_all(here)
-            time.sleep(SETTLE_S)
-        for pair, (begun, ready) in started.items():
-            found.append(after(begun, ready, latest([way.first_s(begun) for way in both(ways, pair)])))
+        with may_fail("both ends had something to send before"):
+            fresh(here)
+            with here.meters(OFTEN_S, asked(), eager=True) as ways:
+                started = start_all(here)
+                time.sleep(SETTLE_S)
+            for pair, (begun, ready) in started.items():
+                found.append(after(begun, ready, latest([way.first_s(begun) for way in both(ways, pair)])))
     return found
 
 
@@ -131,25 +143,25 @@ def dead_paths(here: PathsLab) -> Found:
         cut.clear()
         here.cut(cut)
 
-    return runs(here, happen, mend)
+    return runs(here, "the direct path dies", happen, mend)
 
 
-def runs(here: PathsLab, happen: Callable[[Pair], object], mend: Callable[[], object] = lambda: None) -> Found:
-    """Start each pair from nothing, let something happen to it once it has settled, and again."""
+def runs(
+    here: PathsLab, what: str, happen: Callable[[Pair], object], mend: Callable[[], object] = lambda: None
+) -> Found:
+    """Start each pair from nothing, let something happen to it once it has settled, mend it, and again."""
     found = Found()
     for _ in range(ROUNDS):
-        fresh(here)
-        with here.meters(OFTEN_S, asked()) as ways:
-            started = start_all(here)
-            time.sleep(SETTLE_S)
-            happened = in_turns(happen, WATCH_S)
-        mend()
-        for pair in PAIRS:
-            found.start(both(ways, pair), *started[pair], happened[pair][0])
-            if kinds(ways, pair, happened[pair][0]) == {DIRECT}:
-                found.disturbance(both(ways, pair), *happened[pair])
-            else:
-                print(f"    {pair} was not direct before anything happened", file=sys.stderr)
+        with may_fail(what):
+            mend()
+            fresh(here)
+            with here.meters(OFTEN_S, asked()) as ways:
+                started = start_all(here)
+                time.sleep(SETTLE_S)
+                happened = in_turns(happen, WATCH_S)
+            for pair in PAIRS:
+                found.add(ways, pair, started[pair], happened[pair])
+    mend()
     return found
 
 

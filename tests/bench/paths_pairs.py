@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from paths_lab import ANCHORS, DELAY, FORGET, START, PathsLab, now
@@ -16,7 +18,8 @@ PAIRS: tuple[Pair, ...] = tuple((f"a{n}", f"b{n}") for n in range(4))
 # When something happened to a pair, and until when it was watched.
 Windows = dict[Pair, tuple[float, float]]
 HOSTS = tuple(host for pair in PAIRS for host in pair)
-ROUNDS = 5  # so that there are twenty runs
+ROUNDS = 5
+RUNS = ROUNDS * len(PAIRS)  # twenty
 OFTEN_S = 0.01
 # Between what is done to one pair and to the next: all hosts are on one machine.
 TURN_S = 0.5
@@ -101,9 +104,19 @@ def fresh(here: PathsLab) -> None:
     here.everywhere(FORGET, HOSTS)
 
 
-def row(what: str, found: Iterable[float | None]) -> dict[str, Any]:
-    """Median and 95th percentile (the 19th of 20); None counts as never."""
+@contextmanager
+def may_fail(what: str) -> Iterator[None]:
+    """What fails inside is told, and the measurement goes on without it: all other figures of the half hour stay."""
+    try:
+        yield
+    except (Exception, SystemExit):
+        print(f"    {what}: failed", file=sys.stderr)
+        traceback.print_exc()
+
+
+def row(what: str, found: Iterable[float | None], *, of: int = RUNS) -> dict[str, Any]:
+    """Median and 95th percentile (the 19th of 20) of the runs that count, of so many; None, and no run, is never."""
     ranked = sorted(float("inf") if value is None else value for value in found)
     print(f"    {what}: {[round(value, 2) for value in ranked]}", file=sys.stderr)
-    median, p95 = (ranked[-(-len(ranked) * percent // 100) - 1] for percent in (50, 95))
-    return {"what": what, "runs": len(ranked), "median": median, "p95": p95}
+    median, p95 = (ranked[-(-len(ranked) * percent // 100) - 1] if ranked else float("inf") for percent in (50, 95))
+    return {"what": what, "runs": len(ranked), "of": of, "median": median, "p95": p95}

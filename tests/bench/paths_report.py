@@ -102,12 +102,14 @@ def way(row: dict[str, Any]) -> str:
 
 
 def figures(row: dict[str, Any], aim: float | None, form: str) -> tuple[str, ...]:
-    """Runs, median, percentile, aim, and whether the percentile keeps it."""
+    """Runs, median, percentile, aim, and whether the percentile keeps it and all pairs went as they should after it."""
+    runs = str(row["runs"]) if row["runs"] == row["of"] else f"{row['runs']} of {row['of']}"
     median, p95 = ("never" if row[key] == float("inf") else form.format(row[key]) for key in ("median", "p95"))
-    if aim is None:
-        return str(row["runs"]), median, p95, "–", ""
-    kept = "kept" if row["p95"] <= aim else "**missed**"
-    return str(row["runs"]), median, p95, form.format(aim), kept
+    faults = [] if aim is None or row["p95"] <= aim else ["**missed**"]
+    if row.get("elsewhere"):
+        faults.append(f"**{row['elsewhere']} ended elsewhere**")
+    verdict = ", ".join(faults) or ("" if aim is None else "kept")
+    return runs, median, p95, "–" if aim is None else form.format(aim), verdict
 
 
 def seconds(value: float | None) -> str:
