@@ -35,6 +35,18 @@ ANCHORS = {
     "mid": {"roles": ["anchor"], "endpoint": "203.0.113.10:51820", "lab": {"delay": DELAY}},
     "far": {"roles": ["anchor"], "endpoint": "198.51.100.10:51820", "lab": {"delay": DELAY}},
 }
+# Who does not reach whom in the internet: nobody yet.
+MEND = """
+table inet cut
+delete table inet cut
+table inet cut {
+  set apart { type ipv4_addr . ipv4_addr; }
+  chain between {
+    type filter hook forward priority 0;
+    ip saddr . ip daddr @apart drop
+  }
+}
+"""
 OPEN = {"networks": {"corp": {"cidr": ["10.42.0.0/16"], "policy": "open"}}}
 
 
@@ -102,16 +114,16 @@ class PathsLab:
         found = dict(line.split("\t") for line in lines)[self.peers[peer][1]]
         return found.rpartition(":")[0].strip("[]")
 
-    def cut(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Nothing passes between the outer addresses of these pairs' routers; between all others everything does."""
-        outer = [[f"{host}-router" for host in pair] for pair in pairs]
-        ips = [[self._wan(router) for router in routers] for routers in outer]
-        drops = [f"ip saddr {a} ip daddr {b} drop\n" for one, other in ips for a, b in ((one, other), (other, one))]
-        chain = f"chain between {{\n type filter hook forward priority 0;\n{''.join(drops)}}}\n"
-        table = f"table inet cut\ndelete table inet cut\ntable inet cut {{\n{chain}}}\n"
-        self.sh(INTERNET, f"nft -f - <<'E'\n{table}E")
+    def mend(self) -> None:
+        """Everything passes between all routers, until `cut`."""
+        self.sh(INTERNET, f"nft '{MEND}'")
 
-    def _wan(self, router: str) -> str:
+    def cut(self, one: str, other: str) -> None:
+        """Nothing passes any more between these two IPs; `mend` came before. May be called by several threads."""
+        self.sh(INTERNET, f"nft 'add element inet cut apart {{ {one} . {other}, {other} . {one} }}'")
+
+    def wan(self, router: str) -> str:
+        """Its outer IPv4 address."""
         address: str = json.loads(self.sh(router, "ip -json -4 addr show dev wan"))[0]["addr_info"][0]["local"]
         return address
 
