@@ -38,7 +38,7 @@ wan=$(ip -4 -o addr show dev wan | awk '{sub("/.*", "", $4); print $4; exit}')
 nft "insert rule inet lab prerouting iifname lan ip daddr $wan meta l4proto udp dnat ip to udp dport map @owner"
 nft "insert rule inet lab postrouting oifname lan ct status dnat meta l4proto udp \
   snat ip to $wan : ip saddr . udp sport map @mapped"
-conntrack -F 2>/dev/null
+conntrack -F
 """
 NO_IPV4 = "ip -4 addr flush dev $(ip -4 -o addr show scope global | awk '$2 !~ /^wg/ {print $2; exit}')"
 

@@ -47,11 +47,11 @@ set -e
 nft 'add table inet hold
   add chain inet hold udp_waits { type filter hook forward priority -200; }
   add rule inet hold udp_waits meta l4proto udp drop'
+trap 'nft delete table inet hold' EXIT
 nft 'flush map inet lab mapped
   flush map inet lab owner
   add element inet lab taken { 51820 timeout 1h }'
-conntrack -F 2>/dev/null
-nft 'delete table inet hold'
+conntrack -F
 """
 
 
