@@ -1,4 +1,7 @@
-"""How long what DESIGN promises a time for takes a pair behind easy NATs, under a hundred packets a second each way."""
+"""How soon a pair behind easy NATs has packets and a direct path, and for how long it has none when something happens.
+
+Written up in docs/benchmarks.md, beside the aims.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,8 @@ from paths_way import DIRECT, Way, Ways, latest
 
 # The longest aim is five seconds.
 WATCH_S = 8.0
+# A direct path is to be there again so long after the end of the longest silence that is allowed.
+AGAIN_S = 3.0
 # A new address in the same LAN, as after a new lease.
 NEW_ADDRESS = """
 set -e
@@ -92,7 +97,7 @@ class Found:
 
 
 def measure() -> list[dict[str, Any]]:
-    """One row for each time of DESIGN section 6."""
+    """One row for each time, in seconds; what is counted from the agents' start command has no aim."""
     here = pairs_lab()
     try:
         eager = eager_starts(here)
@@ -105,15 +110,15 @@ def measure() -> list[dict[str, Any]]:
     starts = len(cases) * RUNS
     return [
         row("agents started: first packet", [s for found in cases for s in found.first], of=starts),
-        row("both agents run: first packet", [s for found in cases for s in found.ready_first], of=starts),
-        row("both agents run: first packet, if both ends had something to send before", eager),
+        row("both agents run: first packet", [s for found in cases for s in found.ready_first], of=starts, aim=1.0),
+        row("both agents run: first packet, if both ends had something to send before", eager, aim=1.0),
         row("agents started: direct", [s for found in cases for s in found.direct], of=starts),
-        row("both agents run: direct", [s for found in cases for s in found.ready_direct], of=starts),
-        row("an end's address changes: silence", address.silence),
-        row("an end's address changes: direct again", address.again),
-        row("a NAT rebinds: silence", rebinding.silence),
-        row("a NAT rebinds: direct again", rebinding.again),
-        row("the direct path dies: silence", dead.silence),
+        row("both agents run: direct", [s for found in cases for s in found.ready_direct], of=starts, aim=2.0),
+        row("an end's address changes: silence", address.silence, aim=1.0),
+        row("an end's address changes: direct again", address.again, aim=1.0 + AGAIN_S),
+        row("a NAT rebinds: silence", rebinding.silence, aim=2.0),
+        row("a NAT rebinds: direct again", rebinding.again, aim=2.0 + AGAIN_S),
+        row("the direct path dies: silence", dead.silence, aim=2.0),
     ]
 
 

@@ -114,9 +114,10 @@ def may_fail(what: str) -> Iterator[None]:
         traceback.print_exc()
 
 
-def row(what: str, found: Iterable[float | None], *, of: int = RUNS) -> dict[str, Any]:
-    """Median and 95th percentile (the 19th of 20) of the runs that count, of so many; None, and no run, is never."""
+def row(what: str, found: Iterable[float | None], *, of: int = RUNS, aim: float | None = None) -> dict[str, Any]:
+    """Median and 95th percentile (the 19th of 20) of the runs that count, of so many; None, and no run, is never.
+    `aim`: what the percentile is to be at most, if anything."""
     ranked = sorted(float("inf") if value is None else value for value in found)
     print(f"    {what}: {[round(value, 2) for value in ranked]}", file=sys.stderr)
     median, p95 = (ranked[-(-len(ranked) * percent // 100) - 1] if ranked else float("inf") for percent in (50, 95))
-    return {"what": what, "runs": len(ranked), "of": of, "median": median, "p95": p95}
+    return {"what": what, "runs": len(ranked), "of": of, "median": median, "p95": p95, "aim": aim}
