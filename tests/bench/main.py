@@ -30,7 +30,8 @@ def main() -> None:
         rows = import_module(f"bench_{name}").measure()
         found = {"machine": machine(), "rows": rows}
         (results / f"{name}.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
-    report.write({path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))})
+        kept = sorted(results.glob("*.json"))
+        report.write({path.stem: json.loads(path.read_text(encoding="utf-8")) for path in kept})
 
 
 if __name__ == "__main__":
