@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import paths_report
@@ -136,16 +137,16 @@ SECTIONS = (
 )
 
 
-def write(results: dict[str, Any]) -> None:
+def write(results: dict[str, Any], page: Path = PAGE) -> None:
     """Write the page from what was measured. A section without results stays as it is on the page."""
-    before = sections(PAGE.read_text(encoding="utf-8"))
+    before = sections(page.read_text(encoding="utf-8"))
     parts = [HEAD]
     for name, head, section in SECTIONS:
         if name in results:
             parts += [head, about(results[name]["machine"]), section(results[name]["rows"])]
         elif title(head) in before:
             parts.append(before[title(head)])
-    PAGE.write_text("\n".join(parts), encoding="utf-8")
+    page.write_text("\n".join(parts), encoding="utf-8")
 
 
 def sections(page: str) -> dict[str, str]:

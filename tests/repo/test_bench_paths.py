@@ -1,0 +1,140 @@
+"""What benchmarks of paths make of what they measured: times of one pair, rows of many runs, sections of the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import paths_report
+import pytest
+import report
+from paths_pairs import row
+from paths_way import DIRECT, NONE, RELAYED, Way, latest
+
+OUTSIDE, ANCHOR, NOBODY = "198.51.100.7:51820", "203.0.113.10:51820", "(none)"
+NEVER = float("inf")
+MACHINE = {"cores": "2", "memory": "4 GiB", "system": "Debian", "kernel": "6.1", "python": "3.11"}
+
+
+def way(*endpoints: tuple[float, str], sent: tuple[float, ...] = (), answered: dict[int, float] | None = None) -> Way:
+    return Way(sent, answered or {}, endpoints, frozenset({"203.0.113.10", "2001:db8::10"}))
+
+
+def cells(table: str) -> list[list[str]]:
+    """A table's rows without its heads."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_a_peer_is_reached_as_the_last_endpoint_says() -> None:
+    seen = way((1.0, NOBODY), (2.0, ANCHOR), (3.0, OUTSIDE), (4.0, "[2001:db8::10]:51820"))
+    assert [seen.kind(at) for at in (0.5, 1.0, 2.5, 3.0, 4.0)] == [NONE, NONE, RELAYED, DIRECT, RELAYED]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "until", "seconds"),
+    [
+        pytest.param([(1.0, ANCHOR), (2.0, OUTSIDE)], NEVER, 0.0, id="direct since before"),
+        pytest.param([(1.0, ANCHOR), (12.0, OUTSIDE)], NEVER, 2.0, id="relayed before"),
+        pytest.param([(12.0, OUTSIDE)], NEVER, 2.0, id="nothing before"),
+        pytest.param([(1.0, OUTSIDE), (11.0, ANCHOR), (14.0, OUTSIDE)], NEVER, 4.0, id="leaves and returns"),
+        pytest.param([(11.0, OUTSIDE), (12.0, ANCHOR), (15.0, OUTSIDE)], NEVER, 5.0, id="comes, leaves and returns"),
+        pytest.param([(1.0, OUTSIDE), (11.0, ANCHOR), (14.0, OUTSIDE)], 13.0, None, id="not back until then"),
+        pytest.param([(1.0, OUTSIDE), (14.0, ANCHOR)], 13.0, 0.0, id="leaves after that"),
+        pytest.param([(1.0, OUTSIDE), (12.0, OUTSIDE.replace("7:", "8:"))], NEVER, 0.0, id="another direct endpoint"),
+        pytest.param([], NEVER, None, id="never"),
+    ],
+)
+def test_direct_counts_from_when_it_stayed_so(
+    endpoints: list[tuple[float, str]], until: float, seconds: float | None
+) -> None:
+    assert way(*endpoints).direct_s(10.0, until) == seconds
+
+
+def test_the_longest_silence_may_be_at_either_end_of_the_time_or_between() -> None:
+    seen = way(answered={0: 9.0, 1: 11.0, 2: 15.0, 3: 16.0})
+    assert seen.silence_s(10.0, 17.0) == (4.0, 5.0)
+    assert seen.silence_s(10.0, 30.0) == (14.0, 20.0)
+    assert seen.silence_s(0.0, 17.0) == (9.0, 9.0)
+    assert seen.silence_s(20.0, 25.0) == (5.0, 5.0)
+
+
+def test_lost_are_questions_of_that_time_without_an_answer_however_late() -> None:
+    assert way(sent=(1.0, 2.0, 3.0, 4.0, 5.0), answered={2: 90.0}).lost(2.0, 4.0) == 2
+
+
+def test_a_first_answer_from_before_does_not_count() -> None:
+    assert way(answered={0: 9.0, 1: 12.0, 2: 11.0}).first_s(10.0) == 1.0
+    assert way(answered={0: 9.0}).first_s(10.0) is None
+
+
+def test_a_pair_has_what_both_ends_have() -> None:
+    assert latest([1.0, 3.0]) == 3.0
+    assert latest([1.0, None]) is None
+
+
+def test_a_row_has_the_nineteenth_of_twenty_and_its_aim() -> None:
+    found = row("it rains", [float(number) for number in range(20, 0, -1)], aim=2.0)
+    assert found == {"what": "it rains", "runs": 20, "of": 20, "median": 10.0, "p95": 19.0, "aim": 2.0}
+    assert row("it rains", [1.0] * 19 + [None])["p95"] == 1.0
+    assert row("it rains", [1.0] * 18 + [None] * 2)["p95"] == NEVER
+
+
+def test_a_row_without_runs_is_never_and_misses_its_aim() -> None:
+    assert cells(paths_report.times_section([row("it rains", [], aim=2.0)])) == [
+        ["it rains", "0 of 20", "never", "never", "2.00 s", "**missed**"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "aim", "elsewhere", "told"),
+    [
+        ([0.0] * 20, 0, 0, ["20", "0", "0", "0", "kept"]),
+        ([0.0] * 18, 0, 0, ["18 of 20", "0", "0", "0", "kept"]),
+        ([0.0] * 20, 0, 2, ["20", "0", "0", "0", "**2 ended elsewhere**"]),
+        ([7.0] * 20, 0, 2, ["20", "7", "7", "0", "**missed**, **2 ended elsewhere**"]),
+        ([7.0] * 20, None, 0, ["20", "7", "7", "–", ""]),
+        ([7.0] * 20, None, 1, ["20", "7", "7", "–", "**1 ended elsewhere**"]),
+    ],
+)
+def test_an_aim_is_kept_where_no_pair_ended_elsewhere(
+    runs: list[float | None], aim: float | None, elsewhere: int, told: list[str]
+) -> None:
+    found = {**row("it rains", runs, aim=aim), "elsewhere": elsewhere, "before": DIRECT, "after": RELAYED}
+    assert cells(paths_report.losses_section([found])) == [["it rains", "direct → relayed", *told]]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "foretold", "told"),
+    [
+        ("direct", "direct", "kept"), ("direct", "spliced", "kept"), ("none", "unreachable", "kept"),
+        ("relayed", "spliced", "**missed**"), ("direct / relayed", "direct", "**missed**"),
+        ("none", "relayed", "**missed**"), ("direct", "unreachable", "**missed**"),
+    ],
+)  # fmt: skip
+def test_an_outcome_is_to_be_what_was_foretold(outcome: str, foretold: str, told: str) -> None:
+    seen = {"what": "two huts", "outcome": outcome, "oracle": foretold, "first_s": 4.0, "direct_s": None}
+    assert cells(paths_report.places_section([seen])) == [["two huts", outcome, foretold, "4 s", "–", told]]
+
+
+def results(what: str) -> dict[str, Any]:
+    """Of one benchmark, as they are kept."""
+    return {"path_times": {"machine": MACHINE, "rows": [row(what, [1.5, None], aim=2.0)]}}
+
+
+def test_the_page_keeps_sections_that_were_not_measured_with_whatever_is_written_there(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{report.CLI}\nBy hand.\n\n{paths_report.TIMES}\nOld figures.\n", encoding="utf-8")
+    report.write(results("it rains"), page)
+    once = page.read_text(encoding="utf-8")
+    assert f"{report.CLI}\nBy hand.\n\n{paths_report.TIMES}\n" in once
+    assert "| it rains | 2 of 20 | 1.50 s | never | 2.00 s | **missed** |" in once
+    assert "Old figures." not in once
+    report.write(results("it rains"), page)
+    assert page.read_text(encoding="utf-8") == once
+    report.write({}, page)
+    assert page.read_text(encoding="utf-8") == once
+
+
+@pytest.mark.parametrize("head", [head for _, head, _ in report.SECTIONS], ids=report.title)
+def test_the_page_says_of_each_benchmark_what_its_report_says(head: str) -> None:
+    assert head in report.PAGE.read_text(encoding="utf-8")
