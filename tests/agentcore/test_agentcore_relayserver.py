@@ -17,7 +17,7 @@ from meshctl.core.agent.bodies import RefuseReason, RelayAsk, RelayGrant, RelayR
 from meshctl.core.agent.config import PeerConfig, node_id
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
 from meshctl.core.agent.probes import Transactions
-from meshctl.core.agent.relayallocation import BINDS_BURST, BINDS_PER_S, STALE_BINDS
+from meshctl.core.agent.relayallocation import BINDS_BURST, BINDS_PER_S, MEET_S, STALE_BINDS, TOGETHER_S
 from meshctl.core.agent.relaybinds import Bind, Binds, bind_username
 from meshctl.core.agent.relayserver import (
     LIFETIME_S,
@@ -165,6 +165,11 @@ def test_ends_without_a_common_family_are_forwarded_between_until_they_have_one(
     a, b = anchor.granted()
     v6, port = Address("2001:db8:7::2", 1), a.relay[0].port
     anchor.bind(a, A_AT)
+    early = anchor.bind(b, v6)
+    assert early is not None
+    assert early.error is not None
+    assert early.error.code == TOO_EARLY, "one in the other's family may be under way"
+    anchor.now += TOGETHER_S
     answer = anchor.bind(b, v6)
     assert answer is not None
     assert answer.error is None
@@ -274,6 +279,30 @@ def test_whatever_is_asked_and_bound_each_port_forwards_for_one_permitted_pair(
                 assert installed.pop(action.port) == (action.a, action.b)
 
 
+@pytest.mark.parametrize("in_time", [True, False])
+def test_of_ends_whose_binds_cross_in_two_families_nothing_is_forwarded_between_the_two_while_they_may_meet_in_one(
+    in_time: bool
+) -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    v6, port = Address("2001:db8:7::2", 1), a.relay[0].port
+    anchor.bind(a, A_AT)
+    anchor.bind(b, v6)
+    moving = anchor.bind_once(b, B_AT)  # which is to show that it was made just now
+    assert moving is not None
+    anchor.now += TOGETHER_S
+    anchor.bind(a, A_AT)
+    anchor.bind(b, v6)
+    assert list(anchor.server.actions()) == []
+    if in_time:
+        anchor.bind_once(b, B_AT, nonce=moving.nonce)
+        assert list(anchor.server.actions()) == [InstallRelay(port, A_AT, B_AT)]
+    else:
+        anchor.now += MEET_S
+        anchor.bind(b, v6)
+        assert list(anchor.server.actions()) == [InstallRelay(port, A_AT, v6)]
+
+
 def test_an_end_that_binds_in_both_families_does_not_disturb_what_is_forwarded_in_one() -> None:
     anchor = Anchor()
     a, b = anchor.granted()
@@ -292,6 +321,7 @@ def test_an_end_that_has_lost_a_family_is_not_forwarded_to_there_for_ever() -> N
     v6, other_v6 = Address("2001:db8:7::2", 1), Address("2001:db8:8::2", 1)
     anchor.bind(a, A_AT)
     anchor.bind(b, B_AT)
+    anchor.now += MEET_S
     for _ in range(STALE_BINDS):
         anchor.bind(a, v6)
     port = a.relay[0].port

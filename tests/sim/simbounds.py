@@ -36,8 +36,9 @@ _LOOKED_AT = 10  # nodes of one world whose memory is walked through
 def paths_change_seldom(world: World) -> Says:
     """A pair's endpoint moves a few times at its start, and a few times for each fault.
 
-    A stock client that cannot be reached is tried wherever an anchor sees it: behind a hard NAT each sees it elsewhere.
-    Where much is lost an anchor may seem dead for a moment, and its relay with it.
+    A stock client that cannot be reached is tried wherever an anchor sees it: behind a hard NAT each sees it elsewhere,
+    and behind one that forgets it is elsewhere each time. Where much is lost an anchor may seem dead for a moment, and
+    its relay with it.
     """
     begun = _MOVES * (2 if world.spec.link.loss > MUCH_LOSS else 1)
     moves = Counter((m.node, m.peer) for m in world.watch.moved)
@@ -45,7 +46,8 @@ def paths_change_seldom(world: World) -> Says:
     for (node, peer), count in sorted(moves.items()):
         if count > begun + _MOVES_A_FAULT * len(world.spec.faults) and peer not in harmful:
             one, other = world.nodes[node.rstrip("'")], world.nodes[peer]
-            if other.spec.kind == "client" and possible(world, one, other) != DIRECT:
+            elsewhere = possible(world, one, other) != DIRECT or forgets_quickly(world, (one.spec.name, peer))
+            if other.spec.kind == "client" and elsewhere:
                 continue
             yield node, f"{peer} has moved {count} times"
 

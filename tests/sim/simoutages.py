@@ -185,7 +185,8 @@ def _blocked(world: World, fault: Fault, flow: Flow, patience: float) -> list[tu
     other faults too, and not before there is something to send."""
     names = (flow.a, flow.b)
     tries = [at for at in (fault.at, *taken(world, names)) if is_blocked_at(world, names, at)]
-    return [(at, max(at, flow.starts_at) + KNOWN_BLOCKED_S + patience) for at in tries]
+    known_s = KNOWN_BLOCKED_S + _STARTS_S  # and the two may have had no session yet
+    return [(at, max(at, flow.starts_at) + known_s + patience) for at in tries]
 
 
 def _unfinished(fault: Fault, *met_at: float) -> list[tuple[float, float]]:

@@ -106,7 +106,7 @@ class RelayServer:
                 continue
             allocation = self._allocate(relay.port, (restored(a, relay.a), restored(b, relay.b)))
             self._extend(allocation, now)
-            self._install(allocation)
+            self._install(allocation, now)
 
     def stop(self) -> None:
         """Its ports are free: this interface is no anchor's any more, or another one takes its relays over."""
@@ -189,11 +189,11 @@ class RelayServer:
             return None
         nonce = self._nonce(end, remote)
         fresh = hmac.compare_digest((message.nonce or "").encode(), nonce.encode())
-        if not end.bound(remote, allocation.family(end), fresh=fresh):
+        if not end.bound(remote, allocation.family(end), now, fresh=fresh):
             stale = StunError(STALE_NONCE, "Stale Nonce")
             answer = stun.Message(stun.Class.ERROR, message.transaction, error=stale, nonce=nonce)
             return self._answer(port, remote, end, answer)
-        self._install(allocation)
+        self._install(allocation, now)
         if remote not in (allocation.installed or ()):
             answer = stun.Message(stun.Class.ERROR, message.transaction, error=StunError(TOO_EARLY, "Too Early"))
         else:
@@ -221,9 +221,9 @@ class RelayServer:
         local = Address(next((ip for ip in self._addresses if (":" in ip) == (":" in remote.ip)), ""), port)
         return SendProbe(local, remote, signed(answer, end.token))
 
-    def _install(self, allocation: Allocation) -> None:
+    def _install(self, allocation: Allocation, now: float) -> None:
         """Tell the driver the two addresses, when both are known and it has others."""
-        wanted = allocation.wanted()
+        wanted = allocation.wanted(now)
         if wanted == allocation.installed:
             return
         self._uninstall(allocation)
