@@ -29,6 +29,7 @@ from simoutages import HANDSHAKE_AGAIN_S, every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
     HEARD_S,
+    MUCH_LOSS,
     RELAY_STATES,
     Says,
     anchor_ips,
@@ -233,7 +234,8 @@ def the_last_pings_are_answered(world: World) -> Says:
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
             longest = _LOSSY_SILENCE_S if world.spec.link.loss else _SILENCE_S
-            again_s = HANDSHAKE_AGAIN_S * (2 if world.spec.link.loss else 1)  # by the relay, once that is taken
+            # By the relay, once that is taken, where one message in two may come through.
+            again_s = HANDSHAKE_AGAIN_S * (6 if world.spec.link.loss > MUCH_LOSS else 2 if world.spec.link.loss else 1)
             if silence > longest and not trying(world, one.name, other.name, lately_s=again_s):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
