@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -90,9 +89,7 @@ class Asking:
 
     def pause(self, seconds: float) -> None:
         """Wait. Raises KeyboardInterrupt."""
-        woken = threading.Event()
-        self._interrupts.wake = woken.set
-        if self._interrupts.count or woken.wait(seconds):
+        if self._interrupts.pause(seconds):
             raise KeyboardInterrupt
 
     # Inside

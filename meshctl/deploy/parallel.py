@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import threading
@@ -35,6 +36,18 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def pause(self, seconds: float) -> bool:
+        """Wait, but not after one has come. Whether one has."""
+        # Of all that wakes a thread this alone may be called from a signal handler: one that comes while this thread
+        # holds the lock of an Event would wait for it for ever.
+        woken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.wake = lambda: woken.put(None)
+        if not self.count:
+            with contextlib.suppress(queue.Empty):
+                woken.get(timeout=seconds)
+        self.wake = None
+        return self.count > 0
 
     def _received(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.count += 1
