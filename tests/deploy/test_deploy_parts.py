@@ -193,6 +193,35 @@ def test_workers_hand_out_every_name_once_and_stop_when_told() -> None:
         assert "a" not in seen
 
 
+# A signal comes at the first line that a pause runs, then in another pause at the second, and so on.
+STRIKE = """
+import signal, sys
+from meshctl.deploy.parallel import Interrupts
+left = 0
+def trace(frame, event, arg):
+    global left
+    left -= event == "line"
+    if event == "line" and left == 0:
+        signal.raise_signal(signal.SIGINT)
+    return trace
+with Interrupts() as interrupts:
+    at = 0
+    while left <= 0:
+        at = left = at + 1
+        interrupts.count = 0
+        sys.settrace(trace)
+        came = interrupts.pause(0.01)
+        sys.settrace(None)
+        assert came or left > 0
+print(at)
+"""
+
+
+def test_a_ctrl_c_ends_a_pause_at_whatever_line_of_it_it_comes() -> None:
+    done = subprocess.run([sys.executable, "-c", STRIKE], capture_output=True, text=True, check=True, timeout=30)
+    assert int(done.stdout) > 5, "lines"
+
+
 steps_strategy = st.builds(
     Step,
     do=st.sampled_from(["run", "write", "key", "ledger"]),
