@@ -88,8 +88,8 @@ def probes_are_few(world: World) -> Says:
 
 def victims_are_spared(world: World) -> Says:
     """Whom a peer names that it is not, or a STUN server has it name, gets few packets of each node that believes it,
-    in a second and in all: of each of its agents, for what one has sent the next one after it does not know. Shots of a
-    splice are quicker, and bounded by the attempts.
+    in a second and in all: of each of its agents, for what one has sent the next one after it does not know, nor the
+    same one once the peer was none of its peers. Shots of a splice are quicker, and bounded by the attempts.
     """
     kinds = {n.name: n.kind for n in world.spec.nodes}
     ends = [end for a, b in world.spec.pairs for end in ((a, b), (b, a)) if "client" not in (kinds[a], kinds[b])]
@@ -103,12 +103,22 @@ def victims_are_spared(world: World) -> Says:
     shooting = {me for me, liar in told if tries[me, liar]}
     if struck.most > _STRUCK_A_SECOND * len(told) + _SPLICE_PROBES * len(shooting):
         yield "victim", f"{struck.most} packets in a second, of {len(told)} pairs"
-    agents = {pair: max(1, world.watch.starts[pair[0]]) for pair in told}
+    begun = {pair: max(1, world.watch.starts[pair[0]]) + _returns(world, pair) for pair in told}
     lived = {pair: seconds + world.nodes[pair[0]].offset for pair in told}  # its clock may have gone on in its sleep
-    checks = sum(STRANGERS_BURST * agents[pair] + STRANGERS_RATE * lived[pair] for pair in told)
-    vain = {pair: min(tries[pair], VAIN_BURST * agents[pair] + lived[pair] / VAIN_AGAIN_S) for pair in told}
+    checks = sum(STRANGERS_BURST * begun[pair] + STRANGERS_RATE * lived[pair] for pair in told)
+    vain = {pair: min(tries[pair], VAIN_BURST * begun[pair] + lived[pair] / VAIN_AGAIN_S) for pair in told}
     if struck.total > checks + MAX_SHOTS * sum(vain.values()):
         yield "victim", f"{struck.total} packets in {int(seconds)} s, of {len(told)} pairs"
+
+
+def _returns(world: World, pair: tuple[str, str]) -> int:
+    """How often at most the two were no pair, and are one again."""
+    faults = world.spec.faults
+    return sum(
+        ({f.target, f.value} == {*pair} if f.kind == "pair ends" else f.target in pair)
+        for f in faults
+        if f.kind in ("pair ends", "node leaves")
+    )
 
 
 def silence_is_kept(world: World) -> Says:

@@ -97,6 +97,7 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
             windows += _swept(world, fault, names)
             windows += _unheard(world, fault, flow.flow)
             windows += _blocked(world, fault, flow.flow, patience)
+            windows += _keyless(fault, flow.flow)
         if anchors or touches(world, fault, names):
             windows += _unfinished(fault, *(world.nodes[n].met.get(p, inf) for n, p in (names, names[::-1])))
     if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
@@ -131,9 +132,6 @@ def _begun(world: World, flow: Flow, patience: float) -> float:
 
 def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, float]]:
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S) + patience
-    if fault.kind == "clock" and float(fault.value) < REKEY_TIMEOUT_S:
-        # Who answered a handshake within the last 5 s, sleep included, may begin none: it is left to the other end.
-        recovery += _KEYS_S
     if fault.kind in _SUSPENDING and world.spec.link.loss:
         # The other end goes on with the old keys until a packet with the new ones has come: two of these may be lost.
         recovery += 2 * _KEYS_S
@@ -146,6 +144,15 @@ def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, f
     if fault.kind == "anchor off" and len(world.spec.anchors) > 1:
         return [(fault.at, fault.at + _ANCHOR_GONE_S + patience)]
     return [(fault.at, fault.ends_at + recovery)]
+
+
+def _keyless(fault: Fault, flow: Flow) -> list[tuple[float, float]]:
+    """Who began or answered a handshake within the last 5 s, sleep included, may begin none: it is left to the other
+    end, once that has something to send."""
+    if fault.kind not in _SUSPENDING or max(fault.lasts_s, float(fault.value or 0.0)) >= REKEY_TIMEOUT_S:
+        return []
+    recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S)
+    return [(fault.at, max(fault.ends_at, flow.starts_at) + recovery + _KEYS_S)]
 
 
 def _unmet(world: World, fault: Fault, names: tuple[str, str], patience: float) -> list[tuple[float, float]]:
@@ -186,6 +193,8 @@ def _blocked(world: World, fault: Fault, flow: Flow, patience: float) -> list[tu
     names = (flow.a, flow.b)
     tries = [at for at in (fault.at, *taken(world, names)) if is_blocked_at(world, names, at)]
     known_s = KNOWN_BLOCKED_S + _STARTS_S  # and the two may have had no session yet
+    if forgets_quickly(world, names):  # then whom the relay does not reach, nor that the path was left
+        known_s += _FORGOTTEN_S
     return [(at, max(at, flow.starts_at) + known_s + patience) for at in tries]
 
 

@@ -45,6 +45,11 @@ class Detours:
         self._relay.anchor_restarted(anchor, now)
         self.anchors_changed(now)
 
+    def anchor_speaks(self, anchor: PeerConfig, now: float) -> None:
+        """An anchor has said something of its own accord."""
+        self._here.touch(self._work.peer.id)
+        self._relay.anchor_speaks(anchor, now)
+
     def answered(self, anchor: PeerConfig, answer: RelayGrant | RelayRefuse, now: float) -> None:
         """An anchor's relay to the peer, or none there."""
         self._here.touch(self._work.peer.id)

@@ -273,6 +273,9 @@ class PeerPath:
         if self.state in DIRECT and pair == self._negotiation.current:
             self._in_use.lives(pair, now, wanted=True)
             return
+        if self.state is State.DIRECT and self.work.is_twin(pair):
+            self.work.tolerated = pair.remote
+            return
         if not self.detours.may_take(pair, now):
             return
         self.work.chosen = pair

@@ -62,6 +62,7 @@ class PeerWork:
         self.chosen: Pair | None = None
         self.proven = False
         self.tolerated: Address | None = None
+        self._former: Pair | None = None
         self.retry_at: float | None = None
         self._compare_at, self._comparisons = 0.0, 0
         self.release_at: float | None = None
@@ -201,6 +202,20 @@ class PeerWork:
         self.tunnel.adopt(endpoint)
         return True
 
+    def take(self, pair: Pair) -> None:
+        """Use this pair from now on."""
+        if self.negotiation.current not in (None, pair):
+            self._former = self.negotiation.current
+        self.negotiation.current = pair
+
+    def is_twin(self, pair: Pair) -> bool:
+        """Whether to the peer a pair is the one in use: a port that its router has promised, and another that its NAT
+        gives its packets, lead to the same socket. Both answer, and what it says of its one pair has come by both."""
+        current = self.negotiation.current
+        if current is None or pair != self._former or not self.negotiation.has_answered(current):
+            return False
+        return pair.local == current.local and pair.remote.ip == current.remote.ip
+
     def carries(self, pair: Pair) -> bool:
         """Whether it is by this pair that WireGuard's packets leave now: to its remote address, and a splice to there
         has them leave from its own port."""
@@ -215,9 +230,10 @@ class PeerWork:
         self.want_relay(now)
 
     def _use_pair(self, now: float) -> None:
-        pair = self.negotiation.current = self.chosen
+        pair = self.chosen
         if pair is None:
             return
+        self.take(pair)
         self.proven, self.tolerated = True, None
         self._compare_at, self._comparisons = now + COMPARE_S, 0
         self.liveness.moved(now, self.negotiation.rtt_s(pair) or 0.0)

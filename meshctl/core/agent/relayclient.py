@@ -173,6 +173,12 @@ class RelayClient:
         if lease is not None:
             self._doubt(lease, now, ask=anchor.id == self._used or self._controlling)
 
+    def anchor_speaks(self, anchor: PeerConfig, now: float) -> None:
+        """The anchor has said something of its own accord, so that it knows this agent's session."""
+        lease = self._leases.get(anchor.id)
+        if lease is not None:
+            lease.heard(now)
+
     # What comes in
 
     def granted(self, anchor: PeerConfig, grant: RelayGrant, now: float) -> None:

@@ -12,6 +12,9 @@ from meshctl.core.agent.config import PeerConfig
 # What was asked is asked again until both ends are bound, after 1 s, 2 s, 4 s …: a grant that was lost on its way to
 # the other end is so sent again.
 ASK_AGAIN_S, ASK_LONGEST_S = 1.0, 60.0
+# An anchor drops what it is asked before it knows this agent's session. Its first word shows that it does: what was
+# asked is asked again, unless the answer comes right behind.
+ASK_SOON_S = 0.05
 # An anchor that has not answered so many questions is not counted upon.
 MAX_ASKED = 3
 # Binds until both ends are bound, ever slower: the other end may not be there at all. A grant begins anew.
@@ -78,6 +81,11 @@ class Lease:
         self.ask_at = now + min(ASK_AGAIN_S * 2**self.asks, ASK_LONGEST_S)
         self.asks += 1
         self.unanswered += 1
+
+    def heard(self, now: float) -> None:
+        """The anchor knows this agent's session: was it asked before that?"""
+        if not self.token and self.asks == 1:
+            self.ask_at = min(self.ask_at, now + ASK_SOON_S)
 
     def granted(self, grant: RelayGrant, now: float) -> None:
         """The anchor's word. What worked until now works until its binds fail, though this may be another port.

@@ -140,5 +140,7 @@ class Tidings:
             if observation.node == self.here.config.id and base and server and server.family == base.family:
                 self.gatherer.seen("observed", base, server, observation.address, now)
                 self.here.touch(GATHER)
+        for path in self.paths.values():
+            path.detours.anchor_speaks(anchor, now)
         for action in self.clients.observed(anchor.id, body, statuses, now):
             self.here.act(action)
