@@ -45,6 +45,32 @@ def test_packets_that_come_by_the_relay_now_and_then_and_never_by_the_path_show_
     assert came == BLOCKED_S / every_s + 1
 
 
+@pytest.mark.parametrize("by_relay_s", [3, 12, 20])
+def test_a_path_on_which_nothing_comes_after_packets_came_by_the_relay_alone_has_been_blocked_since_then(
+    by_relay_s: int
+) -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.moved(tunnel.now, 0.02)
+    second, came = 0, 0
+    while not tunnel.liveness.blocked():
+        second += 1
+        came += DATA if second <= by_relay_s else 0
+        status = tunnel.status._replace(tx_bytes=7 + DATA * second, rx_bytes=5 + came)
+        tunnel.liveness.sample(status, tunnel.now + second, Came.BY_RELAY)
+    assert second == BLOCKED_S + 1, "the first packet came after a second"
+
+
+def test_a_packet_by_the_relay_long_ago_does_not_count_against_a_path_on_which_nothing_comes() -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.moved(tunnel.now, 0.02)
+    tunnel.liveness.sample(tunnel.status._replace(rx_bytes=5 + DATA), tunnel.now + 1.0, Came.BY_RELAY)
+    start = tunnel.now + 2.0 + DETOUR_PAUSE_S
+    sent = tunnel.status._replace(tx_bytes=7 + DATA, rx_bytes=5 + DATA)
+    for second in range(round(BLOCKED_S)):
+        tunnel.liveness.sample(sent, start + second, Came.BY_RELAY)
+        assert tunnel.liveness.blocked() == ""
+
+
 def test_a_packet_of_which_nobody_knows_how_it_came_neither_makes_nor_ends_what_comes_by_the_relay_alone() -> None:
     for first in (Came.BY_RELAY, Came.UNKNOWN):
         tunnel = Tunnel()

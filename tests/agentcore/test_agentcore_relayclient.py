@@ -28,6 +28,7 @@ from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.relaychoice import MARGIN_S, MARGIN_SHARE
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
 from meshctl.core.agent.relaylease import (
+    ASK_SOON_S,
     BIND_LONGEST_S,
     CHECK_AGAIN_S,
     IDLE_GAP_S,
@@ -87,6 +88,42 @@ def test_a_grant_that_did_not_reach_the_other_end_is_sent_again() -> None:
     assert not world.works()
     world.run(1.75)
     assert world.works(), "three round trips after the third time of asking"
+
+
+def test_what_an_anchor_has_dropped_because_it_did_not_know_the_session_is_asked_again_at_its_first_word() -> None:
+    world = RelayWorld()
+    world.drop = lambda _to, _hub, _body: True
+    world.want()
+    world.run(0.1)
+    assert not world.works()
+    world.drop = lambda _to, _hub, _body: False
+    for anchor in world.anchors.values():
+        world.clients["a"].anchor_speaks(anchor, world.now)
+    world.run(ASK_SOON_S + 0.2)
+    assert world.works()
+
+
+@pytest.mark.parametrize("words", [1, 20])
+def test_an_anchor_whose_answer_comes_right_behind_its_first_word_is_not_asked_again(words: int) -> None:
+    world = RelayWorld()
+    world.want()
+    for _ in range(words):
+        world.run(0.015 / words)
+        for anchor in world.anchors.values():
+            world.clients["a"].anchor_speaks(anchor, world.now)
+    world.run(5.0)
+    assert [hub for _, _, hub, what in world.sent if isinstance(what, RelayAsk)] == ["hub0", "hub1"]
+
+
+def test_an_anchor_that_speaks_and_does_not_answer_is_asked_no_more_often_for_it() -> None:
+    world = RelayWorld()
+    world.drop = lambda _to, _hub, _body: True
+    world.want()
+    for _ in range(100):
+        world.run(0.02)
+        world.clients["a"].anchor_speaks(world.anchors["hub0"], world.now)
+        world.drain("a")
+    assert [hub for _, _, hub, what in world.sent if isinstance(what, RelayAsk)].count("hub0") == 2
 
 
 def test_both_ends_take_the_anchor_that_is_near_to_both() -> None:

@@ -181,13 +181,16 @@ class Liveness:
 
         A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too. A sleep
         of this host does not count. A peer that hears nothing by the path goes on answering by the relay, to what was
-        sent there before WireGuard was told of the path again.
+        sent there before WireGuard was told of the path again; until then nothing has come by the path either.
         """
-        if self._detour is not None and self._detour[1] - self._detour[0] >= BLOCKED_S:
-            return f"WireGuard's packets have come by the relay alone for {self._detour[1] - self._detour[0]:.0f} s"
+        first, last = self._detour if self._detour is not None else (inf, -inf)
+        if last - first >= BLOCKED_S:
+            return f"WireGuard's packets have come by the relay alone for {last - first:.0f} s"
         since = self._content_since
         if since is None:
             return ""
+        if since - last <= DETOUR_PAUSE_S:
+            since = first
         silence = self._read_at - since
         if silence < BLOCKED_S:
             return ""

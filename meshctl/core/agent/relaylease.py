@@ -96,6 +96,8 @@ class Lease:
         expected = self.renewals or self.unanswered
         if new:
             self.token, self.relay, self.binds = grant.token, grant.relay, 0
+        if self.ask_at < inf:
+            self.ask_at = max(self.ask_at, now + ASK_AGAIN_S)
         self.unanswered = self.renewals = 0
         self.refused_until = -inf
         self.renew_at = now + RENEW_SHARE * grant.lifetime_s
