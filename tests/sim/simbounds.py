@@ -113,12 +113,8 @@ def victims_are_spared(world: World) -> Says:
 
 def _returns(world: World, pair: tuple[str, str]) -> int:
     """How often at most the two were no pair, and are one again."""
-    faults = world.spec.faults
-    return sum(
-        ({f.target, f.value} == {*pair} if f.kind == "pair ends" else f.target in pair)
-        for f in faults
-        if f.kind in ("pair ends", "node leaves")
-    )
+    ends = {"pair ends": lambda f: {f.target, f.value} == {*pair}, "node leaves": lambda f: f.target in pair}
+    return sum(f.kind in ends and ends[f.kind](f) for f in world.spec.faults)
 
 
 def silence_is_kept(world: World) -> Says:

@@ -1,5 +1,5 @@
-"""Direct ways that are bad: they drop WireGuard's packets, die again and again, or become slow, or two are one. Hunted: a
-pair that stays on such a way, or goes back to it for ever."""
+"""Direct ways that are bad: they drop WireGuard's packets, die again and again, or become slow; or two are one. Hunted:
+a pair that stays on such a way, or goes back to it for ever."""
 
 from __future__ import annotations
 
@@ -136,7 +136,8 @@ def test_a_peer_that_is_seen_under_a_port_of_its_nat_and_one_that_its_router_pro
 ) -> None:
     # What it says comes by the one port while that flow lives, and by the other. Each word would take the path there.
     site = SiteSpec(0, Behaviour(allocation=SEQUENTIAL), "192.168.0", speaks=("pcp",))
-    nodes = (NodeSpec("a0", 0, kind="anchor"), NodeSpec("n0", 1, starts_at=1.0), NodeSpec("n1", 2, site.name, starts_at=1.0))
+    ends = NodeSpec("n0", 1, starts_at=1.0), NodeSpec("n1", 2, site.name, starts_at=1.0)
+    nodes = (NodeSpec("a0", 0, kind="anchor"), *ends)
     pings = Flow("n1", "n0", 1.0, every_s, 90.0)
     far = Link(delay_s=0.2)
     world = World(WorldSpec(0, far, (site,), nodes, (("n0", "n1"),), (pings,), quiet_at=60.0, seconds=100.0))
