@@ -60,8 +60,9 @@ def anchor_name(node: NodeSpec) -> NamedEndpoint:
 
 
 def anchor_places(node: NodeSpec) -> tuple[Place, ...]:
-    """Where an anchor listens."""
-    return tuple((ip, PORT) for ip in public_ips(node))
+    """Where an anchor listens, as the inventory has it."""
+    places = tuple(Address(ip, PORT) for ip in public_ips(node))
+    return tuple((*place,) for place in places if node.written in (0, place.family))
 
 
 def links(spec: WorldSpec, name: str) -> tuple[NodeSpec, ...]:

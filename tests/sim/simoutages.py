@@ -88,8 +88,7 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     link = world.spec.link
     patience = 0.0 if link.clean else _MUCH_PATIENCE_S if link.loss > MUCH_LOSS else _PATIENCE_S
     windows = [(0.0, _begun(world, flow.flow, patience))]
-    ends = [(*both, at) for both in (names, names[::-1]) for at in (outage.began_at, outage.ended_at)]
-    direct = all(state_at(world, *end) in DIRECT_STATES for end in ends)  # else it came to need the anchors
+    direct = _stayed_direct(world, names, outage)  # else it came to need the anchors
     for fault in world.spec.faults:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
@@ -107,6 +106,16 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= forgotten_s:
         return True
     return _covered(outage, windows, _ROUNDING_S + flow.flow.every_s)
+
+
+def _stayed_direct(world: World, names: tuple[str, str], outage: Outage) -> bool:
+    ends = [(*both, at) for both in (names, names[::-1]) for at in (outage.began_at, outage.ended_at)]
+    meanwhile = [
+        d.decision.after
+        for d in world.watch.decided
+        if {d.node, d.peer} == {*names} and outage.began_at <= d.at <= outage.ended_at
+    ]
+    return all(state in DIRECT_STATES for state in (*meanwhile, *(state_at(world, *end) for end in ends)))
 
 
 def _begun(world: World, flow: Flow, patience: float) -> float:

@@ -64,6 +64,7 @@ class NodeSpec:
     second: bool = False  # has one more address, which leads nowhere and which every other such host has too
     starts_at: float = 0.0
     userspace: bool = False  # its WireGuard is not the kernel's
+    written: int = 0  # the one family in which the inventory has an anchor, if it has not both
 
     @property
     def is_fixed(self) -> bool:

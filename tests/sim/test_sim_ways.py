@@ -143,3 +143,16 @@ def test_a_peer_that_is_seen_under_a_port_of_its_nat_and_one_that_its_router_pro
     world = World(WorldSpec(0, far, (site,), nodes, (("n0", "n1"),), (pings,), quiet_at=60.0, seconds=100.0))
     assert world.run().findings == ()
     assert [at for at in decided(world, Trigger.DISTRESS, "n0") if 12.0 < at < pings.ends_at] == []
+
+
+@pytest.mark.parametrize("four", ["n0", "n1"])
+def test_two_nodes_without_a_common_family_meet_at_an_anchor_that_one_of_them_knows_by_a_family_it_does_not_have(
+    four: str,
+) -> None:
+    sites = tuple(SiteSpec(n, Behaviour(), f"192.168.{n}", v6=True) for n in (0, 1))
+    anchors = tuple(NodeSpec(f"a{n}", n, kind="anchor", v6=True, written=(4, 6)[n], starts_at=0.1 * n) for n in (0, 1))
+    nodes = (NodeSpec(n, 2 + i, f"site{i}", v4=n == four, v6=n != four) for i, n in enumerate(("n0", "n1")))
+    pings = Flow("n0", "n1", 2.0, 0.2, 50.0)
+    world = World(replace(at_home(60.0), sites=sites, nodes=(*anchors, *nodes), flows=(pings,)))
+    assert world.run().findings == ()
+    assert all(decided(world, Trigger.RELAY_READY, name)[0] < 3.0 for name in ("n0", "n1"))

@@ -102,18 +102,21 @@ class RelayClient:
         """Have relays at the nearest of these anchors, which are up: id -> (anchor, round-trip seconds).
 
         `peer_rtts` are the peer's round trips, as its offer has them. Called again when something of this has changed.
+        An anchor to which there never was a tunnel may be known by a family that this node does not have, and have the
+        other one too: what it grants, by way of another anchor, is bound to all the same.
         """
         self._wanted, self._now = True, now
+        fallen = [anchor for anchor in self._leases if anchor in self._distances and anchor not in anchors]
         self._distances.set(anchors, peer_rtts)
         for anchor, lease in sorted(self._leases.items()):
             if anchor in anchors:
                 if not lease.up:
                     lease.up = True
                     self._doubt(lease, now, ask=self._controlling and lease.refused_until == -inf)
-            elif lease.token and now < lease.expires_at:
-                lease.down()
-            else:
+            elif not lease.token or now >= lease.expires_at:
                 del self._leases[anchor]
+            elif anchor in fallen:
+                lease.down()
         self._choose(now)
         self._settle()
 
