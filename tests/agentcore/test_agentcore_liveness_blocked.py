@@ -30,19 +30,20 @@ def test_now_and_then_a_packet_by_the_relay_says_nothing_of_a_path_that_nobody_u
         assert tunnel.liveness.blocked() == ""
 
 
-@pytest.mark.parametrize("every_s", [1.0, BLOCKED_S / 2])
+@pytest.mark.parametrize("every_s", [1, 11])
 def test_packets_that_come_by_the_relay_now_and_then_and_never_by_the_path_show_that_the_peer_is_not_on_it(
-    every_s: float
+    every_s: int
 ) -> None:
     tunnel = Tunnel()
     tunnel.liveness.moved(tunnel.now, 0.02)
-    came = 0
+    second = 0
     while not tunnel.liveness.blocked():
-        came += 1
+        second += 1
+        came = second // every_s
         status = tunnel.status._replace(tx_bytes=7 + DATA * came, rx_bytes=5 + DATA * came)
-        tunnel.liveness.sample(status, tunnel.now + came * every_s, Came.BY_RELAY)
-        assert came <= BLOCKED_S + 2
-    assert came == BLOCKED_S / every_s + 1
+        tunnel.liveness.sample(status, tunnel.now + second, Came.BY_RELAY)
+        assert second <= BLOCKED_S + every_s
+    assert second == BLOCKED_S + every_s, "the first one came after a pause"
 
 
 @pytest.mark.parametrize("by_relay_s", [3, 12, 20])
@@ -60,15 +61,31 @@ def test_a_path_on_which_nothing_comes_after_packets_came_by_the_relay_alone_has
     assert second == BLOCKED_S + 1, "the first packet came after a second"
 
 
-def test_a_packet_by_the_relay_long_ago_does_not_count_against_a_path_on_which_nothing_comes() -> None:
+@pytest.mark.parametrize("quiet_s", [round(DETOUR_PAUSE_S) - 2, round(DETOUR_PAUSE_S) + 2])
+def test_a_packet_by_the_relay_long_ago_does_not_count_against_a_path_on_which_nothing_comes(quiet_s: int) -> None:
     tunnel = Tunnel()
     tunnel.liveness.moved(tunnel.now, 0.02)
-    tunnel.liveness.sample(tunnel.status._replace(rx_bytes=5 + DATA), tunnel.now + 1.0, Came.BY_RELAY)
-    start = tunnel.now + 2.0 + DETOUR_PAUSE_S
-    sent = tunnel.status._replace(tx_bytes=7 + DATA, rx_bytes=5 + DATA)
-    for second in range(round(BLOCKED_S)):
-        tunnel.liveness.sample(sent, start + second, Came.BY_RELAY)
+    status, second = tunnel.status._replace(rx_bytes=5 + DATA), 0
+    while not tunnel.liveness.blocked():
+        second += 1
+        if second == quiet_s + 1:
+            status = status._replace(tx_bytes=7 + DATA)
+        tunnel.liveness.sample(status, tunnel.now + second, Came.BY_RELAY)
+    assert second == 1 + BLOCKED_S + (quiet_s if quiet_s > DETOUR_PAUSE_S else 0)
+
+
+@pytest.mark.parametrize("happens", ["sleep", "a new interface"])
+def test_what_came_by_the_relay_before_a_sleep_or_on_another_interface_does_not_count(happens: str) -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.moved(tunnel.now, 0.02)
+    for second in range(1, 11):
+        tunnel.liveness.sample(tunnel.status._replace(rx_bytes=5 + DATA * second), float(second), Came.BY_RELAY)
+    woke_at = 10.0 + (ASLEEP_S + 1.0 if happens == "sleep" else 1.0)
+    came = 5 + DATA * 10 if happens == "sleep" else 0
+    for second in range(1 + round(BLOCKED_S)):
         assert tunnel.liveness.blocked() == ""
+        status = tunnel.status._replace(tx_bytes=7 + DATA * second, rx_bytes=came)
+        tunnel.liveness.sample(status, woke_at + second, Came.BY_RELAY)
 
 
 def test_a_packet_of_which_nobody_knows_how_it_came_neither_makes_nor_ends_what_comes_by_the_relay_alone() -> None:

@@ -193,6 +193,35 @@ def test_an_answer_on_the_own_port_says_nothing_of_packets_that_a_splice_has_lea
     assert not bench.work.carries(spliced)
 
 
+def pair(port: int = PORT, *, ip: str = "198.51.100.7", local: int = PORT) -> Pair:
+    return Pair(Address("192.168.1.5", local), Address(ip, port))
+
+
+@pytest.mark.parametrize(
+    ("taken", "asked", "twin"),
+    [
+        pytest.param([pair(1), pair(2)], pair(1), True, id="back and forth"),
+        pytest.param([pair(1), pair(2), pair(2)], pair(1), True, id="and agreed on once more"),
+        pytest.param([pair(1), pair(2)], pair(2), False, id="the one in use"),
+        pytest.param([pair(1), pair(2)], pair(3), False, id="a third one"),
+        pytest.param([pair(1), pair(2), pair(3)], pair(1), False, id="one long ago"),
+        pytest.param([pair(2)], pair(1), False, id="never in use"),
+        pytest.param([pair(1), None, pair(2)], pair(1), False, id="relayed between"),
+        pytest.param([pair(1, ip="198.51.100.8"), pair(2)], pair(1, ip="198.51.100.8"), False, id="another address"),
+        pytest.param([pair(1, local=9), pair(2)], pair(1, local=9), False, id="another port of this end"),
+    ],
+)
+@pytest.mark.parametrize("answers", [True, False])
+def test_two_ports_of_a_peer_that_were_both_in_use_are_one_as_long_as_the_one_in_use_answers(
+    taken: list[Pair | None], asked: Pair, twin: bool, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(OTHER)
+    for each in taken:
+        bench.work.take(each)
+    monkeypatch.setattr(bench.work.negotiation, "has_answered", lambda one: answers and one == taken[-1])
+    assert bench.work.is_twin(asked) is (twin and answers)
+
+
 # Keeping NATs open
 
 

@@ -72,11 +72,11 @@ def counted_bytes(size: int) -> int:
 
 
 class Came(Enum):
-    """How a packet of WireGuard's has come. Of one that came since the endpoint was set, nobody knows."""
+    """How a packet of WireGuard's has come."""
 
     BY_PATH = "by the path"
     BY_RELAY = "by a relay"
-    UNKNOWN = "unknown"
+    UNKNOWN = "unknown"  # the endpoint, which shows it, was set since then
 
 
 class _Stream:
@@ -128,11 +128,11 @@ class Liveness:
         (own_tx, own_rx), (self._own_tx, self._own_rx) = (self._own_tx, self._own_rx), (0, 0)
         read_at, self._read_at = self._read_at, now
         if now - read_at > ASLEEP_S:
-            self._content_since = None
+            self._content_since, self._detour = None, None
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at = now, None, None
             self.sent_at, self._content_since, self._stream = now, None, _Stream()
-            self._answer_within_s = UNANSWERED_S
+            self._answer_within_s, self._detour = UNANSWERED_S, None
             return
         if status.tx_bytes > last.tx_bytes:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)

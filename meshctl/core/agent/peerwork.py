@@ -48,7 +48,7 @@ class PeerWork:
     `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at
     the same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too.
     `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair in use
-    works.
+    works. `_before`: the pair that was in use before that one.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class PeerWork:
         self.chosen: Pair | None = None
         self.proven = False
         self.tolerated: Address | None = None
-        self._former: Pair | None = None
+        self._before: Pair | None = None
         self.retry_at: float | None = None
         self._compare_at, self._comparisons = 0.0, 0
         self.release_at: float | None = None
@@ -198,21 +198,26 @@ class PeerWork:
             return False
         standing = self.splice.standing
         spliced = standing is not None and standing.remote == endpoint
-        self.negotiation.current, self.proven = (standing if spliced else Pair(base, endpoint)), False
+        self.take(standing if spliced else Pair(base, endpoint))
+        self.proven = False
         self.tunnel.adopt(endpoint)
         return True
 
-    def take(self, pair: Pair) -> None:
-        """Use this pair from now on."""
-        if self.negotiation.current not in (None, pair):
-            self._former = self.negotiation.current
+    def take(self, pair: Pair | None) -> None:
+        """Use this pair from now on, or none."""
+        current = self.negotiation.current
+        if pair is None:
+            self._before = None
+        elif current not in (None, pair):
+            self._before = current
         self.negotiation.current = pair
 
     def is_twin(self, pair: Pair) -> bool:
-        """Whether to the peer a pair is the one in use: a port that its router has promised, and another that its NAT
-        gives its packets, lead to the same socket. Both answer, and what it says of its one pair has come by both."""
+        """Whether this pair and the one in use end at one socket of the peer's: a port that its router has promised and
+        one that its NAT gives its packets. Both have been in use, and differ by that port alone; the one in use has
+        answered, and not failed since."""
         current = self.negotiation.current
-        if current is None or pair != self._former or not self.negotiation.has_answered(current):
+        if current is None or pair != self._before or not self.negotiation.has_answered(current):
             return False
         return pair.local == current.local and pair.remote.ip == current.remote.ip
 
@@ -241,7 +246,7 @@ class PeerWork:
 
     def _use_relay(self, now: float) -> None:
         if self.relay.ready is not None:
-            self.negotiation.current = None
+            self.take(None)
             self.splice.leave()
             self.relay.use(now)
             anchor = self.relay.used_anchor
@@ -268,6 +273,7 @@ class PeerWork:
 
     def _forget(self, _now: float) -> None:
         # Not the offer: it is not said again to who has acknowledged it.
+        self.take(None)
         self.negotiation.forget()
         self.relay.release()
         self.splice.stop()

@@ -84,7 +84,8 @@ class Allocation:
 
     def wanted(self, now: float) -> tuple[Address, Address] | None:
         """What should be installed, when both ends have bound: addresses of one family if there is one, which stays
-        while both are there; else of two, unless one of one family may come soon."""
+        while both are there; else of two. While one of one family may come soon, what is installed: each bind asks
+        again, and ends bind until they are told that they are forwarded."""
         a, b = (end.places for end in self.ends)
         used = self.family(self.ends[0])
         family = min(a.keys() & b.keys(), key=lambda family: (family != used, family), default=None)

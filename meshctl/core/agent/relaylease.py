@@ -96,7 +96,7 @@ class Lease:
         expected = self.renewals or self.unanswered
         if new:
             self.token, self.relay, self.binds = grant.token, grant.relay, 0
-        if self.ask_at < inf:
+        if self.ask_at < inf:  # it was asked again soon, in case that nothing came
             self.ask_at = max(self.ask_at, now + ASK_AGAIN_S)
         self.unanswered = self.renewals = 0
         self.refused_until = -inf

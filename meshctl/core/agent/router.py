@@ -137,7 +137,7 @@ class Router:
         speaker = source if last_hop.is_anchor else last_hop
         key = (last_hop.name, speaker.name)
         if key not in self._buckets:
-            self._buckets[key] = TokenBucket(*allowance(self._reached(speaker)))
+            self._buckets[key] = TokenBucket(*share(self._reached(speaker)))
         return self._buckets[key]
 
     def _reached(self, speaker: PeerConfig) -> int:
@@ -166,7 +166,7 @@ class Router:
         return Routed(Outcome.FORWARD, hop, signal.with_ttl(data, min(header.ttl, signal.TTL) - 1))
 
 
-def allowance(peers: int) -> tuple[float, float]:
+def share(peers: int) -> tuple[float, float]:
     """What a source has that reaches so many peers: messages a second, and at once."""
     return max(RATE_PER_S, RATE_PER_S_AND_PEER * peers), max(BURST, BURST_PER_PEER * peers)
 

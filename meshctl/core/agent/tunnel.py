@@ -71,8 +71,8 @@ class Tunnel:
         self._place = address
 
     def read(self, status: PeerStatus, relays: Container[Address]) -> Came:
-        """Take one reading. How the newest packet has come, as the endpoint has it that WireGuard has followed to; the
-        own word of a moment ago tells nothing of that."""
+        """Take one reading. Returns how the newest packet has come: WireGuard moves the endpoint to where it came from,
+        unless this end has set it since the reading before."""
         self.status, has_set, self._has_set = status, self._has_set, False
         if status.endpoint is not None and status.endpoint in relays:
             return Came.BY_RELAY
