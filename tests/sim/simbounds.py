@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from simconfig import KEEPALIVE_S
 from simmemory import largest, total
 from simnode import Node
-from simpairs import MUCH_LOSS, Says, can_be_led_astray, forgets_quickly, healthy, owed, possible, trying
+from simpairs import (
+    MUCH_LOSS,
+    Says,
+    can_be_led_astray,
+    ends_pair,
+    forgets_quickly,
+    healthy,
+    is_anchor_fault,
+    owed,
+    possible,
+    touches,
+    trying,
+)
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
@@ -22,7 +35,6 @@ if TYPE_CHECKING:
     from simworld import World
 
 IDLE_S = 25.0
-_KEEPALIVE_S = 25.0
 _MOVES, _MOVES_A_FAULT = 6, 8
 _DOUBTS, _RESTS_S = 3, 10.0
 _PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
@@ -44,7 +56,9 @@ def paths_change_seldom(world: World) -> Says:
     moves = Counter((m.node, m.peer) for m in world.watch.moved)
     harmful = {n.name for n in world.spec.nodes if n.kind == "malicious"}
     for (node, peer), count in sorted(moves.items()):
-        if count > begun + _MOVES_A_FAULT * len(world.spec.faults) and peer not in harmful:
+        names = (node.rstrip("'"), peer)
+        faults = sum(touches(world, f, names) or is_anchor_fault(world, f) for f in world.spec.faults)
+        if count > begun + _MOVES_A_FAULT * faults and peer not in harmful:
             one, other = world.nodes[node.rstrip("'")], world.nodes[peer]
             elsewhere = possible(world, one, other) != DIRECT or forgets_quickly(world, (one.spec.name, peer))
             if other.spec.kind == "client" and elsewhere:
@@ -113,8 +127,7 @@ def victims_are_spared(world: World) -> Says:
 
 def _returns(world: World, pair: tuple[str, str]) -> int:
     """How often at most the two were no pair, and are one again."""
-    ends = {"pair ends": lambda f: {f.target, f.value} == {*pair}, "node leaves": lambda f: f.target in pair}
-    return sum(f.kind in ends and ends[f.kind](f) for f in world.spec.faults)
+    return sum(ends_pair(fault, {*pair}) for fault in world.spec.faults)
 
 
 def silence_is_kept(world: World) -> Says:
@@ -133,7 +146,7 @@ def silence_is_kept(world: World) -> Says:
             continue
         sent = packets(world, node) - before
         retries = sum(p.spec.kind == "client" for p in peers) * IDLE_S / REKEY_TIMEOUT_S
-        each = 3 * IDLE_S / _KEEPALIVE_S + WANTED_ANCHORS
+        each = 3 * IDLE_S / KEEPALIVE_S + WANTED_ANCHORS
         if sent > (1 if world.spec.link.clean else 3) * (each * len(peers) + 4) + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from simworld import World
 
 # WireGuard's KEEPALIVE_TIMEOUT and REKEY_TIMEOUT: nothing comes back, so there is a new handshake.
-_KEYS_S = 16.0
+KEYS_S = 16.0
 # And an idle node has sent nothing until it doubts the silence of an anchor (`liveness.MISSED_KEEPALIVES`).
-_IDLE_KEYS_S = MISSED_KEEPALIVES * KEEPALIVE_S + _KEYS_S + 2.0
+_IDLE_KEYS_S = MISSED_KEEPALIVES * KEEPALIVE_S + KEYS_S + 2.0
 # Names that nobody has a reason to doubt are resolved again after five minutes (`resolver.ALIVE_S`), others after one.
 _NAMES_S = 70.0
 
@@ -41,7 +41,7 @@ KINDS: dict[str, Kind] = {
     "nat becomes": Kind("site", 10, do.become, do.become_again),
     "roam": Kind("node", 0, do.roam),
     "unplug": Kind("node", 10, do.unplug, do.plug),
-    "host off": Kind("node", 10, do.host_off, do.host_on, _KEYS_S),
+    "host off": Kind("node", 10, do.host_off, do.host_on, KEYS_S),
     "anchor off": Kind("anchor", 12, do.host_off, do.host_on, _IDLE_KEYS_S),
     "anchors off": Kind("", 10, do.all_anchors(do.host_off), do.all_anchors(do.host_on), _IDLE_KEYS_S),
     "anchor's agent dies": Kind("anchor", 10, do.agent_dies, do.agent_back),
@@ -53,14 +53,14 @@ KINDS: dict[str, Kind] = {
     "clock": Kind("agent", 0, do.step_clock),
     "sleep": Kind("agent", 12, do.sleep, do.wake),
     "slow": Kind("agent", 10, do.slow, do.quick),
-    "double": Kind("agent", 10, do.clone, do.unclone, _KEYS_S),
+    "double": Kind("agent", 10, do.clone, do.unclone, KEYS_S),
     "name server fails": Kind("name", 12, do.mute_dns, do.mend_dns),
     "anchor moves": Kind("name", 3, do.move, do.moved, _NAMES_S),
     # A bar that stood when it ended (`bars.FIRST_S`) may last a while longer.
     simways.BLINKS: Kind("node", 40, simways.blink, simways.steady, 12.0),
     simways.BLOCKS: Kind("agent", 0, simways.block),
     "override": Kind("agent", 10, do.override, do.no_override),
-    "anchor leaves": Kind("anchor", 12, do.leave, do.come_back, APPLY_S + _KEYS_S),
+    "anchor leaves": Kind("anchor", 12, do.leave, do.come_back, APPLY_S + KEYS_S),
     "node leaves": Kind("agent", 12, do.leave, do.come_back, APPLY_S + _IDLE_KEYS_S),
     "pair ends": Kind("agent", 12, do.end_pair, do.permit_pair, APPLY_S),
 }

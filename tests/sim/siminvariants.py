@@ -73,6 +73,9 @@ LARGEST_PING = 1420
 _HALF_LOST = 0.07
 # So long no answer comes in the end at most: where nothing is lost, and where handshakes are.
 _SILENCE_S, _LOSSY_SILENCE_S = 5.0, 15.0
+# How many handshakes by the relay, once that is taken, may be lost one after the other: of two messages each, and where
+# much is lost one in two may come through.
+_LOSSY_HANDSHAKES, _VERY_LOSSY_HANDSHAKES = 2, 6
 # Two ends that change at the same time, where messages are lost.
 _AGREE_S = 3.0
 # A handshake that is late is tried again each 5 s.
@@ -234,8 +237,9 @@ def the_last_pings_are_answered(world: World) -> Says:
         if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
             silence = world.clock.now - flow.answered_at
             longest = _LOSSY_SILENCE_S if world.spec.link.loss else _SILENCE_S
-            # By the relay, once that is taken, where one message in two may come through.
-            again_s = HANDSHAKE_AGAIN_S * (6 if world.spec.link.loss > MUCH_LOSS else 2 if world.spec.link.loss else 1)
+            loss = world.spec.link.loss
+            handshakes = 1 if not loss else _LOSSY_HANDSHAKES if loss <= MUCH_LOSS else _VERY_LOSSY_HANDSHAKES
+            again_s = HANDSHAKE_AGAIN_S * handshakes
             if silence > longest and not trying(world, one.name, other.name, lately_s=again_s):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 

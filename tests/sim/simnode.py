@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from simattack import Misuse
 from simconfig import (
@@ -55,6 +56,13 @@ class Core(Protocol):
     def history(self, peer: PublicKey) -> tuple[Decision, ...]: ...
 
 
+class Meeting(NamedTuple):
+    """When WireGuard was given a peer, and when the first handshake with it was since then."""
+
+    added_at: float
+    met_at: float = inf
+
+
 class Node:
     """A host that is called `name` in the trace; a duplicate has the keys of `spec.name`, and another name."""
 
@@ -78,7 +86,7 @@ class Node:
         self._peers: dict[bytes, PeerConfig] = {}  # all that it ever has
         self.written = world.spec  # what the inventory said when it was last deployed to
         self.runs = agent_config(world.spec, spec.name)  # what its agent has read
-        self.met: dict[str, float] = {}  # peers: when there was the first handshake with each
+        self.meetings: dict[str, list[Meeting]] = {}  # by peer
 
     @property
     def numbered(self) -> NodeSpec:
@@ -140,7 +148,6 @@ class Node:
         there = {peer.key for peer in self.kernel.wg.peers()}
         for key in sorted(there - wanted.keys()):
             self.kernel.wg.remove(key)
-            self.met.pop(self._peers[key].name, None)
         for key in sorted(wanted.keys() - there):
             self._add(wanted[key])
         self.say(f"has {', '.join(peer.name for peer in wanted.values()) or 'nobody'} for peers")
@@ -154,6 +161,7 @@ class Node:
         if not self.written.named_anchors:  # an address is set though nothing leads there; a name does not resolve then
             usable += places
         key = wg_key(peer.name)
+        self.meetings.setdefault(peer.name, []).append(Meeting(self.world.clock.now))
         self.kernel.wg.add(key, wg_secret(self.spec.name, peer.name), [mesh_ip(peer)], next(iter(usable), None))
         if usable and self.spec.kind != "anchor":
             self.kernel.wg.set_keepalive(key, KEEPALIVE_S)
@@ -238,8 +246,9 @@ class Node:
         """What `wg show` says."""
         now = self.world.clock.now
         for p in self.kernel.wg.peers():
-            if p.handshake_at is not None:
-                self.met.setdefault(self._peers[p.key].name, p.handshake_at)
+            meetings = self.meetings[self._peers[p.key].name]
+            if p.handshake_at is not None and meetings[-1].met_at == inf:
+                meetings[-1] = meetings[-1]._replace(met_at=p.handshake_at)
         return tuple(
             PeerStatus(
                 self._peers[p.key].public_key, Address._make(p.endpoint) if p.endpoint else None,

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING
 
+from simconfig import KEEPALIVE_S
 from simdriver import SWEEP_AFTER_S
+from simfaults import KEYS_S
 from simflow import FlowRun, Outage
 from siminventory import APPLY_S
 from simpairs import (
@@ -28,7 +30,7 @@ from simspec import Fault, Flow
 from simways import is_blocked_at
 from simwg import REKEY_TIMEOUT_S
 
-from meshctl.core.agent.backoff import LONGEST_S
+from meshctl.core.agent.backoff import LONGEST_S as HELLO_LONGEST_S
 from meshctl.core.agent.conversation import AGAIN_FIRST_S
 from meshctl.core.agent.path import State
 from meshctl.core.reachability import UNREACHABLE
@@ -58,7 +60,7 @@ _ANCHOR_GONE_S = 3.0  # with another anchor to go to
 _ROUNDING_S = 0.6
 # A NAT that forgets between two keepalives is noticed when there is traffic again. If an anchor has lost its keys,
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
-_FORGOTTEN_S, _KEYS_S = 9.0, 16.0
+_FORGOTTEN_S = 9.0
 _ASTRAY_S = 2.0  # so long after a path has died, under traffic, packets are to pass again
 _SUSPENDING = ("clock", "sleep")
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
@@ -84,28 +86,31 @@ def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
 
 
 def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
-    names = (flow.flow.a, flow.flow.b)
-    link = world.spec.link
+    if can_be_led_astray(world, (flow.flow.a, flow.flow.b)) and outage.ended_at - outage.began_at <= _ASTRAY_S:
+        return True
+    return _covered(outage, _windows_of(world, flow.flow, outage), _ROUNDING_S + flow.flow.every_s)
+
+
+def _windows_of(world: World, flow: Flow, outage: Outage) -> list[tuple[float, float]]:
+    """From when to when the flow may have no answers."""
+    names, link = (flow.a, flow.b), world.spec.link
     patience = 0.0 if link.clean else _MUCH_PATIENCE_S if link.loss > MUCH_LOSS else _PATIENCE_S
-    windows = [(0.0, _begun(world, flow.flow, patience))]
+    if forgets_quickly(world, names):
+        keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
+        patience += _FORGOTTEN_S + (KEYS_S if keyless else 0.0)
+    windows = [(0.0, _begun(world, flow, patience))]
     direct = _stayed_direct(world, names, outage)  # else it came to need the anchors
     for fault in world.spec.faults:
         anchors = is_anchor_fault(world, fault)
         if (anchors and not direct) or (not anchors and touches(world, fault, names)):
-            windows += [*_windows(world, fault, patience), *_unmet(world, fault, names, patience)]
+            windows += [*_windows(world, fault, names, patience), *_unmet(world, fault, names, patience)]
             windows += _swept(world, fault, names)
-            windows += _unheard(world, fault, flow.flow)
-            windows += _blocked(world, fault, flow.flow, patience)
-            windows += _keyless(fault, flow.flow)
+            windows += _unheard(world, fault, flow)
+            windows += _blocked(world, fault, flow, patience)
+            windows += _keyless(fault, flow)
         if anchors or touches(world, fault, names):
-            windows += _unfinished(fault, *(world.nodes[n].met.get(p, inf) for n, p in (names, names[::-1])))
-    if can_be_led_astray(world, names) and outage.ended_at - outage.began_at <= _ASTRAY_S:
-        return True
-    keyless = any(fault.kind in _KEYLESS and fault.at < outage.ended_at for fault in world.spec.faults)
-    forgotten_s = _FORGOTTEN_S + patience + (_KEYS_S if keyless else 0.0)
-    if forgets_quickly(world, names) and outage.ended_at - outage.began_at <= forgotten_s:
-        return True
-    return _covered(outage, windows, _ROUNDING_S + flow.flow.every_s)
+            windows += _unfinished(world, fault, names)
+    return windows
 
 
 def _stayed_direct(world: World, names: tuple[str, str], outage: Outage) -> bool:
@@ -131,20 +136,25 @@ def _begun(world: World, flow: Flow, patience: float) -> float:
         starts += HANDSHAKE_AGAIN_S
     if not world.spec.link.loss:
         return starts + _STARTS_S + patience
-    one, other = (world.nodes[n].met for n in names)
-    anchors = (max(one[a.name], other[a.name]) for a in world.spec.anchors if a.name in one and a.name in other)
+    anchors = (max(_first_met(world, n, a.name) for n in names) for a in world.spec.anchors)
     owed_at = max(starts, min(anchors, default=inf)) + _STARTS_S + patience
     if any(state_at(world, *ends, owed_at) in _NO_WAY for ends in (names, names[::-1])):
         return owed_at
-    return max(owed_at, one.get(flow.b, inf) + _STARTS_S, other.get(flow.a, inf) + _STARTS_S)
+    return max(owed_at, *(_first_met(world, *ends) + _STARTS_S for ends in (names, names[::-1])))
 
 
-def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, float]]:
+def _first_met(world: World, node: str, peer: str) -> float:
+    meetings = world.nodes[node].meetings.get(peer)
+    return meetings[0].met_at if meetings else inf
+
+
+def _windows(world: World, fault: Fault, names: tuple[str, str], patience: float) -> list[tuple[float, float]]:
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S) + patience
     if fault.kind in _SUSPENDING and world.spec.link.loss:
         # The other end goes on with the old keys until a packet with the new ones has come: two of these may be lost.
-        recovery += 2 * _KEYS_S
-    if recovery and not is_alone(fault, world.spec.faults, recovery):
+        recovery += 2 * KEYS_S
+    near = tuple(f for f in world.spec.faults if touches(world, f, names) or is_anchor_fault(world, f))
+    if recovery and not is_alone(fault, near, recovery):
         recovery += _PATIENCE_S
     if recovery == 0.0:
         return []
@@ -157,18 +167,19 @@ def _windows(world: World, fault: Fault, patience: float) -> list[tuple[float, f
 
 def _keyless(fault: Fault, flow: Flow) -> list[tuple[float, float]]:
     """Who began or answered a handshake within the last 5 s, sleep included, may begin none: it is left to the other
-    end, once that has something to send."""
+    end, once that has something to send; or to the next keepalive."""
     if fault.kind not in _SUSPENDING or max(fault.lasts_s, float(fault.value or 0.0)) >= REKEY_TIMEOUT_S:
         return []
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S)
-    return [(fault.at, max(fault.ends_at, flow.starts_at) + recovery + _KEYS_S)]
+    begins = max(fault.ends_at, min(flow.starts_at, fault.ends_at + KEEPALIVE_S))
+    return [(fault.at, begins + recovery + KEYS_S)]
 
 
 def _unmet(world: World, fault: Fault, names: tuple[str, str], patience: float) -> list[tuple[float, float]]:
     """A pair without any way yet is given none while the agent of one end is dead or cannot be heard, nor before it is
     asked for again; one that has a way keeps it."""
     if any(state_at(world, *e, fault.at) in _NO_WAY for e in (names, names[::-1])):
-        return [(fault.at, fault.ends_at + AGAIN_FIRST_S + LONGEST_S + _STARTS_S + patience)]
+        return [(fault.at, fault.ends_at + AGAIN_FIRST_S + HELLO_LONGEST_S + _STARTS_S + patience)]
     return []
 
 
@@ -202,15 +213,15 @@ def _blocked(world: World, fault: Fault, flow: Flow, patience: float) -> list[tu
     names = (flow.a, flow.b)
     tries = [at for at in (fault.at, *taken(world, names)) if is_blocked_at(world, names, at)]
     known_s = KNOWN_BLOCKED_S + _STARTS_S  # and the two may have had no session yet
-    if forgets_quickly(world, names):  # then whom the relay does not reach, nor that the path was left
-        known_s += _FORGOTTEN_S
     return [(at, max(at, flow.starts_at) + known_s + patience) for at in tries]
 
 
-def _unfinished(fault: Fault, *met_at: float) -> list[tuple[float, float]]:
+def _unfinished(world: World, fault: Fault, names: tuple[str, str]) -> list[tuple[float, float]]:
     """The first handshake of a pair may be under way by the anchor, the NAT or the host that a fault befalls: neither
     end may begin another one for REKEY_TIMEOUT, whatever its agent does."""
-    return [(fault.at, fault.at + HANDSHAKE_AGAIN_S)] if max(met_at) > fault.at else []
+    meetings = [m for n, peer in (names, names[::-1]) for m in world.nodes[n].meetings.get(peer, ())]
+    under_way = any(m.added_at <= fault.at < m.met_at for m in meetings)
+    return [(fault.at, fault.at + HANDSHAKE_AGAIN_S)] if under_way else []
 
 
 def _covered(outage: Outage, windows: list[tuple[float, float]], rounding: float) -> bool:

@@ -13,7 +13,7 @@ from simspec import INTERNET, Fault
 
 from meshctl.core.agent.bars import BLOCKED_FALLS
 from meshctl.core.agent.history import Decision
-from meshctl.core.agent.liveness import BLOCKED_S
+from meshctl.core.agent.liveness import BLOCKED_S, BLOCKED_WORDS
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
 
@@ -104,7 +104,7 @@ def falls(world: World, names: tuple[str, str]) -> int:
     dead: Counter[tuple[str, str]] = Counter()
     for decided in world.watch.decided:
         if decided.decision.trigger is Trigger.DEAD:
-            blocked = decided.decision.reason.startswith("WireGuard's packets")
+            blocked = decided.decision.reason.startswith(BLOCKED_WORDS)
             dead[decided.node, decided.peer] += BLOCKED_FALLS if blocked else 1
     return max(dead[names], dead[names[::-1]])
 
@@ -135,6 +135,13 @@ def touches(world: World, fault: Fault, names: tuple[str, ...]) -> bool:
     if fault.target in names or not fault.target:
         return True
     return fault.target in places_of(world, names)
+
+
+def ends_pair(fault: Fault, pair: set[str]) -> bool:
+    """Whether the two are no pair any more from then on, for a while."""
+    if fault.kind == "pair ends":
+        return {fault.target, fault.value} == pair
+    return fault.kind == "node leaves" and fault.target in pair
 
 
 def places_of(world: World, names: tuple[str, ...]) -> set[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from simconfig import public_key
 from simlong import LEAVES_S
-from simpairs import DIRECT_STATES, RELAY_STATES, Says, elsewhere, healthy, possible
+from simpairs import DIRECT_STATES, RELAY_STATES, Says, elsewhere, ends_pair, healthy, possible
 
 from meshctl.core.agent.clients import SILENT_S
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
@@ -55,14 +55,8 @@ def _wishes(world: World) -> Iterator[_Wish]:
 def _forgotten_at(spec: WorldSpec, said: Fault, peer: str) -> float:
     """When what was said to an agent ends: it is taken back, or the inventory has the pair no more."""
     pair = {said.target, peer}
-    ends = (f.at for f in spec.faults if _ends_pair(f, pair) and f.ends_at > said.at)
+    ends = (f.at for f in spec.faults if ends_pair(f, pair) and f.ends_at > said.at)
     return min([said.ends_at, *ends])
-
-
-def _ends_pair(fault: Fault, pair: set[str]) -> bool:
-    if fault.kind == "pair ends":
-        return {fault.target, fault.value} == pair
-    return fault.kind == "node leaves" and fault.target in pair
 
 
 def overrides_are_obeyed(world: World) -> Says:

@@ -32,12 +32,12 @@ def spec_of(nat: str, fault: Fault) -> WorldSpec:
     )
 
 
-def fault(kind: str, target: str, value: str = "") -> Fault:
+def lasting(kind: str, target: str, value: str = "") -> Fault:
     return Fault(kind, AT_S, LASTS_S, target, value)
 
 
-LEAVES, DEMOTED = fault("anchor leaves", "a0"), fault("anchor leaves", "a0", "demoted")
-NODE_LEAVES, PAIR_ENDS = fault("node leaves", "n1"), fault("pair ends", "n0", "n1")
+LEAVES, DEMOTED = lasting("anchor leaves", "a0"), lasting("anchor leaves", "a0", "demoted")
+NODE_LEAVES, PAIR_ENDS = lasting("node leaves", "n1"), lasting("pair ends", "n0", "n1")
 
 
 @pytest.mark.parametrize("nat", ["easy", "hard"])
@@ -65,7 +65,7 @@ def test_a_pair_that_is_no_more_permitted_has_nothing_left_when_all_hosts_know(n
 @pytest.mark.parametrize("leaves", ["a0", "a1"])
 @pytest.mark.parametrize("value", ["", "demoted"])
 def test_no_packet_waits_while_the_anchor_leaves_that_relays_them(leaves: str, value: str) -> None:
-    world = World(spec_of("hard", fault("anchor leaves", leaves, value)))
+    world = World(spec_of("hard", lasting("anchor leaves", leaves, value)))
     relays: list[str | None] = []
 
     def look() -> None:

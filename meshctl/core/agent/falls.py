@@ -6,6 +6,7 @@ from math import inf
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.course import DIRECT, Course
+from meshctl.core.agent.liveness import BLOCKED_WORDS
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
 
@@ -44,7 +45,7 @@ class Falls:
         if count not in (before, 0) and self._course.state in DIRECT:
             if self.asked_from is not None:
                 self._work.negotiation.bars.fell(self.asked_from.ip, now, blocked=True)
-            self._give_up("WireGuard's packets do not come through, says the peer", now)
+            self._give_up(f"{BLOCKED_WORDS} do not come through, says the peer", now)
 
     def _give_up(self, reason: str, now: float) -> None:
         self._blocked_at = now

@@ -51,6 +51,7 @@ SILENCE_S = 2.0
 # may be lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT there is a handshake, and then a
 # second one. A path on which nothing comes even then does not carry WireGuard's packets.
 BLOCKED_S = 22.0
+BLOCKED_WORDS = "WireGuard's packets"  # with which the reason begins
 # Between two packets that come by a detour, at most, for the peer to be taken to use it: the pause of one who answers.
 DETOUR_PAUSE_S = 12.0
 # Readings are never so long apart, but for a host that slept.
@@ -185,7 +186,7 @@ class Liveness:
         """
         first, last = self._detour if self._detour is not None else (inf, -inf)
         if last - first >= BLOCKED_S:
-            return f"WireGuard's packets have come by the relay alone for {last - first:.0f} s"
+            return f"{BLOCKED_WORDS} have come by the relay alone for {last - first:.0f} s"
         since = self._content_since
         if since is None:
             return ""
@@ -194,7 +195,7 @@ class Liveness:
         silence = self._read_at - since
         if silence < BLOCKED_S:
             return ""
-        return f"WireGuard's packets have not come through for {silence:.0f} s, though checks do"
+        return f"{BLOCKED_WORDS} have not come through for {silence:.0f} s, though checks do"
 
     def distress(self, now: float) -> str:
         """Why the path may be dead, in words; "" when nothing says so."""
