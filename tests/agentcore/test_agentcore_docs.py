@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from meshctl.core.agent import config, probes, relaylease, relayserver, signal, splice, splice_situation
+from meshctl.core.agent import (
+    config,
+    probes,
+    relayallocation,
+    relaylease,
+    relayserver,
+    signal,
+    splice,
+    splice_situation,
+)
 from meshctl.core.agent.anchorduty import QUESTIONS_BURST, QUESTIONS_PER_S
 from meshctl.core.agent.bodies import KIND_NUMBERS, MessageType
 from meshctl.core.agent.conversation import OFFERS_BURST, OFFERS_PER_S
@@ -41,6 +50,9 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
         f"{RATE_PER_S_AND_PEER:.0f} a second and {BURST_PER_PEER:.0f} at once for each peer of which it speaks",
         f"`{config.PAIR_KEY_SALT.decode()}`",
+        f"asked again {relaylease.ASK_SOON_S:g} s later",
+        f"are forwarded to after {relayallocation.TOGETHER_S:g} s, and after\n"
+        f"{relayallocation.MEET_S:g} s where both have tried one",
         f"A lease lives for {relayserver.LIFETIME_S} s",
         f"every {relaylease.REBIND_S:.0f} s",
         f"the error {relayserver.TOO_EARLY}",

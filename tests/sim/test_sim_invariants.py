@@ -12,7 +12,7 @@ import simbounds
 import siminvariants
 from simnat import Behaviour
 from simnode import Node
-from simspec import Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 from simtrace import Meter
 from simwatch import Decided, Moved
 from simworld import World
@@ -284,6 +284,8 @@ def test_a_victim_may_be_shot_at_in_so_many_attempts_as_may_be_in_vain_of_each_a
     assert limits == [STRANGERS_BURST + MAX_SHOTS * min(tries, VAIN_BURST) + 1 for tries in range(6)]
     world.watch.starts["n0"] = 2
     assert most() == 2 * STRANGERS_BURST + MAX_SHOTS * 5 + 1
+    world = World(replace(EASY, nodes=nodes, faults=(Fault("pair ends", 5.0, 1.0, "n0", "n1"),)))
+    assert most() == 2 * STRANGERS_BURST + 1, "once more when the peer is one again"
 
 
 def test_a_path_that_is_doubted_again_and_again_is_found() -> None:
@@ -304,3 +306,14 @@ def test_what_is_wrong_in_one_act_is_found_at_once() -> None:
     world.watch.signal(node, ev.SendSignal("10.42.0.1", signal.encode(header, Offer(1), bytes(32))))
     names = [f.invariant for f in world.watch.findings]
     assert names == ["endpoint of nobody's", "replay moves a relay", "candidates of unpermitted pairs"]
+
+
+def test_what_is_left_of_who_is_no_peer_any_more_is_found_when_the_agent_has_read_that() -> None:
+    world = World(EASY)
+    node = world.nodes["n0"]
+    world.watch.reconfigured(node)
+    assert world.watch.findings == []
+    node.kernel.opened["a stranger's key"] = (40001,)
+    node.kernel.relays[40000] = Address("81.0.0.1", 1), Address("81.0.1.1", 1)
+    world.watch.reconfigured(node)
+    assert [f.invariant for f in world.watch.findings] == ["a relay outlives its pair", "open ports outlive their peer"]

@@ -1,0 +1,60 @@
+"""Outages that nothing explains. Hunted: an excuse that has no end, or that anything is one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from simnat import Behaviour
+from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simworld import World
+
+CAUSE = "every outage has a cause"
+
+
+def world_of(*faults: Fault, expiry_s: float = 120.0, begins_at: float = 2.0, loss: float = 0.0) -> WorldSpec:
+    """Two nodes at home, of which one pings the other five times a second, a site that neither has to do with, and an
+    anchor."""
+    sites = tuple(SiteSpec(n, Behaviour(expiry_s=expiry_s), f"192.168.{n}") for n in (0, 1, 2))
+    nodes = (NodeSpec("a0", 0, kind="anchor"), *(NodeSpec(f"n{n}", 1 + n, f"site{n}") for n in (0, 1)))
+    pings = Flow("n0", "n1", begins_at, 0.2, 95.0)
+    return WorldSpec(
+        0, Link(loss=loss), sites, nodes, (("n0", "n1"),), (pings,), faults, quiet_at=60.0, seconds=100.0
+    )
+
+
+def found(spec: WorldSpec, cut_at: float, cut_s: float) -> set[str]:
+    """What is found when all that both ends send is lost for so long, and nobody says so."""
+    world = World(spec)
+
+    def lose(share: float) -> None:
+        for name in ("n0", "n1"):
+            for cable in world.nodes[name].cables:
+                cable.loss_out = share
+
+    world.clock.at(cut_at, lambda: lose(1.0))
+    world.clock.at(cut_at + cut_s, lambda: lose(0.0))
+    return {f.invariant for f in world.run().findings}
+
+
+@pytest.mark.parametrize(
+    ("spec", "cut_at", "cut_s"),
+    [
+        pytest.param(world_of(), 25.0, 6.0, id="nothing happened"),
+        pytest.param(world_of(expiry_s=20.0), 25.0, 6.0, id="a NAT that forgets quickly, and is used all the time"),
+        pytest.param(world_of(expiry_s=60.0, loss=0.02), 40.0, 12.0, id="and where something is lost"),
+        pytest.param(world_of(Fault("sleep", 14.0, 1.0, "n0"), begins_at=59.0), 65.0, 13.0, id="a sleep long ago"),
+        pytest.param(world_of(Fault("rebind", 30.0, 0.0, "site1"), Fault("rebind", 20.0, 0.0, "site2")), 30.0, 8.0,
+                     id="a fault, and one of somebody else"),
+        pytest.param(world_of(Fault("anchor's agent dies", 20.0, 5.0, "a0"), Fault("pair ends", 50.0, 5.0, "n0", "n1")),
+                     20.2, 4.5, id="a fault that costs nothing, before the two met once more"),
+    ],
+)  # fmt: skip
+def test_an_outage_is_found_whatever_else_there_was(spec: WorldSpec, cut_at: float, cut_s: float) -> None:
+    assert CAUSE not in found(spec, cut_at, 0.0)
+    assert CAUSE in found(spec, cut_at, cut_s)
+
+
+def test_an_outage_that_a_fault_explains_is_not_found() -> None:
+    spec = replace(world_of(Fault("partition", 30.0, 8.0, "n1")), seconds=100.0)
+    assert found(spec, 30.0, 8.0) == set()
