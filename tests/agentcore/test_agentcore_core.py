@@ -308,7 +308,7 @@ def test_an_anchor_whose_interface_is_another_one_goes_on_with_its_relays() -> N
     world, hub = relaying()
     before = dict(hub.relays)
     [network] = hub.config.networks
-    hub.give(ev.Reconfigured(replace(hub.config, networks=(replace(network, keepalive_s=network.keepalive_s + 1),))))
+    hub.give(ev.Reconfigured(replace(hub.config, networks=(replace(network, interface="wg9"),))))
     assert load(hub.saved).relays
     world.talk(20.0)
     assert hub.relays == before

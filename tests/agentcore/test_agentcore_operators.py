@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from agentcore_ends import DIRECT, RELAYED, binds, checks, direct, network_of, path_of, relayed, silences
+from agentcore_ends import DIRECT, RELAYED, binds, checks, direct, history, network_of, path_of, relayed, silences
 from agentcore_pair import CONTROLLING, IPS, NUMBERS, OTHER, Host, PairWorld, config_of, pair_of
 from agentcore_values import key
 
@@ -207,3 +207,56 @@ def test_how_far_an_anchor_is_stays_known_when_policy_lets_it_reach_one_more() -
     host.give(ev.Reconfigured(replace(host.config, networks=(replace(network, peers=peers),))))
     world.run(1.0)
     assert {link.peer.name: link.rtt_s for link in network_of(host).here.anchors.values()} == before
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_no_packet_goes_by_a_relay_that_an_operator_has_forbidden_for_longer_than_a_direct_path_is_given(
+    end: str
+) -> None:
+    world = relayed()
+    host = world.hosts[end]
+    host.give(ev.Override(key("ab".replace(end, "")), "direct"))
+    world.talk(RELAY_LINGER_S + 5.0)
+    assert world.hosts["hub0"].relays == {}
+    assert silences(world.hosts["a"], world.now - 3.0) >= 3.0
+    host.give(ev.Override(key("ab".replace(end, "")), ""))
+    world.until(lambda: world.states() == RELAYED, 2.0)
+    world.talk(2.0)
+    assert silences(world.hosts["a"], world.now - 1.0) < 0.5
+
+
+def test_what_the_inventory_says_of_a_whole_interface_changes_no_path_and_takes_no_word_back() -> None:
+    world = direct()
+    host, other = pair_of(world)
+    host.give(ev.Override(key(other.name), "relay"))
+    world.until(lambda: world.states() == RELAYED, 5.0)
+    world.run(10.0)
+    path, decisions = path_of(host), history(host)
+    say(host, mesh_ranges=("10.99.0.0/16",), keepalive_s=17)
+    world.talk(5.0)
+    assert (path_of(host), history(host)) == (path, decisions)
+    assert host.tunnels[key(other.name)].keepalive_s == 17
+
+
+def test_an_address_that_the_inventory_gives_to_the_mesh_is_offered_to_nobody_and_one_that_it_takes_away_is() -> None:
+    world = direct()
+    host, other = pair_of(world)
+
+    def offered() -> set[str]:
+        world.run(1.0)
+        return {c.address.ip for c in path_of(other).work.negotiation.remote._offered.values()}
+
+    assert host.ip in offered()
+    ranges = host.config.networks[0].mesh_ranges
+    say(host, mesh_ranges=(*ranges, f"{host.ip}/32"))
+    assert host.ip not in offered()
+    say(host, mesh_ranges=ranges)
+    assert host.ip in offered()
+    say(other, mesh_ranges=(*ranges, f"{host.ip}/32"))
+    assert host.ip not in offered()
+
+
+def say(host: Host, **settings: object) -> None:
+    """The inventory says something else of its interface."""
+    networks = (replace(host.config.networks[0], **settings),)  # type: ignore[arg-type]
+    host.give(ev.Reconfigured(replace(host.config, networks=networks)))

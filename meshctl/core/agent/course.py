@@ -60,10 +60,11 @@ class Course:
             self.relay_ready(now)
         elif work.mode is Wish.DIRECT and self.state in RELAYED:
             self.fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
+            work.linger(now)  # until that has had time to be found
         elif self.state in RELAYED:
             work.begin_anew(now)
         elif self.state is State.PROBING:  # the direct path alone was wanted
-            work.want_relay(now)
+            work.do(Effect.ASK_RELAY, now)
             self.relay_ready(now)
         self._linger(now)
 

@@ -62,6 +62,12 @@ class LocalCandidates:
                 self._all[c.kind, c.address, c.base] = replace(c, priority=renewed)
         return self._changed()
 
+    def set_ranges(self, mesh_ranges: tuple[str, ...]) -> None:
+        """The mesh has these addresses now, of which none is anybody's outside it."""
+        self._mesh_ranges = mesh_ranges
+        self._all = {k: c for k, c in self._all.items() if not refusal(c.address.ip, c.address.port, mesh_ranges)}
+        self._changed()
+
     def put(self, kind: str, address: Address, base: Address, expires_at: float = inf, server_ip: str = "") -> bool:
         """Add a candidate, or give one that is there a later end. Whether peers should hear.
 
@@ -151,6 +157,15 @@ class RemoteCandidates:
                 fresh[o.address] = c
         self._offered = fresh
         return fresh != before
+
+    def set_ranges(self, mesh_ranges: tuple[str, ...]) -> bool:
+        """The mesh has these addresses now. Whether the peer is not at one any more where it was known to be."""
+        self._mesh_ranges, before = mesh_ranges, self.all()
+        for known in (self._offered, self._learned):
+            for address in [a for a in known if refusal(a.ip, a.port, mesh_ranges)]:
+                del known[address]
+        self._first_end = None
+        return self.all() != before
 
     def learn(self, kind: str, address: Address, expires_at: float = inf, told_priority: int = 0) -> bool:
         """An address from a check (`prflx`, with its PRIORITY), an anchor (`observed`) or the inventory (`static`).

@@ -75,6 +75,12 @@ class Here:
         self.nat = NatKnowledge(self.config.listen_port)
         self.transactions = Transactions(self.dice)
 
+    def configure(self, config: InterfaceConfig) -> None:
+        """The inventory says this of the interface."""
+        self.config = config
+        self.own.set_ranges(config.mesh_ranges)
+        self.lifetime.configure(config.keepalive_s)
+
     @property
     def bases(self) -> tuple[Address, ...]:
         """The tunnel's port at the best own address of each family."""

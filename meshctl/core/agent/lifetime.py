@@ -29,6 +29,11 @@ class MappingLifetime:
         self.keepalive_s = 0
         self.reset()
 
+    def configure(self, configured_s: int) -> None:
+        """The inventory sets this. What is known of the NAT is so still."""
+        self._configured_s = configured_s
+        self._set_keepalive()
+
     def reset(self) -> None:
         """The network is another one."""
         self._survived_s = 0.0
@@ -68,6 +73,7 @@ class MappingLifetime:
 
     def _set_keepalive(self) -> None:
         if not self._configured_s:
+            self.keepalive_s = 0
             return
         wanted = (self._survived_s - ANSWERED_S) / LATE
         if self._lost_s is None:

@@ -125,6 +125,11 @@ class Negotiation:
             if not self._checks.exhausted:
                 self._begin_round(now)
 
+    def configure(self, now: float) -> None:
+        """The inventory says something else of the interface."""
+        if self.remote.set_ranges(self._here.config.mesh_ranges):
+            self.refresh(now)
+
     def restart(self, now: float) -> None:
         """Ask all pairs from the beginning. What only checks have shown, and does not answer, makes room for where the
         peer asks from now: a NAT that gives each answer another port fills `checks.MAX_OF_HOST`."""

@@ -75,12 +75,15 @@ class Network:
 
     def replaces(self, config: InterfaceConfig) -> bool:
         """Whether this configuration is of the same interface as the one before, so that `configure` can take it."""
-        fixed = ("interface", "public_key", "listen_port", "mesh_ranges", "is_anchor", "keepalive_s")
+        fixed = ("interface", "public_key", "listen_port", "is_anchor")
         return all(getattr(self.config, name) == getattr(config, name) for name in fixed)
 
     def configure(self, config: InterfaceConfig, now: float) -> None:
-        """Peers have come, gone or changed. Whatever stays is left alone."""
-        self.config = self.here.config = config
+        """Peers have come, gone or changed, and what holds for all of them. Whatever stays is left alone."""
+        ranges, self.config = self.config.mesh_ranges, config
+        self.here.configure(config)
+        if config.mesh_ranges != ranges:
+            self.addresses(self.here.hosts, now)
         self.post.configure(config)
         self._clients.configure(config)
         if self._duty is not None:

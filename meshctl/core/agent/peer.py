@@ -103,6 +103,7 @@ class PeerPath:
     def configure(self, peer: PeerConfig, now: float) -> None:
         """What the inventory says of the peer."""
         before, self.peer, self.work.peer = self.peer.override, peer, peer
+        self._negotiation.configure(now)
         if peer.override != before:
             self.override(WISHES[peer.override], now)
 

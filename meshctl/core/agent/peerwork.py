@@ -143,7 +143,7 @@ class PeerWork:
             self.relay.want(anchors, {d.anchor: d.rtt_ms / 1000 for d in self.offer.relays}, now)
 
     def linger(self, now: float) -> None:
-        """The path is direct: a relay that was had for it is given up after a while."""
+        """The path is direct, or is to be: a relay that was had for it is given up after a while."""
         if self.relay.wanted and self.mode in (Wish.NONE, Wish.DIRECT):
             self.release_at = now + RELAY_LINGER_S
 
@@ -231,8 +231,9 @@ class PeerWork:
     # Effects
 
     def _ask_relay(self, now: float) -> None:
-        self.release_at = None
-        self.want_relay(now)
+        if self.mode is not Wish.DIRECT:
+            self.release_at = None
+            self.want_relay(now)
 
     def _use_pair(self, now: float) -> None:
         pair = self.chosen
