@@ -11,6 +11,7 @@ from agentcore_ends import DIRECT, RELAYED, history, path_of, relayed, silences,
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
 from agentcore_values import key, transaction
 
+from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import FIRST_S, FREE_FALLS
 from meshctl.core.agent.bodies import Offered
@@ -105,9 +106,11 @@ def test_a_way_that_carries_wireguard_no_more_is_given_no_new_time_when_it_is_no
     path = path_of(host)
     pair = path.work.negotiation.current
     assert pair is not None
-    while world.now < since + BLOCKED_S / 2 or path.state is not State.SUSPECT:
+    while world.now < since + BLOCKED_S / 2:
         host.ping(CONTROLLING)
         world.run(0.005)
+    path._in_use.doubt("it is in doubt", world.now)
+    host.give(ev.Wake())
     # Before its question is answered, so that the answer makes it use the pair.
     path.question(stun.Message(stun.Class.REQUEST, transaction(2**16), use_candidate=True, priority=1), pair, world.now)
     asked_at = world.now

@@ -193,6 +193,18 @@ def test_each_doubt_of_a_flow_in_one_direction_that_was_none_doubles_the_patienc
     assert waited[-1] == UNANSWERED_MAX_S
 
 
+def test_a_flow_in_one_direction_is_to_be_confirmed_as_soon_as_another_would_be_in_distress() -> None:
+    for tunnel in (Tunnel(), one_way()):
+        patient = tunnel.liveness.distress(tunnel.now) == "" and tunnel.read(SAMPLE_S, sent=DATA) == ""
+        assert not tunnel.liveness.unconfirmed(tunnel.now)
+        said = tunnel.read(UNANSWERED_S, sent=DATA)
+        assert tunnel.liveness.unconfirmed(tunnel.now) is (patient and not said)
+        tunnel.liveness.heard(tunnel.now)
+        assert not tunnel.liveness.unconfirmed(tunnel.now)
+    tunnel.read(60.0)
+    assert not tunnel.liveness.unconfirmed(tunnel.now), "nothing was sent"
+
+
 def test_keepalives_do_not_end_that_patience() -> None:
     tunnel = one_way()
     tunnel.read(SAMPLE_S, sent=DATA, heard=KEEPALIVE)

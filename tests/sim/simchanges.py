@@ -170,6 +170,11 @@ def step_clock(world: World, fault: Fault) -> None:
     _node(world, fault).step_clock(float(fault.value))
 
 
+def set_wall_clock(world: World, fault: Fault) -> None:
+    """The wall clock is set, by which WireGuard tells how old handshakes are."""
+    _node(world, fault).wall_set.append((world.clock.now, float(fault.value)))
+
+
 def sleep(world: World, fault: Fault) -> None:
     """The host is suspended."""
     _node(world, fault).kernel.up = False

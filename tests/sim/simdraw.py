@@ -215,5 +215,6 @@ def _value(dice: random.Random, spec: WorldSpec, kind: str, target: str) -> str:
         "host off": ("", "lost"), "anchor off": ("", "lost"), "anchors off": ("", "lost"),
         "anchor's agent dies": ("", "lost", "damaged"), "agent dies": ("", "lost", "damaged"),
         "clock": ("0.5", "5", "60", "3600"), "slow": ("0.2", "1", "3"), "anchor leaves": ("", "demoted"),
+        "wall clock": ("-3600", "-60", "60", "3600"),
     }  # fmt: skip
     return dice.choice(choices.get(kind, ("",)))

@@ -51,6 +51,7 @@ KINDS: dict[str, Kind] = {
     "deaf": Kind("end", 8, do.set_cable("loss_in", 1.0), do.set_cable("loss_in", 0.0)),
     "lossy": Kind("end", 10, do.lossy, do.lossless),
     "clock": Kind("agent", 0, do.step_clock),
+    "wall clock": Kind("agent", 0, do.set_wall_clock),
     "sleep": Kind("agent", 12, do.sleep, do.wake),
     "slow": Kind("agent", 10, do.slow, do.quick),
     "double": Kind("agent", 10, do.clone, do.unclone, KEYS_S),

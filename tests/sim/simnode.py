@@ -87,6 +87,7 @@ class Node:
         self.written = world.spec  # what the inventory said when it was last deployed to
         self.runs = agent_config(world.spec, spec.name)  # what its agent has read
         self.meetings: dict[str, list[Meeting]] = {}  # by peer
+        self.wall_set: list[tuple[float, float]] = []  # when the wall clock was set, and by how many seconds
 
     @property
     def numbered(self) -> NodeSpec:
@@ -244,7 +245,6 @@ class Node:
 
     def statuses(self) -> tuple[PeerStatus, ...]:
         """What `wg show` says."""
-        now = self.world.clock.now
         for p in self.kernel.wg.peers():
             meetings = self.meetings[self._peers[p.key].name]
             if p.handshake_at is not None and meetings[-1].met_at == inf:
@@ -252,11 +252,17 @@ class Node:
         return tuple(
             PeerStatus(
                 self._peers[p.key].public_key, Address._make(p.endpoint) if p.endpoint else None,
-                None if p.handshake_at is None else now - p.handshake_at, p.rx_bytes, p.tx_bytes, int(p.keepalive_s),
+                self._age_s(p.handshake_at), p.rx_bytes, p.tx_bytes, int(p.keepalive_s),
                 self.spec.userspace,
             )
             for p in self.kernel.wg.peers()
         )  # fmt: skip
+
+    def _age_s(self, handshake_at: float | None) -> float | None:
+        """As `wg` shows it: by the wall clock, which may have been set since then."""
+        if handshake_at is None:
+            return None
+        return self.world.clock.now - handshake_at + sum(by for at, by in self.wall_set if at > handshake_at)
 
     def _inner(self, source: str, data: bytes) -> None:
         if data[:1] == b"S":

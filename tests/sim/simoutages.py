@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # Two seconds are promised, under traffic, for what happens at once; nothing for an agent that dies: its tunnels stay.
 RECOVERY_S = {
     "rebind": 2.0, "renumber": 2.0, "roam": 1.1, "nat becomes": 3.0, "agent dies": 0.0,
-    "anchor's agent dies": 0.0, "override": 1.0,
+    "anchor's agent dies": 0.0, "override": 1.0, "wall clock": 0.0,
     # A suspend has cost the keys.
     "clock": 6.0,
     # WireGuard has lost the session's keys at one end, and sees it 15 s after there is something to send.

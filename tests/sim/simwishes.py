@@ -13,9 +13,11 @@ from simpairs import DIRECT_STATES, RELAY_STATES, Says, elsewhere, ends_pair, he
 from meshctl.core.agent.clients import SILENT_S
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import Trigger
+from meshctl.core.agent.peerwork import RELAY_LINGER_S
 from meshctl.core.reachability import DIRECT, UNREACHABLE
 
 if TYPE_CHECKING:
+    from simnode import Node
     from simspec import Fault, WorldSpec
     from simworld import World
 
@@ -73,16 +75,28 @@ def overrides_are_obeyed(world: World) -> Says:
 
 def overrides_hold(world: World) -> Says:
     """In the end both ends of a pair are where its configuration wants them, if that is possible at all."""
-    for name, other, mode, _, ends in _wishes(world):
+    for name, other, mode, begins, ends in _wishes(world):
         node, peer = world.nodes[name], world.nodes[other]
         if ends < inf or not (healthy(node) and healthy(peer)):
             continue
         allowed = possible(world, node, peer)
+        if mode == "direct" and world.clock.now > begins + RELAY_LINGER_S + _TOLD_S and _is_relayed(world, node, peer):
+            yield node.name, f"packets to {peer.name} go by a relay, and direct is wanted"
         wanted = DIRECT_STATES if mode == "direct" else RELAY_STATES
         if allowed == UNREACHABLE or (mode == "direct" and allowed != DIRECT):
             continue
         for one, two, found in elsewhere(node, peer, wanted):
             yield one.name, f"{two.name} is {found}, and {mode} is wanted"
+
+
+def _is_relayed(world: World, node: Node, peer: Node) -> bool:
+    """Whether an anchor forwards what WireGuard sends there. Where a release of it may have been lost, one does so for
+    a lease's lifetime."""
+    if world.spec.link.loss or any(fault.kind != "override" for fault in world.spec.faults):
+        return False
+    there = next(s.endpoint for s in node.statuses() if s.public_key == public_key(peer.name))
+    anchors = (world.nodes[a.name] for a in world.spec.anchors)
+    return there is not None and any(there.ip in a.kernel.addresses and there.port in a.kernel.relays for a in anchors)
 
 
 def watch_clients(world: World) -> None:

@@ -55,6 +55,11 @@ def test_an_outage_is_found_whatever_else_there_was(spec: WorldSpec, cut_at: flo
     assert CAUSE in found(spec, cut_at, cut_s)
 
 
+@pytest.mark.parametrize("by_s", [-3600.0, 3600.0])
+def test_a_wall_clock_that_is_set_while_packets_pass_costs_none(by_s: float) -> None:
+    assert found(world_of(Fault("wall clock", 30.0, 0.0, "n0", f"{by_s:g}")), 30.0, 0.0) == set()
+
+
 def test_an_outage_that_a_fault_explains_is_not_found() -> None:
     spec = replace(world_of(Fault("partition", 30.0, 8.0, "n1")), seconds=100.0)
     assert found(spec, 30.0, 8.0) == set()

@@ -156,3 +156,16 @@ def test_two_nodes_without_a_common_family_meet_at_an_anchor_that_one_of_them_kn
     world = World(replace(at_home(60.0), sites=sites, nodes=(*anchors, *nodes), flows=(pings,)))
     assert world.run().findings == ()
     assert all(decided(world, Trigger.RELAY_READY, name)[0] < 3.0 for name in ("n0", "n1"))
+
+
+@pytest.mark.parametrize("every_s", [0.02, 1.0])
+@pytest.mark.parametrize("cut_at", [40.0, 40.4, 40.8])
+def test_a_direct_path_that_dies_under_a_flow_that_nobody_answers_is_left_in_two_seconds_and_seldom_doubted_before(
+    every_s: float, cut_at: float
+) -> None:
+    spec = at_home(90.0, Fault("partition", cut_at, 15.0, "n1"), quiet_at=58.0)
+    world = World(replace(spec, flows=(Flow("n0", "n1", 2.0, every_s, 80.0, one_way=True),)))
+    assert world.run().findings == ()
+    [dead_at] = decided(world, Trigger.DEAD, "n0")
+    assert dead_at - cut_at < 2.0
+    assert len([at for at in decided(world, Trigger.DISTRESS, "n0") if at < cut_at]) <= 4

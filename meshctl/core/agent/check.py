@@ -89,9 +89,13 @@ class Check:
         """The pair is in use, and may be dead: a round of quick questions, unless there is one. `rtt_s` is its round
         trip, if it may be longer than its last one here."""
         if self.progress is not Progress.IN_PROGRESS or self.schedule != PATH_SCHEDULE_S:
-            rtt_s = max(rtt_s, self.rtt_s or 0.0)
-            self.begin(now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, slow_s(rtt_s)))
+            self._begin_quickly(now, rtt_s)
             self.progress = Progress.IN_PROGRESS
+
+    def confirm(self, now: float, rtt_s: float) -> None:
+        """The pair is in use, and counts as one that answers: a round of quick questions, unless there is any."""
+        if self.due_at is None:
+            self._begin_quickly(now, rtt_s)
 
     def compare(self, now: float) -> None:
         """The pair has answered, or failed: ask it again, unless it is being nominated."""
@@ -126,3 +130,6 @@ class Check:
     def fail(self) -> None:
         """The last question had its time."""
         self.due_at, self.nominating, self.progress = None, False, Progress.FAILED
+
+    def _begin_quickly(self, now: float, rtt_s: float) -> None:
+        self.begin(now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, slow_s(max(rtt_s, self.rtt_s or 0.0))))

@@ -165,6 +165,11 @@ class CheckList:
         self._stale = True
         self._checks.setdefault(pair, Check(0)).hurry(now, rtt_s)
 
+    def confirm(self, pair: Pair, now: float, rtt_s: float) -> None:
+        """Ask a pair in use, of which nothing is doubted, whether it lives: as `ask_quickly`."""
+        self._stale = True
+        self._checks.setdefault(pair, Check(0)).confirm(now, rtt_s)
+
     def compare(self, pairs: Iterable[Pair], now: float) -> None:
         """Ask pairs once more that have answered, or failed; each is valid when it answers."""
         self._stale = True

@@ -24,6 +24,7 @@ class PairInUse:
         self._negotiation, self._liveness = work.negotiation, work.liveness
         self._renominate_at = self._ask_again_at = now
         self._astray = False  # the peer seems not to use the pair: it is told once more when that answers
+        self._confirming: Pair | None = None  # is asked, though nothing is doubted
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
@@ -53,9 +54,10 @@ class PairInUse:
         own that answers too; `wanted`: both ends have just agreed on the pair once more. What is known of it stays: it
         may answer checks and carry nothing else, and be agreed on again and again."""
         work = self._work
-        work.proven = True
+        work.proven, confirmed = True, pair == self._confirming
+        self._confirming = None
         self._liveness.outlived(now)
-        if self._falls.blocked(now):
+        if self._falls.blocked(now) or (confirmed and self._course.state is State.DIRECT):
             return
         suspected, astray = self._course.state is State.SUSPECT, self._astray
         self._course.fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
@@ -69,6 +71,18 @@ class PairInUse:
             work.tunnel.set_endpoint(pair.remote, now)
         elif endpoint != pair.remote:
             work.tolerated = endpoint
+
+    def poll(self, now: float) -> None:
+        """Give the pair up when it was asked in vain."""
+        pair = self._negotiation.current
+        if pair is None or not self._negotiation.failed(pair):
+            return
+        reason = f"{pair.remote} answers no check"
+        if self._course.state is State.DIRECT and pair == self._confirming:
+            self._course.fire(Trigger.DISTRESS, reason, now)
+        if self._course.state is State.SUSPECT:
+            self._confirming = None
+            self._falls.dead(reason, now)
 
     def replaced(self, pair: Pair, now: float) -> None:
         """WireGuard had followed the peer to this pair, which has answered before the one in use."""
@@ -104,6 +118,9 @@ class PairInUse:
         if not reason and self._liveness.busy(now):  # WireGuard without keys may send nothing that would be missed
             reason = self._liveness.blocked()
         if not reason:
+            if self._liveness.unconfirmed(now):
+                self._confirming = current
+                self._work.confirm_path(now)
             self._work.compare(now)
             return
         self._astray = moved

@@ -197,6 +197,11 @@ class Liveness:
             return ""
         return f"{BLOCKED_WORDS} have not come through for {silence:.0f} s, though checks do"
 
+    def unconfirmed(self, now: float) -> bool:
+        """Whether nothing has come for as long as would be a sign, had it not been none before: a flow in one direction
+        dies as unseen as it lives, so the path is asked all the time."""
+        return self._answer_within_s > UNANSWERED_S and bool(self._waited_s(now, UNANSWERED_S))
+
     def distress(self, now: float) -> str:
         """Why the path may be dead, in words; "" when nothing says so."""
         status = self._last
@@ -223,8 +228,11 @@ class Liveness:
 
     def _unanswered(self, now: float) -> float:
         """For how many seconds nothing has come after something was sent, if for too long; else 0."""
+        return self._waited_s(now, self._answer_within_s)
+
+    def _waited_s(self, now: float, at_least_s: float) -> float:
         waited_s = now - self._unanswered_since if self._unanswered_since is not None else 0.0
-        return waited_s if waited_s >= max(self._answer_within_s, self._answer_s) else 0.0
+        return waited_s if waited_s >= max(at_least_s, self._answer_s) else 0.0
 
     def _sent(self, size: int, own: int, read_at: float, now: float) -> None:
         self.sent_at = now

@@ -147,6 +147,11 @@ class Negotiation:
         if self._checks is not None and self.current is not None:
             self._checks.ask_quickly(self.current, now, rtt_s)
 
+    def confirm(self, now: float, rtt_s: float) -> None:
+        """The same while nothing is doubted."""
+        if self._checks is not None and self.current is not None:
+            self._checks.confirm(self.current, now, rtt_s)
+
     def compare(self, passed: int, now: float) -> None:
         """Ask the pair in use, if it answers, and its rivals once more: which of them is best may have changed.
         `passed` is how many comparisons were due before, at both ends."""

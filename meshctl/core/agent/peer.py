@@ -235,9 +235,7 @@ class PeerPath:
         if self.work.retry_at is not None and now >= self.work.retry_at:
             self.work.retry(now)
         self._negotiation.poll(now, nominate=self.work.may_go_direct)
-        current = self._negotiation.current
-        if self.state is State.SUSPECT and current is not None and self._negotiation.failed(current):
-            self._falls.dead(f"{current.remote} answers no check", now)
+        self._in_use.poll(now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
             self._negotiation.all_tried(self.work.offer.nat, now)
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)

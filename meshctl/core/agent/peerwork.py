@@ -183,6 +183,11 @@ class PeerWork:
         """Ask the pair in use, quickly, whether it lives."""
         self.negotiation.ask_path(now, max(self.liveness.rtt_s, 0.0 if self.proven else ADOPTED_RTT_S))
 
+    def confirm_path(self, now: float) -> None:
+        """The same while nothing is doubted."""
+        self._here.touch(self.peer.id)
+        self.negotiation.confirm(now, self.liveness.rtt_s)
+
     def ask_at(self, remote: Address, now: float) -> None:
         """Ask whether the peer is there."""
         base = self._here.own.base(remote.family)
