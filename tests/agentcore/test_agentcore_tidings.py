@@ -102,6 +102,14 @@ def test_an_anchor_that_was_dead_is_asked_again_and_again_when_this_node_has_mov
     assert series, f"not only once, and then {ASK_LONGEST_S} s later"
 
 
+def test_wireguard_chooses_its_source_towards_anchors_anew_when_this_node_has_moved() -> None:
+    world = direct()
+    node, since = world.hosts["a"], world.now
+    assert not [a for _, a in node.done(ev.SetEndpoint, since)]
+    happens(node, "move")
+    assert ev.SetEndpoint(key("hub0"), HUB) in [a for _, a in node.done(ev.SetEndpoint, since)]
+
+
 def test_who_cannot_be_reached_is_asked_for_at_once_when_an_anchors_link_comes_back() -> None:
     world = PairWorld(agents=("a",))
     node = world.hosts["a"]

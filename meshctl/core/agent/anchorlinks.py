@@ -75,9 +75,16 @@ class AnchorLinks:
         return bool(addresses)
 
     def hurry(self, now: float) -> None:
-        """The network is another one, or time has passed: who was dead may not be, and who was not may be."""
+        """The network is another one, or time has passed: who was dead may not be, and who was not may be.
+
+        WireGuard is told once more where each is. wireguard-go goes on sending from the address that the host had, for
+        15 s, until it begins a handshake; who is given an endpoint chooses a source anew.
+        """
         for key, link in self._links.items():
             link.hurry(now, self._families)
+            endpoint = link.status.endpoint if link.status else None
+            if endpoint is not None and endpoint.family in self._families:
+                self._here.act(SetEndpoint(link.peer.public_key, endpoint))
             self._here.touch(key)
 
     def answered(self, seen: Seen, now: float) -> Change:
