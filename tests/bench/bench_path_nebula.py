@@ -6,11 +6,9 @@ pair's routers count.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +16,7 @@ import nebula_side
 from bench_path_times import NEW_ADDRESS, REBIND
 from paths_lab import ANCHORS, INTERFACE, UNIT, PathsLab, now
 from paths_pairs import Pair, Windows, asked, both, in_turns, lab_of, may_fail
+from paths_routers import count_ways, ways_now
 from paths_way import DIRECT, NONE, RELAYED, Ways, latest
 
 ROUNDS = 5
@@ -34,15 +33,18 @@ NEVER_S = 3600.0
 # Between the starts of two pairs, so that none waits for another one's programs.
 START_TURN_S = 2.0
 # meshctl may need three attempts to get through a symmetric NAT, Nebula tries a direct path every 1000 packets.
-SETTLE_S = 60.0
-# Nebula takes a tunnel for dead after some ten seconds.
-WATCH_S = 25.0
+SETTLE_S = 35.0
+# So long first packets alone are waited for.
+PATIENT_S = 8.0
+# For so long anchors run before anybody else does.
+ANCHORS_S = 5.0
+# Nebula takes a tunnel for dead after some ten seconds, and may need as long again for a new one.
+WATCH_S = 35.0
 # An answer so shortly before something happens says that the pair has a path.
 LIVE_S = 1.0
-COUNT_S = 3.0
-# Of a pair's packets, what goes a way for the pair to be said to go it.
-SHARE = 0.5
 FIRST, REBOUND, MOVED = "first packet", "silence, a NAT rebinds", "silence, an end's address changes"
+# Of meshctl alone, beside Nebula's first packet: nothing is asked of a peer for which WireGuard has no endpoint.
+PATIENT = "first packet, meshctl as on the kernel's WireGuard"
 # Neither knows anything of mappings that the other one made.
 NEW_ROUTER = """
 set -e
@@ -54,20 +56,6 @@ if nft list map inet lab mapped >/dev/null 2>&1; then
 fi
 conntrack -F
 """
-COUNT = """
-nft 'table inet seen
-  delete table inet seen
-  table inet seen {{
-    counter direct {{ }}
-    counter relayed {{ }}
-    chain arrived {{
-      type filter hook prerouting priority -350;
-      iifname wan meta l4proto udp ip saddr {other} counter name direct
-      iifname wan meta l4proto udp ip saddr {{ {anchors} }} counter name relayed
-    }}
-  }}'
-"""
-READ = "nft --json list counters table inet seen"
 
 
 @dataclass(frozen=True)
@@ -100,11 +88,13 @@ def measure() -> dict[str, Any]:
     try:
         systems = both_systems(here)
         found = {system.name: Found() for system in systems}
-        watch_ways(here)
+        count_ways(here, PAIRS)
         for _ in range(ROUNDS):
             for system in systems:
                 with may_fail(system.name):
                     one_round(here, system, systems, found[system.name])
+            with may_fail(PATIENT):
+                patient_round(here, systems[0], systems, found[systems[0].name])
     finally:
         here.down()
     ours, other = found.values()
@@ -123,39 +113,56 @@ def both_systems(here: PathsLab) -> tuple[System, System]:
     return ours, System("Nebula", f"systemctl start {named}", f"systemctl stop {named}", "true", peers)
 
 
-def watch_ways(here: PathsLab) -> None:
-    """Let each pair's routers count what comes from the other one, and from anchors."""
-    anchors = ", ".join(ip for ip in here.anchors if ":" not in ip)
-    for one, other in PAIRS:
-        for host, far in ((one, other), (other, one)):
-            here.sh(f"{host}-router", COUNT.format(other=here.wan(f"{far}-router"), anchors=anchors))
-
-
 def one_round(here: PathsLab, system: System, systems: Iterable[System], found: Found) -> None:
     """All pairs from nothing; then the first's NAT of each rebinds, and then its address changes."""
+    clear(here, system, systems)
+    with here.meters(EVERY_S, asked(PAIRS), eager=True, read_s=NEVER_S, peers=system.peers) as ways:
+        begun = start_pairs(here, system)
+        time.sleep(SETTLE_S)
+        kinds = ways_now(here, PAIRS, EVERY_S)
+        rebound = in_turns(lambda pair: here.sh(f"{pair[0]}-router", REBIND), WATCH_S, PAIRS)
+        moved = in_turns(lambda pair: here.sh(pair[0], NEW_ADDRESS), WATCH_S, PAIRS)
+    firsts(ways, FIRST, begun, found)
+    for pair in PAIRS:
+        found.ways.setdefault(pair, []).append(kinds[pair])
+    print(f"    {system.name}: {list(kinds.values())}", file=sys.stderr)
+    for what, windows in ((REBOUND, rebound), (MOVED, moved)):
+        silences(ways, what, windows, found)
+
+
+def patient_round(here: PathsLab, ours: System, systems: Iterable[System], found: Found) -> None:
+    """First packets alone, as the kernel's WireGuard would have it: it refuses what has no endpoint to go to."""
+    clear(here, ours, systems)
+    with here.meters(EVERY_S, asked(PAIRS)) as ways:
+        begun = start_pairs(here, ours)
+        time.sleep(PATIENT_S)
+    firsts(ways, PATIENT, begun, found)
+
+
+def clear(here: PathsLab, system: System, systems: Iterable[System]) -> None:
+    """Nothing runs but the system's anchors; hosts and routers know nothing."""
     for other in systems:
         here.everywhere(other.stop, HOSTS if other is system else here.hosts)
     here.everywhere(NEW_ROUTER, [f"{host}-router" for host in HOSTS])
     here.everywhere(system.start, set(here.anchors.values()))
     here.everywhere(system.forget, HOSTS)
-    time.sleep(SETTLE_S / 10)
-    with here.meters(EVERY_S, asked(PAIRS), eager=True, read_s=NEVER_S, peers=system.peers) as ways:
-        begun = {}
-        for pair in PAIRS:
-            begun[pair] = now()
-            here.everywhere(system.start, pair)
-            time.sleep(START_TURN_S)
-        time.sleep(SETTLE_S)
-        kinds = ways_now(here)
-        rebound = in_turns(lambda pair: here.sh(f"{pair[0]}-router", REBIND), WATCH_S, PAIRS)
-        moved = in_turns(lambda pair: here.sh(pair[0], NEW_ADDRESS), WATCH_S, PAIRS)
+    time.sleep(ANCHORS_S)
+
+
+def start_pairs(here: PathsLab, system: System) -> dict[Pair, float]:
+    """One pair after the other; when each start was begun."""
+    begun = {}
     for pair in PAIRS:
-        first = latest([way.first_s(begun[pair]) for way in both(ways, pair)])
-        found.add(FIRST, pair, first)
-        found.ways.setdefault(pair, []).append(kinds[pair])
-        print(f"    {system.name} {pair}: {kinds[pair]}, {first}", file=sys.stderr)
-    for what, windows in ((REBOUND, rebound), (MOVED, moved)):
-        silences(ways, what, windows, found)
+        begun[pair] = now()
+        here.everywhere(system.start, pair)
+        time.sleep(START_TURN_S)
+    return begun
+
+
+def firsts(ways: Ways, what: str, begun: Mapping[Pair, float], found: Found) -> None:
+    """When both ends of each pair had an answer."""
+    for pair, since in begun.items():
+        found.add(what, pair, latest([way.first_s(since) for way in both(ways, pair)]))
 
 
 def silences(ways: Ways, what: str, windows: Windows, found: Found) -> None:
@@ -168,33 +175,6 @@ def silences(ways: Ways, what: str, windows: Windows, found: Found) -> None:
         found.add(what, pair, longest_s if ended_s < until - begun else None)
 
 
-def ways_now(here: PathsLab) -> dict[Pair, str]:
-    """How each pair's packets go now, by what its routers count for a while."""
-    routers = [f"{host}-router" for host in HOSTS]
-    with ThreadPoolExecutor(len(routers)) as pool:
-        before, begun = list(pool.map(lambda router: packets(here.sh(router, READ)), routers)), now()
-        time.sleep(COUNT_S)
-        after, seconds = list(pool.map(lambda router: packets(here.sh(router, READ)), routers)), now() - begun
-    # Of each end there come questions and answers.
-    least = SHARE * 2 * seconds / EVERY_S
-    came = [{way: late[way] - early[way] for way in early} for early, late in zip(before, after, strict=True)]
-    ends = dict(zip(HOSTS, came, strict=True))
-    return {pair: way_of([ends[host] for host in pair], least) for pair in PAIRS}
-
-
-def packets(listed: str) -> dict[str, int]:
-    """Packets by counter, out of nft's JSON."""
-    items = json.loads(listed)["nftables"]
-    return {item["counter"]["name"]: item["counter"]["packets"] for item in items if "counter" in item}
-
-
-def way_of(ends: Sequence[Mapping[str, int]], least: float) -> str:
-    """How a pair goes: directly if at both ends so many packets come from the other one, and by an anchor if so many
-    come from anchors. Packets that try for a direct path are not many beside these."""
-    kinds = {RELAYED if end[RELAYED] >= least else DIRECT if end[DIRECT] >= least else NONE for end in ends}
-    return next(kind for kind in (NONE, RELAYED, DIRECT) if kind in kinds)
-
-
 def rows(ours: Found, other: Found) -> dict[str, Any]:
     """What became of each pair of NATs, and the seconds of each thing for it; pairs of the same NATs are one row."""
     alike: dict[tuple[str, str], list[Pair]] = {}
@@ -205,8 +185,8 @@ def rows(ours: Found, other: Found) -> dict[str, Any]:
             {"nats": nats, "ours": tally(ours, pairs), "other": tally(other, pairs)} for nats, pairs in alike.items()
         ],
         "times": [
-            {"what": what, "nats": nats, "ours": summary(ours, what, pairs), "other": summary(other, what, pairs)}
-            for what in (FIRST, REBOUND, MOVED)
+            {"what": what, "nats": nats, "ours": summary(ours, what, pairs), "other": summary(other, its, pairs)}
+            for what, its in ((FIRST, FIRST), (PATIENT, FIRST), (REBOUND, REBOUND), (MOVED, MOVED))
             for nats, pairs in alike.items()
         ],
     }

@@ -9,6 +9,7 @@ from bench_path_losses import BEFORE_S, REBOOT_S, WATCH_S
 from nebula_side import PORT, RANGE
 from paths_lab import ALL_S, DELAY
 from paths_pairs import OFTEN_S
+from paths_routers import COUNT_S
 from paths_way import DIRECT, NONE, RELAYED
 from tables import table
 
@@ -73,7 +74,7 @@ ends have had an answer, counted from the one `systemctl start` that starts all 
 is wg-quick with wireguard-go, and then the agent. wireguard-go waits five seconds between two handshakes, also where
 the first one led nowhere since there was no endpoint; the kernel's WireGuard does not (*Times* has both).
 
-{nebula.SETTLE_S:.0f} s after the last start the pair's routers count for {nebula.COUNT_S:.0f} s what comes from the
+{nebula.SETTLE_S:.0f} s after the last start the pair's routers count for {COUNT_S:.0f} s what comes from the
 other one's router and what comes from anchors: that is the way. Then the NAT of each pair's first end rebinds, and
 {nebula.WATCH_S:.0f} s after that the end's address changes. Silence is the longest time that either end had no answer;
 *never* says that it had not ended after {nebula.WATCH_S:.0f} s. Runs in which the pair had no path before do not count.

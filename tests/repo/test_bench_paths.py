@@ -8,6 +8,7 @@ from typing import Any
 import bench_path_nebula
 import nebula_side
 import paths_report
+import paths_routers
 import pytest
 import report
 from paths_pairs import row
@@ -155,14 +156,14 @@ def test_the_page_says_of_each_benchmark_what_its_report_says(head: str) -> None
     ],
 )
 def test_a_pair_goes_as_its_routers_count(ends: list[tuple[int, int]], told: str) -> None:
-    assert bench_path_nebula.way_of([{DIRECT: a, RELAYED: b} for a, b in ends], 150) == told
+    assert paths_routers.way_of([{DIRECT: a, RELAYED: b} for a, b in ends], 150) == told
 
 
 def test_counters_are_read_from_what_nft_prints() -> None:
     listed = """{"nftables": [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
       {"counter": {"family": "inet", "name": "direct", "table": "seen", "handle": 1, "packets": 5, "bytes": 460}},
       {"counter": {"family": "inet", "name": "relayed", "table": "seen", "handle": 2, "packets": 0, "bytes": 0}}]}"""
-    assert bench_path_nebula.packets(listed) == {DIRECT: 5, RELAYED: 0}
+    assert paths_routers.packets(listed) == {DIRECT: 5, RELAYED: 0}
 
 
 def test_only_anchors_of_nebula_lead_and_all_others_are_told_of_them() -> None:
