@@ -139,7 +139,7 @@ docs: $(VENV)/.installed ## Regenerate docs/cli-reference.md from --help, and wh
 
 .PHONY: bench
 bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ansible, pyinfra and wg-meshconf; writes docs/benchmarks.md
-	@$(call apt,nftables openssh-server iproute2 iperf3)
+	@$(call apt,nftables openssh-server iproute2 iperf3 nebula)
 	@$(AS_ROOT) $(BIN)/python tests/bench/main.py all
 
 .PHONY: bench-paths

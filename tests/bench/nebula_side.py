@@ -1,4 +1,5 @@
-"""Nebula on the hosts of a lab: Debian's program, certificates and configurations of its own, a unit to start it."""
+"""Nebula on the hosts of a lab: the machine's own program, as Debian packages it, and for each host a certificate, a
+configuration and a unit that starts it."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ After=network.target
 [Service]
 ExecStart={PROGRAM} -config {FOLDER}/config.yml
 """
-# A certificate authority, a host's certificate and its key, where the host has them.
+# The authority's certificate, the host's and its key, where the host has them.
 _PKI = {"ca": f"{FOLDER}/ca.crt", "cert": f"{FOLDER}/host.crt", "key": f"{FOLDER}/host.key"}
 _ANYTHING = [{"port": "any", "proto": "any", "host": "any"}]
 

@@ -72,13 +72,15 @@ second inside the overlay, from before anything is started, whether there is a p
 begin with hosts that know nothing, on routers that have no mapping; the anchors run already. First packet is when both
 ends have had an answer, counted from the one `systemctl start` that starts all of the system on both: for meshctl that
 is wg-quick with wireguard-go, and then the agent. wireguard-go waits five seconds between two handshakes, also where
-the first one led nowhere since there was no endpoint; the kernel's WireGuard does not (*Times* has both).
+the first one led nowhere since there was no endpoint; the kernel's WireGuard refuses what has no endpoint to go to. So
+meshctl alone is also measured with ends that ask only once there is one, beside Nebula's same figures.
 
 {nebula.SETTLE_S:.0f} s after the last start the pair's routers count for {COUNT_S:.0f} s what comes from the
 other one's router and what comes from anchors: that is the way. Then the NAT of each pair's first end rebinds, and
 {nebula.WATCH_S:.0f} s after that the end's address changes. Silence is the longest time that either end had no answer;
 *never* says that it had not ended after {nebula.WATCH_S:.0f} s. Runs in which the pair had no path before do not count.
-*Ahead* says by how much, or by how many direct runs.
+A pair that an anchor relays has only its way to the anchor to lose. *Ahead* says by how much, or by how many direct
+runs.
 """
 
 # What is to come of a pair that is foretold to be so; all others are to be what they are foretold to be.

@@ -182,10 +182,14 @@ def test_pairs_behind_the_same_nats_are_one_row_of_all_their_runs() -> None:
         for seconds in (1.0, 2.0, None):
             ours.add(bench_path_nebula.FIRST, pair, seconds and seconds + number)
         ours.ways[pair] = [DIRECT, NONE]
+        ours.add(bench_path_nebula.PATIENT, pair, 0.5)
+        other.add(bench_path_nebula.FIRST, pair, 0.25)
     found = bench_path_nebula.rows(ours, other)
-    first = next(r for r in found["times"] if (r["what"], r["nats"]) == (bench_path_nebula.FIRST, ("easy", "easy")))
-    assert first["ours"] == {"runs": 6, "of": 10, "median": 2.0, "worst": NEVER}
-    assert first["other"] == {"runs": 0, "of": 10, "median": NEVER, "worst": NEVER}
+    easy = {r["what"]: (r["ours"], r["other"]) for r in found["times"] if r["nats"] == ("easy", "easy")}
+    its = {"runs": 2, "of": 10, "median": 0.25, "worst": 0.25}
+    assert easy[bench_path_nebula.FIRST] == ({"runs": 6, "of": 10, "median": 2.0, "worst": NEVER}, its)
+    assert easy[bench_path_nebula.PATIENT] == ({"runs": 2, "of": 10, "median": 0.5, "worst": 0.5}, its)
+    assert easy[bench_path_nebula.MOVED][1] == {"runs": 0, "of": 10, "median": NEVER, "worst": NEVER}
     assert found["ways"][0]["ours"] == {DIRECT: 2, RELAYED: 0, NONE: 2}
 
 
