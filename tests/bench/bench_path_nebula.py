@@ -44,7 +44,7 @@ WATCH_S = 35.0
 LIVE_S = 1.0
 FIRST, REBOUND, MOVED = "first packet", "silence, a NAT rebinds", "silence, an end's address changes"
 # Of meshctl alone, beside Nebula's first packet: nothing is asked of a peer for which WireGuard has no endpoint.
-PATIENT = "first packet, meshctl as on the kernel's WireGuard"
+PATIENT = "first packet, meshctl asked only where it has an endpoint"
 # Neither knows anything of mappings that the other one made.
 NEW_ROUTER = """
 set -e
@@ -131,7 +131,7 @@ def one_round(here: PathsLab, system: System, systems: Iterable[System], found: 
 
 
 def patient_round(here: PathsLab, ours: System, systems: Iterable[System], found: Found) -> None:
-    """First packets alone, as the kernel's WireGuard would have it: it refuses what has no endpoint to go to."""
+    """First packets alone, of ends that ask only what has an endpoint to go to: the kernel's WireGuard refuses the rest."""
     clear(here, ours, systems)
     with here.meters(EVERY_S, asked(PAIRS)) as ways:
         begun = start_pairs(here, ours)

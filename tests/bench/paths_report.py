@@ -71,9 +71,10 @@ Both are measured in the same way, from outside. Both ends of a pair ask each ot
 second inside the overlay, from before anything is started, whether there is a path or not. In each round all pairs
 begin with hosts that know nothing, on routers that have no mapping; the anchors run already. First packet is when both
 ends have had an answer, counted from the one `systemctl start` that starts all of the system on both: for meshctl that
-is wg-quick with wireguard-go, and then the agent. wireguard-go waits five seconds between two handshakes, also where
-the first one led nowhere since there was no endpoint; the kernel's WireGuard refuses what has no endpoint to go to. So
-meshctl alone is also measured with ends that ask only once there is one, beside Nebula's same figures.
+is wg-quick with wireguard-go, and then the agent, which is Python. wireguard-go waits five seconds between two
+handshakes, also where the first one led nowhere since there was no endpoint; the kernel's WireGuard refuses what has no
+endpoint to go to. So meshctl alone is also measured with ends that ask only once there is one, beside Nebula's same
+figures; that is wireguard-go still, and it waits where two handshakes have crossed.
 
 {nebula.SETTLE_S:.0f} s after the last start the pair's routers count for {COUNT_S:.0f} s what comes from the
 other one's router and what comes from anchors: that is the way. Then the NAT of each pair's first end rebinds, and
