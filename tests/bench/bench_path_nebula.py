@@ -131,7 +131,7 @@ def one_round(here: PathsLab, system: System, systems: Iterable[System], found: 
 
 
 def patient_round(here: PathsLab, ours: System, systems: Iterable[System], found: Found) -> None:
-    """First packets alone, of ends that ask only what has an endpoint to go to: the kernel's WireGuard refuses the rest."""
+    """First packets alone. Ends ask only what has an endpoint to go to: the kernel's WireGuard refuses all else."""
     clear(here, ours, systems)
     with here.meters(EVERY_S, asked(PAIRS)) as ways:
         begun = start_pairs(here, ours)
