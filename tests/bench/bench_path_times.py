@@ -38,24 +38,27 @@ AGAIN_S = 3.0
 # A new address in the same LAN, as after a new lease.
 NEW_ADDRESS = """
 set -e
-set -- $(ip -4 -o addr show scope global | awk '$2 !~ /^wg/ {print $2, $4; exit}')
+set -- $(ip -4 -o addr show scope global | awk '$2 !~ /^(wg|nebula)/ {print $2, $4; exit}')
 gateway=$(ip -4 route show default | awk '{print $3; exit}')
 old=${2%/*}; last=${old##*.}
 ip addr del "$2" dev "$1"
 ip addr add "${old%.*}.$((last % 100 + 101))/${2#*/}" dev "$1"
 ip route replace default via "$gateway"
 """
-# The NAT forgets its mappings, and the port that they had is somebody else's now. Packets are held off meanwhile: one
-# of a connection that is still known would bring its mapping back.
+# The NAT forgets its mappings, and the port that they had (WireGuard's; 4242 is Nebula's, which is measured by the same
+# script) is somebody else's now. Packets are held off meanwhile: one of a connection that is still known would bring
+# its mapping back. A symmetric NAT has no maps: it takes another port by itself.
 REBIND = """
 set -e
 nft 'add table inet hold
   add chain inet hold udp_waits { type filter hook forward priority -200; }
   add rule inet hold udp_waits meta l4proto udp drop'
 trap 'nft delete table inet hold' EXIT
-nft 'flush map inet lab mapped
-  flush map inet lab owner
-  add element inet lab taken { 51820 timeout 1h }'
+if nft list map inet lab mapped >/dev/null 2>&1; then
+  nft 'flush map inet lab mapped
+    flush map inet lab owner
+    add element inet lab taken { 51820 timeout 1h, 4242 timeout 1h }'
+fi
 conntrack -F
 """
 

@@ -9,7 +9,7 @@ from importlib import import_module
 import report
 from measure import CACHE, ROOT, machine
 
-PATHS = ("paths", "path_places", "path_times", "path_losses")
+PATHS = ("paths", "path_places", "path_times", "path_losses", "path_nebula")
 NAMES = ("cli", "generate", "apply", "policy", *PATHS)
 
 

@@ -128,18 +128,22 @@ class PathsLab:
         return address
 
     @contextmanager
-    def meters(self, every_s: float, asked: Mapping[str, Iterable[str]], *, eager: bool = False) -> Iterator[Ways]:
+    def meters(
+        self, every_s: float, asked: Mapping[str, Iterable[str]], *, eager: bool = False, read_s: float = READ_S,
+        peers: Mapping[str, tuple[str, str]] | None = None,
+    ) -> Iterator[Ways]:  # fmt: skip
         """Meters while the block runs, host -> the peers that it asks; what they found is in the mapping afterwards.
-        `eager`: they ask peers without an endpoint too."""
+        `eager`: they ask peers without an endpoint too. `peers`: addresses and keys that are not the mesh's."""
+        book = self.peers if peers is None else peers
         started = {}
         for host in asked:
-            how = [f"{every_s}", f"{READ_S}", "eager" if eager else "waits"]
+            how = [f"{every_s}", f"{read_s}", "eager" if eager else "waits"]
             argv = enter.command(NAME, host, ["python3", "-c", METER, INTERFACE, *how])
             started[host] = subprocess.Popen(argv, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         ways: Ways = {}
         try:
             for host, process in started.items():
-                print(json.dumps({other: self.peers[other] for other in asked[host]}), file=process.stdin, flush=True)
+                print(json.dumps({other: book[other] for other in asked[host]}), file=process.stdin, flush=True)
             for host, process in started.items():
                 if process.stdout is None or process.stdout.readline() != "up\n":
                     raise SystemExit(f"bench: no meter on {host}")

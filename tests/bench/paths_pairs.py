@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -31,17 +31,22 @@ TAIL_S = 1.0
 
 def pairs_lab() -> PathsLab:
     """Each host has its pair's other one and the anchors as peers."""
-    places = {host: {"lab": {"nat": "easy", "delay": DELAY}} for host in HOSTS}
+    return lab_of(PAIRS, dict.fromkeys(HOSTS, "easy"))
+
+
+def lab_of(pairs: Iterable[Pair], nats: Mapping[str, str]) -> PathsLab:
+    """A lab of these pairs (`pairs_lab`); `nats` has the kind of each host's."""
+    places = {host: {"lab": {"nat": kind, "delay": DELAY}} for host, kind in nats.items()}
     policies = [
-        {"name": f"{a}-{b}", "from": [a], "to": [b], "allow": ["any"], "both_ways": True} for a, b in PAIRS
+        {"name": f"{a}-{b}", "from": [a], "to": [b], "allow": ["any"], "both_ways": True} for a, b in pairs
     ]  # fmt: skip
     networks = {"corp": {"cidr": ["10.42.0.0/16"], "policy": "deny"}}
     return PathsLab({**ANCHORS, **places}, networks=networks, policies=policies)
 
 
-def asked() -> dict[str, Iterable[str]]:
+def asked(pairs: Iterable[Pair] = PAIRS) -> dict[str, Iterable[str]]:
     """Both ends of each pair ask each other."""
-    return {host: (other,) for a, b in PAIRS for host, other in ((a, b), (b, a))}
+    return {host: (other,) for a, b in pairs for host, other in ((a, b), (b, a))}
 
 
 def kinds(ways: Ways, pair: Pair, at: float) -> set[str]:
@@ -70,12 +75,12 @@ def start_all(here: PathsLab) -> dict[Pair, tuple[float, float]]:
     return found
 
 
-def in_turns(happen: Callable[[Pair], object], watch_s: float) -> Windows:
+def in_turns(happen: Callable[[Pair], object], watch_s: float, pairs: Sequence[Pair] = PAIRS) -> Windows:
     """Do it to each pair, and watch it for so long from then on."""
     windows = {}
-    with ThreadPoolExecutor(len(PAIRS)) as pool:
+    with ThreadPoolExecutor(len(pairs)) as pool:
         doing = []
-        for pair in PAIRS:
+        for pair in pairs:
             windows[pair] = (now(), now() + watch_s)
             doing.append(pool.submit(happen, pair))
             time.sleep(TURN_S)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import bench_path_nebula
+import nebula_side
 import paths_report
+import paths_routers
 import pytest
 import report
 from paths_pairs import row
@@ -138,3 +141,79 @@ def test_the_page_keeps_sections_that_were_not_measured_with_whatever_is_written
 @pytest.mark.parametrize("head", [head for _, head, _ in report.SECTIONS], ids=report.title)
 def test_the_page_says_of_each_benchmark_what_its_report_says(head: str) -> None:
     assert head in report.PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        pytest.param([(300, 0), (290, 4)], DIRECT, id="both ends hear the other one"),
+        pytest.param([(0, 300), (0, 300)], RELAYED, id="both hear anchors"),
+        pytest.param([(300, 0), (0, 300)], RELAYED, id="one direction by an anchor"),
+        pytest.param([(900, 300), (900, 300)], RELAYED, id="by an anchor, and many tries besides"),
+        pytest.param([(300, 0), (149, 149)], NONE, id="one end hears too little"),
+        pytest.param([(150, 0), (150, 0)], DIRECT, id="just enough"),
+        pytest.param([(0, 0), (0, 300)], NONE, id="one end hears nothing"),
+    ],
+)
+def test_a_pair_goes_as_its_routers_count(ends: list[tuple[int, int]], told: str) -> None:
+    assert paths_routers.way_of([{DIRECT: a, RELAYED: b} for a, b in ends], 150) == told
+
+
+def test_counters_are_read_from_what_nft_prints() -> None:
+    listed = """{"nftables": [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
+      {"counter": {"family": "inet", "name": "direct", "table": "seen", "handle": 1, "packets": 5, "bytes": 460}},
+      {"counter": {"family": "inet", "name": "relayed", "table": "seen", "handle": 2, "packets": 0, "bytes": 0}}]}"""
+    assert paths_routers.packets(listed) == {DIRECT: 5, RELAYED: 0}
+
+
+def test_only_anchors_of_nebula_lead_and_all_others_are_told_of_them() -> None:
+    inside = nebula_side.addresses(("mid", "a0"))
+    assert inside == {"mid": "10.99.0.1", "a0": "10.99.0.2"}
+    mid, end = (nebula_side.config(host, inside, {"mid": "203.0.113.10"}) for host in inside)
+    assert (mid["lighthouse"], mid["relay"]) == ({"am_lighthouse": True}, {"am_relay": True})
+    assert end["lighthouse"] == {"am_lighthouse": False, "hosts": ["10.99.0.1"]}
+    assert end["relay"] == {"relays": ["10.99.0.1"]}
+    assert mid["static_host_map"] == end["static_host_map"] == {"10.99.0.1": ["203.0.113.10:4242"]}
+
+
+def test_pairs_behind_the_same_nats_are_one_row_of_all_their_runs() -> None:
+    ours, other = bench_path_nebula.Found(), bench_path_nebula.Found()
+    for number, pair in enumerate(bench_path_nebula.PAIRS[:2]):
+        for seconds in (1.0, 2.0, None):
+            ours.add(bench_path_nebula.FIRST, pair, seconds and seconds + number)
+        ours.ways[pair] = [DIRECT, NONE]
+        ours.add(bench_path_nebula.PATIENT, pair, 0.5)
+        other.add(bench_path_nebula.FIRST, pair, 0.25)
+    found = bench_path_nebula.rows(ours, other)
+    easy = {r["what"]: (r["ours"], r["other"]) for r in found["times"] if r["nats"] == ("easy", "easy")}
+    its = {"runs": 2, "of": 10, "median": 0.25, "worst": 0.25}
+    assert easy[bench_path_nebula.FIRST] == ({"runs": 6, "of": 10, "median": 2.0, "worst": NEVER}, its)
+    assert easy[bench_path_nebula.PATIENT] == ({"runs": 2, "of": 10, "median": 0.5, "worst": 0.5}, its)
+    assert easy[bench_path_nebula.MOVED][1] == {"runs": 0, "of": 10, "median": NEVER, "worst": NEVER}
+    assert found["ways"][0]["ours"] == {DIRECT: 2, RELAYED: 0, NONE: 2}
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "told"),
+    [
+        (1.0, 3.5, "meshctl by 2.50 s"), (3.5, 1.0, "**Nebula by 2.50 s**"), (1.0, 1.004, "both alike"),
+        (1.0, NEVER, "meshctl"), (NEVER, 1.0, "**Nebula**"), (NEVER, NEVER, "both alike"),
+    ],
+)  # fmt: skip
+def test_ahead_is_who_has_less(ours: float, other: float, told: str) -> None:
+    assert paths_report.ahead(ours, other, "{:.2f} s") == told
+
+
+def test_beside_nebula_more_direct_runs_and_fewer_seconds_are_ahead() -> None:
+    nats = ["easy", "symmetric"]
+    ways = {"nats": nats, "ours": {DIRECT: 4, RELAYED: 1, NONE: 0}, "other": {DIRECT: 0, RELAYED: 3, NONE: 2}}
+    times = {
+        "what": "first packet", "nats": nats, "ours": {"runs": 5, "of": 5, "median": 2.0, "worst": NEVER},
+        "other": {"runs": 3, "of": 5, "median": 1.5, "worst": 3.0},
+    }  # fmt: skip
+    first, second = paths_report.beside_section({"version": "1.6.1", "ways": [ways], "times": [times]}).split("\n\n")
+    assert cells(first) == [["easy – symmetric", "direct 4, relayed 1", "relayed 3, none 2", "meshctl by 4 runs"]]
+    assert cells(second) == [
+        ["first packet", "easy – symmetric", "5, 3 of 5", "2.00 s", "1.50 s", "**Nebula by 0.50 s**",
+         "never", "3.00 s", "**Nebula**"]
+    ]  # fmt: skip
