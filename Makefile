@@ -143,8 +143,9 @@ bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ans
 	@$(AS_ROOT) $(BIN)/python tests/bench/main.py all
 
 .PHONY: bench-paths
-bench-paths: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Which way hosts behind NATs reach each other, how soon, and what is lost; writes docs/benchmarks.md
-	@$(AS_ROOT) $(BIN)/python tests/bench/main.py paths path_places path_times path_losses
+bench-paths: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Which way hosts behind NATs reach each other, how soon, what is lost, what it costs; writes docs/benchmarks.md
+	@$(call apt,iperf3 coturn wireguard-go wireguard-tools)
+	@$(AS_ROOT) $(BIN)/python tests/bench/main.py paths path_places path_times path_losses path_cost
 
 .PHONY: zipapp
 zipapp: $(VENV)/.installed ## Pack meshctl itself into dist/meshctl.pyz (its dependencies stay in the venv)

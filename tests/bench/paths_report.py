@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cost_report
 from bench_path_losses import BEFORE_S, REBOOT_S, WATCH_S
 from paths_lab import ALL_S, DELAY
 from paths_pairs import OFTEN_S
@@ -18,7 +19,7 @@ Labs of Debian hosts behind real NATs, wireguard-go, two anchors, {DELAY} one wa
 was measured by questions that hosts ask each other, and answer, and by WireGuard's own endpoints, not by what agents
 say of themselves. Hosts ask nothing of a peer for which their WireGuard has no endpoint yet. First packet is when both
 ends have had an answer. `make bench-paths`; one table alone:
-`sudo .venv/bin/python tests/bench/main.py paths`, or `path_places`, `path_times`, `path_losses`.
+`sudo .venv/bin/python tests/bench/main.py paths`, or `path_places`, `path_times`, `path_losses`, `path_cost`.
 
 Read them so: where UDP passes, every pair is to have a path, and a direct one wherever that is foretold. A disturbance
 may cost a silence, whether a relay ends it or another direct path; what is done to agents, anchors and the inventory is
@@ -121,4 +122,5 @@ SECTIONS = (
     ("path_places", PLACES, places_section),
     ("path_times", TIMES, times_section),
     ("path_losses", LOSSES, losses_section),
+    ("path_cost", cost_report.COST, cost_report.section),
 )
