@@ -139,13 +139,13 @@ docs: $(VENV)/.installed ## Regenerate docs/cli-reference.md from --help, and wh
 
 .PHONY: bench
 bench: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Measure against Ansible, pyinfra and wg-meshconf; writes docs/benchmarks.md
-	@$(call apt,nftables openssh-server iproute2 iperf3 nebula)
+	@$(call apt,nftables openssh-server iproute2 iperf3 nebula coturn wireguard-go wireguard-tools)
 	@$(AS_ROOT) $(BIN)/python tests/bench/main.py all
 
 .PHONY: bench-paths
-bench-paths: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Which way hosts behind NATs reach each other, how soon, what is lost, and the same beside Nebula; writes docs/benchmarks.md
-	@$(call apt,nebula)
-	@$(AS_ROOT) $(BIN)/python tests/bench/main.py paths path_places path_times path_losses path_nebula
+bench-paths: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Which way hosts behind NATs reach each other, how soon, what is lost, what it costs, and the same beside Nebula; writes docs/benchmarks.md
+	@$(call apt,iperf3 coturn wireguard-go wireguard-tools nebula)
+	@$(AS_ROOT) $(BIN)/python tests/bench/main.py paths path_places path_times path_losses path_cost path_nebula
 
 .PHONY: zipapp
 zipapp: $(VENV)/.installed ## Pack meshctl itself into dist/meshctl.pyz (its dependencies stay in the venv)

@@ -58,6 +58,8 @@ class Pings:
 class Stage(Cast):
     """The inventory's nodes as namespaces called NAME; `down` takes everything away."""
 
+    metrics_every_s = 0.5
+
     def __init__(self, name: str, text: str, folder: Path) -> None:
         super().__init__(text, folder)
         self.name, self.folder = name, folder
@@ -96,12 +98,16 @@ class Stage(Cast):
         """What it writes for Prometheus."""
         return self.folder / f"{node}.prom"
 
+    def program(self, _node: str) -> list[str]:
+        """What is run in the node's namespace as `meshctl-agent`."""
+        return [sys.executable, "-m", "meshctl.agent.main"]
+
     def start(self, node: str) -> int:
         """Start the node's agent; its process id."""
-        words = [sys.executable, "-m", "meshctl.agent.main", "run"]
+        words = [*self.program(node), "run"]
         words += ["--document", str(self.document(node)), "--state", str(self.state(node))]
         words += ["--socket", str(self.socket(node)), "--metrics-file", str(self.metrics(node))]
-        words += ["--metrics-every", "0.5"]
+        words += ["--metrics-every", str(self.metrics_every_s)]
         with (self.folder / f"{node}.log").open("ab") as log:
             self._agents[node] = subprocess.Popen(
                 ["ip", "netns", "exec", netns(self.name, node), *words],
@@ -121,7 +127,7 @@ class Stage(Cast):
         files = {"--socket": self.socket(node)}
         if command == "cleanup":
             files |= {"--document": self.document(node), "--state": self.state(node)}
-        argv = [sys.executable, "-m", "meshctl.agent.main", command, *words]
+        argv = [*self.program(node), command, *words]
         return subprocess.run(
             ["ip", "netns", "exec", netns(self.name, node), *argv, *(str(w) for pair in files.items() for w in pair)],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd="/", text=True, capture_output=True, check=False,

@@ -9,12 +9,12 @@ from importlib import import_module
 import report
 from measure import CACHE, ROOT, machine
 
-PATHS = ("paths", "path_places", "path_times", "path_losses", "path_nebula")
+PATHS = ("paths", "path_places", "path_times", "path_losses", "path_cost", "path_nebula")
 NAMES = ("cli", "generate", "apply", "policy", *PATHS)
 
 
-# The simulator's oracle foretells what becomes of pairs.
-sys.path.append(str(ROOT / "tests" / "sim"))
+# The simulator's oracle foretells what becomes of pairs; real agents run on the stage of their tests.
+sys.path += [str(ROOT / "tests" / folder) for folder in ("sim", "agent")]
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import bench_path_nebula as nebula
+import cost_report
 from bench_path_losses import BEFORE_S, REBOOT_S, WATCH_S
 from nebula_side import PORT, RANGE
 from paths_lab import ALL_S, DELAY
@@ -21,7 +22,8 @@ Labs of Debian hosts behind real NATs, wireguard-go, two anchors, {DELAY} one wa
 was measured by questions that hosts ask each other, and answer, and by WireGuard's own endpoints, not by what agents
 say of themselves. Hosts ask nothing of a peer for which their WireGuard has no endpoint yet. First packet is when both
 ends have had an answer. `make bench-paths`; one table alone:
-`sudo .venv/bin/python tests/bench/main.py paths`, or `path_places`, `path_times`, `path_losses`, `path_nebula`.
+`sudo .venv/bin/python tests/bench/main.py paths`, or `path_places`, `path_times`, `path_losses`, `path_cost`,
+`path_nebula`.
 
 Read them so: where UDP passes, every pair is to have a path, and a direct one wherever that is foretold. A disturbance
 may cost a silence, whether a relay ends it or another direct path; what is done to agents, anchors and the inventory is
@@ -202,5 +204,6 @@ SECTIONS = (
     ("path_places", PLACES, places_section),
     ("path_times", TIMES, times_section),
     ("path_losses", LOSSES, losses_section),
+    ("path_cost", cost_report.COST, cost_report.section),
     ("path_nebula", BESIDE, beside_section),
 )
