@@ -16,6 +16,7 @@ from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, S
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import GAP_S, MISSED_S, Pace
 from meshctl.core.agent.negotiation import SETTLE_S
+from meshctl.core.agent.probes import signed
 from meshctl.core.wire import stun
 
 
@@ -231,6 +232,37 @@ def test_where_the_peer_does_not_answer_makes_room_in_the_next_round_for_where_i
         end.it.restart(field.now)
     field.run(1.0)
     assert address("b") in {answer.pair.remote for _, answer in a.answers}
+
+
+def crowded(hosts: int, ports: int) -> Field:
+    """ "b" has heard "a" from so many ports of so many hosts, none of which answers, before "a" begins to ask."""
+    field = Field()
+    field.lost = lambda probe: probe.remote.port < 1024 + ports
+    a = field.ends["a"]
+    for n in range(hosts * ports):
+        transaction, username = a.here.transactions.new(), credentials("a").username
+        request = stun.Message(stun.Class.REQUEST, transaction, username=username, ice_controlling=1)
+        ip = IPS["a"][0] if hosts == 1 else f"203.0.113.{n // ports}"
+        field.ends["b"].receive(signed(request, KEY), Pair(address("b"), Address(ip, 1024 + n % ports)))
+    a.offered(address("b"))
+    field.run(0.1)
+    a.it.settle(Pair(address("a"), address("b")), field.now)
+    field.run(SCHEDULE_S[-1] + ANSWER_S)
+    assert a.nominations()
+    return field
+
+
+def test_a_pair_that_there_was_no_room_for_is_taken_at_both_ends_when_it_is_nominated() -> None:
+    field = crowded(1, MAX_OF_HOST)
+    assert [a.pair for _, a in field.ends["a"].answers if a.nominated] == [Pair(address("a"), address("b"))]
+    assert [a.pair for _, a in field.ends["b"].answers if a.nominated] == [Pair(address("b"), address("a"))]
+
+
+def test_a_nomination_that_there_is_no_room_for_at_all_is_not_answered() -> None:
+    field = crowded(1 + MAX_PAIRS // MAX_OF_HOST, MAX_OF_HOST)
+    assert field.ends["a"].answers, "it answers what is only asked"
+    assert not any(a.nominated for _, a in field.ends["a"].answers)
+    assert field.ends["b"].answers == []
 
 
 def test_a_place_that_nobody_offered_can_be_asked() -> None:

@@ -209,15 +209,16 @@ class CheckList:
 
     # What comes in
 
-    def receive_request(self, request: stun.Message, pair: Pair) -> tuple[SendProbe, Question]:
-        """The answer to an authentic request, and what it means. An unknown pair is learned (peer-reflexive)."""
+    def receive_request(self, request: stun.Message, pair: Pair) -> tuple[SendProbe, Question] | None:
+        """The answer to an authentic request, and what it means. An unknown pair is learned (peer-reflexive). None for
+        a nomination that there is no room for: the peer is not to take alone what it takes for agreed."""
         answer = signed(stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key)
+        nominated = request.use_candidate and not self._controlling
         check = self._checks.get(pair)
-        if check is None and self._has_room(pair):
+        if check is None and self._has_room(pair, nominated=nominated):
             check = self._checks[pair] = Check(request.priority or 0)
         if check is None:
-            return SendProbe(pair.local, pair.remote, answer), Question(pair, nominated=False)
-        nominated = request.use_candidate and not self._controlling
+            return None if nominated else (SendProbe(pair.local, pair.remote, answer), Question(pair, nominated=False))
         if check.progress is not Progress.SUCCEEDED and check.triggered < MAX_TRIGGERED and pair not in self._triggered:
             check.triggered += 1
             check.wanted = check.wanted or nominated
@@ -242,11 +243,11 @@ class CheckList:
 
     # Inside
 
-    def _has_room(self, pair: Pair) -> bool:
+    def _has_room(self, pair: Pair, *, nominated: bool) -> bool:
         """Whether a pair may be learned. Two NATs of the hardest kind give each answer another port: without a bound,
-        each check would lead to the next."""
+        each check would lead to the next. One that is nominated has answered the peer: the way there works."""
         of_host = sum(p.remote.ip == pair.remote.ip and p.local == pair.local for p in self._checks)
-        return len(self._checks) < MAX_PAIRS and of_host < MAX_OF_HOST
+        return len(self._checks) < MAX_PAIRS and (nominated or of_host < MAX_OF_HOST)
 
     def _next(self, now: float) -> Pair | None:
         while self._triggered:

@@ -223,11 +223,15 @@ class Negotiation:
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> Question | None:
         """An authentic check of the peer: it is answered, and teaches an address that was not known. None for one that
-        counts for nothing, as one that came before: the peer sends none twice, so it is somebody else's copy."""
+        counts for nothing, as one that came before: the peer sends none twice, so it is somebody else's copy; or one for
+        which there is no room."""
         if self._checks is None or not self._is_new(request) or not self._answers.take(now):
             return None
-        reply, question = self._checks.receive_request(request, pair)
+        received = self._checks.receive_request(request, pair)
         self._received(pair, now)
+        if received is None:
+            return None
+        reply, question = received
         self._here.act(reply)
         if self._checks.knows(pair):
             self._learn(pair, request.priority or 0, now)
