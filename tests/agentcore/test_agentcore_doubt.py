@@ -30,6 +30,19 @@ def test_a_path_that_has_become_slow_is_doubted_once_and_not_for_ever() -> None:
         assert triggers(host, since) == []
 
 
+def test_the_relay_that_is_warm_is_bound_to_at_both_ends_as_soon_as_the_direct_path_is_in_doubt() -> None:
+    world = direct()
+    world.talk(10.0)
+    world.apart("a", "b")
+    cut_at = world.now
+    while "suspect" not in world.states():
+        world.talk(0.1)
+    world.talk(0.1)
+    assert "relayed" not in world.states()
+    for host in pair_of(world):
+        assert binds(host, cut_at), host.name
+
+
 def test_a_silent_relay_is_asked_now_and_then_and_the_peers_agent_with_it_until_that_counts_as_lost() -> None:
     world = relayed()
     controlling, other = pair_of(world)

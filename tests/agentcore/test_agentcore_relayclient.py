@@ -255,11 +255,11 @@ def test_a_relay_that_was_idle_is_bound_to_again_by_both_ends_when_either_takes_
         for each in NAMES:
             world.bases[each] = tuple(base._replace(port=base.port + 1) for base in world.bases[each])  # its NAT forgot
         assert not world.works()
-        world.clients[name].use(world.now)
+        world.clients[name].refresh(world.now)
         world.run(4 * 0.02 + 0.02)
         assert world.works()
         start = world.now
-        world.clients[name].use(world.now)
+        world.clients[name].refresh(world.now)
         world.run(1.0)
         assert since(world, start, name) == [], "that is known"
 

@@ -239,6 +239,7 @@ class PeerWork:
         if self.mode is not Wish.DIRECT:
             self.release_at = None
             self.want_relay(now)
+            self.relay.refresh(now)
 
     def _use_pair(self, now: float) -> None:
         pair = self.chosen
@@ -254,7 +255,7 @@ class PeerWork:
         if self.relay.ready is not None:
             self.take(None)
             self.splice.leave()
-            self.relay.use(now)
+            self.relay.refresh(now)
             anchor = self.relay.used_anchor
             link = self._here.anchors.get(anchor.id) if anchor else None
             self.liveness.moved(now, 2 * link.distance_s if link else 0.0)

@@ -162,8 +162,9 @@ class RelayClient:
             waiting = self._controlling and not lease.token and lease.refused_until == -inf
             self._doubt(lease, now, ask=anchor == self._used or waiting)
 
-    def use(self, now: float) -> None:
-        """The path leads by it from now on. A NAT may have forgotten one that was idle: both ends bind to it again."""
+    def refresh(self, now: float) -> None:
+        """The path leads by the relay that is ready from now on, or may do so soon. A NAT may have forgotten one that
+        was idle: both ends bind to it again."""
         self._now = now
         lease = self._leases.get(self._used) if self._used is not None else None
         if lease is not None and now - lease.answered_at > FRESH_S:
