@@ -57,8 +57,8 @@ class Driver:
         self.todo.clear()
 
     def give(self, event: ev.Event) -> None:
-        """An event, at once, or as late as the host is slow."""
-        if not self.node.slow_s:
+        """An event, at once, or as late as the host is slow, and behind those that came before."""
+        if not self.node.slow_s and self._given_at <= self.clock.now:
             self._handle(event)
             return
         delay = self.node.dice.random() * self.node.slow_s

@@ -23,6 +23,7 @@ from simtrace import Meter, Trace
 from simworld import World
 
 from meshctl.core.agent import path
+from meshctl.core.agent.events import Reconfigured
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.reachability import ADDRESS_AND_PORT
 
@@ -76,6 +77,22 @@ def test_two_homes_behind_one_carriers_nat_know_in_the_end_whether_it_hairpins(h
     world.clock.at(49.0, look)
     assert world.run().findings == ()
     assert told == {"n0": [hairpin], "n1": [hairpin], "n2": [None]}
+
+
+def test_an_agent_whose_host_was_slow_hears_in_the_order_in_which_things_happened() -> None:
+    nodes = (NodeSpec("a0", 0, kind="anchor"), NodeSpec("n0", 1), NodeSpec("n1", 2))
+    pings = (Flow("n0", "n1", 1.0, 1.0, 60),)
+    world = World(WorldSpec(0, Link(), (), nodes, (("n0", "n1"),), pings, seconds=30.0))
+    node = world.nodes["n0"]
+
+    def edit_twice() -> None:
+        node.slow_s = 3.0
+        node.give(Reconfigured(replace(node.runs, networks=())))
+        node.slow_s = 0.0
+        node.give(Reconfigured(node.runs))
+
+    world.clock.at(10.0, edit_twice)
+    assert world.run().findings == ()
 
 
 def test_two_userspace_wireguards_whose_users_talked_before_their_agents_did_do_not_cross_for_ever() -> None:
