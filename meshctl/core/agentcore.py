@@ -17,7 +17,6 @@ from meshctl.core.agent import events
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.config import AgentConfig, Endpoint, PeerConfig
 from meshctl.core.agent.events import Action, Event
-from meshctl.core.agent.handshakes import Handshakes
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.network import Network
@@ -52,7 +51,6 @@ class AgentCore:
         self._actions: deque[Action] = deque()
         self._shared = Shared(dice, self._actions.append, SpliceSlot([n.listen_port for n in config.networks]))
         self._resolver = Resolver([r for n in config.networks for r in n.mesh_ranges])
-        self._handshakes = Handshakes()
         self._quick_until = now + QUICK_S
         kept = load(state)
         self._ports = PortMapper(dice, kept.ports)
@@ -175,7 +173,7 @@ class AgentCore:
             network.signal(event, now)
 
     def _wg_status(self, event: events.WgStatus, now: float) -> None:
-        statuses = self._handshakes.correct(event.peers, now)
+        statuses = self._shared.handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
         dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)

@@ -9,6 +9,7 @@ from agentcore_values import key
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.handshakes import TOLERANCE_S, Handshakes
+from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
 
 HOUR_S = 3600.0
 SAMPLE_S = 0.5
@@ -149,3 +150,17 @@ def test_a_handshake_whose_bytes_are_counted_a_reading_later_is_new_then() -> No
     assert clocks.read() == {"a": 100.0 + SAMPLE_S}
     clocks.came["a"] += HANDSHAKE_BYTES
     assert clocks.read() == {"a": SAMPLE_S}
+
+
+def test_a_message_by_a_tunnel_shows_that_its_handshake_is_no_older_than_keys_can_be() -> None:
+    clocks = Clocks("a", "b")
+    clocks.shake("a")
+    clocks.shake("b")
+    clocks.off = HOUR_S
+    assert clocks.read(10.0) == {"a": HOUR_S + 10.0, "b": HOUR_S + 10.0}, "the agent has just started"
+    clocks.handshakes.heard(key("a"))
+    assert clocks.read(10.0) == {"a": HANDSHAKE_MAX_S, "b": HOUR_S + 20.0}
+    assert clocks.read(10.0)["a"] == HANDSHAKE_MAX_S + 10.0, "and that ages"
+    clocks.shake("a")
+    clocks.handshakes.heard(key("a"))
+    assert clocks.read(10.0)["a"] == 10.0

@@ -67,7 +67,7 @@ class Nat:
         if mapping is not None and not self._dead(mapping, now) and self._lets_in(mapping, source, now):
             self._answers.pop((mapping.inner, source), None)
             return mapping.inner
-        inner = self._forwards.get(port)
+        inner = self._came_in(source, port, now) or self._forwards.get(port)
         if inner is not None:
             self._answers[inner, source] = _Mapping(inner, (self.outer, port), now)
         return inner
@@ -113,6 +113,11 @@ class Nat:
             return None
         made = self._by_inner[key] = self._by_outer[port] = _Mapping(source, (self.outer, port), now)
         return made
+
+    def _came_in(self, source: Place, port: int, now: float) -> Place | None:
+        """Whose the flow is that came in there when the port was open: as long as it lasts, as in Linux's conntrack."""
+        flows = ((inner, flow) for (inner, peer), flow in self._answers.items() if peer == source)
+        return next((inner for inner, flow in flows if flow.outer[1] == port and not self._dead(flow, now)), None)
 
     def _dead(self, mapping: _Mapping, now: float) -> bool:
         return now - mapping.used_at >= self.behaviour.expiry_s

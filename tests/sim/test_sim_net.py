@@ -7,7 +7,7 @@ import random
 
 import pytest
 from simclock import Clock
-from simnat import PRESERVING, RANDOM, SEQUENTIAL, Behaviour
+from simnat import PRESERVING, RANDOM, SEQUENTIAL, Behaviour, Nat
 from simnet import Cable, Host, Packet, Router, Segment
 
 from meshctl.core.reachability import (
@@ -211,3 +211,15 @@ def test_the_same_seed_gives_the_same_world() -> None:
 
     assert trace(7) == trace(7)
     assert trace(7) != trace(8)
+
+
+def test_a_flow_that_came_in_by_an_opened_port_lasts_when_the_port_is_closed_and_no_other_comes_in() -> None:
+    nat = Nat(Behaviour(), "81.0.0.1", random.Random(0))
+    inside, peer = ("10.0.0.2", 51820), ("80.0.0.1", 51820)
+    nat.forward(5000, inside)
+    assert nat.inward(peer, 5000, 0.0) == inside
+    nat.forward(5000, None)
+    assert nat.outward(inside, peer, 1.0) == ("81.0.0.1", 5000)
+    assert nat.inward(peer, 5000, 2.0) == inside
+    assert nat.inward(("80.0.1.1", 51820), 5000, 2.0) is None
+    assert nat.inward(peer, 5000, 2.0 + nat.behaviour.expiry_s) is None

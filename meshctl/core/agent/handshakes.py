@@ -4,6 +4,9 @@ WireGuard shows when a handshake was, by the wall clock, and so its age is wrong
 by an hour. An age that grows by more than time passes is such a step, and so is a handshake in the future; an age that
 shrinks is a new handshake, which cannot be older than the reading before. But no handshake is without bytes that come:
 where there were none, it is a step too, and who has been dead for an hour is so after the clock was set back.
+
+An agent that starts after such a step has no reading before. But a message that comes through a tunnel comes by keys
+that WireGuard does not refuse yet, however old it shows them to be.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from meshctl.core.agent.events import PeerStatus
+from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
 from meshctl.model.keys import PublicKey
 
 # The wall clock and ours are read one after the other, and `wg` shows whole seconds.
@@ -29,13 +33,21 @@ class Handshakes:
 
     def __init__(self) -> None:
         self._read: dict[PublicKey, _Reading] = {}
+        self._heard: set[PublicKey] = set()  # since then
+
+    def heard(self, peer: PublicKey) -> None:
+        """A message has come through the peer's tunnel."""
+        self._heard.add(peer)
 
     def correct(self, statuses: Iterable[PeerStatus], now: float) -> dict[PublicKey, PeerStatus]:
         """The same with ages that can be trusted, by public key."""
         before, self._read = self._read, {}
-        return {status.public_key: self._one(status, before.get(status.public_key), now) for status in statuses}
+        heard, self._heard = self._heard, set()
+        return {
+            s.public_key: self._one(s, before.get(s.public_key), now, heard=s.public_key in heard) for s in statuses
+        }
 
-    def _one(self, status: PeerStatus, before: _Reading | None, now: float) -> PeerStatus:
+    def _one(self, status: PeerStatus, before: _Reading | None, now: float, *, heard: bool) -> PeerStatus:
         shown = status.handshake_age_s
         if shown is None:
             return status
@@ -46,5 +58,7 @@ class Handshakes:
             expected = before.age_s + elapsed
             new = -TOLERANCE_S <= shown < expected - TOLERANCE_S and status.rx_bytes != before.rx_bytes
             age = min(max(shown, 0.0), elapsed) if new else expected
+        if heard:
+            age = min(age, HANDSHAKE_MAX_S)
         self._read[status.public_key] = _Reading(now, age, status.rx_bytes)
         return status._replace(handshake_age_s=age)

@@ -42,7 +42,7 @@ class Network:
     def __init__(self, config: InterfaceConfig, shared: Shared, now: float, kept: Kept = NOTHING) -> None:
         self.config = config
         dice, act = shared.dice, shared.act
-        self._act, self._slot = act, shared.slot
+        self._act, self._slot, self._handshakes = act, shared.slot, shared.handshakes
         self._stun = StunPort(act)
         self._touched: dict[bytes, None] = {}
         self.unsaved = True  # what is to outlive a restart may be another than before
@@ -301,6 +301,8 @@ class Network:
 
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
         path, link = self.paths.get(peer.id), self.here.anchors.get(peer.id)
+        if not sent:
+            self._handshakes.heard(peer.public_key)
         if path is not None:
             path.work.liveness.signalled(size, sent=sent)
         elif link is not None and not sent:
