@@ -269,6 +269,7 @@ def move(world: World, fault: Fault) -> None:
 def moved(world: World, fault: Fault) -> None:
     """It is back elsewhere."""
     node = _node(world, fault)
+    node.kill_agent()  # another fault's end may have begun one on a machine without addresses
     node.connect(node.place)
     node.boot()
     node.start_agent(b"")
