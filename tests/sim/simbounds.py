@@ -115,7 +115,8 @@ def victims_are_spared(world: World) -> Says:
     )
     struck, seconds = world.victim.struck, world.clock.now
     shooting = {me for me, liar in told if tries[me, liar]}
-    if struck.most > _STRUCK_A_SECOND * len(told) + _SPLICE_PROBES * len(shooting):
+    twins = [f.target for f in world.spec.faults if f.kind == "double" for me, _ in told if me == f.target]
+    if struck.most > _STRUCK_A_SECOND * (len(told) + len(twins)) + _SPLICE_PROBES * len(shooting):
         yield "victim", f"{struck.most} packets in a second, of {len(told)} pairs"
     begun = {pair: max(1, world.watch.starts[pair[0]]) + _returns(world, pair) for pair in told}
     lived = {pair: seconds + world.nodes[pair[0]].offset for pair in told}  # its clock may have gone on in its sleep
