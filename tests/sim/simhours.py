@@ -95,8 +95,8 @@ def hours_cost_little(world: World) -> Says:
 
 
 def keys_are_renewed(world: World) -> Says:
-    """A path that carries packets has a handshake that is not too old: keepalives see to that. Where packets are lost it
-    may be the one by which the end that answered knows that there are new keys: the next keepalive is another."""
+    """A path that carries packets has a handshake that is not too old: keepalives see to that. Where packets are lost,
+    it may be the one by which the end that answered knows that there are new keys: the next keepalive is another."""
     longest_s = IDLE_HANDSHAKE_MAX_S + (LONGEST_S * LATE if world.spec.link.loss else 0.0)
     for pair in owed(world):
         for node, peer in (pair, pair[::-1]):

@@ -214,7 +214,7 @@ def test_the_same_seed_gives_the_same_world() -> None:
 
 
 def test_a_flow_that_came_in_by_an_opened_port_lasts_when_the_port_is_closed_and_no_other_comes_in() -> None:
-    nat = Nat(Behaviour(), "81.0.0.1", random.Random(0))
+    nat = Nat(Behaviour(), "81.0.0.1", random.Random(0))  # noqa: S311
     inside, peer = ("10.0.0.2", 51820), ("80.0.0.1", 51820)
     nat.forward(5000, inside)
     assert nat.inward(peer, 5000, 0.0) == inside

@@ -223,8 +223,8 @@ class Negotiation:
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> Question | None:
         """An authentic check of the peer: it is answered, and teaches an address that was not known. None for one that
-        counts for nothing, as one that came before: the peer sends none twice, so it is somebody else's copy; or one for
-        which there is no room."""
+        counts for nothing, as one that came before: the peer sends none twice, so it is somebody else's copy; or one
+        that there is no room for."""
         if self._checks is None or not self._is_new(request) or not self._answers.take(now):
             return None
         received = self._checks.receive_request(request, pair)
