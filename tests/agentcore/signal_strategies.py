@@ -46,6 +46,8 @@ everything: st.SearchStrategy[Body] = st.one_of(
         relays,
         st.sampled_from(bodies.Wish),
         st.integers(0, 2**32 - 1),
+        st.integers(0, 2**32 - 1),
+        st.booleans(),
     ),
     st.builds(bodies.Ack, u32),
     st.builds(bodies.Observed, st.lists(st.builds(bodies.Observation, ids, addresses, u16), max_size=30).map(tuple)),

@@ -20,7 +20,14 @@ from meshctl.core.agent.here import Here, Pace
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Came
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
-from meshctl.core.agent.tunnel import INSIST_AGAIN_S, INSIST_S, SECOND_S, SECOND_USERSPACE_S
+from meshctl.core.agent.tunnel import (
+    CROSSING_RTT_S,
+    INSIST_AGAIN_S,
+    INSIST_S,
+    SECOND_RTTS,
+    SECOND_S,
+    SECOND_USERSPACE_S,
+)
 from meshctl.core.wire import stun
 
 HUB = Address(IPS["hub0"], PORT)
@@ -69,16 +76,29 @@ def test_the_other_end_puts_its_endpoint_off_so_that_no_two_handshakes_cross() -
     assert bench.endpoints() == [HUB], "the controlling end has not come"
 
 
-def test_where_handshakes_are_tried_with_nowhere_to_send_to_the_next_try_of_the_controlling_end_is_awaited() -> None:
+@pytest.mark.parametrize(
+    ("own", "peers", "rtt_s", "waits_s"),
+    [
+        (True, False, 0.0, SECOND_USERSPACE_S),
+        (False, True, CROSSING_RTT_S + 0.01, SECOND_USERSPACE_S),
+        (False, True, CROSSING_RTT_S, SECOND_S),
+    ],
+)
+def test_where_handshakes_are_tried_with_nowhere_to_send_to_the_next_try_of_the_controlling_end_is_awaited(
+    own: bool, peers: bool, rtt_s: float, waits_s: float
+) -> None:
     bench = Bench(OTHER)
     bench.status(None, None)
     tunnel = bench.work.tunnel
     assert tunnel.status is not None
-    tunnel.status = tunnel.status._replace(userspace=True)
+    bench.work.liveness.rtt_s = rtt_s
     tunnel.set_endpoint(HUB, 0.0)
-    tunnel.maintain(REKEY_TIMEOUT_S + JITTER_S)
+    tunnel.status = tunnel.status._replace(userspace=own)
+    tunnel.peer_userspace = peers  # as it says after that
+    waits_s += SECOND_RTTS * rtt_s
+    tunnel.maintain(0.99 * waits_s)
     assert bench.done == []
-    tunnel.maintain(SECOND_USERSPACE_S)
+    tunnel.maintain(waits_s)
     assert bench.endpoints() == [HUB]
 
 

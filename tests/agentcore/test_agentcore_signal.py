@@ -45,6 +45,7 @@ BODIES: dict[str, Body] = {
         ),
         wish=bodies.Wish.PREFER_RELAY,
     ),
+    "offer-again": bodies.Offer(10, restart=2, blocked=3, userspace=True),
     "offer-told": bodies.Offer(9, (bodies.Offered("told", V4, "99887766", 1677721599),)),
     "ack": bodies.Ack(7),
     "observed": bodies.Observed(
@@ -169,7 +170,8 @@ def test_the_largest_offer_fits_with_all_that_an_offer_can_say() -> None:
     candidate = bodies.Offered("relay", V6, "00000000", bodies.MAX_PRIORITY)
     nat = (bodies.NatSummary(4, 4, 3, 255), bodies.NatSummary(6, 4, 3, 255))
     far = tuple(bodies.AnchorDistance(bytes((n,) * 8), bodies.MAX_RTT_MS) for n in range(bodies.MAX_DISTANCES))
-    largest = bodies.Offer(2**32 - 1, (candidate,) * bodies.MAX_OFFERED, nat, far, bodies.Wish.RELAY, 2**32 - 1)
+    again = (2**32 - 1, 2**32 - 1, True)
+    largest = bodies.Offer(2**32 - 1, (candidate,) * bodies.MAX_OFFERED, nat, far, bodies.Wish.RELAY, *again)
     assert len(sealed(largest)) <= signal.MAX_BYTES
 
 
@@ -207,6 +209,9 @@ def test_fields_of_later_versions_are_passed_over_or_refused_by_their_number() -
         (MessageType.OFFER, "02000400000001" + "".join(f"80000b{n:016x}000500" for n in range(9)), "too many anchors"),
         (MessageType.OFFER, "0200040000000181000104", "wish does not exist"),
         (MessageType.OFFER, "0200040000000181000101" + "81000101", "wish .* twice"),
+        (MessageType.OFFER, "0200040000000184000100", "USERSPACE is there or not"),
+        (MessageType.OFFER, "02000400000001" + "84000101" * 2, "USERSPACE is there or not"),
+        (MessageType.OFFER, "02000400000001" + "840000", "USERSPACE has a length"),
         (MessageType.SPLICE, "", "SPLICE is there 0 times"),
         (MessageType.SPLICE, "0b000500000001ff", "SPLICE has a length"),
         (MessageType.OBSERVED, "05001c" + "00" * 8 + "0000ca6c" + "00" * 10 + "ffffcb007109", "written as IPv6"),

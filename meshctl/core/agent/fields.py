@@ -35,6 +35,7 @@ class Field(IntEnum):
     WISH = 0x81  # 1
     RESTART = 0x82  # 4
     BLOCKED = 0x83  # 4
+    USERSPACE = 0x84  # 1, which is 1
 
 
 OPTIONAL_FROM = 0x80
@@ -47,6 +48,7 @@ _REFUSED = struct.Struct("!BH")
 _SPLICE = struct.Struct("!IH")
 _DISTANCE = struct.Struct(f"!{ID_BYTES}sHB")
 _ADDRESS_BYTES = (6, 18)
+_TRUE = b"\1"
 _KIND_NAMES = {number: name for name, number in bodies.KIND_NUMBERS.items()}
 
 
@@ -107,6 +109,8 @@ def _offer(body: bodies.Offer) -> Iterator[tuple[Field, bytes]]:
         yield Field.RESTART, body.restart.to_bytes(4, "big")
     if body.blocked:
         yield Field.BLOCKED, body.blocked.to_bytes(4, "big")
+    if body.userspace:
+        yield Field.USERSPACE, _TRUE
 
 
 def _one_used(relays: tuple[bodies.AnchorDistance, ...]) -> tuple[bodies.AnchorDistance, ...]:
@@ -189,7 +193,7 @@ def _read_offer(fields: _Reader) -> bodies.Offer:
         raise SignalError("a NAT's family does not exist or is there twice")
     return bodies.Offer(
         fields.number(Field.GENERATION, 4), tuple(candidates), nat, _read_distances(fields), _read_wish(fields),
-        _read_count(fields, Field.RESTART), _read_count(fields, Field.BLOCKED),
+        _read_count(fields, Field.RESTART), _read_count(fields, Field.BLOCKED), _read_flag(fields, Field.USERSPACE),
     )  # fmt: skip
 
 
@@ -212,6 +216,13 @@ def _read_count(fields: _Reader, field: Field) -> int:
     if len(values) > 1:
         raise SignalError(f"{field.name} is there twice")
     return int.from_bytes(values[0], "big") if values else 0
+
+
+def _read_flag(fields: _Reader, field: Field) -> bool:
+    values = fields.many(field, (len(_TRUE),))
+    if values not in ([], [_TRUE]):
+        raise SignalError(f"{field.name} is there or not")
+    return bool(values)
 
 
 def _read_observed(fields: _Reader) -> bodies.Observed:

@@ -142,6 +142,7 @@ class PeerPath:
     def offered(self, offer: Offer, now: float) -> None:
         """The peer's newest offer."""
         before, self.work.offer = self.work.offer, offer
+        self.work.tunnel.peer_userspace = offer.userspace
         if _stands_at(offer) - _stands_at(before):
             self._negotiation.bars.clear()
         if self._negotiation.remote.offer(offer):

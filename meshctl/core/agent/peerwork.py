@@ -130,6 +130,7 @@ class PeerWork:
         sender.put(
             self._here.own.offered(), self._here.nat_summary(now), now,
             relays=self.relay.distances(), wish=self.wish, restart=self.restarts, blocked=self.blocked,
+            userspace=self.tunnel.userspace,
         )  # fmt: skip
 
     def do(self, effect: Effect, now: float) -> None:

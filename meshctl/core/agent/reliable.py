@@ -34,14 +34,15 @@ class OfferSender:
     def put(
         self, candidates: tuple[Offered, ...], nat: tuple[NatSummary, ...], now: float, *,
         relays: tuple[AnchorDistance, ...] = (), wish: Wish = Wish.NONE, restart: int = 0, blocked: int = 0,
+        userspace: bool = False,
     ) -> bool:  # fmt: skip
         """Offer these from now on; whether that is another offer than the one before."""
-        content = (candidates, nat, relays, wish, restart, blocked)
+        content = (candidates, nat, relays, wish, restart, blocked, userspace)
         if content == self._content:
             return False
         self._content = content
         generation = 1 if self._offer is None else self._offer.generation + 1
-        self._offer = Offer(generation, candidates, nat, relays, wish, restart, blocked)
+        self._offer = Offer(generation, candidates, nat, relays, wish, restart, blocked, userspace)
         self._begin(now)
         return True
 

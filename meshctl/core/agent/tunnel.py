@@ -18,6 +18,9 @@ SECOND_S, SECOND_RTTS = 1.0, 1.5
 # REKEY_TIMEOUT (5 s, and a third of a second by chance). Where traffic began at both ends at once, so did that: the
 # other end's next try has to come before ours can leave, or the two cross again and again.
 SECOND_USERSPACE_S = 6.0
+# Where only the other end's is a userspace one, the first try is the only one that may cross by chance: on a path of a
+# shorter round trip the third of a second parts those after it.
+CROSSING_RTT_S = 0.15
 # An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
 # there, and a question whose answer is under way then does so every time: where each waits for the other, only an
 # endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
@@ -29,15 +32,17 @@ INSIST_RTTS = 3.0
 
 
 class Tunnel:
-    """One peer's. `status` is the last reading; `insist_at`: when the endpoint is to be set once more."""
+    """One peer's. `status` is the last reading; `insist_at`: when the endpoint is to be set once more;
+    `peer_userspace`: WireGuard at the other end is not in the kernel."""
 
     def __init__(self, key: PublicKey, here: Here, negotiation: Negotiation, liveness: Liveness) -> None:
         self.status: PeerStatus | None = None
         self.insist_at: float | None = None
+        self.peer_userspace = False
         self._key, self._here = key, here
         self._negotiation, self._liveness = negotiation, liveness
         self._place: Address | None = None  # where WireGuard is to send
-        self._place_at: float | None = None  # put off until then at the latest
+        self._put_off_at: float | None = None  # so that the other end goes first
         self._insist_until = 0.0
         self._has_set = False  # since the last reading
         self._opened_at = 0.0  # when something was sent for the NAT's sake
@@ -46,6 +51,11 @@ class Tunnel:
     def alive(self) -> bool:
         """Whether WireGuard has a session with the peer."""
         return has_session(self.status)
+
+    @property
+    def userspace(self) -> bool:
+        """Whether this end's WireGuard is not in the kernel."""
+        return self.status is not None and self.status.userspace
 
     @property
     def endpoint(self) -> Address | None:
@@ -61,10 +71,8 @@ class Tunnel:
         self._place = address
         if self.alive or self._negotiation.controlling:
             self._set(now)
-        elif self._place_at is None:
-            userspace = self.status is not None and self.status.userspace
-            first_s = SECOND_USERSPACE_S if userspace else SECOND_S
-            self._place_at = now + first_s + SECOND_RTTS * self._liveness.rtt_s
+        elif self._put_off_at is None:
+            self._put_off_at = now
 
     def adopt(self, address: Address) -> None:
         """WireGuard sends there already: have the way kept open."""
@@ -80,9 +88,10 @@ class Tunnel:
 
     def maintain(self, now: float) -> None:
         """After each reading of the counters: what was put off, and the keepalive."""
-        if self._place_at is not None and (self.alive or now >= self._place_at):
-            self._set(now)
-        elif self._place is not None and self._place_at is None:
+        if self._put_off_at is not None:
+            if self.alive or now >= self._put_off_at + self._second_s():
+                self._set(now)
+        elif self._place is not None:
             self._keep_alive()
             self._keep_open(now)
 
@@ -99,10 +108,15 @@ class Tunnel:
     # Inside
 
     def _set(self, now: float) -> None:
-        self._place_at = None
+        self._put_off_at = None
         self._insist_until = now + max(INSIST_S, INSIST_RTTS * self._liveness.rtt_s)
         self.insist(now)
         self._keep_alive()
+
+    def _second_s(self) -> float:
+        rtt_s = self._liveness.rtt_s
+        in_step = self.userspace or (self.peer_userspace and rtt_s > CROSSING_RTT_S)
+        return (SECOND_USERSPACE_S if in_step else SECOND_S) + SECOND_RTTS * rtt_s
 
     def _keep_alive(self) -> None:
         interval_s = self._here.lifetime.keepalive_s
