@@ -36,14 +36,14 @@ class Outage:
 
 class FlowRun:
     """One flow while the world runs; everybody's access is as `link`. `answered_at` is when the last answer came; of a
-    flow in one direction, the last packet."""
+    flow in one direction, the last packet. `longest_s`: what is no outage yet."""
 
     def __init__(self, flow: Flow, link: Link) -> None:
         self.flow = flow
         unanswered = 1.0 - (1.0 - link.loss) ** _CABLES
         missed = max(_MISSED, ceil(log(_CHANCE) / log(unanswered))) if unanswered else _MISSED
         round_trip_s = _CABLES * (link.delay_s + link.jitter_s) + _LANS_S
-        self._longest_s = max(missed * flow.every_s, _SHORTEST_S, round_trip_s + flow.every_s)
+        self.longest_s = max(missed * flow.every_s, _SHORTEST_S, round_trip_s + flow.every_s)
         self.first_at: float | None = None
         self.answered_at = flow.starts_at
         self.outages: list[Outage] = []
@@ -60,5 +60,5 @@ class FlowRun:
         self._note(min(now, self.flow.ends_at))
 
     def _note(self, now: float) -> None:
-        if now - self.answered_at > self._longest_s:
+        if now - self.answered_at > self.longest_s:
             self.outages.append(Outage(self.answered_at, now))

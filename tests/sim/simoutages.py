@@ -88,7 +88,11 @@ def every_outage_has_a_cause(world: World) -> Iterator[tuple[str, str]]:
 def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
     if can_be_led_astray(world, (flow.flow.a, flow.flow.b)) and outage.ended_at - outage.began_at <= _ASTRAY_S:
         return True
-    return _covered(outage, _windows_of(world, flow.flow, outage), _ROUNDING_S + flow.flow.every_s)
+    outages = [outage]
+    if world.spec.link.loss:  # the last answers before the fault may have been lost as any may
+        outages.append(Outage(outage.began_at + flow.longest_s, outage.ended_at))
+    rounding = _ROUNDING_S + flow.flow.every_s
+    return any(_covered(o, _windows_of(world, flow.flow, o), rounding) for o in outages)
 
 
 def _windows_of(world: World, flow: Flow, outage: Outage) -> list[tuple[float, float]]:
