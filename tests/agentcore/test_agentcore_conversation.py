@@ -80,7 +80,7 @@ class Line:
             assert sealed is not None
             self.send(to, sealed)
         elif received.message is not None and isinstance(received.message.body, Ack):
-            self.ends[to].sender.acknowledged(received.message.body)
+            self.ends[to].sender.acknowledged(received.message.body, self.now)
         return received
 
     def offer(self, name: str, port: int) -> None:
@@ -124,6 +124,25 @@ def test_one_question_makes_the_session_of_both_known_in_two_round_trips() -> No
     assert max(at for at, _, _ in line.sent) - line.sent[0][0] <= 4 * ONE_WAY_S
     assert {kind for _, _, kind in line.sent} == {MessageType.HELLO, MessageType.HELLO_ACK}
     assert line.ends["a"].due is None
+
+
+def test_an_agent_that_was_taken_for_another_one_by_its_key_offers_again_when_it_is_known_again() -> None:
+    line = met()
+    line.offer("b", 1)
+    line.run(1.0)
+    first = line.ends["b"]
+    line.restart("b")  # a second host with the key, for a while
+    line.offer("b", 2)
+    line.ends["b"].ask(line.now)
+    line.run(1.0)
+    assert line.offered_to("a") == [2]
+    line.ends["b"] = first
+    line.ends["a"].ask(line.now)
+    line.run(1.0)
+    assert line.offered_to("a") == [1]
+    acks = line.times("a", MessageType.ACK)
+    line.run(100.0)
+    assert line.times("a", MessageType.ACK) == acks, "and that is all"
 
 
 def test_nothing_can_be_sealed_while_the_session_of_the_other_is_not_known() -> None:

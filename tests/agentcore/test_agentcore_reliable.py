@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.backoff import TRIES
-from meshctl.core.agent.bodies import Ack, AnchorDistance, Offer, Offered, Wish
+from meshctl.core.agent.bodies import NO_OFFER, Ack, AnchorDistance, Offer, Offered, Wish
 from meshctl.core.agent.reliable import OfferReceiver, OfferSender
 
 
@@ -54,9 +54,9 @@ def test_an_offer_is_sent_until_its_own_acknowledgement_comes() -> None:
     out.put(candidates(1), (), 0.0)
     out.put(candidates(2), (), 0.0)
     out.poll(0.0)
-    assert not out.acknowledged(Ack(1))
+    assert not out.acknowledged(Ack(1), 0.05)
     assert out.poll(0.1) == Offer(2, candidates(2))
-    assert out.acknowledged(Ack(2))
+    assert out.acknowledged(Ack(2), 0.1)
     assert out.due is None
     assert not out.unacknowledged
 
@@ -70,10 +70,24 @@ def test_a_peer_that_is_silent_is_sent_eight_offers_and_then_none() -> None:
     assert out.unacknowledged
 
 
+def test_a_peer_that_says_it_has_no_offer_gets_it_again_unless_it_is_under_way() -> None:
+    out = sender()
+    assert not out.acknowledged(Ack(NO_OFFER), 0.0)
+    assert out.due is None
+    out.put(candidates(1), (), 0.0)
+    out.poll(0.0)
+    due = out.due
+    out.acknowledged(Ack(NO_OFFER), 0.1)
+    assert out.due == due
+    out.acknowledged(Ack(1), 0.2)
+    out.acknowledged(Ack(NO_OFFER), 9.0)
+    assert out.poll(9.0) == Offer(1, candidates(1))
+
+
 def test_a_new_session_gets_the_offer_that_the_old_one_had_acknowledged() -> None:
     out = sender()
     out.put(candidates(1), (), 0.0)
-    out.acknowledged(Ack(1))
+    out.acknowledged(Ack(1), 0.1)
     out.renewed(9.0)
     assert out.poll(9.0) == Offer(1, candidates(1))
 
@@ -116,10 +130,10 @@ def test_over_any_loss_the_peer_has_the_newest_offer_once_messages_arrive(steps:
         if offer is not None and step in ("deliver", "lose ack"):
             _, ack = receiver.receive(offer)
             if step == "deliver":
-                out.acknowledged(ack)
+                out.acknowledged(ack, now)
     while out.due is not None:
         offer = out.poll(out.due)
         if offer is not None:
-            out.acknowledged(receiver.receive(offer)[1])
+            out.acknowledged(receiver.receive(offer)[1], now)
     assert receiver.offer is not None
     assert receiver.offer.candidates == candidates(number)

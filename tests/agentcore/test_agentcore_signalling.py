@@ -111,7 +111,7 @@ class World:
             _, ack = agent.received.receive(body)
             self.put(agent.name, last, agent.session.seal(ack))
         elif isinstance(body, Ack):
-            agent.out.acknowledged(body)
+            agent.out.acknowledged(body, self.now)
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds

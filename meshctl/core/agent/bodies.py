@@ -133,9 +133,12 @@ class Offer:
     userspace: bool = False
 
 
+NO_OFFER = 0
+
+
 @dataclass(frozen=True)
 class Ack:
-    """The newest generation that has arrived."""
+    """The newest generation that has arrived; `NO_OFFER`: none, so that it is to be said again."""
 
     generation: int
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf
 
-from meshctl.core.agent.bodies import Body, SignalError
+from meshctl.core.agent.bodies import NO_OFFER, Ack, Body, SignalError
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.reliable import OfferReceiver, OfferSender
 from meshctl.core.agent.router import TokenBucket
@@ -88,7 +89,12 @@ class Conversation:
             return None
 
     def receive(self, data: bytes, now: float) -> Received:
-        """Judge a message; what counts shows that the other lives."""
+        """Judge a message; what counts shows that the other lives.
+
+        A session that comes after another one may have been there before it, where two agents run by one key: who is in
+        it has said all and does not know that it was forgotten, so that it is asked to say it again.
+        """
+        known = self.session.established
         received = self.session.receive(data, now)
         answered = received.verdict is Verdict.SESSION and not received.replies
         if received.verdict is Verdict.ACCEPTED or answered:
@@ -97,6 +103,9 @@ class Conversation:
             self._pause_s = AGAIN_FIRST_S
         if received.renewed:
             self.receiver.renewed()
+            if known:
+                again = self.session.seal(Ack(NO_OFFER))
+                received = replace(received, replies=(*received.replies, again))
         if received.renewed or (answered and self.sender.unacknowledged):
             self.sender.renewed(now)
         return received

@@ -12,7 +12,7 @@ from meshctl.core.agent.peerwork import PeerWork
 
 # After a pair was given up that answers checks, the peer's nominations count for nothing for so long: they were said
 # before it heard that.
-UNHEARD_S = 5.0
+UNHEARD_S = 10.0
 
 
 class Falls:
@@ -25,8 +25,9 @@ class Falls:
         self.asked_from: Address | None = None
 
     def just_blocked(self, now: float) -> bool:
-        """Whether the peer may not have heard yet that a pair which answers checks was given up."""
-        return now < self._blocked_at + UNHEARD_S
+        """Whether the peer may not have heard yet that a pair which answers checks was given up. Where one of the two
+        stands elsewhere since then, it speaks of another."""
+        return now < self._blocked_at + UNHEARD_S and self._work.negotiation.bars.any(now)
 
     def dead(self, reason: str, now: float) -> None:
         """The pair in use answers no check."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshctl.core.agent.backoff import Backoff
-from meshctl.core.agent.bodies import Ack, AnchorDistance, NatSummary, Offer, Offered, Wish
+from meshctl.core.agent.bodies import NO_OFFER, Ack, AnchorDistance, NatSummary, Offer, Offered, Wish
 
 
 class OfferSender:
@@ -55,9 +55,11 @@ class OfferSender:
         """The offer, when it is due. To be sealed anew each time: a repeated sequence number would not count."""
         return self._offer if self._backoff.take(now) else None
 
-    def acknowledged(self, ack: Ack) -> bool:
-        """Whether the peer now has the newest offer."""
+    def acknowledged(self, ack: Ack, now: float) -> bool:
+        """Whether the peer now has the newest offer. One that has none any more is given it again."""
         if self._offer is None or ack.generation != self._offer.generation:
+            if ack.generation == NO_OFFER and self._backoff.due is None:
+                self._begin(now)
             return False
         self._backoff.stop()
         return True
@@ -72,11 +74,11 @@ class OfferReceiver:
 
     def __init__(self) -> None:
         self.offer: Offer | None = None
-        self._generation = 0
+        self._generation = NO_OFFER
 
     def renewed(self) -> None:
         """The peer's session is a new one: it counts from 1 again. What it offered stays until it offers anew."""
-        self._generation = 0
+        self._generation = NO_OFFER
 
     def receive(self, offer: Offer) -> tuple[bool, Ack]:
         """Whether the offer takes the place of the one before; and the acknowledgement, which is due in any case."""

@@ -113,7 +113,7 @@ class Tidings:
             if newer and path is not None:
                 path.offered(body, now)
         elif isinstance(body, Ack):
-            talk.sender.acknowledged(body)
+            talk.sender.acknowledged(body, now)
         elif isinstance(body, Splice) and path is not None:
             path.detours.spliced(body, now)
         elif isinstance(body, (RelayGrant, RelayRefuse)) and peer.is_anchor:
