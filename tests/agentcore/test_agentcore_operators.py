@@ -12,6 +12,7 @@ from agentcore_values import key
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.peerwork import RELAY_LINGER_S
 from meshctl.core.agent.relayserver import LIFETIME_S
+from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 
 
 @pytest.mark.parametrize("end", [CONTROLLING, OTHER])
@@ -31,6 +32,21 @@ def test_an_operator_at_either_end_can_have_the_relay_used_and_take_that_back(en
     world.until(lambda: world.states() == DIRECT, 3.0)
     world.talk(2.0)
     assert silences(world.hosts["a"], since) < 0.5
+
+
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_an_operator_who_takes_the_relay_back_while_it_is_dead_has_the_direct_path_tried(end: str) -> None:
+    world = direct()
+    host, peer_key = world.hosts[end], key("ab".replace(end, ""))
+    host.give(ev.Override(peer_key, "relay"))
+    world.until(lambda: world.states() == RELAYED, 3.0)
+    world.cut = lambda source, destination: bool({source.port, destination.port} & set(RELAY_PORTS))
+    while "relayed" in world.states():
+        world.talk(0.5)
+    world.talk(5.0)
+    assert world.states() == ("probing", "probing")
+    host.give(ev.Override(peer_key, ""))
+    world.until(lambda: world.states() == DIRECT, 5.0)
 
 
 @pytest.mark.parametrize("end", [CONTROLLING, OTHER])

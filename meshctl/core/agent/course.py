@@ -63,8 +63,9 @@ class Course:
             work.linger(now)  # until that has had time to be found
         elif self.state in RELAYED:
             work.begin_anew(now)
-        elif self.state is State.PROBING:  # the direct path alone was wanted
+        elif self.state is State.PROBING:  # one of the two ways alone was wanted, and there was none
             work.do(Effect.ASK_RELAY, now)
+            work.begin_anew(now)
             self.relay_ready(now)
         self._linger(now)
 
