@@ -258,6 +258,10 @@ class Node:
             for p in self.kernel.wg.peers()
         )  # fmt: skip
 
+    def crossed(self, peer: str) -> list[float]:
+        """When handshakes with that peer had met on their way."""
+        return next((p.crossed for p in self.kernel.wg.peers() if self._peers[p.key].name == peer), [])
+
     def _age_s(self, handshake_at: float | None) -> float | None:
         """As `wg` shows it: by the wall clock, which may have been set since then."""
         if handshake_at is None:

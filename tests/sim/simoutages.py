@@ -63,6 +63,7 @@ _ROUNDING_S = 0.6
 _FORGOTTEN_S = 9.0
 _ASTRAY_S = 2.0  # so long after a path has died, under traffic, packets are to pass again
 SUSPENDING = ("clock", "sleep")
+_CROSSINGS = 2
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
 _FORGETTING = ("rebind", "renumber", "router reboot", "nat becomes")
@@ -114,7 +115,17 @@ def _windows_of(world: World, flow: Flow, outage: Outage) -> list[tuple[float, f
             windows += _keyless(fault, flow)
         if anchors or touches(world, fault, names):
             windows += _unfinished(world, fault, names)
-    return windows
+    return windows + _crossed(world, names, outage)
+
+
+def _crossed(world: World, names: tuple[str, str], outage: Outage) -> list[tuple[float, float]]:
+    """Two handshakes that meet on their way both fail (noise.c). Both ends try again 5 s later, which the kernel's
+    timers round to a quarter of a second: once in two times they meet again. But not for ever."""
+    times = sorted(
+        at for me, peer in (names, names[::-1]) for at in world.nodes[me].crossed(peer)
+        if outage.began_at <= at <= outage.ended_at
+    )  # fmt: skip
+    return [(at - world.spec.link.delay_s, at + HANDSHAKE_AGAIN_S) for at in times[: 2 * _CROSSINGS]]
 
 
 def _stayed_direct(world: World, names: tuple[str, str], outage: Outage) -> bool:

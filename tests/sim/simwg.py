@@ -79,6 +79,7 @@ class Peer:
     initiated_at: float = -REKEY_TIMEOUT_S  # or answered
     attempts: int = 0
     last_minute: bool = False
+    crossed: list[float] = field(default_factory=list)  # when handshakes of both ends had met on their way, and failed
     due: dict[str, float] = field(default_factory=dict)  # timers by name
     wound: dict[str, float] = field(default_factory=dict)  # when each of them rings next, if only to be wound again
 
@@ -240,6 +241,8 @@ class WireGuard:
 
     def _response(self, peer: Peer, packet: Packet, _number: int, index: int) -> None:
         if peer.offered != index:
+            if peer.following is not None:
+                peer.crossed.append(self._clock.now)
             return
         peer.offered = None
         self._authentic(peer, packet)

@@ -23,9 +23,17 @@ def world_of(*faults: Fault, expiry_s: float = 120.0, begins_at: float = 2.0, lo
     )
 
 
-def found(spec: WorldSpec, cut_at: float, cut_s: float) -> set[str]:
-    """What is found when all that both ends send is lost for so long, and nobody says so."""
+def found(spec: WorldSpec, cut_at: float, cut_s: float, crossed: tuple[float, ...] = ()) -> set[str]:
+    """What is found when all that both ends send is lost for so long, and nobody says so; or they say that handshakes
+    had crossed at these times."""
     world = World(spec)
+
+    def cross(at: float) -> None:
+        for name in ("n0", "n1"):
+            world.nodes[name].crossed("n1" if name == "n0" else "n0").append(at)
+
+    for at in crossed:
+        world.clock.at(at, lambda at=at: cross(at))  # type: ignore[misc]
 
     def lose(share: float) -> None:
         for name in ("n0", "n1"):
@@ -53,6 +61,13 @@ def found(spec: WorldSpec, cut_at: float, cut_s: float) -> set[str]:
 def test_an_outage_is_found_whatever_else_there_was(spec: WorldSpec, cut_at: float, cut_s: float) -> None:
     assert CAUSE not in found(spec, cut_at, 0.0)
     assert CAUSE in found(spec, cut_at, cut_s)
+
+
+def test_handshakes_that_have_crossed_explain_a_few_seconds_and_no_more() -> None:
+    assert CAUSE not in found(world_of(), 25.0, 5.0, crossed=(25.1,))
+    assert CAUSE not in found(world_of(), 25.0, 9.0, crossed=(25.1, 30.2))
+    assert CAUSE in found(world_of(), 25.0, 15.0, crossed=(25.1, 30.2, 35.3))
+    assert CAUSE in found(world_of(), 25.0, 5.0, crossed=(31.0,))
 
 
 @pytest.mark.parametrize("by_s", [-3600.0, 3600.0])

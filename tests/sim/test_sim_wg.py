@@ -270,6 +270,7 @@ def test_two_handshakes_that_cross_fail_both_and_the_next_one_does_not() -> None
     pair.wg["b"].send("10.0.0.1", b"y")
     pair.run(4.9)
     assert pair.got == {"a": [], "b": []}
+    assert all(len(peer.crossed) == 1 for wg in pair.wg.values() for peer in wg.peers())
     pair.run(1.0)
     assert pair.got == {"a": [b"y"], "b": [b"x"]}
 
