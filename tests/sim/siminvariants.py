@@ -25,7 +25,7 @@ from simbounds import (
 )
 from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
 from simnode import Node
-from simoutages import HANDSHAKE_AGAIN_S, SUSPENDING, every_outage_has_a_cause
+from simoutages import HANDSHAKE_AGAIN_S, every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
     HEARD_S,
@@ -240,16 +240,18 @@ def the_last_pings_are_answered(world: World) -> Says:
             loss = world.spec.link.loss
             handshakes = 1 if not loss else _LOSSY_HANDSHAKES if loss <= MUCH_LOSS else _VERY_LOSSY_HANDSHAKES
             again_s = HANDSHAKE_AGAIN_S * handshakes
-            if loss and _slept(world, (one.name, other.name), longest + again_s):
+            lost = loss > MUCH_LOSS or (loss and silence <= longest + again_s)
+            if lost and _without_keys(one, other, flow.answered_at):
                 continue
             if silence > longest and not trying(world, one.name, other.name, lately_s=again_s):
                 yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 
-def _slept(world: World, names: tuple[str, str], lately_s: float) -> bool:
-    """Whether one of the two has lost its keys in a suspend that ended within the last so many seconds."""
-    ended = [f.ends_at for f in world.spec.faults if f.kind in SUSPENDING and touches(world, f, names)]
-    return any(world.clock.now - at < lately_s for at in ended)
+def _without_keys(one: Node, other: Node, since: float) -> bool:
+    """Whether the two WireGuards have tried since then to agree on keys, and all handshakes were lost."""
+    tries = [tunnel for tunnel in (one.tunnel(other.name), other.tunnel(one.name)) if tunnel is not None]
+    shaken = any(t.handshake_at is not None and t.handshake_at >= since for t in tries)
+    return not shaken and any(t.initiated_at > since for t in tries)
 
 
 def no_live_path_is_abandoned(world: World) -> Says:

@@ -36,6 +36,7 @@ from meshctl.core.agentcore import AgentCore, PathStatus
 from meshctl.model.keys import PublicKey
 
 if TYPE_CHECKING:
+    from simwg import Peer
     from simworld import World
 
 # An address that many hosts have, and that leads nowhere: of a bridge for containers.
@@ -258,9 +259,9 @@ class Node:
             for p in self.kernel.wg.peers()
         )  # fmt: skip
 
-    def crossed(self, peer: str) -> list[float]:
-        """When handshakes with that peer had met on their way."""
-        return next((p.crossed for p in self.kernel.wg.peers() if self._peers[p.key].name == peer), [])
+    def tunnel(self, peer: str) -> Peer | None:
+        """WireGuard's side of that peer, if it is one."""
+        return next((p for p in self.kernel.wg.peers() if self._peers[p.key].name == peer), None)
 
     def _age_s(self, handshake_at: float | None) -> float | None:
         """As `wg` shows it: by the wall clock, which may have been set since then."""

@@ -62,7 +62,7 @@ _ROUNDING_S = 0.6
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
 _FORGOTTEN_S = 9.0
 _ASTRAY_S = 2.0  # so long after a path has died, under traffic, packets are to pass again
-SUSPENDING = ("clock", "sleep")
+_SUSPENDING = ("clock", "sleep")
 _CROSSINGS = 2
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
@@ -121,10 +121,9 @@ def _windows_of(world: World, flow: Flow, outage: Outage) -> list[tuple[float, f
 def _crossed(world: World, names: tuple[str, str], outage: Outage) -> list[tuple[float, float]]:
     """Two handshakes that meet on their way both fail (noise.c). Both ends try again 5 s later, which the kernel's
     timers round to a quarter of a second: once in two times they meet again. But not for ever."""
-    times = sorted(
-        at for me, peer in (names, names[::-1]) for at in world.nodes[me].crossed(peer)
-        if outage.began_at <= at <= outage.ended_at
-    )  # fmt: skip
+    tunnels = [world.nodes[me].tunnel(peer) for me, peer in (names, names[::-1])]
+    crossed = sorted(at for tunnel in tunnels if tunnel is not None for at in tunnel.crossed)
+    times = [at for at in crossed if outage.began_at <= at <= outage.ended_at]
     return [(at - world.spec.link.delay_s, at + HANDSHAKE_AGAIN_S) for at in times[: 2 * _CROSSINGS]]
 
 
@@ -165,7 +164,7 @@ def _first_met(world: World, node: str, peer: str) -> float:
 
 def _windows(world: World, fault: Fault, names: tuple[str, str], patience: float) -> list[tuple[float, float]]:
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S) + patience
-    if fault.kind in SUSPENDING and world.spec.link.loss:
+    if fault.kind in _SUSPENDING and world.spec.link.loss:
         # The other end goes on with the old keys until a packet with the new ones has come: two of these may be lost.
         recovery += 2 * KEYS_S
     near = tuple(f for f in world.spec.faults if touches(world, f, names) or is_anchor_fault(world, f))
@@ -183,7 +182,7 @@ def _windows(world: World, fault: Fault, names: tuple[str, str], patience: float
 def _keyless(fault: Fault, flow: Flow) -> list[tuple[float, float]]:
     """Who began or answered a handshake within the last 5 s, sleep included, may begin none: it is left to the other
     end, once that has something to send; or to the next keepalive."""
-    if fault.kind not in SUSPENDING or max(fault.lasts_s, float(fault.value or 0.0)) >= REKEY_TIMEOUT_S:
+    if fault.kind not in _SUSPENDING or max(fault.lasts_s, float(fault.value or 0.0)) >= REKEY_TIMEOUT_S:
         return []
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S)
     begins = max(fault.ends_at, min(flow.starts_at, fault.ends_at + KEEPALIVE_S))

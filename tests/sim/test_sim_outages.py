@@ -30,7 +30,9 @@ def found(spec: WorldSpec, cut_at: float, cut_s: float, crossed: tuple[float, ..
 
     def cross(at: float) -> None:
         for name in ("n0", "n1"):
-            world.nodes[name].crossed("n1" if name == "n0" else "n0").append(at)
+            tunnel = world.nodes[name].tunnel("n1" if name == "n0" else "n0")
+            assert tunnel is not None
+            tunnel.crossed.append(at)
 
     for at in crossed:
         world.clock.at(at, lambda at=at: cross(at))  # type: ignore[misc]
