@@ -245,14 +245,19 @@ def test_two_ports_of_a_peer_that_were_both_in_use_are_one_as_long_as_the_one_in
 # Keeping NATs open
 
 
-def idle(bench: Bench, until: float, *, sends: bool, adopted: bool = False) -> list[float]:
-    """Direct, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
+def idle(
+    bench: Bench, until: float, *, sends: bool, adopted: bool = False, relayed: bool = False
+) -> list[float]:
+    """A path, and nothing but keepalives: the peer's, or this end's too. When something left for the NAT's sake."""
     pair, every_s = Pair(Address("192.168.1.5", PORT), Address("198.51.100.7", PORT)), 25
     bench.work.negotiation.renew(Credentials("b:a", b"k" * 32))
     bench.status(pair.remote, 1.0)
-    if adopted:
+    if adopted or relayed:
         bench.here.own.set_hosts([LocalAddress(pair.local.ip, 24, "eth0")], PORT)
+    if adopted:
         assert bench.work.adopt()
+    elif relayed:
+        bench.work.tunnel.set_endpoint(pair.remote, 0.0)
     else:
         bench.work.negotiation.current = pair
         bench.work.tunnel.set_endpoint(pair.remote, 0.0)
@@ -282,5 +287,6 @@ def test_an_end_whose_wireguard_sends_keepalives_sends_nothing_besides() -> None
     assert idle(Bench(CONTROLLING), 100.0, sends=True) == []
 
 
-def test_a_path_that_was_adopted_is_kept_open_as_any_other() -> None:
-    assert idle(Bench(CONTROLLING), 100.0, sends=False, adopted=True)
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_path_that_was_adopted_or_leads_by_a_relay_is_kept_open_as_any_other(adopted: bool) -> None:
+    assert idle(Bench(CONTROLLING), 100.0, sends=False, adopted=adopted, relayed=not adopted)

@@ -207,10 +207,12 @@ class Negotiation:
                 self.send(probe)
             self._reserve(now)
 
-    def keep_open(self, now: float) -> None:
-        """Send something on the pair in use that wants no answer (RFC 8445 section 11)."""
-        if self.credentials is not None and self.current is not None:
-            username, (local, remote) = self.credentials.username, self.current
+    def keep_open(self, remote: Address, now: float) -> None:
+        """Send something that wants no answer (RFC 8445 section 11) to where WireGuard sends: on the pair in use, or to
+        a relay, which passes it on."""
+        local = self.current.local if self.current is not None else self._here.own.base(remote.family)
+        if self.credentials is not None and local is not None:
+            username = self.credentials.username
             message = stun.Message(stun.Class.INDICATION, self._here.transactions.new(), username=username)
             self._here.nat.sent(local, remote, now)
             self._here.act(SendProbe(local, remote, signed(message, self.key)))

@@ -93,7 +93,7 @@ class Tunnel:
                 self._set(now)
         elif self._place is not None:
             self._keep_alive()
-            self._keep_open(now)
+            self._keep_open(self._place, now)
 
     def insist(self, now: float) -> None:
         """Set the endpoint once more, unless it was done often enough."""
@@ -123,10 +123,10 @@ class Tunnel:
         if self.status is None or self.status.keepalive_s != interval_s:
             self._here.act(SetKeepalive(self._key, interval_s))
 
-    def _keep_open(self, now: float) -> None:
+    def _keep_open(self, place: Address, now: float) -> None:
         """WireGuard's keepalive begins anew with each packet that comes, too: of two ends, one may send them all. But a
         NAT may forget who sends nothing (RFC 4787 REQ-6), and a path that is never heard is asked again and again."""
         interval_s = self._here.lifetime.keepalive_s
         if interval_s and now >= max(self._liveness.sent_at, self._opened_at) + interval_s * LATE:
             self._opened_at = now
-            self._negotiation.keep_open(now)
+            self._negotiation.keep_open(place, now)
