@@ -147,7 +147,8 @@ def silence_is_kept(world: World) -> Says:
             continue
         sent = packets(world, node) - before
         retries = sum(p.spec.kind == "client" for p in peers) * IDLE_S / REKEY_TIMEOUT_S
-        each = 3 * IDLE_S / KEEPALIVE_S + WANTED_ANCHORS
+        keepalive_s = min(status.keepalive_s or KEEPALIVE_S for status in node.statuses())  # as was learned of the NAT
+        each = 3 * IDLE_S / min(keepalive_s, KEEPALIVE_S) + WANTED_ANCHORS
         if sent > (1 if world.spec.link.clean else 3) * (each * len(peers) + 4) + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
 

@@ -32,6 +32,7 @@ from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.backoff import LONGEST_S as HELLO_LONGEST_S
 from meshctl.core.agent.conversation import AGAIN_FIRST_S
+from meshctl.core.agent.liveness import SAMPLE_S, STREAM
 from meshctl.core.agent.path import State
 from meshctl.core.reachability import UNREACHABLE
 
@@ -211,9 +212,10 @@ def _swept(world: World, fault: Fault, names: tuple[str, str]) -> list[tuple[flo
 
 def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]]:
     """Behind a NAT that has forgotten all, nobody reaches who has nothing to send, directly or by an anchor, until
-    its next keepalive. For pings that began later, or that it does not answer: those that it answers it would have
-    missed, and others too, unless who sends them asked it a moment before."""
-    if fault.kind not in _FORGETTING or (flow.starts_at < fault.ends_at and not flow.one_way):
+    its next keepalive. For pings that began later, or only just, or that it does not answer: those that it answers it
+    would have missed, and others too, unless who sends them asked it a moment before."""
+    known_s = (STREAM + 1) * max(SAMPLE_S, flow.every_s)
+    if fault.kind not in _FORGETTING or (flow.starts_at + known_s < fault.ends_at and not flow.one_way):
         return []
     if fault.target not in places_of(world, (flow.b,)):
         return []
