@@ -146,3 +146,28 @@ def test_where_the_nats_are_not_such_that_a_splice_helps_nothing_is_begun(hard: 
     bench.relayed()
     bench.begin(hard=not hard)
     assert (bench.course.state, bench.done) == (State.RELAYED, [])
+
+
+@pytest.mark.parametrize(
+    ("hard", "barred", "words"),
+    [
+        (True, True, "none; ways that kept failing are not taken for a while, though they may answer"),
+        (False, False, "none; no ports are tried: the NATs are not hard here and easy there"),
+    ],
+)
+def test_why_no_attempt_begins_is_remembered_once(hard: bool, barred: bool, words: str) -> None:
+    bench = Bench(hard=hard)
+    bench.relayed()
+    if barred:
+        bench.work.negotiation.bars.fell(PEER.ip, NOW, blocked=True)
+    for _ in range(3):
+        bench.course.fire(Trigger.EXHAUSTED, "none", NOW)
+        bench.detours.try_splice(NOW)
+    assert bench.course.state is State.RELAYED
+    assert [d.reason for d in bench.course.history.decisions][2:] == [words]
+
+
+def test_a_history_without_a_decision_has_nothing_to_explain() -> None:
+    bench = Bench(hard=False)
+    bench.course.history.explain("more")
+    assert bench.course.history.decisions == ()

@@ -81,14 +81,18 @@ class Detours:
         self.news(now)
 
     def try_splice(self, now: float) -> None:
-        """No pair has answered: perhaps one does that leads through many ports."""
+        """No pair was agreed on: perhaps one is that leads through many ports. Why that is not tried is remembered."""
         situation = self._work.situation(now)
         if self._course.state is not State.RELAYED or situation is None or not self._work.may_go_direct:
             return
-        if self._work.negotiation.promising or self._work.negotiation.bars.any(now):
-            return
-        if not self._splice.start(situation, now):
-            self._course.fire(Trigger.SPLICE_BEGUN, "this node's NAT is hard and the peer's is easy", now)
+        if self._work.negotiation.bars.any(now):
+            self._course.history.explain("ways that kept failing are not taken for a while, though they may answer")
+        elif not self._work.negotiation.promising:
+            refusal = self._splice.start(situation, now)
+            if refusal:
+                self._course.history.explain(f"no ports are tried: {refusal}")
+            else:
+                self._course.fire(Trigger.SPLICE_BEGUN, "this node's NAT is hard and the peer's is easy", now)
 
     def may_take(self, pair: Pair, now: float) -> bool:
         """The path is about to use the pair: whether it can be used, and all that it needs is done."""

@@ -46,6 +46,12 @@ class History:
             self._decisions.pop()
         self._decisions.append(decision)
 
+    def explain(self, reason: str) -> None:
+        """Say more of the last one, if there is any."""
+        if self._decisions:
+            last = self._decisions.pop()
+            self._decisions.append(last._replace(reason=f"{last.reason}; {reason}"))
+
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """The oldest first."""
