@@ -23,9 +23,10 @@ from simbounds import (
     silence_is_kept,
     victims_are_spared,
 )
+from simflow import FlowRun
 from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
 from simnode import Node
-from simoutages import HANDSHAKE_AGAIN_S, every_outage_has_a_cause
+from simoutages import HANDSHAKE_AGAIN_S, crossings, every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
     HEARD_S,
@@ -231,20 +232,28 @@ def the_kernel_does_what_the_agent_says(world: World) -> Says:
 
 def the_last_pings_are_answered(world: World) -> Says:
     """In the end packets pass between all pairs that can have a way."""
+    loss = world.spec.link.loss
+    longest = _LOSSY_SILENCE_S if loss else _SILENCE_S
+    handshakes = 1 if not loss else _LOSSY_HANDSHAKES if loss <= MUCH_LOSS else _VERY_LOSSY_HANDSHAKES
+    again_s = HANDSHAKE_AGAIN_S * handshakes
     for flow in world.flows:
         one, other = world.nodes[flow.flow.a], world.nodes[flow.flow.b]
         ends_last = flow.flow.ends_at == world.spec.seconds
-        if ends_last and (one, other) in list(owed(world)) and possible(world, one, other) != UNREACHABLE:
-            silence = world.clock.now - flow.answered_at
-            longest = _LOSSY_SILENCE_S if world.spec.link.loss else _SILENCE_S
-            loss = world.spec.link.loss
-            handshakes = 1 if not loss else _LOSSY_HANDSHAKES if loss <= MUCH_LOSS else _VERY_LOSSY_HANDSHAKES
-            again_s = HANDSHAKE_AGAIN_S * handshakes
-            lost = loss > MUCH_LOSS or (loss and silence <= longest + again_s)
-            if lost and _without_keys(one, other, flow.answered_at):
-                continue
-            if silence > longest and not trying(world, one.name, other.name, lately_s=again_s):
-                yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
+        if not ends_last or (one, other) not in list(owed(world)) or possible(world, one, other) == UNREACHABLE:
+            continue
+        silence = world.clock.now - flow.answered_at
+        if silence <= longest or trying(world, one.name, other.name, lately_s=again_s):
+            continue
+        lost = loss > MUCH_LOSS or (loss and silence <= longest + again_s)
+        if not (lost and _without_keys(one, other, flow.answered_at)) and not _have_crossed(world, flow):
+            yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
+
+
+def _have_crossed(world: World, flow: FlowRun) -> bool:
+    """Whether handshakes of the two had met on their way, and those after them are to come."""
+    now = world.clock.now
+    times = crossings(world, (flow.flow.a, flow.flow.b), flow.answered_at, now)
+    return any(now - at < HANDSHAKE_AGAIN_S for at in times)
 
 
 def _without_keys(one: Node, other: Node, since: float) -> bool:

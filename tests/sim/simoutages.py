@@ -122,10 +122,15 @@ def _windows_of(world: World, flow: Flow, outage: Outage) -> list[tuple[float, f
 def _crossed(world: World, names: tuple[str, str], outage: Outage) -> list[tuple[float, float]]:
     """Two handshakes that meet on their way both fail (noise.c). Both ends try again 5 s later, which the kernel's
     timers round to a quarter of a second: once in two times they meet again. But not for ever."""
+    times = crossings(world, names, outage.began_at, outage.ended_at)
+    return [(at - world.spec.link.delay_s, at + HANDSHAKE_AGAIN_S) for at in times]
+
+
+def crossings(world: World, names: tuple[str, str], since: float, until: float) -> list[float]:
+    """When handshakes of the two had met on their way, as each end has seen it: the first ones in that time."""
     tunnels = [world.nodes[me].tunnel(peer) for me, peer in (names, names[::-1])]
-    crossed = sorted(at for tunnel in tunnels if tunnel is not None for at in tunnel.crossed)
-    times = [at for at in crossed if outage.began_at <= at <= outage.ended_at]
-    return [(at - world.spec.link.delay_s, at + HANDSHAKE_AGAIN_S) for at in times[: 2 * _CROSSINGS]]
+    times = sorted(at for tunnel in tunnels if tunnel is not None for at in tunnel.crossed)
+    return [at for at in times if since <= at <= until][: 2 * _CROSSINGS]
 
 
 def _stayed_direct(world: World, names: tuple[str, str], outage: Outage) -> bool:
