@@ -64,7 +64,7 @@ class Star(Stage):
         """Peers that the hub's WireGuard sends to, and not by the anchor."""
         lines = self.run(HUB, *self._apart(HUB, "wg", "show", self.interface(HUB), "endpoints")).splitlines()
         endpoints = [line.split("\t")[1] for line in lines]
-        return sum(1 for to in endpoints if to != "(none)" and to.rpartition(":")[0] != ANCHOR_IP)
+        return sum(1 for to in endpoints if to not in ("", "(none)") and to.rpartition(":")[0] != ANCHOR_IP)
 
     def _raise(self, tunnel: Tunnel) -> None:
         (self.folder / "sockets" / tunnel.node).mkdir(parents=True)
