@@ -16,6 +16,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import FIRST_S, FREE_FALLS
 from meshctl.core.agent.bodies import Offered
 from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.falls import UNHEARD_S
 from meshctl.core.agent.liveness import BLOCKED_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
@@ -225,6 +226,37 @@ def test_the_other_ends_word_is_followed_once_and_only_where_there_is_a_direct_p
     path.offered(replace(path.work.offer, blocked=8), world.now)
     path.offered(replace(path.work.offer, blocked=0), world.now)
     assert [d.trigger for d in path.history.decisions[decided:]] == []
+
+
+def test_a_pair_that_was_given_up_though_it_answers_is_not_taken_before_the_peer_can_have_heard_of_it() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    path = path_of(world.hosts[OTHER])
+    current = path.work.negotiation.current
+    assert current is not None
+    path.offered(replace(path.work.offer, blocked=7), world.now)
+    falls = path._falls
+    other = current._replace(remote=Address("2001:db8::1", PORT))
+    for after_s, refused in ((0.0, True), (0.9 * UNHEARD_S, True), (UNHEARD_S, False)):
+        assert falls.just_blocked(current, world.now + after_s) is refused
+        assert not falls.just_blocked(other, world.now + after_s)
+    path.work.negotiation.bars.clear()
+    assert not falls.just_blocked(current, world.now), "one of the two stands elsewhere"
+
+
+def test_the_first_offer_of_a_session_gives_nothing_up() -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 5.0)
+    world.talk(5.0)
+    path = path_of(world.hosts[CONTROLLING])
+    credentials = path.work.negotiation.credentials
+    assert credentials is not None
+    path.session(replace(credentials, key=b"another".ljust(32)), world.now)
+    path.offered(replace(path.work.offer, blocked=7), world.now)
+    assert path.state is State.DIRECT
+    path.offered(replace(path.work.offer, blocked=8), world.now)
+    assert path.state is not State.DIRECT
 
 
 @pytest.mark.parametrize(("kind", "stays"), [("told", True), ("mapped", True), ("srflx", False), ("observed", False)])

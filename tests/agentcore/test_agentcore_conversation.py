@@ -13,7 +13,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.backoff import TRIES
 from meshctl.core.agent.bodies import Ack, MessageType, Offer, Offered, Splice
 from meshctl.core.agent.config import node_id
-from meshctl.core.agent.conversation import AGAIN_FIRST_S, AGAIN_LONGEST_S, Conversation
+from meshctl.core.agent.conversation import AGAIN_FIRST_S, AGAIN_LONGEST_S, MISSING_S, Conversation
 from meshctl.core.agent.session import Received, Verdict
 from meshctl.core.agent.signal import peek
 
@@ -138,11 +138,28 @@ def test_an_agent_that_was_taken_for_another_one_by_its_key_offers_again_when_it
     assert line.offered_to("a") == [2]
     line.ends["b"] = first
     line.ends["a"].ask(line.now)
+    line.run(0.9 * MISSING_S)
+    line.deaf.add("b")
+    line.run(0.2 * MISSING_S)
+    line.deaf.clear()
+    assert line.offered_to("a") == [2], "what is asked once may be lost"
     line.run(1.0)
     assert line.offered_to("a") == [1]
     acks = line.times("a", MessageType.ACK)
     line.run(100.0)
     assert line.times("a", MessageType.ACK) == acks, "and that is all"
+
+
+def test_who_restarts_offers_unasked() -> None:
+    line = met()
+    line.offer("b", 1)
+    line.run(1.0)
+    line.restart("b")
+    line.offer("b", 2)
+    line.ends["b"].ask(line.now)
+    line.run(1.0 + MISSING_S)
+    assert line.offered_to("a") == [2]
+    assert len(line.times("a", MessageType.ACK)) == 2
 
 
 def test_nothing_can_be_sealed_while_the_session_of_the_other_is_not_known() -> None:

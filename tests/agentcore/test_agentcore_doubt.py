@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agentcore_ends import DIRECT, binds, checks, direct, path_of, relayed, triggers
+import pytest
+from agentcore_ends import DIRECT, RELAYED, binds, checks, direct, path_of, relayed, triggers
 from agentcore_pair import CONTROLLING, OTHER, pair_of
 from agentcore_values import key
 
@@ -35,12 +36,34 @@ def test_the_relay_that_is_warm_is_bound_to_at_both_ends_as_soon_as_the_direct_p
     world.talk(10.0)
     world.apart("a", "b")
     cut_at = world.now
-    while "suspect" not in world.states():
+    for _ in range(100):
         world.talk(0.1)
+        if "suspect" in world.states():
+            break
     world.talk(0.1)
     assert "relayed" not in world.states()
     for host in pair_of(world):
         assert binds(host, cut_at), host.name
+
+
+def test_an_agent_that_starts_after_the_wall_clock_was_set_forward_has_a_way_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = relayed()
+    host, _ = pair_of(world)
+    set_at, read = world.now, host.statuses
+
+    def shown() -> tuple[ev.PeerStatus, ...]:
+        old = {public for public, t in host.tunnels.items() if t.handshake_at is not None and t.handshake_at < set_at}
+        return tuple(
+            s._replace(handshake_age_s=s.handshake_age_s + 3600.0) if s.handshake_age_s and s.public_key in old else s
+            for s in read()
+        )
+
+    host.kill()
+    monkeypatch.setattr(host, "statuses", shown)
+    host.start()
+    world.until(lambda: world.states() == RELAYED, 5.0)
 
 
 def test_a_silent_relay_is_asked_now_and_then_and_the_peers_agent_with_it_until_that_counts_as_lost() -> None:

@@ -4,6 +4,7 @@ nomination of what does not work, and checks that leave faster than they may."""
 from __future__ import annotations
 
 import itertools
+import random
 from itertools import pairwise
 
 import pytest
@@ -12,12 +13,14 @@ from agentcore_field import IPS, KEY, PORT, End, Field, address, credentials, fo
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Offer, Offered
 from meshctl.core.agent.check import ANSWER_S, PATH_ANSWER_MAX_S, PATH_ANSWER_S, PATH_SCHEDULE_S, SCHEDULE_S
-from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, Pair
+from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, CheckList, Pair
 from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
 from meshctl.core.agent.here import GAP_S, MISSED_S, Pace
 from meshctl.core.agent.negotiation import SETTLE_S
-from meshctl.core.agent.probes import signed
+from meshctl.core.agent.probes import Transactions, signed
+from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
 
 
 @pytest.mark.parametrize(("kind", "hairpins"), [("srflx", True), ("host", None)])
@@ -252,17 +255,32 @@ def crowded(hosts: int, ports: int) -> Field:
     return field
 
 
-def test_a_pair_that_there_was_no_room_for_is_taken_at_both_ends_when_it_is_nominated() -> None:
-    field = crowded(1, MAX_OF_HOST)
+@pytest.mark.parametrize("hosts", [1, 1 + MAX_PAIRS // MAX_OF_HOST])
+def test_a_pair_that_there_was_no_room_for_is_taken_at_both_ends_when_it_is_nominated(hosts: int) -> None:
+    field = crowded(hosts, MAX_OF_HOST)
     assert [a.pair for _, a in field.ends["a"].answers if a.nominated] == [Pair(address("a"), address("b"))]
     assert [a.pair for _, a in field.ends["b"].answers if a.nominated] == [Pair(address("b"), address("a"))]
 
 
-def test_a_nomination_that_there_is_no_room_for_at_all_is_not_answered() -> None:
-    field = crowded(1 + MAX_PAIRS // MAX_OF_HOST, MAX_OF_HOST)
-    assert field.ends["a"].answers, "it answers what is only asked"
-    assert not any(a.nominated for _, a in field.ends["a"].answers)
-    assert field.ends["b"].answers == []
+def test_a_nomination_takes_the_place_of_no_pair_that_has_answered_and_is_not_answered_without_one() -> None:
+    known = Transactions(random.Random(1))  # noqa: S311
+    checks = CheckList(
+        credentials("b"), controlling=False, dice=random.Random(2), strangers=TokenBucket(1e9, 1e9),  # noqa: S311
+        transactions=known,
+    )  # fmt: skip
+    pairs = [Pair(address("b"), Address("203.0.113.1", 1024 + n)) for n in range(MAX_PAIRS)]
+    checks.set_pairs((pair, n, 1) for n, pair in enumerate(pairs))
+    checks.restart(0.0)
+    for n in range(MAX_PAIRS):
+        probe = checks.poll(float(n))
+        assert probe is not None
+        answer = stun.success_response(stun.decode(probe.data).message, TransportAddress(*address("b")))
+        assert checks.receive_response(answer, Pair(probe.local, probe.remote), n + 0.01)
+    request = stun.Message(stun.Class.REQUEST, bytes(12), username="", use_candidate=True, ice_controlling=1)
+    new = Pair(address("b"), address("a"))
+    assert checks.receive_request(request, new) is None
+    assert checks.receive_request(request._replace(use_candidate=False), new) is not None
+    assert len(checks.valid()) == MAX_PAIRS
 
 
 def test_a_place_that_nobody_offered_can_be_asked() -> None:

@@ -327,6 +327,22 @@ def test_what_one_end_sends_for_its_nats_sake_reaches_the_other_and_is_not_answe
     assert IPS["b"] not in {p.remote.ip for _, p in a.done(ev.SendProbe, began) if isinstance(p, ev.SendProbe)}
 
 
+def test_a_path_on_which_wireguard_has_followed_the_peer_is_kept_open_to_where_it_is_now() -> None:
+    world = direct()
+    host = world.hosts["a"]
+    path = path_of(host)
+    current = path.work.negotiation.current
+    assert current is not None
+    moved = current._replace(remote=Address("192.0.2.77", PORT))
+    path._in_use.replaced(moved, world.now)
+    host.give(ev.Wake())
+    began = world.now
+    path.work.tunnel.maintain(world.now + 1000.0)
+    host.give(ev.Wake())
+    sent = [p for _, p in host.done(ev.SendProbe, began) if isinstance(p, ev.SendProbe)]
+    assert [(p.local, p.remote) for p in sent] == [moved]
+
+
 def test_an_offer_with_nothing_new_to_ask_ends_no_trying() -> None:
     world = relayed()
     paths = [path_of(host) for host in pair_of(world)]

@@ -102,6 +102,18 @@ def test_where_handshakes_are_tried_with_nowhere_to_send_to_the_next_try_of_the_
     assert bench.endpoints() == [HUB]
 
 
+@pytest.mark.parametrize(("userspace", "age_s", "says"), [(True, None, True), (True, 1.0, False), (False, None, False)])
+def test_a_userspace_wireguard_that_has_a_session_is_in_step_with_nobody(
+    userspace: bool, age_s: float | None, says: bool
+) -> None:
+    bench = Bench(CONTROLLING)
+    bench.status(HUB, age_s)
+    tunnel = bench.work.tunnel
+    assert tunnel.status is not None
+    tunnel.status = tunnel.status._replace(userspace=userspace)
+    assert tunnel.userspace is says
+
+
 def test_who_has_just_set_the_endpoint_does_not_know_how_the_newest_packet_came_unless_it_moved_since() -> None:
     bench = Bench(CONTROLLING)
     own, relays = Address("192.0.2.7", 1), (HUB,)

@@ -161,9 +161,10 @@ class MeshLab:
     @contextmanager
     def _ping(self, source: str, address: str) -> Iterator[subprocess.Popen[str]]:
         # Says "up" after the first reply, then pings until its standard input is closed.
+        # It writes to a file meanwhile, for nobody reads a pipe.
         script = (
-            f"ping -n -q {FIRST_ANSWER} {address} >/dev/null && echo up || exit 1;"
-            f" ping -n -i {PING_INTERVAL_S} {address} & read _; kill -INT $!; wait $!"
+            f"told=$(mktemp); ping -n -q {FIRST_ANSWER} {address} >/dev/null && echo up || exit 1;"
+            f" ping -n -i {PING_INTERVAL_S} {address} >$told & read _; kill -INT $!; wait $!; cat $told; rm $told"
         )
         words = [sys.executable, "-m", "meshctl", "lab", "exec", "--name", self.name, source, "--", "sh", "-c", script]
         with subprocess.Popen(words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -24,6 +24,7 @@ from simpairs import (
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
+from meshctl.core.agent.lifetime import SHORTEST_S
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
@@ -115,7 +116,7 @@ def victims_are_spared(world: World) -> Says:
     )
     struck, seconds = world.victim.struck, world.clock.now
     shooting = {me for me, liar in told if tries[me, liar]}
-    twins = [f.target for f in world.spec.faults if f.kind == "double" for me, _ in told if me == f.target]
+    twins = {f.target for f in world.spec.faults if f.kind == "double"} & {me for me, _ in told}
     if struck.most > _STRUCK_A_SECOND * (len(told) + len(twins)) + _SPLICE_PROBES * len(shooting):
         yield "victim", f"{struck.most} packets in a second, of {len(told)} pairs"
     begun = {pair: max(1, world.watch.starts[pair[0]]) + _returns(world, pair) for pair in told}
@@ -147,8 +148,8 @@ def silence_is_kept(world: World) -> Says:
             continue
         sent = packets(world, node) - before
         retries = sum(p.spec.kind == "client" for p in peers) * IDLE_S / REKEY_TIMEOUT_S
-        keepalive_s = min(status.keepalive_s or KEEPALIVE_S for status in node.statuses())  # as was learned of the NAT
-        each = 3 * IDLE_S / min(keepalive_s, KEEPALIVE_S) + WANTED_ANCHORS
+        learned_s = min(status.keepalive_s or KEEPALIVE_S for status in node.statuses())  # of the NAT
+        each = 3 * IDLE_S / min(max(learned_s, SHORTEST_S), KEEPALIVE_S) + WANTED_ANCHORS
         if sent > (1 if world.spec.link.clean else 3) * (each * len(peers) + 4) + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
 

@@ -19,7 +19,7 @@ from simpairs import (
 )
 
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
-from meshctl.core.agent.lifetime import LATE, LONGEST_S
+from meshctl.core.agent.lifetime import LATE
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.path import State, Trigger
 
@@ -97,11 +97,12 @@ def hours_cost_little(world: World) -> Says:
 def keys_are_renewed(world: World) -> Says:
     """A path that carries packets has a handshake that is not too old: keepalives see to that. Where packets are lost,
     it may be the one by which the end that answered knows that there are new keys: the next keepalive is another."""
-    longest_s = IDLE_HANDSHAKE_MAX_S + (LONGEST_S * LATE if world.spec.link.loss else 0.0)
     for pair in owed(world):
         for node, peer in (pair, pair[::-1]):
-            if state(node, peer) in DIRECT_STATES + RELAY_STATES:
-                key = node.path(peer.name).public_key
-                age_s = next(s.handshake_age_s for s in node.statuses() if s.public_key == key)
-                if age_s is not None and age_s > longest_s:
-                    yield node.name, f"the last handshake with {peer.name} was {int(age_s)} s ago"
+            here, there = node.tunnel(peer.name), peer.tunnel(node.name)
+            if state(node, peer) not in DIRECT_STATES + RELAY_STATES or here is None or there is None:
+                continue
+            again_s = max(here.keepalive_s, there.keepalive_s) * LATE if world.spec.link.loss else 0.0
+            age_s = world.clock.now - here.handshake_at if here.handshake_at is not None else 0.0
+            if age_s > IDLE_HANDSHAKE_MAX_S + again_s:
+                yield node.name, f"the last handshake with {peer.name} was {int(age_s)} s ago"

@@ -8,6 +8,7 @@ in a core's manners by `simdriver`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import simrecovery
@@ -244,9 +245,17 @@ def the_last_pings_are_answered(world: World) -> Says:
         silence = world.clock.now - flow.answered_at
         if silence <= longest or trying(world, one.name, other.name, lately_s=again_s):
             continue
-        lost = loss > MUCH_LOSS or (loss and silence <= longest + again_s)
-        if not (lost and _without_keys(one, other, flow.answered_at)) and not _have_crossed(world, flow):
+        if not _handshakes_were_lost(world, flow, longest) and not _have_crossed(world, flow):
             yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
+
+
+def _handshakes_were_lost(world: World, flow: FlowRun, longest: float) -> bool:
+    """Whether links have lost handshakes of the two ever since the last answer."""
+    tunnel = world.nodes[flow.flow.a].tunnel(flow.flow.b)
+    times = world.watch.lost[tunnel.secret] if tunnel is not None else []
+    since, now = flow.answered_at, world.clock.now
+    lost = [since, *(at for at in times if at > since), now]
+    return all(later - earlier <= longest for earlier, later in pairwise(lost))
 
 
 def _have_crossed(world: World, flow: FlowRun) -> bool:
@@ -254,13 +263,6 @@ def _have_crossed(world: World, flow: FlowRun) -> bool:
     now = world.clock.now
     times = crossings(world, (flow.flow.a, flow.flow.b), flow.answered_at, now)
     return any(now - at < HANDSHAKE_AGAIN_S for at in times)
-
-
-def _without_keys(one: Node, other: Node, since: float) -> bool:
-    """Whether the two WireGuards have tried since then to agree on keys, and all handshakes were lost."""
-    tries = [tunnel for tunnel in (one.tunnel(other.name), other.tunnel(one.name)) if tunnel is not None]
-    shaken = any(t.handshake_at is not None and t.handshake_at >= since for t in tries)
-    return not shaken and any(t.initiated_at > since for t in tries)
 
 
 def no_live_path_is_abandoned(world: World) -> Says:

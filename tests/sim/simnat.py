@@ -67,7 +67,10 @@ class Nat:
         if mapping is not None and not self._dead(mapping, now) and self._lets_in(mapping, source, now):
             self._answers.pop((mapping.inner, source), None)
             return mapping.inner
-        inner = self._came_in(source, port, now) or self._forwards.get(port)
+        known = self._came_in(source, port, now)
+        if known is not None:
+            return known
+        inner = self._forwards.get(port)
         if inner is not None:
             self._answers[inner, source] = _Mapping(inner, (self.outer, port), now)
         return inner

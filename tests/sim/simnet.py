@@ -62,6 +62,7 @@ class Segment:
         self._router: tuple[Cable, Receiver] | None = None
         self._prefixes_behind: dict[str, tuple[Cable, Receiver]] = {}
         self.tap: Receiver | None = None  # somebody looks on
+        self.on_loss: Receiver | None = None  # and hears what links lose
         self.leads_on = True  # False: hosts have no route out of it
 
     def attach(self, ip: str, cable: Cable, receiver: Receiver) -> None:
@@ -94,6 +95,8 @@ class Segment:
         if packet.size > cable.mtu or packet.size > towards.mtu:
             return
         if self._lost(cable.loss + cable.loss_out) or self._lost(towards.loss + towards.loss_in):
+            if self.on_loss is not None:
+                self.on_loss(packet)
             return
         arriving = Packet(source, destination, data, hops + 1)
         delay_s, jitter_s = cable.delay_s + towards.delay_s, cable.jitter_s + towards.jitter_s

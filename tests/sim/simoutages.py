@@ -92,7 +92,7 @@ def _is_excused(world: World, flow: FlowRun, outage: Outage) -> bool:
         return True
     outages = [outage]
     if world.spec.link.loss:  # the last answers before the fault may have been lost as any may
-        outages.append(Outage(outage.began_at + flow.longest_s, outage.ended_at))
+        outages.append(Outage(outage.began_at + flow.longest_s / 3, outage.ended_at))
     rounding = _ROUNDING_S + flow.flow.every_s
     return any(_covered(o, _windows_of(world, flow.flow, o), rounding) for o in outages)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from simattack import OUTSIDER_IP
 from simconfig import pair_key
 from simtrace import Meter
+from simwg import handshake_of
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent import signal
@@ -18,6 +19,7 @@ from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.state import load
 
 if TYPE_CHECKING:
+    from simnet import Packet
     from simnode import Node
     from simworld import World
 
@@ -66,6 +68,7 @@ class Watch:
         self.relayed: dict[tuple[str, int], float] = {}  # anchor and port: when it was last to forward there
         self.installed: Counter[str] = Counter()  # by anchor: how often
         self.starts: Counter[str] = Counter()  # by the name whose keys it has: how often an agent was started
+        self.lost: dict[bytes, list[float]] = defaultdict(list)  # by secret: when links lost a message of a handshake
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}
         self.of_path: dict[str, Meter] = {}
@@ -74,6 +77,12 @@ class Watch:
         self._pairs = frozenset(world.spec.pairs)
         self._anchors = frozenset(a.name for a in world.spec.anchors)
         self._names = {node_id(n.public_key): n.name for n in world.identities}
+
+    def lose(self, packet: Packet) -> None:
+        """A link has lost a packet."""
+        secret = handshake_of(packet.data)
+        if secret is not None:
+            self.lost[secret].append(self._world.clock.now)
 
     def probe(self, node: Node, action: ev.SendProbe) -> None:
         """A check leaves."""

@@ -46,6 +46,13 @@ def sender_of(message: bytes) -> bytes:
     return bytes(_HEAD.unpack_from(message)[1]) if len(message) >= _HEAD.size else b""
 
 
+def handshake_of(message: bytes) -> bytes | None:
+    """The secret of the pair, of a message that is one of a handshake's."""
+    if len(message) < _HEAD.size or message[0] not in (_INITIATION, _RESPONSE) or message[1:4] != bytes(3):
+        return None
+    return bytes(_HEAD.unpack_from(message)[2])
+
+
 @dataclass
 class _Keypair:
     """One session key. `index` is the initiator's, `heard` what was received under it."""

@@ -215,7 +215,7 @@ class CheckList:
         answer = signed(stun.success_response(request, TransportAddress(*pair.remote)), self._credentials.key)
         nominated = request.use_candidate and not self._controlling
         check = self._checks.get(pair)
-        if check is None and self._has_room(pair, nominated=nominated):
+        if check is None and self._make_room(pair, nominated=nominated):
             check = self._checks[pair] = Check(request.priority or 0)
         if check is None:
             return None if nominated else (SendProbe(pair.local, pair.remote, answer), Question(pair, nominated=False))
@@ -243,10 +243,16 @@ class CheckList:
 
     # Inside
 
-    def _has_room(self, pair: Pair, *, nominated: bool) -> bool:
+    def _make_room(self, pair: Pair, *, nominated: bool) -> bool:
         """Whether a pair may be learned. Two NATs of the hardest kind give each answer another port: without a bound,
-        each check would lead to the next. One that is nominated has answered the peer: the way there works."""
+        each check would lead to the next. One that is nominated has answered the peer, so that the way there works: it
+        takes the place of one that has not."""
         of_host = sum(p.remote.ip == pair.remote.ip and p.local == pair.local for p in self._checks)
+        if nominated and len(self._checks) >= MAX_PAIRS:
+            silent = [(check.rank, p) for p, check in self._checks.items() if check.rtt_s is None]
+            if silent:
+                del self._checks[min(silent)[1]]
+                self._stale = True
         return len(self._checks) < MAX_PAIRS and (nominated or of_host < MAX_OF_HOST)
 
     def _next(self, now: float) -> Pair | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from math import inf
 
-from meshctl.core.agent.bodies import NO_OFFER, Ack, Body, SignalError
+from meshctl.core.agent.backoff import Backoff
+from meshctl.core.agent.bodies import NO_OFFER, Ack, Body, Offer, SignalError
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.reliable import OfferReceiver, OfferSender
 from meshctl.core.agent.router import TokenBucket
@@ -21,6 +21,8 @@ AGAIN_FIRST_S, AGAIN_LONGEST_S = 5.0, 60.0
 OFFERS_PER_S, OFFERS_BURST = 5.0, 50.0
 # A round of questions that began so long ago is begun anew when a way opens: its next question may be late.
 ANEW_S = 1.0
+# In a session that is not the first one, the other's offer is asked for after this: who is new there says it unasked.
+MISSING_S = 1.0
 
 
 class Conversation:
@@ -35,6 +37,7 @@ class Conversation:
         self.offers = TokenBucket(OFFERS_PER_S, OFFERS_BURST)
         self.lost = False
         self.failures = 0
+        self._missing = Backoff()  # the other's offer, which it takes for known
         self._asking = False
         self._began_at = -inf
         self._again_at: float | None = None
@@ -48,7 +51,8 @@ class Conversation:
     @property
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        times = (self.session.due, self.sender.due if self.alive else None, self._again_at)
+        told = (self.sender.due, self._missing.due) if self.alive else ()
+        times = (self.session.due, self._again_at, *told)
         return min([t for t in times if t is not None], default=None)
 
     def ask(self, now: float, *, opened: bool = False) -> None:
@@ -75,6 +79,8 @@ class Conversation:
                 self._again_at = now + self._pause_s
                 self._pause_s = min(2 * self._pause_s, AGAIN_LONGEST_S)
         if self.alive:
+            if self._missing.take(now):
+                yield self.session.seal(Ack(NO_OFFER)), 0
             offer = self.sender.poll(now)
             if offer is not None:
                 yield self.session.seal(offer), self.sender.attempt
@@ -104,8 +110,9 @@ class Conversation:
         if received.renewed:
             self.receiver.renewed()
             if known:
-                again = self.session.seal(Ack(NO_OFFER))
-                received = replace(received, replies=(*received.replies, again))
+                self._missing.start(now + MISSING_S)
+        if received.message is not None and isinstance(received.message.body, Offer):
+            self._missing.stop()
         if received.renewed or (answered and self.sender.unacknowledged):
             self.sender.renewed(now)
         return received

@@ -6,7 +6,7 @@ from meshctl.core.agent.bodies import Wish
 from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import Decision, History
 from meshctl.core.agent.path import Effect, State, Trigger, step
-from meshctl.core.agent.peerwork import PeerWork
+from meshctl.core.agent.peerwork import RETRY_FIRST_S, PeerWork
 
 RELAYED = frozenset({State.RELAYED, State.SPLICING})
 SEARCHING = RELAYED | {State.PROBING}
@@ -50,8 +50,9 @@ class Course:
         else:
             self.fire(Trigger.RELAY_READY, words, now)
 
-    def obey(self, now: float) -> None:
-        """The operators at both ends together want something else than before."""
+    def obey(self, now: float, *, hurry: bool = True) -> None:
+        """The operators at both ends together want something else than before. `hurry`: where that means to try all
+        pairs anew, do so at once."""
         work = self._work
         if self.state is State.UNKNOWN:
             return
@@ -61,12 +62,14 @@ class Course:
         elif work.mode is Wish.DIRECT and self.state in RELAYED:
             self.fire(Trigger.RELAY_LOST, "an operator wants the direct path", now)
             work.linger(now)  # until that has had time to be found
-        elif self.state in RELAYED:
-            work.begin_anew(now)
-        elif self.state is State.PROBING:  # one of the two ways alone was wanted, and there was none
-            work.do(Effect.ASK_RELAY, now)
-            work.begin_anew(now)
-            self.relay_ready(now)
+        elif self.state in SEARCHING:
+            if hurry:
+                work.begin_anew(now)
+            else:
+                work.retry_soon(now + RETRY_FIRST_S)
+            if self.state is State.PROBING:  # one of the two ways alone may have been wanted
+                work.do(Effect.ASK_RELAY, now)
+                self.relay_ready(now)
         self._linger(now)
 
     def _linger(self, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.course import DIRECT, Course
 from meshctl.core.agent.liveness import BLOCKED_WORDS
 from meshctl.core.agent.path import State, Trigger
@@ -24,10 +25,9 @@ class Falls:
         self._blocked_at = -inf
         self.asked_from: Address | None = None
 
-    def just_blocked(self, now: float) -> bool:
-        """Whether the peer may not have heard yet that a pair which answers checks was given up. Where one of the two
-        stands elsewhere since then, it speaks of another."""
-        return now < self._blocked_at + UNHEARD_S and self._work.negotiation.bars.any(now)
+    def just_blocked(self, pair: Pair, now: float) -> bool:
+        """Whether this pair was given up though it answers checks, and the peer may not have heard of it yet."""
+        return now < self._blocked_at + UNHEARD_S and self._work.negotiation.bars.barred(pair.remote.ip, now)
 
     def dead(self, reason: str, now: float) -> None:
         """The pair in use answers no check."""

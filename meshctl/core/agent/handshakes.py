@@ -33,7 +33,7 @@ class Handshakes:
 
     def __init__(self) -> None:
         self._read: dict[PublicKey, _Reading] = {}
-        self._heard: set[PublicKey] = set()  # since then
+        self._heard: set[PublicKey] = set()  # since the last readings
 
     def heard(self, peer: PublicKey) -> None:
         """A message has come through the peer's tunnel."""

@@ -87,6 +87,7 @@ class PairInUse:
     def replaced(self, pair: Pair, now: float) -> None:
         """WireGuard had followed the peer to this pair, which has answered before the one in use."""
         self._work.take(pair)
+        self._work.tunnel.adopt(pair.remote)
         self._course.fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
 
     def improve(self, now: float) -> None:

@@ -208,8 +208,8 @@ class Negotiation:
             self._reserve(now)
 
     def keep_open(self, remote: Address, now: float) -> None:
-        """Send something that wants no answer (RFC 8445 section 11) to where WireGuard sends: on the pair in use, or to
-        a relay, whose anchor takes no notice of it."""
+        """Send something that wants no answer (RFC 8445 section 11) to where WireGuard was told to send: on the pair in
+        use, or to a relay, whose anchor takes no notice of it."""
         local = self.current.local if self.current is not None else self._here.own.base(remote.family)
         if self.credentials is not None and local is not None:
             username = self.credentials.username

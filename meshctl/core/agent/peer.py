@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
@@ -48,6 +49,7 @@ class PeerPath:
         self._here, self._fire = here, self._course.fire
         self._negotiation, self._relay, self._splice = self.work.negotiation, self.work.relay, self.work.splice
         self._liveness = self.work.liveness
+        self._says_anew = False  # its next offer is the first one of the session
         self._doubt_at = now  # from then on a silent relay is asked again
         self._restarts = TokenBucket(RESTARTS_RATE, RESTARTS_BURST)
 
@@ -116,6 +118,7 @@ class PeerPath:
     def session(self, credentials: Credentials, now: float) -> None:
         """The peer's agent has answered; it is another one than before, or had been silent."""
         if credentials.key != self._negotiation.key:
+            self._says_anew = True
             self._negotiation.renew(credentials)
             self._splice.abort()
         if self.state in SEARCHING:
@@ -142,6 +145,8 @@ class PeerPath:
     def offered(self, offer: Offer, now: float) -> None:
         """The peer's newest offer."""
         before, self.work.offer = self.work.offer, offer
+        if self._says_anew:  # another agent, which counts by itself, may have spoken in between
+            self._says_anew, before = False, replace(before, blocked=offer.blocked)
         self.work.tunnel.peer_userspace = offer.userspace
         if _stands_at(offer) - _stands_at(before):
             self._negotiation.bars.clear()
@@ -153,7 +158,7 @@ class PeerPath:
         if offer.restart != before.restart:
             self._join_restart(now)
         if offer.wish is not before.wish:
-            self._course.obey(now)
+            self._course.obey(now, hurry=self._restarts.take(now))
         self.detours.news(now)
 
     def static(self, addresses: tuple[Address, ...], now: float) -> None:
@@ -268,7 +273,7 @@ class PeerPath:
             self._negotiation.settle(pair, now)
 
     def _nominated(self, pair: Pair, now: float) -> None:
-        if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(now):
+        if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(pair, now):
             return
         if self.state in DIRECT and pair == self._negotiation.current:
             self._in_use.lives(pair, now, wanted=True)

@@ -57,9 +57,9 @@ class OfferSender:
 
     def acknowledged(self, ack: Ack, now: float) -> bool:
         """Whether the peer now has the newest offer. One that has none any more is given it again."""
+        if ack.generation == NO_OFFER and self._backoff.due is None:
+            self._begin(now)
         if self._offer is None or ack.generation != self._offer.generation:
-            if ack.generation == NO_OFFER and self._backoff.due is None:
-                self._begin(now)
             return False
         self._backoff.stop()
         return True

@@ -33,7 +33,7 @@ INSIST_RTTS = 3.0
 
 class Tunnel:
     """One peer's. `status` is the last reading; `insist_at`: when the endpoint is to be set once more;
-    `peer_userspace`: WireGuard at the other end is not in the kernel."""
+    `peer_userspace`: what `userspace` says at the other end."""
 
     def __init__(self, key: PublicKey, here: Here, negotiation: Negotiation, liveness: Liveness) -> None:
         self.status: PeerStatus | None = None
@@ -54,8 +54,9 @@ class Tunnel:
 
     @property
     def userspace(self) -> bool:
-        """Whether this end's WireGuard is not in the kernel."""
-        return self.status is not None and self.status.userspace
+        """Whether this end's WireGuard is not in the kernel, so that it may have tried handshakes with nowhere to send
+        to; one that has a session has not."""
+        return self.status is not None and self.status.userspace and not self.alive
 
     @property
     def endpoint(self) -> Address | None:
