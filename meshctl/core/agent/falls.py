@@ -12,8 +12,8 @@ from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
 
 # After a pair was given up that answers checks, the peer's nominations count for nothing for so long: they were said
-# before it heard that.
-UNHEARD_S = 10.0
+# before it heard that. Of a pair that leads to the same address, for longer: the word may be lost, and is said again.
+UNHEARD_S, UNHEARD_AGAIN_S = 5.0, 10.0
 
 
 class Falls:
@@ -26,8 +26,11 @@ class Falls:
         self.asked_from: Address | None = None
 
     def just_blocked(self, pair: Pair, now: float) -> bool:
-        """Whether this pair was given up though it answers checks, and the peer may not have heard of it yet."""
-        return now < self._blocked_at + UNHEARD_S and self._work.negotiation.bars.barred(pair.remote.ip, now)
+        """Whether a pair was given up though it answers checks, and the peer, which nominates this one, may not have
+        heard of it yet. Where one of the two stands elsewhere since then, that is over."""
+        bars = self._work.negotiation.bars
+        again_s = UNHEARD_AGAIN_S if bars.barred(pair.remote.ip, now) else UNHEARD_S
+        return bars.any(now) and now < self._blocked_at + again_s
 
     def dead(self, reason: str, now: float) -> None:
         """The pair in use answers no check."""
