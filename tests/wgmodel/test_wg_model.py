@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 from wgcompare import ALLOWED, differences
 from wgplay import play_all
@@ -14,11 +17,43 @@ pytestmark = pytest.mark.lab
 PLAYED = [scenario for scenario in SCENARIOS if not scenario.long and not scenario.go_differs]
 
 
+# A machine that stands still for longer than this has been measured, and not WireGuard.
+FROZEN_S, BEAT_S, PLAYS = 0.25, 0.02, 3
+
+
+class Heart(threading.Thread):
+    """Beats while the block runs; `longest_s` is how much later than it should a beat came at the most."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.longest_s = 0.0
+        self._over = threading.Event()
+
+    def __enter__(self) -> Heart:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        before = time.monotonic()
+        while not self._over.wait(BEAT_S):
+            now = time.monotonic()
+            self.longest_s, before = max(self.longest_s, now - before - BEAT_S), now
+
+
 @pytest.fixture(scope="module")
 def records() -> dict[str, Record]:
-    """All scenarios, played side by side by the machine's own WireGuard: the kernel's if it has one."""
+    """All scenarios, played side by side by the machine's own WireGuard: the kernel's if it has one. Once more where
+    the machine stood still meanwhile."""
     found: dict[str, Record] = {}
-    play_all(PLAYED, usual(), found.__setitem__)
+    for _ in range(PLAYS):
+        with Heart() as heart:
+            play_all(PLAYED, usual(), found.__setitem__)
+        if heart.longest_s < FROZEN_S:
+            break
     return found
 
 
