@@ -104,7 +104,10 @@ class _Drain:
 
 def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
     """Standard input, beside the reading: a command may answer before it has read all of it."""
-    with contextlib.suppress(OSError):  # the command ended without reading: its status says why
+    import paramiko
+
+    # The command ended without reading, or the connection did: who reads its status says why.
+    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
         channel.sendall(stdin)
         channel.shutdown_write()
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from agentcore_ends import DIRECT, RELAYED, history, path_of, relayed, silences, triggers
+from agentcore_ends import DIRECT, RELAYED, direct, history, path_of, relayed, silences, triggers
 from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_of
 from agentcore_values import key, transaction
 
@@ -229,8 +229,7 @@ def test_the_other_ends_word_is_followed_once_and_only_where_there_is_a_direct_p
 
 
 def test_a_pair_that_was_given_up_though_it_answers_is_not_taken_before_the_peer_can_have_heard_of_it() -> None:
-    world = PairWorld()
-    world.until(lambda: world.states() == DIRECT, 5.0)
+    world = direct()
     world.talk(5.0)
     path = path_of(world.hosts[OTHER])
     current = path.work.negotiation.current
@@ -246,8 +245,7 @@ def test_a_pair_that_was_given_up_though_it_answers_is_not_taken_before_the_peer
 
 
 def test_the_first_offer_of_a_session_gives_nothing_up() -> None:
-    world = PairWorld()
-    world.until(lambda: world.states() == DIRECT, 5.0)
+    world = direct()
     world.talk(5.0)
     path = path_of(world.hosts[CONTROLLING])
     credentials = path.work.negotiation.credentials

@@ -15,6 +15,7 @@ from typing import Any
 import bench_meshes
 import policy_inventory
 from measure import ROOT, run
+from netns_line import End, line
 
 # (nodes, groups, rules): one grows, then the other, then both.
 SIZES = ((100, 20, 200), (100, 20, 2000), (1000, 200, 200), (1000, 200, 2000))
@@ -87,22 +88,8 @@ policies:
 def _namespaces() -> Iterator[str]:
     """client - wg0, the node, lan0 - server: cables, so that no encryption hides what the rules cost."""
     client, node, server = (f"bench-{name}" for name in ("client", "node", "server"))
-    made = []
-    try:
-        for name in (client, node, server):
-            run(["ip", "netns", "add", name])
-            made.append(name)
-        for end, interface, gate, own in ((client, "wg0", GATE, CLIENT), (server, "lan0", "192.168.10.1", SERVER)):
-            run(["ip", "-n", node, "link", "add", interface, "type", "veth", "peer", "name", "eth0", "netns", end])
-            for where, device, address in ((node, interface, gate), (end, "eth0", own)):
-                run(["ip", "-n", where, "addr", "add", f"{address}/24", "dev", device])
-                run(["ip", "-n", where, "link", "set", device, "up"])
-            run(["ip", "-n", end, "route", "add", "default", "via", gate])
-        run(["ip", "netns", "exec", node, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    with line(End(client, "wg0", GATE, CLIENT), node, End(server, "lan0", "192.168.10.1", SERVER)):
         yield node
-    finally:
-        for name in made:
-            run(["ip", "netns", "del", name])
 
 
 def _load(node: str, table: str) -> float:

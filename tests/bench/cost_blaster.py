@@ -12,33 +12,10 @@ import socket
 import sys
 import time
 
+from meshctl.agent.node.libc import Header, Iovec, Message
+
 BATCH = 64
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
-
-
-class _Header(ctypes.Structure):
-    """struct msghdr."""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p), ("name_size", ctypes.c_uint32), ("parts", ctypes.POINTER(_Iovec)),
-        ("part_count", ctypes.c_size_t), ("control", ctypes.c_void_p), ("control_size", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )  # fmt: skip
-
-
-class _Message(ctypes.Structure):
-    """struct mmsghdr."""
-
-    _fields_ = (("header", _Header), ("size", ctypes.c_uint32))
-
-
-def message_bytes() -> int:
-    """From one message to the next."""
-    return ctypes.sizeof(_Message)
 
 
 def main() -> None:
@@ -47,8 +24,8 @@ def main() -> None:
     to, port, from_port, seconds, head, size = sys.argv[1:]
     payload = bytes.fromhex(head) + bytes(int(size))
     room = ctypes.create_string_buffer(payload, len(payload))
-    part = _Iovec(ctypes.addressof(room), len(payload))
-    messages = (_Message * BATCH)(*(_Message(_Header(parts=ctypes.pointer(part), part_count=1)) for _ in range(BATCH)))
+    part = Iovec(ctypes.addressof(room), len(payload))
+    messages = (Message * BATCH)(*(Message(Header(parts=ctypes.pointer(part), part_count=1)) for _ in range(BATCH)))
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("", int(from_port)))
     sock.connect((to, int(port)))

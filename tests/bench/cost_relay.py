@@ -18,6 +18,7 @@ from statistics import median
 
 import cost_turn
 from measure import ROOT, run
+from netns_line import End, line
 
 from meshctl.agent.node.relayforward import Forwarder
 from meshctl.agent.node.relays import Relays
@@ -140,19 +141,8 @@ class _Middle:
 @contextmanager
 def _namespaces() -> Iterator[None]:
     """one - middle - other. The middle forwards, as an anchor does."""
-    with ExitStack() as ends:
-        for name in (ONE, MIDDLE, OTHER):
-            run(["ip", "netns", "add", name])
-            ends.callback(run, ["ip", "netns", "del", name])
-        for end, device, hop, own in (
-            (ONE, "to-one", SENDER_HOP, SENDER), (OTHER, "to-other", RECEIVER_HOP, RECEIVER),
-        ):  # fmt: skip
-            run(["ip", "-n", MIDDLE, "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", end])
-            for where, link, address in ((MIDDLE, device, hop), (end, "eth0", own)):
-                run(["ip", "-n", where, "addr", "add", f"{address}/24", "dev", link])
-                run(["ip", "-n", where, "link", "set", link, "up"])
-            run(["ip", "-n", end, "route", "add", "default", "via", hop])
-        run(["ip", "netns", "exec", MIDDLE, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    one, other = End(ONE, "to-one", SENDER_HOP, SENDER), End(OTHER, "to-other", RECEIVER_HOP, RECEIVER)
+    with line(one, MIDDLE, other):
         _load(OTHER, COUNT)
         yield
 

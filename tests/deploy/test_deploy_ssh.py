@@ -16,6 +16,7 @@ from sshlab import Agent, SshLab, free_port, make_key, node
 from meshctl.deploy.door import NetworkDoor
 from meshctl.deploy.ssh import Connections
 from meshctl.deploy.sshsettings import SshConfigs, resolve
+from meshctl.deploy.sshtransport import _feed
 from meshctl.errors import RemoteError
 from meshctl.model.mesh import Node, SshSettings
 
@@ -64,6 +65,17 @@ def test_a_command_that_does_not_read_its_input_still_ends_with_its_status(sshla
     done = pool.transport(sshlab.node("a")).run("exit 3", os.urandom(8_000_000), timeout_s=30)
     pool.close()
     assert done.status == 3
+
+
+def test_input_for_a_connection_that_has_ended_is_dropped_without_a_word(sshlab: SshLab) -> None:
+    sshlab.start("a")
+    pool = connections(sshlab.node("a"))
+    connection = pool.transport(sshlab.node("a"))._connection
+    channel = connection.open_session()
+    channel.exec_command("cat >/dev/null")
+    connection.sock.shutdown(socket.SHUT_WR)  # what reads of it has not noticed yet
+    _feed(channel, bytes(100_000))
+    pool.close()
 
 
 def test_a_command_that_runs_too_long_is_a_timeout(sshlab: SshLab) -> None:

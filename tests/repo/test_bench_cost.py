@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from pathlib import Path
 
-import cost_blaster
 import cost_report
 import cost_turn
 import cost_watch
 import pytest
 from bench_path_cost import compared
+
+from meshctl.agent.node.libc import Message
 
 
 def cells(table: str) -> list[list[str]]:
@@ -88,4 +90,4 @@ def test_an_address_is_masked_as_the_test_vectors_of_stun_have_it() -> None:
 
 def test_messages_lie_in_memory_as_the_kernel_reads_them() -> None:
     # struct mmsghdr of a 64-bit Linux: with another step the kernel would send what lies between two messages.
-    assert cost_blaster.message_bytes() == 64
+    assert ctypes.sizeof(Message) == 64

@@ -1,4 +1,5 @@
-"""Calls of Linux that Python's library lacks (timerfd came with 3.13, inotify never), by way of the C library."""
+"""Calls of Linux that Python's library lacks (timerfd came with 3.13, inotify never), by way of the C library; and the
+structures of recvmmsg and sendmmsg, which it lacks too."""
 
 from __future__ import annotations
 
@@ -17,6 +18,28 @@ _READ_BYTES = 1 << 14
 _ITIMERSPEC = struct.Struct("llll")  # interval, then value; time_t and the rest are C longs
 # Further than this no timerfd may be set on every kernel; a timer that ends is set anew.
 _FAR_S = 10 * 365 * 86_400
+
+
+class Iovec(ctypes.Structure):
+    """struct iovec: where some bytes are."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+class Header(ctypes.Structure):
+    """struct msghdr."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p), ("name_size", ctypes.c_uint32), ("parts", ctypes.POINTER(Iovec)),
+        ("part_count", ctypes.c_size_t), ("control", ctypes.c_void_p), ("control_size", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )  # fmt: skip
+
+
+class Message(ctypes.Structure):
+    """struct mmsghdr, of recvmmsg and sendmmsg: with how long the message is that came."""
+
+    _fields_ = (("header", Header), ("size", ctypes.c_uint32))
 
 
 def _checked(result: int) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from math import inf
 
 from meshctl.agent.node import bpf
+from meshctl.agent.node.libc import Header, Iovec, Message
 from meshctl.core.agent.address import Address
 from meshctl.core.wire.stun_attributes import MAGIC_COOKIE
 
@@ -40,26 +41,6 @@ _NO_STUN = [
 ]
 
 
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
-
-
-class _Header(ctypes.Structure):
-    """struct msghdr."""
-
-    _fields_ = (
-        ("name", ctypes.c_void_p), ("name_size", ctypes.c_uint32), ("parts", ctypes.POINTER(_Iovec)),
-        ("part_count", ctypes.c_size_t), ("control", ctypes.c_void_p), ("control_size", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )  # fmt: skip
-
-
-class _Message(ctypes.Structure):
-    """struct mmsghdr: with how long the message is that came."""
-
-    _fields_ = (("header", _Header), ("size", ctypes.c_uint32))
-
-
 class _Batch:
     """Room for some packets, seen by recvmmsg as empty and by sendmmsg as full as they came."""
 
@@ -67,16 +48,16 @@ class _Batch:
         self._room = ctypes.create_string_buffer(_BATCH * _ROOM)
         base = ctypes.addressof(self._room)
         self._in, self._out = (
-            (_Iovec * _BATCH)(*(_Iovec(base + i * _ROOM, _ROOM) for i in range(_BATCH))) for _ in range(2)
+            (Iovec * _BATCH)(*(Iovec(base + i * _ROOM, _ROOM) for i in range(_BATCH))) for _ in range(2)
         )
         self._came, self._going = (
-            (_Message * _BATCH)(*(_Message(_Header(parts=ctypes.pointer(part), part_count=1)) for part in parts))
+            (Message * _BATCH)(*(Message(Header(parts=ctypes.pointer(part), part_count=1)) for part in parts))
             for parts in (self._in, self._out)
         )
         # The two fields of each that matter, without an object for each look at them.
         self._sizes = memoryview(self._came).cast("B").cast("I")
-        self._size_at = _Message.size.offset // 4
-        self._size_step = ctypes.sizeof(_Message) // 4
+        self._size_at = Message.size.offset // 4
+        self._size_step = ctypes.sizeof(Message) // 4
         self._lengths = memoryview(self._out).cast("B").cast("P")
 
     def receive(self, sock: socket.socket) -> list[int]:
@@ -92,7 +73,7 @@ class _Batch:
             self._lengths[2 * i + 1] = size
         sent = errors = 0
         while sent < len(sizes) and errors < 2:
-            at = ctypes.byref(self._going, sent * ctypes.sizeof(_Message))
+            at = ctypes.byref(self._going, sent * ctypes.sizeof(Message))
             count = _libc.sendmmsg(sock.fileno(), at, len(sizes) - sent, _MSG_DONTWAIT)
             if count <= 0:  # an ICMP error of before is told once; a full buffer stays full
                 errors += 1 if ctypes.get_errno() == errno.ECONNREFUSED else 2

@@ -120,8 +120,8 @@ class Offer:
     `relays` names at most `MAX_DISTANCES` anchors, each once, and at most one as used. `restart` is another number
     than before when all pairs are to be checked anew, by both ends at once, as by RFC 8445 section 9. `blocked` is
     another one, and not 0, when the sender gives the pair in use up though its checks are answered: WireGuard's packets
-    do not come through. `userspace`: the sender's WireGuard is not in the kernel, and has no
-    session with the receiver.
+    do not come through. `userspace`: the sender's WireGuard is not in the kernel, and has no session with
+    the receiver.
     """
 
     generation: int

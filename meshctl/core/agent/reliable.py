@@ -42,7 +42,7 @@ class OfferSender:
             return False
         self._content = content
         generation = 1 if self._offer is None else self._offer.generation + 1
-        self._offer = Offer(generation, candidates, nat, relays, wish, restart, blocked, userspace)
+        self._offer = Offer(generation, *content)
         self._begin(now)
         return True
 
