@@ -6,20 +6,18 @@ Files and processes are this machine's own, so interfaces have names that nobody
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from agentnode_cast import Cast
+from agentnode_pings import Pings
 from agentnode_scene import GO, build
 
 from meshctl.core.agent.document import encode
@@ -29,30 +27,6 @@ from meshctl.lab.shell import in_netns
 
 ROOT = Path(__file__).parents[2]
 _STEP_S = 0.05
-
-
-class Pings:
-    """A ping that runs, and then what it says of itself."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self._said = ""
-
-    def stop(self) -> None:
-        """End it; the last answer may still be under way."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        self._said = self._process.communicate(timeout=10)[0]
-
-    def lost(self) -> int:
-        """How many got no answer, but for the last one."""
-        sent, received = (int(n) for n in re.findall(r"(\d+) (?:packets transmitted|received)", self._said))
-        return max(0, sent - received - 1)
-
-    def longest_silence_s(self) -> float:
-        """The longest time between two answers."""
-        at = [float(when) for when in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", self._said, re.MULTILINE)]
-        return max(b - a for a, b in pairwise(at))
 
 
 class Stage(Cast):
@@ -210,9 +184,7 @@ class Stage(Cast):
     @contextmanager
     def pinging(self, node: str, peer: str) -> Iterator[Pings]:
         """A hundred pings a second for as long as the block takes."""
-        words = ["ping", "-n", "-D", "-i", "0.01", "-O", self.mesh_ip(peer)]
-        space = ["ip", "netns", "exec", netns(self.name, node)]
-        pings = Pings(subprocess.Popen([*space, *words], stdout=subprocess.PIPE, text=True))
+        pings = Pings(["ip", "netns", "exec", netns(self.name, node)], self.mesh_ip(peer))
         try:
             yield pings
         finally:

@@ -74,7 +74,7 @@ def test_neither_needs_an_agent_once_it_stands_and_the_next_agents_take_both_ove
                 until(lambda node=node, before=before: "started" in stage.log(node)[before:], 10, stage.logs)
         until(lambda: state(stage, "hard", "soft") == "direct", 20, stage.logs)
         until(lambda: state(stage, "hard", "firm") == "relayed", 20, stage.logs)
-    assert (spliced.lost(), relayed.lost()) == (0, 0)
+    assert (spliced.complaint(), relayed.complaint()) == ("", "")
     assert stage.ping("hard", "soft", 10)
     assert stage.ping("hard", "firm", 10)
 
@@ -99,7 +99,7 @@ def test_an_agent_that_ends_leaves_what_it_did_and_cleaning_up_gives_it_back(sta
             assert stage.stop(node) == 0
         assert stage.ping("hard", "soft", 10)
         assert stage.ping("hard", "firm", 10)
-    assert (spliced.lost(), relayed.lost()) == (0, 0)
+    assert (spliced.complaint(), relayed.complaint()) == ("", "")
     for node in clean:
         assert stage.agent(node, "cleanup").returncode == 0
         assert "meshctl" not in tables(stage, node)

@@ -61,6 +61,18 @@ def test_a_path_on_which_nothing_comes_after_packets_came_by_the_relay_alone_has
     assert second == BLOCKED_S + 1, "the first packet came after a second"
 
 
+def test_a_packet_by_the_relay_does_not_end_the_silence_of_a_path_on_which_nothing_came_before_it_either() -> None:
+    tunnel = Tunnel()
+    tunnel.liveness.moved(tunnel.now, 0.02)
+    second = 0
+    while not tunnel.liveness.blocked():
+        second += 1
+        came = DATA if second >= BLOCKED_S / 2 else 0
+        status = tunnel.status._replace(tx_bytes=5 + DATA * second, rx_bytes=7 + came)
+        tunnel.liveness.sample(status, tunnel.now + second, Came.BY_RELAY)
+    assert second == BLOCKED_S + 1, "the first packet left after a second"
+
+
 @pytest.mark.parametrize("quiet_s", [round(DETOUR_PAUSE_S) - 2, round(DETOUR_PAUSE_S) + 2])
 def test_a_packet_by_the_relay_long_ago_does_not_count_against_a_path_on_which_nothing_comes(quiet_s: int) -> None:
     tunnel = Tunnel()

@@ -177,6 +177,20 @@ def test_a_place_that_answers_no_check_is_not_followed() -> None:
     assert world.states() == DIRECT
 
 
+def test_a_relayed_path_comes_back_from_where_somebody_has_sent_on_an_old_packet_of_the_peers() -> None:
+    world = relayed()
+    controlling, _ = pair_of(world)
+    relay = controlling.path(OTHER).endpoint
+    since = world.now
+    controlling.tunnels[key(OTHER)].endpoint = Address("192.0.2.66", 6)
+    for _ in range(30):  # by one who gets no answer, and so does not lead WireGuard back
+        controlling.ping(OTHER)
+        world.run(0.1)
+    assert controlling.path(OTHER).endpoint == relay
+    assert silences(controlling, since) < 2.0
+    assert set(endpoints(controlling, since)) == {relay}
+
+
 # Starts and ends
 
 

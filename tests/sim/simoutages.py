@@ -178,11 +178,19 @@ def _windows(world: World, fault: Fault, names: tuple[str, str], patience: float
         recovery += _PATIENCE_S
     if recovery == 0.0:
         return []
-    if fault.kind == "anchor leaves" and len(world.spec.anchors) > 1:
-        return [(fault.at, fault.at + APPLY_S + _ANCHOR_GONE_S + patience)]
-    if fault.kind == "anchor off" and len(world.spec.anchors) > 1:
-        return [(fault.at, fault.at + _ANCHOR_GONE_S + patience)]
+    if fault.kind in ("anchor leaves", "anchor off") and len(world.spec.anchors) > 1:
+        noticed_s = APPLY_S if fault.kind == "anchor leaves" else 0.0
+        back = _other_anchor(world, fault)
+        gone_s = noticed_s + _ANCHOR_GONE_S + patience
+        return [(fault.at, fault.at + gone_s if back <= fault.at else min(back, fault.ends_at) + recovery)]
     return [(fault.at, fault.ends_at + recovery)]
+
+
+def _other_anchor(world: World, fault: Fault) -> float:
+    """When there is another anchor than the one that has the fault: at once, but for faults of all the others."""
+    others = [a.name for a in world.spec.anchors if a.name != fault.target]
+    meanwhile = [f for f in world.spec.faults if f.at <= fault.at + _ANCHOR_GONE_S and f.ends_at > fault.at]
+    return min(max((f.ends_at for f in meanwhile if f.target == name), default=fault.at) for name in others)
 
 
 def _keyless(fault: Fault, flow: Flow) -> list[tuple[float, float]]:

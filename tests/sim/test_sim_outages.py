@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from simnat import Behaviour
+from simnat import ADDRESS_AND_PORT, RANDOM, Behaviour
 from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 from simworld import World
 
@@ -63,6 +63,20 @@ def found(spec: WorldSpec, cut_at: float, cut_s: float, crossed: tuple[float, ..
 def test_an_outage_is_found_whatever_else_there_was(spec: WorldSpec, cut_at: float, cut_s: float) -> None:
     assert CAUSE not in found(spec, cut_at, 0.0)
     assert CAUSE in found(spec, cut_at, cut_s)
+
+
+HARD = Behaviour(ADDRESS_AND_PORT, ADDRESS_AND_PORT, RANDOM)
+
+
+@pytest.mark.parametrize("first_at", [20.0, 37.0])
+def test_an_anchor_that_goes_explains_more_only_while_the_other_one_is_gone_too(first_at: float) -> None:
+    faults = Fault("anchor off", first_at, 5.0, "a0"), Fault("anchor off", 40.0, 9.0, "a1")
+    spec = world_of(*faults)
+    relayed = replace(
+        spec, sites=tuple(replace(s, nat=HARD) for s in spec.sites),
+        nodes=(*spec.nodes, NodeSpec("a1", 5, kind="anchor")),
+    )  # fmt: skip
+    assert (CAUSE in found(relayed, 44.0, 6.0)) is (first_at == 20.0)
 
 
 def test_handshakes_that_have_crossed_explain_a_few_seconds_and_no_more() -> None:

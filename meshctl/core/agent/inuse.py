@@ -3,6 +3,7 @@ has followed the peer to."""
 
 from __future__ import annotations
 
+from meshctl.core.agent.address import Address
 from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.course import Course
 from meshctl.core.agent.events import PeerStatus
@@ -14,6 +15,8 @@ from meshctl.core.agent.peerwork import PeerWork
 RENOMINATE_S = 1.0
 # Where WireGuard has followed the peer to from a relay is asked no more often than this.
 ASK_AGAIN_S = 5.0
+# WireGuard is set to the relay again when that place has not answered for so long and a round trip.
+ASTRAY_S = 0.5
 
 
 class PairInUse:
@@ -22,9 +25,10 @@ class PairInUse:
     def __init__(self, course: Course, work: PeerWork, falls: Falls, now: float) -> None:
         self._course, self._work, self._falls = course, work, falls
         self._negotiation, self._liveness = work.negotiation, work.liveness
-        self._renominate_at = self._ask_again_at = now
+        self._renominate_at = now
         self._astray = False  # the peer seems not to use the pair: it is told once more when that answers
         self._confirming: Pair | None = None  # is asked, though nothing is doubted
+        self._elsewhere: tuple[Address, float] | None = None  # what was asked though the path is relayed, and when
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
@@ -99,11 +103,19 @@ class PairInUse:
 
     def followed(self, status: PeerStatus, now: float) -> None:
         """The path is relayed. If WireGuard has followed the peer elsewhere, the peer uses a direct pair: asked there,
-        it says so again, if it is the one that decides."""
-        endpoint = status.endpoint
-        if endpoint is not None and endpoint not in self._work.relay.places and now >= self._ask_again_at:
-            self._ask_again_at = now + ASK_AGAIN_S
+        it says so again, if it is the one that decides. Where nothing answers, somebody has sent on what the peer had
+        sent once."""
+        endpoint, relay = status.endpoint, self._work.relay
+        if endpoint is None or endpoint in relay.places:
+            self._elsewhere = None
+            return
+        where, since = self._elsewhere or (None, now)
+        if endpoint != where or now >= since + ASK_AGAIN_S:
+            self._elsewhere = endpoint, now
             self._work.ask_at(endpoint, now)
+        elif now >= since + ASTRAY_S + self._liveness.rtt_s and relay.ready and not self._work.answers_at(endpoint):
+            self._elsewhere = None
+            self._work.tunnel.set_endpoint(relay.ready, now)
 
     # Inside
 

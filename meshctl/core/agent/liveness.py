@@ -113,7 +113,7 @@ class Liveness:
         self._unanswered_since: float | None = None
         self._used_at: float | None = None
         self._content_since: float | None = None  # sent, and WireGuard has had nothing since
-        self._detour: tuple[float, float] | None = None  # when the first and the last came by one, and none by the path
+        self._detour: tuple[float, float] | None = None  # since when, and when last, what came did by one only
         self._stream = _Stream()
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
@@ -138,8 +138,8 @@ class Liveness:
         if status.tx_bytes > last.tx_bytes:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
-            self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
             self._came_by(came, now)
+            self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
 
     def signalled(self, size: int, *, sent: bool) -> None:
         """A message of ours, of that many bytes, goes or came through the tunnel: that is no use of the path."""
@@ -259,8 +259,9 @@ class Liveness:
     def _came_by(self, came: Came, now: float) -> None:
         if came is Came.UNKNOWN:
             return
-        goes_on = self._detour is not None and now - self._detour[1] <= DETOUR_PAUSE_S
-        first = self._detour[0] if self._detour is not None and goes_on else now
+        first = self._content_since if self._content_since is not None else now
+        if self._detour is not None and now - self._detour[1] <= DETOUR_PAUSE_S:
+            first = self._detour[0]
         self._detour = (first, now) if came is Came.BY_RELAY else None
 
     def _silent_too_long(self, now: float) -> bool:

@@ -196,6 +196,11 @@ class PeerWork:
             self._here.touch(self.peer.id)
             self.negotiation.ask(Pair(base, remote), now)
 
+    def answers_at(self, remote: Address) -> bool:
+        """Whether the peer has answered there, and has not failed to since."""
+        base = self._here.own.base(remote.family)
+        return base is not None and self.negotiation.has_answered(Pair(base, remote))
+
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.tunnel.endpoint
