@@ -84,12 +84,12 @@ KERNEL_TESTS := tests/kernel/test_kernel_paths.py tests/kernel/test_kernel_agent
 .PHONY: test
 test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## Run every test; a skipped one is a failure
 	@echo "==> pytest, the lab included"
-	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python -m pytest -p no_skips \
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python tests/run.py \
 		--numprocesses $(WORKERS) --dist loadfile $(KERNEL_TESTS:%=--ignore=%) $(PYTEST_ARGS) </dev/null
 
 .PHONY: test-kernel
 test-kernel: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The agent on the kernel's own WireGuard, in QEMU (part of CI, and alone: an emulator needs a core)
-	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python -m pytest -p no_skips $(PYTEST_ARGS) \
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python tests/run.py $(PYTEST_ARGS) \
 		$(KERNEL_TESTS) </dev/null
 
 FUZZ ?= 20

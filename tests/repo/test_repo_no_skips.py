@@ -41,4 +41,4 @@ def test_a_failure_stays_a_failure(tmp_path: Path) -> None:
 
 
 def test_the_makefile_loads_the_plugin() -> None:
-    assert "-p no_skips" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert '"-p", "no_skips"' in (ROOT / "tests" / "run.py").read_text(encoding="utf-8")
