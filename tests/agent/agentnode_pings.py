@@ -13,9 +13,12 @@ from itertools import pairwise
 INTERVAL_S = 0.01
 # So long without an answer is more than a busy machine's.
 SILENCE_S = 0.1
-# Of what is sent, and of any number: the last ones may still be under way when ping is told to stop.
+# Of what is sent, and of any number.
 LOST_SHARE, LOST = 0.05, 2
-_STEP_S, _LAST_S = 0.02, 2.0
+# What is under way when ping is told to stop is not lost: so many at the most, when there was another answer or so long
+# none. A slow machine's ping does not keep its pace.
+UNANSWERED, LAST_S = 100, 5.0
+_STEP_S = 0.02
 
 
 def answered(said: str) -> list[int]:
@@ -37,8 +40,11 @@ def complaint(said: str) -> str:
     bounced loses all that is sent for a tenth of a second at least, and one that is set to a wrong endpoint all until
     the next try: neither may happen.
     """
-    count = sent(said)
-    lost = sorted(set(range(1, count + 1)) - set(answered(said)))
+    count, heard = sent(said), answered(said)
+    last = max(heard, default=0)
+    if count - last >= UNANSWERED:
+        return f"no answer after packet {last} of {count}"
+    lost = sorted(set(range(1, last)) - set(heard))
     if len(lost) > count * LOST_SHARE + LOST:
         return f"{len(lost)} of {count} packets lost: {lost}"
     gap = round(SILENCE_S / INTERVAL_S)
@@ -57,8 +63,8 @@ class Pings:
         self._said = ""
 
     def stop(self) -> None:
-        """End it, after one more answer if there is one: what is under way in a slow moment is not lost."""
-        before, deadline = self._read(), time.monotonic() + _LAST_S
+        """End it, after one more answer if there is one (LAST_S)."""
+        before, deadline = self._read(), time.monotonic() + LAST_S
         while len(answered(self._read())) == len(answered(before)) and time.monotonic() < deadline:
             time.sleep(_STEP_S)
         self._process.send_signal(signal.SIGINT)

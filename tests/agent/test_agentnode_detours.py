@@ -105,4 +105,4 @@ def test_an_agent_that_ends_leaves_what_it_did_and_cleaning_up_gives_it_back(sta
         assert "meshctl" not in tables(stage, node)
         assert not stage.state(node).exists()
     # What the kernel had been told of the connection, too.
-    assert not stage.ping("hard", "firm")
+    assert not stage.ping("hard", "firm", within_s=2)

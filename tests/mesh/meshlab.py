@@ -150,8 +150,9 @@ class MeshLab:
         # It writes to a file meanwhile, for nobody reads a pipe.
         script = (
             f"told=$(mktemp); ping -n -q {FIRST_ANSWER} {address} >/dev/null && echo up || exit 1;"
-            f" ping -n -i {agentnode_pings.INTERVAL_S} {address} >$told & read _;"
-            " kill -INT $!; wait $!; cat $told; rm $told"
+            f" ping -n -i {agentnode_pings.INTERVAL_S} {address} >$told & pid=$!; read _;"
+            f" timeout {agentnode_pings.LAST_S} tail -n 0 -f $told | grep -q -m 1 ttl;"
+            " kill -INT $pid; wait $pid; cat $told; rm $told"
         )
         words = [sys.executable, "-m", "meshctl", "lab", "exec", "--name", self.name, source, "--", "sh", "-c", script]
         with subprocess.Popen(words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
