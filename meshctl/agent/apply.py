@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from meshctl.agent import process, versions
+from meshctl.agent import compiled, process, versions
 from meshctl.agent.converge import Convergence
 from meshctl.agent.failure import NO_STEP, ApplyError, raise_for_os_error
 from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, forget_old, make_private_dir
@@ -62,6 +62,7 @@ def apply(transaction: Transaction) -> Result:
         return failed(transaction.id, "lock", failure)
     try:
         versions.forget_old(Path(sys.argv[0]))
+        compiled.make(Path(sys.argv[0]))
         return Apply(transaction).run()
     finally:
         os.close(lock)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from meshctl.agent import compiled
 from meshctl.model.places import AGENT_LINK, AGENT_PREFIX, AGENT_SUFFIX
 
 PATTERN = f"{AGENT_PREFIX}*{AGENT_SUFFIX}"
@@ -13,13 +14,16 @@ KEPT_BESIDE = 1
 
 
 def forget_old(running: Path) -> None:
-    """Remove older zipapps beside `running`, but for the newest KEPT_BESIDE and the agent's. Call it with the host's
-    lock held."""
+    """Remove older zipapps beside `running`, but for the newest KEPT_BESIDE and the agent's, and what was compiled of
+    them, or by another Python. Call it with the host's lock held."""
     if not running.match(PATTERN):
         return
     used = {running.name, (running.parent / Path(AGENT_LINK).name).resolve().name}
     others = [path for path in running.parent.glob(PATTERN) if path.name not in used]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in others[KEPT_BESIDE:]:
+    old = others[KEPT_BESIDE:]
+    kept = {f"{name}{compiled.SUFFIX}" for name in (*used, *(path.name for path in others[:KEPT_BESIDE]))}
+    old += [path for path in running.parent.glob(f"{PATTERN}{compiled.ANY_SUFFIX}") if path.name not in kept]
+    for path in old:
         with contextlib.suppress(OSError):  # a leftover does no harm
             path.unlink()

@@ -19,7 +19,17 @@ PACKAGES = ("agent", "core", "model")
 HASH_DIGITS = 16
 # The oldest time that a zip can hold: the same bytes whenever and wherever they are built.
 EPOCH = (1980, 1, 1, 0, 0, 0)
-MAIN = b"import sys\nfrom meshctl.agent.main import main\n\nsys.exit(main())\n"
+# What `apply` has compiled (meshctl.agent.compiled) comes first, if it is there.
+MAIN = b"""\
+import sys
+from importlib.util import MAGIC_NUMBER
+from os.path import realpath
+
+sys.path.insert(0, f"{realpath(sys.path[0])}.{sys.implementation.cache_tag}-{MAGIC_NUMBER[:2].hex()}")
+from meshctl.agent.main import main
+
+sys.exit(main())
+"""
 
 
 class Zipapp:

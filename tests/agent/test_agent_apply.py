@@ -76,6 +76,14 @@ def write(path: str, content: str, mode: str = "0644") -> Step:
     return Step("write", path=path, content=content.encode(), mode=mode, owner="root", group="root")
 
 
+def test_the_next_start_finds_what_the_first_one_compiled(node: Node) -> None:
+    assert node.apply(write("/mnt/a", "1")).ok
+    (compiled,) = node.agent.parent.glob("agent.pyz.cpython-*")
+    loaded = node.sh(f"/usr/bin/python3 -v -I -S {node.agent} --help 2>&1 | grep 'meshctl.agent.main'")
+    assert compiled.name in loaded
+    assert node.apply(write("/mnt/a", "2")).ok
+
+
 def test_the_zipapp_is_the_same_bytes_every_time() -> None:
     zipapp.build.cache_clear()
     first = zipapp.build().content

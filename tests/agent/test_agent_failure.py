@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from meshctl.agent import process, units, versions
+from meshctl.agent.compiled import SUFFIX
 from meshctl.agent.failure import classify_output, redact
 
 FALLBACK = "Error: Unknown device type.\n[!] Missing WireGuard kernel module. Falling back to slow userspace\n"
@@ -54,9 +55,13 @@ def test_the_zipapp_that_runs_the_one_before_and_the_agent_s_stay(tmp_path: Path
         path = tmp_path / f"meshctl-agent-{name}.pyz"
         path.write_bytes(b"")
         os.utime(path, (1000 - age, 1000 - age))
-    (tmp_path / "theirs.pyz").write_bytes(b"")
+        for suffix in (SUFFIX, ".cpython-26-0000", f"{SUFFIX}.new"):
+            path.with_name(path.name + suffix).write_bytes(b"")
+    others = {"theirs.pyz", "theirs.pyz.cpython-39-0000", "meshctl-agent-coming.pyz.4711"}
+    for theirs in others:
+        (tmp_path / theirs).write_bytes(b"")
     (tmp_path / "meshctl-agent.pyz").symlink_to(tmp_path / "meshctl-agent-oldest.pyz")
     versions.forget_old(tmp_path / "meshctl-agent-running.pyz")
     left = {path.name for path in tmp_path.iterdir()}
-    link_and_target = {"meshctl-agent.pyz", "meshctl-agent-oldest.pyz"}
-    assert left == {"meshctl-agent-running.pyz", "meshctl-agent-before.pyz", "theirs.pyz", *link_and_target}
+    kept = {f"meshctl-agent-{name}.pyz{suffix}" for name in ("running", "before", "oldest") for suffix in ("", SUFFIX)}
+    assert left == {"meshctl-agent.pyz", *kept, *others}
