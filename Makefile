@@ -80,15 +80,15 @@ demo: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Build the example me
 
 # Each builds labs of its own, so that more of them want a machine with more memory, too.
 WORKERS ?= 2
-KERNEL_TESTS := tests/kernel/test_kernel_paths.py tests/kernel/test_kernel_agent.py
+KERNEL_TESTS := tests/kernel
 .PHONY: test
 test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## Run every test; a skipped one is a failure
 	@echo "==> pytest, the lab included"
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python tests/run.py \
-		--numprocesses $(WORKERS) --dist loadfile $(KERNEL_TESTS:%=--ignore=%) $(PYTEST_ARGS) </dev/null
+		--numprocesses $(WORKERS) --dist loadfile --ignore=$(KERNEL_TESTS) $(PYTEST_ARGS) </dev/null
 
 .PHONY: test-kernel
-test-kernel: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The agent on the kernel's own WireGuard, in QEMU (part of CI, and alone: an emulator needs a core)
+test-kernel: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## What meshctl does with the kernel's own WireGuard, in QEMU (part of CI, and alone: an emulator needs a core)
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python tests/run.py $(PYTEST_ARGS) \
 		$(KERNEL_TESTS) </dev/null
 

@@ -41,6 +41,7 @@ def test_all_agents_are_asked_at_once_and_tell_what_wireguard_does(applied_agent
     agents = applied_agents
     wanted = {("alice", "bob"): "direct", ("sym1", "sym2"): "relayed"}
     until(lambda: all(ways(agents)[pair]["state"] == state for pair, state in wanted.items()), "paths are found")
+    until(lambda: ways(agents)["sym1", "sym2"]["rtt_ms"] is not None, "the way by the relay is measured")
     found = ways(agents)
     for one, other in (("alice", "bob"), ("bob", "alice"), ("sym1", "sym2")):
         key = agents.sh(other, "wg show wg0 public-key").strip()
