@@ -20,6 +20,7 @@ from meshctl.core.agent.events import Action, Event
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.network import Network
+from meshctl.core.agent.path import State
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.portmap_values import Mapped
 from meshctl.core.agent.resolver import Resolver
@@ -27,7 +28,15 @@ from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.splice import undone
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.state import Kept, KeptPath, KeptRelay, dump, load
-from meshctl.core.agent.status import Candidates, NetworkView, PathStatus, path_statuses, peer_candidates, view
+from meshctl.core.agent.status import (
+    Candidates,
+    NetworkView,
+    PathStatus,
+    path_states,
+    path_statuses,
+    peer_candidates,
+    view,
+)
 from meshctl.core.agent.timers import Timers
 from meshctl.model.keys import PublicKey
 
@@ -96,6 +105,10 @@ class AgentCore:
     def paths(self) -> tuple[PathStatus, ...]:
         """Every peer of every network that has an agent, by network and name."""
         return tuple(status for _, network in sorted(self._networks.items()) for status in path_statuses(network))
+
+    def states(self) -> tuple[tuple[State, float], ...]:
+        """What `paths` has of states, and since when: for a small part of its time it tells whether anything is new."""
+        return tuple(chain.from_iterable(path_states(network) for network in self._networks.values()))
 
     def history(self, peer: PublicKey) -> tuple[Decision, ...]:
         """The last decisions about a peer, the oldest first."""

@@ -11,6 +11,8 @@ DATA = 100
 # What WireGuard sends at its own time: an empty transport message (header, counter and tag), and how old a key may be
 # (REJECT_AFTER_TIME). Its paper, sections 5.4.6 and 6.1.
 KEEPALIVE, REJECT_AFTER_S = 32, 180
+# Of a handshake.
+INITIATION, RESPONSE = 148, 92
 
 
 class Tunnel:

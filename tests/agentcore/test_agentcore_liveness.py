@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from agentcore_counters import DATA, KEEPALIVE, REJECT_AFTER_S, Tunnel
+from agentcore_counters import DATA, INITIATION, KEEPALIVE, REJECT_AFTER_S, RESPONSE, Tunnel
 
 from meshctl.core.agent.check import PATH_ANSWER_MAX_S, PATH_ANSWER_S, PATH_SCHEDULE_S
 from meshctl.core.agent.liveness import (
@@ -70,6 +70,28 @@ def test_an_idle_tunnel_is_not_in_distress_and_keepalives_that_leave_are_no_traf
     assert tunnel.run(30) == ""
     tunnel.run(SAMPLE_S, sent=KEEPALIVE + 1)
     assert tunnel.liveness.busy(tunnel.now)
+
+
+@pytest.mark.parametrize(
+    ("sent", "heard"),
+    [(INITIATION + KEEPALIVE, RESPONSE), (RESPONSE, INITIATION + KEEPALIVE), (INITIATION, 0), (0, INITIATION),
+     (KEEPALIVE, RESPONSE), (INITIATION + 2 * KEEPALIVE, RESPONSE + KEEPALIVE)],
+)  # fmt: skip
+def test_a_handshake_alone_is_no_use_of_the_path(sent: int, heard: int) -> None:
+    tunnel = Tunnel()
+    tunnel.read(IDLE_SAMPLE_S, sent=sent, heard=heard)
+    assert not tunnel.liveness.busy(tunnel.now)
+    unanswered = sent == INITIATION and not heard
+    assert bool(tunnel.liveness.distress(tunnel.now + UNANSWERED_S)) is unanswered
+    tunnel.read(IDLE_SAMPLE_S, sent=sent + DATA, heard=heard + DATA)
+    assert tunnel.liveness.busy(tunnel.now)
+
+
+def test_handshakes_are_no_stream_that_may_stop() -> None:
+    tunnel = Tunnel()
+    for _ in range(STREAM + 1):
+        tunnel.read(IDLE_SAMPLE_S, heard=INITIATION)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S + 1) == ""
 
 
 def test_a_path_is_in_use_until_so_long_after_the_last_packet_that_left() -> None:

@@ -16,6 +16,7 @@ from meshctl.core.agent.events import (
     SetEndpoint,
     SetKeepalive,
 )
+from meshctl.core.agent.path import State
 from meshctl.core.agentcore import AgentCore
 from meshctl.model.keys import PublicKey
 
@@ -25,7 +26,8 @@ class Decisions:
 
     def __init__(self, config: AgentConfig, log: Log) -> None:
         self._log = log
-        self._told: dict[PublicKey, tuple[object, float]] = {}  # state, and when it began
+        self._told: dict[PublicKey, tuple[State, float]] = {}  # state, and when it began
+        self._seen: tuple[tuple[State, float], ...] | None = None  # of all paths, as they were when `look` was called
         self.switches: Counter[PublicKey] = Counter()  # endpoints that were set, other than the one before
         self._placed: dict[PublicKey, Address] = {}  # endpoints that were set: some are set again and again
         self.configure(config)
@@ -34,9 +36,14 @@ class Decisions:
         """Peers may be others than before."""
         self._names = {p.public_key: p.name for n in config.networks for p in n.peers}
         self._told = {peer: told for peer, told in self._told.items() if peer in self._names}
+        self._seen = None
 
     def look(self, core: AgentCore) -> None:
         """Tell what has changed since the last time."""
+        states = core.states()
+        if states == self._seen:
+            return
+        self._seen = states
         for path in core.paths():
             now = (path.state, path.since)
             before = self._told.get(path.public_key)

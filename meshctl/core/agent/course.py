@@ -8,9 +8,9 @@ from meshctl.core.agent.history import Decision, History
 from meshctl.core.agent.path import Effect, State, Trigger, step
 from meshctl.core.agent.peerwork import RETRY_FIRST_S, PeerWork
 
-RELAYED = frozenset({State.RELAYED, State.SPLICING})
-SEARCHING = RELAYED | {State.PROBING}
-DIRECT = frozenset({State.DIRECT, State.SUSPECT})
+RELAYED = (State.RELAYED, State.SPLICING)
+SEARCHING = (*RELAYED, State.PROBING)
+DIRECT = (State.DIRECT, State.SUSPECT)
 
 
 class Course:

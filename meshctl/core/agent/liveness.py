@@ -17,6 +17,8 @@ from meshctl.core.agent.lifetime import LATE, LONGEST_S
 
 # A WireGuard packet without content: what a keepalive adds to a counter. Everything else is longer.
 KEEPALIVE_BYTES = 32
+# A handshake's two messages, with the keepalives beside it. All other packets are filled up to 16 bytes or the MTU.
+_HANDSHAKES = frozenset(message + count * KEEPALIVE_BYTES for message in (148, 92) for count in range(3))
 # What is around a message inside the tunnel at most (IPv6 and UDP), and what WireGuard fills packets up to.
 HEADERS_BYTES, PADDING_BYTES = 48, 16
 # How often the counters must be read for what follows to be found in time.
@@ -239,9 +241,10 @@ class Liveness:
         if size > KEEPALIVE_BYTES and self._content_since is None:
             self._content_since = now
         if size > KEEPALIVE_BYTES + own:
-            if not self.busy(now):  # another flow than the one to which nobody answers
-                self._answer_within_s = UNANSWERED_S
-            self._used_at = now
+            if size not in _HANDSHAKES:
+                if not self.busy(now):  # another flow than the one to which nobody answers
+                    self._answer_within_s = UNANSWERED_S
+                self._used_at = now
             if self._unanswered_since is None:
                 # Between two rare readings it may have left right after the first one.
                 self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
@@ -249,7 +252,7 @@ class Liveness:
     def _came(self, size: int, own: int, now: float) -> None:
         waited_s = now - self._content_since if self._content_since is not None else 0.0
         self._content_since = None
-        if size > KEEPALIVE_BYTES + own:
+        if size > KEEPALIVE_BYTES + own and size not in _HANDSHAKES:
             self._stream.came(now)
             self._used_at = now
             if waited_s < self._answer_within_s / 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Mapping as Lookup
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -94,6 +95,14 @@ def path_statuses(network: Network) -> list[PathStatus]:
     return sorted(found, key=lambda status: status.peer)
 
 
+def path_states(network: Network) -> Iterator[tuple[State, float]]:
+    """The states of the same, and since when; in no order, but always in the same until peers are others."""
+    for path in network.paths.values():
+        yield path.state, path.since
+    for link in network.here.anchors.values():
+        yield _link_state(link), link.since
+
+
 def view(network: Network, now: float) -> NetworkView:
     """All else."""
     here, config = network.here, network.config
@@ -146,11 +155,15 @@ def _relayed_rtt_s(network: Network, path: PeerPath, anchor: PeerConfig) -> floa
 
 
 def _link(network: Network, link: AnchorLink) -> PathStatus:
-    state, reason = (State.DIRECT, "an anchor's own endpoint") if link.up else (State.UNKNOWN, "no handshake")
+    reason = "an anchor's own endpoint" if link.up else "no handshake"
     return PathStatus(
-        network.config.network, link.peer.name, link.peer.public_key, state,
+        network.config.network, link.peer.name, link.peer.public_key, _link_state(link),
         link.status.endpoint if link.status else None, "", link.rtt_s, link.since, reason, link.peer.kind, link.up,
     )  # fmt: skip
+
+
+def _link_state(link: AnchorLink) -> State:
+    return State.DIRECT if link.up else State.UNKNOWN
 
 
 def _nat(network: Network, base: Address, now: float) -> NatStatus:
