@@ -61,8 +61,9 @@ def apply(transaction: Transaction) -> Result:
     except ApplyError as failure:
         return failed(transaction.id, "lock", failure)
     try:
-        versions.forget_old(Path(sys.argv[0]))
-        compiled.make(Path(sys.argv[0]))
+        running = Path(sys.argv[0])
+        versions.forget_old(running)
+        compiled.make(running)
         return Apply(transaction).run()
     finally:
         os.close(lock)

@@ -3,13 +3,15 @@ all else that a start does."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import marshal
+import os
 import sys
 import zipfile
 from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
+
+from meshctl.agent import files
 
 # After the zipapp's name. `__main__` of the zipapp (meshctl.render.zipapp) looks for it by the same words.
 SUFFIX = f".{sys.implementation.cache_tag}-{MAGIC_NUMBER[:2].hex()}"
@@ -25,12 +27,12 @@ def make(zipapp: Path) -> None:
         return
     temp = path.with_name(path.name + ".new")
     try:
-        temp.write_bytes(_archive(zipapp))
+        archive = _archive(zipapp)
+        files.write_and_close(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC), archive)
         temp.chmod(0o644)
-        temp.replace(path)
+        files.replace(temp, path)
     except (OSError, zipfile.BadZipFile):
-        with contextlib.suppress(OSError):
-            temp.unlink()
+        files.remove_quietly(temp)
 
 
 def _archive(zipapp: Path) -> bytes:

@@ -64,8 +64,8 @@ class Pings:
 
     def stop(self) -> None:
         """End it, after one more answer if there is one (LAST_S)."""
-        before, deadline = self._read(), time.monotonic() + LAST_S
-        while len(answered(self._read())) == len(answered(before)) and time.monotonic() < deadline:
+        before, deadline = len(answered(self._read())), time.monotonic() + LAST_S
+        while len(answered(self._read())) == before and time.monotonic() < deadline:
             time.sleep(_STEP_S)
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=10)

@@ -179,10 +179,11 @@ def _windows(world: World, fault: Fault, names: tuple[str, str], patience: float
     if recovery == 0.0:
         return []
     if fault.kind in ("anchor leaves", "anchor off") and len(world.spec.anchors) > 1:
-        noticed_s = APPLY_S if fault.kind == "anchor leaves" else 0.0
         back = _other_anchor(world, fault)
-        gone_s = noticed_s + _ANCHOR_GONE_S + patience
-        return [(fault.at, fault.at + gone_s if back <= fault.at else min(back, fault.ends_at) + recovery)]
+        if back > fault.at:
+            return [(fault.at, min(back, fault.ends_at) + recovery)]
+        noticed_s = APPLY_S if fault.kind == "anchor leaves" else 0.0
+        return [(fault.at, fault.at + noticed_s + _ANCHOR_GONE_S + patience)]
     return [(fault.at, fault.ends_at + recovery)]
 
 

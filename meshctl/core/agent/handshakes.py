@@ -61,7 +61,7 @@ class Handshakes:
         if heard:
             age = min(age, HANDSHAKE_MAX_S)
         self._read[status.public_key] = _Reading(now, age, status.rx_bytes)
-        return PeerStatus(  # _replace takes four times as long, and this is done for each peer each second
+        return PeerStatus(  # _replace takes twice as long, and this is done for each peer each second
             status.public_key, status.endpoint, age, status.rx_bytes, status.tx_bytes, status.keepalive_s,
             status.userspace,
         )  # fmt: skip

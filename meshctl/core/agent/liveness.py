@@ -14,11 +14,12 @@ from math import inf
 from meshctl.core.agent.check import slow_s
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
+from meshctl.core.wire.demux import WIREGUARD_BYTES
 
 # A WireGuard packet without content: what a keepalive adds to a counter. Everything else is longer.
 KEEPALIVE_BYTES = 32
 # A handshake's two messages, with the keepalives beside it. All other packets are filled up to 16 bytes or the MTU.
-_HANDSHAKES = frozenset(message + count * KEEPALIVE_BYTES for message in (148, 92) for count in range(3))
+_HANDSHAKES = frozenset(WIREGUARD_BYTES[kind] + count * KEEPALIVE_BYTES for kind in (1, 2) for count in range(3))
 # What is around a message inside the tunnel at most (IPv6 and UDP), and what WireGuard fills packets up to.
 HEADERS_BYTES, PADDING_BYTES = 48, 16
 # How often the counters must be read for what follows to be found in time.

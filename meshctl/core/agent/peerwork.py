@@ -191,25 +191,25 @@ class PeerWork:
 
     def ask_at(self, remote: Address, now: float) -> None:
         """Ask whether the peer is there."""
-        base = self._here.own.base(remote.family)
-        if base is not None:
+        pair = self._pair_to(remote)
+        if pair is not None:
             self._here.touch(self.peer.id)
-            self.negotiation.ask(Pair(base, remote), now)
+            self.negotiation.ask(pair, now)
 
     def answers_at(self, remote: Address) -> bool:
         """Whether the peer has answered there, and has not failed to since."""
-        base = self._here.own.base(remote.family)
-        return base is not None and self.negotiation.has_answered(Pair(base, remote))
+        pair = self._pair_to(remote)
+        return pair is not None and self.negotiation.has_answered(pair)
 
     def adopt(self) -> bool:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.tunnel.endpoint
-        base = self._here.own.base(endpoint.family) if endpoint else None
-        if endpoint is None or base is None or self._here.is_relay(endpoint):
+        pair = self._pair_to(endpoint) if endpoint else None
+        if endpoint is None or pair is None or self._here.is_relay(endpoint):
             return False
         standing = self.splice.standing
         spliced = standing is not None and standing.remote == endpoint
-        self.take(standing if spliced else Pair(base, endpoint))
+        self.take(standing if spliced else pair)
         self.proven = False
         self.tunnel.adopt(endpoint)
         return True
@@ -240,6 +240,10 @@ class PeerWork:
         return self.tunnel.endpoint == pair.remote and (not spliced or pair == standing)
 
     # Effects
+
+    def _pair_to(self, remote: Address) -> Pair | None:
+        base = self._here.own.base(remote.family)
+        return Pair(base, remote) if base is not None else None
 
     def _ask_relay(self, now: float) -> None:
         if self.mode is not Wish.DIRECT:
