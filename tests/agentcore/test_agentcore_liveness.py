@@ -16,6 +16,7 @@ from meshctl.core.agent.liveness import (
     SILENCE_S,
     STOPPED_S,
     STREAM,
+    UNANSWERED_HOLD_S,
     UNANSWERED_MAX_S,
     UNANSWERED_S,
     Liveness,
@@ -233,10 +234,22 @@ def test_keepalives_do_not_end_that_patience() -> None:
     assert doubted_after(tunnel) == UNANSWERED_MAX_S
 
 
-def test_a_flow_in_both_directions_is_in_distress_as_soon_as_ever_though_the_one_before_had_no_answers() -> None:
+def test_a_flow_in_both_directions_is_in_distress_as_soon_as_ever_some_time_after_one_that_had_no_answers() -> None:
     tunnel = one_way()
     tunnel.run(1.0, sent=DATA, heard=DATA)
+    assert doubted_after(tunnel) > UNANSWERED_S
+    tunnel.run(4 * UNANSWERED_HOLD_S, sent=DATA, heard=DATA)
     assert doubted_after(tunnel) == UNANSWERED_S
+
+
+def test_a_flow_in_both_directions_beside_one_without_answers_has_a_path_doubted_now_and_then_only() -> None:
+    tunnel, doubts = Tunnel(), 0
+    for _ in range(600):
+        for sent, heard in ((DATA, DATA), (DATA, 0), (0, 0), (0, 0), (0, 0)):  # one that pauses for a second
+            if tunnel.read(SAMPLE_S, sent=sent, heard=heard):
+                tunnel.liveness.outlived(tunnel.now)
+                doubts += 1
+    assert doubts <= 600 * 5 * SAMPLE_S / UNANSWERED_HOLD_S + 3
 
 
 @pytest.mark.parametrize("event", ["another path", "another flow", "another interface"])

@@ -34,6 +34,7 @@ from meshctl.core.agent.backoff import LONGEST_S as HELLO_LONGEST_S
 from meshctl.core.agent.conversation import AGAIN_FIRST_S
 from meshctl.core.agent.liveness import SAMPLE_S, STREAM
 from meshctl.core.agent.path import State
+from meshctl.core.agent.peer import RELAY_DOUBT_S
 from meshctl.core.reachability import UNREACHABLE
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def _windows_of(world: World, flow: Flow, outage: Outage) -> list[tuple[float, f
             windows += _unheard(world, fault, flow)
             windows += _blocked(world, fault, flow, patience)
             windows += _keyless(fault, flow)
+            windows += [] if direct else _unanswered(fault, flow)
         if anchors or touches(world, fault, names):
             windows += _unfinished(world, fault, names)
     return windows + _crossed(world, names, outage)
@@ -235,6 +237,13 @@ def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]
         return []
     keepalive_s = max((p.keepalive_s for p in world.nodes[flow.b].kernel.wg.peers()), default=0.0)
     return [(fault.at, fault.ends_at + keepalive_s + RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S))]
+
+
+def _unanswered(fault: Fault, flow: Flow) -> list[tuple[float, float]]:
+    """The relay of a flow that nobody answers is asked now and then only; a direct path is asked all the time."""
+    if fault.kind not in _FORGETTING or not flow.one_way:
+        return []
+    return [(fault.at, fault.ends_at + RELAY_DOUBT_S + _ASTRAY_S)]
 
 
 def _blocked(world: World, fault: Fault, flow: Flow, patience: float) -> list[tuple[float, float]]:

@@ -30,8 +30,10 @@ IDLE_SAMPLE_S = 1.0
 # (check.PATH_SCHEDULE_S) make less than two seconds.
 UNANSWERED_S = 0.5
 # A flow in one direction has a keepalive for an answer each 10 s (KEEPALIVE_TIMEOUT), and nothing else. Each doubt that
-# was none doubles the patience, up to this; content that comes in less than half of it halves it again.
+# was none doubles the patience, up to this; content that comes in less than half of it halves it again,
+# though not soon: it may be another flow's, beside the one to which nobody answers.
 UNANSWERED_MAX_S = 4.0
+UNANSWERED_HOLD_S = 30.0
 # Who only answers does not send when the questions do not arrive. After so many readings in which something came, none
 # longer after the one before than that, so much silence is a sign, and so many times the longest of the newest pauses:
 # the flow is over, or the path is dead.
@@ -122,6 +124,7 @@ class Liveness:
         self._read_at = 0.0
         self._patience = 1  # times that a silence is longer than the own keepalive lets expect
         self._answer_within_s = UNANSWERED_S
+        self._patient_since = -inf  # when that was last doubled or halved
         self.sent_at = 0.0  # the last reading that shows a packet that left
         self.rtt_s = 0.0  # of the path, as it was measured last
 
@@ -163,6 +166,7 @@ class Liveness:
             self._patience = min(2 * self._patience, MAX_PATIENCE)
         if self._unanswered(now):
             self._answer_within_s = min(2 * self._answer_within_s, UNANSWERED_MAX_S)
+            self._patient_since = now
         self.heard(now)
 
     def moved(self, now: float, rtt_s: float) -> None:
@@ -256,8 +260,9 @@ class Liveness:
         if size > KEEPALIVE_BYTES + own and size not in _HANDSHAKES:
             self._stream.came(now)
             self._used_at = now
-            if waited_s < self._answer_within_s / 2:
+            if waited_s < self._answer_within_s / 2 and now >= self._patient_since + UNANSWERED_HOLD_S:
                 self._answer_within_s = max(self._answer_within_s / 2, UNANSWERED_S)
+                self._patient_since = now
         self._hear(now)
 
     def _came_by(self, came: Came, now: float) -> None:
