@@ -21,6 +21,7 @@ from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Came
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.tunnel import (
+    APART_RTT_S,
     CROSSING_RTT_S,
     INSIST_AGAIN_S,
     INSIST_S,
@@ -184,6 +185,24 @@ def test_the_keepalive_is_set_where_it_is_another_and_only_there() -> None:
     bench.status(HUB, 1.0, keepalive_s=0)
     bench.work.tunnel.maintain(2.0)
     assert bench.done == [ev.SetKeepalive(bench.peer.public_key, 25)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rtt_s", "interval_s"),
+    [(CONTROLLING, APART_RTT_S, 25), (OTHER, APART_RTT_S, 26), (OTHER, APART_RTT_S - 0.01, 25)],
+)
+def test_on_a_long_path_the_keepalives_of_both_ends_do_not_leave_at_the_same_moments(
+    name: str, rtt_s: float, interval_s: int
+) -> None:
+    bench = Bench(name)
+    bench.status(HUB, 1.0, keepalive_s=0)
+    bench.work.liveness.moved(0.0, rtt_s)
+    bench.work.tunnel.set_endpoint(HUB, 0.0)
+    assert ev.SetKeepalive(bench.peer.public_key, interval_s) in bench.done
+    bench.here.lifetime.configure(0)
+    bench.done.clear()
+    bench.work.tunnel.maintain(1.0)
+    assert bench.done == [], "keepalives that are off stay off"
 
 
 @pytest.mark.parametrize("mine", OVERRIDES)

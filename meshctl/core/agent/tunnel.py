@@ -21,6 +21,10 @@ SECOND_USERSPACE_S = 6.0
 # Where only the other end's is a userspace one, the first try is the only one that may cross by chance: on a path of a
 # shorter round trip the third of a second parts those after it.
 CROSSING_RTT_S = 0.15
+# Keepalives begin anew with each packet that comes, so that those of both ends leave at the same moments. So do the
+# handshakes of an idle tunnel, which cross on a path as long as this, until chance parts them: not soon, for who has
+# answered one does not repeat its own. There the controlled side's keepalive is longer, and as a rule is never sent.
+APART_RTT_S, APART_S = 0.3, 1
 # An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
 # there, and a question whose answer is under way then does so every time: where each waits for the other, only an
 # endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
@@ -121,6 +125,8 @@ class Tunnel:
 
     def _keep_alive(self) -> None:
         interval_s = self._here.lifetime.keepalive_s
+        if interval_s and self._liveness.rtt_s >= APART_RTT_S and not self._negotiation.controlling:
+            interval_s += APART_S
         if self.status is None or self.status.keepalive_s != interval_s:
             self._here.act(SetKeepalive(self._key, interval_s))
 
