@@ -9,6 +9,7 @@ import pytest
 from agentcore_values import SESSION, interface, key, peer, shared, transaction
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.allowance import SESSIONS
 from meshctl.core.agent.anchorduty import AGAIN_S, QUESTIONS_BURST, QUESTIONS_PER_S, TIMES, AnchorDuty
 from meshctl.core.agent.asker import Server, anchor_server
 from meshctl.core.agent.bodies import (
@@ -146,8 +147,12 @@ def test_a_node_is_answered_so_many_questions_and_no_more_and_another_one_has_it
     assert sum(len(hub.ask(server_of("a"))) for _ in range(200)) == 10.0 * QUESTIONS_PER_S
 
 
-def test_a_question_that_somebody_sends_again_is_not_answered_and_takes_nothing_of_the_nodes_share() -> None:
+@pytest.mark.parametrize("known", [SESSION, NO_SESSION], ids=["its session is known", "it is not yet"])
+def test_a_question_that_somebody_sends_again_is_not_answered_and_takes_nothing_of_the_nodes_share(
+    known: bytes,
+) -> None:
     hub, recorded = Hub(), transaction(7)
+    hub.sessions[hub.a.id] = known
     assert len(hub.ask(server_of("a"), transaction=recorded)) == 1
     hub.asked = 7
     for _ in range(1000):
@@ -162,6 +167,16 @@ def test_questions_of_another_session_than_is_known_have_a_share_of_their_own(no
     assert sum(len(hub.ask(old)) for _ in range(200)) == QUESTIONS_BURST
     hub.sessions[hub.a.id] = SESSION
     assert len(hub.ask(server_of("a"))) == 1
+
+
+def test_questions_recorded_in_earlier_sessions_do_not_make_those_of_the_present_one_answered_twice() -> None:
+    hub, recorded = Hub(), transaction(7)
+    assert len(hub.ask(server_of("a"), transaction=recorded)) == 1
+    for number in range(SESSIONS - 1):
+        earlier = anchor_server(OWN, node_id(key("a")), b"earlier%d" % number, shared("hub", "a"))
+        assert len(hub.ask(earlier, ELSEWHERE, transaction=recorded)) == 1
+        assert hub.ask(earlier, ELSEWHERE, transaction=recorded) == []
+    assert hub.ask(server_of("a"), ELSEWHERE, transaction=recorded) == []
 
 
 def test_in_a_new_session_a_node_counts_its_questions_anew() -> None:

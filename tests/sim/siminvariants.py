@@ -27,7 +27,7 @@ from simbounds import (
 from simflow import FlowRun
 from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
 from simnode import Node
-from simoutages import HANDSHAKE_AGAIN_S, crossings, every_outage_has_a_cause
+from simoutages import HANDSHAKE_AGAIN_S, again_after_crossing_s, crossings, every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
     HEARD_S,
@@ -260,9 +260,9 @@ def _handshakes_were_lost(world: World, flow: FlowRun, longest: float) -> bool:
 
 def _have_crossed(world: World, flow: FlowRun) -> bool:
     """Whether handshakes of the two had met on their way, and those after them are to come."""
-    now = world.clock.now
-    times = crossings(world, (flow.flow.a, flow.flow.b), flow.answered_at, now)
-    return any(now - at < HANDSHAKE_AGAIN_S for at in times)
+    now, names = world.clock.now, (flow.flow.a, flow.flow.b)
+    again_s = again_after_crossing_s(world, names)
+    return any(now - at < again_s for at in crossings(world, names, flow.answered_at, now))
 
 
 def no_live_path_is_abandoned(world: World) -> Says:

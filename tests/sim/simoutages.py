@@ -28,7 +28,7 @@ from simpairs import (
 from simrecovery import is_alone
 from simspec import Fault, Flow
 from simways import is_blocked_at
-from simwg import REKEY_TIMEOUT_S
+from simwg import KEEPALIVE_TIMEOUT_S, REKEY_TIMEOUT_S
 
 from meshctl.core.agent.backoff import LONGEST_S as HELLO_LONGEST_S
 from meshctl.core.agent.conversation import AGAIN_FIRST_S
@@ -125,7 +125,14 @@ def _crossed(world: World, names: tuple[str, str], outage: Outage) -> list[tuple
     """Two handshakes that meet on their way both fail (noise.c). Both ends try again 5 s later, which the kernel's
     timers round to a quarter of a second: once in two times they meet again. But not for ever."""
     times = crossings(world, names, outage.began_at, outage.ended_at)
-    return [(at - world.spec.link.delay_s, at + HANDSHAKE_AGAIN_S) for at in times]
+    return [(at - world.spec.link.delay_s, at + again_after_crossing_s(world, names)) for at in times]
+
+
+def again_after_crossing_s(world: World, names: tuple[str, str]) -> float:
+    """When the two try once more, after that. Who has keys that may be good, and the other's copy had been the last to
+    agree on them, goes on with those instead, until WireGuard sees that nobody answers."""
+    copied = any(fault.kind == "double" and fault.target in names for fault in world.spec.faults)
+    return HANDSHAKE_AGAIN_S + (KEEPALIVE_TIMEOUT_S if copied else 0.0)
 
 
 def crossings(world: World, names: tuple[str, str], since: float, until: float) -> list[float]:

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 from simnat import ADDRESS_AND_PORT, RANDOM, Behaviour
+from simoutages import HANDSHAKE_AGAIN_S, again_after_crossing_s
 from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simwg import KEEPALIVE_TIMEOUT_S
 from simworld import World
 
 CAUSE = "every outage has a cause"
@@ -84,6 +86,10 @@ def test_handshakes_that_have_crossed_explain_a_few_seconds_and_no_more() -> Non
     assert CAUSE not in found(world_of(), 25.0, 9.0, crossed=(25.1, 30.2))
     assert CAUSE in found(world_of(), 25.0, 15.0, crossed=(25.1, 30.2, 35.3))
     assert CAUSE in found(world_of(), 25.0, 5.0, crossed=(31.0,))
+    assert again_after_crossing_s(World(world_of()), ("n0", "n1")) == HANDSHAKE_AGAIN_S
+    copied = World(world_of(Fault("double", 20.0, 5.0, "n1", "site0")))
+    assert again_after_crossing_s(copied, ("n0", "n1")) == HANDSHAKE_AGAIN_S + KEEPALIVE_TIMEOUT_S
+    assert again_after_crossing_s(copied, ("n0", "a0")) == HANDSHAKE_AGAIN_S
 
 
 @pytest.mark.parametrize("by_s", [-3600.0, 3600.0])
