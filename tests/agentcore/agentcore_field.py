@@ -34,6 +34,7 @@ class End:
 
     def __init__(self, field: Field, name: str, pace: Pace) -> None:
         self.field, self.name = field, name
+        self.willing = True
         self.answers: list[tuple[float, Answer]] = []
         self.questions: list[tuple[float, Pair, bool]] = []
         self.sent: list[tuple[float, SendProbe]] = []
@@ -72,7 +73,7 @@ class End:
     def receive(self, data: bytes, pair: Pair) -> None:
         received, now = stun.decode(data), self.field.now
         if received.message.message_class is stun.Class.REQUEST:
-            question = self.it.question(received.message, pair, now)
+            question = self.it.question(received.message, pair, now, willing=self.willing)
             if question is not None:
                 self.questions.append((now, pair, question.nominated))
         else:

@@ -240,8 +240,29 @@ def test_a_pair_that_was_given_up_though_it_answers_is_not_taken_before_the_peer
     for pair, most_s in ((current, UNHEARD_AGAIN_S), (other, UNHEARD_S)):
         assert falls.just_blocked(pair, world.now + 0.9 * most_s)
         assert not falls.just_blocked(pair, world.now + most_s)
+    assert falls.heard_by(world.now) == world.now + UNHEARD_S
     path.work.negotiation.bars.clear()
     assert not falls.just_blocked(current, world.now), "one of the two stands elsewhere"
+    assert falls.heard_by(world.now) < world.now
+
+
+def test_after_both_have_given_a_pair_up_neither_takes_another_one_alone() -> None:
+    """They do it by two seconds one after the other, as by long paths, and have a second way that carries."""
+    for first, second in ((CONTROLLING, OTHER), (OTHER, CONTROLLING)):
+        world = direct()
+        world.talk(5.0)
+        for name in (first, second):
+            path = path_of(world.hosts[name])
+            path.offered(replace(path.work.offer, blocked=7), world.now)
+            path.work.negotiation.bars.clear()
+            path.work.negotiation.bars.fell("2001:db8::1", world.now, blocked=True)
+            world.talk(2.0)
+        alone_s = 0.0
+        for _ in range(200):
+            world.talk(0.1)
+            alone_s += 0.1 * (len(set(world.states())) > 1)
+        assert world.states() == DIRECT
+        assert alone_s < 0.5
 
 
 def test_the_first_offer_of_a_session_gives_nothing_up() -> None:

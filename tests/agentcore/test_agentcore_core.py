@@ -118,7 +118,7 @@ def test_counters_are_read_often_while_a_path_is_used_and_rarely_when_none_is() 
 
 def test_idle_nodes_say_nothing_to_each_other_and_to_a_silent_anchor_one_message_in_a_minute() -> None:
     world = PairWorld()
-    world.run(60.0)
+    world.run(150.0)
     start = world.now
     world.run(60.0)
     for name in "ab":

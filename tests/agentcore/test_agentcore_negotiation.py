@@ -147,6 +147,31 @@ def test_while_a_nomination_may_be_answered_there_is_no_other() -> None:
     assert field.ends["a"].it.due is not None, "that one is over"
 
 
+def test_not_sooner_than_at_the_earliest_a_pair_is_nominated() -> None:
+    field = offered()
+    field.run(0.1)
+    earliest = field.now + 2.0
+    field.ends["a"].it.settle(Pair(address("a"), address("b")), field.now, earliest)
+    field.run(5.0)
+    assert min(at for at, _ in field.ends["a"].nominations()) == earliest
+
+
+def test_who_is_not_willing_to_use_a_pair_answers_no_nomination_of_it_and_other_checks_as_ever() -> None:
+    field = offered()
+    field.ends["b"].willing = False
+    field.run(0.1)
+    answered = len(field.ends["a"].answers)
+    assert answered
+    field.ends["a"].it.settle(Pair(address("a"), address("b")), field.now)
+    field.run(1.0)
+    assert field.ends["a"].nominations()
+    assert len(field.ends["a"].answers) == answered
+    assert not any(nominated for _, _, nominated in field.ends["b"].questions)
+    field.ends["b"].willing = True
+    field.run(2.0)
+    assert field.ends["a"].answers[-1][1].nominated, "the nomination was said again"
+
+
 def test_where_no_path_is_wanted_nothing_is_nominated() -> None:
     field = offered()
     field.nominate = False

@@ -23,6 +23,7 @@ from simpairs import (
 )
 from simwg import REKEY_TIMEOUT_S
 
+from meshctl.core.agent.asker import SCHEDULE_S
 from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
 from meshctl.core.agent.lifetime import SHORTEST_S
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
@@ -135,9 +136,10 @@ def _returns(world: World, pair: tuple[str, str]) -> int:
 def silence_is_kept(world: World) -> Says:
     """Without traffic a node sends about one packet to each peer in a keepalive interval, and a few answers.
 
-    For a stock client that no packet gets to, WireGuard's keepalive is a handshake each REKEY_TIMEOUT. Where a NAT
-    forgets between two keepalives, each of them comes from elsewhere until that is known of the NAT. A peer that means
-    harm is answered as often as it asks. The relays that a pair had before it was direct are given up in that time.
+    For a stock client that no packet gets to, or an anchor, WireGuard's keepalive is a handshake each REKEY_TIMEOUT;
+    and an anchor is asked from each address, once in ASK_LONGEST_S. Where a NAT forgets between two keepalives, each of
+    them comes from elsewhere until that is known of the NAT. A peer that means harm is answered as often as it asks.
+    The relays that a pair had before it was direct are given up in that time.
     """
     for name, before in sorted(world.packets_before.items()):
         node = world.nodes[name]
@@ -147,11 +149,18 @@ def silence_is_kept(world: World) -> Says:
         if forgets_quickly(world, (name, *node.peers())) or any(p.spec.kind == "malicious" for p in peers):
             continue
         sent = packets(world, node) - before
-        retries = sum(p.spec.kind == "client" for p in peers) * IDLE_S / REKEY_TIMEOUT_S
+        unmet = [p for p in peers if p.spec.kind == "client" or not _met(node, p.name)]
+        asked = len(SCHEDULE_S) * len(node.kernel.addresses) * sum(p.spec.kind == "anchor" for p in unmet)
+        retries = asked + len(unmet) * IDLE_S / REKEY_TIMEOUT_S
         learned_s = min(status.keepalive_s or KEEPALIVE_S for status in node.statuses())  # of the NAT
         each = 3 * IDLE_S / min(max(learned_s, SHORTEST_S), KEEPALIVE_S) + WANTED_ANCHORS
         if sent > (1 if world.spec.link.clean else 3) * (each * len(peers) + 4) + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
+
+
+def _met(node: Node, peer: str) -> bool:
+    tunnel = node.tunnel(peer)
+    return tunnel is not None and tunnel.handshake_at is not None
 
 
 def memory_is_bounded(world: World) -> Says:

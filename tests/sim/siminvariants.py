@@ -24,6 +24,7 @@ from simbounds import (
     silence_is_kept,
     victims_are_spared,
 )
+from simfaults import KEYS_S
 from simflow import FlowRun
 from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
 from simnode import Node
@@ -73,6 +74,7 @@ _LAST_PINGS_S = 1.0
 LARGEST_PING = 1420
 # Half of all round trips are lost, so that five questions in a row go unanswered now and then.
 _HALF_LOST = 0.07
+_HALF_LOST_S = 3.0  # and all that is said of a pair that one of the two has taken
 # So long no answer comes in the end at most: where nothing is lost, and where handshakes are.
 _SILENCE_S, _LOSSY_SILENCE_S = 5.0, 15.0
 # How many handshakes by the relay, once that is taken, may be lost one after the other: of two messages each, and where
@@ -95,7 +97,7 @@ def schedule(world: World) -> None:
             world.clock.at(start + CARRIES_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, carries_soon))
             world.clock.at(start + DIRECT_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, direct_soon))
     for invariant in () if early else (the_kernel_does_what_the_agent_says, both_ends_agree):
-        _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0)
+        _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0 if world.spec.link.loss <= _HALF_LOST else _HALF_LOST_S)
     _ask_twice(world, both_ends_agree, world.spec.seconds, _AGREE_S)
     for look in range(1, int(world.spec.seconds / LOOK_S) + 1):
         _ask_twice(world, keys_are_renewed, look * LOOK_S, _RENEWS_S)
@@ -245,17 +247,19 @@ def the_last_pings_are_answered(world: World) -> Says:
         silence = world.clock.now - flow.answered_at
         if silence <= longest or trying(world, one.name, other.name, lately_s=again_s):
             continue
-        if not _handshakes_were_lost(world, flow, longest) and not _have_crossed(world, flow):
+        if not _handshakes_were_lost(world, flow) and not _have_crossed(world, flow):
             yield one.name, f"no answer from {other.name} for the last {int(silence)} s"
 
 
-def _handshakes_were_lost(world: World, flow: FlowRun, longest: float) -> bool:
-    """Whether links have lost handshakes of the two ever since the last answer."""
+def _handshakes_were_lost(world: World, flow: FlowRun) -> bool:
+    """Whether links have lost handshakes of the two ever since the last answer. After one that was complete for one end
+    alone, the next comes when what was sent since then is not answered."""
+    longest = KEYS_S + 2 * flow.flow.every_s
     tunnel = world.nodes[flow.flow.a].tunnel(flow.flow.b)
     times = world.watch.lost[tunnel.secret] if tunnel is not None else []
     since, now = flow.answered_at, world.clock.now
-    lost = [since, *(at for at in times if at > since), now]
-    return all(later - earlier <= longest for earlier, later in pairwise(lost))
+    lost = [at for at in times if at > since]
+    return bool(lost) and all(later - earlier <= longest for earlier, later in pairwise([since, *lost, now]))
 
 
 def _have_crossed(world: World, flow: FlowRun) -> bool:

@@ -48,6 +48,7 @@ def hit_by(world: World, fault: Fault) -> Iterator[tuple[Node, Node]]:
         names = (one.name, other.name)
         flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == set(names)]
         until = fault.at + DIRECT_AGAIN_S
+        flows = [f for f in flows if not f.one_way or fault.target in places_of(world, (f.a,))]  # others do not see it
         talks = any(f.starts_at < fault.at - 3 * f.every_s and f.ends_at > until for f in flows)
         if not talks or fault.target not in places_of(world, names) or forgets_quickly(world, names):
             continue

@@ -47,10 +47,12 @@ def sender_of(message: bytes) -> bytes:
 
 
 def handshake_of(message: bytes) -> bytes | None:
-    """The secret of the pair, of a message that is one of a handshake's."""
-    if len(message) < _HEAD.size or message[0] not in (_INITIATION, _RESPONSE) or message[1:4] != bytes(3):
+    """The secret of the pair, of a message that is one of a handshake's. The first packet by new keys is the third: who
+    has only answered uses those from then on."""
+    if len(message) < _HEAD.size or message[1:4] != bytes(3):
         return None
-    return bytes(_HEAD.unpack_from(message)[2])
+    kind, _, secret, number, _ = _HEAD.unpack_from(message)
+    return bytes(secret) if kind in (_INITIATION, _RESPONSE) or (kind == _DATA and number == 1) else None
 
 
 @dataclass

@@ -45,3 +45,12 @@ def test_a_pair_that_stays_relayed_after_its_nat_was_rebound_is_found() -> None:
 )
 def test_a_fault_is_alone_when_no_other_is_near(other: Fault, alone: bool) -> None:
     assert simrecovery.is_alone(REBIND, (REBIND, other), 5.0) is alone
+
+
+@pytest.mark.parametrize(("rebound", "hit"), [("site0", True), ("site1", False)])
+def test_who_gets_a_flow_in_one_direction_cannot_see_at_once_that_its_nat_was_rebound(rebound: str, hit: bool) -> None:
+    world = World(replace(PLAIN, flows=(replace(TALK, one_way=True),), faults=()))
+    found: list[object] = []
+    world.clock.at(19.0, lambda: found.extend(simrecovery.hit_by(world, replace(REBIND, target=rebound))))
+    world.run()
+    assert bool(found) is hit

@@ -8,7 +8,7 @@ import random
 import pytest
 from simclock import Clock
 from simnet import Cable, Host, Packet, Segment
-from simwg import KEEPALIVE_TIMEOUT_S, REKEY_AFTER_S, WireGuard
+from simwg import KEEPALIVE_TIMEOUT_S, REKEY_AFTER_S, WireGuard, handshake_of
 
 PORT = 51820
 A, B = b"a" * 16, b"b" * 16
@@ -273,6 +273,17 @@ def test_two_handshakes_that_cross_fail_both_and_the_next_one_does_not() -> None
     assert all(len(peer.crossed) == 1 for wg in pair.wg.values() for peer in wg.peers())
     pair.run(1.0)
     assert pair.got == {"a": [b"y"], "b": [b"x"]}
+
+
+def test_the_first_packet_by_new_keys_is_the_last_of_a_handshake() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(0.5)
+    for text in (b"y", b"z"):
+        pair.wg["a"].send("10.0.0.2", text)
+    pair.run(0.5)
+    assert [handshake_of(packet.data) for _, _, packet in pair.seen] == [SECRET] * 3 + [None] * 2
+    assert handshake_of(b"\4\0\0\1" + bytes(60)) is None
 
 
 def test_who_has_answered_a_handshake_begins_none_for_five_seconds() -> None:

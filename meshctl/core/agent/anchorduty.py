@@ -24,8 +24,9 @@ from meshctl.model.keys import PublicKey
 # Questions that one node may ask: a few from each of its addresses when its network changes.
 QUESTIONS_PER_S, QUESTIONS_BURST = 2.0, 20.0
 
-# What nobody acknowledges is said so many times, so far apart.
-TIMES, AGAIN_S = 3, 2.0
+# What nobody acknowledges is said so many times: so long after the first, then each time after twice as long. A node
+# that is cut off for longer than all of them sees itself that keepalives are missed, and asks.
+TIMES, AGAIN_S = 6, 2.0
 
 Say = Callable[[PeerConfig, Body, float], None]
 
@@ -146,7 +147,7 @@ class AnchorDuty:
             if told is None or told.address != status.endpoint:
                 told = self._told[node] = _Told(status.endpoint, TIMES, now)
             if told.left and now >= told.again_at:
-                self._told[node] = _Told(told.address, told.left - 1, now + AGAIN_S)
+                self._told[node] = _Told(told.address, told.left - 1, now + AGAIN_S * 2.0 ** (TIMES - told.left))
                 age = min(int(status.handshake_age_s or 0), 0xFFFF)
                 self._say(peer, Observed((Observation(node, status.endpoint, age),)), now)
         for peer, observed in self._watch.tell(statuses, now):

@@ -32,6 +32,11 @@ class Falls:
         again_s = UNHEARD_AGAIN_S if bars.barred(pair.remote.ip, now) else UNHEARD_S
         return bars.any(now) and now < self._blocked_at + again_s
 
+    def heard_by(self, now: float) -> float:
+        """When the peer will have heard of the last pair that was given up though it answers checks: not before then is
+        another one nominated. As in `just_blocked`."""
+        return self._blocked_at + UNHEARD_S if self._work.negotiation.bars.any(now) else -inf
+
     def dead(self, reason: str, now: float) -> None:
         """The pair in use answers no check."""
         self._fall(reason, now, blocked=False)

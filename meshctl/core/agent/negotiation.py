@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bars import Bars
@@ -223,14 +224,17 @@ class Negotiation:
 
     # What comes in
 
-    def question(self, request: stun.Message, pair: Pair, now: float) -> Question | None:
+    def question(self, request: stun.Message, pair: Pair, now: float, *, willing: bool) -> Question | None:
         """An authentic check of the peer: it is answered, and teaches an address that was not known. None for one that
         counts for nothing, as one that came before: the peer sends none twice, so it is somebody else's copy; or one
-        that there is no room for."""
+        that there is no room for. Who is not `willing` to use the pair does not answer a nomination: the peer would
+        take it for agreed."""
         if self._checks is None or not self._is_new(request) or not self._answers.take(now):
             return None
-        received = self._checks.receive_request(request, pair)
         self._received(pair, now)
+        if request.use_candidate and not self.controlling and not willing:
+            return Question(pair, nominated=False)
+        received = self._checks.receive_request(request, pair)
         if received is None:
             return None
         reply, question = received
@@ -248,12 +252,12 @@ class Negotiation:
         failed = {pair: self.failed(pair) for pair in map(_ends, self._pairs)}
         self._hairpins.tried(self._here.own.bases(), theirs, failed, now)
 
-    def settle(self, pair: Pair, now: float) -> None:
-        """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, unless one
-        was nominated and may still answer."""
+    def settle(self, pair: Pair, now: float, earliest: float = -inf) -> None:
+        """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, `earliest`
+        at the soonest, unless one was nominated and may still answer."""
         if self._nominate_at is None and not self._pending and not self.bars.barred(pair.remote.ip, now):
             lan = any(p.tier is Tier.LAN and _ends(p) == pair for p in self._pairs)
-            self._nominate_at = now if lan else now + SETTLE_S
+            self._nominate_at = max(now if lan else now + SETTLE_S, earliest)
 
     def better(self, now: float) -> Pair | None:
         """A pair that is worth leaving the one in use for. To be nominated: it counts against the changes of an hour.

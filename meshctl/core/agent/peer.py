@@ -219,7 +219,8 @@ class PeerPath:
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> bool:
         """An authentic check of the peer. False when it came before, or there is no session for it."""
-        question = self._negotiation.question(request, pair, now)
+        willing = not self._falls.just_blocked(pair, now)
+        question = self._negotiation.question(request, pair, now, willing=willing)
         if question is None:
             return False
         self._falls.asked_from = pair.remote
@@ -270,7 +271,7 @@ class PeerPath:
         elif self.state is State.DIRECT:
             self._in_use.improve(now)
         elif self.state is not State.UNKNOWN and self._negotiation.controlling and self.work.may_go_direct:
-            self._negotiation.settle(pair, now)
+            self._negotiation.settle(pair, now, self._falls.heard_by(now))
 
     def _nominated(self, pair: Pair, now: float) -> None:
         if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(pair, now):
