@@ -1,5 +1,5 @@
-"""What the agent does with the kernel's own WireGuard (readings by `wg`, settings by generic netlink), and with a wall
-clock that may be set, which this machine's may not."""
+"""What the agent does with the kernel's own WireGuard, by generic netlink, and with a wall clock that may be set, which
+this machine's may not."""
 
 from __future__ import annotations
 
@@ -49,6 +49,25 @@ for endpoint in (Address("192.0.2.7", 4500), Address("2001:db8::7", 4501)):
     names = {key: name for name, key in keys.items()}
     shown.append([[names[p.public_key], str(p.endpoint), p.keepalive_s, p.rx_bytes] for p in event.peers])
 print(json.dumps([shown, wireguard.marks]))
+"""
+MANY = """\
+import base64, json, random, subprocess, sys
+sys.path.insert(0, "/root/agent.pyz")
+from meshctl.agent.node.wgread import read_device
+
+dice, conf = random.Random(1), ["[Interface]", "ListenPort = 51999", "FwMark = 0xca6c"]
+for number in range(300):
+    ips = [f"10.{number // 200}.{number % 200}.{each}/32" for each in range(1 + 200 * (number == 150))]
+    key = base64.b64encode(dice.randbytes(32)).decode()
+    conf += ["[Peer]", f"PublicKey = {key}", f"AllowedIPs = {', '.join(ips)}", f"PersistentKeepalive = {number + 1}"]
+    conf += [f"Endpoint = 192.0.2.{number % 250 + 1}:{number + 1}"] if number % 3 else []
+subprocess.run(["wg", "setconf", "wgk", "/dev/stdin"], input="\\n".join(conf), text=True, check=True)
+device = read_device("wgk", {})
+found = sorted([str(p.public_key), str(p.endpoint), p.keepalive_s] for p in device.peers.values())
+dump = subprocess.check_output(["wg", "show", "wgk", "dump"], text=True)
+shown = [line.split("\\t") for line in dump.splitlines()[1:]]
+assert found == sorted([p[0], p[2].replace("(none)", "None"), int(p[7])] for p in shown)
+print(json.dumps([len(found), device.listen_port, device.fwmark, device.userspace, read_device("wg-none", {})]))
 """
 SPLICE_SETUP = """\
 modprobe wireguard
@@ -130,5 +149,16 @@ def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_
         assert shown == [[["ann", "192.0.2.7:4500", 4500, 0]], [["ann", "[2001:db8::7]:4501", 4501, 0]]]
         assert marks == {"51999": 0xCA6C}
         assert guest.sh("wg show wgk allowed-ips").split()[1:] == ["10.42.0.2/32"]
+    finally:
+        guest.sh("ip link del wgk")
+
+
+def test_three_hundred_peers_are_read_as_wg_shows_them_one_with_more_allowed_ips_than_fit_a_message(
+    guest_with_agent: Guest,
+) -> None:
+    guest = guest_with_agent
+    guest.sh("modprobe wireguard && ip link add wgk type wireguard")
+    try:
+        assert json.loads(guest.sh("python3 -", stdin=MANY)) == [300, 51999, 0xCA6C, False, None]
     finally:
         guest.sh("ip link del wgk")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 # NLM_F_*
 REQUEST, ACK, DUMP, CREATE = 0x1, 0x4, 0x300, 0x400
+_INTERRUPTED = 0x10
 # Types that every family has: NLMSG_ERROR (an acknowledgement, too) and NLMSG_DONE.
 ERROR, DONE = 2, 3
 
@@ -28,12 +29,21 @@ def message(kind: int, flags: int, body: bytes, sequence: int = 1) -> bytes:
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each message. What is cut off or lies about its length ends it."""
+    return ((kind, body) for kind, _, body in _messages(data))
+
+
+def interrupted(data: bytes) -> bool:
+    """Whether a part of a dump says that something has changed since the dump began (NLM_F_DUMP_INTR)."""
+    return any(flags & _INTERRUPTED for _, flags, _ in _messages(data))
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     at = 0
     while at + _HEADER.size <= len(data):
-        length, kind, _flags, _sequence, _port = _HEADER.unpack_from(data, at)
+        length, kind, flags, _sequence, _port = _HEADER.unpack_from(data, at)
         if length < _HEADER.size or at + length > len(data):
             return
-        yield kind, data[at + _HEADER.size : at + length]
+        yield kind, flags, data[at + _HEADER.size : at + length]
         at += -(-length // 4) * 4
 
 
