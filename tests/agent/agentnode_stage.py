@@ -45,12 +45,13 @@ class Stage(Cast):
             if router.upnp:
                 self.restart_router(router.name)
         for node in self.mesh.nodes:
+            self.document(node).parent.mkdir(parents=True)
             self.document(node).write_bytes(encode(self.content(node)))
             self.document(node).chmod(0o600)
 
     def document(self, node: str) -> Path:
-        """The file that says it."""
-        return self.folder / f"{node}.json"
+        """The file that says it. Nobody else writes to its folder, which the agent watches, as on a host."""
+        return self.folder / "documents" / node / "agent.json"
 
     def log(self, node: str) -> str:
         """What the node's agents have said."""

@@ -77,6 +77,8 @@ _HALF_LOST = 0.07
 _HALF_LOST_S = 3.0  # and all that is said of a pair that one of the two has taken
 # So long no answer comes in the end at most: where nothing is lost, and where handshakes are.
 _SILENCE_S, _LOSSY_SILENCE_S = 5.0, 15.0
+# A handshake, its last message and a ping with its answer, by a relay: three round trips.
+_BY_RELAY_LINKS = 3 * 8
 # How many handshakes by the relay, once that is taken, may be lost one after the other: of two messages each, and where
 # much is lost one in two may come through.
 _LOSSY_HANDSHAKES, _VERY_LOSSY_HANDSHAKES = 2, 6
@@ -238,7 +240,7 @@ def the_last_pings_are_answered(world: World) -> Says:
     loss = world.spec.link.loss
     longest = _LOSSY_SILENCE_S if loss else _SILENCE_S
     handshakes = 1 if not loss else _LOSSY_HANDSHAKES if loss <= MUCH_LOSS else _VERY_LOSSY_HANDSHAKES
-    again_s = HANDSHAKE_AGAIN_S * handshakes
+    again_s = HANDSHAKE_AGAIN_S * handshakes + _BY_RELAY_LINKS * world.spec.link.delay_s
     for flow in world.flows:
         one, other = world.nodes[flow.flow.a], world.nodes[flow.flow.b]
         ends_last = flow.flow.ends_at == world.spec.seconds
