@@ -20,6 +20,7 @@ from meshctl.core.agent.events import Datagram, PeerStatus, RelayDatagram, Signa
 from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
 from meshctl.core.agent.here import DUTY, GATHER, SILENCE, Here
+from meshctl.core.agent.liveness import has_session
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.post import Post
@@ -59,6 +60,7 @@ class Network:
             self.here, shared.silence, lambda: self._links.place_for_silence(shared.slot.taken), now
         )
         self.paths: dict[bytes, PeerPath] = {}
+        self._in_session: dict[bytes, PeerPath] = {}  # those whose tunnels had keys in the last reading
         self._clients = ClientPaths(config)
         self._duty = AnchorDuty(config, shared, self._say, self.post.their_session) if config.is_anchor else None
         self._tidings = Tidings(
@@ -104,6 +106,7 @@ class Network:
         # Who speaks with an anchor does so at its own endpoint.
         nodes = {} if self.config.is_anchor else {k: p for k, p in peers.items() if p.permitted and not p.is_anchor}
         for key in [k for k, path in self.paths.items() if k not in nodes or not path.stays(nodes[k])]:
+            self._in_session.pop(key, None)
             self.paths.pop(key).stop(now)
         new = [peer for key, peer in sorted(nodes.items()) if key not in self.paths]
         for key, peer in sorted(nodes.items()):
@@ -147,9 +150,13 @@ class Network:
         """One reading of WireGuard's counters; of peers of other networks too."""
         self.statuses = statuses
         self._tidings.links_changed(self._links.sample(statuses, now), now)
-        for path in self.paths.values():
+        for key, path in self.paths.items():
             known = statuses.get(path.peer.public_key)
             if known is not None:
+                if has_session(known):
+                    self._in_session[key] = path
+                else:
+                    self._in_session.pop(key, None)
                 path.sample(known, now)
         if self._duty is not None:
             self._duty.sample(statuses, now)
@@ -310,7 +317,7 @@ class Network:
 
     def _up(self) -> frozenset[str]:
         """Names of the peers whose tunnels work; when no anchor's does, each may."""
-        nodes = [path.peer.name for path in self.paths.values() if path.usable]
+        nodes = [path.peer.name for path in self._in_session.values() if path.usable]
         return frozenset([*nodes, *self._links.names, *(self._duty.names if self._duty is not None else ())])
 
     def _poll_peer(self, key: bytes, now: float) -> None:

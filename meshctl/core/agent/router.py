@@ -100,7 +100,7 @@ class Router:
         """
         anchors = (p for p in self._anchors if p.name != destination.name)
         # Who is no anchor hands on to the receiver alone, which an anchor can do as well.
-        common = (p for p in self._nodes if not self._is_anchor and permitted(p, destination))
+        common = (p for p in self._nodes if p.name in up and not self._is_anchor and permitted(p, destination))
         last = (destination,) if self._is_anchor and destination.name not in up else ()
         return chain((p for p in chain((destination,), anchors, common) if p.name in up), last)
 
