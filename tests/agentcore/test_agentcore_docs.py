@@ -15,7 +15,8 @@ from meshctl.core.agent import (
     splice,
     splice_situation,
 )
-from meshctl.core.agent.anchorduty import QUESTIONS_BURST, QUESTIONS_PER_S
+from meshctl.core.agent.allowance import SESSIONS
+from meshctl.core.agent.anchorduty import AGAIN_S, QUESTIONS_BURST, QUESTIONS_PER_S, TIMES
 from meshctl.core.agent.bodies import KIND_NUMBERS, MessageType
 from meshctl.core.agent.conversation import OFFERS_BURST, OFFERS_PER_S
 from meshctl.core.agent.fields import Field
@@ -45,6 +46,8 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
         f"older than the last {probes.WINDOW:,}",
         f"{QUESTIONS_PER_S:.0f} a second are answered, and {QUESTIONS_BURST:.0f} at once",
         f"{BINDS_PER_S:.0f} a second, and {BINDS_BURST:.0f} at once",
+        f"of the node's {('', 'one', 'two', 'three', 'four')[SESSIONS]} newest sessions",
+        f"said {('', '', '', '', 'four', 'five', 'six')[TIMES]} times, {AGAIN_S:.0f}, {2 * AGAIN_S:.0f}",
         f"offers {OFFERS_PER_S:.0f} a second are read, and {OFFERS_BURST:.0f} at once",
         f"told of it {TOLD_PER_S:.0f} time a second, and {TOLD_BURST:.0f} times at once",
         f"Each source has {RATE_PER_S:.0f} messages a second, and {BURST:.0f} at once",
