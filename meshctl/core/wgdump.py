@@ -32,10 +32,10 @@ def parse_dump(lines: Iterable[str]) -> dict[str, InterfaceFacts]:
         fields = line.split("\t")
         try:
             if len(fields) == INTERFACE_FIELDS:
-                interfaces[fields[0]] = parse_interface(fields)
+                interfaces[fields[0]] = _interface(fields)
                 peers[fields[0]] = {}
             elif len(fields) == PEER_FIELDS:
-                peer = parse_peer(fields[1:])
+                peer = _peer(fields[1:])
                 peers[fields[0]][peer.public_key] = peer
             else:
                 raise ValueError("unexpected number of fields")
@@ -44,7 +44,7 @@ def parse_dump(lines: Iterable[str]) -> dict[str, InterfaceFacts]:
     return {name: replace(facts, peers=peers[name]) for name, facts in interfaces.items()}
 
 
-def parse_interface(fields: list[str]) -> InterfaceFacts:
+def _interface(fields: list[str]) -> InterfaceFacts:
     """One interface line: name, public key, listen port, fwmark. Raises ValueError."""
     name, public_key, port, fwmark = fields
     return InterfaceFacts(
@@ -56,7 +56,7 @@ def parse_interface(fields: list[str]) -> InterfaceFacts:
     )
 
 
-def parse_peer(fields: list[str]) -> PeerFacts:
+def _peer(fields: list[str]) -> PeerFacts:
     """One peer line without the interface's name. Raises ValueError."""
     key, psk, endpoint, allowed_ips, handshake, received, sent, keepalive = fields
     return PeerFacts(

@@ -25,6 +25,12 @@ _NETLINK_GENERIC = 16  # linux/netlink.h
 _GENERIC_HEADER = struct.Struct("=BBH")  # command, version
 _CTRL_FAMILY, _CTRL_GETFAMILY, _CTRL_ATTR_ID, _CTRL_ATTR_NAME = 0x10, 3, 1, 2  # linux/genetlink.h
 _VERSION = 1
+# linux/wireguard.h: commands, and attributes of a device and of one of its peers
+GET_DEVICE, SET_DEVICE = 0, 1
+_DEVICE_IFNAME = 2
+DEVICE_LISTEN_PORT, DEVICE_FWMARK, DEVICE_PEERS = 6, 7, 8
+PEER_PUBLIC_KEY, PEER_FLAGS, PEER_ENDPOINT, PEER_KEEPALIVE = 1, 3, 4, 5
+PEER_HANDSHAKE, PEER_RX_BYTES, PEER_TX_BYTES = 6, 7, 8
 
 
 def is_userspace(interface: str) -> bool:
@@ -52,13 +58,15 @@ def converse(interface: str, request: str) -> str:
     return content.decode()
 
 
-def command(number: int, device: bytes, *, dump: bool = False) -> Iterator[bytes]:
-    """The attributes of each of the kernel's answers to a command for a device. Raises OSError when it says no."""
+def command(number: int, interface: str, device: bytes = b"", *, dump: bool = False) -> Iterator[bytes]:
+    """The attributes of each of the kernel's answers to a command for an interface; `device`: attributes beside its
+    name. Raises OSError when it says no."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_GENERIC) as sock:
         sock.settimeout(TIMEOUT_S)
         name = attribute(_CTRL_ATTR_NAME, b"wireguard\0")
         (family,) = _ask(sock, _CTRL_FAMILY, netlink.ACK, _CTRL_GETFAMILY, name)
         kind = int(struct.unpack("=H", dict(attributes(family))[_CTRL_ATTR_ID])[0])
+        device = attribute(_DEVICE_IFNAME, interface.encode() + b"\0") + device
         yield from _ask(sock, kind, netlink.DUMP if dump else netlink.ACK, number, device)
 
 

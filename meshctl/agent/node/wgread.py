@@ -12,15 +12,25 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from meshctl.agent.node.netlink import attribute, attributes
-from meshctl.agent.node.wglink import command, converse, is_userspace
+from meshctl.agent.node.netlink import attributes
+from meshctl.agent.node.wglink import (
+    DEVICE_FWMARK,
+    DEVICE_LISTEN_PORT,
+    DEVICE_PEERS,
+    GET_DEVICE,
+    PEER_ENDPOINT,
+    PEER_HANDSHAKE,
+    PEER_KEEPALIVE,
+    PEER_PUBLIC_KEY,
+    PEER_RX_BYTES,
+    PEER_TX_BYTES,
+    command,
+    converse,
+    is_userspace,
+)
 from meshctl.core.agent.address import Address
 from meshctl.model.keys import PublicKey
 
-# linux/wireguard.h
-_GET_DEVICE = 0
-_DEVICE_IFNAME, _DEVICE_LISTEN_PORT, _DEVICE_FWMARK, _DEVICE_PEERS = 2, 6, 7, 8
-_PUBLIC_KEY, _ENDPOINT, _KEEPALIVE, _HANDSHAKE, _RX_BYTES, _TX_BYTES = 1, 4, 5, 6, 7, 8
 # A socket that nobody listens at any more counts as no interface, too.
 _NOT_THERE = (errno.ENODEV, errno.ENOENT, errno.ECONNREFUSED)
 _PEER = "public_key="
@@ -91,13 +101,13 @@ def _from_text(text: str) -> Line:
 def _kernel(interface: str, known: Mapping[bytes | str, Line]) -> Device:
     port = mark = 0
     peers: dict[bytes | str, Line] = {}
-    for answer in command(_GET_DEVICE, attribute(_DEVICE_IFNAME, interface.encode() + b"\0"), dump=True):
+    for answer in command(GET_DEVICE, interface, dump=True):
         for kind, value in attributes(answer):
-            if kind == _DEVICE_LISTEN_PORT:
+            if kind == DEVICE_LISTEN_PORT:
                 (port,) = struct.unpack("=H", value)
-            elif kind == _DEVICE_FWMARK:
+            elif kind == DEVICE_FWMARK:
                 (mark,) = struct.unpack("=I", value)
-            elif kind == _DEVICE_PEERS:
+            elif kind == DEVICE_PEERS:
                 peers.update(_peers(value, known))
     return Device(port, mark, peers, userspace=False)
 
@@ -107,7 +117,7 @@ def _peers(value: bytes, known: Mapping[bytes | str, Line]) -> Iterator[tuple[by
         line = known.get(peer)
         if line is None:
             fields = dict(attributes(peer))
-            if _RX_BYTES not in fields:  # the rest of its allowed IPs: the peer was in the message before
+            if PEER_RX_BYTES not in fields:  # the rest of its allowed IPs: the peer was in the message before
                 continue
             line = _from_attributes(fields)
         yield peer, line
@@ -115,12 +125,12 @@ def _peers(value: bytes, known: Mapping[bytes | str, Line]) -> Iterator[tuple[by
 
 def _from_attributes(fields: Mapping[int, bytes]) -> Line:
     return Line(
-        _public_key(fields[_PUBLIC_KEY]),
-        _address(fields[_ENDPOINT]) if _ENDPOINT in fields else None,
-        struct.unpack("=qq", fields[_HANDSHAKE])[0],
-        struct.unpack("=Q", fields[_RX_BYTES])[0],
-        struct.unpack("=Q", fields[_TX_BYTES])[0],
-        struct.unpack("=H", fields[_KEEPALIVE])[0],
+        _public_key(fields[PEER_PUBLIC_KEY]),
+        _address(fields[PEER_ENDPOINT]) if PEER_ENDPOINT in fields else None,
+        struct.unpack("=qq", fields[PEER_HANDSHAKE])[0],
+        struct.unpack("=Q", fields[PEER_RX_BYTES])[0],
+        struct.unpack("=Q", fields[PEER_TX_BYTES])[0],
+        struct.unpack("=H", fields[PEER_KEEPALIVE])[0],
     )
 
 

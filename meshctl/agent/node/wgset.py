@@ -10,14 +10,21 @@ import socket
 import struct
 
 from meshctl.agent.node.netlink import attribute, nested
-from meshctl.agent.node.wglink import command, converse, is_userspace
+from meshctl.agent.node.wglink import (
+    DEVICE_PEERS,
+    PEER_ENDPOINT,
+    PEER_FLAGS,
+    PEER_KEEPALIVE,
+    PEER_PUBLIC_KEY,
+    SET_DEVICE,
+    command,
+    converse,
+    is_userspace,
+)
 from meshctl.core.agent.address import Address
 from meshctl.model.keys import PublicKey
 
-# linux/wireguard.h
-_SET_DEVICE = 1
-_DEVICE_IFNAME, _DEVICE_PEERS = 2, 8
-_PEER_PUBLIC_KEY, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_KEEPALIVE = 1, 3, 4, 5
+# linux/wireguard.h: a flag of a peer
 _UPDATE_ONLY = 1 << 2
 
 
@@ -37,13 +44,13 @@ def _userspace(interface: str, peer: PublicKey, endpoint: Address | None, keepal
 
 
 def _kernel(interface: str, peer: PublicKey, endpoint: Address | None, keepalive_s: int | None) -> None:
-    fields = attribute(_PEER_PUBLIC_KEY, peer.raw()) + attribute(_PEER_FLAGS, struct.pack("=I", _UPDATE_ONLY))
+    fields = attribute(PEER_PUBLIC_KEY, peer.raw()) + attribute(PEER_FLAGS, struct.pack("=I", _UPDATE_ONLY))
     if endpoint is not None:
-        fields += attribute(_PEER_ENDPOINT, _sockaddr(endpoint))
+        fields += attribute(PEER_ENDPOINT, _sockaddr(endpoint))
     if keepalive_s is not None:
-        fields += attribute(_PEER_KEEPALIVE, struct.pack("=H", keepalive_s))
-    peers = nested(_DEVICE_PEERS, nested(0, fields))
-    for _ in command(_SET_DEVICE, attribute(_DEVICE_IFNAME, interface.encode() + b"\0") + peers):
+        fields += attribute(PEER_KEEPALIVE, struct.pack("=H", keepalive_s))
+    peers = nested(DEVICE_PEERS, nested(0, fields))
+    for _ in command(SET_DEVICE, interface, peers):
         pass  # it acknowledges, and says nothing
 
 

@@ -102,7 +102,7 @@ class Router:
         # Who is no anchor hands on to the receiver alone, which an anchor can do as well.
         common = (p for p in self._nodes if p.name in up and not self._is_anchor and permitted(p, destination))
         last = (destination,) if self._is_anchor and destination.name not in up else ()
-        return chain((p for p in chain((destination,), anchors, common) if p.name in up), last)
+        return chain((p for p in chain((destination,), anchors) if p.name in up), common, last)
 
     def route(self, destination: PeerConfig, attempt: int, up: AbstractSet[str]) -> PeerConfig | None:
         """The next hop of sending number `attempt` (from 0): each tries another way, a tunnel may be dead unnoticed."""

@@ -15,7 +15,8 @@ from meshctl.core.wire.stun_attributes import MAGIC_COOKIE
 # Bytes of handshake initiation, handshake response and cookie reply; the padding of a data packet ends at the tunnel's
 # MTU, so that its length may be anything from a keepalive's up.
 WIREGUARD_BYTES = {1: 148, 2: 92, 3: 64}
-_DATA, _KEEPALIVE_BYTES = 4, 32
+KEEPALIVE_BYTES = 32
+_DATA = 4
 
 
 class Protocol(Enum):
@@ -35,7 +36,7 @@ def classify(datagram: bytes) -> Protocol:
     if datagram[4:8] == MAGIC_COOKIE and datagram[0] < 0x40 and length == size - HEADER_BYTES:
         return Protocol.STUN
     kind = datagram[0]
-    whole = size >= _KEEPALIVE_BYTES if kind == _DATA else size == WIREGUARD_BYTES.get(kind)
+    whole = size >= KEEPALIVE_BYTES if kind == _DATA else size == WIREGUARD_BYTES.get(kind)
     if whole and datagram[1:4] == bytes(3):
         return Protocol.WIREGUARD
     return Protocol.OTHER
