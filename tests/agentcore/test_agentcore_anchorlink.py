@@ -13,6 +13,7 @@ from meshctl.core.agent.anchorlink import ASK_FIRST_S, ASK_LONGEST_S, SMOOTHING,
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, STOPPED_S, STREAM, UNANSWERED_S
+from meshctl.core.agent.relayserver import PORTS
 
 FOUR, SIX, NEW = Address("203.0.113.1", 51820), Address("2001:db8::1", 51820), Address("203.0.113.7", 51820)
 
@@ -22,7 +23,7 @@ class Anchor:
 
     def __init__(self) -> None:
         self.link = AnchorLink(peer("a", "hub", 1, kind="anchor"))
-        self.link.endpoints = (FOUR, SIX)
+        self.link.set_endpoints((FOUR, SIX))
         self.now, self.rx, self.tx = 10.0, 0, 0
         self.age: float | None = 1.0
         self.endpoint = FOUR
@@ -192,7 +193,7 @@ def test_another_address_is_taken_when_the_one_in_use_does_not_answer() -> None:
 
 def test_an_anchor_that_has_moved_is_taken_where_it_answers() -> None:
     anchor = Anchor()
-    anchor.link.endpoints = (NEW,)
+    anchor.link.set_endpoints((NEW,))
     assert anchor.doubt() == (NEW,)
     assert anchor.link.answered(NEW, 0.02, anchor.now) == NEW
 
@@ -277,3 +278,20 @@ def test_an_anchor_that_is_far_away_has_more_time_before_it_is_doubted() -> None
     assert anchor.link.due is None
     anchor.sample(after=4.0)
     assert anchor.link.due is not None
+
+
+def test_a_relay_is_known_where_the_anchor_is_and_where_it_was_until_it_has_moved_often() -> None:
+    link = Anchor().link
+    relay = Address(FOUR.ip, PORTS.start)
+    assert link.relays_at(relay)
+    assert not link.relays_at(FOUR)
+    assert not link.relays_at(Address(NEW.ip, PORTS.start))
+    link.set_endpoints((NEW,))
+    assert link.relays_at(relay)
+    assert link.relays_at(Address(NEW.ip, PORTS.start))
+    link.set_endpoints(())  # its name does not resolve for a moment
+    link.set_endpoints((NEW,))
+    assert link.relays_at(relay)
+    for last in range(10, 20):
+        link.set_endpoints((Address(f"203.0.113.{last}", 51820),))
+    assert not link.relays_at(relay)

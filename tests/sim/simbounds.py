@@ -136,10 +136,10 @@ def _returns(world: World, pair: tuple[str, str]) -> int:
 def silence_is_kept(world: World) -> Says:
     """Without traffic a node sends about one packet to each peer in a keepalive interval, and a few answers.
 
-    For a stock client that no packet gets to, or an anchor, WireGuard's keepalive is a handshake each REKEY_TIMEOUT;
-    and an anchor is asked from each address, once in ASK_LONGEST_S. Where a NAT forgets between two keepalives, each of
-    them comes from elsewhere until that is known of the NAT. A peer that means harm is answered as often as it asks.
-    The relays that a pair had before it was direct are given up in that time.
+    Each anchor is asked from each address how it sees it; one that was never met more often, and as with a stock client
+    that no packet gets to, WireGuard's keepalive is a handshake each REKEY_TIMEOUT. Where a NAT forgets between two
+    keepalives, each of them comes from elsewhere until that is known of the NAT. A peer that means harm is answered as
+    often as it asks. The relays that a pair had before it was direct are given up in that time.
     """
     for name, before in sorted(world.packets_before.items()):
         node = world.nodes[name]
@@ -150,8 +150,8 @@ def silence_is_kept(world: World) -> Says:
             continue
         sent = packets(world, node) - before
         unmet = [p for p in peers if p.spec.kind == "client" or not _met(node, p.name)]
-        asked = len(SCHEDULE_S) * len(node.kernel.addresses) * sum(p.spec.kind == "anchor" for p in unmet)
-        retries = asked + len(unmet) * IDLE_S / REKEY_TIMEOUT_S
+        rounds = sum(len(SCHEDULE_S) if p in unmet else 1 for p in peers if p.spec.kind == "anchor")
+        retries = rounds * len(node.kernel.addresses) + len(unmet) * IDLE_S / REKEY_TIMEOUT_S
         learned_s = min(status.keepalive_s or KEEPALIVE_S for status in node.statuses())  # of the NAT
         each = 3 * IDLE_S / min(max(learned_s, SHORTEST_S), KEEPALIVE_S) + WANTED_ANCHORS
         if sent > (1 if world.spec.link.clean else 3) * (each * len(peers) + 4) + retries:

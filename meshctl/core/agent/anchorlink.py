@@ -12,19 +12,22 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Liveness
+from meshctl.core.agent.relayserver import PORTS
 
 # Between two series of questions to an anchor in doubt: the first come at once, then each pause is twice as long.
 ASK_FIRST_S, ASK_LONGEST_S = 2.0, 30.0
+_FORMER = 4  # so many of the addresses that it had before are known: two moves of both families
 # A new round trip counts so much against those before (RFC 6298 has 1/8 for many samples; these are rare).
 SMOOTHING = 0.25
 
 
 class AnchorLink:
-    """One anchor. `endpoints` are its static addresses as far as they are resolved."""
+    """One anchor. `endpoints` are its static addresses as far as they are resolved, `former` those before them."""
 
     def __init__(self, peer: PeerConfig) -> None:
         self.peer = peer
         self.endpoints: tuple[Address, ...] = ()
+        self.former: tuple[Address, ...] = ()
         self.status: PeerStatus | None = None
         self.rtt_s: float | None = None
         self.since = 0.0  # when it came up last
@@ -56,6 +59,16 @@ class AnchorLink:
     def due(self) -> float | None:
         """When an anchor that is dead is to be asked again."""
         return self._ask_at
+
+    def set_endpoints(self, addresses: tuple[Address, ...]) -> None:
+        """Where it is, as far as that is resolved."""
+        left = [address for address in self.endpoints if address not in addresses]
+        self.former = tuple(dict.fromkeys((*left, *self.former)))[:_FORMER]
+        self.endpoints = addresses
+
+    def relays_at(self, address: Address) -> bool:
+        """Whether that is one of its relays, or was one where it has been."""
+        return address.port in PORTS and any(address.ip == at.ip for at in (*self.endpoints, *self.former))
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""

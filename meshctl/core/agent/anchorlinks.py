@@ -42,7 +42,7 @@ class AnchorLinks:
     def set_endpoints(self, addresses: Callable[[PeerConfig], tuple[Address, ...]]) -> list[Server]:
         """Where they are, as far as that is resolved; and so where this node can ask how it is seen."""
         for link in self._links.values():
-            link.endpoints = addresses(link.peer)
+            link.set_endpoints(addresses(link.peer))
         return [self._server(link, address) for link in self._links.values() for address in link.endpoints]
 
     @property

@@ -15,7 +15,6 @@ from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.lifetime import MappingLifetime
 from meshctl.core.agent.nat import NatKnowledge
 from meshctl.core.agent.probes import Transactions
-from meshctl.core.agent.relayserver import PORTS
 from meshctl.core.wire import stun
 
 # Between two checks of one node, whatever the number of its peers: 500 a second are 60 kB/s, and RFC 8445 section 14.2
@@ -87,9 +86,8 @@ class Here:
         return tuple(base for base in (self.own.base(4), self.own.base(6)) if base is not None)
 
     def is_relay(self, address: Address) -> bool:
-        """Whether an anchor relays there."""
-        anchors = {a.ip for link in self.anchors.values() for a in link.endpoints}
-        return address.port in PORTS and address.ip in anchors
+        """Whether an anchor relays there, or has."""
+        return any(link.relays_at(address) for link in self.anchors.values())
 
     def nat_summary(self, now: float) -> tuple[NatSummary, ...]:
         """What is known of this node's NATs, for offers and splices; what has become too old counts a while longer."""

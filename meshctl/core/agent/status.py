@@ -19,7 +19,6 @@ from meshctl.core.agent.network import Network
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.relaychoice import FAR_S
-from meshctl.core.agent.relayserver import PORTS
 from meshctl.core.agent.state import KeptRelay
 from meshctl.model.keys import PublicKey
 
@@ -141,10 +140,9 @@ def _path(network: Network, path: PeerPath) -> PathStatus:
 
 def _relaying(network: Network, endpoint: Address | None) -> str:
     """The anchor whose relay that is, "" where it is none: before this agent began, or the peer's agent was gone."""
-    if endpoint is None or endpoint.port not in PORTS:
+    if endpoint is None:
         return ""
-    anchors = (link for link in network.here.anchors.values() if endpoint.ip in {a.ip for a in link.endpoints})
-    return next((link.peer.name for link in anchors), "")
+    return next((link.peer.name for link in network.here.anchors.values() if link.relays_at(endpoint)), "")
 
 
 def _relayed_rtt_s(network: Network, path: PeerPath, anchor: PeerConfig) -> float | None:
