@@ -78,14 +78,16 @@ def _blocked_since(world: World, one: str, other: str) -> float | None:
 
 def trying(world: World, one: str, other: str, *, lately_s: float = 0.0) -> bool:
     """Whether the two use a direct way of which they cannot know yet that it is none, or did so within the last so many
-    seconds: another address that they have just taken, or one by which they had nothing to send."""
+    seconds: another address that they have just taken, or one by which they had nothing to send. Whom its NAT has
+    forgotten, so that nobody can tell it, hears of it when WireGuard has sent a keepalive."""
     since = _blocked_since(world, one, other)
     if since is None:
         return False
     used_since = max([since, *taken(world, (one, other))])
     flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == {one, other}]
     sent_since = min((max(f.starts_at, used_since) for f in flows if f.ends_at > used_since), default=used_since)
-    return sent_since > world.clock.now - KNOWN_BLOCKED_S - lately_s
+    told_s = KEEPALIVE_S if forgets_quickly(world, (one, other)) else 0.0
+    return sent_since > world.clock.now - KNOWN_BLOCKED_S - told_s - lately_s
 
 
 def taken(world: World, names: tuple[str, str]) -> list[float]:

@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from simconfig import public_key
+from siminventory import APPLY_S
 from simlong import LEAVES_S
 from simpairs import DIRECT_STATES, RELAY_STATES, Says, elsewhere, ends_pair, healthy, possible
 
@@ -45,13 +46,19 @@ def _wishes(world: World) -> Iterator[_Wish]:
     found += [
         _Wish(f.target, peer, mode, f.at, _forgotten_at(spec, f, peer))
         for f, (peer, _, mode) in said
-        if mode and f.target not in restless and f.at > spec.node(f.target).starts_at
+        if mode and f.target not in restless and f.at > spec.node(f.target).starts_at and _is_peer(spec, f, peer)
     ]
     of_pair = [frozenset((w.node, w.peer)) for w in found] + [frozenset((f.target, v[0])) for f, v in said]
     for wish in found:
         pair = frozenset((wish.node, wish.peer))
         if of_pair.count(pair) == (1 if wish.ends == inf else 2):
             yield wish
+
+
+def _is_peer(spec: WorldSpec, said: Fault, peer: str) -> bool:
+    """Whether the agent that is told so has the other for a peer then. One that has not says so."""
+    pair = {said.target, peer}
+    return not any(ends_pair(f, pair) and f.at < said.at < f.ends_at + APPLY_S for f in spec.faults)
 
 
 def _forgotten_at(spec: WorldSpec, said: Fault, peer: str) -> float:

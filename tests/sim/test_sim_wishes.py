@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import simwishes
 from simconfig import mesh_ip, pair_key, wg_key
+from siminventory import APPLY_S
 from simlong import LEAVES_S
 from simspec import Fault, Flow, NodeSpec, WorldSpec
 from simwatch import Decided
@@ -59,6 +60,16 @@ def test_a_decision_against_an_operators_wish_is_found_while_he_wants_it(mode: s
     for at, expected in ((18.0, ["n0"]), (10.0, []), (25.0, [])):
         world = World(replace(EASY, faults=(Fault("override", 15.0, 6.0, "n0", f"n1 {mode}"),)))
         world.watch.decided.append(Decided(at, "n0", "n1", decision))
+        assert [who for who, _ in simwishes.overrides_are_obeyed(world)] == expected
+
+
+def test_what_is_said_to_an_agent_of_who_is_not_its_peer_yet_again_is_no_wish() -> None:
+    said = Fault("override", 15.0, 6.0, "n0", "n1 relay")
+    for ends_at, expected in ((14.9, []), (14.9 - APPLY_S, ["n0"])):
+        world = World(replace(EASY, faults=(Fault("pair ends", 10.0, ends_at - 10.0, "n0", "n1"), said)))
+        world.watch.decided.append(
+            Decided(18.0, "n0", "n1", Decision(20.0, State.RELAYED, State.DIRECT, Trigger.NOMINATED, "doctored"))
+        )
         assert [who for who, _ in simwishes.overrides_are_obeyed(world)] == expected
 
 
