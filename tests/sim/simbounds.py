@@ -16,6 +16,7 @@ from simpairs import (
     forgets_quickly,
     healthy,
     is_anchor_fault,
+    met,
     owed,
     possible,
     touches,
@@ -149,18 +150,13 @@ def silence_is_kept(world: World) -> Says:
         if forgets_quickly(world, (name, *node.peers())) or any(p.spec.kind == "malicious" for p in peers):
             continue
         sent = packets(world, node) - before
-        unmet = [p for p in peers if p.spec.kind == "client" or not _met(node, p.name)]
+        unmet = [p for p in peers if p.spec.kind == "client" or not met(node, p.name)]
         rounds = sum(len(SCHEDULE_S) if p in unmet else 1 for p in peers if p.spec.kind == "anchor")
         retries = rounds * len(node.kernel.addresses) + len(unmet) * IDLE_S / REKEY_TIMEOUT_S
         learned_s = min(status.keepalive_s or KEEPALIVE_S for status in node.statuses())  # of the NAT
         each = 3 * IDLE_S / min(max(learned_s, SHORTEST_S), KEEPALIVE_S) + WANTED_ANCHORS
         if sent > (1 if world.spec.link.clean else 3) * (each * len(peers) + 4) + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
-
-
-def _met(node: Node, peer: str) -> bool:
-    tunnel = node.tunnel(peer)
-    return tunnel is not None and tunnel.handshake_at is not None
 
 
 def memory_is_bounded(world: World) -> Says:

@@ -42,6 +42,7 @@ from simpairs import (
     forgets_quickly,
     is_anchor_fault,
     may_be_direct,
+    met,
     owed,
     places_of,
     possible,
@@ -156,16 +157,22 @@ def _ask_twice(world: World, invariant: Invariant, at: float, after_s: float) ->
 
 def carries_soon(world: World, one: Node, other: Node) -> Says:
     """A second after both agents run, packets have a way, where any is possible."""
-    if possible(world, one, other) != UNREACHABLE:
+    if possible(world, one, other) != UNREACHABLE and not _port_changed(one) and not _port_changed(other):
         for node, peer, found in elsewhere(one, other, DIRECT_STATES + RELAY_STATES):
             yield node.name, f"{peer.name} is {found} {CARRIES_S} s after both agents run"
 
 
 def direct_soon(world: World, one: Node, other: Node) -> Says:
     """Two seconds after both agents run, the path is direct where the NATs allow it without a port being mapped."""
-    if possible(world, one, other, mapping=False) == DIRECT:
+    if possible(world, one, other, mapping=False) == DIRECT and not _port_changed(one) and not _port_changed(other):
         for node, peer, found in elsewhere(one, other, DIRECT_STATES):
             yield node.name, f"{peer.name} is {found} {DIRECT_S} s after both agents run"
+
+
+def _port_changed(node: Node) -> bool:
+    """Whether its first handshakes are lost, because its router opened another port while they were under way, or took
+    one back that its agent did not want after all."""
+    return node.gateway is not None and not any(met(node, peer) for peer in node.peers())
 
 
 # When all has settled
@@ -227,8 +234,8 @@ def the_kernel_does_what_the_agent_says(world: World) -> Says:
             if path is None or path.state not in (State.DIRECT, State.RELAYED):
                 continue
             status = next(s for s in node.statuses() if s.public_key == path.public_key)
-            if status.handshake_age_s is None and world.spec.link.loss:  # the other end's first handshake was lost
-                continue
+            if status.handshake_age_s is None and (world.spec.link.loss or trying(world, node.name, peer.name)):
+                continue  # the other end's first handshake was lost, or goes by what drops it
             there = status.endpoint
             by_relay = there is not None and there.port in RELAY_PORTS and there.ip in anchor_ips(world)
             if by_relay != (path.state is State.RELAYED):

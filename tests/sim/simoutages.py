@@ -13,11 +13,11 @@ from simflow import FlowRun, Outage
 from siminventory import APPLY_S
 from simpairs import (
     DIRECT_STATES,
-    KNOWN_BLOCKED_S,
     MUCH_LOSS,
     can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
+    known_blocked_s,
     owed,
     places_of,
     possible,
@@ -258,7 +258,7 @@ def _blocked(world: World, fault: Fault, flow: Flow, patience: float) -> list[tu
     other faults too, and not before there is something to send."""
     names = (flow.a, flow.b)
     tries = [at for at in (fault.at, *taken(world, names)) if is_blocked_at(world, names, at)]
-    known_s = KNOWN_BLOCKED_S + _STARTS_S  # and the two may have had no session yet
+    known_s = known_blocked_s(world, names) + _STARTS_S  # and the two may have had no session yet
     return [(at, max(at, flow.starts_at) + known_s + patience) for at in tries]
 
 

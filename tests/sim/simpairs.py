@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from simconfig import KEEPALIVE_S, public_ips, wg_key
 from simnode import Node
 from simspec import INTERNET, Fault
+from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.bars import BLOCKED_FALLS
 from meshctl.core.agent.history import Decision
@@ -87,7 +88,14 @@ def trying(world: World, one: str, other: str, *, lately_s: float = 0.0) -> bool
     flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == {one, other}]
     sent_since = min((max(f.starts_at, used_since) for f in flows if f.ends_at > used_since), default=used_since)
     told_s = KEEPALIVE_S if forgets_quickly(world, (one, other)) else 0.0
-    return sent_since > world.clock.now - KNOWN_BLOCKED_S - told_s - lately_s
+    return sent_since > world.clock.now - known_blocked_s(world, (one, other)) - told_s - lately_s
+
+
+def known_blocked_s(world: World, names: tuple[str, str]) -> float:
+    """After how long two that have something to send know at the latest that a way drops WireGuard's packets. Two that
+    are a pair anew have no session, and send a handshake in each REKEY_TIMEOUT alone: by that way, and by the relay."""
+    anew = any(ends_pair(fault, {*names}) for fault in world.spec.faults)
+    return KNOWN_BLOCKED_S + (2 * REKEY_TIMEOUT_S if anew else 0.0)
 
 
 def taken(world: World, names: tuple[str, str]) -> list[float]:
@@ -109,6 +117,12 @@ def falls(world: World, names: tuple[str, str]) -> int:
             blocked = decided.decision.reason.startswith(BLOCKED_WORDS)
             dead[decided.node, decided.peer] += BLOCKED_FALLS if blocked else 1
     return max(dead[names], dead[names[::-1]])
+
+
+def met(node: Node, peer: str) -> bool:
+    """Whether its WireGuard has shaken hands with the peer's."""
+    tunnel = node.tunnel(peer)
+    return tunnel is not None and tunnel.handshake_at is not None
 
 
 def state(node: Node, peer: Node) -> State:

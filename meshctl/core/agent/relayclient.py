@@ -185,10 +185,11 @@ class RelayClient:
 
     # What comes in
 
-    def granted(self, anchor: PeerConfig, grant: RelayGrant, now: float) -> None:
-        """An anchor's port for this peer, asked for by either end."""
+    def granted(self, anchor: PeerConfig, grant: RelayGrant, now: float, *, willing: bool = True) -> None:
+        """An anchor's port for this peer, asked for by either end. Who is not `willing` to have what the other end asks
+        for gives it back."""
         self._now = now
-        if self._controlling and not self._wanted:
+        if not self._wanted and (self._controlling or not willing):
             self._outputs.append(Say(anchor, RelayRelease(self._peer.id, grant.token)))
             return
         lease = self._leases.setdefault(anchor.id, Lease(anchor))
