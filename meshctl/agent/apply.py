@@ -1,28 +1,28 @@
 """The applier: one transaction from standard input, one JSON result on standard output, never a traceback.
 
-Phases, each a function of its own with one journal between them: stage, snapshot, converge, verify. It outlives the
-SSH connection that started it: a hang-up is ignored, the result is in the journal.
+Phases, each a function of its own with one journal between them: stage, snapshot, arm, converge, verify. It outlives
+the SSH connection that started it: a hang-up is ignored, the result is in the journal. From `arm` on the host goes back
+to the snapshot when a step fails, when the applier dies, and when nobody confirms (`deadman`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
-from meshctl.agent import compiled, process, versions
+from meshctl.agent import compiled, deadman, lock, process, versions
+from meshctl.agent.answer import answer, failed, outlive_the_connection
 from meshctl.agent.converge import Convergence
-from meshctl.agent.failure import NO_STEP, ApplyError, raise_for_os_error
+from meshctl.agent.failure import ApplyError, raise_for_os_error
 from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, forget_old, make_private_dir
 from meshctl.agent.snapshot import snapshot
 from meshctl.agent.stage import stage, unstage
+from meshctl.agent.undo import undo
 from meshctl.model.places import FACTS_SHELL
 from meshctl.model.steps import Result, StepFailure, Transaction
 
-LOCK_PATH = Path("/run/meshctl/apply.lock")
 FACTS_TIMEOUT_S = 60.0
 
 
@@ -37,41 +37,33 @@ def main() -> int:
     return answer(apply(transaction))
 
 
-def answer(result: Result) -> int:
-    """Print the result; the controller may be gone, which changes nothing for the host."""
-    try:
-        sys.stdout.write(result.to_json() + "\n")
-        sys.stdout.flush()
-    except OSError:
-        # Python flushes again at exit and would complain: give it somewhere to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 0 if result.ok else 1
-
-
-def outlive_the_connection() -> None:
-    """Finish what was begun, whatever happens to the SSH session; steps inherit this."""
-    for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def apply(transaction: Transaction) -> Result:
     """Run a transaction under the host's lock. Never raises."""
     try:
-        lock = take_lock()
+        held = lock.take()
     except ApplyError as failure:
         return failed(transaction.id, "lock", failure)
     try:
+        settle()
         running = Path(sys.argv[0])
         versions.forget_old(running)
         compiled.make(running)
         return Apply(transaction).run()
+    except ApplyError as failure:
+        return failed(transaction.id, "lock", failure)
     finally:
-        os.close(lock)
+        os.close(held)
 
 
-def failed(transaction_id: str, phase: str, failure: ApplyError) -> Result:
-    """The result of a transaction that touched nothing."""
-    return Result(transaction_id, False, phase, failure=StepFailure(failure.index, failure.kind, failure.message))
+def settle() -> None:
+    """What an apply before this one has left to be decided. Raises ApplyError of kind locked while somebody may still
+    confirm it."""
+    pending = deadman.read()
+    if pending is None:
+        return
+    if pending.waits_s:
+        raise ApplyError("locked", f"{pending.words}, and is undone in {pending.waits_s:.0f} s unless it is confirmed")
+    undo(pending, pending.over)
 
 
 class Apply:
@@ -100,8 +92,16 @@ class Apply:
             message = f"internal error ({type(error).__name__}); see {JOURNAL_DIR} on the node"
             result = self._result(failure=ApplyError("protocol", message))
         if journal is not None:
+            result = self._undone(result)
             self._end_journal(journal, result)
         return result
+
+    def _undone(self, result: Result) -> Result:
+        """The result, once a host that was touched is back where it was, unless all went well."""
+        pending = deadman.read()
+        if result.failure is None or pending is None or pending.id != result.id:
+            return result
+        return replace(result, undone=undo(pending, f"it failed: {result.failure.message}"))
 
     def _open_journal(self) -> Journal:
         try:
@@ -112,18 +112,23 @@ class Apply:
             raise_for_os_error(error, f"opening the journal in {JOURNAL_DIR}")
 
     def _phases(self, journal: Journal) -> Result:
+        work = self._transaction
         journal.write("phase", phase="stage")
-        staged = stage(self._transaction, journal)
+        staged = stage(work, journal)
         try:
             self._enter("snapshot", journal)
-            snapshot(self._transaction)
+            snapshot(work)
+            if work.confirm_s:
+                self._enter("arm", journal)
+                deadman.arm(deadman.Pending.of(work), Path(sys.argv[0]))
             self._enter("converge", journal)
-            self._convergence = Convergence(self._transaction, staged, journal)
+            self._convergence = Convergence(work, staged, journal)
             self._convergence.run()
         finally:
             unstage(staged)
         self._enter("verify", journal)
-        facts = verify(self._transaction)
+        facts = verify(work)
+        deadman.await_confirmation()
         self._phase = "done"
         return self._result(facts=facts)
 
@@ -167,21 +172,3 @@ def verify(transaction: Transaction) -> str:
     if ran.status != 0:
         raise ApplyError("command", f"the facts script ended with status {ran.status}")
     return ran.stdout
-
-
-def take_lock() -> int:
-    """The host's apply lock as an open file. Raises ApplyError of kind locked, naming the holder."""
-    try:
-        LOCK_PATH.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fd = os.open(LOCK_PATH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise_for_os_error(error, f"opening {LOCK_PATH}", NO_STEP)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(fd, 200).decode(errors="replace").strip()
-        os.close(fd)
-        raise ApplyError("locked", f"another apply is running ({holder or 'just started'})") from error
-    os.ftruncate(fd, 0)
-    os.write(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}".encode())
-    return fd

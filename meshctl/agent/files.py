@@ -69,7 +69,12 @@ def replace(temp: Path, path: Path) -> None:
     """Put `temp` in `path`'s place and the rename on disk; parents are made as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temp.replace(path)
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """What was put there, or taken away, is so on disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -6,6 +6,9 @@
     {"event": "step", "index": …, "do": …, "what": …}  about to run; "done" follows when it succeeded
     {"event": "done", "index": …}
     {"event": "error", "type": …, "traceback": [[file, line, function], …]}  a bug of ours
+    {"event": "confirmed"}                             the apply stays
+    {"event": "revert", "why": …}                      it is about to be undone; "reverted" follows, with what is left
+    {"event": "restore", "argv": …, "status": …}       a command of the undoing has run
     {"event": "end", "ok": …, "phase": …, "done": [INDEX…], "failure": null | [index, kind, message], "warnings": […]}
 
 Each has its "time" in Unix seconds. No file content, standard input or secret is ever written here.
@@ -26,9 +29,11 @@ KEPT = 5
 
 
 class Journal:
-    """An open journal. Each `write` is on disk when it returns. Raises OSError when the disk is full."""
+    """An open journal. Each `write` is on disk when it returns. Raises OSError when the disk is full; without `strict`
+    nothing is written then, for what it goes with has to be done in any case."""
 
-    def __init__(self, transaction_id: str, node: str) -> None:
+    def __init__(self, transaction_id: str, node: str, *, strict: bool = True) -> None:
+        self._strict = strict
         make_private_dir(JOURNAL_DIR)
         self.path = JOURNAL_DIR / f"{transaction_id}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -38,8 +43,12 @@ class Journal:
     def write(self, event: str, **fields: Any) -> None:
         """Append one event and wait for the disk."""
         line = json.dumps({"event": event, **fields, "time": round(time.time(), 3)}, separators=(",", ":"))
-        os.write(self._fd, line.encode() + b"\n")
-        os.fsync(self._fd)
+        try:
+            os.write(self._fd, line.encode() + b"\n")
+            os.fsync(self._fd)
+        except OSError:
+            if self._strict:
+                raise
 
     def close(self) -> None:
         """Close the file; the journal stays."""

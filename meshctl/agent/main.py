@@ -16,10 +16,16 @@ usage: meshctl-agent COMMAND [OPTIONS]
   run       keep this node's paths alive; what the unit runs
   cleanup   give back what the agent leaves behind when it ends, for it is gone for good
   apply     read a transaction of meshctl's and carry it out
+  confirm   keep what an apply has done, which is undone otherwise
+  undo      undo what an apply has done, now
+  hold      let an apply wait anew to be confirmed, from now on
+  probe     which peers are heard, once something was sent to each
+  revert    undo what an apply has done and nobody has confirmed, when it is time; what a timer runs, and each boot
 
 `meshctl-agent COMMAND --help` says more.
 """
 ASKING = ("status", "paths", "events", "nat", "rebind", "override")
+DECIDING = ("confirm", "hold", "undo")
 
 
 def main() -> int:
@@ -41,6 +47,18 @@ def main() -> int:
         from meshctl.agent.apply import main as apply
 
         return apply()
+    if command in DECIDING and len(arguments) == 1:
+        from meshctl.agent.revert import decide
+
+        return decide(command, arguments[0])
+    if command == "probe" and not arguments:
+        from meshctl.agent.probe import probe
+
+        return probe()
+    if command == "revert" and arguments in ([], ["--boot"]):
+        from meshctl.agent.revert import revert
+
+        return revert(arguments)
     wanted = command in ("-h", "--help")
     (sys.stdout if wanted else sys.stderr).write(USAGE)
     return 0 if wanted else 64

@@ -1,15 +1,13 @@
-"""Phase 2: what the host had before, so that a rollback can put it back.
+"""Phase 2: what the host had before, so that it can be put back (`restore`).
 
 `/var/lib/meshctl/snapshots/ID/` (root alone; the last KEPT stay) holds
 
-    manifest.json   {"version": 1, "id", "node", "time", "files": {PATH: null | {"kind", "mode", "uid", "gid",
-                    "content": "NAME in this folder" (files), "target" (links)}}, "interfaces": [NAME…],
-                    "tables": ["FAMILY NAME"…]}
+    manifest.json   {"version": 2, "id", "node", "time", "files": {PATH: null | {"kind", "mode", "uid", "gid",
+                    "content": "NAME in this folder" (files), "target" (links)}}, "units": {NAME: {"active_state",
+                    "file_state", "again": verb of systemctl that the steps use on it, or ""}}}
     file-N          previous content of a file
-    wg-IFACE.conf   `wg showconf IFACE` (holds the private key: it never leaves the node)
-    addr-IFACE, route-IFACE   `ip -d addr show` and `ip route show table all`, v4 and v6
-    rule, rule6     `ip rule`, `ip -6 rule`
-    table-N         `nft -s list table`, in the order of "tables"
+    network.json    a `NetState`; it holds private keys, and never leaves the node
+    spare           nothing, to be removed when there is no other room for what is put back
 """
 
 from __future__ import annotations
@@ -17,23 +15,27 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from meshctl.agent import files, process
+from meshctl.agent import files
 from meshctl.agent.failure import raise_for_os_error
 from meshctl.agent.journal import forget_old, make_private_dir
+from meshctl.agent.netstate import capture
+from meshctl.agent.restore import MANIFEST, NETWORK, SPARE, SPARE_BYTES, unit_state
 from meshctl.model.ledger import LEDGER_PATH
 from meshctl.model.steps import Step, Transaction
 
 SNAPSHOT_DIR = Path("/var/lib/meshctl/snapshots")
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 TOUCHING = ("write", "link", "remove", "attrs", "key", "mkdir")
+_AGAIN = ("restart", "reload", "reload-or-restart")
 
 
 def snapshot(transaction: Transaction) -> Path:
     """Save what the steps may change; returns the folder. Raises ApplyError (disk-full)."""
-    folder = SNAPSHOT_DIR / transaction.id
+    folder, steps = SNAPSHOT_DIR / transaction.id, transaction.steps
     try:
         make_private_dir(SNAPSHOT_DIR)
         make_private_dir(folder)
@@ -42,11 +44,12 @@ def snapshot(transaction: Transaction) -> Path:
             "id": transaction.id,
             "node": transaction.node,
             "time": round(time.time(), 3),
-            "files": _save_files(folder, transaction.steps),
-            "interfaces": _save_interfaces(folder),
-            "tables": _save_tables(folder, transaction.steps),
+            "files": _save_files(folder, steps),
+            "units": {name: {**unit_state(name), "again": again} for name, again in units_of(steps).items()},
         }
-        _write(folder / "manifest.json", json.dumps(manifest, sort_keys=True).encode())
+        _write(folder / NETWORK, capture(sysctls_of(steps)).to_json().encode())
+        _write(folder / SPARE, bytes(SPARE_BYTES))
+        _write(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
         forget_old(SNAPSHOT_DIR)
     except OSError as error:
         raise_for_os_error(error, f"saving the snapshot {folder}")
@@ -70,30 +73,19 @@ def _save_files(folder: Path, steps: tuple[Step, ...]) -> dict[str, Any]:
     return saved
 
 
-def _save_interfaces(folder: Path) -> list[str]:
-    names = process.run(["wg", "show", "interfaces"]).stdout.split()
-    for name in names:
-        _save_output(folder / f"wg-{name}.conf", ["wg", "showconf", name])
-        _save_output(folder / f"addr-{name}", ["ip", "-d", "addr", "show", "dev", name])
-        _save_output(folder / f"route-{name}", ["ip", "route", "show", "table", "all", "dev", name])
-        _save_output(folder / f"route6-{name}", ["ip", "-6", "route", "show", "table", "all", "dev", name])
-    if names:
-        _save_output(folder / "rule", ["ip", "rule"])
-        _save_output(folder / "rule6", ["ip", "-6", "rule"])
-    return names
+def sysctls_of(steps: Iterable[Step]) -> set[str]:
+    """The files below /proc/sys that the steps write."""
+    return {s.argv[1] for s in steps if s.do == "run" and s.argv[:1] == ("tee",) and s.argv[1].startswith("/proc/sys/")}
 
 
-def _save_tables(folder: Path, steps: tuple[Step, ...]) -> list[str]:
-    """Tables are named by the steps that load them; one that is not there yet has an empty file."""
-    names = sorted({step.path for step in steps if step.do == "table"})
-    for number, name in enumerate(names):
-        _save_output(folder / f"table-{number}", ["nft", "-s", "list", "table", *name.split()])
-    return names
-
-
-def _save_output(path: Path, argv: list[str]) -> None:
-    ran = process.run(argv)
-    _write(path, ran.stdout.encode() if ran.status == 0 else b"")
+def units_of(steps: Iterable[Step]) -> dict[str, str]:
+    """Units that the steps change, each with the last verb that has it begin anew, or ""."""
+    found: dict[str, str] = {}
+    for argv in (step.argv for step in steps if step.do == "run" and step.argv[:1] == ("systemctl",)):
+        if len(argv) > 3:  # systemctl VERB -- UNIT
+            again = argv[1] if argv[1] in _AGAIN else ""
+            found[argv[3]] = again or found.get(argv[3], "")
+    return found
 
 
 def _write(path: Path, content: bytes) -> None:

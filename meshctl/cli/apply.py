@@ -8,6 +8,7 @@ import click
 
 from meshctl.cli.common import Hosts, host_options, inventory_options, output_option
 from meshctl.cli.plan import run_plan
+from meshctl.deploy.options import AUTO, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S, MANUAL, OFF
 from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
 
 
@@ -19,15 +20,22 @@ from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
 @click.option("--locked", is_flag=True, help="Fail when the lock would have to change (for CI).")
 @click.option("--allow-destructive", is_flag=True,
               help="Even leave a node without peers, remove over 30 % of the nodes or an anchor in use.")  # fmt: skip
+@click.option("--confirm", type=click.Choice([AUTO, MANUAL, OFF]), default=AUTO, show_default=True,
+              help="Who says that it may stay: this run, `meshctl confirm`, or nobody (nothing is undone then).")
+@click.option("--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
+              show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.")
 @output_option
 def command(
     inventory_argument: str | None, inventory_option: str | None, check: bool, show_diff: bool, locked: bool,
-    allow_destructive: bool, output: str, **host_values: Any,
+    allow_destructive: bool, confirm: str, confirm_timeout: float, output: str, **host_values: Any,
 ) -> int:  # fmt: skip
     """Converge the hosts to the inventory.
 
     The argument may also be a plan that `meshctl plan -o json` wrote: it is applied only while it still is what
     would be done. A host that fails is named, and the others go on; the exit code is 1 then.
+
+    No host is locked out: each goes back to what it was by itself unless it is told, over a new connection and after
+    its peers were heard, that all is well.
 
     \b
     Examples:
@@ -47,9 +55,13 @@ def command(
         return run_plan(hosts, inventory_argument, inventory_option, show_diff, False)
     inventory = hosts.read(None if stored else inventory_argument, inventory_option)
     from meshctl.cli import progress, show
+    from meshctl.cli.revisions import author, revision_at
     from meshctl.deploy.run import apply
 
-    options = hosts.options(diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored)
+    options = hosts.options(
+        diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored, confirm=confirm,
+        confirm_timeout_s=confirm_timeout, who=author(), revision=revision_at(inventory.path),
+    )  # fmt: skip
     outcome = apply(inventory, hosts.ring(inventory), options, hosts.door(), progress.for_terminal())
     show.answer(outcome, output, show.apply_text)
     return EXIT_OK if outcome.ok else EXIT_FAILED

@@ -12,7 +12,7 @@ from meshctl.deploy.progress import Progress
 
 _TITLES = {
     "reading": "Reading", "keys": "Making keys on", "applying": "Applying to", "diff": "Fetching files of",
-    "asking": "Asking",
+    "checking": "Checking the mesh from", "confirming": "Confirming", "asking": "Asking",
 }  # fmt: skip
 _QUIET = frozenset({"as wanted", "ok"})
 

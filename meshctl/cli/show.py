@@ -11,13 +11,13 @@ import click
 
 from meshctl.cli.common import colour, print_json
 from meshctl.core.change import Change
-from meshctl.deploy.outcome import CHANGED, UNCHANGED, ApplyOutcome, FileDiff, PlanOutcome
+from meshctl.deploy.outcome import CHANGED, CONFIRMED, UNCHANGED, ApplyOutcome, FileDiff, PlanOutcome
 from meshctl.errors import RemoteError
 
 _SIGNS = {
     "create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red"), "run": (">", "cyan"),
 }  # fmt: skip
-_STATUS_COLOURS = {CHANGED: "yellow", UNCHANGED: "green"}
+_STATUS_COLOURS = {CHANGED: "yellow", CONFIRMED: "green", UNCHANGED: "green"}
 # Fields that are hashes, and how much of one a person compares; `-o json` has them whole.
 _HASHES = ("sha256", "source")
 HASH_DIGITS = 12
@@ -110,6 +110,17 @@ def apply_text(outcome: ApplyOutcome) -> str:
     if outcome.ok and not changes and not any(node.waiting for node in outcome.nodes.values()):
         parts.append(NO_CHANGES)
     return "\n".join(parts)
+
+
+def confirm_text(outcome: ApplyOutcome) -> str:
+    """What `confirm` prints: one line a node."""
+    width = max(len(name) for name in outcome.nodes)
+    words = {UNCHANGED: "nothing to confirm"}
+    parts = [
+        f"{name:<{width}}  " + colour(words.get(node.status, node.status), _STATUS_COLOURS.get(node.status, "red"))
+        for name, node in outcome.nodes.items()
+    ]
+    return "\n".join([*parts, *(error_text(node.error) for node in outcome.nodes.values() if node.error)])
 
 
 def error_text(error: RemoteError) -> str:

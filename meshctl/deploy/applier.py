@@ -60,6 +60,11 @@ def command_for(agent: zipapp.Zipapp, transaction: bytes, *, present: bool) -> t
     return command, agent.content + transaction
 
 
+def agent_command(path: str, *words: str) -> str:
+    """The command line of anything else that a zipapp does which is on the node, at this path."""
+    return " ".join(("exec", PYTHON, *map(shlex.quote, (path, *words))))
+
+
 def read_result(node: str, completed: Completed) -> Result:
     """The applier's answer: the last line of its output. Raises RemoteError when there is none."""
     lines = completed.text().strip().splitlines()

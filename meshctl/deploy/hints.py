@@ -11,6 +11,9 @@ HINTS = {
     "locked": "wait for it to end, then apply again",
     "protocol": "look at the newest file in /var/lib/meshctl/journal on {node}",
     "command": "correct the cause on {node}, then apply again: every step may be repeated",
+    "broken": "run plan again; `meshctl status` says more of the path, and --confirm off applies it all the same",
+    "unconfirmed": "nothing is lost: wait a minute, and correct what closed the way in",
+    "undone": "`meshctl history` says what became of it",
     "not-converged": "run plan again; something on {node} undoes the change",
 }
 

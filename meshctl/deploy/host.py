@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from meshctl import facts as facts_of
 from meshctl import ops
@@ -15,9 +15,9 @@ from meshctl.deploy.hints import hint
 from meshctl.deploy.transport import Completed, Transport
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts
-from meshctl.model.places import FACTS_SHELL
+from meshctl.model.places import FACTS_SHELL, REVERT_LINK
 from meshctl.model.resources import NodeDoc
-from meshctl.model.steps import Step, Transaction
+from meshctl.model.steps import Result, Step, Transaction
 from meshctl.render import zipapp
 
 FACTS_COMMAND = f"exec sh -c {shlex.quote(FACTS_SHELL)}"
@@ -25,6 +25,23 @@ FACTS_COMMAND = f"exec sh -c {shlex.quote(FACTS_SHELL)}"
 LOST = ("unreachable", "timeout")
 
 Connect = Callable[[], Transport]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """How what is applied is to be confirmed: in that time (0: not at all), and for whom and what."""
+
+    window_s: float = 0.0
+    who: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True)
+class Unconfirmed:
+    """A transaction that its node undoes unless it is confirmed in time."""
+
+    id: str
+    window_s: float
 
 
 @dataclass
@@ -42,8 +59,12 @@ class Host:
     unresolved: set[str] = field(default_factory=set)  # `IFACE PEER` whose endpoint is a name that does not resolve
     error: RemoteError | None = None
     duration_s: float = 0.0
+    pending: Unconfirmed | None = None
+    confirmed: bool = False
+    endpoints: dict[tuple[str, str], str] = field(default_factory=dict)  # where WireGuard sent before, to whom
+    broken: list[str] = field(default_factory=list)  # what does not carry packets any more, in words
 
-    def read(self) -> None:
+    def read(self, *, compare: bool = True) -> None:
         """Connect, run the facts script, compare. Raises RemoteError."""
         self.transport = self.connect()
         completed = self.transport.run(FACTS_COMMAND, self._script().encode())
@@ -52,31 +73,55 @@ class Host:
                 f"the facts script ended with status {completed.status}: {completed.last_line()}",
                 node=self.name, kind="command", step="facts", hint=hint("command", self.name),
             )  # fmt: skip
-        self.compare(completed.text())
+        self.facts = facts_of.parse(self.name, completed.text())
+        if compare:
+            self.compare()
 
     def compare(self, facts_text: str | None = None) -> None:
         """Compare again, with new facts or (the document having changed) with those at hand."""
         if facts_text is not None:
+            undone = self.facts.undone if self.facts else None
             self.facts = facts_of.parse(self.name, facts_text)
+            self.facts = replace(self.facts, undone=undone or self.facts.undone)
         if self.facts is not None:
             self.changes = tuple(diff(self.doc, self.facts))
 
-    def converge(self, changes: tuple[Change, ...], agent: zipapp.Zipapp) -> None:
+    def converge(
+        self, changes: tuple[Change, ...], agent: zipapp.Zipapp, confirmation: Confirmation = Confirmation()
+    ) -> None:
         """Send these changes as one transaction and take over the facts that it ends with. Raises RemoteError."""
         if self.transport is None or self.facts is None:
             raise RuntimeError("converge comes after read")
         applier.check_python(self.name, self.facts)
         steps = tuple(ops.steps_for(self.doc, self.facts, changes))
-        transaction = Transaction(applier.new_id(), self.name, steps, self._script())
+        self.endpoints = {
+            (name, key.text): peer.endpoint for name, facts in self.facts.interfaces.items()
+            for key, peer in facts.peers.items() if peer.endpoint
+        }  # fmt: skip
+        window_s = confirmation.window_s
+        transaction = Transaction(
+            applier.new_id(), self.name, steps, self._script(), window_s, confirmation.who, confirmation.revision
+        )
         command, stdin = applier.command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
-        result = applier.read_result(self.name, self._run_applier(self.transport, command, stdin))
+        self.pending = Unconfirmed(transaction.id, window_s) if window_s else None
+        try:
+            result = applier.read_result(self.name, self._run_applier(self.transport, command, stdin))
+        except RemoteError as error:
+            if error.kind == "interrupted" and window_s:  # the node would see it when its timer ends
+                self.transport.run(applier.agent_command(REVERT_LINK, "revert"))
+                self.pending = None
+            raise
         self.warnings.extend(result.warnings)
         self.unresolved = peers_of(self.doc, [steps[index] for index in result.unresolved])
         self.applied.extend(c for c in applied_changes(changes, steps, result.done) if not self.awaits_name(c))
         if result.failure is not None:
             failure = result.failure
+            if result.undone is not None:
+                self.applied.clear()
             step = describe(steps[failure.index]) if 0 <= failure.index < len(steps) else result.phase
             message = failure.message.removeprefix(f"{step}: ")
+            message += _became(result)
+            self.pending = None
             raise RemoteError(message, node=self.name, kind=failure.kind, step=step, hint=hint(failure.kind, self.name))
         self.compare(result.facts)
 
@@ -109,6 +154,15 @@ class Host:
 
     def _script(self) -> str:
         return facts_of.script(facts_of.request_for(self.doc))
+
+
+def _became(result: Result) -> str:
+    """What the node has done about a failure, in words."""
+    if result.undone is None:
+        return ""
+    if not result.undone:
+        return "; what was done is undone"
+    return f"; what was done is undone, but for {', '.join(result.undone)}"
 
 
 def applied_changes(changes: tuple[Change, ...], steps: tuple[Step, ...], done: tuple[int, ...]) -> list[Change]:

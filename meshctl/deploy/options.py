@@ -11,11 +11,16 @@ if TYPE_CHECKING:  # so that `--help` can name the default without importing wha
 
 # As many workers as hosts is fastest (one exec each, mostly waiting); this bounds threads and sockets.
 DEFAULT_FORKS = 64
+AUTO, MANUAL, OFF = "auto", "manual", "off"
+# So long a node waits to be told that all is well; and at least, for the checks take some of it.
+CONFIRM_TIMEOUT_S, CONFIRM_TIMEOUT_MIN_S = 60.0, 30.0
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of plan and apply. `plan` is a stored plan that must still hold."""
+    """Options of plan and apply. `plan` is a stored plan that must still hold. `confirm` is who says that an apply may
+    stay: AUTO, the run itself; MANUAL, an operator; OFF, nobody, and nothing is undone. `who` runs it, on what Git
+    revision of the inventory."""
 
     limit: tuple[str, ...] = ()
     forks: int = DEFAULT_FORKS
@@ -26,3 +31,7 @@ class RunOptions:
     sudo_password: Secret | None = None
     diff: bool = False
     plan: StoredPlan | None = None
+    confirm: str = AUTO
+    confirm_timeout_s: float = CONFIRM_TIMEOUT_S
+    who: str = ""
+    revision: str = ""

@@ -10,12 +10,13 @@ from meshctl.core.change import Change, digest
 from meshctl.errors import RemoteError
 
 CHANGED = "changed"
+CONFIRMED = "confirmed"
 UNCHANGED = "unchanged"
 FAILED = "failed"
 UNREACHABLE = "unreachable"
 
 # Kinds that mean: we did not get in, so nothing was touched.
-_NO_WAY_IN = frozenset({"unreachable", "refused", "timeout", "auth", "host-key"})
+NO_WAY_IN = frozenset({"unreachable", "refused", "timeout", "auth", "host-key"})
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class ApplyOutcome:
     @property
     def ok(self) -> bool:
         """Whether every node is as the inventory says."""
-        return all(n.status in (CHANGED, UNCHANGED) for n in self.nodes.values())
+        return all(n.status in (CHANGED, CONFIRMED, UNCHANGED) for n in self.nodes.values())
 
     def to_json(self) -> dict[str, Any]:
         """The apply document."""
@@ -97,4 +98,4 @@ class ApplyOutcome:
 
 def status_of(error: RemoteError, reached: bool) -> str:
     """`unreachable` when we did not get in, else `failed`."""
-    return UNREACHABLE if not reached and error.kind in _NO_WAY_IN else FAILED
+    return UNREACHABLE if not reached and error.kind in NO_WAY_IN else FAILED

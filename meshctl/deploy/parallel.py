@@ -59,16 +59,16 @@ _AWAKE = ("", None)
 
 
 class Workers(Generic[R]):
-    """Runs `function(name)` for every name. `function` must not raise.
+    """Runs `function(name)` for every name. `function` must not raise. So many interrupts as `heard` are known already.
 
     Threads are daemons of our own: an executor's are joined at exit, and one that hangs in a dead connection would
     keep the operator waiting after Ctrl-C.
     """
 
     def __init__(
-        self, function: Callable[[str], R], names: Sequence[str], forks: int, interrupts: Interrupts
+        self, function: Callable[[str], R], names: Sequence[str], forks: int, interrupts: Interrupts, heard: int = 0
     ) -> None:
-        self._interrupts = interrupts
+        self._interrupts, self._heard = interrupts, heard
         self._function = function
         self._waiting = deque(names)
         self._count = max(1, min(forks, len(names)))
@@ -93,7 +93,7 @@ class Workers(Generic[R]):
     def _collect(
         self, on_result: Callable[[str, R], None], on_interrupt: Callable[[frozenset[str]], None] | None
     ) -> bool:
-        heard = 0
+        heard = self._heard
         alive = 0
         while True:
             if self._interrupts.count > heard:

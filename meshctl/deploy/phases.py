@@ -33,28 +33,32 @@ class Phases:
         self._interrupts.__exit__()
 
     def each(
-        self, phase: str, hosts: Sequence[Host], work: Callable[[Host], None], *, finish: bool = False
-    ) -> None:
+        self, phase: str, hosts: Sequence[Host], work: Callable[[Host], None], *, finish: bool = False,
+        last: bool = False, on_stop: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         """`work` for every host in parallel; its RemoteErrors become the hosts'.
 
-        With `finish`, Ctrl-C lets running hosts end and starts no new ones; without, it raises KeyboardInterrupt.
+        With `finish`, Ctrl-C lets running hosts end, of which `on_stop` is told, and starts no new ones; without, it
+        raises KeyboardInterrupt. `last` ends what has begun, and so is done after a Ctrl-C, too.
         """
-        if not hosts or self.interrupted:
+        if not hosts or (self.interrupted and not last):
             return
         named = {host.name: host for host in hosts}
-        workers = Workers(lambda name: guarded(named[name], work), list(named), self._forks, self._interrupts)
+        heard = self._interrupts.count if last else 0
+        workers = Workers(lambda name: guarded(named[name], work), list(named), self._forks, self._interrupts, heard)
         self._progress.begin(phase, tuple(named))
         try:
             workers.run(
                 lambda name, _: self._progress.done(phase, name, _word(phase, named[name])),
-                self._stop if finish else None,
+                (lambda running: self._stop(running, on_stop)) if finish else None,
             )
         finally:
             self._progress.end()
         _mark_abandoned(workers.running, named)
 
-    def _stop(self, running: frozenset[str]) -> None:
+    def _stop(self, running: frozenset[str], on_stop: Callable[[], None]) -> None:
         self.interrupted = True
+        on_stop()
         self._progress.note(
             f"Interrupted: waiting for {', '.join(sorted(running)) or 'nothing'}; "
             "Ctrl-C again leaves them to finish by themselves."
@@ -81,7 +85,7 @@ def guarded(host: Host, work: Callable[[Host], None]) -> None:
 def _mark_abandoned(names: set[str], hosts: Mapping[str, Host]) -> None:
     for name in names:
         hosts[name].error = RemoteError(
-            "interrupted: was being applied, the node finishes it by itself", node=name, kind="interrupted",
+            "interrupted: was being applied, the node finishes or undoes it by itself", node=name, kind="interrupted",
             hint="run plan to see what became of it",
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ from meshctl.deploy import keys
 from meshctl.deploy.host import Host
 from meshctl.deploy.outcome import (
     CHANGED,
+    CONFIRMED,
     UNCHANGED,
     ApplyOutcome,
     FileDiff,
@@ -37,6 +38,16 @@ def apply_outcome(
     )  # fmt: skip
 
 
+def confirm_outcome(hosts: Mapping[str, Host]) -> ApplyOutcome:
+    """Of a run that has only confirmed: what was is `confirmed`."""
+    return ApplyOutcome({
+        name: NodeOutcome(
+            status_of(host.error, host.facts is not None) if host.error else CONFIRMED if host.confirmed else UNCHANGED,
+            (), host.error, host.duration_s,
+        ) for name, host in hosts.items()
+    })  # fmt: skip
+
+
 def errors(hosts: Mapping[str, Host]) -> tuple[RemoteError, ...]:
     """What stopped hosts so far, by node."""
     return tuple(host.error for host in hosts.values() if host.error is not None)
@@ -54,6 +65,18 @@ def _node_outcome(host: Host, interrupted: bool) -> NodeOutcome:
 
 def _warnings(hosts: Mapping[str, Host], inventory: Inventory) -> tuple[str, ...]:
     """What to tell besides changes: rendering's warnings, the applier's, and nodes that are left out."""
-    found = [f"{h.name}: {w}" for h in hosts.values() for w in (*h.doc.warnings, *h.warnings)]
+    found = [f"{h.name}: {w}" for h in hosts.values() for w in (*_told(h), *h.doc.warnings, *h.warnings)]
     absent = {name for name, _ in inventory.missing_keys if name not in hosts or hosts[name].error}
     return (*dict.fromkeys(found), *keys.left_out(inventory.mesh, absent))
+
+
+def _told(host: Host) -> tuple[str, ...]:
+    """What the host says of applies before this run."""
+    found = []
+    if host.facts and host.facts.pending and not host.confirmed:
+        found.append(f"an apply of {host.facts.pending.who} waits to be confirmed, by `meshctl confirm`")
+    if host.facts and host.facts.undone:
+        undone = host.facts.undone
+        left = f"; not put back: {', '.join(undone.left)}" if undone.left else ""
+        found.append(f"the apply {undone.id} was undone: {undone.why}{left}")
+    return tuple(found)

@@ -6,14 +6,15 @@ The steps are those of docs/architecture.md, "An apply, from the outside in".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
-from meshctl.deploy import filediff, guard, keys, reporting
+from meshctl.deploy import confirm, filediff, guard, keys, reporting
 from meshctl.deploy.door import Door, NetworkDoor
-from meshctl.deploy.host import Host
+from meshctl.deploy.host import Confirmation, Host, Unconfirmed
 from meshctl.deploy.local import LocalTransport, this_machine
-from meshctl.deploy.options import RunOptions
+from meshctl.deploy.options import AUTO, OFF, RunOptions
 from meshctl.deploy.outcome import ApplyOutcome, FileDiff, PlanOutcome
 from meshctl.deploy.phases import Phases, guarded
 from meshctl.deploy.planfile import check_fresh
@@ -61,6 +62,16 @@ def apply(
         return run.applied(diffs)
 
 
+def confirm_pending(
+    inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None
+) -> ApplyOutcome:
+    """Confirm what waits to be: the hosts that do are `changed`. Raises UsageError before any host is contacted."""
+    with _Run(inventory, None, options, door, progress) as run:
+        run.read(compare=False)
+        run.confirm()
+        return run.confirmed()
+
+
 def collect_keys(
     inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None
 ) -> tuple[Inventory, tuple[RemoteError, ...]]:
@@ -87,13 +98,16 @@ class _Run:
         names = select(inventory.mesh, options.limit)
         if options.local:
             names = (this_machine(inventory.mesh, frozenset(names)),)
-        self._connections = Connections(
-            inventory.mesh.nodes, door or NetworkDoor(), options.accept_new_host_keys, options.sudo_password
-        )
+        self._door = door or NetworkDoor()
+        self._opened: list[Connections] = []
+        self._connections, self._fresh = self._new_connections(), self._new_connections()
         renderer = self._renderer()
         # Only a node of this run gets its key in this run; a peer of any other without a key is left out.
         self._hosts = {
-            name: Host(name, renderer.node(name).without_keyless_peers(frozenset(names)), self._connector(name))
+            name: Host(
+                name, renderer.node(name).without_keyless_peers(frozenset(names)),
+                self._connector(name, self._connections),
+            )
             for name in names
         }
 
@@ -103,7 +117,8 @@ class _Run:
 
     def __exit__(self, *_: object) -> None:
         self._phases.__exit__()
-        self._connections.close()
+        for connections in self._opened:
+            connections.close()
 
     def check_lock(self) -> None:
         """With --locked: raises MeshctlError when the lock would have to change, before a host is contacted."""
@@ -117,9 +132,9 @@ class _Run:
                 hint="apply once without --locked and commit the lock",
             )  # fmt: skip
 
-    def read(self) -> None:
+    def read(self, *, compare: bool = True) -> None:
         """Facts and changes of every host, in parallel."""
-        self._phases.each("reading", list(self._hosts.values()), Host.read)
+        self._phases.each("reading", list(self._hosts.values()), partial(Host.read, compare=compare))
 
     def planned(self) -> PlanOutcome:
         """The plan as it stands."""
@@ -163,14 +178,54 @@ class _Run:
         changing = self._differing()
         if not changing or self._phases.interrupted:
             return
-        agent = zipapp.build()
+        for wave in order(changing, self._options.forks):
+            self._converge(wave, zipapp.build())
+
+    def _converge(self, wave: list[Host], agent: zipapp.Zipapp) -> None:
+        """One wave: all of its hosts converge, then the mesh is checked, and each is confirmed or goes back."""
+        confirmation = self._confirmation()
+        gate = confirm.Gate(len(wave))
 
         def converge_one(host: Host) -> None:
-            host.converge(host.changes, agent)
+            try:
+                host.converge(host.changes, agent, confirmation)
+            finally:
+                gate.arrive()
+            gate.wait(host)
             host.check_converged()
 
-        for wave in order(changing):
-            self._phases.each("applying", wave, converge_one, finish=True)
+        self._phases.each("applying", wave, converge_one, finish=True, on_stop=gate.open)
+        if self._options.confirm != AUTO:
+            return
+        waiting = [host for host in wave if host.pending]
+        near = {p.name for host in waiting for w in host.doc.interfaces() for p in w.peers}
+        near |= {host.name for host in waiting}
+        asking = [host for name, host in self._hosts.items() if name in near and host.error is None]
+        reached = {host.name for host in asking}
+        self._phases.each("checking", asking, lambda host: confirm.probe(host, agent, reached), finish=True, last=True)
+
+        def settle(host: Host) -> None:
+            confirm.settle(host, self._anew(host.name))
+
+        self._phases.each("confirming", waiting, settle, finish=True, last=True)
+        confirm.report_open(waiting)
+
+    def confirm(self) -> None:
+        """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
+        for host in self._hosts.values():
+            pending = host.facts.pending if host.facts else None
+            host.pending = Unconfirmed(pending.id, pending.window_s) if pending else None
+        waiting = [host for host in self._hosts.values() if host.pending and host.error is None]
+        self._phases.each("confirming", waiting, confirm.keep, finish=True)
+
+    def confirmed(self) -> ApplyOutcome:
+        """The outcome of `confirm`."""
+        return reporting.confirm_outcome(self._hosts)
+
+    def _confirmation(self) -> Confirmation:
+        if self._options.confirm == OFF:
+            return Confirmation(0.0, self._options.who, self._options.revision)
+        return Confirmation(self._options.confirm_timeout_s, self._options.who, self._options.revision)
 
     def applied(self, diffs: tuple[FileDiff, ...]) -> ApplyOutcome:
         """The outcome of all hosts, by name."""
@@ -190,13 +245,26 @@ class _Run:
     def _renderer(self) -> Renderer:
         return Renderer(compile_mesh(self._inventory.mesh), self._ring)
 
-    def _connector(self, name: str) -> Callable[[], Transport]:
+    def _new_connections(self) -> Connections:
+        options = self._options
+        nodes = self._inventory.mesh.nodes
+        self._opened.append(Connections(nodes, self._door, options.accept_new_host_keys, options.sudo_password))
+        return self._opened[-1]
+
+    def _anew(self, name: str) -> Callable[[], Transport]:
+        """A connection that nothing of before is in, each time it is called; the first ones share their jump hosts."""
+        shared = iter((self._fresh,))
+        return lambda: self._connector(name, next(shared, None) or self._new_connections())()
+
+    def _connector(self, name: str, connections: Connections) -> Callable[[], Transport]:
         node = self._inventory.mesh.nodes[name]
         if self._options.local:
             return lambda: LocalTransport(node, self._options.sudo_password)
-        return lambda: self._connections.transport(node)
+        return lambda: connections.transport(node)
 
 
-def order(hosts: Sequence[Host]) -> list[list[Host]]:
-    """The one place where it is decided which hosts go together, and in which order: today, all at once."""
-    return [sorted(hosts, key=lambda host: host.name)]
+def order(hosts: Sequence[Host], forks: int) -> list[list[Host]]:
+    """The one place where it is decided which hosts go together, and in which order: as many as there are workers, for
+    each waits for the others of its wave."""
+    names = sorted(hosts, key=lambda host: host.name)
+    return [names[at : at + forks] for at in range(0, len(names), forks)]

@@ -13,7 +13,7 @@ from meshctl.core.wgdump import parse_dump
 from meshctl.errors import RemoteError
 from meshctl.facts.network import FAMILIES, parse_links, parse_rules, policy_routing
 from meshctl.facts.script import BEGIN, END, SECTION_PREFIX
-from meshctl.model.facts import FileFacts, HostFacts, InterfaceFacts, UnitFacts
+from meshctl.model.facts import FileFacts, HostFacts, InterfaceFacts, PendingApply, UndoneApply, UnitFacts
 from meshctl.model.keys import PublicKey
 from meshctl.model.ledger import LEDGER_PATH, Ledger
 from meshctl.model.places import AGENT_PREFIX, AGENT_SUFFIX
@@ -65,6 +65,8 @@ def parse(node: str, text: str) -> HostFacts:
         key_files=read("keys", _keys),
         tables=read("tables", _tables),
         ledger=_ledger(node, sections.get("ledger", [])),
+        pending=read("pending", _pending),
+        undone=read("undone", _undone),
     )
 
 
@@ -203,6 +205,22 @@ def _ledger(node: str, lines: Lines) -> Ledger:
             f"{LEDGER_PATH} is not readable ({error})", node=node, kind="protocol", step="facts",
             hint="restore it, or remove it: meshctl then treats what it made earlier as foreign",
         ) from error
+
+
+def _pending(lines: Lines) -> PendingApply | None:
+    raw = _indented(lines)
+    return PendingApply(str(raw["id"]), str(raw["who"]), float(raw["began"]), float(raw["window_s"])) if raw else None
+
+
+def _undone(lines: Lines) -> UndoneApply | None:
+    raw = _indented(lines)
+    return UndoneApply(str(raw["id"]), str(raw["why"]), tuple(map(str, raw["left"]))) if raw else None
+
+
+def _indented(lines: Lines) -> Any:
+    """A JSON document whose lines begin with a space; None where there is none."""
+    text = "\n".join(line[1:] for line in lines)
+    return json.loads(text) if text.strip() else None
 
 
 def _interfaces(

@@ -14,7 +14,7 @@ import shlex
 from meshctl.core.sysctl import proc_path
 from meshctl.facts.request import FactsRequest
 from meshctl.model.ledger import LEDGER_PATH
-from meshctl.model.places import AGENT_DIR, AGENT_PREFIX, AGENT_SUFFIX, SEARCH_PATH
+from meshctl.model.places import AGENT_DIR, AGENT_PREFIX, AGENT_SUFFIX, PENDING_PATH, SEARCH_PATH, UNDONE_PATH
 
 BEGIN = "@@meshctl-facts 1 begin@@"
 END = "@@meshctl-facts 1 end@@"
@@ -75,6 +75,11 @@ if [ -s @LEDGER@ ]; then
   done
   words
 fi
+
+section pending
+sed 's/^/ /' @PENDING@
+section undone
+sed 's/^/ /' @UNDONE@
 
 section packages
 @PACKAGES@
@@ -157,6 +162,8 @@ def script(request: FactsRequest) -> str:
         "TOOLS": " ".join(TOOLS),
         "AGENTS": f"{AGENT_DIR}/{AGENT_PREFIX}*{AGENT_SUFFIX}",
         "LEDGER": LEDGER_PATH,
+        "PENDING": PENDING_PATH,
+        "UNDONE": UNDONE_PATH,
         "KNOWN": quote("\n".join(known)),
         "PACKAGES": _packages(request.packages),
         "PATHS": " ".join(map(quote, request.paths)),

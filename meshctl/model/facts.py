@@ -61,6 +61,25 @@ class UnitFacts:
 
 
 @dataclass(frozen=True)
+class PendingApply:
+    """An apply that waits to be confirmed. `began` is Unix time, `window_s` how long it waits once it is done."""
+
+    id: str
+    who: str
+    began: float
+    window_s: float
+
+
+@dataclass(frozen=True)
+class UndoneApply:
+    """The last apply that the host has undone, why, and what could not be put back, in words."""
+
+    id: str
+    why: str
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class HostFacts:
     """One host at one moment."""
 
@@ -82,3 +101,5 @@ class HostFacts:
     key_files: Mapping[str, PublicKey | None] = field(default_factory=dict)  # path -> public half; only existing
     tables: Mapping[str, str] = field(default_factory=dict)  # "inet meshctl" -> sha256 of `nft -s list table`
     ledger: Ledger = Ledger()
+    pending: PendingApply | None = None
+    undone: UndoneApply | None = None  # since then nothing was confirmed

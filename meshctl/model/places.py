@@ -12,6 +12,10 @@ AGENT_DIR = "/opt/meshctl"
 AGENT_PREFIX, AGENT_SUFFIX = "meshctl-agent-", ".pyz"
 # What the agent's unit runs: a link to one of them.
 AGENT_LINK = f"{AGENT_DIR}/meshctl-agent.pyz"
+# An apply that waits to be confirmed; one that was undone, and why; and what confirms and undoes: a link to a zipapp.
+PENDING_PATH = "/var/lib/meshctl/pending.json"
+UNDONE_PATH = "/var/lib/meshctl/undone.json"
+REVERT_LINK = f"{AGENT_DIR}/meshctl-revert.pyz"
 # sh -c FACTS_SHELL: the script comes by standard input and is read whole before it runs, so that a connection that is
 # cut never runs half of it.
 FACTS_SHELL = 'eval "$(cat)" </dev/null'

@@ -11,7 +11,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Transaction:
-    """One node's work. `facts_script` is run again after converging, so that the controller can verify."""
+    """One node's work. `facts_script` is run again after converging, so that the controller can verify. `confirm_s`:
+    how long the node then waits to be told that all is well, before it goes back; 0 to wait for nobody. `who` runs it,
+    and `revision` is the inventory's Git revision, for people."""
 
     id: str
     node: str
     steps: tuple[Step, ...]
     facts_script: str = ""
+    confirm_s: float = 0.0
+    who: str = ""
+    revision: str = ""
     wire_version: int = WIRE_VERSION
 
     def encode(self) -> bytes:
@@ -97,6 +102,9 @@ class Transaction:
             "node": self.node,
             "steps": [step.to_wire() for step in self.steps],
             "facts_script": self.facts_script,
+            "confirm_s": self.confirm_s,
+            "who": self.who,
+            "revision": self.revision,
         }
         return zlib.compress(json.dumps(document, sort_keys=True, separators=(",", ":")).encode(), 6)
 
@@ -112,6 +120,9 @@ class Transaction:
                 node=str(document["node"]),
                 steps=tuple(Step.from_wire(raw_step) for raw_step in document["steps"]),
                 facts_script=str(document["facts_script"]),
+                confirm_s=float(document["confirm_s"]),
+                who=str(document["who"]),
+                revision=str(document["revision"]),
             )
         except (zlib.error, KeyError, TypeError) as error:
             raise ValueError(f"not a transaction: {error!r}") from error
@@ -128,7 +139,8 @@ class StepFailure:
 
 @dataclass(frozen=True)
 class Result:
-    """The applier's answer. `phase` is the last one entered: lock, stage, snapshot, converge, verify or done."""
+    """The applier's answer. `phase` is the last one entered: lock, stage, snapshot, arm, converge, verify or done.
+    `undone`: it has failed, and the host was put back; with what could not be, in words."""
 
     id: str
     ok: bool
@@ -137,6 +149,7 @@ class Result:
     unresolved: tuple[int, ...] = ()  # those of them whose endpoint is a name that did not resolve
     failure: StepFailure | None = None
     facts: str = ""  # output of facts_script after converging
+    undone: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = field(default_factory=tuple)
 
     def to_json(self) -> str:
@@ -145,6 +158,7 @@ class Result:
         document = {
             "id": self.id, "ok": self.ok, "phase": self.phase, "done": list(self.done),
             "unresolved": list(self.unresolved), "failure": failure, "facts": self.facts,
+            "undone": None if self.undone is None else list(self.undone),
             "warnings": list(self.warnings),
         }  # fmt: skip
         return json.dumps(document, separators=(",", ":"))
@@ -163,6 +177,7 @@ class Result:
                 unresolved=tuple(int(i) for i in document["unresolved"]),
                 failure=None if failure is None else StepFailure(int(failure[0]), str(failure[1]), str(failure[2])),
                 facts=str(document["facts"]),
+                undone=None if document["undone"] is None else tuple(str(w) for w in document["undone"]),
                 warnings=tuple(str(w) for w in document["warnings"]),
             )
         except (KeyError, TypeError, IndexError) as error:

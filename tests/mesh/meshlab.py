@@ -169,6 +169,12 @@ class MeshLab:
         return {key: int(when) for key, when in (row.split("\t") for row in rows if row)}
 
 
+def await_decided(mesh: MeshLab, *nodes: str) -> None:
+    """Until nothing waits to be confirmed there, for at most a window of the shortest kind and as long again."""
+    for node in nodes:
+        mesh.sh(node, "timeout 60 sh -c 'while [ -e /var/lib/meshctl/pending.json ]; do sleep 0.1; done'")
+
+
 def changes_of(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[str, str, str]]]:
     """Node -> (kind, action, name) of each change, for nodes that changed."""
     return {

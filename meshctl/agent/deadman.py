@@ -1,0 +1,188 @@
+"""The dead-man's switch: a host that nobody confirms goes back by itself to what it had before an apply.
+
+`pending.json` is on disk before the host is touched, and gone once the apply is confirmed. A timer of systemd's runs
+`meshctl-agent revert` when the window is over, and a unit does at each boot; neither needs the mesh, a connection or
+the process that applies. (Without systemd a process waits, and a boot brings back what units and files say.) Who finds
+the file and no right to wait, restores the snapshot:
+
+- the applier runs, for it holds the host's lock: wait until it ends;
+- it has ended well: wait for what is left of the window;
+- it has ended otherwise (`until` is not there), or the host was started anew since then: restore at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from meshctl.agent import files, process
+from meshctl.agent.failure import ApplyError, redact
+from meshctl.agent.journal import make_private_dir
+from meshctl.model.places import AGENT_DIR, PENDING_PATH, REVERT_LINK
+from meshctl.model.steps import Transaction
+
+PENDING = Path(PENDING_PATH)
+# What the timer and the unit run.
+COMMAND = ("/usr/bin/python3", "-I", "-S", REVERT_LINK, "revert")
+TIMER = "meshctl-revert-soon"
+BOOT_UNIT = Path("/etc/systemd/system/meshctl-revert.service")
+BOOT_LINK = BOOT_UNIT.parent / "sysinit.target.wants" / BOOT_UNIT.name
+BOOT_TEXT = f"""\
+[Unit]
+Description=Undo what meshctl has applied and nobody has confirmed
+Documentation=https://github.com/meshctl/meshctl
+DefaultDependencies=no
+ConditionPathExists={PENDING}
+RequiresMountsFor={PENDING.parent} {AGENT_DIR} /etc
+After=local-fs.target systemd-tmpfiles-setup.service
+Before=network-pre.target systemd-networkd.service nftables.service systemd-sysctl.service sysinit.target
+
+[Service]
+Type=oneshot
+ExecStart={' '.join(COMMAND)} --boot
+"""
+_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An apply that is to be confirmed, of `who`. `boot` is the kernel's boot id; `until`, in seconds since then, is
+    when the window is over, None while the applier runs. `began` is Unix time."""
+
+    id: str
+    node: str
+    who: str
+    window_s: float
+    began: float
+    boot: str
+    until: float | None = None
+
+    @classmethod
+    def of(cls, transaction: Transaction) -> Pending:
+        """That which begins now."""
+        window_s = transaction.confirm_s
+        return cls(transaction.id, transaction.node, transaction.who, window_s, round(time.time(), 3), boot_id())
+
+    @property
+    def words(self) -> str:
+        """Whose it is, and since when."""
+        began = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(self.began))
+        return f"an apply of {self.who or 'somebody'}, begun {began}, waits to be confirmed"
+
+    @property
+    def over(self) -> str:
+        """Why nobody may confirm it any more."""
+        if self.boot != boot_id():
+            return "the host was started anew before it was confirmed"
+        return "the applier died" if self.until is None else f"nobody confirmed it within {self.window_s:g} s"
+
+    @property
+    def waits_s(self) -> float:
+        """How long somebody may still confirm it: 0 when nobody may any more."""
+        if self.until is None or self.boot != boot_id():
+            return 0.0
+        return max(0.0, self.until - now())
+
+
+def boot_id() -> str:
+    """Another one after each start of the host."""
+    return _BOOT_ID.read_text().strip()
+
+
+def now() -> float:
+    """Seconds since the host was started, sleep included; nobody sets this clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def read() -> Pending | None:
+    """The apply that is to be confirmed, if one is. A file that nobody can read is as if the applier had died."""
+    try:
+        raw = json.loads(PENDING.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Pending(**raw)
+
+
+def arm(pending: Pending, running: Path) -> None:
+    """From here on the host goes back if nobody says otherwise. Raises ApplyError, with nothing armed."""
+    try:
+        make_private_dir(PENDING.parent)
+        _point(Path(REVERT_LINK), str(running))
+        if _SYSTEMD.is_dir():
+            _put(BOOT_UNIT, BOOT_TEXT.encode(), 0o644)
+            BOOT_LINK.parent.mkdir(parents=True, exist_ok=True)
+            _point(BOOT_LINK, str(BOOT_UNIT))
+        _write(pending)
+    except OSError as error:
+        raise ApplyError("command", f"arming the dead-man's switch: {error}") from error
+    try:
+        if _SYSTEMD.is_dir():
+            _start_timer(pending.window_s)
+        else:
+            _start_process()
+    except ApplyError:
+        disarm()
+        raise
+
+
+def await_confirmation() -> None:
+    """The applier has done its part: the window begins."""
+    pending = read()
+    if pending is not None:
+        _write(replace(pending, until=now() + pending.window_s))
+
+
+def disarm() -> None:
+    """Nothing is pending any more. The timer finds nothing to do; it is stopped all the same."""
+    files.remove_quietly(PENDING)
+    files.sync_folder(PENDING.parent)
+    if _SYSTEMD.is_dir():
+        process.run(["systemctl", "stop", f"{TIMER}.timer"])
+
+
+def _start_process() -> None:
+    """Where there is no systemd: a process of its own, that nothing but the end of the host ends."""
+    nothing = subprocess.DEVNULL
+    subprocess.Popen(COMMAND, stdin=nothing, stdout=nothing, stderr=nothing, cwd="/", start_new_session=True)
+
+
+def _start_timer(window_s: float) -> None:
+    # The service of one before, too, which may still wait; not in `disarm`, which that service itself may have called.
+    process.run(["systemctl", "stop", f"{TIMER}.timer", f"{TIMER}.service"])
+    argv: Sequence[str] = (
+        "systemd-run", "--quiet", "--collect", f"--unit={TIMER}", f"--on-active={window_s:g}",
+        "--timer-property=AccuracySec=100ms", "--property=Type=oneshot", "--", *COMMAND,
+    )  # fmt: skip
+    ran = process.run(argv)
+    if ran.status != 0:
+        raise ApplyError("command", f"systemd-run, for the dead-man's switch: {redact(ran.output)}")
+
+
+def _write(pending: Pending) -> None:
+    _put(PENDING, json.dumps(asdict(pending), sort_keys=True).encode() + b"\n", 0o600)
+
+
+def _put(path: Path, content: bytes, mode: int) -> None:
+    """The content at its place, and on disk; nothing when it is there already."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    temp = path.with_name(f".{path.name}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    files.write_and_close(os.open(temp, flags, mode), content)
+    temp.chmod(mode)
+    files.replace(temp, path)
+
+
+def _point(link: Path, target: str) -> None:
+    if link.is_symlink() and str(link.readlink()) == target:
+        return
+    temp = link.with_name(f".{link.name}.new")
+    files.remove_quietly(temp)
+    temp.symlink_to(target)
+    files.replace(temp, link)

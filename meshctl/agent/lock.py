@@ -1,0 +1,46 @@
+"""The host's apply lock: who changes the host has it, and the kernel takes it back from who dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from meshctl.agent.failure import NO_STEP, ApplyError, raise_for_os_error
+
+LOCK_PATH = Path("/run/meshctl/apply.lock")
+
+
+def take() -> int:
+    """The lock as an open file. Raises ApplyError of kind locked, naming the holder."""
+    fd = _open()
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(fd, 200).decode(errors="replace").strip()
+        os.close(fd)
+        raise ApplyError("locked", f"another apply is running ({holder or 'just started'})") from error
+    _sign(fd)
+    return fd
+
+
+def wait() -> int:
+    """The lock, when whoever has it gives it back: an applier ends, for each of its steps has a limit."""
+    fd = _open()
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    _sign(fd)
+    return fd
+
+
+def _open() -> int:
+    try:
+        LOCK_PATH.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return os.open(LOCK_PATH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise_for_os_error(error, f"opening {LOCK_PATH}", NO_STEP)
+
+
+def _sign(fd: int) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}".encode(), 0)

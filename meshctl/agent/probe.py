@@ -1,0 +1,108 @@
+"""`meshctl-agent probe`: which peers of this host are heard, once something was sent to each.
+
+WireGuard itself is asked, by its counters, so that no policy and no firewall inside the mesh has a say: a peer that
+gets a packet has something to count, and one that has nothing to answer with sends a keepalive 10 s later. Two ends
+that probe at the same time hear one another at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+
+from meshctl.agent import process
+from meshctl.agent.node.wgread import Line, read_device
+
+# A keepalive of who has nothing else to say; or, where a peer has lost its session and does not ask, the time until a
+# handshake is begun, with one that is lost: KEEPALIVE_TIMEOUT + 2 * REKEY_TIMEOUT of the protocol's paper.
+TIMEOUT_S = 21.0
+AGAIN_S = 0.5
+# A session older than this is none (REJECT_AFTER_TIME): there was nothing that could break.
+SESSION_S = 180.0
+_DISCARD_PORT = 9
+_SO_BINDTODEVICE = 25  # asm-generic/socket.h
+
+
+def probe() -> int:
+    """Entry point. Whom to ask comes on standard input, and whether without a session, too: `{INTERFACE: {PUBLIC KEY:
+    true|false}}`. One JSON document on standard output: `{"silent": {INTERFACE: [PUBLIC KEY…]}, "endpoints":
+    {INTERFACE: {PUBLIC KEY: ADDRESS:PORT}}}`: who was asked and not heard, and where WireGuard sends to each now."""
+    interfaces = [_Interface(name, keys) for name, keys in json.loads(sys.stdin.read()).items()]
+    until = time.monotonic() + TIMEOUT_S
+    for interface in interfaces:
+        interface.greet()
+    while any(interface.waiting for interface in interfaces) and time.monotonic() < until:
+        for interface in interfaces:
+            interface.send()
+        _pause_until_heard(interfaces)
+    silent = {interface.name: sorted(interface.waiting) for interface in interfaces if interface.waiting}
+    endpoints = {interface.name: interface.endpoints() for interface in interfaces}
+    sys.stdout.write(json.dumps({"silent": silent, "endpoints": endpoints}) + "\n")
+    return 0
+
+
+def _pause_until_heard(interfaces: list[_Interface]) -> None:
+    """Answers come within milliseconds, or not before a keepalive: look often at first."""
+    for part_s in (0.02, 0.08, AGAIN_S - 0.1):
+        time.sleep(part_s)
+        for interface in interfaces:
+            interface.look()
+        if not any(interface.waiting for interface in interfaces):
+            return
+
+
+class _Interface:
+    """`waiting`: the peers that have not been heard yet, and an address to reach each by."""
+
+    def __init__(self, name: str, asked: Mapping[str, bool]) -> None:
+        self.name = name
+        now, lines = time.time(), list(self._peers())
+        self._before = {line.public_key.text: line.rx_bytes for line in lines}
+        living = {line.public_key.text for line in lines if now - line.handshake < SESSION_S}
+        places = {key: to for key, to in _places(name) if key in asked}
+        self.waiting = {key: to for key, to in places.items() if asked[key] or key in living}
+        self._others = [to for key, to in places.items() if key not in self.waiting]
+
+    def greet(self) -> None:
+        """One packet to those that are not waited for: who was started anew is waited for by the others."""
+        self._send(self._others)
+
+    def send(self) -> None:
+        """One packet to each peer that is waited for; it is nobody's at the other end, unless that end lets it be."""
+        self._send(self.waiting.values())
+
+    def _send(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as sock, suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, self.name.encode())
+                sock.sendto(b"meshctl probe", (address, _DISCARD_PORT))
+
+    def look(self) -> None:
+        """Who has been heard since the start."""
+        for line in self._peers():
+            if line.rx_bytes > self._before.get(line.public_key.text, 0):
+                self.waiting.pop(line.public_key.text, None)
+
+    def endpoints(self) -> dict[str, str]:
+        """Where WireGuard sends, by public key."""
+        return {line.public_key.text: str(line.endpoint) for line in self._peers() if line.endpoint is not None}
+
+    def _peers(self) -> Iterable[Line]:
+        device = read_device(self.name, {})
+        return device.peers.values() if device is not None else ()
+
+
+def _places(interface: str) -> Iterator[tuple[str, str]]:
+    """Each peer's key and an address that only it may have: of its longest prefix."""
+    for line in process.run(["wg", "show", interface, "allowed-ips"]).stdout.splitlines():
+        key, _, allowed = line.partition("\t")
+        networks = [ipaddress.ip_network(prefix) for prefix in allowed.split() if "/" in prefix]
+        if networks:
+            longest = max(networks, key=lambda n: (n.prefixlen - n.max_prefixlen, n.version == 4))
+            yield key, str(longest.network_address if longest.num_addresses == 1 else longest.network_address + 1)

@@ -1,0 +1,144 @@
+"""Putting back what a snapshot has: files first, then the network, then units, and the network once more.
+
+Every part compares before it acts, so that a restore which was cut short is begun again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from meshctl.agent import files, process
+from meshctl.agent.journal import Journal
+from meshctl.agent.netrestore import commands, differences
+from meshctl.agent.netstate import NetState, capture
+
+NETWORK, MANIFEST = "network.json", "manifest.json"
+# What one command undoes may take another's object with it: so many times at most it is looked at again.
+ROUNDS = 3
+UNIT_TIMEOUT_S = 90.0
+# Removed first of all, so that there is room for what is put back.
+SPARE, SPARE_BYTES = "spare", 256 * 1024
+_VERBS = {"enabled": "enable", "disabled": "disable", "masked": "mask"}
+_ACTIVE, _FAILED = ("active", "activating", "reloading"), "failed"
+
+
+class Restore:
+    """One snapshot's. `left` is what could not be put back, in words."""
+
+    def __init__(self, folder: Path, journal: Journal) -> None:
+        self._folder, self._journal = folder, journal
+        self._manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        self._wanted = NetState.from_json((folder / NETWORK).read_text(encoding="utf-8"))
+        self.left: list[str] = []
+
+    def run(self) -> None:
+        """All of it."""
+        self._files()
+        self._network()
+        self._units()
+        self.left += self._network()
+
+    def before_boot(self) -> None:
+        """Files, and what is started: what the kernel has, comes of them. Nothing is waited for."""
+        self._files()
+        if self._manifest["units"]:
+            self._systemctl("daemon-reload")
+        for name, before in self._manifest["units"].items():
+            self._enable(name, before)
+            if before["active_state"] in _ACTIVE:
+                self._systemctl("start", name, "--no-block")
+
+    # Inside
+
+    def _files(self) -> None:
+        files.remove_quietly(self._folder / SPARE)
+        for number, (name, entry) in enumerate(sorted(self._manifest["files"].items(), reverse=True)):
+            try:
+                self._file(Path(name), entry, f"restore-{number}")
+            except OSError as error:
+                self.left.append(f"{name}: {error.strerror}")
+
+    def _file(self, path: Path, entry: Mapping[str, Any] | None, unique: str) -> None:
+        found = files.describe(path)
+        if entry is None:
+            if found is not None:
+                _remove(path, str(found["kind"]))
+        elif entry["kind"] == "directory":
+            path.mkdir(parents=True, exist_ok=True)
+            _attributes(path, entry)
+        elif entry["kind"] == "link":
+            if found is None or found["kind"] != "link" or str(path.readlink()) != entry["target"]:
+                temp = path.parent / files.temp_name(path, unique)
+                self._journal.write("temp", path=str(temp))
+                temp.symlink_to(entry["target"])
+                temp.replace(path)
+        elif entry["kind"] == "file":
+            content = (self._folder / entry["content"]).read_bytes()
+            known = found is not None and found["kind"] == "file" and path.read_bytes() == content
+            if not known:
+                files.replace(files.write_temp(path, content, unique, self._journal), path)
+            if not known or {key: entry[key] for key in ("mode", "uid", "gid")}.items() > (found or {}).items():
+                _attributes(path, entry)
+
+    def _network(self) -> list[str]:
+        """What is still otherwise afterwards."""
+        for _ in range(ROUNDS):
+            now = capture(self._wanted.sysctls)
+            wanted = list(commands(self._wanted, now))
+            if not wanted:
+                break
+            for argv, stdin in wanted:
+                ran = process.run(argv, stdin.encode() if stdin is not None else None)
+                self._journal.write("restore", argv=list(argv), status=ran.status)
+        return differences(self._wanted, capture(self._wanted.sysctls))
+
+    def _units(self) -> None:
+        if self._manifest["units"]:
+            self._systemctl("daemon-reload")
+        for name, before in self._manifest["units"].items():
+            active_state = self._enable(name, before)
+            was, runs = before["active_state"] in _ACTIVE, active_state in _ACTIVE
+            if active_state == _FAILED != before["active_state"]:
+                self._systemctl("reset-failed", name)
+            if was != runs:
+                self._systemctl("start" if was else "stop", name)
+            elif was and before["again"]:
+                self._systemctl(before["again"], name)
+
+    def _enable(self, name: str, before: Mapping[str, Any]) -> str:
+        """Have the unit start with the host, or not, as it did; returns its active state."""
+        now = unit_state(name)
+        verb = _VERBS.get(before["file_state"])
+        if verb is not None and before["file_state"] != now["file_state"]:
+            self._systemctl(verb, name)
+        return now["active_state"]
+
+    def _systemctl(self, verb: str, unit: str = "", *options: str) -> None:
+        argv = ["systemctl", verb, *options, *(("--", unit) if unit else ())]
+        ran = process.run(argv, timeout_s=UNIT_TIMEOUT_S)
+        self._journal.write("restore", argv=argv, status=ran.status)
+        if ran.status:
+            self.left.append(f"{' '.join(argv)} failed")
+
+
+def unit_state(name: str) -> dict[str, str]:
+    """What systemd says of a unit: `active_state` and `file_state`, "" for one that there is not."""
+    shown = process.run(["systemctl", "show", "-p", "ActiveState,UnitFileState", "--", name]).stdout
+    fields = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return {"active_state": fields.get("ActiveState", ""), "file_state": fields.get("UnitFileState", "")}
+
+
+def _remove(path: Path, kind: str) -> None:
+    if kind != "directory":
+        path.unlink()
+    elif not any(path.iterdir()):
+        path.rmdir()
+
+
+def _attributes(path: Path, entry: Mapping[str, Any]) -> None:
+    os.chown(path, entry["uid"], entry["gid"], follow_symlinks=False)
+    path.chmod(int(entry["mode"], 8))

@@ -1,0 +1,80 @@
+"""`meshctl-agent revert`, `confirm`, `hold` and `undo`: what becomes of an apply after it has answered."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from meshctl.agent import deadman, files, lock
+from meshctl.agent.answer import answer, failed, outlive_the_connection
+from meshctl.agent.failure import ApplyError
+from meshctl.agent.journal import Journal
+from meshctl.agent.undo import UNDONE, became_of, undo
+from meshctl.model.steps import Result
+
+# Between two looks whether it is still to be waited.
+_LOOK_S = 1.0
+
+
+def revert(arguments: Sequence[str]) -> int:
+    """Entry point of `meshctl-agent revert [--boot]`: restore what nobody has confirmed, when it is time."""
+    while True:
+        held = lock.wait()
+        try:
+            pending = deadman.read()
+            if pending is None:
+                return 0
+            waits_s = pending.waits_s
+            if not waits_s:
+                undo(pending, pending.over, boot="--boot" in arguments)
+                return 0
+        finally:
+            os.close(held)
+        until = time.monotonic() + waits_s
+        while deadman.PENDING.exists() and time.monotonic() < until:
+            time.sleep(min(waits_s, _LOOK_S))
+
+
+def decide(what: str, transaction_id: str) -> int:
+    """Entry point of `meshctl-agent confirm|hold|undo ID`: the apply stays, may be confirmed for another window, or is
+    undone now. One JSON result on standard output."""
+    outlive_the_connection()
+    try:
+        held = lock.take()
+    except ApplyError as failure:
+        return answer(failed(transaction_id, what, failure))
+    try:
+        pending = deadman.read()
+        if pending is None or pending.id != transaction_id:
+            return answer(failed(transaction_id, what, ApplyError("undone", became_of(transaction_id))))
+        if not pending.waits_s:  # the timer is about to see it
+            undo(pending, pending.over)
+            return answer(failed(transaction_id, what, ApplyError("undone", became_of(transaction_id))))
+        return answer(_DECISIONS[what](pending))
+    finally:
+        os.close(held)
+
+
+def _wait_anew(pending: deadman.Pending) -> Result:
+    deadman.await_confirmation()
+    return Result(pending.id, True, "hold")
+
+
+def _keep(pending: deadman.Pending) -> Result:
+    journal = Journal(pending.id, pending.node, strict=False)
+    try:
+        journal.write("confirmed")
+    finally:
+        journal.close()
+    deadman.disarm()
+    files.remove_quietly(UNDONE)
+    return Result(pending.id, True, "confirm")
+
+
+def _undo_now(pending: deadman.Pending) -> Result:
+    left = undo(pending, "the controller wanted so")
+    return Result(pending.id, not left, "undo", undone=left)
+
+
+_DECISIONS = {"confirm": _keep, "hold": _wait_anew, "undo": _undo_now}

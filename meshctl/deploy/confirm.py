@@ -1,0 +1,192 @@
+"""After a wave has converged: the mesh is checked from both ends, and each node confirmed over a fresh connection.
+
+A node that nobody confirms undoes what was applied (`meshctl.agent.deadman`). So all that is done here is to find the
+reasons not to confirm, and to say them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Container, Iterable, Mapping
+
+from meshctl.deploy.applier import agent_command, read_result
+from meshctl.deploy.hints import hint
+from meshctl.deploy.host import LOST, Connect, Host
+from meshctl.deploy.outcome import NO_WAY_IN
+from meshctl.deploy.transport import Transport
+from meshctl.errors import RemoteError
+from meshctl.model.places import REVERT_LINK
+from meshctl.render.zipapp import Zipapp
+
+# A host that has just got other routes may need a handshake before a connection comes through.
+AGAIN_S = 1.0
+# Beyond what the node itself waits for peers.
+PROBE_TIMEOUT_S = 30.0
+
+
+class Gate:
+    """Opens when all hosts of a wave have converged, well or not. Who is early holds its node's window open."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._lock = threading.Lock()
+        self._open = threading.Event()
+
+    def arrive(self) -> None:
+        """One more has."""
+        with self._lock:
+            self._left -= 1
+            if self._left <= 0:
+                self._open.set()
+
+    def open(self) -> None:
+        """Nobody is waited for any more."""
+        self._open.set()
+
+    def wait(self, host: Host) -> None:
+        """Until it opens. Whether a node that could not be told to wait on is lost, the fresh connection says."""
+        while host.pending and not self._open.wait(host.pending.window_s / 3):
+            with contextlib.suppress(RemoteError):
+                _decide(host, "hold")
+
+
+def probe(host: Host, agent: Zipapp, reached: Container[str]) -> None:
+    """Note which of its peers among `reached`, which live, does not answer: of those that there is a session with, or
+    whose endpoint has just been changed. One that has not this version to ask with is not asked, nor one whose
+    connection has broken: whether that is lost, the fresh one says. Raises RemoteError."""
+    if host.transport is None or host.facts is None or agent.hash not in host.facts.agents:
+        return
+    peers = {
+        (w.interface, peer.public_key.text): peer.name for w in host.doc.interfaces() for peer in w.peers
+        if peer.public_key and peer.name in reached
+    }  # fmt: skip
+    moved = {
+        change.name: change.after["endpoint"] for change in host.applied
+        if change.kind == "peer" and change.action == "update" and change.after and change.after.get("endpoint")
+    }  # fmt: skip
+    asked: dict[str, dict[str, bool]] = {interface: {} for interface, _ in peers}
+    for (interface, key), name in peers.items():
+        asked[interface][key] = f"{interface} {name}" in moved
+    try:
+        silent, now = _ask(host.name, host.transport, agent, asked)
+    except RemoteError as error:
+        if error.kind in LOST or host.pending is None:
+            return
+        raise
+    for at, name in peers.items():
+        new = moved.get(f"{at[0]} {name}")
+        if at in silent:
+            host.broken.append(f"nothing comes from {name} ({at[0]}) any more")
+        elif new is not None and _is_literal(new) and new != now.get(at) == host.endpoints.get(at):
+            host.broken.append(f"{name} ({at[0]}) answers from {now[at]}, and not at {new}")
+
+
+def _ask(
+    node: str, transport: Transport, agent: Zipapp, asked: Mapping[str, Mapping[str, bool]]
+) -> tuple[set[tuple[str, str]], dict[tuple[str, str], str]]:
+    """Which peers, by interface and key, are silent, and where WireGuard sends to each (`meshctl.agent.probe`)."""
+    completed = transport.run(agent_command(agent.path, "probe"), json.dumps(asked).encode(), PROBE_TIMEOUT_S)
+    try:
+        found = json.loads(completed.text())
+        silent = {(interface, key) for interface, keys in found["silent"].items() for key in keys}
+        now = {(interface, key): at for interface, ends in found["endpoints"].items() for key, at in ends.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RemoteError(
+            f"asking its peers ended with status {completed.status}: {completed.last_line()}", node=node,
+            kind="command", step="check", hint=hint("command", node),
+        ) from None  # fmt: skip
+    return silent, now
+
+
+def _is_literal(endpoint: str) -> bool:
+    """Whether it is an address, and no name, which may lead where WireGuard sends."""
+    return endpoint[:1] == "[" or endpoint.rpartition(":")[0].replace(".", "").isdigit()
+
+
+def settle(host: Host, fresh: Connect) -> None:
+    """Confirm over a fresh connection, or have the node undo it where there is a reason to. Raises RemoteError: nothing
+    is applied then."""
+    applied, host.applied = host.applied, []
+    if host.error is None and host.broken:
+        words = "; ".join(host.broken)
+        host.error = RemoteError(words, node=host.name, kind="broken", step="check", hint=hint("broken", host.name))
+    if host.error is not None:
+        became = _undone(host, fresh)
+        why = host.error
+        raise RemoteError(f"{why.message}; {became}", node=host.name, kind=why.kind, step=why.step, hint=why.hint)
+    shut = _insist(host, "confirm", fresh)
+    if shut is not None:
+        raise RemoteError(
+            f"applied, but there is no way in any more: {shut.message}; the node undoes it by itself", node=host.name,
+            kind="unconfirmed", step="confirm", hint=hint("unconfirmed", host.name),
+        )  # fmt: skip
+    host.pending, host.confirmed, host.applied = None, True, applied
+
+
+def _undone(host: Host, fresh: Connect) -> str:
+    """Have the node go back at once; what became of that, in words."""
+    lost = host.error is not None and host.error.kind in LOST
+    try:
+        if lost:
+            shut = _insist(host, "undo", fresh)
+        else:
+            shut = None
+            _decide(host, "undo")
+    except RemoteError as error:
+        shut = error
+    if shut is not None and shut.kind != "undone":
+        return f"the node undoes it by itself ({shut.message})"
+    host.pending = None
+    return "it was undone"
+
+
+def _insist(host: Host, what: str, fresh: Connect) -> RemoteError | None:
+    """Tell the node so over a new connection, again and again for its window; what was in the way until then, if it is.
+    Raises RemoteError for what does not pass."""
+    until = time.monotonic() + (host.pending.window_s if host.pending else 0.0)
+    shut: RemoteError | None = None
+    while shut is None or time.monotonic() < until:
+        try:
+            host.transport = fresh()
+            _decide(host, what)
+            return None
+        except RemoteError as error:
+            if error.kind == "undone" and shut is not None:
+                return None if what == "undo" else shut
+            if error.kind not in NO_WAY_IN and error.kind != "locked":
+                raise
+            shut = shut or error
+        time.sleep(AGAIN_S)
+    return shut
+
+
+def report_open(hosts: Iterable[Host]) -> None:
+    """Who was not come to, because the operator has gone, is not as wanted: its node undoes it."""
+    for host in hosts:
+        if host.pending and host.error is None:
+            host.applied = []
+            host.error = RemoteError(
+                "interrupted: applied and not confirmed, so the node undoes it by itself", node=host.name,
+                kind="interrupted", step="confirm", hint=hint("unconfirmed", host.name),
+            )  # fmt: skip
+
+
+def keep(host: Host) -> None:
+    """What waits to be confirmed stays. Raises RemoteError."""
+    _decide(host, "confirm")
+    host.pending, host.confirmed = None, True
+
+
+def _decide(host: Host, what: str) -> None:
+    if host.transport is None or host.pending is None:
+        raise RuntimeError("there is nothing to be confirmed")
+    completed = host.transport.run(agent_command(REVERT_LINK, what, host.pending.id))
+    result = read_result(host.name, completed)
+    if result.failure is not None:
+        raise RemoteError(
+            f"applied, but {result.failure.message}", node=host.name, kind=result.failure.kind, step=what,
+            hint=hint(result.failure.kind, host.name),
+        )  # fmt: skip

@@ -1,0 +1,168 @@
+"""An apply that cannot lock anybody out: what is not confirmed is undone, by the node alone.
+
+`home1` is reached by the mesh alone, through a jump host. Hunted: a node that stays behind a closed door, one that is
+half old and half new, and one that goes back though all was well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from meshlab import MeshLab, await_decided
+
+pytestmark = pytest.mark.lab
+
+WINDOW = ("--confirm-timeout", "30")
+# All that an apply can change, byte for byte; a service that has been stopped and started is the same.
+FILES = """
+find /etc /usr/local /var/lib/meshctl/ledger.json -xdev -printf '%p %m %U %G %y %l\\n' | sort
+find /etc /usr/local -xdev -type f -exec sha256sum {} + | sort -k 2
+"""
+STATE = f"""{FILES}
+for i in $(wg show interfaces); do wg showconf $i | sort; done
+ip -o link show type wireguard; ip -o link | awk '{{print $2, $3, $5}}' | sed 's/@[^ ]*//' | sort; ip -o addr | sort
+ip route show table all | sort; ip -6 route show table all | sort; ip rule; ip -6 rule; nft -s list ruleset
+systemctl list-units --all --plain --no-legend --type service 'wg*' 'mesh*' 'ssh*' 'app*' | awk '{{print $1, $3, $4}}'
+"""
+# What is the same after a boot: not the kernel's own numbers and addresses, nor what a name resolves to first.
+BOOTED = f"""{FILES}
+wg show all allowed-ips | sort; wg show all listen-port | sort; nft -s list ruleset; cat /sys/class/net/wg*/mtu
+"""
+
+
+def state(mesh: MeshLab, node: str, script: str = STATE) -> list[str]:
+    return mesh.sh(node, script, check=False).splitlines()
+
+
+def role(mesh: MeshLab, **files: str) -> None:
+    """A role `app` of the user's, on home1."""
+    for name, text in files.items():
+        folder, _, file = name.partition("__")
+        path = mesh.path.parent / "roles" / "app" / folder / file.replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    mesh.edit(lambda d: d["nodes"]["home1"].update(roles=["app"]))
+
+
+def a_firewall_without_ssh(mesh: MeshLab) -> None:
+    rules = "table inet app { chain in { type filter hook input priority 0; policy accept; tcp dport 22 drop; }; }\n"
+    role(mesh, tasks__main_yml="- nftables: {table: app, src: app.j2}\n", templates__app_j2=rules)
+
+
+def allowed_ips_that_swallow_the_way_in(mesh: MeshLab) -> None:
+    nyc1, web1 = (mesh.sh(node, "wg show wg0 public-key").strip() for node in ("nyc1", "web1"))
+    allowed = mesh.sh("home1", f"wg show wg0 allowed-ips | grep {nyc1} | cut -f 2").replace(" ", ",").strip()
+    steal = f"/usr/bin/wg set wg0 peer {web1} allowed-ips {allowed}"
+    unit = f"[Service]\\nType=oneshot\\nRemainAfterExit=yes\\nExecStart={steal}\\n"
+    role(mesh, tasks__main_yml=(
+        f'- copy: {{dest: /etc/systemd/system/app.service, mode: "0644", content: "{unit}"}}\n'
+        "- service: {name: app, state: started, enabled: true}\n"
+    ))  # fmt: skip
+
+
+def no_sshd(mesh: MeshLab) -> None:
+    role(mesh, tasks__main_yml=(
+        '- copy: {dest: /etc/ssh/sshd_config.d/00-app.conf, content: "Port 2222\\n", mode: "0644"}\n'
+        "  notify: restart sshd\n"
+    ), handlers__main_yml="- {name: restart sshd, service: {name: ssh, state: restarted}}\n")  # fmt: skip
+
+
+def an_mtu_that_the_way_cannot_carry(mesh: MeshLab) -> None:
+    mesh.edit(lambda d: d["nodes"]["home1"].update(mtu=9000))
+    mesh.edit(lambda d: d["nodes"]["nyc1"].update(mtu=9000))
+
+
+@pytest.mark.parametrize(
+    "mistake", [a_firewall_without_ssh, allowed_ips_that_swallow_the_way_in, no_sshd]
+)
+def test_who_closes_the_way_in_finds_it_open_again(small: MeshLab, mistake: Callable[[MeshLab], None]) -> None:
+    before = state(small, "home1")
+    mistake(small)
+    nodes = small.apply(*WINDOW, code=1)
+    assert nodes["home1"]["status"] == "failed"
+    assert nodes["home1"]["error"]["kind"] in ("unconfirmed", "not-converged")
+    assert nodes["home1"]["changes"] == []
+    await_decided(small, "home1")
+    assert state(small, "home1") == before
+    small.reset()
+    told = small.on_lab("plan")
+    assert "home1: the apply" in told.err
+    assert "was undone" in told.err
+    assert told.out.startswith("No changes.")
+
+
+def test_an_endpoint_where_nobody_is_is_undone_at_once(small: MeshLab) -> None:
+    before = {node: state(small, node) for node in ("web1", "home1", "fra1")}
+    small.edit(lambda d: d["nodes"]["nyc1"].update(endpoint="198.51.100.99:51820"))
+    nodes = small.apply(code=1)
+    for node, was in before.items():
+        assert nodes[node]["error"]["kind"] == "broken"
+        assert "nyc1" in nodes[node]["error"]["message"]
+        assert "it was undone" in nodes[node]["error"]["message"]
+        assert state(small, node) == was
+    small.reset()
+    assert small.plan()["changes"] == []
+
+
+def test_a_step_that_fails_leaves_nothing_behind(small: MeshLab) -> None:
+    before = state(small, "web1")
+    unit = "[Service]\\nType=oneshot\\nExecStart=/bin/false\\n"
+    for name, text in {
+        "tasks": f'- copy: {{dest: /etc/systemd/system/app.service, content: "{unit}", mode: "0644"}}\n'
+                 "- sysctl: {name: net.ipv4.conf.all.log_martians, value: '1'}\n"
+                 "- service: {name: app, state: started}\n",
+    }.items():  # fmt: skip
+        path = small.path.parent / "roles" / "app" / name / "main.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    small.edit(lambda d: d["nodes"]["web1"].update(roles=["app"], mtu=1390))
+    nodes = small.apply(code=1)
+    assert nodes["web1"]["changes"] == []
+    assert "what was done is undone" in nodes["web1"]["error"]["message"]
+    assert state(small, "web1") == before
+    assert small.sh("web1", "cat /proc/sys/net/ipv4/conf/all/log_martians").strip() == "0"
+
+
+def test_a_power_cut_before_it_is_confirmed_brings_the_host_up_as_it_was(small: MeshLab) -> None:
+    before = state(small, "web1", BOOTED)
+    small.edit(lambda d: d["nodes"]["web1"].update(mtu=1390, listen_port={"corp": 51999}))
+    assert small.apply("--confirm", "manual", "--confirm-timeout", "600")["web1"]["status"] == "changed"
+    assert state(small, "web1", BOOTED) != before
+    assert small.run("lab", "reboot", "--name", small.name, "--power-cut", "web1").code == 0
+    await_decided(small, "web1")
+    small.sh("web1", "timeout 30 systemctl is-system-running --wait || true")
+    assert state(small, "web1", BOOTED) == before
+    assert "the host was started anew" in json.loads(small.sh("web1", "cat /var/lib/meshctl/undone.json"))["why"]
+
+
+def test_what_is_confirmed_by_hand_stays(small: MeshLab) -> None:
+    small.edit(lambda d: d["nodes"]["web1"].update(mtu=1390))
+    small.apply("--confirm", "manual", "--confirm-timeout", "600")
+    again = small.apply("--limit", "web1")
+    assert again["web1"]["status"] == "unchanged"
+    small.edit(lambda d: d["nodes"]["web1"].update(mtu=1380))
+    error = small.apply("--limit", "web1", code=1)["web1"]["error"]
+    assert error["kind"] == "locked"
+    assert "waits to be confirmed" in error["message"]
+    small.edit(lambda d: d["nodes"]["web1"].update(mtu=1390))
+    nodes: dict[str, Any] = small.on_lab("confirm", "-o", "json").json()["nodes"]
+    assert {name: node["status"] for name, node in nodes.items() if node["status"] != "unchanged"} == {
+        "web1": "confirmed"
+    }
+    assert small.sh("web1", "ls /var/lib/meshctl/pending.json 2>/dev/null || true") == ""
+    assert small.sh("web1", "systemctl is-active meshctl-revert-soon.timer || true") == "inactive\n"
+    assert small.plan()["changes"] == []
+
+
+def test_what_nobody_confirms_by_hand_is_undone_when_its_time_is_over(small: MeshLab) -> None:
+    before = state(small, "web1")
+    small.edit(lambda d: d["nodes"]["web1"].update(mtu=1390))
+    small.apply("--confirm", "manual", *WINDOW)
+    await_decided(small, "web1")
+    assert state(small, "web1") == before
+    late = small.on_lab("confirm", "-o", "json")
+    assert {node["status"] for node in late.json()["nodes"].values()} == {"unchanged"}
+    assert "nobody confirmed it within 30 s" in small.on_lab("plan").err
