@@ -56,14 +56,15 @@ def apply(transaction: Transaction) -> Result:
 
 
 def settle() -> None:
-    """What an apply before this one has left to be decided. Raises ApplyError of kind locked while somebody may still
-    confirm it."""
+    """What an apply before this one has left to be decided. Raises ApplyError: `locked` while it may still be
+    confirmed, and `undone` when the host is another one now than this transaction was made for."""
     pending = deadman.read()
     if pending is None:
         return
     if pending.waits_s:
         raise ApplyError("locked", f"{pending.words}, and is undone in {pending.waits_s:.0f} s unless it is confirmed")
     undo(pending, pending.over)
+    raise ApplyError("undone", f"an apply before this one was undone just now, for {pending.over}; apply again")
 
 
 class Apply:

@@ -101,12 +101,11 @@ def now() -> float:
 
 
 def read() -> Pending | None:
-    """The apply that is to be confirmed, if one is. A file that nobody can read is as if the applier had died."""
+    """The apply that is to be confirmed, if one is. The file is whole or not there, unless the disk is damaged."""
     try:
-        raw = json.loads(PENDING.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return Pending(**json.loads(PENDING.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return Pending(**raw)
 
 
 def arm(pending: Pending, running: Path) -> None:
@@ -116,7 +115,6 @@ def arm(pending: Pending, running: Path) -> None:
         _point(Path(REVERT_LINK), str(running))
         if _SYSTEMD.is_dir():
             _put(BOOT_UNIT, BOOT_TEXT.encode(), 0o644)
-            BOOT_LINK.parent.mkdir(parents=True, exist_ok=True)
             _point(BOOT_LINK, str(BOOT_UNIT))
         _write(pending)
     except OSError as error:
@@ -182,6 +180,7 @@ def _put(path: Path, content: bytes, mode: int) -> None:
 def _point(link: Path, target: str) -> None:
     if link.is_symlink() and str(link.readlink()) == target:
         return
+    link.parent.mkdir(parents=True, exist_ok=True)
     temp = link.with_name(f".{link.name}.new")
     files.remove_quietly(temp)
     temp.symlink_to(target)

@@ -10,17 +10,24 @@ from pathlib import Path
 from meshctl.agent.failure import NO_STEP, ApplyError, raise_for_os_error
 
 LOCK_PATH = Path("/run/meshctl/apply.lock")
+_PATIENCE_S, _LOOK_S = 1.0, 0.05
 
 
 def take() -> int:
-    """The lock as an open file. Raises ApplyError of kind locked, naming the holder."""
+    """The lock as an open file. Raises ApplyError of kind locked, naming the holder: not at once, for who only looks
+    whether an apply is to be undone has it for a moment, too."""
     fd = _open()
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(fd, 200).decode(errors="replace").strip()
-        os.close(fd)
-        raise ApplyError("locked", f"another apply is running ({holder or 'just started'})") from error
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
+                os.close(fd)
+                raise ApplyError("locked", f"another apply is running ({holder or 'just started'})") from error
+        time.sleep(_LOOK_S)
     _sign(fd)
     return fd
 

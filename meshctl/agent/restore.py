@@ -78,10 +78,10 @@ class Restore:
                 temp.replace(path)
         elif entry["kind"] == "file":
             content = (self._folder / entry["content"]).read_bytes()
-            known = found is not None and found["kind"] == "file" and path.read_bytes() == content
-            if not known:
+            if found is None or found["kind"] != "file" or path.read_bytes() != content:
                 files.replace(files.write_temp(path, content, unique, self._journal), path)
-            if not known or {key: entry[key] for key in ("mode", "uid", "gid")}.items() > (found or {}).items():
+                found = files.describe(path)
+            if any(entry[key] != (found or {}).get(key) for key in ("mode", "uid", "gid")):
                 _attributes(path, entry)
 
     def _network(self) -> list[str]:

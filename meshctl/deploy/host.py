@@ -80,9 +80,10 @@ class Host:
     def compare(self, facts_text: str | None = None) -> None:
         """Compare again, with new facts or (the document having changed) with those at hand."""
         if facts_text is not None:
-            undone = self.facts.undone if self.facts else None
-            self.facts = facts_of.parse(self.name, facts_text)
-            self.facts = replace(self.facts, undone=undone or self.facts.undone)
+            facts = facts_of.parse(self.name, facts_text)
+            # What applies before this run have left is known from the first look.
+            before = self.facts or facts
+            self.facts = replace(facts, pending=before.pending, undone=before.undone)
         if self.facts is not None:
             self.changes = tuple(diff(self.doc, self.facts))
 

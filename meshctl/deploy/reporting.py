@@ -71,10 +71,12 @@ def _warnings(hosts: Mapping[str, Host], inventory: Inventory) -> tuple[str, ...
 
 
 def _told(host: Host) -> tuple[str, ...]:
-    """What the host says of applies before this run."""
+    """What the host says of applies that are undone, or may be."""
     found = []
-    if host.facts and host.facts.pending and not host.confirmed:
-        found.append(f"an apply of {host.facts.pending.who} waits to be confirmed, by `meshctl confirm`")
+    if host.pending and host.error is None:
+        found.append(f"waits {host.pending.window_s:g} s for `meshctl confirm`, and then undoes what was applied")
+    elif host.facts and host.facts.pending and not host.confirmed:
+        found.append(f"an apply of {host.facts.pending.who} waits for `meshctl confirm`")
     if host.facts and host.facts.undone:
         undone = host.facts.undone
         left = f"; not put back: {', '.join(undone.left)}" if undone.left else ""

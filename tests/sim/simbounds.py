@@ -149,8 +149,9 @@ def silence_is_kept(world: World) -> Says:
             continue
         if forgets_quickly(world, (name, *node.peers())) or any(p.spec.kind == "malicious" for p in peers):
             continue
-        if any(m.met_at > world.clock.now - IDLE_S for p in node.peers() for m in node.meetings.get(p, ())):
-            continue  # their first handshakes were lost, one after the other
+        meetings = [m for p in node.peers() for m in node.meetings.get(p, ())]
+        if any(m.met_at > max(world.clock.now - IDLE_S, m.added_at + REKEY_TIMEOUT_S) for m in meetings):
+            continue  # the first handshakes were lost, one after the other
         sent = packets(world, node) - before
         unmet = [p for p in peers if p.spec.kind == "client" or not met(node, p.name)]
         rounds = sum(len(SCHEDULE_S) if p in unmet else 1 for p in peers if p.spec.kind == "anchor")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bodies import RelayGrant, RelayRefuse, Splice, Wish
+from meshctl.core.agent.bodies import RelayGrant, RelayRefuse, Splice
 from meshctl.core.agent.checks import Pair
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.course import Course
@@ -54,7 +54,7 @@ class Detours:
         """An anchor's relay to the peer, or none there."""
         self._here.touch(self._work.peer.id)
         if isinstance(answer, RelayGrant):
-            self._relay.granted(anchor, answer, now, willing=self._work.mode is not Wish.DIRECT)
+            self._relay.granted(anchor, answer, now)
         else:
             self._relay.refused(anchor, answer, now)
         self.news(now)

@@ -185,11 +185,10 @@ class RelayClient:
 
     # What comes in
 
-    def granted(self, anchor: PeerConfig, grant: RelayGrant, now: float, *, willing: bool = True) -> None:
-        """An anchor's port for this peer, asked for by either end. Who is not `willing` to have what the other end asks
-        for gives it back."""
+    def granted(self, anchor: PeerConfig, grant: RelayGrant, now: float) -> None:
+        """An anchor's port for this peer, asked for by either end."""
         self._now = now
-        if not self._wanted and (self._controlling or not willing):
+        if self._controlling and not self._wanted:
             self._outputs.append(Say(anchor, RelayRelease(self._peer.id, grant.token)))
             return
         lease = self._leases.setdefault(anchor.id, Lease(anchor))
