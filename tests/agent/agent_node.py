@@ -54,6 +54,8 @@ class Node:
         return Result.from_json(out.decode())
 
     def close(self) -> None:
+        # A userspace WireGuard ends with its interface, and not with the namespace that it is in.
+        self.sh("for i in $(wg show interfaces); do ip link delete $i; done", check=False)
         self._keeper.communicate(timeout=10)
 
 
