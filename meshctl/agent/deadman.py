@@ -13,7 +13,6 @@ the file and no right to wait, restores the snapshot:
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -114,7 +113,8 @@ def arm(pending: Pending, running: Path) -> None:
         make_private_dir(PENDING.parent)
         _point(Path(REVERT_LINK), str(running))
         if _SYSTEMD.is_dir():
-            _put(BOOT_UNIT, BOOT_TEXT.encode(), 0o644)
+            if not BOOT_UNIT.is_file() or BOOT_UNIT.read_text() != BOOT_TEXT:
+                files.put(BOOT_UNIT, BOOT_TEXT.encode(), 0o644)
             _point(BOOT_LINK, str(BOOT_UNIT))
         _write(pending)
     except OSError as error:
@@ -163,18 +163,7 @@ def _start_timer(window_s: float) -> None:
 
 
 def _write(pending: Pending) -> None:
-    _put(PENDING, json.dumps(asdict(pending), sort_keys=True).encode() + b"\n", 0o600)
-
-
-def _put(path: Path, content: bytes, mode: int) -> None:
-    """The content at its place, and on disk; nothing when it is there already."""
-    if path.is_file() and path.read_bytes() == content:
-        return
-    temp = path.with_name(f".{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    files.write_and_close(os.open(temp, flags, mode), content)
-    temp.chmod(mode)
-    files.replace(temp, path)
+    files.put(PENDING, json.dumps(asdict(pending), sort_keys=True).encode() + b"\n", 0o600)
 
 
 def _point(link: Path, target: str) -> None:

@@ -72,6 +72,16 @@ def replace(temp: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
+def put(path: Path, content: bytes, mode: int) -> None:
+    """The content in a file's place, and on disk, by way of one beside it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = path.with_name(f".{path.name}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    write_and_close(os.open(temp, flags, mode), content)
+    temp.chmod(mode)
+    replace(temp, path)
+
+
 def sync_folder(folder: Path) -> None:
     """What was put there, or taken away, is so on disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,11 +61,8 @@ def _restore(folder: Path, journal: Journal, boot: bool) -> tuple[str, ...]:
 
 def _tell(pending: deadman.Pending, why: str, left: Sequence[str]) -> None:
     told = {"id": pending.id, "why": why, "left": list(left), "time": round(time.time(), 3)}
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    temp = UNDONE.with_name(f".{UNDONE.name}.new")
     try:
         make_private_dir(UNDONE.parent)
-        files.write_and_close(os.open(temp, flags, 0o600), json.dumps(told, sort_keys=True).encode() + b"\n")
-        files.replace(temp, UNDONE)
+        files.put(UNDONE, json.dumps(told, sort_keys=True).encode() + b"\n", 0o600)
     except OSError:  # a full disk: the journal may have it
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from typing import Any
 
 import click
@@ -10,6 +12,11 @@ from meshctl.cli.common import Hosts, host_options, inventory_options, output_op
 from meshctl.cli.plan import run_plan
 from meshctl.deploy.options import AUTO, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S, MANUAL, OFF
 from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
+
+
+def author() -> str:
+    """Who runs this: `USER@HOST`."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 @click.command(name="apply", short_help="Converge the hosts to the inventory.")
@@ -55,12 +62,11 @@ def command(
         return run_plan(hosts, inventory_argument, inventory_option, show_diff, False)
     inventory = hosts.read(None if stored else inventory_argument, inventory_option)
     from meshctl.cli import progress, show
-    from meshctl.cli.revisions import author, revision_at
     from meshctl.deploy.run import apply
 
     options = hosts.options(
         diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored, confirm=confirm,
-        confirm_timeout_s=confirm_timeout, who=author(), revision=revision_at(inventory.path),
+        confirm_timeout_s=confirm_timeout, who=author(),
     )  # fmt: skip
     outcome = apply(inventory, hosts.ring(inventory), options, hosts.door(), progress.for_terminal())
     show.answer(outcome, output, show.apply_text)

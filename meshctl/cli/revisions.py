@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import getpass
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -145,18 +143,3 @@ def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
 
 def _said(done: subprocess.CompletedProcess[bytes]) -> str:
     return done.stderr.decode(errors="replace").strip().partition("\n")[0]
-
-
-def author() -> str:
-    """Who runs this: `USER@HOST`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-def revision_at(path: Path) -> str:
-    """The Git revision that the inventory at `path` is of, with `-dirty` where files differ from it; "" for none."""
-    folder = path if path.is_dir() else path.parent
-    try:
-        done = _git(folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-    except MeshctlError:
-        return ""
-    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""

@@ -14,7 +14,7 @@ from meshctl.deploy import applier
 from meshctl.deploy.hints import hint
 from meshctl.deploy.transport import Completed, Transport
 from meshctl.errors import RemoteError
-from meshctl.model.facts import HostFacts
+from meshctl.model.facts import HostFacts, PendingApply
 from meshctl.model.places import FACTS_SHELL, REVERT_LINK
 from meshctl.model.resources import NodeDoc
 from meshctl.model.steps import Result, Step, Transaction
@@ -29,19 +29,10 @@ Connect = Callable[[], Transport]
 
 @dataclass(frozen=True)
 class Confirmation:
-    """How what is applied is to be confirmed: in that time (0: not at all), and for whom and what."""
+    """How what is applied is to be confirmed: in that time (0: not at all), and for whom."""
 
     window_s: float = 0.0
     who: str = ""
-    revision: str = ""
-
-
-@dataclass(frozen=True)
-class Unconfirmed:
-    """A transaction that its node undoes unless it is confirmed in time."""
-
-    id: str
-    window_s: float
 
 
 @dataclass
@@ -59,7 +50,7 @@ class Host:
     unresolved: set[str] = field(default_factory=set)  # `IFACE PEER` whose endpoint is a name that does not resolve
     error: RemoteError | None = None
     duration_s: float = 0.0
-    pending: Unconfirmed | None = None
+    pending: PendingApply | None = None  # what its node undoes unless it is confirmed
     confirmed: bool = False
     endpoints: dict[tuple[str, str], str] = field(default_factory=dict)  # where WireGuard sent before, to whom
     broken: list[str] = field(default_factory=list)  # what does not carry packets any more, in words
@@ -99,12 +90,10 @@ class Host:
             (name, key.text): peer.endpoint for name, facts in self.facts.interfaces.items()
             for key, peer in facts.peers.items() if peer.endpoint
         }  # fmt: skip
-        window_s = confirmation.window_s
-        transaction = Transaction(
-            applier.new_id(), self.name, steps, self._script(), window_s, confirmation.who, confirmation.revision
-        )
+        window_s, who = confirmation.window_s, confirmation.who
+        transaction = Transaction(applier.new_id(), self.name, steps, self._script(), window_s, who)
         command, stdin = applier.command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
-        self.pending = Unconfirmed(transaction.id, window_s) if window_s else None
+        self.pending = PendingApply(transaction.id, who, window_s) if window_s else None
         try:
             result = applier.read_result(self.name, self._run_applier(self.transport, command, stdin))
         except RemoteError as error:

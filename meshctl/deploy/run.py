@@ -12,7 +12,7 @@ from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
 from meshctl.deploy import confirm, filediff, guard, keys, reporting
 from meshctl.deploy.door import Door, NetworkDoor
-from meshctl.deploy.host import Confirmation, Host, Unconfirmed
+from meshctl.deploy.host import Confirmation, Host
 from meshctl.deploy.local import LocalTransport, this_machine
 from meshctl.deploy.options import AUTO, OFF, RunOptions
 from meshctl.deploy.outcome import ApplyOutcome, FileDiff, PlanOutcome
@@ -65,7 +65,7 @@ def apply(
 def confirm_pending(
     inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None
 ) -> ApplyOutcome:
-    """Confirm what waits to be: the hosts that do are `changed`. Raises UsageError before any host is contacted."""
+    """Confirm what waits to be: a host where something did is `confirmed`. Raises UsageError before any contact."""
     with _Run(inventory, None, options, door, progress) as run:
         run.read(compare=False)
         run.confirm()
@@ -213,8 +213,7 @@ class _Run:
     def confirm(self) -> None:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
         for host in self._hosts.values():
-            pending = host.facts.pending if host.facts else None
-            host.pending = Unconfirmed(pending.id, pending.window_s) if pending else None
+            host.pending = host.facts.pending if host.facts else None
         waiting = [host for host in self._hosts.values() if host.pending and host.error is None]
         self._phases.each("confirming", waiting, confirm.keep, finish=True)
 
@@ -223,9 +222,8 @@ class _Run:
         return reporting.confirm_outcome(self._hosts)
 
     def _confirmation(self) -> Confirmation:
-        if self._options.confirm == OFF:
-            return Confirmation(0.0, self._options.who, self._options.revision)
-        return Confirmation(self._options.confirm_timeout_s, self._options.who, self._options.revision)
+        window_s = 0.0 if self._options.confirm == OFF else self._options.confirm_timeout_s
+        return Confirmation(window_s, self._options.who)
 
     def applied(self, diffs: tuple[FileDiff, ...]) -> ApplyOutcome:
         """The outcome of all hosts, by name."""

@@ -195,7 +195,7 @@ def _tables(lines: Lines) -> dict[str, str]:
 
 
 def _ledger(node: str, lines: Lines) -> Ledger:
-    text = "\n".join(line[1:] for line in lines)
+    text = _content(lines)
     if not text.strip():
         return Ledger()
     try:
@@ -209,7 +209,7 @@ def _ledger(node: str, lines: Lines) -> Ledger:
 
 def _pending(lines: Lines) -> PendingApply | None:
     raw = _indented(lines)
-    return PendingApply(str(raw["id"]), str(raw["who"]), float(raw["began"]), float(raw["window_s"])) if raw else None
+    return PendingApply(str(raw["id"]), str(raw["who"]), float(raw["window_s"])) if raw else None
 
 
 def _undone(lines: Lines) -> UndoneApply | None:
@@ -218,9 +218,14 @@ def _undone(lines: Lines) -> UndoneApply | None:
 
 
 def _indented(lines: Lines) -> Any:
-    """A JSON document whose lines begin with a space; None where there is none."""
-    text = "\n".join(line[1:] for line in lines)
+    """A JSON document of the host's; None where there is none."""
+    text = _content(lines)
     return json.loads(text) if text.strip() else None
+
+
+def _content(lines: Lines) -> str:
+    """A file of the host's, whose lines the script has indented by a space."""
+    return "\n".join(line[1:] for line in lines)
 
 
 def _interfaces(

@@ -62,11 +62,10 @@ class UnitFacts:
 
 @dataclass(frozen=True)
 class PendingApply:
-    """An apply that waits to be confirmed. `began` is Unix time, `window_s` how long it waits once it is done."""
+    """An apply that waits to be confirmed; `window_s` is how long, once it is done."""
 
     id: str
     who: str
-    began: float
     window_s: float
 
 

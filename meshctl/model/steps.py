@@ -82,8 +82,8 @@ class Step:
 @dataclass(frozen=True)
 class Transaction:
     """One node's work. `facts_script` is run again after converging, so that the controller can verify. `confirm_s`:
-    how long the node then waits to be told that all is well, before it goes back; 0 to wait for nobody. `who` runs it,
-    and `revision` is the inventory's Git revision, for people."""
+    how long the node then waits to be told that all is well, before it goes back; 0 to wait for nobody. `who` runs
+    it, for people."""
 
     id: str
     node: str
@@ -91,7 +91,6 @@ class Transaction:
     facts_script: str = ""
     confirm_s: float = 0.0
     who: str = ""
-    revision: str = ""
     wire_version: int = WIRE_VERSION
 
     def encode(self) -> bytes:
@@ -104,7 +103,6 @@ class Transaction:
             "facts_script": self.facts_script,
             "confirm_s": self.confirm_s,
             "who": self.who,
-            "revision": self.revision,
         }
         return zlib.compress(json.dumps(document, sort_keys=True, separators=(",", ":")).encode(), 6)
 
@@ -122,7 +120,6 @@ class Transaction:
                 facts_script=str(document["facts_script"]),
                 confirm_s=float(document["confirm_s"]),
                 who=str(document["who"]),
-                revision=str(document["revision"]),
             )
         except (zlib.error, KeyError, TypeError) as error:
             raise ValueError(f"not a transaction: {error!r}") from error

@@ -16,7 +16,6 @@ from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
 from meshctl.core.wire.demux import KEEPALIVE_BYTES, WIREGUARD_BYTES
 
-# A keepalive is a packet without content: everything else adds more to a counter.
 # A handshake's two messages, with the keepalives beside it. All other packets are filled up to 16 bytes or the MTU.
 _HANDSHAKES = frozenset(WIREGUARD_BYTES[kind] + count * KEEPALIVE_BYTES for kind in (1, 2) for count in range(3))
 # What is around a message inside the tunnel at most (IPv6 and UDP), and what WireGuard fills packets up to.

@@ -15,7 +15,7 @@ from meshctl.core.wire.stun_attributes import MAGIC_COOKIE
 # Bytes of handshake initiation, handshake response and cookie reply; the padding of a data packet ends at the tunnel's
 # MTU, so that its length may be anything from a keepalive's up.
 WIREGUARD_BYTES = {1: 148, 2: 92, 3: 64}
-KEEPALIVE_BYTES = 32
+KEEPALIVE_BYTES = 32  # a data packet without content: all others are longer
 _DATA = 4
 
 
