@@ -10,7 +10,7 @@ from agentcore_values import SESSION, interface, key, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
-from meshctl.core.agent.bodies import Body, NatSummary, Offer, Offered, Splice, Wish
+from meshctl.core.agent.bodies import Body, NatSummary, Offer, Offered, RelayGrant, RelayRelease, Splice, Wish
 from meshctl.core.agent.candidate import priority
 from meshctl.core.agent.checks import Credentials
 from meshctl.core.agent.config import PeerConfig
@@ -20,7 +20,7 @@ from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.here import Answered, Here, Pace
 from meshctl.core.agent.nat import Mapping
 from meshctl.core.agent.path import State, Trigger
-from meshctl.core.agent.peerwork import PeerWork
+from meshctl.core.agent.peerwork import RELAY_LINGER_S, PeerWork
 from meshctl.core.agent.splice import LISTEN_S, OPENED
 from meshctl.core.agent.splice_slot import SpliceSlot
 
@@ -171,3 +171,17 @@ def test_a_history_without_a_decision_has_nothing_to_explain() -> None:
     bench = Bench(hard=False)
     bench.course.history.explain("more")
     assert bench.course.history.decisions == ()
+
+
+@pytest.mark.parametrize("wish", Wish)
+def test_a_relay_that_the_other_end_asked_for_and_an_operator_forbids_is_given_back_after_a_while(wish: Wish) -> None:
+    bench, hub = Bench(hard=False), peer("a", "hub", 1, kind="anchor")
+    bench.work.wish = wish
+    grant = RelayGrant(bench.work.peer.id, (Address("203.0.113.1", 40000),), b"t" * 16, 300)
+    bench.detours.answered(hub, grant, NOW)
+    bench.detours.answered(hub, grant, NOW + 1.0)  # which puts nothing off
+    assert bench.work.release_at == (NOW + RELAY_LINGER_S if wish is Wish.DIRECT else None)
+    assert bench.said == []
+    bench.work.relay.release()
+    bench.detours.news(NOW + RELAY_LINGER_S)
+    assert bench.said == [("hub", RelayRelease(bench.work.peer.id, grant.token))]

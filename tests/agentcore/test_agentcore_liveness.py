@@ -284,6 +284,16 @@ def test_what_was_not_answered_on_one_path_says_nothing_of_the_next() -> None:
     assert tunnel.run(5) == ""
 
 
+def test_what_came_all_the_time_on_one_path_is_to_come_by_the_next_or_that_is_asked_once() -> None:
+    tunnel = Tunnel()
+    tunnel.run(5.0, heard=DATA)
+    tunnel.liveness.moved(tunnel.now, 0.0)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S - 0.01) == ""
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S) == "what came all the time has stopped 1.0 s ago"
+    tunnel.liveness.outlived(tunnel.now + STOPPED_S)  # the flow was over, and not the path dead
+    assert tunnel.liveness.distress(tunnel.now + 3 * STOPPED_S) == ""
+
+
 def test_a_slow_path_has_the_time_that_its_round_trips_take() -> None:
     tunnel = Tunnel()
     tunnel.liveness.moved(tunnel.now, 0.4)
@@ -380,19 +390,26 @@ def test_a_stream_is_counted_anew_after_an_answer_and_on_a_new_interface(event: 
         assert bool(tunnel.liveness.distress(tunnel.now + STOPPED_S)) is (count == STREAM)
 
 
-@pytest.mark.parametrize("event", ["answer", "move", "new interface"])
-def test_a_pause_before_an_answer_a_move_or_a_new_interface_makes_no_later_silence_longer(event: str) -> None:
+@pytest.mark.parametrize("event", ["answer", "new interface"])
+def test_a_pause_before_an_answer_or_a_new_interface_makes_no_later_silence_longer(event: str) -> None:
     tunnel = Tunnel()
     tunnel.run(STREAM * SAMPLE_S, heard=DATA)
     tunnel.read(PAUSE_S - 2 * SAMPLE_S, heard=DATA)
     tunnel.read(PAUSE_S - SAMPLE_S)
     if event == "answer":
         tunnel.liveness.heard(tunnel.now)
-    elif event == "move":
-        tunnel.liveness.moved(tunnel.now, 0.02)
     else:
         tunnel.status = tunnel.status._replace(rx_bytes=0)
         tunnel.read(0.0)
+    tunnel.run(STREAM * SAMPLE_S, heard=DATA)
+    assert tunnel.liveness.distress(tunnel.now + STOPPED_S)
+
+
+def test_that_nothing_came_by_a_dead_path_makes_no_later_silence_on_the_next_longer() -> None:
+    tunnel = Tunnel()
+    tunnel.run(STREAM * SAMPLE_S, heard=DATA)
+    tunnel.read(PAUSE_S - SAMPLE_S)
+    tunnel.liveness.moved(tunnel.now, 0.02)
     tunnel.run(STREAM * SAMPLE_S, heard=DATA)
     assert tunnel.liveness.distress(tunnel.now + STOPPED_S)
 

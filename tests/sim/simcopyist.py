@@ -56,6 +56,7 @@ class _Heard(NamedTuple):
     remote: Place
     data: bytes
     counted: bool
+    driver: Driver | None = None  # whose it was
 
 
 class _Said(NamedTuple):
@@ -79,7 +80,7 @@ class Copyist:
     def heard_stun(self, node: Node, local: Place, remote: Place, data: bytes, *, answered: bool) -> None:
         """An agent was handed this. It, or another, is sent again later."""
         heard = self._stun.setdefault(node.name, deque(maxlen=_KEPT))
-        heard.append(_Heard(local, remote, data, answered))
+        heard.append(_Heard(local, remote, data, answered, node.driver))
         if self._dice.random() < _OFTEN:
             again = self._dice.choice(tuple(heard))
             delay_s = self._dice.choice((0.0, 0.01, self._dice.random() * _LATEST_S))
@@ -129,13 +130,18 @@ class Copyist:
         asked = like.message_class is stun.Class.REQUEST
         if forged:
             data = made_up(like, dice)
-        elif asked and not heard.counted:  # the session was not known yet: to the agent, it has only been late
+        elif asked and not (heard.counted and self._remembers(node, heard)):  # to the agent, it has only been late
             return
         elif asked and node.spec.kind == "anchor":
             remote = _FOREIGN  # it is answered if its session is not known there: not where that would open a NAT
         elif not asked:
             remote = heard.remote  # from elsewhere than it was awaited from it has not counted, and still would
         self._put(node, heard._replace(remote=remote, data=data), forged=forged)
+
+    def _remembers(self, node: Node, heard: _Heard) -> bool:
+        """Whether its agent may know that it has had this. An anchor's that is a new one answers so many old questions,
+        and then not all new ones either (`meshctl.core.agent.allowance`)."""
+        return node.spec.kind != "anchor" or heard.driver is node.driver
 
     def _put(self, node: Node, heard: _Heard, *, forged: bool) -> None:
         if _listens(node) and node.driver is not None:

@@ -14,6 +14,7 @@ from siminventory import APPLY_S
 from simpairs import (
     DIRECT_STATES,
     MUCH_LOSS,
+    SUSPENDING,
     can_be_led_astray,
     forgets_quickly,
     is_anchor_fault,
@@ -32,7 +33,7 @@ from simwg import KEEPALIVE_TIMEOUT_S, REKEY_TIMEOUT_S
 
 from meshctl.core.agent.backoff import LONGEST_S as HELLO_LONGEST_S
 from meshctl.core.agent.conversation import AGAIN_FIRST_S
-from meshctl.core.agent.liveness import SAMPLE_S, STREAM
+from meshctl.core.agent.liveness import PAUSES, SAMPLE_S, STOPPED_S, STREAM
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import RELAY_DOUBT_S
 from meshctl.core.reachability import UNREACHABLE
@@ -64,7 +65,6 @@ _ROUNDING_S = 0.6
 # WireGuard has to notice that too (KEEPALIVE_TIMEOUT and REKEY_TIMEOUT) before the other end can be asked for.
 _FORGOTTEN_S = 9.0
 _ASTRAY_S = 2.0  # so long after a path has died, under traffic, packets are to pass again
-_SUSPENDING = ("clock", "sleep")
 _CROSSINGS = 2
 _KEYLESS = ("anchor off", "anchors off", "anchor moves")
 # After these a NAT knows nobody whom it lets in.
@@ -113,6 +113,7 @@ def _windows_of(world: World, flow: Flow, outage: Outage) -> list[tuple[float, f
             windows += [*_windows(world, fault, names, patience), *_unmet(world, fault, names, patience)]
             windows += _swept(world, fault, names)
             windows += _unheard(world, fault, flow)
+            windows += _rarely_heard(world, fault, flow)
             windows += _blocked(world, fault, flow, patience)
             windows += _keyless(fault, flow)
             windows += [] if direct else _unanswered(fault, flow)
@@ -179,7 +180,7 @@ def _first_met(world: World, node: str, peer: str) -> float:
 
 def _windows(world: World, fault: Fault, names: tuple[str, str], patience: float) -> list[tuple[float, float]]:
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S) + patience
-    if fault.kind in _SUSPENDING and world.spec.link.loss:
+    if fault.kind in SUSPENDING and world.spec.link.loss:
         # The other end goes on with the old keys until a packet with the new ones has come: two of these may be lost.
         recovery += 2 * KEYS_S
     near = tuple(f for f in world.spec.faults if touches(world, f, names) or is_anchor_fault(world, f))
@@ -206,7 +207,7 @@ def _other_anchor(world: World, fault: Fault) -> float:
 def _keyless(fault: Fault, flow: Flow) -> list[tuple[float, float]]:
     """Who began or answered a handshake within the last 5 s, sleep included, may begin none: it is left to the other
     end, once that has something to send; or to the next keepalive."""
-    if fault.kind not in _SUSPENDING or max(fault.lasts_s, float(fault.value or 0.0)) >= REKEY_TIMEOUT_S:
+    if fault.kind not in SUSPENDING or max(fault.lasts_s, float(fault.value or 0.0)) >= REKEY_TIMEOUT_S:
         return []
     recovery = RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S)
     begins = max(fault.ends_at, min(flow.starts_at, fault.ends_at + KEEPALIVE_S))
@@ -244,6 +245,15 @@ def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]
         return []
     keepalive_s = max((p.keepalive_s for p in world.nodes[flow.b].kernel.wg.peers()), default=0.0)
     return [(fault.at, fault.ends_at + keepalive_s + RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S))]
+
+
+def _rarely_heard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]]:
+    """Behind such a NAT, who only answers notices after twice the longest pause between what comes all the time: a
+    ping beside a message of an agent's is not seen, and lengthens one."""
+    if fault.kind not in _FORGETTING or fault.target not in places_of(world, (flow.b,)):
+        return []
+    noticed_s = PAUSES * (2 * flow.every_s + SAMPLE_S)
+    return [(fault.at, fault.ends_at + RECOVERY_S.get(fault.kind, _ANY_RECOVERY_S) + max(0.0, noticed_s - STOPPED_S))]
 
 
 def _unanswered(fault: Fault, flow: Flow) -> list[tuple[float, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from simconfig import KEEPALIVE_S, public_ips, wg_key
@@ -31,6 +32,8 @@ DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
 # Links that lose a larger share lose whole handshakes and conversations.
 MUCH_LOSS = 0.05
+# A host that sleeps forgets WireGuard's keys.
+SUSPENDING = ("clock", "sleep")
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
 KNOWN_BLOCKED_S = BLOCKED_S + 3.0
 
@@ -63,8 +66,17 @@ def possible(world: World, one: Node, other: Node, *, mapping: bool = True, lies
 
 def may_be_direct(world: World, one: Node, other: Node) -> bool:
     """Whether a direct path is one that the two can have, if only by a port that a router has opened and lies about: an
-    anchor may see it all the same."""
-    return any(possible(world, one, other, lies=lies) in (DIRECT, SPLICED) for lies in (True, False))
+    anchor may see it all the same; or one that their NATs go on letting in since before one of them became harder."""
+    if any(possible(world, one, other, lies=lies) in (DIRECT, SPLICED) for lies in (True, False)):
+        return True
+    names = (one.name, other.name)
+    since = max(taken(world, names), default=inf)
+    became = any(f.kind == "nat becomes" and f.at > since and touches(world, f, names) for f in world.spec.faults)
+    return became and not blocked(world, *names) and _both_direct(one, other)
+
+
+def _both_direct(one: Node, other: Node) -> bool:
+    return state(one, other) in DIRECT_STATES and state(other, one) in DIRECT_STATES
 
 
 def blocked(world: World, one: str, other: str) -> bool:
@@ -93,9 +105,13 @@ def trying(world: World, one: str, other: str, *, lately_s: float = 0.0) -> bool
 
 def known_blocked_s(world: World, names: tuple[str, str]) -> float:
     """After how long two that have something to send know at the latest that a way drops WireGuard's packets. Two that
-    are a pair anew have no session, and send a handshake in each REKEY_TIMEOUT alone: by that way, and by the relay."""
-    anew = any(ends_pair(fault, {*names}) for fault in world.spec.faults)
-    return KNOWN_BLOCKED_S + (2 * REKEY_TIMEOUT_S if anew else 0.0)
+    are a pair anew, or of which one has slept, have no session, and send a handshake in each REKEY_TIMEOUT alone: by
+    that way, and by the relay."""
+    keyless = any(
+        ends_pair(fault, {*names}) or (fault.kind in SUSPENDING and fault.target in names)
+        for fault in world.spec.faults
+    )
+    return KNOWN_BLOCKED_S + (2 * REKEY_TIMEOUT_S if keyless else 0.0)
 
 
 def taken(world: World, names: tuple[str, str]) -> list[float]:

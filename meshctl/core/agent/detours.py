@@ -55,6 +55,7 @@ class Detours:
         self._here.touch(self._work.peer.id)
         if isinstance(answer, RelayGrant):
             self._relay.granted(anchor, answer, now)
+            self._work.tolerate_relay(now)
         else:
             self._relay.refused(anchor, answer, now)
         self.news(now)

@@ -102,6 +102,10 @@ class _Stream:
         self._count += 1
         self._newest_at = now
 
+    def moved(self, now: float) -> None:
+        """It comes by another path from now on; that nothing came by the one before was no pause of its own."""
+        self._newest_at = now
+
     def has_stopped(self, silence_s: float, answer_s: float) -> bool:
         """Whether that much silence is a sign, where an answer takes so long."""
         return self._count >= STREAM and silence_s >= max(STOPPED_S, PAUSES * max(self._pauses), answer_s)
@@ -168,10 +172,12 @@ class Liveness:
         self.heard(now)
 
     def moved(self, now: float, rtt_s: float) -> None:
-        """The peer has another path now: what was not answered on the old one says nothing of it."""
+        """The peer has another path now: what was not answered on the old one says nothing of it. But what came all the
+        time is to come by the new one too."""
         self.rtt_s, self._patience, self._answer_within_s = rtt_s, 1, UNANSWERED_S
         self._content_since, self._detour = None, None
-        self.heard(now)
+        self._stream.moved(now)
+        self._hear(now)
 
     @property
     def heard_at(self) -> float | None:

@@ -148,6 +148,12 @@ class PeerWork:
         if self.relay.wanted and self.mode in (Wish.NONE, Wish.DIRECT):
             self.release_at = now + RELAY_LINGER_S
 
+    def tolerate_relay(self, now: float) -> None:
+        """The other end has asked for a relay. Where an operator forbids it, of which that end may not have heard yet,
+        it is given back after the same while: at once, and the two would ask and give back on and on."""
+        if self.mode is Wish.DIRECT and self.release_at is None:
+            self.release_at = now + RELAY_LINGER_S
+
     def begin_anew(self, now: float) -> None:
         """Try all pairs at once, here and at the peer, and be patient anew."""
         self._rest(now)
