@@ -11,6 +11,7 @@ from pathlib import Path
 from meshctl.agent import files, process, units
 from meshctl.agent.failure import ApplyError, classify_output, raise_for_os_error, redact
 from meshctl.agent.journal import Journal
+from meshctl.agent.rekey import switch
 from meshctl.model.keys import is_key_text
 from meshctl.model.ledger import LEDGER_PATH, InterfaceRecord, Ledger
 from meshctl.model.steps import Step, Transaction
@@ -65,6 +66,8 @@ class Convergence:
             files.set_attributes(path, step.mode, step.owner, step.group)
         elif step.do == "key":
             self._key(index, path, step)
+        elif step.do == "switch":
+            switch(index, path, Path(step.target), step.interface)
         elif step.do == "table":
             self._table(index, step)
         elif step.do == "endpoint":
@@ -133,7 +136,9 @@ class Convergence:
                 raise ApplyError("command", f"{path} does not hold a WireGuard private key; move it away", index)
             files.set_attributes(path, step.mode or PRIVATE_FILE_MODE, step.owner, step.group)
             return
-        key = live_private_key(step.interface) or configured_private_key(path.parent / f"{step.interface}.conf")
+        key = None
+        if step.interface:
+            key = live_private_key(step.interface) or configured_private_key(path.parent / f"{step.interface}.conf")
         if key is None:
             ran = process.run(["wg", "genkey"])
             if ran.status != 0:

@@ -19,6 +19,7 @@ usage: meshctl-agent COMMAND [OPTIONS]
   confirm   keep what an apply has done, which is undone otherwise
   undo      undo what an apply has done, now
   hold      let an apply wait anew to be confirmed, from now on
+  follow    give a peer's prefixes to whichever of two keys it uses, while it switches from one to the other
   probe     which peers are heard, once something was sent to each
   revert    undo what an apply has done and nobody has confirmed, when it is time; what a timer runs, and each boot
 
@@ -51,6 +52,10 @@ def main() -> int:
         from meshctl.agent.revert import decide
 
         return decide(command, arguments[0])
+    if command == "follow" and not arguments:
+        from meshctl.agent.follow import follow
+
+        return follow()
     if command == "probe" and not arguments:
         from meshctl.agent.probe import probe
 

@@ -64,24 +64,17 @@ class _Interface:
         now, lines = time.time(), list(self._peers())
         self._before = {line.public_key.text: line.rx_bytes for line in lines}
         living = {line.public_key.text for line in lines if now - line.handshake < SESSION_S}
-        places = {key: to for key, to in _places(name) if key in asked}
+        places = {key: to for key, to in addresses(name) if key in asked}
         self.waiting = {key: to for key, to in places.items() if asked[key] or key in living}
         self._others = [to for key, to in places.items() if key not in self.waiting]
 
     def greet(self) -> None:
         """One packet to those that are not waited for: who was started anew is waited for by the others."""
-        self._send(self._others)
+        send_to(self.name, self._others)
 
     def send(self) -> None:
         """One packet to each peer that is waited for; it is nobody's at the other end, unless that end lets it be."""
-        self._send(self.waiting.values())
-
-    def _send(self, addresses: Iterable[str]) -> None:
-        for address in addresses:
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            with socket.socket(family, socket.SOCK_DGRAM) as sock, suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, self.name.encode())
-                sock.sendto(b"meshctl probe", (address, _DISCARD_PORT))
+        send_to(self.name, self.waiting.values())
 
     def look(self) -> None:
         """Who has been heard since the start."""
@@ -98,7 +91,16 @@ class _Interface:
         return device.peers.values() if device is not None else ()
 
 
-def _places(interface: str) -> Iterator[tuple[str, str]]:
+def send_to(interface: str, addresses: Iterable[str]) -> None:
+    """One packet to each, by this interface: WireGuard then has a reason to speak with that peer."""
+    for address in addresses:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock, suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, interface.encode())
+            sock.sendto(b"meshctl probe", (address, _DISCARD_PORT))
+
+
+def addresses(interface: str) -> Iterator[tuple[str, str]]:
     """Each peer's key and an address that only it may have: of its longest prefix."""
     for line in process.run(["wg", "show", interface, "allowed-ips"]).stdout.splitlines():
         key, _, allowed = line.partition("\t")

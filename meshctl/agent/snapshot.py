@@ -29,7 +29,7 @@ from meshctl.model.steps import Step, Transaction
 
 SNAPSHOT_DIR = Path("/var/lib/meshctl/snapshots")
 SNAPSHOT_VERSION = 2
-TOUCHING = ("write", "link", "remove", "attrs", "key", "mkdir")
+TOUCHING = ("write", "link", "remove", "attrs", "key", "mkdir", "switch")
 _AGAIN = ("restart", "reload", "reload-or-restart")
 
 
@@ -57,7 +57,8 @@ def snapshot(transaction: Transaction) -> Path:
 
 
 def _save_files(folder: Path, steps: tuple[Step, ...]) -> dict[str, Any]:
-    paths = sorted({step.path for step in steps if step.do in TOUCHING} | {LEDGER_PATH})
+    switched = {step.target for step in steps if step.do == "switch"}
+    paths = sorted({step.path for step in steps if step.do in TOUCHING} | switched | {LEDGER_PATH})
     saved: dict[str, Any] = {}
     for number, name in enumerate(paths):
         path = Path(name)

@@ -90,7 +90,8 @@ def check_programs(steps: tuple[Step, ...]) -> None:
     for index, step in enumerate(steps):
         if is_package_step(step):
             return
-        program = {"run": step.argv[0] if step.argv else "", "table": "nft", "key": "wg", "endpoint": "wg"}.get(step.do)
+        program = {"run": step.argv[0] if step.argv else "", "table": "nft", "key": "wg", "switch": "wg",
+                   "endpoint": "wg"}.get(step.do)  # fmt: skip
         if program is None or (program and process.find(program)):
             continue
         kind = "wireguard" if program in WIREGUARD_PROGRAMS else "command"

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("meshctl.cli.apply", "Converge the hosts to the inventory."),
     "client": ("meshctl.cli.client", "Show configs and QR codes for stock WireGuard clients."),
     "confirm": ("meshctl.cli.confirm", "Keep what `apply --confirm manual` has done."),
+    "keys": ("meshctl.cli.keys", "Rotate the nodes' keys without losing packets, and show how old they are."),
     "lab": ("meshctl.cli.lab", "Build the inventory's twin on this machine: real hosts, real NATs."),
     "lint": ("meshctl.cli.lint", "Predict how every permitted pair will meet, and what will disappoint."),
     "lock": ("meshctl.cli.lock", "Pin addresses and public keys in inventory.lock.yml."),

@@ -78,14 +78,21 @@ def host_options(function: F) -> F:
 
 def reach_options(function: F) -> F:
     """What every command that contacts hosts takes; `Hosts(**…)` collects it."""
+    function = connection_options(function)
+    function = click.option("--local", is_flag=True, help="This machine only, without SSH.")(function)
+    return click.option(
+        "--limit", metavar="PATTERN", multiple=True,
+        help="Only these nodes: names, groups, networks, globs, !excluded; commas or repeated.",
+    )(function)
+
+
+def connection_options(function: F) -> F:
+    """The same, where arguments name the nodes."""
     from meshctl.deploy.options import DEFAULT_FORKS  # here, for `validate` needs nothing of a run
 
     options = (
-        click.option("--limit", metavar="PATTERN", multiple=True,
-                     help="Only these nodes: names, groups, networks, globs, !excluded; commas or repeated."),
         click.option("--forks", type=click.IntRange(min=1), default=DEFAULT_FORKS, show_default=True,
                      help="Hosts to contact at the same time."),
-        click.option("--local", is_flag=True, help="This machine only, without SSH."),
         lab_option,
         click.option("--accept-new-host-keys", is_flag=True,
                      help="Learn unknown SSH host keys; a changed one is refused always."),
@@ -99,14 +106,14 @@ def reach_options(function: F) -> F:
 
 @dataclass(frozen=True)
 class Hosts:
-    """The values of `host_options` or `reach_options`."""
+    """The values of `host_options`, `reach_options` or `connection_options`."""
 
-    limit: tuple[str, ...]
     forks: int
-    local: bool
     lab: str | None
     accept_new_host_keys: bool
     ask_sudo_pass: bool
+    limit: tuple[str, ...] = ()
+    local: bool = False
     secret_file: str | None = None
 
     def read(self, argument: str | None, option: str | None) -> Inventory:

@@ -240,5 +240,7 @@ class _NetworkCompiler:
         key = (name, allowed, keepalive if attached.endpoint else 0)
         peer = self._peers.get(key)
         if peer is None:
-            peer = self._peers[key] = Peer(name, attached.public_key, allowed, attached.endpoint, key[2])
+            peer = self._peers[key] = Peer(
+                name, attached.public_key, allowed, attached.endpoint, key[2], attached.next_public_key
+            )
         return peer

@@ -12,6 +12,7 @@ from meshctl.model.resources import WireGuard
 
 # What must be on a node before it can make a key: wg(8), and the key file itself.
 _FIRST = ("package", "key")
+DAY_S = 86400
 # A warning names so many nodes, and counts the others.
 NAMED_AT_MOST = 5
 
@@ -37,12 +38,13 @@ def first_changes(host: Host) -> tuple[Change, ...]:
 
 
 def learned(hosts: Iterable[Host]) -> dict[tuple[str, str], PublicKey]:
-    """(node, network) -> public key, for those that the lock does not have yet."""
+    """(node, network) -> public key, for those that the lock does not have yet, or has as the next one of a node that
+    has switched to it already: the run that had it do so did not come to the lock."""
     return {
         (host.name, w.network): key
         for host in hosts
         for w in host.doc.interfaces()
-        if w.public_key is None and (key := key_of(host, w)) is not None
+        if (key := key_of(host, w)) is not None and (w.public_key is None or key == w.next_public_key)
     }
 
 
@@ -56,6 +58,28 @@ def left_out(mesh: Mesh, keyless: Collection[str]) -> tuple[str, ...]:
     if others:
         found.append(f"no key yet, so left out: {_named(others)}; a node's key is made by the first apply to it")
     return tuple(found)
+
+
+def age_s(host: Host, wireguard: WireGuard, now: float) -> int | None:
+    """How old the interface's key is, since it was made or adopted; None where that is not known. `now`: Unix time."""
+    made = host.facts.key_times.get(wireguard.key_file) if host.facts else None
+    return None if made is None else max(0, int(now - made))
+
+
+def is_due(mesh: Mesh, node: str, age: int | None) -> bool:
+    """Whether a key of that age, in seconds, is older than the node's `rotate_every`."""
+    limit_s = mesh.nodes[node].rotate_every_s
+    return age is not None and limit_s is not None and age > limit_s
+
+
+def overdue(hosts: Iterable[Host], mesh: Mesh, now: float) -> tuple[str, ...]:
+    """One sentence about the nodes whose keys are older than the inventory wants, and the remedy; none without any."""
+    ages = {host.name: max((age_s(host, w, now) or 0 for w in host.doc.interfaces()), default=0) for host in hosts}
+    old = [name for name, age in sorted(ages.items()) if is_due(mesh, name, age)]
+    if not old:
+        return ()
+    words = _named([f"{name} ({ages[name] // DAY_S} days)" for name in old])
+    return (f"keys older than `rotate_every`: {words}; `meshctl keys rotate {' '.join(old)}`",)
 
 
 def _named(names: list[str]) -> str:

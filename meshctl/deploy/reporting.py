@@ -1,7 +1,8 @@
-"""From hosts to outcomes: what a run says of each when it is over. Pure."""
+"""From hosts to outcomes: what a run says of each when it is over."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from meshctl.deploy import keys
@@ -67,7 +68,8 @@ def _warnings(hosts: Mapping[str, Host], inventory: Inventory) -> tuple[str, ...
     """What to tell besides changes: rendering's warnings, the applier's, and nodes that are left out."""
     found = [f"{h.name}: {w}" for h in hosts.values() for w in (*_told(h), *h.doc.warnings, *h.warnings)]
     absent = {name for name, _ in inventory.missing_keys if name not in hosts or hosts[name].error}
-    return (*dict.fromkeys(found), *keys.left_out(inventory.mesh, absent))
+    old = keys.overdue(hosts.values(), inventory.mesh, time.time())
+    return (*dict.fromkeys(found), *keys.left_out(inventory.mesh, absent), *old)
 
 
 def _told(host: Host) -> tuple[str, ...]:

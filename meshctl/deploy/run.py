@@ -238,10 +238,11 @@ class _Run:
         return tuple(sorted(found, key=lambda d: (d.node, d.path)))
 
     def _differing(self) -> list[Host]:
-        return [host for host in self._hosts.values() if host.error is None and host.changes]
+        meant = self._options.switch or self._hosts.keys()
+        return [host for host in self._hosts.values() if host.error is None and host.changes and host.name in meant]
 
     def _renderer(self) -> Renderer:
-        return Renderer(compile_mesh(self._inventory.mesh), self._ring)
+        return Renderer(compile_mesh(self._inventory.switched(self._options.switch).mesh), self._ring)
 
     def _new_connections(self) -> Connections:
         options = self._options

@@ -48,6 +48,7 @@ def parse(node: str, text: str) -> HostFacts:
     tools = frozenset(host.get("tool", []))
     sums = read("sums", _sums)
     interfaces, routing = _interfaces(read)
+    keys = read("keys", _keys)
     return HostFacts(
         node=node,
         os_id=host.get("os", [""])[0].strip("\"'"),
@@ -62,7 +63,8 @@ def parse(node: str, text: str) -> HostFacts:
         units=read("units", _units),
         interfaces=interfaces,
         policy_routing=routing,
-        key_files=read("keys", _keys),
+        key_files={path: key for path, (key, _) in keys.items()},
+        key_times={path: when for path, (_, when) in keys.items()},
         tables=read("tables", _tables),
         ledger=_ledger(node, sections.get("ledger", [])),
         pending=read("pending", _pending),
@@ -182,11 +184,11 @@ def _units(lines: Lines) -> dict[str, UnitFacts]:
     }
 
 
-def _keys(lines: Lines) -> dict[str, PublicKey | None]:
-    keys: dict[str, PublicKey | None] = {}
+def _keys(lines: Lines) -> dict[str, tuple[PublicKey | None, int]]:
+    keys: dict[str, tuple[PublicKey | None, int]] = {}
     for line in lines:
-        label, _, key = line.partition("\t")
-        keys[str(json.loads(label))] = PublicKey(key) if key else None
+        label, key, when = line.split("\t")
+        keys[str(json.loads(label))] = PublicKey(key) if key else None, int(when)
     return keys
 
 

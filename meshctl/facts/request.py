@@ -35,7 +35,7 @@ def request_for(doc: NodeDoc) -> FactsRequest:
             found["units"].add(resource.name)
         elif isinstance(resource, WireGuard):
             found["interfaces"].add(resource.interface)
-            found["key_files"].add(resource.key_file)
+            found["key_files"].update((resource.key_file, resource.next_key_file))
         elif isinstance(resource, Nftables):
             found["tables"].add(f"{resource.family} {resource.table}")
     return FactsRequest(**{name: tuple(sorted(values)) for name, values in found.items()})

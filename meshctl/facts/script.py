@@ -33,7 +33,7 @@ section() { printf '%s%s@@\n' '@SECTION@' "$1"; }
 table_hash() {
   listing=$(nft -s list table "$1" "$2") && printf '%s %s\t%s\n' "$1" "$2" "$(printf '%s\n' "$listing" | sha256sum)"
 }
-key_half() { [ -f "$2" ] && printf '%s\t%s\n' "$1" "$(wg pubkey <"$2")"; }
+key_half() { [ -f "$2" ] && printf '%s\t%s\t%s\n' "$1" "$(wg pubkey <"$2")" "$(stat -c %Y -- "$2")"; }
 
 printf '\n%s\n' '@BEGIN@'
 

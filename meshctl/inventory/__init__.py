@@ -11,6 +11,7 @@ import datetime
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from meshctl.errors import Diagnostic, InventoryError
 from meshctl.inventory.files import base_dir_of, find_inventory, load_inventory, lock_path_of
@@ -21,7 +22,7 @@ from meshctl.inventory.resolve import resolve
 from meshctl.inventory.rules import check_rules
 from meshctl.inventory.schema import check, load_schema, schema_names
 from meshctl.model.keys import PublicKey
-from meshctl.model.mesh import Mesh, Node
+from meshctl.model.mesh import Attachment, Mesh, Node
 
 __all__ = [
     "Inventory",
@@ -33,6 +34,10 @@ __all__ = [
     "schema_names",
     "write_lock",
 ]
+
+
+_Keys = tuple[PublicKey | None, PublicKey | None]  # the one that counts, and the next
+E = TypeVar("E", LockEntry, Attachment)
 
 
 @dataclass(frozen=True)
@@ -71,35 +76,50 @@ class Inventory:
         )
 
     def with_keys(self, keys: Mapping[tuple[str, str], PublicKey]) -> Inventory:
-        """A new Inventory in which each (node, network) has that public key. KeyError for an unknown pair."""
-        return self._replace_keys(keys)
+        """A new Inventory in which each (node, network) has that public key, and no other is pending. KeyError for an
+        unknown pair."""
+        return self._replace_keys({pair: (key, None) for pair, key in keys.items()})
 
     def without_keys(self, pairs: Collection[tuple[str, str]]) -> Inventory:
         """A new Inventory in which each (node, network) has no key yet. KeyError for an unknown pair."""
-        return self._replace_keys(dict.fromkeys(pairs))
+        return self._replace_keys(dict.fromkeys(pairs, (None, None)))
 
-    def _replace_keys(self, keys: Mapping[tuple[str, str], PublicKey | None]) -> Inventory:
-        by_node: dict[str, dict[str, PublicKey | None]] = {}
-        for (node, network), key in keys.items():
+    def with_next_keys(self, keys: Mapping[tuple[str, str], PublicKey]) -> Inventory:
+        """A new Inventory in which each (node, network) is to switch to that key. KeyError for an unknown pair."""
+        entries = {pair: self.lock.entry(*pair) for pair in keys}
+        return self._replace_keys({pair: (entries[pair].public_key, key) for pair, key in keys.items()})
+
+    def switched(self, nodes: Collection[str]) -> Inventory:
+        """A new Inventory in which these nodes have switched to their next keys, where they have some."""
+        return self.with_keys({
+            (name, a.network): a.next_public_key
+            for name in nodes for a in self.mesh.nodes[name].attachments if a.next_public_key
+        })  # fmt: skip
+
+    def _replace_keys(self, keys: Mapping[tuple[str, str], _Keys]) -> Inventory:
+        by_node: dict[str, dict[str, _Keys]] = {}
+        for (node, network), pair in keys.items():
             if self.mesh.nodes[node].attachment(network) is None:
                 raise KeyError((node, network))
-            by_node.setdefault(node, {})[network] = key
-        nodes = {name: _with_keys(node, by_node.get(name, {})) for name, node in self.mesh.nodes.items()}
+            by_node.setdefault(node, {})[network] = pair
+        nodes = {name: _node_with_keys(node, by_node.get(name, {})) for name, node in self.mesh.nodes.items()}
         entries = dict(self.lock.nodes)
         for node, of_node in by_node.items():
             entries[node] = {
-                network: dataclasses.replace(entry, public_key=of_node.get(network, entry.public_key))
+                network: _with_keys(entry, of_node[network]) if network in of_node else entry
                 for network, entry in entries[node].items()
             }
         return dataclasses.replace(self, mesh=dataclasses.replace(self.mesh, nodes=nodes), lock=Lock(entries))
 
 
-def _with_keys(node: Node, keys: Mapping[str, PublicKey | None]) -> Node:
+def _with_keys(has_keys: E, keys: _Keys) -> E:
+    return dataclasses.replace(has_keys, public_key=keys[0], next_public_key=keys[1])
+
+
+def _node_with_keys(node: Node, keys: Mapping[str, _Keys]) -> Node:
     if not keys:
         return node
-    attachments = tuple(
-        dataclasses.replace(a, public_key=keys[a.network]) if a.network in keys else a for a in node.attachments
-    )
+    attachments = tuple(_with_keys(a, keys[a.network]) if a.network in keys else a for a in node.attachments)
     return dataclasses.replace(node, attachments=attachments)
 
 

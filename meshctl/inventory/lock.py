@@ -26,13 +26,16 @@ _EMPTY_HINT = "take it from version control; without it, `meshctl lock` makes a 
 
 @dataclass(frozen=True)
 class LockEntry:
-    """One interface. `addresses` as in model.mesh.Attachment; no key until the node has made one."""
+    """One interface. `addresses` as in model.mesh.Attachment; no key until the node has made one. `next_public_key` is
+    there while a rotation is pending: the node has made it, and has not switched to it."""
 
     addresses: tuple[str, ...] = ()
     public_key: PublicKey | None = None
+    next_public_key: PublicKey | None = None
 
 
 _NO_ENTRY = LockEntry()
+_KEYS = ("public_key", "next_public_key")
 _NO_NETWORKS: Mapping[str, LockEntry] = {}
 
 
@@ -62,6 +65,7 @@ class Lock:
             for network, entry in sorted(networks.items()):
                 addresses = ", ".join(f'"{address}"' for address in entry.addresses)
                 key = f', public_key: "{entry.public_key}"' if entry.public_key else ""
+                key += f', next_public_key: "{entry.next_public_key}"' if entry.next_public_key else ""
                 lines.append(f'    "{network}": {{addresses: [{addresses}]{key}}}\n')
         return "".join(lines)
 
@@ -95,24 +99,27 @@ def _entry(
             parse_address(text)
         except Malformed as error:
             findings.error("bad-address", (*path, "addresses", index), error.message, error.hint)
-    key = None
-    if "public_key" in raw:
-        text = str(raw["public_key"])
-        try:
-            key = PublicKey(text)
-        except ValueError:
-            findings.error(
-                "bad-key", (*path, "public_key"), f"`{text}` is not a WireGuard key", "run meshctl lock again"
-            )
-        owner = owners.setdefault(text, (node, network))
-        if owner[0] != node:
-            findings.error(
-                "duplicate-public-key",
-                (*path, "public_key"),
-                f"{node} and {owner[0]} have the same public key (network {network}, {owner[1]})",
-                "was one cloned from the other? Remove the key of one here and on that host, then run meshctl lock",
-            )
-    return LockEntry(tuple(addresses), key)
+    keys = {name: _key((*path, name), str(raw[name]), owners, findings) for name in _KEYS if name in raw}
+    return LockEntry(tuple(addresses), **keys)
+
+
+def _key(
+    path: tuple[str, str, str, str], text: str, owners: dict[str, tuple[str, str]], findings: Findings
+) -> PublicKey | None:
+    key, (_, node, network, _) = None, path
+    try:
+        key = PublicKey(text)
+    except ValueError:
+        findings.error("bad-key", path, f"`{text}` is not a WireGuard key", "run meshctl lock again")
+    owner = owners.setdefault(text, (node, network))
+    if owner[0] != node:
+        findings.error(
+            "duplicate-public-key",
+            path,
+            f"{node} and {owner[0]} have the same public key (network {network}, {owner[1]})",
+            "was one cloned from the other? Remove the key of one here and on that host, then run meshctl lock",
+        )
+    return key
 
 
 def changes(old: Lock | None, new: Lock) -> tuple[str, ...]:
@@ -146,6 +153,8 @@ def _entry_changes(prefix: str, network: str, before: LockEntry, after: LockEntr
     if before.public_key != after.public_key:
         what = "removed" if after.public_key is None else "recorded" if before.public_key is None else "changed"
         found.append(f"{prefix}public key in {network} {what}")
+    if before.next_public_key != after.next_public_key:
+        found.append(f"{prefix}next public key in {network} {'recorded' if after.next_public_key else 'removed'}")
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -13,7 +13,7 @@ from meshctl.inventory.allocate import Claim, NoRoom, allocate, larger
 from meshctl.inventory.document import Document
 from meshctl.inventory.findings import Findings
 from meshctl.inventory.groups import GroupTree
-from meshctl.inventory.lock import Lock, LockEntry
+from meshctl.inventory.lock import Lock
 from meshctl.inventory.names import Names
 from meshctl.inventory.nodes import Draft, NodeReader, endpoint_text, known_roles, lab_settings
 from meshctl.inventory.policies import read_rules, read_tests
@@ -21,6 +21,8 @@ from meshctl.inventory.selectors import Scope
 from meshctl.inventory.settings import Layer, Settings
 from meshctl.inventory.suggest import did_you_mean
 from meshctl.model.mesh import AGENT_ROLE, Attachment, Mesh, Network, Node, SecretSource
+
+DAY_S = 86400
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,17 @@ def _allocate(drafts: Mapping[str, Draft], ranges: Mapping[str, Ranges], lock: L
     return Lock(
         {
             name: {
-                i.network: LockEntry(addresses[i.network].get(name, ()), lock.entry(name, i.network).public_key)
+                i.network: replace(lock.entry(name, i.network), addresses=addresses[i.network].get(name, ()))
                 for i in draft.interfaces
             }
             for name, draft in drafts.items()
         }
     )
+
+
+def _age_s(text: str | None) -> int | None:
+    """Of `90d` or `12w`."""
+    return None if text is None else int(text[:-1]) * {"d": DAY_S, "w": 7 * DAY_S}[text[-1]]
 
 
 def _node(draft: Draft, tree: GroupTree, lock: Lock, reader: NodeReader, document: Document) -> Node:
@@ -172,6 +179,7 @@ def _node(draft: Draft, tree: GroupTree, lock: Lock, reader: NodeReader, documen
             endpoint=endpoint_text(i),
             keepalive_s=i.keepalive,
             public_key=lock.entry(draft.name, i.network).public_key,
+            next_public_key=lock.entry(draft.name, i.network).next_public_key,
         )
         for i in draft.interfaces
     )
@@ -194,6 +202,7 @@ def _node(draft: Draft, tree: GroupTree, lock: Lock, reader: NodeReader, documen
         psk=settings.value("psk", True),
         nat=settings.value("nat", None),
         capacity=settings.value("capacity", None),
+        rotate_every_s=_age_s(settings.value("keys", {}).get("rotate_every")),
         vars={key: value for key, (value, _) in settings.merged("vars").items()},
         lab=lab_settings({key: value for key, (value, _) in settings.merged("lab").items()}),
         position=document.position(draft.path, key=True),

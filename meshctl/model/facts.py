@@ -98,6 +98,7 @@ class HostFacts:
     # own routes first), and the same for 6.
     policy_routing: Mapping[str, frozenset[str]] = field(default_factory=dict)
     key_files: Mapping[str, PublicKey | None] = field(default_factory=dict)  # path -> public half; only existing
+    key_times: Mapping[str, int] = field(default_factory=dict)  # path -> when that key was made, Unix seconds
     tables: Mapping[str, str] = field(default_factory=dict)  # "inet meshctl" -> sha256 of `nft -s list table`
     ledger: Ledger = Ledger()
     pending: PendingApply | None = None

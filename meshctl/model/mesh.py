@@ -74,7 +74,8 @@ class Attachment:
 
     `addresses` are host addresses without prefix length, one for each family of the network, IPv4 first.
     `endpoint` is `host:port` or `[v6]:port` where the node is reachable from outside, else None.
-    `public_key` is None until the node (or, for a client, `meshctl client show`) has made one.
+    `public_key` is None until the node (or, for a client, `meshctl client show`) has made one; `next_public_key` is
+    the one that the node is to switch to, while a rotation is pending.
     """
 
     network: str
@@ -85,6 +86,7 @@ class Attachment:
     endpoint: str | None = None
     keepalive_s: int = 25
     public_key: PublicKey | None = None
+    next_public_key: PublicKey | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Node:
     psk: bool = True
     nat: str | None = None  # the NAT in front, as declared (a lab.nat kind); None: unknown
     capacity: int | None = None  # how many peers the node should have at most; None: any number
+    rotate_every_s: int | None = None  # how old its keys may be; None: any age
     vars: Mapping[str, Any] = field(default_factory=dict)  # free variables for roles and templates
     lab: LabSettings = LabSettings()
     position: Position = Position()

@@ -71,7 +71,8 @@ class Peer:
     """One WireGuard peer as all of its peers see it; shared between nodes, so it holds no pre-shared key.
 
     `allowed_ips` are canonical prefixes in sorted order, IPv4 before IPv6. `endpoint` and `keepalive_s` are only
-    where the agent starts from (DESIGN section 2). `name` is a node of the inventory.
+    where the agent starts from (DESIGN section 2). `name` is a node of the inventory. `next_key` is the key that it is
+    about to switch to: the peers have that beside this one, as a peer of its own (`awaited`).
     """
 
     name: str
@@ -79,6 +80,17 @@ class Peer:
     allowed_ips: tuple[str, ...]
     endpoint: str | None = None
     keepalive_s: int = 0
+    next_key: PublicKey | None = None
+
+    def awaited(self) -> Peer:
+        """The peer under its next key. A prefix has one owner, so this one has none until its node has switched; where
+        it is, its first packet says. Its name is no node's."""
+        return Peer(awaited_name(self.name), self.next_key, ())
+
+
+def awaited_name(name: str) -> str:
+    """What the peers of a node call it under its next key."""
+    return f"{name} (next key)"
 
 
 @dataclass(frozen=True)
@@ -93,14 +105,20 @@ class WireGuard:
     mtu: int
     key_file: str  # /etc/wireguard/IFACE.key
     public_key: PublicKey | None  # pinned in the lock; None: not yet born
-    peers: tuple[Peer, ...]
+    peers: tuple[Peer, ...]  # `awaited` ones included
     psks: tuple[Secret | None, ...]
     routes: tuple[str, ...] = ()  # prefixes of allowed_ips that the interface's own prefixes do not cover
     fwmark: int = 0
     key_mode: str = "0600"  # systemd-networkd reads the key as user systemd-network: 0640 with its group
     key_group: str = "root"
     default_route: bool = False  # 0.0.0.0/0 and ::/0 go by an exit node: policy routing as wg-quick does it
+    next_public_key: PublicKey | None = None  # to switch to, in the lock while a rotation is pending
     notify: tuple[str, ...] = ()
+
+    @property
+    def next_key_file(self) -> str:
+        """Where the private half of the next key waits."""
+        return f"{self.key_file}.next"
 
     def without_keyless_peers(self, awaited: Container[str]) -> WireGuard:
         """See NodeDoc.without_keyless_peers."""

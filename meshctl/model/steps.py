@@ -25,7 +25,10 @@ class Step:
          "link":    path, target
          "remove":  path
          "attrs":   path, mode, owner, group
-         "key":     path, interface (make the private key if absent; adopt it from the live interface or conf first)
+         "key":     path, interface (make the private key if absent; adopt it from the live interface or conf first,
+                  unless no interface is named)
+         "switch":  path, target, interface: the key file `target` takes the place of `path`, and the live interface its
+                  key; peers that have an address hear of it at once
          "table":   stdin (nft text), path ("inet meshctl"): load atomically, then record the listing's sha256
          "endpoint": interface, peer (public key), target (NAME:PORT), timeout_s: a name that does not resolve is a
                   warning, and the ledger then forgets the endpoint, so that the next plan asks for it again

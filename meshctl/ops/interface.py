@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from meshctl.core.change import Change
 from meshctl.core.diff.host import is_active
 from meshctl.core.diff.interface import default_pieces
+from meshctl.core.diff.keys import NEXT
 from meshctl.core.diff.removal import wg_quick_interface
 from meshctl.core.endpoints import is_named, set_apart
 from meshctl.core.prefixes import DEFAULT_ROUTES, version
@@ -42,12 +43,20 @@ NAME_TIMEOUT_S = 5.0
 
 
 def key_steps(index: int, change: Change, want: WireGuard) -> Iterator[Step]:
-    """The key file, its attributes, and the key of the live interface."""
+    """The key file, its attributes, and the key of the live interface; of the next key, its birth and the switch."""
+    attributes = Step("attrs", change=index, path=want.key_file, mode=want.key_mode, owner="root", group=want.key_group)
+    if change.name == f"{want.interface} {NEXT}":
+        if change.action == "create":
+            yield Step("key", change=index, path=want.next_key_file)
+        else:
+            yield Step("switch", change=index, path=want.key_file, target=want.next_key_file, interface=want.interface)
+            yield attributes
+        return
     if change.action == "create":
         yield Step("key", change=index, path=want.key_file, interface=want.interface)
     after = set(change.after or ())
     if change.action == "create" or after & {"mode", "owner", "group"}:
-        yield Step("attrs", change=index, path=want.key_file, mode=want.key_mode, owner="root", group=want.key_group)
+        yield attributes
     if change.action == "update" and "public_key" in after:
         argv = ("wg", "set", want.interface, "private-key", want.key_file)
         yield Step("run", change=index, argv=argv)

@@ -9,9 +9,20 @@ from typing import Any
 from meshctl.core.psk import PskRing
 from meshctl.core.wgconf import NETWORKD_SECTION, StanzaCache
 from meshctl.errors import RenderError
-from meshctl.model.keys import SecretRow
+from meshctl.model.keys import PublicKey, SecretRow
 from meshctl.model.mesh import Node
-from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Resource, Service, Sysctl, WireGuard
+from meshctl.model.resources import (
+    File,
+    Handler,
+    Nftables,
+    NodeDoc,
+    Peer,
+    Resource,
+    Service,
+    Sysctl,
+    WireGuard,
+    awaited_name,
+)
 from meshctl.model.topology import Link
 from meshctl.policy import Compiled
 from meshctl.render.engine import did_you_mean
@@ -33,7 +44,10 @@ class Renderer:
         self.topology = compiled.topology
         self.library = RoleLibrary(self.mesh.base_dir)
         self._ring = ring
-        self._without_psk = frozenset(node.name for node in self.mesh.nodes.values() if not node.psk)
+        nodes = self.mesh.nodes.values()
+        self._without_psk = frozenset(name for n in nodes if not n.psk for name in (n.name, awaited_name(n.name)))
+        self._rotating = frozenset(a.network for node in nodes for a in node.attachments if a.next_public_key)
+        self._awaited: dict[PublicKey, Peer] = {}
         self._wg_stanzas = StanzaCache()
         self._wg_quick_stanzas = StanzaCache(names_apart=True)
         self._networkd_stanzas = StanzaCache(NETWORKD_SECTION)
@@ -45,7 +59,7 @@ class Renderer:
         if node.client:
             message = "a stock client has no document: nothing is installed on it"
             raise RenderError(message, where=name, hint=f"`meshctl client show {name}` renders its config")
-        links = self.topology.interfaces(name)
+        links = self._links(name)
         psks = {link.attachment.interface: self.psks(link) for link in links}
         context = self._context(node, links, psks)
         wireguard = _WireGuardMaker(node, links, psks)
@@ -68,12 +82,27 @@ class Renderer:
     def config(self, name: str) -> dict[str, bytes]:
         """The node's WireGuard configs alone (path to content): the files that the role `wireguard` writes."""
         node = self.mesh.nodes[name]
-        links = self.topology.interfaces(name)
+        links = self._links(name)
         psks = {link.attachment.interface: self.psks(link) for link in links}
         role = self.library.role("wireguard")
         scope = self.scope(role, node, self._context(node, links, psks))
         found = Evaluator(role, scope, name, _WireGuardMaker(node, links, psks).make).resources(files_only=True)
         return {file.path: file.content for file in found if isinstance(file, File) and file.content is not None}
+
+    def _links(self, name: str) -> tuple[Link, ...]:
+        """The node's links as it has them: with peers under their next keys, too."""
+        links = self.topology.interfaces(name)
+        return tuple(self._with_awaited(link) if link.network in self._rotating else link for link in links)
+
+    def _with_awaited(self, link: Link) -> Link:
+        peers: list[Peer] = []
+        for peer in link.peers:
+            peers.append(peer)
+            if peer.public_key and peer.next_key:
+                if peer.next_key not in self._awaited:
+                    self._awaited[peer.next_key] = peer.awaited()
+                peers.append(self._awaited[peer.next_key])
+        return replace(link, peers=tuple(peers))
 
     def psks(self, link: Link) -> SecretRow:
         """The pre-shared keys of a link's peers, in their order; None where either side has none."""
@@ -153,6 +182,7 @@ class _WireGuardMaker:
             key_mode="0640" if networkd else "0600",
             key_group="systemd-network" if networkd else "root",
             default_route=link.default_route,
+            next_public_key=link.attachment.next_public_key,
             notify=notify,
         )
 

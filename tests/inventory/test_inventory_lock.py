@@ -148,3 +148,26 @@ def test_a_lock_that_cannot_be_written_is_an_explained_error_and_leaves_nothing_
     with pytest.raises(MeshctlError, match="cannot write the lock"):
         write_lock(dataclasses.replace(inventory, lock_path=target))
     assert sorted(p.name for p in file.parent.iterdir()) == ["inventory.yml", "taken"]
+
+
+def test_a_pending_rotation_is_in_the_lock_until_the_node_has_switched(file: Path) -> None:
+    write_lock(read(file).with_keys({("web1", "corp"): KEY}))
+    pending = read(file).with_next_keys({("web1", "corp"): OTHER})
+    assert pending.lock_changes == ("web1: next public key in corp recorded",)
+    write_lock(pending)
+    again = read(file)
+    assert again.mesh == pending.mesh
+    attachment = again.mesh.nodes["web1"].attachments[0]
+    assert (attachment.public_key, attachment.next_public_key) == (KEY, OTHER)
+    switched = again.switched(["web1", "hub"])
+    assert switched.lock.entry("web1", "corp") == dataclasses.replace(
+        again.lock.entry("web1", "corp"), public_key=OTHER, next_public_key=None
+    )
+    assert switched.mesh.nodes["hub"] == again.mesh.nodes["hub"]
+
+
+def test_a_next_key_that_another_node_has_is_refused(file: Path) -> None:
+    write_lock(read(file).with_keys({("hub", "corp"): KEY}).with_next_keys({("web1", "corp"): KEY}))
+    with pytest.raises(InventoryError) as caught:
+        read(file)
+    assert [d.code for d in caught.value.diagnostics] == ["duplicate-public-key"]

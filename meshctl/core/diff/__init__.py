@@ -12,7 +12,7 @@ from typing import Any
 from meshctl.core.change import Change
 from meshctl.core.diff.host import file_change, package_changes, sysctl_change, table_change, unit_change
 from meshctl.core.diff.interface import interface_changes
-from meshctl.core.diff.keys import key_changes
+from meshctl.core.diff.keys import key_changes, switch_changes
 from meshctl.core.diff.removal import removals
 from meshctl.model.facts import HostFacts
 from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Package, Service, Sysctl, WireGuard
@@ -27,13 +27,15 @@ _ORDER: tuple[tuple[type, Callable[[int, Any, HostFacts], Iterable[Change]]], ..
     (File, file_change),
     (Nftables, table_change),
     (WireGuard, interface_changes),
+    (WireGuard, switch_changes),
     (Service, unit_change),
 )
 
 
 def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
     """Changes in the order in which they are applied: packages, keys, sysctls, files, tables (the firewall stands
-    before an interface comes up), interfaces, units, removals, handlers. Deterministic; empty when all is as wanted.
+    before an interface comes up), interfaces, their next keys, units, removals, handlers. Deterministic; empty when
+    all is as wanted.
 
     Raises RemoteError(kind="key-mismatch") when the host's private key is not the one that the lock pins.
     """

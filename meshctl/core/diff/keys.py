@@ -11,10 +11,13 @@ from meshctl.model.keys import PublicKey
 from meshctl.model.resources import WireGuard
 
 KNOWN_AFTER_APPLY = "(known after apply)"
+# What stands behind the interface in the names of changes that are about its next key.
+NEXT = "next"
 
 
 def key_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator[Change]:
-    """The key file's existence and attributes, and the live interface's key. Changes are named by the interface.
+    """The key file's existence and attributes, and the live interface's key. Changes are named by the interface. A host
+    that has the pinned key as its next one is about to switch to it (`switch_changes`).
 
     Raises RemoteError(kind="key-mismatch"): another key than the pinned one would cut the node off from every peer.
     """
@@ -33,7 +36,8 @@ def key_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator[Chang
                 node=facts.node, kind="key-mismatch", step="keys", hint="move it away; apply then makes a new key",
             )
         return  # without `wg` nobody can tell; the package comes first
-    _check_pinned(want, facts, file_key)
+    if not switches(want, facts):
+        _check_pinned(want, facts, file_key)
     before: dict[str, object] = {}
     after = {}
     attributes = facts.files.get(want.key_file)
@@ -42,15 +46,33 @@ def key_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator[Chang
         for name, value in {"mode": want.key_mode, "owner": "root", "group": want.key_group}.items():
             if live_fields[name] != value:
                 before[name], after[name] = live_fields[name], value
-    if live is not None and live_key != file_key:
+    if live is not None and live_key != file_key and not switches(want, facts):
         before["public_key"] = live_key.text if live_key else None
         after["public_key"] = file_key.text
     if after:
         yield Change(facts.node, "key", "update", want.interface, before, after, index)
 
 
+def switches(want: WireGuard, facts: HostFacts) -> bool:
+    """Whether the host has the pinned key ready, and still works with the one before."""
+    if want.public_key is None or facts.key_files.get(want.key_file) == want.public_key:
+        return False
+    return facts.key_files.get(want.next_key_file) == want.public_key
+
+
+def switch_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator[Change]:
+    """At most one change, `IFACE next`. It comes after the peers, so that their pre-shared keys are those of the new
+    key when it answers: the other way round, the first handshake would fail, and the next try is 5 s later."""
+    if switches(want, facts):
+        before = {"public_key": str(facts.key_files.get(want.key_file))}
+        yield Change(
+            facts.node, "key", "update", f"{want.interface} {NEXT}", before, {"public_key": str(want.public_key)}, index
+        )
+
+
 def _check_pinned(want: WireGuard, facts: HostFacts, found: PublicKey | None) -> None:
-    if want.public_key is None or found == want.public_key:
+    """One that has switched to the pending key already is right, and the lock is behind: the run sees to that."""
+    if want.public_key is None or (found and found in (want.public_key, want.next_public_key)):
         return
     has = f"the host's {want.interface} has {found}" if found else f"the host has lost {want.key_file}"
     raise RemoteError(

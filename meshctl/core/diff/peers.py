@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from meshctl.core.change import Change
 from meshctl.core.diff.keys import KNOWN_AFTER_APPLY
 from meshctl.core.prefixes import sort_prefixes
 from meshctl.model.facts import InterfaceFacts, PeerFacts
-from meshctl.model.keys import Secret
+from meshctl.model.keys import PublicKey, Secret
 from meshctl.model.ledger import InterfaceRecord, PeerRecord
 from meshctl.model.resources import Peer, WireGuard
 
@@ -23,7 +24,7 @@ def peer_changes(
     """
     gaining: list[Change] = []
     others: list[Change] = []
-    for peer, psk in zip(want.peers, want.psks):
+    for peer, psk in zip(_as_followed(want.peers, live), want.psks):
         name = f"{want.interface} {peer.name}"
         found = live.peers.get(peer.public_key) if peer.public_key else None
         if found is None:
@@ -34,6 +35,24 @@ def peer_changes(
             gains = not set(peer.allowed_ips) <= set(found.allowed_ips)
             (gaining if gains else others).append(Change(node, "peer", "update", name, before, after, index))
     return (*gaining, *others, *_removals(index, want, live, record, node))
+
+
+def _as_followed(peers: tuple[Peer, ...], live: InterfaceFacts) -> tuple[Peer, ...]:
+    """The wanted peers. Prefixes that have gone over to a peer's next key stay there: its node has switched to it, and
+    the host has followed (`meshctl.agent.follow`)."""
+    moved: dict[PublicKey, tuple[str, ...]] = {}
+    for peer in peers:
+        key, following = peer.public_key, peer.next_key
+        if key and following and key in live.peers and following in live.peers:
+            has_none = not live.peers[key].allowed_ips
+            if has_none and set(live.peers[following].allowed_ips) == set(peer.allowed_ips):
+                moved |= {key: (), following: peer.allowed_ips}
+    if not moved:
+        return peers
+    return tuple(
+        replace(peer, allowed_ips=moved[peer.public_key]) if peer.public_key and peer.public_key in moved else peer
+        for peer in peers
+    )
 
 
 def shown_secret(secret: Secret | None) -> str | None:

@@ -1,0 +1,252 @@
+"""Rotating keys, make before break (docs/keys.md): a node's next key is born on it and spread to its peers beside the
+one that counts; then the node switches, its peers follow, and the old key goes.
+
+All that is remembered is in the lock and on the hosts, so that a run that was cut short is gone on with by the next.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from meshctl import inventory as inventories
+from meshctl.core.change import Change
+from meshctl.core.diff.keys import KNOWN_AFTER_APPLY, NEXT
+from meshctl.core.psk import PskRing
+from meshctl.deploy import keys, run
+from meshctl.deploy.applier import agent_command
+from meshctl.deploy.crew import Crew
+from meshctl.deploy.door import Door
+from meshctl.deploy.host import Host
+from meshctl.deploy.options import RunOptions
+from meshctl.deploy.outcome import ApplyOutcome
+from meshctl.deploy.progress import Progress, Silent
+from meshctl.deploy.rotation import FAILED, PENDING, ROTATED, NodeRotation, Rotation, why
+from meshctl.errors import MeshctlError, RemoteError, UsageError
+from meshctl.inventory import Inventory
+from meshctl.model.keys import PublicKey
+from meshctl.model.mesh import Mesh
+from meshctl.policy import compile_mesh
+from meshctl.render import zipapp
+
+# Peers follow a node for its whole window twice over, and for what comes before and after it: staging, undoing.
+FOLLOW_MARGIN_S = 60.0
+FOLLOW_TIMEOUT_S = 30.0
+
+
+def chosen(mesh: Mesh, names: Sequence[str]) -> tuple[str, ...]:
+    """The nodes whose keys are to be rotated: those named; else those whose rotation is pending; else all. Sorted.
+    Raises UsageError."""
+    managed = {node.name: node for node in mesh.managed()}
+    for name in names:
+        if name not in managed:
+            known = mesh.nodes.get(name)
+            reason = "is a stock client" if known else "is not in the inventory"
+            hint = f"`meshctl client show {name} --rekey` makes a client's new key" if known else ""
+            raise UsageError(f"{name} {reason}", hint=hint)
+    pending = {name for name, node in managed.items() if any(a.next_public_key for a in node.attachments)}
+    return tuple(sorted(set(names) or pending or managed))
+
+
+def clients_of(inventory: Inventory, names: Collection[str]) -> tuple[str, ...]:
+    """The stock clients that have a key of one of these nodes in their configs."""
+    topology, nodes = compile_mesh(inventory.mesh).topology, inventory.mesh.nodes
+    peers = (p for name in names for link in topology.interfaces(name) for p in link.peers if p.public_key)
+    return tuple(sorted({p.name for p in peers if nodes[p.name].client}))
+
+
+def rotate(
+    inventory: Inventory, ring: PskRing | None, options: RunOptions, names: Sequence[str],
+    door: Door | None = None, progress: Progress | None = None,
+) -> Rotation:  # fmt: skip
+    """Rotate the keys of these managed nodes (`chosen`) as far as it goes now.
+
+    Raises like `run.apply`, and MeshctlError when it was interrupted: what was begun is pending then.
+    """
+    progress = progress or Silent()
+    topology = compile_mesh(inventory.mesh).topology
+    keyed = {n.name for n in inventory.mesh.managed() if all(a.public_key for a in n.attachments)}
+    peers = {
+        name: {p.name for link in topology.interfaces(name) for p in link.peers} & keyed - {name}
+        for name in names if name in keyed
+    }  # fmt: skip
+    everybody = {*peers, *(p for near in peers.values() for p in near)}
+    with Crew(inventory, ring, everybody, options, door, progress) as crew:
+        try:
+            rotation = _Rotation(inventory, ring, options, peers, crew, door, progress)
+            rotation.bear()
+            rotation.spread()
+            for name in peers:
+                rotation.switch(name)
+            rotation.clean_up()
+        except KeyboardInterrupt:
+            raise MeshctlError(
+                "interrupted: each node has its old key or its new one, and both are valid",
+                hint="`meshctl keys rotate` goes on where it was; `meshctl keys status` says where",
+            ) from None
+        return rotation.outcome(names)
+
+
+class _Rotation:
+    """The state of one rotation. `peers` are the managed peers of each of its nodes that has a key to rotate."""
+
+    def __init__(
+        self, inventory: Inventory, ring: PskRing | None, options: RunOptions, peers: dict[str, set[str]], crew: Crew,
+        door: Door | None, progress: Progress,
+    ) -> None:  # fmt: skip
+        self._inventory, self._ring, self._options = inventory, ring, options
+        self._peers, self._crew = peers, crew
+        self._door, self._progress = door, progress
+        self._agent = zipapp.build()
+        self._stopped: dict[str, str] = {}  # nodes that could not be worked on, and why
+        self._waits: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._rotated: set[str] = set()
+        self._behind: dict[str, str] = {}
+        self._warnings: dict[str, None] = {}
+        self._topology = compile_mesh(inventory.mesh).topology
+
+    def bear(self) -> None:
+        """Read all hosts; each node of the rotation that has no next key makes one. The lock then knows of all."""
+        self._crew.read()
+        hosts = self._crew.hosts
+        self._pin(self._inventory.with_keys(keys.learned(hosts.values())))
+        self._rotated.update(name for name in self._peers if self._is_taken_over(name))
+        needing = [name for name in self._peers if name not in self._rotated and _birth(hosts[name])]
+        self._crew.each("keys", needing, lambda host: host.converge(_birth(host), self._agent), finish=True)
+        self._note_stopped()
+        born = {
+            (name, w.network): key for name in self._peers
+            if name not in self._rotated and name not in self._stopped for w in hosts[name].doc.interfaces()
+            if w.public_key and (key := _next_key(hosts[name], w.next_key_file))
+        }  # fmt: skip
+        self._pin(self._inventory.with_next_keys(born))
+
+    def spread(self) -> None:
+        """An apply to all hosts that were reached: they have the next keys beside those that count."""
+        self._apply(self._reached())
+
+    def switch(self, name: str) -> None:
+        """One node takes its next key, once all of its peers have it and follow; or it waits."""
+        if name in self._rotated or not self._is_pending(name):
+            return
+        if name in self._stopped:
+            self._waits[name] = ((name, self._stopped[name]),)
+            return
+        self._follow(name)
+        missing = sorted(p for p in self._peers[name] if p in self._stopped)
+        if missing:
+            self._waits[name] = tuple((p, self._stopped[p]) for p in missing)
+            return
+        outcome = self._run({name, *self._peers[name]}, replace(self._options, switch=frozenset((name,))))
+        node = outcome.nodes[name]
+        if node.error is not None:
+            self._waits[name] = ((name, why(node.error)),)
+            return
+        self._pin(self._inventory.switched((name,)))
+        self._rotated.add(name)
+
+    def clean_up(self) -> None:
+        """An apply to the peers of all that have switched: the old keys go."""
+        near = {p for name in self._rotated for p in (name, *self._peers[name])}
+        if near:
+            self._apply([name for name in self._reached() if name in near])
+            self._behind = {name: self._stopped[name] for name in sorted(near) if name in self._stopped}
+
+    def outcome(self, names: Sequence[str]) -> Rotation:
+        """What has become of each node."""
+        nodes = {name: self._became(name) for name in names}
+        return Rotation(nodes, clients_of(self._inventory, self._rotated), self._behind, tuple(self._warnings))
+
+    # Inside
+
+    def _became(self, name: str) -> NodeRotation:
+        if name in self._rotated:
+            return NodeRotation(ROTATED)
+        because = self._waits.get(name) or ((name, self._stopped.get(name, "it has no key yet; apply makes one")),)
+        return NodeRotation(PENDING if self._is_pending(name) else FAILED, because)
+
+    def _pin(self, inventory: Inventory) -> None:
+        """The lock says so before anything depends on it."""
+        self._inventory = inventory
+        if inventory.lock_changes:
+            inventories.write_lock(inventory)
+            self._inventory = replace(inventory, disk=inventory.lock)
+
+    def _is_pending(self, name: str) -> bool:
+        return any(a.next_public_key for a in self._inventory.mesh.nodes[name].attachments)
+
+    def _is_taken_over(self, name: str) -> bool:
+        """Whether the lock had a next key for the node, to which it has switched already."""
+        host = self._crew.hosts[name]
+        pending = [w for w in host.doc.interfaces() if w.next_public_key]
+        return bool(pending) and all(keys.key_of(host, w) == w.next_public_key for w in pending)
+
+    def _reached(self) -> list[str]:
+        return [name for name in self._crew.hosts if name not in self._stopped]
+
+    def _note_stopped(self) -> None:
+        self._stopped |= {name: why(h.error) for name, h in self._crew.hosts.items() if h.error is not None}
+
+    def _apply(self, names: Sequence[str]) -> None:
+        """An ordinary apply to these; hosts that fail are not worked on any more."""
+        if names:
+            outcome = self._run(names, self._options)
+            self._stopped |= {name: why(node.error) for name, node in outcome.nodes.items() if node.error is not None}
+
+    def _run(self, names: Iterable[str], options: RunOptions) -> ApplyOutcome:
+        """Raises KeyboardInterrupt when it was interrupted."""
+        limited = replace(options, limit=tuple(sorted(names)))
+        outcome = run.apply(self._inventory, self._ring, limited, self._door, self._progress)
+        self._warnings |= dict.fromkeys(outcome.warnings)
+        if any(node.error and node.error.kind == "interrupted" for node in outcome.nodes.values()):
+            raise KeyboardInterrupt
+        return outcome
+
+    def _follow(self, name: str) -> None:
+        """All peers of the node that can, follow it from now on."""
+        self._crew.refresh()
+        near = sorted(p for p in self._peers[name] if p not in self._stopped)
+        self._crew.each("following", near, partial(self._follow_one, name))
+        self._note_stopped()
+
+    def _follow_one(self, name: str, host: Host) -> None:
+        """Raises RemoteError."""
+        host.transport = host.connect()
+        if host.facts is not None and self._agent.hash not in host.facts.agents:
+            host.converge((), self._agent)  # the program comes with a transaction
+        peers = [
+            {"interface": link.attachment.interface, "old": str(now.public_key), "new": str(now.next_public_key),
+             "allowed_ips": list(peer.allowed_ips)}
+            for link in self._topology.interfaces(host.name) for peer in link.peers
+            if peer.name == name and (now := self._inventory.mesh.nodes[name].attachment(link.network))
+            and now.next_public_key
+        ]  # fmt: skip
+        document = {"for_s": 2 * self._options.confirm_timeout_s + FOLLOW_MARGIN_S, "peers": peers}
+        command = agent_command(self._agent.path, "follow")
+        completed = host.transport.run(command, json.dumps(document).encode(), FOLLOW_TIMEOUT_S)
+        try:
+            missing = json.loads(completed.text())["missing"]
+        except (ValueError, KeyError, TypeError):
+            raise RemoteError(
+                f"following {name} ended with status {completed.status}: {completed.last_line()}", node=host.name,
+                kind="command", step="follow",
+            ) from None  # fmt: skip
+        if missing:
+            raise RemoteError(f"it has not {name}'s keys as peers", node=host.name, kind="not-converged", step="follow")
+
+
+def _birth(host: Host) -> tuple[Change, ...]:
+    """The changes by which the node makes the next keys that it has not."""
+    return tuple(
+        Change(
+            host.name, "key", "create", f"{w.interface} {NEXT}", None, {"public_key": KNOWN_AFTER_APPLY},
+            host.doc.resources.index(w),
+        )
+        for w in host.doc.interfaces() if w.public_key and not _next_key(host, w.next_key_file)
+    )  # fmt: skip
+
+
+def _next_key(host: Host, path: str) -> PublicKey | None:
+    return host.facts.key_files.get(path) if host.facts else None
