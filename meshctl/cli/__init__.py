@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lock": ("meshctl.cli.lock", "Pin addresses and public keys in inventory.lock.yml."),
     "plan": ("meshctl.cli.plan", "Show what apply would change on the live hosts."),
     "policy": ("meshctl.cli.policy", "Ask what the policies allow: diff, explain, matrix, graph."),
+    "revoke": ("meshctl.cli.revoke", "Cut a stolen node off from all others, at once."),
     "schema": ("meshctl.cli.schema", "Print a JSON Schema (inventory, lock, plan, ...)."),
     "status": ("meshctl.cli.status", "Show who reaches whom: directly or by which anchor, and why."),
     "test": ("meshctl.cli.test", "Run the policy tests without contacting a host."),

@@ -120,7 +120,7 @@ def show(
     network = find_network(node, network)
     _refuse_second(node, network, rekey)
     private, public = new_key_pair()
-    inventory = inventory.with_keys({(name, network): public})
+    inventory = inventory.readmitting([name]).with_keys({(name, network): public})
     config = _render(inventory, name, network, private, profile, psk_ring(inventory, secret_file, lab))
     # The key is pinned once its only copy has been shown: a full disk or a closed pipe then costs nothing.
     if png:
@@ -158,6 +158,10 @@ def _refuse_second(node: Node, network: str, rekey: bool) -> None:
         raise MeshctlError(
             "the config was shown once, and its private key was not kept", where=node.name,
             hint="--rekey makes a new key; the config shown before stops working at the next apply",
+        )
+    if node.revoked and not rekey:
+        raise MeshctlError(
+            "it was revoked", where=node.name, hint="--rekey makes a new key, and lets the name in again"
         )
 
 

@@ -17,7 +17,8 @@ from meshctl.inventory import Inventory, write_lock
 @output_option
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 and say why when the lock is stale.")
 @click.option("--offline", is_flag=True, help="Pin addresses only; contact no host for its public key.")
-@click.option("--rekey", metavar="NODE", multiple=True, help="Forget this node's pinned key, learn its new one.")
+@click.option("--rekey", metavar="NODE", multiple=True,
+              help="Forget this node's pinned key, learn its new one; let one in again that was revoked.")
 def command(
     inventory_argument: str | None, inventory_option: str | None, output: str, check: bool, offline: bool,
     rekey: tuple[str, ...], **host_values: Any,
@@ -51,11 +52,12 @@ def command(
 
 
 def _forget_keys(inventory: Inventory, names: tuple[str, ...]) -> Inventory:
-    managed = {node.name: node for node in inventory.mesh.managed()}
+    managed = {node.name: node for node in inventory.mesh.nodes.values() if not node.client}
     for name in names:
         if name not in managed:
             raise UsageError(f"--rekey: {name!r} is not a node that meshctl contacts")
-    return inventory.without_keys([(name, a.network) for name in names for a in managed[name].attachments])
+    pairs = [(name, a.network) for name in names for a in managed[name].attachments]
+    return inventory.readmitting(names).without_keys(pairs)
 
 
 def _missing(inventory: Inventory) -> list[str]:

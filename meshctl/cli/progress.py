@@ -13,7 +13,7 @@ from meshctl.deploy.progress import Progress
 _TITLES = {
     "reading": "Reading", "keys": "Making keys on", "applying": "Applying to", "diff": "Fetching files of",
     "checking": "Checking the mesh from", "confirming": "Confirming", "asking": "Asking",
-    "following": "Preparing a switch on",
+    "following": "Preparing a switch on", "revoking": "Cutting off on",
 }  # fmt: skip
 _QUIET = frozenset({"as wanted", "ok"})
 

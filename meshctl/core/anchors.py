@@ -34,7 +34,7 @@ def home_anchor(mesh: Mesh, client: Node, network: str) -> str | None:
 def is_usable_anchor(node: Node, network: str) -> bool:
     """Whether the node carries others in this network: it has the role, and an endpoint there."""
     attachment = node.attachment(network)
-    return node.is_anchor and attachment is not None and attachment.endpoint is not None
+    return node.is_anchor and not node.revoked and attachment is not None and attachment.endpoint is not None
 
 
 def without_udp(mesh: Mesh, node: Node) -> bool:

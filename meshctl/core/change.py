@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Kinds: package, file, sysctl, unit, key, interface, address, route, mtu, listen-port, peer, table, handler.
+# Kinds: package, file, sysctl, unit, key, interface, address, route, mtu, listen-port, peer, table, handler; `revoked`,
+# of a key, is the ledger's alone.
 # Actions are Terraform's: create, update, delete; `run` for handlers.
 
 

@@ -49,7 +49,8 @@ def learned(hosts: Iterable[Host]) -> dict[tuple[str, str], PublicKey]:
 
 
 def left_out(mesh: Mesh, keyless: Collection[str]) -> tuple[str, ...]:
-    """One sentence about the clients and one about the other nodes that their peers do not get yet, and the remedy."""
+    """One sentence about the clients and one about the other nodes that their peers do not get yet, and the remedy; and
+    one about those that they do not get any more."""
     clients = sorted(name for name in keyless if mesh.nodes[name].client)
     others = sorted(name for name in keyless if not mesh.nodes[name].client)
     found = []
@@ -57,6 +58,8 @@ def left_out(mesh: Mesh, keyless: Collection[str]) -> tuple[str, ...]:
         found.append(f"no key yet, so left out: {_named(clients)}; `meshctl client show NAME` makes a client's key")
     if others:
         found.append(f"no key yet, so left out: {_named(others)}; a node's key is made by the first apply to it")
+    if revoked := sorted(node.name for node in mesh.nodes.values() if node.revoked):
+        found.append(f"revoked, so left out: {_named(revoked)}; remove what does not come back from the inventory")
     return tuple(found)
 
 

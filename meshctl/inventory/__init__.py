@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from meshctl.errors import Diagnostic, InventoryError
+from meshctl.errors import Diagnostic, InventoryError, MeshctlError
 from meshctl.inventory.files import base_dir_of, find_inventory, load_inventory, lock_path_of
 from meshctl.inventory.findings import Findings
-from meshctl.inventory.lock import Lock, LockEntry, changes, read_lock, write_atomically
+from meshctl.inventory.lock import Lock, LockEntry, Revoked, changes, read_lock, write_atomically
 from meshctl.inventory.names import names_of
 from meshctl.inventory.resolve import resolve
 from meshctl.inventory.rules import check_rules
@@ -67,17 +67,24 @@ class Inventory:
 
     @property
     def missing_keys(self) -> tuple[tuple[str, str], ...]:
-        """(node, network) whose public key is not known, clients included, sorted."""
+        """(node, network) whose public key is not known and may be made, clients included, sorted."""
         return tuple(
             (node.name, a.network)
             for node in self.mesh.nodes.values()
             for a in node.attachments
-            if a.public_key is None
+            if a.public_key is None and not node.revoked
         )
 
     def with_keys(self, keys: Mapping[tuple[str, str], PublicKey]) -> Inventory:
         """A new Inventory in which each (node, network) has that public key, and no other is pending. KeyError for an
         unknown pair."""
+        revoked = {key: name for name, entry in self.lock.revoked.items() for key in entry.keys}
+        for (node, network), key in keys.items():
+            if key in revoked:
+                raise MeshctlError(
+                    f"its key in {network} was revoked ({revoked[key]})", where=node,
+                    hint="remove its private key there, /etc/wireguard/INTERFACE.key; it then makes another",
+                )  # fmt: skip
         return self._replace_keys({pair: (key, None) for pair, key in keys.items()})
 
     def without_keys(self, pairs: Collection[tuple[str, str]]) -> Inventory:
@@ -96,6 +103,34 @@ class Inventory:
             for name in nodes for a in self.mesh.nodes[name].attachments if a.next_public_key
         })  # fmt: skip
 
+    def revoking(self, names: Collection[str]) -> Inventory:
+        """A new Inventory in which these nodes, of it or revoked before, have no key, nor get one."""
+        known = [name for name in names if name in self.mesh.nodes]
+        bare = self.without_keys([(name, a.network) for name in known for a in self.mesh.nodes[name].attachments])
+        revoked = dict(self.lock.revoked)
+        for name in names:
+            before = revoked[name].keys if name in revoked else ()
+            entries = self.lock.nodes.get(name, {}).values()
+            keys = [key for e in entries for key in (e.public_key, e.next_public_key) if key]
+            revoked[name] = Revoked(tuple(dict.fromkeys((*before, *keys))))
+        return bare._with_revoked(revoked)
+
+    def readmitting(self, names: Collection[str]) -> Inventory:
+        """A new Inventory in which the names of these nodes may have a key again, though none of those before."""
+        revoked = {
+            name: dataclasses.replace(entry, readmitted=entry.readmitted or name in names)
+            for name, entry in self.lock.revoked.items()
+        }
+        return self._with_revoked(revoked)
+
+    def _with_revoked(self, revoked: Mapping[str, Revoked]) -> Inventory:
+        lock = dataclasses.replace(self.lock, revoked=revoked)
+        nodes = {
+            name: dataclasses.replace(n, revoked=lock.is_revoked(name)) if name in revoked else n
+            for name, n in self.mesh.nodes.items()
+        }
+        return dataclasses.replace(self, mesh=dataclasses.replace(self.mesh, nodes=nodes), lock=lock)
+
     def _replace_keys(self, keys: Mapping[tuple[str, str], _Keys]) -> Inventory:
         by_node: dict[str, dict[str, _Keys]] = {}
         for (node, network), pair in keys.items():
@@ -109,7 +144,8 @@ class Inventory:
                 network: _with_keys(entry, of_node[network]) if network in of_node else entry
                 for network, entry in entries[node].items()
             }
-        return dataclasses.replace(self, mesh=dataclasses.replace(self.mesh, nodes=nodes), lock=Lock(entries))
+        lock = dataclasses.replace(self.lock, nodes=entries)
+        return dataclasses.replace(self, mesh=dataclasses.replace(self.mesh, nodes=nodes), lock=lock)
 
 
 def _with_keys(has_keys: E, keys: _Keys) -> E:

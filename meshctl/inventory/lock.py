@@ -34,6 +34,14 @@ class LockEntry:
     next_public_key: PublicKey | None = None
 
 
+@dataclass(frozen=True)
+class Revoked:
+    """A node that was revoked: the keys that it had. Its name has no key until it is `readmitted` with a new one."""
+
+    keys: tuple[PublicKey, ...] = ()
+    readmitted: bool = False
+
+
 _NO_ENTRY = LockEntry()
 _KEYS = ("public_key", "next_public_key")
 _NO_NETWORKS: Mapping[str, LockEntry] = {}
@@ -41,9 +49,14 @@ _NO_NETWORKS: Mapping[str, LockEntry] = {}
 
 @dataclass(frozen=True)
 class Lock:
-    """Node -> network -> entry."""
+    """Node -> network -> entry; and by name what was revoked, for good."""
 
     nodes: Mapping[str, Mapping[str, LockEntry]] = field(default_factory=dict)
+    revoked: Mapping[str, Revoked] = field(default_factory=dict)
+
+    def is_revoked(self, node: str) -> bool:
+        """Whether the node must not have a key."""
+        return node in self.revoked and not self.revoked[node].readmitted
 
     def entry(self, node: str, network: str) -> LockEntry:
         """The entry, empty when there is none."""
@@ -56,10 +69,7 @@ class Lock:
     def to_yaml(self) -> str:
         """Canonical text: sorted, one line an interface, so that a diff shows just what changed."""
         lines = [_HEADER, f"version: {LOCK_VERSION}\n"]
-        if not self.nodes:
-            lines.append("nodes: {}\n")
-            return "".join(lines)
-        lines.append("nodes:\n")
+        lines.append("nodes:\n" if self.nodes else "nodes: {}\n")
         for node, networks in sorted(self.nodes.items()):
             lines.append(f'  "{node}":\n')
             for network, entry in sorted(networks.items()):
@@ -67,6 +77,11 @@ class Lock:
                 key = f', public_key: "{entry.public_key}"' if entry.public_key else ""
                 key += f', next_public_key: "{entry.next_public_key}"' if entry.next_public_key else ""
                 lines.append(f'    "{network}": {{addresses: [{addresses}]{key}}}\n')
+        if self.revoked:
+            lines.append("revoked:\n")
+        for node, revoked in sorted(self.revoked.items()):
+            keys = ", ".join(f'"{key}"' for key in revoked.keys)
+            lines.append(f'  "{node}": {{keys: [{keys}]{", readmitted: true" if revoked.readmitted else ""}}}\n')
         return "".join(lines)
 
 
@@ -85,7 +100,29 @@ def read_lock(path: Path) -> tuple[Lock | None, Findings]:
     nodes: dict[str, dict[str, LockEntry]] = {}
     for node, networks in document.data["nodes"].items():
         nodes[node] = {network: _entry(node, network, raw, owners, findings) for network, raw in networks.items()}
-    return Lock(nodes), findings
+    revoked = {
+        node: Revoked(_revoked_keys(node, raw["keys"], owners, findings), raw.get("readmitted", False))
+        for node, raw in document.data.get("revoked", {}).items()
+    }
+    return Lock(nodes, revoked), findings
+
+
+def _revoked_keys(
+    node: str, texts: list[str], owners: Mapping[str, tuple[str, str]], findings: Findings
+) -> tuple[PublicKey, ...]:
+    keys = []
+    for index, text in enumerate(texts):
+        path = ("revoked", node, "keys", index)
+        if text in owners:
+            findings.error(
+                "revoked-key", path, f"{owners[text][0]} has a key that was revoked ({node})",
+                f"the lock was put together from two: run `meshctl revoke {node}` on the one that has it revoked",
+            )  # fmt: skip
+        try:
+            keys.append(PublicKey(text))
+        except ValueError:
+            findings.error("bad-key", path, f"`{text}` is not a WireGuard key", "take the lock from version control")
+    return tuple(keys)
 
 
 def _entry(
@@ -142,6 +179,9 @@ def changes(old: Lock | None, new: Lock) -> tuple[str, ...]:
                 found.append(f"{node}: new in network {network}")
             else:
                 found.extend(_entry_changes(f"{node}: ", network, before[network], after[network]))
+    for node in sorted({*old.revoked, *new.revoked}):
+        if old.revoked.get(node) != new.revoked.get(node):
+            found.append(f"{node}: {'revoked' if new.is_revoked(node) else 'readmitted'}")
     return tuple(found)
 
 

@@ -158,7 +158,8 @@ def _allocate(drafts: Mapping[str, Draft], ranges: Mapping[str, Ranges], lock: L
                 for i in draft.interfaces
             }
             for name, draft in drafts.items()
-        }
+        },
+        lock.revoked,
     )
 
 
@@ -193,6 +194,7 @@ def _node(draft: Draft, tree: GroupTree, lock: Lock, reader: NodeReader, documen
         region=settings.value("region", ""),
         backend=settings.value("backend", "wg-quick"),
         client=draft.client,
+        revoked=lock.is_revoked(draft.name),
         peers=tuple(settings.value("peers", ())) if draft.client else (),
         routes=tuple(route for route, _ in draft.routes),
         exit_node=settings.value("exit_node", False),

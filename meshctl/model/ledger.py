@@ -52,6 +52,7 @@ class Ledger:
     units: Mapping[str, str] = field(default_factory=dict)  # name -> UnitFileState before meshctl
     tables: Mapping[str, TableRecord] = field(default_factory=dict)  # "inet meshctl" -> record
     cleanups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # unit -> what to run once it is gone
+    revoked: tuple[str, ...] = ()  # public keys that are to be nobody's here any more, whatever an inventory says
     handlers: tuple[str, ...] = ()  # notified and not yet run, for an applier that dies between a file and its handler
 
     def to_json(self) -> str:
@@ -74,6 +75,7 @@ class Ledger:
             "tables": {name: [t.source, t.listing] for name, t in self.tables.items()},
             "cleanups": {name: list(argv) for name, argv in self.cleanups.items()},
             "handlers": list(self.handlers),
+            **({"revoked": list(self.revoked)} if self.revoked else {}),
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
@@ -101,6 +103,7 @@ class Ledger:
                 tables={str(k): TableRecord(str(v[0]), str(v[1])) for k, v in document["tables"].items()},
                 # Absent in the first ledgers.
                 cleanups={str(k): tuple(map(str, v)) for k, v in document.get("cleanups", {}).items()},
+                revoked=tuple(str(key) for key in document.get("revoked", ())),
                 handlers=tuple(str(name) for name in document.get("handlers", ())),
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:

@@ -102,6 +102,7 @@ class Node:
     region: str = ""
     backend: str = "wg-quick"  # or "systemd-networkd"
     client: bool = False  # a stock client: rendered, shown, never contacted
+    revoked: bool = False  # cut off: never contacted, without a key, and so nobody's peer
     peers: tuple[str, ...] = ()  # a client's named peers; () for other nodes
     routes: tuple[str, ...] = ()  # prefixes behind a gateway
     exit_node: bool = False  # offers a way to the internet
@@ -156,4 +157,4 @@ class Mesh:
 
     def managed(self) -> tuple[Node, ...]:
         """Nodes that are contacted over SSH, by name."""
-        return tuple(n for n in self.nodes.values() if not n.client)
+        return tuple(n for n in self.nodes.values() if not n.client and not n.revoked)

@@ -31,6 +31,7 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
     files, sysctls = dict(facts.ledger.files), dict(facts.ledger.sysctls)
     units, tables = dict(facts.ledger.units), dict(facts.ledger.tables)
     cleanups = dict(facts.ledger.cleanups)
+    revoked = facts.ledger.revoked
     touched = set()
     for change in changes:
         name, resource = change.name, doc.resources[change.resource] if change.resource >= 0 else None
@@ -51,6 +52,8 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
             tables[name] = TableRecord(source=table_source(resource), listing="")
         elif change.kind == "table":
             tables.pop(name, None)
+        elif change.kind == "revoked":
+            revoked = tuple(dict.fromkeys((*revoked, name)))
         elif change.kind in INTERFACE_KINDS:
             touched.add(name.split(" ")[0])
     interfaces = dict(facts.ledger.interfaces)
@@ -60,7 +63,8 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
             interfaces[name] = _interface_record(wanted[name], facts)
         else:
             interfaces.pop(name, None)
-    return Ledger(interfaces, files, sysctls, units, tables, cleanups, _handlers_left(doc, facts, changes))
+    handlers = _handlers_left(doc, facts, changes)
+    return Ledger(interfaces, files, sysctls, units, tables, cleanups, revoked, handlers)
 
 
 def _handlers_left(doc: NodeDoc, facts: HostFacts, changes: tuple[Change, ...]) -> tuple[str, ...]:
@@ -113,6 +117,7 @@ def intent(old: Ledger, new: Ledger, handlers: Iterable[str] = ()) -> Ledger:
         units=_union(old.units, new.units),
         tables=_union(old.tables, unloaded),
         cleanups=_union(old.cleanups, new.cleanups),
+        revoked=new.revoked,
         handlers=tuple(dict.fromkeys((*old.handlers, *new.handlers, *handlers))),
     )
 

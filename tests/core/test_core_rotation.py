@@ -74,3 +74,12 @@ def test_prefixes_that_have_followed_a_peer_to_its_next_key_stay_there() -> None
     assert diff(wanted, before) == diff(wanted, after) == ()
     neither = diff(wanted, host(live(OLD), live(NEW), file=HUB))
     assert [(c.name, c.after) for c in neither] == [("wg0 hub", {"allowed_ips": list(PREFIX)})]
+
+
+def test_a_host_refuses_a_peer_that_it_knows_to_be_revoked() -> None:
+    facts = host()
+    facts = replace(facts, ledger=replace(facts.ledger, revoked=(NEW.text,)))
+    assert Ledger.from_json(facts.ledger.to_json()) == facts.ledger
+    with pytest.raises(RemoteError, match="revoked: hub") as caught:
+        diff(doc(Peer("hub", NEW, PREFIX)), facts)
+    assert caught.value.kind == "revoked"

@@ -171,3 +171,29 @@ def test_a_next_key_that_another_node_has_is_refused(file: Path) -> None:
     with pytest.raises(InventoryError) as caught:
         read(file)
     assert [d.code for d in caught.value.diagnostics] == ["duplicate-public-key"]
+
+
+def test_a_revoked_node_has_no_key_nor_gets_one_until_it_is_readmitted(file: Path) -> None:
+    before = read(file).with_keys({("web1", "corp"): KEY}).with_next_keys({("web1", "corp"): OTHER})
+    write_lock(before)
+    write_lock(read(file).revoking(["web1"]))
+    revoked = read(file)
+    assert revoked.lock_changes == ()
+    assert revoked.lock.revoked["web1"].keys == (KEY, OTHER)
+    assert revoked.lock.entry("web1", "corp").public_key is None
+    assert [n.name for n in revoked.mesh.managed()] == ["hub"]
+    assert ("web1", "corp") not in revoked.missing_keys
+    write_lock(revoked.readmitting(["web1"]))
+    again = read(file)
+    assert [n.name for n in again.mesh.managed()] == ["hub", "web1"]
+    with pytest.raises(MeshctlError, match="was revoked"):
+        again.with_keys({("web1", "corp"): KEY})
+
+
+def test_a_lock_that_brings_a_revoked_key_back_is_refused(file: Path) -> None:
+    write_lock(read(file).with_keys({("web1", "corp"): KEY}))
+    text = read(file).lock_path.read_text()
+    read(file).lock_path.write_text(f'{text}revoked:\n  "web1": {{keys: ["{KEY}"]}}\n')
+    with pytest.raises(InventoryError) as caught:
+        read(file)
+    assert [d.code for d in caught.value.diagnostics] == ["revoked-key"]

@@ -151,3 +151,32 @@ def test_a_key_that_is_older_than_it_should_be_is_said_to_be(keys_mesh: MeshLab)
     keys_mesh.sh("web", "touch -d '100 days ago' /etc/wireguard/wg0.key")
     assert "web (100 days); `meshctl keys rotate web`" in keys_mesh.on_lab("plan").err
     assert state(keys_mesh, "web")["is_due"] is True
+
+
+def test_a_stolen_node_is_cut_off_and_no_old_checkout_lets_it_in_again(keys_mesh: MeshLab) -> None:
+    path = Path(lab.lock_path(keys_mesh.name))
+    before, key = path.read_text(), pinned(keys_mesh)["web"]["public_key"]
+    keys_mesh.sh("alice", OFF)
+    first = keys_mesh.run("revoke", "web", "-i", str(keys_mesh.path), "--lab", keys_mesh.name, "-o", "json")
+    keys_mesh.sh("alice", ON)
+    assert first.code == 1, first.err
+    document = first.json()
+    Draft202012Validator(load_schema("revoke")).validate(document)
+    assert {name: node["done"] for name, node in document["nodes"].items()} == {"hub": True, "alice": False}
+    assert document["revoked"] == {"web": [key]}
+    again = keys_mesh.run("revoke", "web", "-i", str(keys_mesh.path), "--lab", keys_mesh.name)
+    assert again.code == 0, again.out
+    for node in ("hub", "alice"):
+        assert key not in keys_mesh.sh(node, "wg show all peers; cat /etc/wireguard/wg0.conf")
+        assert keys_mesh.is_denied("web", keys_mesh.address(node))
+    assert keys_mesh.sh("web", "wg show wg0 peers").strip()  # it was not asked
+    nodes = keys_mesh.apply()
+    assert sorted(nodes) == ["alice", "hub"]
+    told = keys_mesh.on_lab("plan")
+    assert "No changes" in told.out
+    assert "revoked, so left out: web" in told.err
+    now = path.read_text()
+    path.write_text(before)
+    refused = keys_mesh.apply("--limit", "hub,alice", code=1)
+    assert {node["error"]["kind"] for node in refused.values()} == {"revoked"}
+    path.write_text(now)

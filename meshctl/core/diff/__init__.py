@@ -12,7 +12,7 @@ from typing import Any
 from meshctl.core.change import Change
 from meshctl.core.diff.host import file_change, package_changes, sysctl_change, table_change, unit_change
 from meshctl.core.diff.interface import interface_changes
-from meshctl.core.diff.keys import key_changes, switch_changes
+from meshctl.core.diff.keys import key_changes, refuse_revoked, switch_changes
 from meshctl.core.diff.removal import removals
 from meshctl.model.facts import HostFacts
 from meshctl.model.resources import File, Handler, Nftables, NodeDoc, Package, Service, Sysctl, WireGuard
@@ -37,8 +37,10 @@ def diff(doc: NodeDoc, facts: HostFacts) -> tuple[Change, ...]:
     before an interface comes up), interfaces, their next keys, units, removals, handlers. Deterministic; empty when
     all is as wanted.
 
-    Raises RemoteError(kind="key-mismatch") when the host's private key is not the one that the lock pins.
+    Raises RemoteError: of kind key-mismatch when the host's private key is not the one that the lock pins, of kind
+    revoked when a peer is wanted whose key the host knows to be revoked.
     """
+    refuse_revoked(doc, facts)
     changes = [*_wanted(doc, facts), *removals(doc, facts)]
     due = due_handlers(doc, changes, facts.ledger.handlers)
     return (*changes, *(_handler_change(doc.node, handler) for handler in due))

@@ -8,7 +8,7 @@ from meshctl.core.change import Change
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts
 from meshctl.model.keys import PublicKey
-from meshctl.model.resources import WireGuard
+from meshctl.model.resources import NodeDoc, WireGuard
 
 KNOWN_AFTER_APPLY = "(known after apply)"
 # What stands behind the interface in the names of changes that are about its next key.
@@ -68,6 +68,17 @@ def switch_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator[Ch
         yield Change(
             facts.node, "key", "update", f"{want.interface} {NEXT}", before, {"public_key": str(want.public_key)}, index
         )
+
+
+def refuse_revoked(doc: NodeDoc, facts: HostFacts) -> None:
+    """Raises RemoteError of kind revoked: an old checkout must not let a stolen node in again."""
+    revoked = frozenset(facts.ledger.revoked)
+    names = {p.name for w in doc.interfaces() for p in w.peers if p.public_key and p.public_key.text in revoked}
+    if revoked and names:
+        raise RemoteError(
+            f"the inventory wants peers whose keys were revoked: {', '.join(sorted(names))}", node=facts.node,
+            kind="revoked", step="keys", hint="is the checkout an old one? The lock of now has no such key",
+        )  # fmt: skip
 
 
 def _check_pinned(want: WireGuard, facts: HostFacts, found: PublicKey | None) -> None:
