@@ -147,6 +147,10 @@ bench-paths: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Which way hos
 	@$(call apt,iperf3 coturn wireguard-go wireguard-tools nebula)
 	@$(AS_ROOT) $(BIN)/python tests/bench/main.py paths path_places path_times path_losses path_cost path_nebula
 
+.PHONY: rotate-keys
+rotate-keys: $(VENV)/.installed $(VENV)/.lab-packages need-root ## What a rotation of every key of eight nodes loses, on all pairs; writes docs/keys.md
+	@$(AS_ROOT) $(BIN)/python tests/bench/rotate_keys.py
+
 .PHONY: zipapp
 zipapp: $(VENV)/.installed ## Pack meshctl itself into dist/meshctl.pyz (its dependencies stay in the venv)
 	@$(BIN)/python tests/repo/zip_package.py dist/meshctl.pyz

@@ -211,7 +211,8 @@ class AgentCore:
 
     def _reconfigured(self, event: events.Reconfigured, now: float) -> None:
         wanted = {n.network: n for n in event.config.networks}
-        kept = Kept(relays=self._kept_relays())
+        rekeyed = [n for name, n in self._networks.items() if name in wanted and n.has_another_key(wanted[name])]
+        kept = Kept(paths=tuple(p for n in rekeyed for p in n.kept_paths()), relays=self._kept_relays())
         self._config = event.config
         self._shared.slot.reserved = frozenset(n.listen_port for n in event.config.networks)
         for name, network in list(self._networks.items()):

@@ -79,6 +79,8 @@ def _told(host: Host) -> tuple[str, ...]:
         found.append(f"waits {host.pending.window_s:g} s for `meshctl confirm`, and then undoes what was applied")
     elif host.facts and host.facts.pending and not host.confirmed:
         found.append(f"an apply of {host.facts.pending.who} waits for `meshctl confirm`")
+    if any(w.next_public_key and keys.key_of(host, w) == w.next_public_key for w in host.doc.interfaces()):
+        found.append("works with its next key already: apply puts that into the lock")
     if host.facts and host.facts.undone:
         undone = host.facts.undone
         left = f"; not put back: {', '.join(undone.left)}" if undone.left else ""

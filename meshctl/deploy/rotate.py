@@ -80,7 +80,6 @@ def rotate(
             rotation.spread()
             for name in peers:
                 rotation.switch(name)
-            rotation.clean_up()
         except KeyboardInterrupt:
             raise MeshctlError(
                 "interrupted: each node has its old key or its new one, and both are valid",
@@ -103,7 +102,6 @@ class _Rotation:
         self._stopped: dict[str, str] = {}  # nodes that could not be worked on, and why
         self._waits: dict[str, tuple[tuple[str, str], ...]] = {}
         self._rotated: set[str] = set()
-        self._behind: dict[str, str] = {}
         self._warnings: dict[str, None] = {}
         self._topology = compile_mesh(inventory.mesh).topology
 
@@ -124,11 +122,13 @@ class _Rotation:
         self._pin(self._inventory.with_next_keys(born))
 
     def spread(self) -> None:
-        """An apply to all hosts that were reached: they have the next keys beside those that count."""
+        """An apply to all hosts that were reached: they have the next keys beside those that count, and no key of a
+        node that had switched before this run."""
         self._apply(self._reached())
 
     def switch(self, name: str) -> None:
-        """One node takes its next key, once all of its peers have it and follow; or it waits."""
+        """One node takes its next key, once all of its peers have it and follow, and loses the old one everywhere; or
+        it waits."""
         if name in self._rotated or not self._is_pending(name):
             return
         if name in self._stopped:
@@ -146,18 +146,14 @@ class _Rotation:
             return
         self._pin(self._inventory.switched((name,)))
         self._rotated.add(name)
-
-    def clean_up(self) -> None:
-        """An apply to the peers of all that have switched: the old keys go."""
-        near = {p for name in self._rotated for p in (name, *self._peers[name])}
-        if near:
-            self._apply([name for name in self._reached() if name in near])
-            self._behind = {name: self._stopped[name] for name in sorted(near) if name in self._stopped}
+        self._apply([name, *sorted(self._peers[name])])
 
     def outcome(self, names: Sequence[str]) -> Rotation:
         """What has become of each node."""
         nodes = {name: self._became(name) for name in names}
-        return Rotation(nodes, clients_of(self._inventory, self._rotated), self._behind, tuple(self._warnings))
+        near = sorted({p for name in self._rotated for p in (name, *self._peers[name])})
+        behind = {name: self._stopped[name] for name in near if name in self._stopped}
+        return Rotation(nodes, clients_of(self._inventory, self._rotated), behind, tuple(self._warnings))
 
     # Inside
 

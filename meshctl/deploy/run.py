@@ -242,7 +242,11 @@ class _Run:
         return [host for host in self._hosts.values() if host.error is None and host.changes and host.name in meant]
 
     def _renderer(self) -> Renderer:
-        return Renderer(compile_mesh(self._inventory.switched(self._options.switch).mesh), self._ring)
+        before = compile_mesh(self._inventory.mesh)
+        if not self._options.switch:
+            return Renderer(before, self._ring)
+        # Agents know each other by their keys: those of a pair hear of a new one at the same time, afterwards.
+        return Renderer(compile_mesh(self._inventory.switched(self._options.switch).mesh), self._ring, before)
 
     def _new_connections(self) -> Connections:
         options = self._options

@@ -38,7 +38,9 @@ RESERVED = ("node", "mesh", "interfaces", "firewall", "agent", "vars", "item")
 class Renderer:
     """Renders nodes one at a time; what they share (roles, templates, peers' stanzas) is made once."""
 
-    def __init__(self, compiled: Compiled, ring: PskRing | None = None) -> None:
+    def __init__(self, compiled: Compiled, ring: PskRing | None = None, agents: Compiled | None = None) -> None:
+        """`agents` is what agents are told of, where that is another mesh."""
+        self._agents = agents or compiled
         self._compiled = compiled
         self.mesh = compiled.mesh
         self.topology = compiled.topology
@@ -138,7 +140,7 @@ class Renderer:
             "node": node,
             "mesh": self.mesh,
             "interfaces": tuple(self.interface(link, psks[link.attachment.interface]) for link in links),
-            "agent": Agent(self._compiled, self._ring, node.name),
+            "agent": Agent(self._agents, self._ring, node.name),
             "firewall": Firewall(self.mesh, self._compiled.decisions, links),
         }
 

@@ -54,13 +54,13 @@ def complaint(said: str) -> str:
 
 
 class Pings:
-    """A ping that runs, and then what it says of itself."""
+    """A ping that runs, and then what it says of itself (`said`)."""
 
     def __init__(self, before: Sequence[str], address: str) -> None:
         words = ["ping", "-n", "-D", "-i", str(INTERVAL_S), address]
         self._output = os.memfd_create("ping")  # nobody reads a pipe meanwhile
         self._process = subprocess.Popen([*before, *words], stdout=self._output)
-        self._said = ""
+        self.said = ""
 
     def stop(self) -> None:
         """End it, after one more answer if there is one (LAST_S)."""
@@ -69,16 +69,16 @@ class Pings:
             time.sleep(_STEP_S)
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=10)
-        self._said = self._read()
+        self.said = self._read()
         os.close(self._output)
 
     def complaint(self) -> str:
         """See the module's."""
-        return complaint(self._said)
+        return complaint(self.said)
 
     def longest_silence_s(self) -> float:
         """The longest time between two answers."""
-        at = [float(when) for when in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", self._said, re.MULTILINE)]
+        at = [float(when) for when in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", self.said, re.MULTILINE)]
         return max(b - a for a, b in pairwise(at))
 
     def _read(self) -> str:

@@ -4,6 +4,7 @@ not told of it, a path where there is none to be, and words that are believed th
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -379,3 +380,30 @@ def test_answers_that_nobody_waits_for_any_more_are_forgotten() -> None:
         reply = stun.encode(stun.success_response(request, TransportAddress("192.0.2.1", 1)))
         network.datagram(ev.Datagram(local, Told.SERVER, reply), world.now)
     assert answered == [n.to_bytes(12, "big") for n in range(100, MAX_AWAITED + 100)]
+
+
+# Keys that are rotated
+
+
+def other_key_of_its_own(host: Host) -> None:
+    [network] = host.config.networks
+    host.give(ev.Reconfigured(replace(host.config, networks=(replace(network, public_key=key("rotated")),))))
+
+
+def other_key_of_the_peer(host: Host) -> None:
+    reconfigured(host, public_key=key("rotated"), pair_key=bytes(32))
+
+
+@pytest.mark.parametrize("rotate", [other_key_of_its_own, other_key_of_the_peer])
+def test_a_path_between_nodes_that_have_rotated_a_key_is_known_as_after_a_restart(
+    rotate: Callable[[Host], None]
+) -> None:
+    world = PairWorld()
+    world.until(lambda: world.states() == DIRECT, 3.0)
+    world.run(5.0)
+    host = world.hosts["a"]
+    [was] = network_of(host).kept_paths()
+    rotate(host)
+    [path] = [path for path in network_of(host).paths.values() if path.peer.name == "b"]
+    assert path.peer.public_key == (key("b") if rotate is other_key_of_its_own else key("rotated"))
+    assert was.pair.remote in [c.address for c in path.work.negotiation.remote.all()]

@@ -146,6 +146,18 @@ def test_a_lock_that_is_behind_its_node_is_set_right_by_any_apply(keys_mesh: Mes
     works_with_its_pinned_key_alone(keys_mesh, *NODES)
 
 
+def test_a_new_mesh_secret_is_applied_while_all_pairs_talk(keys_mesh: MeshLab) -> None:
+    shared = "wg show wg0 preshared-keys | cut -f 2 | sort"
+    before = {node: keys_mesh.sh(node, shared) for node in NODES}
+    secret = Path(lab.secret_file(keys_mesh.name))
+    with keys_mesh.lossless(*PAIRS):
+        secret.write_text(f"{secret.read_text().strip()} and another\n")
+        keys_mesh.apply()
+    after = {node: keys_mesh.sh(node, shared) for node in NODES}
+    assert all(set(after[node].split()).isdisjoint(before[node].split()) for node in NODES)
+    assert keys_mesh.plan()["changes"] == []
+
+
 def test_a_key_that_is_older_than_it_should_be_is_said_to_be(keys_mesh: MeshLab) -> None:
     assert "rotate_every" not in keys_mesh.on_lab("plan").err
     keys_mesh.sh("web", "touch -d '100 days ago' /etc/wireguard/wg0.key")

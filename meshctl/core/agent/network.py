@@ -6,6 +6,7 @@ Nothing is decided here but which part an event is for, and who hears of what it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from math import inf
 
 from meshctl.core.agent.address import Address, LocalAddress, refusal
@@ -77,7 +78,15 @@ class Network:
 
     def replaces(self, config: InterfaceConfig) -> bool:
         """Whether this configuration is of the same interface as the one before, so that `configure` can take it."""
-        fixed = ("interface", "public_key", "listen_port", "is_anchor")
+        return self.config.public_key == config.public_key and self._is_here(config)
+
+    def has_another_key(self, config: InterfaceConfig) -> bool:
+        """Whether this node's key is all that keeps `configure` from taking the configuration: the paths are the ones
+        that there were, then, and are taken over as after a restart."""
+        return self.config.public_key != config.public_key and self._is_here(config)
+
+    def _is_here(self, config: InterfaceConfig) -> bool:
+        fixed = ("interface", "listen_port", "is_anchor")
         return all(getattr(self.config, name) == getattr(config, name) for name in fixed)
 
     def configure(self, config: InterfaceConfig, now: float) -> None:
@@ -105,13 +114,19 @@ class Network:
             path.detours.keep_anchors(anchors, now)
         # Who speaks with an anchor does so at its own endpoint.
         nodes = {} if self.config.is_anchor else {k: p for k, p in peers.items() if p.permitted and not p.is_anchor}
+        left: dict[str, KeptPath] = {}
         for key in [k for k, path in self.paths.items() if k not in nodes or not path.stays(nodes[k])]:
             self._in_session.pop(key, None)
-            self.paths.pop(key).stop(now)
+            path = self.paths.pop(key)
+            if path.kept is not None:
+                left[path.peer.name] = path.kept
+            path.stop(now)
         new = [peer for key, peer in sorted(nodes.items()) if key not in self.paths]
         for key, peer in sorted(nodes.items()):
             if key not in self.paths:
                 self.paths[key] = PeerPath(peer, self.here, self._slot, self._tidings.ask, now)
+                if peer.name in left:  # the same node, which has rotated its key: it is where it was
+                    self.paths[key].restore(replace(left[peer.name], peer=peer.public_key), now)
             else:
                 self.paths[key].configure(peer, now)
             self._touch(key)
