@@ -19,7 +19,7 @@ from meshctl.agent.node import netlink, wglink, wgread
 from meshctl.agent.node import wireguard as module
 from meshctl.agent.node.netlink import attribute, nested
 from meshctl.agent.node.wgread import Line, read_device
-from meshctl.agent.node.wgset import set_peer
+from meshctl.agent.node.wgset import set_peer, take_allowed_ips
 from meshctl.agent.node.wireguard import WireGuard
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import PeerStatus, PollWg, SetEndpoint, SetKeepalive, WgStatus
@@ -98,6 +98,21 @@ def test_a_peer_that_is_not_on_the_interface_or_not_in_the_document_is_not_made(
     with suppress(ValueError):
         place.inside(lambda: wireguard.do(SetEndpoint(key(name), address("192.0.2.7:4500"))))
     assert read(place, wireguard) == before
+
+
+def test_prefixes_go_from_one_peer_to_another_in_one_step_and_no_peer_is_made(
+    place: Space, mesh: AgentDocument
+) -> None:
+    def owners() -> dict[str, set[str]]:
+        lines = place.run("wg", "show", interface, "allowed-ips").splitlines()
+        return {name: set(ips.split()) for name, ips in (line.split("\t") for line in lines)}
+
+    interface = mesh.config.networks[0].interface
+    before = owners()
+    taken = (*before[str(key("bob"))], "fd42:7::/64")
+    for name in ("ann", "zoe"):
+        place.inside(lambda name=name: take_allowed_ips(interface, key(name), taken))
+    assert owners() == {**before, str(key("bob")): {"(none)"}, str(key("ann")): set(taken)}
 
 
 def test_what_wireguard_refuses_is_an_error(place: Space, mesh: AgentDocument) -> None:

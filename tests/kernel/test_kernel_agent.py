@@ -69,6 +69,16 @@ shown = [line.split("\\t") for line in dump.splitlines()[1:]]
 assert found == sorted([p[0], p[2].replace("(none)", "None"), int(p[7])] for p in shown)
 print(json.dumps([len(found), device.listen_port, device.fwmark, device.userspace, read_device("wg-none", {})]))
 """
+PREFIXES = """\
+import sys
+sys.path.insert(0, "/root/agent.pyz")
+from pathlib import Path
+from meshctl.agent.node.wgset import take_allowed_ips
+from meshctl.model.keys import PublicKey
+
+for name in sys.argv[1:]:
+    take_allowed_ips("wgk", PublicKey(Path("/root", name).read_text().strip()), ("10.42.0.2/32", "fd42::/64"))
+"""
 SPLICE_SETUP = """\
 modprobe wireguard
 for host in hard soft; do ip netns add $host; wg genkey >/root/$host; done
@@ -149,6 +159,21 @@ def test_endpoint_and_keepalive_are_set_for_peers_that_are_there_and_no_peer_is_
         assert shown == [[["ann", "192.0.2.7:4500", 4500, 0]], [["ann", "[2001:db8::7]:4501", 4501, 0]]]
         assert marks == {"51999": 0xCA6C}
         assert guest.sh("wg show wgk allowed-ips").split()[1:] == ["10.42.0.2/32"]
+    finally:
+        guest.sh("ip link del wgk")
+
+
+def test_prefixes_go_from_one_peer_to_another_in_one_step_and_no_peer_is_made(guest_with_agent: Guest) -> None:
+    guest = guest_with_agent
+    guest.sh(SETUP)
+    try:
+        ann, bob = (guest.sh(f"cat /root/{name}").strip() for name in ("ann", "bob"))
+        guest.sh(f"wg set wgk peer {bob}")
+        guest.sh("python3 - bob zoe", stdin=PREFIXES)
+        shown = dict(line.split("\t") for line in guest.sh("wg show wgk allowed-ips").splitlines())
+        assert {key: set(ips.split()) for key, ips in shown.items()} == {
+            ann: {"(none)"}, bob: {"10.42.0.2/32", "fd42::/64"}
+        }  # fmt: skip
     finally:
         guest.sh("ip link del wgk")
 
