@@ -25,6 +25,9 @@ from meshctl.render.zipapp import Zipapp
 AGAIN_S = 1.0
 # Beyond what the node itself waits for peers.
 PROBE_TIMEOUT_S = 30.0
+# An MTU that the way does not carry lets a connection be made, and stops the first packets that are full. So much is
+# sent there and back, which is quick or never comes.
+ECHO_BYTES, ECHO_TIMEOUT_S = 65536, 8.0
 
 
 class Gate:
@@ -151,6 +154,8 @@ def _insist(host: Host, what: str, fresh: Connect) -> RemoteError | None:
     while shut is None or time.monotonic() < until:
         try:
             host.transport = fresh()
+            if what == "confirm":
+                _echo(host.name, host.transport)
             _decide(host, what)
             return None
         except RemoteError as error:
@@ -161,6 +166,21 @@ def _insist(host: Host, what: str, fresh: Connect) -> RemoteError | None:
             shut = shut or error
         time.sleep(AGAIN_S)
     return shut
+
+
+def _echo(node: str, transport: Transport) -> None:
+    """Raises RemoteError unless packets of full size come through, there and back."""
+    try:
+        came = transport.run("cat", bytes(ECHO_BYTES), ECHO_TIMEOUT_S).stdout
+    except RemoteError as error:
+        if error.kind != "timeout":
+            raise
+        came = b""
+    if len(came) != ECHO_BYTES:
+        raise RemoteError(
+            "it can be connected to, but large packets do not come through (is an MTU too large?)", node=node,
+            kind="timeout", step="confirm",
+        )  # fmt: skip
 
 
 def report_open(hosts: Iterable[Host]) -> None:

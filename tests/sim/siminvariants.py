@@ -31,7 +31,6 @@ from simnode import Node
 from simoutages import HANDSHAKE_AGAIN_S, again_after_crossing_s, crossings, every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
-    HEARD_S,
     MUCH_LOSS,
     RELAY_STATES,
     Says,
@@ -42,12 +41,12 @@ from simpairs import (
     forgets_quickly,
     is_anchor_fault,
     may_be_direct,
+    may_have_caused,
     met,
     owed,
     places_of,
     possible,
     state,
-    touches,
     trying,
 )
 from simspec import Flow, Link
@@ -297,7 +296,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
             continue
         if is_blocked_at(world, names, at):  # for good, so that the path is none: it is tried where there is no relay
             continue
-        causes = [f for f in spec.faults if f.at <= at <= f.ends_at + HEARD_S and touches(world, f, names)]
+        causes = [f for f in spec.faults if may_have_caused(world, f, names, at)]
         if not [f for f in causes if not is_anchor_fault(world, f)]:
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
 

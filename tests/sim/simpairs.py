@@ -194,6 +194,15 @@ def anchor_ips(world: World) -> set[str]:
     return {ip for anchor in world.spec.anchors for ip in public_ips(world.nodes[anchor.name].numbered)}
 
 
+def may_have_caused(world: World, fault: Fault, names: tuple[str, str], at: float) -> bool:
+    """Whether what happened to the two then may be owed to this fault of theirs: for HEARD_S, and longer where the
+    keepalives that they have learned are longer."""
+    ends = [(me, peer) for me, peer in (names, names[::-1]) if me in world.nodes]
+    tunnels = [world.nodes[me].tunnel(peer) for me, peer in ends]
+    longer = max([1.0, *(tunnel.keepalive_s / KEEPALIVE_S for tunnel in tunnels if tunnel is not None)])
+    return fault.at <= at <= fault.ends_at + HEARD_S * longer and touches(world, fault, names)
+
+
 def forgets_quickly(world: World, names: tuple[str, ...]) -> bool:
     """Whether a NAT of theirs may expire between two keepalives, or when one is lost: then the path was dead."""
     longest = KEEPALIVE_S * (3 if world.spec.link.loss else 1)
