@@ -32,6 +32,8 @@ DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
 # Links that lose a larger share lose whole handshakes and conversations.
 MUCH_LOSS = 0.05
+# And half of all round trips, so that five questions in a row go unanswered now and then.
+HALF_LOST = 0.07
 # A host that sleeps forgets WireGuard's keys.
 SUSPENDING = ("clock", "sleep")
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
