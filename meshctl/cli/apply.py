@@ -33,7 +33,7 @@ def author() -> str:
 @click.option("--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
               show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.")
 @click.option("--serial", metavar="SIZES",
-              help="Sizes of the waves, the last again and again: 1,10%,100%. [default: as many as --forks]")  # fmt: skip
+              help="Sizes of the waves, the last one again and again: 1,10%,100%. [default: that of --forks]")
 @click.option("--max-fail", metavar="N|N%", default="0", show_default=True,
               help="Begin no other wave once more of the hosts that change have failed.")  # fmt: skip
 @click.option("--canary", metavar="PATTERN", multiple=True, help="These go first, alone; written as for --limit.")
