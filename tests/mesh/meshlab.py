@@ -207,7 +207,7 @@ def read_until(stream: IO[str] | None, text: str) -> str:
         seen += line
         if text in line:
             break
-    assert text in seen
+    assert text in seen, seen
     return seen
 
 

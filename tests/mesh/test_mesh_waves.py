@@ -1,11 +1,12 @@
-"""The order of an apply; `home1` is reached by the mesh alone, through nyc1. Hunted: a host that is changed together with
-its jump host, one that is touched after the run should have ended, and a path that is gone before its successor is."""
+"""The order of an apply; `home1` is reached by the mesh alone, through nyc1. Hunted: a host that is changed together
+with its jump host, one that is touched after the run should have ended, and a path that is gone before its successor is."""
 
 from __future__ import annotations
 
 import os
 import pty
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from subprocess import PIPE, Popen
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.lab
 
 MTU = "cat /sys/class/net/wg0/mtu"
 LAN = "192.168.77.0/24"
+ASKED_S = 120.0
 
 
 def status(nodes: dict[str, dict[str, object]]) -> dict[str, object]:
@@ -44,20 +46,15 @@ def asked(mesh: MeshLab, *words: str) -> Iterator[tuple[Popen[str], int]]:
     argv = [sys.executable, "-m", "meshctl", "apply", str(mesh.path), "--lab", mesh.name, "--pause", *words]
     env = {**os.environ, "CI": "true"}
     with Popen(argv, text=True, stdin=slave, stdout=PIPE, stderr=PIPE, env=env) as process:
+        unasked = threading.Timer(ASKED_S, process.kill)  # a question that the test does not expect ends it
+        unasked.start()
         try:
             yield process, master
         finally:
+            unasked.cancel()
             process.kill()
             os.close(master)
             os.close(slave)
-
-
-def test_a_jump_host_is_changed_after_the_host_behind_it(small: MeshLab) -> None:
-    small.edit(lambda d: d["defaults"].update(mtu=1390))
-    done = small.on_lab("apply")
-    assert done.code == 0, done.err
-    assert waves_of(done.err) == ["Wave 1 of 2: fra1, home1, web1", "Wave 2 of 2: nyc1"]
-    assert small.plan()["changes"] == []
 
 
 def test_a_canary_that_fails_leaves_all_others_untouched(small: MeshLab) -> None:
@@ -75,8 +72,6 @@ def test_a_canary_that_fails_leaves_all_others_untouched(small: MeshLab) -> None
     assert nodes["fra1"]["error"]["kind"] == "skipped"
     assert nodes["fra1"]["error"]["message"] == "not begun: 1 of 4 hosts failed (web1), and --max-fail allows 0"
     assert {node: small.sh(node, MTU) for node in before} == before
-    nodes = small.apply("--canary", "canaries", "--max-fail", "25%", code=1)
-    assert status(nodes) == {"web1": "failed", "fra1": "changed", "home1": "changed", "nyc1": "changed"}
 
 
 def test_what_stays_carries_all_the_time_and_what_is_new_before_anything_goes(small: MeshLab) -> None:
@@ -84,14 +79,14 @@ def test_what_stays_carries_all_the_time_and_what_is_new_before_anything_goes(sm
     small.edit(lambda d: d["networks"]["corp"].pop("policy"))
     small.edit(lambda d: d.update(policies=rules(*kept, ("fra1", LAN))))
     small.edit(lambda d: d["nodes"]["web1"].update(roles=["gateway"], routes=[LAN]))
-    small.apply()
+    small.apply("--confirm", "off")
     assert LAN in small.sh("fra1", "ip route")
-    assert small.is_denied("web1", small.address("home1"))
+    assert f"{small.address('home1')}/32" not in small.sh("web1", "wg show wg0 allowed-ips")
     small.edit(lambda d: d.update(policies=rules(*kept, ("web1", "home1"))))
     small.edit(lambda d: d["nodes"]["web1"].update(roles=[], routes=[]))
-    with small.lossless(*kept), asked(small, "--serial", "2") as (apply, terminal):
+    with small.lossless(*kept), asked(small, "--serial", "1") as (apply, terminal):
         said = read_until(apply.stderr, "Go on with wave 2 of 2 (what is new)?")
-        assert waves_of(said) == ["Wave 1 of 2 (what is new): fra1, home1"]
+        assert waves_of(said) == ["Wave 1 of 2 (what is new): home1"]
         os.write(terminal, b"y\n")
         read_until(apply.stderr, "Go on with wave 1 of ")
         assert small.reaches("web1", small.address("home1"))
@@ -105,15 +100,18 @@ def test_what_stays_carries_all_the_time_and_what_is_new_before_anything_goes(sm
     assert small.plan()["changes"] == []
 
 
-def test_an_operator_who_does_not_go_on_leaves_the_rest_as_it_was(small: MeshLab) -> None:
+def test_a_jump_host_comes_after_the_host_behind_it_and_stays_as_it_was_when_the_operator_does_not_go_on(
+    small: MeshLab,
+) -> None:
     small.edit(lambda d: d["defaults"].update(mtu=1390))
-    with asked(small, "--serial", "1") as (apply, terminal):
-        read_until(apply.stderr, "Go on with wave 2 of 4?")
+    with asked(small) as (apply, terminal):
+        said = read_until(apply.stderr, "Go on with wave 2 of 2?")
+        assert waves_of(said) == ["Wave 1 of 2: fra1, home1, web1"]
         os.write(terminal, b"no\n")
         out, _ = apply.communicate(timeout=60)
         assert apply.returncode == 1
     assert "nyc1: skipped: not begun: the operator did not go on after a pause" in out
-    assert {node: small.sh(node, MTU).strip() for node in ("fra1", "nyc1")} == {"fra1": "1390", "nyc1": "1420"}
+    assert {node: small.sh(node, MTU).strip() for node in ("home1", "nyc1")} == {"home1": "1390", "nyc1": "1420"}
     nobody = small.run("apply", str(small.path), "--pause")
     assert (nobody.code, "asks at a terminal" in nobody.err) == (64, True)
 
