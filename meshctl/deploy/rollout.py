@@ -12,7 +12,7 @@ from functools import partial
 
 from meshctl.core.change import Change
 from meshctl.core.diff.between import first_round, left_behind
-from meshctl.deploy import confirm
+from meshctl.deploy import confirm, keys
 from meshctl.deploy.host import Confirmation, Connect, Host
 from meshctl.deploy.options import AUTO, MANUAL, OFF, RunOptions
 from meshctl.deploy.phases import Phases
@@ -22,8 +22,6 @@ from meshctl.model.mesh import Mesh
 from meshctl.model.resources import NodeDoc
 from meshctl.render import zipapp
 
-# A note names so many hosts of a wave, and counts the others.
-NAMED_AT_MOST = 8
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class Rollout:
             if not self._may_begin(title):
                 return
             if len(in_waves) > 1 or what:
-                self._phases.note(f"{title.capitalize()}: {_named(names)}")
+                self._phases.note(f"{title.capitalize()}: {keys.named(names)}")
             self._begun.update((host.name, host) for host in wave)
             self._wave(wave, lambda host: Part(host.doc, host.changes) if left is None
                        else self._first(host, host.name in left))  # fmt: skip
@@ -140,7 +138,7 @@ class Rollout:
             return False
         if len(failed) > allowed:
             count = f"{len(failed)} of {self._total} host{'s' if self._total != 1 else ''} failed"
-            why = f"{count} ({_named(failed)}), and --max-fail allows {self._options.max_fail}"
+            why = f"{count} ({keys.named(failed)}), and --max-fail allows {self._options.max_fail}"
         elif self._options.pause and self._begun and not self._phases.ask(f"Go on with {title}? [y/N] "):
             why = "the operator did not go on after a pause"
         if why:
@@ -170,13 +168,8 @@ class Rollout:
 
     def _left_behind(self, hosts: Iterable[Host]) -> set[str]:
         """The nodes through which packets of others go now and will not any more."""
-        keys = {key for host in hosts if host.facts for key in left_behind(host.doc, host.facts)}
-        return {n.name for n in self._mesh.nodes.values() for a in n.attachments if a.public_key in keys}
+        left = {key for host in hosts if host.facts for key in left_behind(host.doc, host.facts)}
+        return {n.name for n in self._mesh.nodes.values() for a in n.attachments if a.public_key in left}
 
     def _differing(self) -> list[Host]:
         return [host for host in self._hosts.values() if host.error is None and host.changes]
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else ""
-    return ", ".join(names[:NAMED_AT_MOST]) + more

@@ -54,7 +54,9 @@ def test_a_killed_controller_leaves_a_node_that_finishes_by_itself_and_goes_back
         controller.communicate()
         assert small.sh("web1", MTU).strip() != "1390"
     await_end(small, "web1")
+    small.edit(lambda d: d["nodes"]["web1"].update(mtu=1380))
     error = small.apply("--limit", "web1", code=1)["web1"]["error"]
+    small.edit(lambda d: d["nodes"]["web1"].pop("mtu"))
     assert error["kind"] == "locked"
     assert f"an apply of {author()}, begun 20" in error["message"]
     assert json.loads(small.sh("web1", LATEST_JOURNAL))["ok"] is True

@@ -1,5 +1,5 @@
 """The order of an apply; `home1` is reached by the mesh alone, through nyc1. Hunted: a host that is changed together
-with its jump host, one that is touched after the run should have ended, and a path that is gone before its successor is."""
+with its jump host, one that is touched after the run should have ended, a path that is gone before its successor is."""
 
 from __future__ import annotations
 
