@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,6 @@ from meshctl.errors import RemoteError
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import NodeDoc
 from meshctl.render import zipapp
-
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,9 @@ class Rollout:
             own += [host] if mine else []
         self._phases.each("resuming", own, confirm.take_up, finish=True)
         going = [host for host in own if host.pending and host.error is None]
+        as_wanted = [host for host in going if not host.changes]
         self._phases.each("undoing", [host for host in going if host.changes], confirm.go_back, finish=True)
-        self._settle([host for host in going if host.pending])
+        self._settle(as_wanted)
         self._begun.update((host.name, host) for host in own)
 
     def converge(self) -> None:
