@@ -40,7 +40,7 @@ def main() -> int:
 def apply(transaction: Transaction) -> Result:
     """Run a transaction under the host's lock. Never raises."""
     try:
-        held = lock.take()
+        held = lock.take(transaction.who)
     except ApplyError as failure:
         return failed(transaction.id, "lock", failure)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
+import sys
 from typing import Any
 
 import click
@@ -31,15 +32,24 @@ def author() -> str:
               help="Who says that it may stay: this run, `meshctl confirm`, or nobody (nothing is undone then).")
 @click.option("--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
               show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.")
+@click.option("--serial", metavar="SIZES",
+              help="Sizes of the waves, the last one again and again: 1,10%,100%. [default: that of --forks]")
+@click.option("--max-fail", metavar="N|N%", default="0", show_default=True,
+              help="Begin no other wave once more of the hosts that change have failed.")  # fmt: skip
+@click.option("--canary", metavar="PATTERN", multiple=True, help="These go first, alone; written as for --limit.")
+@click.option("--pause", is_flag=True, help="Ask before each wave but the first.")
+@click.option("--resume", is_flag=True, help="First take up what a killed apply of yours has left to be confirmed.")
 @output_option
 def command(
     inventory_argument: str | None, inventory_option: str | None, check: bool, show_diff: bool, locked: bool,
-    allow_destructive: bool, confirm: str, confirm_timeout: float, output: str, **host_values: Any,
+    allow_destructive: bool, confirm: str, confirm_timeout: float, serial: str | None, max_fail: str,
+    canary: tuple[str, ...], pause: bool, resume: bool, output: str, **host_values: Any,
 ) -> int:  # fmt: skip
     """Converge the hosts to the inventory.
 
     The argument may also be a plan that `meshctl plan -o json` wrote: it is applied only while it still is what
-    would be done. A host that fails is named, and the others go on; the exit code is 1 then.
+    would be done. A host that fails is named, the others of its wave go on, and no other wave begins; the exit code is
+    1 then. A jump host is never in one wave with the hosts behind it, and comes after them.
 
     No host is locked out: each goes back to what it was by itself unless it is told, over a new connection and after
     its peers were heard, that all is well.
@@ -48,11 +58,16 @@ def command(
     Examples:
       meshctl apply inventory.yml
       meshctl apply inventory.yml --limit web1 --diff
+      meshctl apply inventory.yml --canary web --serial 1,10%,100%
       meshctl apply plan.json -i inventory.yml
       meshctl apply inventory.yml --lab
     """
     hosts = Hosts(**host_values)
-    from meshctl.deploy import planfile
+    if pause and not sys.stdin.isatty():
+        raise UsageError("--pause asks at a terminal, and there is none", hint="leave it out, or use --serial")
+    from meshctl.deploy import planfile, waves
+
+    sizes, allowed = waves.serial(serial) if serial else (), waves.share(max_fail, "--max-fail")
 
     stored = planfile.read_plan(inventory_argument) if inventory_argument else None
     if check and stored:
@@ -66,7 +81,8 @@ def command(
 
     options = hosts.options(
         diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored, confirm=confirm,
-        confirm_timeout_s=confirm_timeout, who=author(),
+        confirm_timeout_s=confirm_timeout, who=author(), serial=sizes, max_fail=allowed, canary=canary, pause=pause,
+        resume=resume,
     )  # fmt: skip
     outcome = apply(inventory, hosts.ring(inventory), options, hosts.door(), progress.for_terminal())
     show.answer(outcome, output, show.apply_text)

@@ -46,6 +46,7 @@ class Host:
     facts: HostFacts | None = None
     changes: tuple[Change, ...] = ()
     applied: list[Change] = field(default_factory=list)
+    kept: list[Change] = field(default_factory=list)  # applied by transactions before, which nothing undoes any more
     warnings: list[str] = field(default_factory=list)
     unresolved: set[str] = field(default_factory=set)  # `IFACE PEER` whose endpoint is a name that does not resolve
     error: RemoteError | None = None
@@ -79,13 +80,17 @@ class Host:
             self.changes = tuple(diff(self.doc, self.facts))
 
     def converge(
-        self, changes: tuple[Change, ...], agent: zipapp.Zipapp, confirmation: Confirmation = Confirmation()
-    ) -> None:
-        """Send these changes as one transaction and take over the facts that it ends with. Raises RemoteError."""
+        self, changes: tuple[Change, ...], agent: zipapp.Zipapp, confirmation: Confirmation,
+        towards: NodeDoc | None = None,
+    ) -> None:  # fmt: skip
+        """Send these changes as one transaction and take over the facts that it ends with. `towards` is the document
+        that they lead to, when it is not the host's own. Raises RemoteError."""
         if self.transport is None or self.facts is None:
             raise RuntimeError("converge comes after read")
+        self.kept += self.applied
+        self.applied = []
         applier.check_python(self.name, self.facts)
-        steps = tuple(ops.steps_for(self.doc, self.facts, changes))
+        steps = tuple(ops.steps_for(towards or self.doc, self.facts, changes))
         self.endpoints = {
             (name, key.text): peer.endpoint for name, facts in self.facts.interfaces.items()
             for key, peer in facts.peers.items() if peer.endpoint
@@ -115,9 +120,10 @@ class Host:
             raise RemoteError(message, node=self.name, kind=failure.kind, step=step, hint=hint(failure.kind, self.name))
         self.compare(result.facts)
 
-    def check_converged(self) -> None:
-        """Raises RemoteError of kind not-converged that names what is still to do, names that do not resolve aside."""
-        if left := [change for change in self.changes if not self.awaits_name(change)]:
+    def check_converged(self, changes: tuple[Change, ...]) -> None:
+        """Raises RemoteError of kind not-converged when any of these, which are still to do, is more than a name that
+        does not resolve."""
+        if left := [change for change in changes if not self.awaits_name(change)]:
             names = ", ".join(f"{c.action} {c.kind} {c.name}" for c in left[:5])
             more = f" and {len(left) - 5} more" if len(left) > 5 else ""
             raise RemoteError(

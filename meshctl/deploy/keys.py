@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from meshctl.core.change import Change
 from meshctl.deploy.host import Host
@@ -12,7 +12,7 @@ from meshctl.model.resources import WireGuard
 
 # What must be on a node before it can make a key: wg(8), and the key file itself.
 _FIRST = ("package", "key")
-# A warning names so many nodes, and counts the others.
+# A message names so many nodes, and counts the others.
 NAMED_AT_MOST = 5
 
 
@@ -52,12 +52,13 @@ def left_out(mesh: Mesh, keyless: Collection[str]) -> tuple[str, ...]:
     others = sorted(name for name in keyless if not mesh.nodes[name].client)
     found = []
     if clients:
-        found.append(f"no key yet, so left out: {_named(clients)}; `meshctl client show NAME` makes a client's key")
+        found.append(f"no key yet, so left out: {named(clients)}; `meshctl client show NAME` makes a client's key")
     if others:
-        found.append(f"no key yet, so left out: {_named(others)}; a node's key is made by the first apply to it")
+        found.append(f"no key yet, so left out: {named(others)}; a node's key is made by the first apply to it")
     return tuple(found)
 
 
-def _named(names: list[str]) -> str:
+def named(names: Sequence[str]) -> str:
+    """A list of nodes for people, never long."""
     more = len(names) - NAMED_AT_MOST
     return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -54,13 +54,15 @@ def errors(hosts: Mapping[str, Host]) -> tuple[RemoteError, ...]:
 
 
 def _node_outcome(host: Host, interrupted: bool) -> NodeOutcome:
-    applied, error = tuple(host.applied), host.error
+    applied, error = (*host.kept, *host.applied), host.error
     if error is None and interrupted and host.changes:
-        error = RemoteError("interrupted: not applied", node=host.name, kind="interrupted", hint="apply again")
+        words = "interrupted: not finished" if applied else "interrupted: not applied"
+        error = RemoteError(words, node=host.name, kind="interrupted", hint="apply again")
     if error is not None:
         return NodeOutcome(status_of(error, host.facts is not None), applied, error, host.duration_s)
     waiting = bool(host.changes)
-    return NodeOutcome(CHANGED if applied else UNCHANGED, applied, None, host.duration_s, waiting)
+    status = CHANGED if applied else CONFIRMED if host.confirmed else UNCHANGED
+    return NodeOutcome(status, applied, None, host.duration_s, waiting)
 
 
 def _warnings(hosts: Mapping[str, Host], inventory: Inventory) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ def _told(host: Host) -> tuple[str, ...]:
     if host.pending and host.error is None:
         found.append(f"waits {host.pending.window_s:g} s for `meshctl confirm`, and then undoes what was applied")
     elif host.facts and host.facts.pending and not host.confirmed:
-        found.append(f"an apply of {host.facts.pending.who} waits for `meshctl confirm`")
+        found.append(f"an apply of {host.facts.pending.who} waits for `meshctl confirm`, or `meshctl apply --resume`")
     if host.facts and host.facts.undone:
         undone = host.facts.undone
         left = f"; not put back: {', '.join(undone.left)}" if undone.left else ""

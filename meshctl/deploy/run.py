@@ -5,7 +5,8 @@ The steps are those of docs/architecture.md, "An apply, from the outside in".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable
 from functools import partial
 
 from meshctl import inventory as inventories
@@ -14,14 +15,16 @@ from meshctl.deploy import confirm, filediff, guard, keys, reporting
 from meshctl.deploy.door import Door, NetworkDoor
 from meshctl.deploy.host import Confirmation, Host
 from meshctl.deploy.local import LocalTransport, this_machine
-from meshctl.deploy.options import AUTO, OFF, RunOptions
+from meshctl.deploy.options import RunOptions
 from meshctl.deploy.outcome import ApplyOutcome, FileDiff, PlanOutcome
 from meshctl.deploy.phases import Phases, guarded
 from meshctl.deploy.planfile import check_fresh
 from meshctl.deploy.progress import Progress, Silent
+from meshctl.deploy.rollout import Rollout
 from meshctl.deploy.selection import select
 from meshctl.deploy.ssh import Connections
 from meshctl.deploy.transport import Transport
+from meshctl.deploy.waves import through
 from meshctl.errors import MeshctlError, RemoteError
 from meshctl.inventory import Inventory
 from meshctl.policy import compile_mesh
@@ -96,6 +99,7 @@ class _Run:
         self._options = options
         self._phases = Phases(options.forks, progress or Silent())
         names = select(inventory.mesh, options.limit)
+        self._canaries = frozenset(select(inventory.mesh, options.canary, "--canary") if options.canary else ())
         if options.local:
             names = (this_machine(inventory.mesh, frozenset(names)),)
         self._door = door or NetworkDoor()
@@ -160,7 +164,12 @@ class _Run:
         """Keys where there are none, their public halves into the lock, and every document rendered with them."""
         if needing := [host for host in self._hosts.values() if keys.needs_key(host)]:
             agent = zipapp.build()
-            self._phases.each("keys", needing, lambda host: host.converge(keys.first_changes(host), agent), finish=True)
+            nobody = Confirmation(who=self._options.who)
+
+            def make(host: Host) -> None:
+                host.converge(keys.first_changes(host), agent, nobody)
+
+            self._phases.each("keys", needing, make, finish=True)
         updated = self.with_learned_keys()
         if not self._options.locked and updated.lock_changes:
             inventories.write_lock(updated)
@@ -174,41 +183,14 @@ class _Run:
                 guarded(host, Host.compare)
 
     def converge(self) -> None:
-        """The main transactions of all hosts that still differ."""
-        changing = self._differing()
-        if not changing or self._phases.interrupted:
-            return
-        for wave in order(changing, self._options.forks):
-            self._converge(wave, zipapp.build())
-
-    def _converge(self, wave: list[Host], agent: zipapp.Zipapp) -> None:
-        """One wave: all of its hosts converge, then the mesh is checked, and each is confirmed or goes back."""
-        confirmation = self._confirmation()
-        gate = confirm.Gate(len(wave))
-
-        def converge_one(host: Host) -> None:
-            try:
-                host.converge(host.changes, agent, confirmation)
-            finally:
-                gate.arrive()
-            gate.wait(host)
-            host.check_converged()
-
-        self._phases.each("applying", wave, converge_one, finish=True, on_stop=gate.open)
-        if self._options.confirm != AUTO:
-            return
-        waiting = [host for host in wave if host.pending]
-        near = {p.name for host in waiting for w in host.doc.interfaces() for p in w.peers}
-        near |= {host.name for host in waiting}
-        asking = [host for name, host in self._hosts.items() if name in near and host.error is None]
-        reached = {host.name for host in asking}
-        self._phases.each("checking", asking, lambda host: confirm.probe(host, agent, reached), finish=True, last=True)
-
-        def settle(host: Host) -> None:
-            confirm.settle(host, self._anew(host.name))
-
-        self._phases.each("confirming", waiting, settle, finish=True, last=True)
-        confirm.report_open(waiting)
+        """The main transactions of all hosts that still differ, after those that a killed run has left."""
+        rollout = Rollout(
+            self._hosts, self._inventory.mesh, self._options, self._phases, self._anew,
+            through(self._inventory.mesh, self._ways()), self._canaries,
+        )  # fmt: skip
+        if self._options.resume:
+            rollout.resume()
+        rollout.converge()
 
     def confirm(self) -> None:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
@@ -220,10 +202,6 @@ class _Run:
     def confirmed(self) -> ApplyOutcome:
         """The outcome of `confirm`."""
         return reporting.confirm_outcome(self._hosts)
-
-    def _confirmation(self) -> Confirmation:
-        window_s = 0.0 if self._options.confirm == OFF else self._options.confirm_timeout_s
-        return Confirmation(window_s, self._options.who)
 
     def applied(self, diffs: tuple[FileDiff, ...]) -> ApplyOutcome:
         """The outcome of all hosts, by name."""
@@ -249,6 +227,15 @@ class _Run:
         self._opened.append(Connections(nodes, self._door, options.accept_new_host_keys, options.sudo_password))
         return self._opened[-1]
 
+    def _ways(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """How SSH goes to each node, for as far as its settings can be read."""
+        found = {}
+        for node in () if self._options.local else self._inventory.mesh.managed():
+            with contextlib.suppress(RemoteError):
+                way = self._connections.way(node)
+                found[node.name] = way.host, way.jumps
+        return found
+
     def _anew(self, name: str) -> Callable[[], Transport]:
         """A connection that nothing of before is in, each time it is called; the first ones share their jump hosts."""
         shared = iter((self._fresh,))
@@ -259,10 +246,3 @@ class _Run:
         if self._options.local:
             return lambda: LocalTransport(node, self._options.sudo_password)
         return lambda: connections.transport(node)
-
-
-def order(hosts: Sequence[Host], forks: int) -> list[list[Host]]:
-    """The one place where it is decided which hosts go together, and in which order: as many as there are workers, for
-    each waits for the others of its wave."""
-    names = sorted(hosts, key=lambda host: host.name)
-    return [names[at : at + forks] for at in range(0, len(names), forks)]

@@ -182,6 +182,18 @@ def test_a_host_without_python_says_what_to_install(mesh: Mesh) -> None:
     assert nodes["one"]["error"]["hint"] == "needs python3: apt-get install -y python3"
 
 
+def test_no_other_wave_begins_once_more_hosts_have_failed_than_may(mesh: Mesh) -> None:
+    mesh.apply("--forks", "1", "--serial", "100%")
+    mesh.motd = "next"
+    mesh.write()
+    mesh.hosts["one"].sh("mount --bind /dev/null $(readlink -f /usr/bin/python3)")
+    nodes = mesh.apply("--serial", "1", code=1)
+    assert statuses(nodes) == {"one": "failed", "two": "skipped"}
+    assert nodes["two"]["error"]["message"] == "not begun: 1 of 2 hosts failed (one), and --max-fail allows 0"
+    assert mesh.hosts["two"].sh("cat /etc/app/motd") == "hello"
+    assert statuses(mesh.apply("--serial", "1", "--max-fail", "50%", code=1)) == {"one": "failed", "two": "changed"}
+
+
 def test_ctrl_c_ends_what_runs_starts_nothing_new_and_says_so(mesh: Mesh) -> None:
     mesh.apply()
     mesh.motd = "next"
