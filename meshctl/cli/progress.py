@@ -13,6 +13,7 @@ from meshctl.deploy.progress import Progress
 _TITLES = {
     "reading": "Reading", "keys": "Making keys on", "applying": "Applying to", "diff": "Fetching files of",
     "checking": "Checking the mesh from", "confirming": "Confirming", "asking": "Asking",
+    "history": "Reading the history of",
 }  # fmt: skip
 _QUIET = frozenset({"as wanted", "ok"})
 

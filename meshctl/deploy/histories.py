@@ -44,8 +44,8 @@ def read(node: str, transport: Transport) -> tuple[Entry, ...]:
 
 
 def parse(text: str) -> tuple[Entry, ...]:
-    """The newest first. Raises ValueError, KeyError, TypeError, AttributeError, IndexError or RecursionError for what the
-    script has not printed."""
+    """The newest first. Raises ValueError, KeyError, TypeError, AttributeError, IndexError or RecursionError for what
+    the script has not printed."""
     journals: list[list[Mapping[str, Any]]] = []
     kept: set[str] = set()
     pending = None

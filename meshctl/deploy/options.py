@@ -19,7 +19,8 @@ CONFIRM_TIMEOUT_S, CONFIRM_TIMEOUT_MIN_S = 60.0, 30.0
 @dataclass(frozen=True)
 class RunOptions:
     """Options of plan and apply. `plan` is a stored plan that must still hold. `confirm` is who says that an apply may
-    stay: AUTO, the run itself; MANUAL, an operator; OFF, nobody, and nothing is undone. `who` runs it."""
+    stay: AUTO, the run itself; MANUAL, an operator; OFF, nobody, and nothing is undone. `who` runs it, and `revision`
+    is the inventory's in Git: the hosts' history has both."""
 
     limit: tuple[str, ...] = ()
     forks: int = DEFAULT_FORKS
@@ -33,3 +34,4 @@ class RunOptions:
     confirm: str = AUTO
     confirm_timeout_s: float = CONFIRM_TIMEOUT_S
     who: str = ""
+    revision: str = ""

@@ -56,6 +56,10 @@ class Phases:
             self._progress.end()
         _mark_abandoned(workers.running, named)
 
+    def note(self, text: str) -> None:
+        """Tell it, between two phases."""
+        self._progress.note(text)
+
     def _stop(self, running: frozenset[str], on_stop: Callable[[], None]) -> None:
         self.interrupted = True
         on_stop()

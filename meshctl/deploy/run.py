@@ -10,15 +10,17 @@ from functools import partial
 
 from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
-from meshctl.deploy import confirm, filediff, guard, keys, reporting
+from meshctl.deploy import applier, confirm, filediff, guard, histories, keys, reporting
+from meshctl.deploy import rollback as rollbacks
 from meshctl.deploy.door import Door, NetworkDoor
-from meshctl.deploy.host import Confirmation, Host
+from meshctl.deploy.host import Host, Terms
 from meshctl.deploy.local import LocalTransport, this_machine
 from meshctl.deploy.options import AUTO, OFF, RunOptions
 from meshctl.deploy.outcome import ApplyOutcome, FileDiff, PlanOutcome
 from meshctl.deploy.phases import Phases, guarded
 from meshctl.deploy.planfile import check_fresh
 from meshctl.deploy.progress import Progress, Silent
+from meshctl.deploy.rollback import RollbackOutcome
 from meshctl.deploy.selection import select
 from meshctl.deploy.ssh import Connections
 from meshctl.deploy.transport import Transport
@@ -62,6 +64,24 @@ def apply(
         return run.applied(diffs)
 
 
+def rollback(
+    inventory: Inventory, options: RunOptions, to: str, door: Door | None = None, progress: Progress | None = None
+) -> RollbackOutcome:
+    """Have the hosts be again as they were after a run (`rollbacks.choose`); the inventory says how they are reached.
+
+    Raises UsageError, or MeshctlError when there is nothing to go back to, before any host is changed.
+    """
+    with _Run(inventory, None, options, door, progress) as run:
+        try:
+            run.read(compare=False)
+            run.read_histories()
+        except KeyboardInterrupt:
+            raise MeshctlError("interrupted while reading the hosts: nothing was changed") from None
+        chosen = run.go_back(to)
+        run.converge()
+        return run.gone_back(chosen)
+
+
 def confirm_pending(
     inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None
 ) -> ApplyOutcome:
@@ -99,6 +119,7 @@ class _Run:
         if options.local:
             names = (this_machine(inventory.mesh, frozenset(names)),)
         self._door = door or NetworkDoor()
+        self._id = applier.new_id()
         self._opened: list[Connections] = []
         self._connections, self._fresh = self._new_connections(), self._new_connections()
         renderer = self._renderer()
@@ -160,7 +181,10 @@ class _Run:
         """Keys where there are none, their public halves into the lock, and every document rendered with them."""
         if needing := [host for host in self._hosts.values() if keys.needs_key(host)]:
             agent = zipapp.build()
-            self._phases.each("keys", needing, lambda host: host.converge(keys.first_changes(host), agent), finish=True)
+            terms = self._terms()
+            self._phases.each(
+                "keys", needing, lambda host: host.prepare(keys.first_changes(host), agent, terms), finish=True
+            )
         updated = self.with_learned_keys()
         if not self._options.locked and updated.lock_changes:
             inventories.write_lock(updated)
@@ -183,12 +207,12 @@ class _Run:
 
     def _converge(self, wave: list[Host], agent: zipapp.Zipapp) -> None:
         """One wave: all of its hosts converge, then the mesh is checked, and each is confirmed or goes back."""
-        confirmation = self._confirmation()
+        terms = self._terms()
         gate = confirm.Gate(len(wave))
 
         def converge_one(host: Host) -> None:
             try:
-                host.converge(host.changes, agent, confirmation)
+                host.converge(host.changes, agent, terms)
             finally:
                 gate.arrive()
             gate.wait(host)
@@ -210,6 +234,30 @@ class _Run:
         self._phases.each("confirming", waiting, settle, finish=True, last=True)
         confirm.report_open(waiting)
 
+    def read_histories(self) -> None:
+        """What was applied to each host that was reached."""
+
+        def read(host: Host) -> None:
+            if host.transport is not None:
+                host.history = histories.read(host.name, host.transport)
+
+        self._phases.each("history", [host for host in self._hosts.values() if host.error is None], read)
+
+    def go_back(self, to: str) -> str:
+        """What each host has to do to be as it was after that run; its id. Raises UsageError or MeshctlError."""
+        known = {host.name: host.history for host in self._hosts.values() if host.error is None}
+        chosen = rollbacks.choose(known, to)
+        for name in known:
+            host = self._hosts[name]
+            guarded(host, partial(Host.go_back, run=chosen))
+            if host.way and host.way.entries:
+                self._phases.note(f"{name}: {host.way.words}")
+        return chosen
+
+    def gone_back(self, chosen: str) -> RollbackOutcome:
+        """The outcome of `go_back` and `converge`."""
+        return reporting.rollback_outcome(self._hosts, chosen, interrupted=self._phases.interrupted)
+
     def confirm(self) -> None:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
         for host in self._hosts.values():
@@ -221,9 +269,9 @@ class _Run:
         """The outcome of `confirm`."""
         return reporting.confirm_outcome(self._hosts)
 
-    def _confirmation(self) -> Confirmation:
+    def _terms(self) -> Terms:
         window_s = 0.0 if self._options.confirm == OFF else self._options.confirm_timeout_s
-        return Confirmation(window_s, self._options.who)
+        return Terms(self._id, self._options.who, self._options.revision, window_s)
 
     def applied(self, diffs: tuple[FileDiff, ...]) -> ApplyOutcome:
         """The outcome of all hosts, by name."""
@@ -238,7 +286,7 @@ class _Run:
         return tuple(sorted(found, key=lambda d: (d.node, d.path)))
 
     def _differing(self) -> list[Host]:
-        return [host for host in self._hosts.values() if host.error is None and host.changes]
+        return [host for host in self._hosts.values() if host.error is None and host.differs]
 
     def _renderer(self) -> Renderer:
         return Renderer(compile_mesh(self._inventory.mesh), self._ring)
