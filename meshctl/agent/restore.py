@@ -1,4 +1,5 @@
-"""Putting back what a snapshot has: files first, then the network, then units, and the network once more.
+"""Putting back what a snapshot has: files first, then the network, then units, and the network once more. Units that
+make an interface come before the network.
 
 Every part compares before it acts, so that a restore which was cut short is begun again.
 """
@@ -19,6 +20,7 @@ from meshctl.agent.saved import Saved
 # What one command undoes may take another's object with it: so many times at most it is looked at again.
 ROUNDS = 3
 UNIT_TIMEOUT_S = 90.0
+_MAKES_AN_INTERFACE = "wg-quick@"
 _VERBS = {"enabled": "enable", "disabled": "disable", "masked": "mask"}
 _ACTIVE, _FAILED = ("active", "activating", "reloading"), "failed"
 
@@ -33,6 +35,7 @@ class Restore:
     def run(self) -> None:
         """All of it."""
         self._files()
+        self._make_interfaces()
         self._network()
         self._units()
         self.left += self._network()
@@ -88,10 +91,16 @@ class Restore:
             if not wanted:
                 break
             for argv, stdin in wanted:
-                ran = process.run(argv, stdin.encode() if stdin is not None else None)
-                self._journal.write("restore", argv=list(argv), status=ran.status)
+                self._ran(*argv, stdin=stdin)
         now = capture(self._saved.sysctls)
         return differences(self._saved.network(now), now)
+
+    def _make_interfaces(self) -> None:
+        """By their units, which refuse to when there is one. Where that fails, the network is put back all the same."""
+        for name, before in self._saved.units.items():
+            if name.startswith(_MAKES_AN_INTERFACE) and before["active_state"] in _ACTIVE:
+                self._ran("systemctl", "daemon-reload")
+                self._ran("systemctl", "start", "--", name)  # nothing, where it runs
 
     def _units(self) -> None:
         if self._saved.units:
@@ -99,12 +108,17 @@ class Restore:
         for name, before in self._saved.units.items():
             active_state = self._enable(name, before)
             was, runs = before["active_state"] in _ACTIVE, active_state in _ACTIVE
-            if active_state == _FAILED != before["active_state"]:
-                self._systemctl("reset-failed", name)
+            self._forget_failure(name, before)
             if was != runs:
                 self._systemctl("start" if was else "stop", name)
             elif was and before["again"]:
                 self._systemctl(before["again"], name)
+            if runs and not was:  # what it should stop may be gone already
+                self._forget_failure(name, before)
+
+    def _forget_failure(self, name: str, before: Mapping[str, Any]) -> None:
+        if before["active_state"] != _FAILED == unit_state(name)["active_state"]:
+            self._systemctl("reset-failed", name)
 
     def _enable(self, name: str, before: Mapping[str, Any]) -> str:
         """Have the unit start with the host, or not, as it did; returns its active state."""
@@ -116,10 +130,14 @@ class Restore:
 
     def _systemctl(self, verb: str, unit: str = "", *options: str) -> None:
         argv = ["systemctl", verb, *options, *(("--", unit) if unit else ())]
-        ran = process.run(argv, timeout_s=UNIT_TIMEOUT_S)
-        self._journal.write("restore", argv=argv, status=ran.status)
-        if ran.status:
+        if self._ran(*argv):
             self.left.append(f"{' '.join(argv)} failed")
+
+    def _ran(self, *argv: str, stdin: str | None = None) -> int:
+        """The exit status of a command, which the journal takes down."""
+        ran = process.run(argv, stdin.encode() if stdin is not None else None, UNIT_TIMEOUT_S)
+        self._journal.write("restore", argv=list(argv), status=ran.status)
+        return ran.status
 
 
 def unit_state(name: str) -> dict[str, str]:
