@@ -181,9 +181,8 @@ def test_what_was_applied_since_it_was_read_is_not_taken_back_unseen(node: Node)
 
 def test_what_was_undone_or_has_failed_pushes_no_state_out(node: Node) -> None:
     for number in range(1, 7):
-        assert transact(node, f"t1{number}", write("/mnt/a", str(number)), confirm_s=NEVER_S).ok
-        assert decide(node, "confirm", f"t1{number}").ok
-    for number in range(1, 7):
+        assert transact(node, f"t1{number}", write("/mnt/a", str(number))).ok
+    for number in range(1, 4):
         assert transact(node, f"t2{number}", write("/mnt/a", "undone"), confirm_s=NEVER_S).ok
         assert decide(node, "undo", f"t2{number}").ok
         assert not transact(node, f"t3{number}", write("/mnt/a", "no"), script("exit 1"), confirm_s=NEVER_S).ok
@@ -199,10 +198,11 @@ def test_what_was_undone_or_has_failed_pushes_no_state_out(node: Node) -> None:
 
 def test_journals_are_kept_as_evidence_but_not_for_ever(node: Node) -> None:
     assert transact(node, "t000", write("/mnt/a", "1")).ok
-    for number in range(1, 30):
-        assert not transact(node, f"t{number:03}", Step("run", argv=("no-such-program",))).ok
-    names = [entry.id for entry in history(node)]
-    assert names == [*(f"t{number:03}" for number in range(29, 9, -1)), "t000"]
+    assert not transact(node, "t001", Step("run", argv=("no-such-program",))).ok
+    node.sh("""cd /var/lib/meshctl/journal; for n in $(seq 2 29); do
+        name=t$(printf %03d $n); sed s/t001/$name/ t001.jsonl >$name.jsonl; done""")
+    assert not transact(node, "t030", Step("run", argv=("no-such-program",))).ok
+    assert {entry.id for entry in history(node)} == {"t000", *(f"t{number:03}" for number in range(11, 31))}
 
 
 def test_what_a_failed_apply_has_left_without_a_window_is_taken_back_with_the_rest(node: Node) -> None:

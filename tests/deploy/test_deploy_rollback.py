@@ -29,9 +29,8 @@ def apply(mesh: Mesh, motd: str, *words: str) -> str:
     mesh.motd = motd
     mesh.write()
     mesh.apply(*QUICK, *words)
-    name = words[-1] if words else "one"
-    newest: str = mesh.answer("history", name)[name]["entries"][0]["id"]
-    return newest
+    host = mesh.hosts[words[-1] if words else "one"]
+    return host.sh("ls /var/lib/meshctl/snapshots").split()[-1]
 
 
 def motds(mesh: Mesh) -> tuple[str, str]:
