@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import sys
 from typing import Any
 
 import click
 
-from meshctl.cli.common import Hosts, host_options, inventory_options, output_option
+from meshctl.cli.common import Hosts, confirm_options, host_options, inventory_options, output_option
 from meshctl.cli.plan import run_plan
-from meshctl.deploy.options import AUTO, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S, MANUAL, OFF
 from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
-
-
-def author() -> str:
-    """Who runs this: `USER@HOST`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 @click.command(name="apply", short_help="Converge the hosts to the inventory.")
@@ -28,10 +20,7 @@ def author() -> str:
 @click.option("--locked", is_flag=True, help="Fail when the lock would have to change (for CI).")
 @click.option("--allow-destructive", is_flag=True,
               help="Even leave a node without peers, remove over 30 % of the nodes or an anchor in use.")  # fmt: skip
-@click.option("--confirm", type=click.Choice([AUTO, MANUAL, OFF]), default=AUTO, show_default=True,
-              help="Who says that it may stay: this run, `meshctl confirm`, or nobody (nothing is undone then).")
-@click.option("--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
-              show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.")
+@confirm_options
 @click.option("--serial", metavar="SIZES",
               help="Sizes of the waves, the last one again and again: 1,10%,100%. [default: that of --forks]")
 @click.option("--max-fail", metavar="N|N%", default="0", show_default=True,
@@ -76,13 +65,13 @@ def command(
     if check:
         return run_plan(hosts, inventory_argument, inventory_option, show_diff, False)
     inventory = hosts.read(None if stored else inventory_argument, inventory_option)
-    from meshctl.cli import progress, show
+    from meshctl.cli import origin, progress, show
     from meshctl.deploy.run import apply
 
     options = hosts.options(
         diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored, confirm=confirm,
-        confirm_timeout_s=confirm_timeout, who=author(), serial=sizes, max_fail=allowed, canary=canary, pause=pause,
-        resume=resume,
+        confirm_timeout_s=confirm_timeout, who=origin.author(), revision=origin.revision(inventory.path), serial=sizes,
+        max_fail=allowed, canary=canary, pause=pause, resume=resume,
     )  # fmt: skip
     outcome = apply(inventory, hosts.ring(inventory), options, hosts.door(), progress.for_terminal())
     show.answer(outcome, output, show.apply_text)

@@ -14,6 +14,7 @@ HINTS = {
     "broken": "run plan again; `meshctl status` says more of the path, and --confirm off applies it all the same",
     "unconfirmed": "nothing is lost: wait a minute, and correct what closed the way in",
     "undone": "`meshctl history` says what became of it",
+    "no-state": "`meshctl history --limit {node}` shows what there is to go back to",
     "not-converged": "run plan again; something on {node} undoes the change",
 }
 

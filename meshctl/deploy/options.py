@@ -21,7 +21,8 @@ CONFIRM_TIMEOUT_S, CONFIRM_TIMEOUT_MIN_S = 60.0, 30.0
 @dataclass(frozen=True)
 class RunOptions:
     """Options of plan and apply. `plan` is a stored plan that must still hold. `confirm` is who says that an apply may
-    stay: AUTO, the run itself; MANUAL, an operator; OFF, nobody, and nothing is undone. `who` runs it.
+    stay: AUTO, the run itself; MANUAL, an operator; OFF, nobody, and nothing is undone. `who` runs it, and `revision`
+    is the inventory's in Git: the hosts' history has both.
 
     `serial` are the sizes of the waves, () for as many as `forks`; no wave begins once more than `max_fail` of the
     hosts that change have failed. `canary` are patterns as `limit`'s, of those that go first. With `pause` the operator
@@ -40,6 +41,7 @@ class RunOptions:
     confirm: str = AUTO
     confirm_timeout_s: float = CONFIRM_TIMEOUT_S
     who: str = ""
+    revision: str = ""
     serial: tuple[Share, ...] = ()
     max_fail: Share = Share(0)
     canary: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ class Progress(Protocol):
 
     def begin(self, phase: str, nodes: tuple[str, ...]) -> None:
         """A phase starts for these nodes: `reading`, `keys`, `diff`, `applying`, `checking`, `confirming`,
-        `asking`, `resuming`, `undoing`."""
+        `asking`, `history`, `resuming`, `undoing`."""
 
     def done(self, phase: str, node: str, outcome: str) -> None:
         """One node is through the phase; `outcome` is a word or two, or an error's line."""

@@ -16,8 +16,13 @@ from meshctl.deploy.outcome import (
     PlanOutcome,
     status_of,
 )
+from meshctl.deploy.rollback import RollbackOutcome
 from meshctl.errors import RemoteError
 from meshctl.inventory import Inventory
+
+AGAINST_THE_INVENTORY = (
+    "the hosts differ from the inventory now: revert the commit in Git, or the next apply brings it back"
+)
 
 
 def plan_outcome(hosts: Mapping[str, Host], inventory: Inventory, diffs: tuple[FileDiff, ...] = ()) -> PlanOutcome:
@@ -48,6 +53,17 @@ def confirm_outcome(hosts: Mapping[str, Host]) -> ApplyOutcome:
     })  # fmt: skip
 
 
+def rollback_outcome(hosts: Mapping[str, Host], chosen: str, *, interrupted: bool) -> RollbackOutcome:
+    """Of a run that went back."""
+    warnings = [f"{h.name}: {w}" for h in hosts.values() for w in (*_told(h), *h.warnings)]
+    if any(host.gone_back and host.error is None for host in hosts.values()):
+        warnings.append(AGAINST_THE_INVENTORY)
+    return RollbackOutcome(
+        chosen, {name: _node_outcome(host, interrupted) for name, host in hosts.items()},
+        {name: host.way for name, host in hosts.items() if host.way}, tuple(dict.fromkeys(warnings)),
+    )  # fmt: skip
+
+
 def errors(hosts: Mapping[str, Host]) -> tuple[RemoteError, ...]:
     """What stopped hosts so far, by node."""
     return tuple(host.error for host in hosts.values() if host.error is not None)
@@ -55,13 +71,13 @@ def errors(hosts: Mapping[str, Host]) -> tuple[RemoteError, ...]:
 
 def _node_outcome(host: Host, interrupted: bool) -> NodeOutcome:
     applied, error = (*host.kept, *host.applied), host.error
-    if error is None and interrupted and host.changes:
+    if error is None and interrupted and host.differs:
         words = "interrupted: not finished" if applied else "interrupted: not applied"
         error = RemoteError(words, node=host.name, kind="interrupted", hint="apply again")
     if error is not None:
         return NodeOutcome(status_of(error, host.facts is not None), applied, error, host.duration_s)
     waiting = bool(host.changes)
-    status = CHANGED if applied else CONFIRMED if host.confirmed else UNCHANGED
+    status = CHANGED if applied or host.gone_back else CONFIRMED if host.confirmed else UNCHANGED
     return NodeOutcome(status, applied, None, host.duration_s, waiting)
 
 

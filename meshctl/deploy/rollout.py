@@ -13,8 +13,8 @@ from functools import partial
 from meshctl.core.change import Change
 from meshctl.core.diff.between import first_round, left_behind
 from meshctl.deploy import confirm, keys
-from meshctl.deploy.host import Confirmation, Connect, Host
-from meshctl.deploy.options import AUTO, MANUAL, OFF, RunOptions
+from meshctl.deploy.host import Connect, Host, Terms
+from meshctl.deploy.options import AUTO, MANUAL, RunOptions
 from meshctl.deploy.phases import Phases
 from meshctl.deploy.waves import Share, Through, sizes_of, waves
 from meshctl.errors import RemoteError
@@ -35,11 +35,11 @@ class Rollout:
     """The state of the main part of one apply: which hosts it is about, how many failed, and whether it goes on."""
 
     def __init__(
-        self, hosts: Mapping[str, Host], mesh: Mesh, options: RunOptions, phases: Phases,
+        self, hosts: Mapping[str, Host], mesh: Mesh, options: RunOptions, terms: Terms, phases: Phases,
         anew: Callable[[str], Connect], path: Through, canaries: frozenset[str],
     ) -> None:  # fmt: skip
         self._hosts, self._mesh = hosts, mesh
-        self._options, self._phases = options, phases
+        self._options, self._terms, self._phases = options, terms, phases
         self._anew, self._path, self._canaries = anew, path, canaries
         self._begun: dict[str, Host] = {}
         self._total = 0
@@ -72,7 +72,9 @@ class Rollout:
             return
         in_waves = self._waves(changing, frozenset())
         left: set[str] = set()
-        if len(in_waves) > 1 and self._options.confirm != MANUAL:  # nobody confirms the first round by hand meanwhile
+        going_back = any(host.way for host in changing)  # to what was whole; what goes with it is one step
+        # Nobody confirms the first round by hand meanwhile.
+        if len(in_waves) > 1 and self._options.confirm != MANUAL and not going_back:
             left = self._left_behind(changing)
             first = {host.name: self._first(host, host.name in left) for host in changing}
             adding = [host for host in changing if first[host.name].changes]
@@ -92,19 +94,19 @@ class Rollout:
             if len(in_waves) > 1 or what:
                 self._phases.note(f"{title.capitalize()}: {keys.named(names)}")
             self._begun.update((host.name, host) for host in wave)
-            self._wave(wave, lambda host: Part(host.doc, host.changes) if left is None
-                       else self._first(host, host.name in left))  # fmt: skip
+            if left is None:
+                self._wave(wave, self._terms, lambda host: Part(host.doc, host.changes))
+            else:
+                self._wave(wave, self._terms.first_round(), lambda host: self._first(host, host.name in left))
 
-    def _wave(self, wave: list[Host], part_of: Callable[[Host], Part]) -> None:
+    def _wave(self, wave: list[Host], terms: Terms, part_of: Callable[[Host], Part]) -> None:
         """All of its hosts converge, then the mesh is checked, and each is confirmed or goes back."""
-        window_s = 0.0 if self._options.confirm == OFF else self._options.confirm_timeout_s
-        confirmation = Confirmation(window_s, self._options.who)
         gate, agent = confirm.Gate(len(wave)), zipapp.build()
 
         def converge(host: Host) -> None:
             try:
                 part = part_of(host)
-                host.converge(part.changes, agent, confirmation, part.doc)
+                host.converge(part.changes, agent, terms, part.doc)
             finally:
                 gate.arrive(host)
             host.check_converged(part_of(host).changes)
@@ -172,4 +174,4 @@ class Rollout:
         return {n.name for n in self._mesh.nodes.values() for a in n.attachments if a.public_key in left}
 
     def _differing(self) -> list[Host]:
-        return [host for host in self._hosts.values() if host.error is None and host.changes]
+        return [host for host in self._hosts.values() if host.error is None and host.differs]

@@ -11,15 +11,17 @@ from functools import partial
 
 from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
-from meshctl.deploy import confirm, filediff, guard, keys, reporting
+from meshctl.deploy import applier, confirm, filediff, guard, histories, keys, reporting
+from meshctl.deploy import rollback as rollbacks
 from meshctl.deploy.door import Door, NetworkDoor
-from meshctl.deploy.host import Confirmation, Host
+from meshctl.deploy.host import Host, Terms
 from meshctl.deploy.local import LocalTransport, this_machine
-from meshctl.deploy.options import RunOptions
+from meshctl.deploy.options import OFF, RunOptions
 from meshctl.deploy.outcome import ApplyOutcome, FileDiff, PlanOutcome
 from meshctl.deploy.phases import Phases, guarded
 from meshctl.deploy.planfile import check_fresh
 from meshctl.deploy.progress import Progress, Silent
+from meshctl.deploy.rollback import RollbackOutcome
 from meshctl.deploy.rollout import Rollout
 from meshctl.deploy.selection import select
 from meshctl.deploy.ssh import Connections
@@ -65,6 +67,24 @@ def apply(
         return run.applied(diffs)
 
 
+def rollback(
+    inventory: Inventory, options: RunOptions, to: str, door: Door | None = None, progress: Progress | None = None
+) -> RollbackOutcome:
+    """Have the hosts be again as they were after a run (`rollbacks.choose`); the inventory says how they are reached.
+
+    Raises UsageError, or MeshctlError when there is nothing to go back to, before any host is changed.
+    """
+    with _Run(inventory, None, options, door, progress) as run:
+        try:
+            run.read(compare=False)
+            run.read_histories()
+        except KeyboardInterrupt:
+            raise MeshctlError("interrupted while reading the hosts: nothing was changed") from None
+        chosen = run.go_back(to)
+        run.converge()
+        return run.gone_back(chosen)
+
+
 def confirm_pending(
     inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None
 ) -> ApplyOutcome:
@@ -103,6 +123,7 @@ class _Run:
         if options.local:
             names = (this_machine(inventory.mesh, frozenset(names)),)
         self._door = door or NetworkDoor()
+        self._id = applier.new_id()
         self._opened: list[Connections] = []
         self._connections, self._fresh = self._new_connections(), self._new_connections()
         renderer = self._renderer()
@@ -164,10 +185,10 @@ class _Run:
         """Keys where there are none, their public halves into the lock, and every document rendered with them."""
         if needing := [host for host in self._hosts.values() if keys.needs_key(host)]:
             agent = zipapp.build()
-            nobody = Confirmation(who=self._options.who)
+            terms = self._terms().preparing()
 
             def make(host: Host) -> None:
-                host.converge(keys.first_changes(host), agent, nobody)
+                host.converge(keys.first_changes(host), agent, terms)
 
             self._phases.each("keys", needing, make, finish=True)
         updated = self.with_learned_keys()
@@ -185,12 +206,36 @@ class _Run:
     def converge(self) -> None:
         """The main transactions of all hosts that still differ, after those that a killed run has left."""
         rollout = Rollout(
-            self._hosts, self._inventory.mesh, self._options, self._phases, self._anew,
+            self._hosts, self._inventory.mesh, self._options, self._terms(), self._phases, self._anew,
             through(self._inventory.mesh, self._ways()), self._canaries,
         )  # fmt: skip
         if self._options.resume:
             rollout.resume()
         rollout.converge()
+
+    def read_histories(self) -> None:
+        """What was applied to each host that was reached."""
+
+        def read(host: Host) -> None:
+            if host.transport is not None:
+                host.history = histories.read(host.name, host.transport)
+
+        self._phases.each("history", [host for host in self._hosts.values() if host.error is None], read)
+
+    def go_back(self, to: str) -> str:
+        """What each host has to do to be as it was after that run; its id. Raises UsageError or MeshctlError."""
+        known = {host.name: host.history for host in self._hosts.values() if host.error is None}
+        chosen = rollbacks.choose(known, to)
+        for name in known:
+            host = self._hosts[name]
+            guarded(host, partial(Host.go_back, run=chosen))
+            if host.way and host.way.entries:
+                self._phases.note(f"{name}: {host.way.words}")
+        return chosen
+
+    def gone_back(self, chosen: str) -> RollbackOutcome:
+        """The outcome of `go_back` and `converge`."""
+        return reporting.rollback_outcome(self._hosts, chosen, interrupted=self._phases.interrupted)
 
     def confirm(self) -> None:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
@@ -202,6 +247,10 @@ class _Run:
     def confirmed(self) -> ApplyOutcome:
         """The outcome of `confirm`."""
         return reporting.confirm_outcome(self._hosts)
+
+    def _terms(self) -> Terms:
+        window_s = 0.0 if self._options.confirm == OFF else self._options.confirm_timeout_s
+        return Terms(self._id, self._options.who, self._options.revision, window_s)
 
     def applied(self, diffs: tuple[FileDiff, ...]) -> ApplyOutcome:
         """The outcome of all hosts, by name."""
@@ -216,7 +265,7 @@ class _Run:
         return tuple(sorted(found, key=lambda d: (d.node, d.path)))
 
     def _differing(self) -> list[Host]:
-        return [host for host in self._hosts.values() if host.error is None and host.changes]
+        return [host for host in self._hosts.values() if host.error is None and host.differs]
 
     def _renderer(self) -> Renderer:
         return Renderer(compile_mesh(self._inventory.mesh), self._ring)

@@ -11,7 +11,6 @@ from siminventory import APPLY_S
 from simlong import LEAVES_S
 from simpairs import (
     DIRECT_STATES,
-    HEARD_S,
     RELAY_STATES,
     Says,
     elsewhere,
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 _TOLD_S = 2.0
 # So long it may take until both ends have done what one of them was told, and when that is looked at.
 _OBEYED_S, _BEFORE_S = 5.0, 0.1
+# And so long a pair may be busy with a fault that is over.
+_MENDED_S = 20.0
 
 
 class _Wish(NamedTuple):
@@ -127,7 +128,7 @@ def watch_wishes(world: World) -> None:
 
 def _ask_wish(world: World, wish: _Wish) -> None:
     node, peer = world.nodes[wish.node], world.nodes[wish.peer]
-    others = (f for f in world.spec.faults if f.kind != "override" and f.ends_at > wish.begins - HEARD_S)
+    others = (f for f in world.spec.faults if f.kind != "override" and f.ends_at > wish.begins - _MENDED_S)
     starts = max(node.spec.starts_at, peer.spec.starts_at)
     if any(f.at < wish.ends for f in others) or world.clock.now < starts + 2 * _OBEYED_S:
         return
