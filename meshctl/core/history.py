@@ -20,11 +20,10 @@ _TOUCHING = frozenset({"converge", "verify", "done"})
 
 @dataclass(frozen=True)
 class Entry:
-    """One transaction, with those of the same run that are its first parts: `parts` are the ids of all of them, the
-    newest first. `time` is when it began, in Unix seconds of the host's clock; `to` is the id of the state that a
-    rollback has gone back to, "" for an apply. `stands`: what it did, or a part of that, is there and does not wait to
-    be confirmed. `is_state`: the host was whole after it, and was to stay so. `kept`: there is a snapshot of what was
-    before it."""
+    """One transaction, and what is a first part of it: `begun_by` are the ids of those. `time` is when it began, in
+    Unix seconds of the host's clock; `to` is the id of the state that a rollback has gone back to, "" for an apply.
+    `stands`: what it did, or a part of that, is there and does not wait to be confirmed. `is_state`: the host was whole
+    after it, and was to stay so. `kept`: there is a snapshot of what was before it."""
 
     id: str
     time: float
@@ -37,7 +36,7 @@ class Entry:
     is_state: bool
     kept: bool
     changes: tuple[Mapping[str, Any], ...] = ()
-    parts: tuple[str, ...] = ()
+    begun_by: tuple[str, ...] = ()
 
 
 def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: str | None) -> tuple[Entry, ...]:
@@ -61,7 +60,7 @@ def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: 
         whole = found.get(name)
         if whole is not None and whole.stands and first.stands:
             found[name] = replace(
-                whole, changes=(*first.changes, *whole.changes), parts=(*whole.parts, *first.parts),
+                whole, changes=(*first.changes, *whole.changes), begun_by=(first.id,),
                 kept=whole.kept and first.kept,
             )  # fmt: skip
         else:  # the rest has not come, or was undone: half of it is no state
@@ -91,8 +90,8 @@ def states(history: Iterable[Entry]) -> list[Entry]:
 
 
 def parts_of(entries: Iterable[Entry]) -> tuple[str, ...]:
-    """The ids of all transactions that these are made of, in their order."""
-    return tuple(part for entry in entries for part in entry.parts)
+    """The ids of all transactions that these are made of, the newest first as they are."""
+    return tuple(part for entry in entries for part in (entry.id, *entry.begun_by))
 
 
 def since(history: Iterable[Entry], state: Entry) -> list[Entry]:
@@ -106,7 +105,7 @@ def _entry(begin: Event, events: Sequence[Event], kept: Container[str], pending:
     return Entry(
         str(begin["id"]), float(begin.get("time", 0.0)), str(begin.get("who", "")), str(begin.get("revision", "")),
         str(begin.get("to", "")), became, why, stands, became == APPLIED, str(begin["id"]) in kept,
-        tuple(begin.get("changes", ())), (str(begin["id"]),),
+        tuple(begin.get("changes", ())),
     )  # fmt: skip
 
 

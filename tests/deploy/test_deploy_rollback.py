@@ -13,10 +13,10 @@ from sshmesh import Mesh
 
 from meshctl.cli import origin
 from meshctl.core.change import Change
-from meshctl.core.history import Entry
+from meshctl.core.history import Entry, entries, states
 from meshctl.core.inverse import taken_back
 from meshctl.deploy import histories
-from meshctl.deploy.rollback import choose, way
+from meshctl.deploy.rollback import History, choose, way
 from meshctl.errors import MeshctlError, RemoteError, UsageError
 from meshctl.inventory import load_schema
 
@@ -168,6 +168,37 @@ def test_steps_are_runs_that_have_changed_one_of_these_nodes() -> None:
 def test_what_is_no_state_is_wrong_usage_that_says_what_there_is(to: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         choose({"a": known(FIRST, SECOND, THIRD, FOURTH, undone=[FOURTH]), "b": known()}, to)
+
+
+def rounds(became: str) -> History:
+    """Of a host to which SECOND was applied in two rounds; and what became of the second one."""
+    ended = [{"event": "phase", "phase": "converge"}, {"event": "end", "ok": True}]
+    undone = [{"event": "revert", "why": became}, {"event": "reverted", "left": []}]
+    begins = ((FIRST, ""), (f"{SECOND}-new", SECOND), (SECOND, ""))
+    journals = [
+        [{"event": "begin", "id": name, "time": number, "part_of": part_of, "changes": [{"name": name}]}, *ended]
+        for number, (name, part_of) in enumerate(begins)
+    ]
+    return entries([*journals[:2], [*journals[2], *(undone if became else [])]], {name for name, _ in begins}, None)
+
+
+def test_what_was_applied_in_two_rounds_is_one_state_and_is_taken_back_as_one() -> None:
+    second, first = rounds("")
+    assert [second.id, first.id] == [SECOND, FIRST]
+    assert [change["name"] for change in second.changes] == [f"{SECOND}-new", SECOND]
+    assert choose({"a": (second, first)}, "") == FIRST
+    found = way("a", (second, first), FIRST)
+    assert found is not None
+    assert found.ids == (SECOND, f"{SECOND}-new")
+
+
+def test_a_first_round_whose_second_was_undone_is_no_state_and_can_be_taken_back() -> None:
+    history = rounds("nobody confirmed it")
+    assert {entry.id for entry in states(history)} == {FIRST}
+    assert choose({"a": history}, "") == FIRST
+    found = way("a", history, FIRST)
+    assert found is not None
+    assert found.ids == (f"{SECOND}-new",)
 
 
 def test_a_node_without_such_a_state_is_left_alone() -> None:
