@@ -14,7 +14,7 @@ from subprocess import PIPE, Popen
 import pytest
 from meshlab import MeshLab, await_end, await_held, changes_of, held, read_until
 
-from meshctl.cli.apply import author
+from meshctl.cli.origin import author
 
 pytestmark = pytest.mark.lab
 
