@@ -81,11 +81,19 @@ demo: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Build the example me
 # Each builds labs of its own, so that more of them want a machine with more memory, too.
 WORKERS ?= 2
 KERNEL_TESTS := tests/kernel
+# What waits for windows to be over, half a minute each.
+SAFETY_TESTS := $(addprefix tests/mesh/test_mesh_,confirm.py killed.py rollback.py waves.py)
 .PHONY: test
 test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## Run every test; a skipped one is a failure
 	@echo "==> pytest, the lab included"
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python tests/run.py \
-		--numprocesses $(WORKERS) --dist loadfile --ignore=$(KERNEL_TESTS) $(PYTEST_ARGS) </dev/null
+		--numprocesses $(WORKERS) --dist loadfile --ignore=$(KERNEL_TESTS) $(addprefix --ignore=,$(SAFETY_TESTS)) \
+		$(PYTEST_ARGS) </dev/null
+
+.PHONY: test-safety
+test-safety: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## An apply that goes wrong in every way, in the lab (part of CI)
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python tests/run.py \
+		--numprocesses $(WORKERS) --dist loadfile $(PYTEST_ARGS) $(SAFETY_TESTS) </dev/null
 
 .PHONY: test-kernel
 test-kernel: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## What meshctl does with the kernel's own WireGuard, in QEMU (part of CI, and alone: an emulator needs a core)

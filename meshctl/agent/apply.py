@@ -12,12 +12,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from meshctl.agent import compiled, deadman, lock, process, versions
+from meshctl.agent import compiled, deadman, goback, history, lock, process, versions
 from meshctl.agent.answer import answer, failed, outlive_the_connection
 from meshctl.agent.converge import Convergence
 from meshctl.agent.failure import ApplyError, raise_for_os_error
-from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, forget_old, make_private_dir
-from meshctl.agent.snapshot import snapshot
+from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, make_private_dir
+from meshctl.agent.snapshot import note_after, snapshot
 from meshctl.agent.stage import stage, unstage
 from meshctl.agent.undo import undo
 from meshctl.model.places import FACTS_SHELL
@@ -40,7 +40,7 @@ def main() -> int:
 def apply(transaction: Transaction) -> Result:
     """Run a transaction under the host's lock. Never raises."""
     try:
-        held = lock.take()
+        held = lock.take(transaction.who)
     except ApplyError as failure:
         return failed(transaction.id, "lock", failure)
     try:
@@ -108,26 +108,34 @@ class Apply:
         try:
             make_private_dir(JOURNAL_DIR)
             clean_after_killed_runs()
-            return Journal(self._transaction.id, self._transaction.node)
+            work = self._transaction
+            back = work.goes_back
+            return Journal(
+                work.id, work.node, who=work.who, revision=work.revision, changes=list(work.changes),
+                prepares=work.prepares, part_of=work.part_of, to=back.target if back else "",
+            )  # fmt: skip
         except OSError as error:
             raise_for_os_error(error, f"opening the journal in {JOURNAL_DIR}")
 
     def _phases(self, journal: Journal) -> Result:
         work = self._transaction
         journal.write("phase", phase="stage")
-        staged = stage(work, journal)
+        past = goback.stage(work.goes_back) if work.goes_back else None
+        staged = stage(work, journal, past)
         try:
-            self._enter("snapshot", journal)
-            snapshot(work)
+            if not work.prepares:  # a key is nothing to go back from
+                self._enter("snapshot", journal)
+                snapshot(work, past)
             if work.confirm_s:
                 self._enter("arm", journal)
                 deadman.arm(deadman.Pending.of(work), Path(sys.argv[0]))
             self._enter("converge", journal)
-            self._convergence = Convergence(work, staged, journal)
+            self._convergence = Convergence(work, staged, journal, past)
             self._convergence.run()
         finally:
             unstage(staged)
         self._enter("verify", journal)
+        note_after(work)
         facts = verify(work)
         deadman.await_confirmation()
         self._phase = "done"
@@ -158,7 +166,7 @@ class Apply:
                 "end", ok=result.ok, phase=result.phase, done=list(result.done), failure=failure,
                 warnings=list(result.warnings),
             )  # fmt: skip
-            forget_old(JOURNAL_DIR, ".jsonl")
+            history.forget_old()
         except OSError:
             return
         finally:

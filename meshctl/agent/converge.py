@@ -12,6 +12,8 @@ from meshctl.agent import files, process, units
 from meshctl.agent.failure import ApplyError, classify_output, raise_for_os_error, redact
 from meshctl.agent.journal import Journal
 from meshctl.agent.rekey import switch
+from meshctl.agent.restore import Restore
+from meshctl.agent.saved import Saved
 from meshctl.model.keys import is_key_text
 from meshctl.model.ledger import LEDGER_PATH, InterfaceRecord, Ledger
 from meshctl.model.steps import Step, Transaction
@@ -23,8 +25,10 @@ class Convergence:
     """One transaction's run through its steps. `done` are the indices that ran, `unresolved` those of them whose
     name did not resolve, `warnings` what to tell."""
 
-    def __init__(self, transaction: Transaction, staged: dict[int, Path], journal: Journal) -> None:
-        self._transaction = transaction
+    def __init__(
+        self, transaction: Transaction, staged: dict[int, Path], journal: Journal, past: Saved | None = None
+    ) -> None:
+        self._transaction, self._past = transaction, past
         self._staged = staged
         self._journal = journal
         self._listings: dict[str, str] = {}
@@ -74,8 +78,16 @@ class Convergence:
             self._endpoint(index, step)
         elif step.do == "ledger":
             self._ledger(index, step)
+        elif step.do == "restore" and self._past is not None:
+            self._restore(index, self._past)
         else:
             raise ApplyError("protocol", f"unknown step {step.do!r}", index)
+
+    def _restore(self, index: int, past: Saved) -> None:
+        restore = Restore(past, self._journal)
+        restore.run()
+        if restore.left:
+            raise ApplyError("command", f"could not be put back: {', '.join(dict.fromkeys(restore.left))}", index)
 
     def _run(self, index: int, step: Step) -> None:
         ran = process.run(step.argv, step.stdin, step.timeout_s)

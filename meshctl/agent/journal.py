@@ -1,6 +1,8 @@
 """The applier's journal: one file a transaction, one JSON object a line, on disk before the thing that it announces.
 
-    {"event": "begin", "id": …, "node": …, "pid": …, "time": …}
+    {"event": "begin", "id": …, "node": …, "pid": …, "time": …}  who comes back to a journal begins again; the first
+                                                       one has what history shows: "who", "revision", "changes", and
+                                                       "prepares", "part_of" and "to": ids of others, or ""
     {"event": "temp", "path": …}                       a temporary file is about to be made
     {"event": "phase", "phase": …}
     {"event": "step", "index": …, "do": …, "what": …}  about to run; "done" follows when it succeeded
@@ -24,15 +26,13 @@ from pathlib import Path
 from typing import Any
 
 JOURNAL_DIR = Path("/var/lib/meshctl/journal")
-# Transactions whose journal and snapshot are kept on the node.
-KEPT = 5
 
 
 class Journal:
     """An open journal. Each `write` is on disk when it returns. Raises OSError when the disk is full; without `strict`
     nothing is written then, for what it goes with has to be done in any case."""
 
-    def __init__(self, transaction_id: str, node: str, *, strict: bool = True) -> None:
+    def __init__(self, transaction_id: str, node: str, *, strict: bool = True, **about: Any) -> None:
         self._strict = strict
         make_private_dir(JOURNAL_DIR)
         self.path = JOURNAL_DIR / f"{transaction_id}.jsonl"
@@ -43,7 +43,7 @@ class Journal:
             if strict:
                 raise
             self._fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        self.write("begin", id=transaction_id, node=node, pid=os.getpid())
+        self.write("begin", id=transaction_id, node=node, pid=os.getpid(), **about)
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event and wait for the disk."""
@@ -93,15 +93,3 @@ def read_events(path: Path) -> list[dict[str, Any]]:
             events.append(json.loads(line))
     return events
 
-
-def forget_old(folder: Path, suffix: str = "") -> None:
-    """Keep the newest KEPT entries of a folder of ours; transaction ids sort by time."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(suffix))
-    for name in names[:-KEPT]:
-        old = folder / name
-        if old.is_dir():
-            for child in old.iterdir():
-                child.unlink()
-            old.rmdir()
-        else:
-            old.unlink()

@@ -11,11 +11,13 @@ from meshctl.agent.failure import NO_STEP, ApplyError, raise_for_os_error
 
 LOCK_PATH = Path("/run/meshctl/apply.lock")
 _PATIENCE_S, _LOOK_S = 1.0, 0.05
+# Letters of a user's and a host's name; `take` reads the whole line at once.
+_NAME_MAX, _LINE_MAX = 100, 500
 
 
-def take() -> int:
-    """The lock as an open file. Raises ApplyError of kind locked, naming the holder: not at once, for who only looks
-    whether an apply is to be undone has it for a moment, too."""
+def take(who: str = "") -> int:
+    """The lock as an open file, in the name of `who`. Raises ApplyError of kind locked, naming the holder: not at once,
+    for who only looks whether an apply is to be undone has it for a moment, too."""
     fd = _open()
     until = time.monotonic() + _PATIENCE_S
     while True:
@@ -24,11 +26,11 @@ def take() -> int:
             break
         except BlockingIOError as error:
             if time.monotonic() >= until:
-                holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
+                holder = os.pread(fd, _LINE_MAX, 0).decode(errors="replace").strip()
                 os.close(fd)
                 raise ApplyError("locked", f"another apply is running ({holder or 'just started'})") from error
         time.sleep(_LOOK_S)
-    _sign(fd)
+    _sign(fd, who)
     return fd
 
 
@@ -36,7 +38,7 @@ def wait() -> int:
     """The lock, when whoever has it gives it back: an applier ends, for each of its steps has a limit."""
     fd = _open()
     fcntl.flock(fd, fcntl.LOCK_EX)
-    _sign(fd)
+    _sign(fd, "")
     return fd
 
 
@@ -48,6 +50,9 @@ def _open() -> int:
         raise_for_os_error(error, f"opening {LOCK_PATH}", NO_STEP)
 
 
-def _sign(fd: int) -> None:
+def _sign(fd: int, who: str) -> None:
+    # The name is from another machine, and goes to somebody's terminal.
+    name = "".join(letter for letter in who if letter.isprintable())[:_NAME_MAX]
     os.ftruncate(fd, 0)
-    os.pwrite(fd, f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}".encode(), 0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    os.pwrite(fd, f"pid {os.getpid()} since {since}{f', for {name}' if name else ''}".encode(), 0)

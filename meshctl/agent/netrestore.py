@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from meshctl.agent.netstate import PEER, USERSPACE, WIREGUARD, Link, NetState
-
-_KINDS = (WIREGUARD, USERSPACE)
+from meshctl.agent.netstate import KINDS, WIREGUARD, Link, NetState
+from meshctl.agent.wgtext import PEER
 
 
 class Command(NamedTuple):
@@ -21,7 +20,7 @@ def commands(wanted: NetState, now: NetState) -> Iterator[Command]:
     """What is to be done, in order. What follows from it (a route that goes with its link) may be to do no more."""
     yield from _tables(wanted.tables, now.tables)
     for name, link in now.links.items():
-        if link.kind in _KINDS and name not in wanted.links:
+        if link.kind in KINDS and name not in wanted.links:
             yield _ip("link", "delete", name)
     for name, link in wanted.links.items():
         yield from _link(name, link, now.links.get(name))
@@ -63,7 +62,7 @@ def _tables(wanted: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Comma
 
 def _link(name: str, wanted: Link, now: Link | None) -> Iterator[Command]:
     if now is None:
-        if wanted.kind not in _KINDS:
+        if wanted.kind not in KINDS:
             return  # a link of somebody else's is theirs to make
         made = _ip("link", "add", name, "type", WIREGUARD)
         yield made if wanted.kind == WIREGUARD else Command(("wireguard-go", name))

@@ -6,7 +6,6 @@ What the kernel or a DHCP client sees to by itself is left out, and so are the t
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,12 +15,11 @@ from meshctl.agent import process
 from meshctl.agent.failure import ApplyError, redact
 from meshctl.agent.node.relays import TABLE as RELAYS
 from meshctl.agent.node.splices import TABLE as SPLICES
+from meshctl.agent.wgtext import in_order
 
 # Kinds of links that are WireGuard's: the kernel's, and what a userspace implementation makes.
-WIREGUARD, USERSPACE = "wireguard", "tun"
+KINDS = WIREGUARD, USERSPACE = "wireguard", "tun"
 AGENTS_TABLES = frozenset(f"inet {name}" for name in (RELAYS, SPLICES))
-PEER = "[Peer]"
-_ALLOWED = re.compile(r"[0-9a-f.:]+/\d+")
 # What `ip route` says of a route's state, which nobody can set.
 _STATES = frozenset({"linkdown", "dead", "offload", "trap"})
 
@@ -84,17 +82,6 @@ def capture(sysctls: Iterable[str] = ()) -> NetState:
         _tables(),
         _sysctls(sysctls),
     )
-
-
-def in_order(config: str) -> str:
-    """`wg showconf` with its peers, and what each may send from, in an order that means nothing: that is how two are
-    told apart. A userspace WireGuard says them in any order."""
-    head, *peers = config.split(PEER)
-    lines = (
-        "\n".join("AllowedIPs = " + ", ".join(sorted(_ALLOWED.findall(line))) if line.startswith("AllowedIPs") else line
-                  for line in peer.strip().splitlines()) for peer in peers
-    )  # fmt: skip
-    return PEER.join([head.rstrip() + "\n", *(f"\n{text}\n" for text in sorted(lines))])
 
 
 def _links() -> dict[str, Link]:

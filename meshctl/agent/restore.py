@@ -1,11 +1,11 @@
-"""Putting back what a snapshot has: files first, then the network, then units, and the network once more.
+"""Putting back what a snapshot has: files first, then the network, then units, and the network once more. Units that
+make an interface come before the network.
 
 Every part compares before it acts, so that a restore which was cut short is begun again.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,30 +14,28 @@ from typing import Any
 from meshctl.agent import files, process
 from meshctl.agent.journal import Journal
 from meshctl.agent.netrestore import commands, differences
-from meshctl.agent.netstate import NetState, capture
+from meshctl.agent.netstate import capture
+from meshctl.agent.saved import Saved
 
-NETWORK, MANIFEST = "network.json", "manifest.json"
 # What one command undoes may take another's object with it: so many times at most it is looked at again.
 ROUNDS = 3
 UNIT_TIMEOUT_S = 90.0
-# Removed first of all, so that there is room for what is put back.
-SPARE, SPARE_BYTES = "spare", 256 * 1024
+_MAKES_AN_INTERFACE = "wg-quick@"
 _VERBS = {"enabled": "enable", "disabled": "disable", "masked": "mask"}
 _ACTIVE, _FAILED = ("active", "activating", "reloading"), "failed"
 
 
 class Restore:
-    """One snapshot's. `left` is what could not be put back, in words."""
+    """Of one or several snapshots. `left` is what could not be put back, in words."""
 
-    def __init__(self, folder: Path, journal: Journal) -> None:
-        self._folder, self._journal = folder, journal
-        self._manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        self._wanted = NetState.from_json((folder / NETWORK).read_text(encoding="utf-8"))
+    def __init__(self, saved: Saved, journal: Journal) -> None:
+        self._saved, self._journal = saved, journal
         self.left: list[str] = []
 
     def run(self) -> None:
         """All of it."""
         self._files()
+        self._make_interfaces()
         self._network()
         self._units()
         self.left += self._network()
@@ -45,9 +43,9 @@ class Restore:
     def before_boot(self) -> None:
         """Files, and what is started: what the kernel has, comes of them. Nothing is waited for."""
         self._files()
-        if self._manifest["units"]:
+        if self._saved.units:
             self._systemctl("daemon-reload")
-        for name, before in self._manifest["units"].items():
+        for name, before in self._saved.units.items():
             self._enable(name, before)
             if before["active_state"] in _ACTIVE:
                 self._systemctl("start", name, "--no-block")
@@ -55,8 +53,9 @@ class Restore:
     # Inside
 
     def _files(self) -> None:
-        files.remove_quietly(self._folder / SPARE)
-        for number, (name, entry) in enumerate(sorted(self._manifest["files"].items(), reverse=True)):
+        if self._saved.room is not None:
+            files.remove_quietly(self._saved.room)
+        for number, (name, entry) in enumerate(sorted(self._saved.files.items(), reverse=True)):
             try:
                 self._file(Path(name), entry, f"restore-{number}")
             except OSError as error:
@@ -77,7 +76,7 @@ class Restore:
                 temp.symlink_to(entry["target"])
                 temp.replace(path)
         elif entry["kind"] == "file":
-            content = (self._folder / entry["content"]).read_bytes()
+            content = Path(entry["content"]).read_bytes()
             if found is None or found["kind"] != "file" or path.read_bytes() != content:
                 files.replace(files.write_temp(path, content, unique, self._journal), path)
                 found = files.describe(path)
@@ -87,27 +86,39 @@ class Restore:
     def _network(self) -> list[str]:
         """What is still otherwise afterwards."""
         for _ in range(ROUNDS):
-            now = capture(self._wanted.sysctls)
-            wanted = list(commands(self._wanted, now))
+            now = capture(self._saved.sysctls)
+            wanted = list(commands(self._saved.network(now), now))
             if not wanted:
                 break
             for argv, stdin in wanted:
-                ran = process.run(argv, stdin.encode() if stdin is not None else None)
-                self._journal.write("restore", argv=list(argv), status=ran.status)
-        return differences(self._wanted, capture(self._wanted.sysctls))
+                self._ran(*argv, stdin=stdin)
+        now = capture(self._saved.sysctls)
+        return differences(self._saved.network(now), now)
+
+    def _make_interfaces(self) -> None:
+        """By their units, which refuse to when there is one. Where that fails, the network is put back all the same."""
+        for name, before in self._saved.units.items():
+            if name.startswith(_MAKES_AN_INTERFACE) and before["active_state"] in _ACTIVE:
+                self._ran("systemctl", "daemon-reload")
+                self._ran("systemctl", "start", "--", name)  # nothing, where it runs
 
     def _units(self) -> None:
-        if self._manifest["units"]:
+        if self._saved.units:
             self._systemctl("daemon-reload")
-        for name, before in self._manifest["units"].items():
+        for name, before in self._saved.units.items():
             active_state = self._enable(name, before)
             was, runs = before["active_state"] in _ACTIVE, active_state in _ACTIVE
-            if active_state == _FAILED != before["active_state"]:
-                self._systemctl("reset-failed", name)
+            self._forget_failure(name, before)
             if was != runs:
                 self._systemctl("start" if was else "stop", name)
             elif was and before["again"]:
                 self._systemctl(before["again"], name)
+            if runs and not was:  # what it should stop may be gone already
+                self._forget_failure(name, before)
+
+    def _forget_failure(self, name: str, before: Mapping[str, Any]) -> None:
+        if before["active_state"] != _FAILED == unit_state(name)["active_state"]:
+            self._systemctl("reset-failed", name)
 
     def _enable(self, name: str, before: Mapping[str, Any]) -> str:
         """Have the unit start with the host, or not, as it did; returns its active state."""
@@ -119,10 +130,14 @@ class Restore:
 
     def _systemctl(self, verb: str, unit: str = "", *options: str) -> None:
         argv = ["systemctl", verb, *options, *(("--", unit) if unit else ())]
-        ran = process.run(argv, timeout_s=UNIT_TIMEOUT_S)
-        self._journal.write("restore", argv=argv, status=ran.status)
-        if ran.status:
+        if self._ran(*argv):
             self.left.append(f"{' '.join(argv)} failed")
+
+    def _ran(self, *argv: str, stdin: str | None = None) -> int:
+        """The exit status of a command, which the journal takes down."""
+        ran = process.run(argv, stdin.encode() if stdin is not None else None, UNIT_TIMEOUT_S)
+        self._journal.write("restore", argv=list(argv), status=ran.status)
+        return ran.status
 
 
 def unit_state(name: str) -> dict[str, str]:

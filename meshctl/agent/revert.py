@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from meshctl.agent import deadman, files, lock
+from meshctl.agent import deadman, files, history, lock
 from meshctl.agent.answer import answer, failed, outlive_the_connection
 from meshctl.agent.failure import ApplyError
 from meshctl.agent.journal import Journal
@@ -69,6 +69,7 @@ def _keep(pending: deadman.Pending) -> Result:
         journal.close()
     deadman.disarm()
     files.remove_quietly(UNDONE)
+    history.forget_old()
     return Result(pending.id, True, "confirm")
 
 

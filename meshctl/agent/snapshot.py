@@ -1,41 +1,52 @@
 """Phase 2: what the host had before, so that it can be put back (`restore`).
 
-`/var/lib/meshctl/snapshots/ID/` (root alone; the last KEPT stay) holds
+`/var/lib/meshctl/snapshots/ID/` (root alone; `meshctl.agent.history` removes old ones) holds
 
-    manifest.json   {"version": 2, "id", "node", "time", "files": {PATH: null | {"kind", "mode", "uid", "gid",
-                    "content": "NAME in this folder" (files), "target" (links)}}, "units": {NAME: {"active_state",
-                    "file_state", "again": verb of systemctl that the steps use on it, or ""}}}
+    manifest.json   {"version": 3, "id", "node", "time", "files": {PATH: null | {"kind", "mode", "uid", "gid",
+                    "content": "NAME in this folder" and "sha256" (files), "target" (links)}}, "keys": [PATH of a
+                    private key…], "units": {NAME: {"active_state", "file_state", "again": verb of systemctl that the
+                    steps use on it, or ""}}}
     file-N          previous content of a file
     network.json    a `NetState`; it holds private keys, and never leaves the node
+    after.json      the same once the steps are done
     spare           nothing, to be removed when there is no other room for what is put back
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from meshctl.agent import files
-from meshctl.agent.failure import raise_for_os_error
-from meshctl.agent.journal import forget_old, make_private_dir
+from meshctl.agent.failure import ApplyError, raise_for_os_error
+from meshctl.agent.journal import make_private_dir
 from meshctl.agent.netstate import capture
-from meshctl.agent.restore import MANIFEST, NETWORK, SPARE, SPARE_BYTES, unit_state
+from meshctl.agent.restore import unit_state
+from meshctl.agent.saved import AFTER, MANIFEST, NETWORK, SPARE, Saved, of_one
 from meshctl.model.ledger import LEDGER_PATH
 from meshctl.model.steps import Step, Transaction
 
 SNAPSHOT_DIR = Path("/var/lib/meshctl/snapshots")
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
+SPARE_BYTES = 256 * 1024
 TOUCHING = ("write", "link", "remove", "attrs", "key", "mkdir", "switch")
 _AGAIN = ("restart", "reload", "reload-or-restart")
 
 
-def snapshot(transaction: Transaction) -> Path:
-    """Save what the steps may change; returns the folder. Raises ApplyError (disk-full)."""
+def snapshot(transaction: Transaction, past: Saved | None = None) -> None:
+    """Save what the steps may change; `past` is what a step that goes back puts in its place. Raises ApplyError
+    (disk-full)."""
     folder, steps = SNAPSHOT_DIR / transaction.id, transaction.steps
+    keys = {step.path for step in steps if step.do in ("key", "switch")} | {s.target for s in steps if s.do == "switch"}
+    touched = {step.path for step in steps if step.do in TOUCHING} | keys
+    paths = {*touched, LEDGER_PATH, *(past.files if past else ())}
+    units = {name: str(unit["again"]) for name, unit in past.units.items()} if past else units_of(steps)
     try:
         make_private_dir(SNAPSHOT_DIR)
         make_private_dir(folder)
@@ -44,21 +55,26 @@ def snapshot(transaction: Transaction) -> Path:
             "id": transaction.id,
             "node": transaction.node,
             "time": round(time.time(), 3),
-            "files": _save_files(folder, steps),
-            "units": {name: {**unit_state(name), "again": again} for name, again in units_of(steps).items()},
+            "files": _save_files(folder, sorted(paths)),
+            "keys": sorted(keys),
+            "units": {name: {**unit_state(name), "again": again} for name, again in units.items()},
         }
-        _write(folder / NETWORK, capture(sysctls_of(steps)).to_json().encode())
+        _write(folder / NETWORK, capture(past.sysctls if past else sysctls_of(steps)).to_json().encode())
         _write(folder / SPARE, bytes(SPARE_BYTES))
         _write(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
-        forget_old(SNAPSHOT_DIR)
     except OSError as error:
         raise_for_os_error(error, f"saving the snapshot {folder}")
-    return folder
 
 
-def _save_files(folder: Path, steps: tuple[Step, ...]) -> dict[str, Any]:
-    switched = {step.target for step in steps if step.do == "switch"}
-    paths = sorted({step.path for step in steps if step.do in TOUCHING} | switched | {LEDGER_PATH})
+def note_after(transaction: Transaction) -> None:
+    """Add what the network is after the steps, so that they can be taken back when others have changed it, too. Without
+    it the next snapshot's counts."""
+    folder = SNAPSHOT_DIR / transaction.id
+    with suppress(ApplyError, OSError, ValueError, KeyError):
+        _write(folder / AFTER, capture(of_one(folder).sysctls).to_json().encode())
+
+
+def _save_files(folder: Path, paths: Iterable[str]) -> dict[str, Any]:
     saved: dict[str, Any] = {}
     for number, name in enumerate(paths):
         path = Path(name)
@@ -67,8 +83,9 @@ def _save_files(folder: Path, steps: tuple[Step, ...]) -> dict[str, Any]:
         if entry is None:
             continue
         if entry["kind"] == "file":
-            entry["content"] = f"file-{number}"
-            _write(folder / f"file-{number}", path.read_bytes())
+            content = path.read_bytes()
+            entry["content"], entry["sha256"] = f"file-{number}", hashlib.sha256(content).hexdigest()
+            _write(folder / f"file-{number}", content)
         elif entry["kind"] == "link":
             entry["target"] = str(path.readlink())
     return saved

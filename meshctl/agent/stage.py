@@ -9,6 +9,7 @@ from pathlib import Path
 from meshctl.agent import files, process
 from meshctl.agent.failure import ApplyError, raise_for_os_error
 from meshctl.agent.journal import Journal
+from meshctl.agent.saved import Saved, contents
 from meshctl.model.steps import Step, Transaction
 
 # Left free beside the files of the transaction, for its snapshot, journal and ledger.
@@ -18,8 +19,9 @@ PACKAGE_MANAGERS = ("apt-get", "apt", "dpkg", "dnf", "yum", "zypper", "apk", "pa
 WIREGUARD_PROGRAMS = ("wg", "wg-quick")
 
 
-def stage(transaction: Transaction, journal: Journal) -> dict[int, Path]:
-    """Write the content of every `write` step to a temporary file; returns step index -> that file.
+def stage(transaction: Transaction, journal: Journal, past: Saved | None = None) -> dict[int, Path]:
+    """Write the content of every `write` step to a temporary file; returns step index -> that file. `past` is what a
+    step that goes back puts in its place.
 
     Raises ApplyError, with the temporary files removed again, for: no space, package manager locked, a
     program missing that no step installs, a directory where a file should be.
@@ -27,7 +29,7 @@ def stage(transaction: Transaction, journal: Journal) -> dict[int, Path]:
     check_programs(transaction.steps)
     if any(is_package_step(step) for step in transaction.steps):
         check_package_lock()
-    check_space(transaction.steps)
+    check_space(transaction.steps, past)
     staged: dict[int, Path] = {}
     for index, step in enumerate(transaction.steps):
         if step.do != "write":
@@ -61,11 +63,11 @@ def _stage_one(step: Step, unique: str, journal: Journal) -> Path:
     return temp
 
 
-def check_space(steps: tuple[Step, ...]) -> None:
+def check_space(steps: tuple[Step, ...], past: Saved | None = None) -> None:
     """Whether every filesystem has room for old and new files side by side. Raises ApplyError."""
     needed: dict[int, int] = {}
     places: dict[int, Path] = {}
-    for path, size in _sizes(steps):
+    for path, size in _sizes(steps, past):
         folder = files.nearest_directory(path)
         device = folder.stat().st_dev
         needed[device] = needed.get(device, SPARE_BYTES) + size
@@ -80,9 +82,10 @@ def check_space(steps: tuple[Step, ...]) -> None:
             raise ApplyError("disk-full", f"no inode is free under {folder}")
 
 
-def _sizes(steps: tuple[Step, ...]) -> list[tuple[Path, int]]:
+def _sizes(steps: tuple[Step, ...], past: Saved | None) -> list[tuple[Path, int]]:
     state = Path("/var/lib/meshctl/state")
-    return [(state, 0)] + [(Path(s.path), len(s.content or b"")) for s in steps if s.do == "write"]
+    again = [(path, kept.stat().st_size) for path, kept in contents(past)] if past else []
+    return [(state, 0), *again] + [(Path(s.path), len(s.content or b"")) for s in steps if s.do == "write"]
 
 
 def check_programs(steps: tuple[Step, ...]) -> None:

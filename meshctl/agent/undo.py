@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from meshctl.agent import deadman, files
+from meshctl.agent import deadman, files, history
 from meshctl.agent.failure import ApplyError
 from meshctl.agent.journal import Journal, clean_after_killed_runs, make_private_dir
 from meshctl.agent.restore import Restore
+from meshctl.agent.saved import of_one
 from meshctl.agent.snapshot import SNAPSHOT_DIR
 from meshctl.model.places import UNDONE_PATH
 
@@ -27,6 +28,7 @@ def undo(pending: deadman.Pending, why: str, *, boot: bool = False) -> tuple[str
         journal.write("reverted", left=list(left))
         _tell(pending, why, left)
         deadman.disarm()
+        history.forget_old()
         return left
     finally:
         journal.close()
@@ -46,7 +48,7 @@ def became_of(transaction_id: str) -> str:
 def _restore(folder: Path, journal: Journal, boot: bool) -> tuple[str, ...]:
     try:
         clean_after_killed_runs()
-        restore = Restore(folder, journal)
+        restore = Restore(of_one(folder), journal)
     except (OSError, ValueError, KeyError) as error:
         return (f"the snapshot {folder} cannot be read: {type(error).__name__}",)
     try:

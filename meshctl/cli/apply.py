@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
+import sys
 from typing import Any
 
 import click
 
-from meshctl.cli.common import Hosts, host_options, inventory_options, output_option
+from meshctl.cli.common import Hosts, confirm_options, host_options, inventory_options, output_option
 from meshctl.cli.plan import run_plan
-from meshctl.deploy.options import AUTO, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S, MANUAL, OFF
 from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
-
-
-def author() -> str:
-    """Who runs this: `USER@HOST`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 @click.command(name="apply", short_help="Converge the hosts to the inventory.")
@@ -27,19 +20,25 @@ def author() -> str:
 @click.option("--locked", is_flag=True, help="Fail when the lock would have to change (for CI).")
 @click.option("--allow-destructive", is_flag=True,
               help="Even leave a node without peers, remove over 30 % of the nodes or an anchor in use.")  # fmt: skip
-@click.option("--confirm", type=click.Choice([AUTO, MANUAL, OFF]), default=AUTO, show_default=True,
-              help="Who says that it may stay: this run, `meshctl confirm`, or nobody (nothing is undone then).")
-@click.option("--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
-              show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.")
+@confirm_options
+@click.option("--serial", metavar="SIZES",
+              help="Sizes of the waves, the last one again and again: 1,10%,100%. [default: that of --forks]")
+@click.option("--max-fail", metavar="N|N%", default="0", show_default=True,
+              help="Begin no other wave once more of the hosts that change have failed.")  # fmt: skip
+@click.option("--canary", metavar="PATTERN", multiple=True, help="These go first, alone; written as for --limit.")
+@click.option("--pause", is_flag=True, help="Ask before each wave but the first.")
+@click.option("--resume", is_flag=True, help="First take up what a killed apply of yours has left to be confirmed.")
 @output_option
 def command(
     inventory_argument: str | None, inventory_option: str | None, check: bool, show_diff: bool, locked: bool,
-    allow_destructive: bool, confirm: str, confirm_timeout: float, output: str, **host_values: Any,
+    allow_destructive: bool, confirm: str, confirm_timeout: float, serial: str | None, max_fail: str,
+    canary: tuple[str, ...], pause: bool, resume: bool, output: str, **host_values: Any,
 ) -> int:  # fmt: skip
     """Converge the hosts to the inventory.
 
     The argument may also be a plan that `meshctl plan -o json` wrote: it is applied only while it still is what
-    would be done. A host that fails is named, and the others go on; the exit code is 1 then.
+    would be done. A host that fails is named, the others of its wave go on, and no other wave begins; the exit code is
+    1 then. A jump host is never in one wave with the hosts behind it, and comes after them.
 
     No host is locked out: each goes back to what it was by itself unless it is told, over a new connection and after
     its peers were heard, that all is well.
@@ -48,11 +47,16 @@ def command(
     Examples:
       meshctl apply inventory.yml
       meshctl apply inventory.yml --limit web1 --diff
+      meshctl apply inventory.yml --canary web --serial 1,10%,100%
       meshctl apply plan.json -i inventory.yml
       meshctl apply inventory.yml --lab
     """
     hosts = Hosts(**host_values)
-    from meshctl.deploy import planfile
+    if pause and not sys.stdin.isatty():
+        raise UsageError("--pause asks at a terminal, and there is none", hint="leave it out, or use --serial")
+    from meshctl.deploy import planfile, waves
+
+    sizes, allowed = waves.serial(serial) if serial else (), waves.share(max_fail, "--max-fail")
 
     stored = planfile.read_plan(inventory_argument) if inventory_argument else None
     if check and stored:
@@ -61,12 +65,13 @@ def command(
     if check:
         return run_plan(hosts, inventory_argument, inventory_option, show_diff, False)
     inventory = hosts.read(None if stored else inventory_argument, inventory_option)
-    from meshctl.cli import progress, show
+    from meshctl.cli import origin, progress, show
     from meshctl.deploy.run import apply
 
     options = hosts.options(
         diff=show_diff, locked=locked, allow_destructive=allow_destructive, plan=stored, confirm=confirm,
-        confirm_timeout_s=confirm_timeout, who=author(),
+        confirm_timeout_s=confirm_timeout, who=origin.author(), revision=origin.revision(inventory.path), serial=sizes,
+        max_fail=allowed, canary=canary, pause=pause, resume=resume,
     )  # fmt: skip
     outcome = apply(inventory, hosts.ring(inventory), options, hosts.door(), progress.for_terminal())
     show.answer(outcome, output, show.apply_text)

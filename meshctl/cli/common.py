@@ -104,6 +104,20 @@ def connection_options(function: F) -> F:
     return function
 
 
+def confirm_options(function: F) -> F:
+    """`--confirm` and `--confirm-timeout`, for commands that change hosts; passes `confirm` and `confirm_timeout`."""
+    from meshctl.deploy.options import AUTO, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S, MANUAL, OFF
+
+    function = click.option(
+        "--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
+        show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.",
+    )(function)  # fmt: skip
+    return click.option(
+        "--confirm", type=click.Choice([AUTO, MANUAL, OFF]), default=AUTO, show_default=True,
+        help="Who says that it may stay: this run, `meshctl confirm`, or nobody (nothing is undone then).",
+    )(function)
+
+
 @dataclass(frozen=True)
 class Hosts:
     """The values of `host_options`, `reach_options` or `connection_options`."""

@@ -63,8 +63,7 @@ def rotate_keys(
     """
     hosts = Hosts(**host_values)
     inventory = hosts.read(None, inventory_option)
-    from meshctl.cli import progress
-    from meshctl.cli.apply import author
+    from meshctl.cli import origin, progress
     from meshctl.deploy.rotate import chosen, clients_of, rotate
 
     names = chosen(inventory.mesh, nodes)
@@ -74,7 +73,9 @@ def rotate_keys(
             f"{', '.join(affected)}: stock clients that have the key of one of these nodes in their configs",
             hint="with --clients it is rotated all the same, and they need a new config each; or name other nodes",
         )
-    options = hosts.options(confirm_timeout_s=confirm_timeout, who=author())
+    options = hosts.options(
+        confirm_timeout_s=confirm_timeout, who=origin.author(), revision=origin.revision(inventory.path)
+    )
     rotation = rotate(inventory, hosts.ring(inventory), options, names, hosts.door(), progress.for_terminal())
     for warning in rotation.warnings:
         click.echo(f"Warning: {warning}", err=True)

@@ -14,6 +14,8 @@ _TITLES = {
     "reading": "Reading", "keys": "Making keys on", "applying": "Applying to", "diff": "Fetching files of",
     "checking": "Checking the mesh from", "confirming": "Confirming", "asking": "Asking",
     "following": "Preparing a switch on", "revoking": "Cutting off on",
+    "resuming": "Taking up an apply on", "undoing": "Undoing it on",
+    "history": "Reading the history of",
 }  # fmt: skip
 _QUIET = frozenset({"as wanted", "ok"})
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from meshctl.cli.common import colour, print_json
 from meshctl.core.change import Change
-from meshctl.deploy.outcome import CHANGED, CONFIRMED, UNCHANGED, ApplyOutcome, FileDiff, PlanOutcome
+from meshctl.deploy.outcome import CHANGED, CONFIRMED, UNCHANGED, ApplyOutcome, FileDiff, NodeOutcome, PlanOutcome
 from meshctl.errors import RemoteError
 
 _SIGNS = {
@@ -24,7 +24,18 @@ HASH_DIGITS = 12
 NO_CHANGES = "No changes. Every host is as the inventory says."
 
 
-Outcome = TypeVar("Outcome", PlanOutcome, ApplyOutcome)
+class Document(Protocol):
+    """What a run found or did."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """For standard error."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For standard output."""
+
+
+Outcome = TypeVar("Outcome", bound=Document)
 
 
 def answer(outcome: Outcome, output: str, text: Callable[[Outcome], str]) -> None:
@@ -36,7 +47,7 @@ def answer(outcome: Outcome, output: str, text: Callable[[Outcome], str]) -> Non
         click.echo(text(outcome))
 
 
-def print_warnings(outcome: PlanOutcome | ApplyOutcome) -> None:
+def print_warnings(outcome: Document) -> None:
     """The run's warnings on standard error."""
     for warning in outcome.warnings:
         click.echo(f"Warning: {warning}", err=True)
@@ -47,12 +58,16 @@ def changes_text(changes: Sequence[Change]) -> str:
     lines: list[str] = []
     for node, group in groupby(changes, key=lambda c: c.node):
         lines.append(f"{node}:")
-        for change in group:
-            sign, tint = _SIGNS[change.action]
-            lines.append("  " + colour(f"{sign} {change.action} {change.kind} {change.name}", tint))
-            lines.extend(f"      {line}" for line in fields(change))
+        lines.extend(line for change in group for line in change_lines(change))
         lines.append("")
     return "\n".join(lines)
+
+
+def change_lines(change: Change) -> Iterator[str]:
+    """One change with its fields, indented."""
+    sign, tint = _SIGNS[change.action]
+    yield "  " + colour(f"{sign} {change.action} {change.kind} {change.name}", tint)
+    yield from (f"      {line}" for line in fields(change))
 
 
 def fields(change: Change) -> Iterator[str]:
@@ -103,13 +118,18 @@ def apply_text(outcome: ApplyOutcome) -> str:
     parts += [changes_text(changes)] if changes else []
     width = max(len(name) for name in outcome.nodes)
     for name, node in outcome.nodes.items():
-        status = colour(f"{node.status:<11}", _STATUS_COLOURS.get(node.status, "red"))
-        counted = f"{len(node.changes)} change{'s' if len(node.changes) != 1 else ''}"
-        parts.append(f"{name:<{width}}  {status}  {counted:>11}  {node.duration_s:6.1f} s")
+        parts.append(node_line(name, width, node))
     parts += [error_text(node.error) for node in outcome.nodes.values() if node.error]
     if outcome.ok and not changes and not any(node.waiting for node in outcome.nodes.values()):
         parts.append(NO_CHANGES)
     return "\n".join(parts)
+
+
+def node_line(name: str, width: int, node: NodeOutcome) -> str:
+    """What became of one node, its name padded to `width`."""
+    status = colour(f"{node.status:<11}", _STATUS_COLOURS.get(node.status, "red"))
+    counted = f"{len(node.changes)} change{'s' if len(node.changes) != 1 else ''}"
+    return f"{name:<{width}}  {status}  {counted:>11}  {node.duration_s:6.1f} s"
 
 
 def confirm_text(outcome: ApplyOutcome) -> str:

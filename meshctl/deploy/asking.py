@@ -1,4 +1,4 @@
-"""Asking the agents of many hosts, in parallel, by the sockets that they answer at (meshctl.agent.node.ask).
+"""Asking many hosts, in parallel; their agents, by the sockets that they answer at (meshctl.agent.node.ask).
 
 What runs on a host is this controller's own few lines, sent along with the request: it does not matter which version of
 the agent is there, nor where it is installed. What a host answers is believed as far as it has the right form.
@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from meshctl.agent.node.ask import EXIT_NO_AGENT, SOCKET
 from meshctl.deploy.applier import PYTHON
@@ -31,6 +31,8 @@ from meshctl.model.mesh import Mesh
 # The agent answers in milliseconds; a host under load may take a while to start Python.
 TIMEOUT_S = 30.0
 NOT_FOUND = 127
+
+T = TypeVar("T")
 
 Document = dict[str, Any]
 
@@ -68,24 +70,35 @@ class Asking:
         """Ask all. `form` raises KeyError, TypeError, ValueError or AttributeError for an answer that it cannot read.
         Raises KeyboardInterrupt."""
         self._connections.forget_lost()
-        documents: dict[str, Document] = {}
+
+        def ask_one(name: str, transport: Transport) -> Document:
+            return _read(name, transport.run(_command(request), _program(), TIMEOUT_S), form)
+
+        return Answers(*self.each("asking", ask_one, progress))
+
+    def each(
+        self, phase: str, work: Callable[[str, Transport], T], progress: Progress
+    ) -> tuple[dict[str, T], dict[str, RemoteError]]:
+        """`work` for every host in parallel, which may raise RemoteError; by node, each in one of the two. Raises
+        KeyboardInterrupt."""
+        done: dict[str, T] = {}
         errors: dict[str, RemoteError] = {}
 
-        def heard(name: str, found: Document | RemoteError) -> None:
+        def heard(name: str, found: T | RemoteError) -> None:
             if isinstance(found, RemoteError):
                 errors[name] = found
             else:
-                documents[name] = found
-            progress.done("asking", name, f"failed: {found.message}" if isinstance(found, RemoteError) else "ok")
+                done[name] = found
+            progress.done(phase, name, f"failed: {found.message}" if isinstance(found, RemoteError) else "ok")
 
-        progress.begin("asking", self.names)
+        progress.begin(phase, self.names)
         try:
             Workers(
-                lambda name: self._ask_one(name, request, form), self.names, self._options.forks, self._interrupts
+                lambda name: self._one(name, work), self.names, self._options.forks, self._interrupts
             ).run(heard, None)
         finally:
             progress.end()
-        return Answers(dict(sorted(documents.items())), dict(sorted(errors.items())))
+        return dict(sorted(done.items())), dict(sorted(errors.items()))
 
     def pause(self, seconds: float) -> None:
         """Wait. Raises KeyboardInterrupt."""
@@ -94,13 +107,10 @@ class Asking:
 
     # Inside
 
-    def _ask_one(
-        self, name: str, request: Document, form: Callable[[Document], object]
-    ) -> Document | RemoteError:
+    def _one(self, name: str, work: Callable[[str, Transport], T]) -> T | RemoteError:
         """In a thread. Never raises."""
         try:
-            completed = self._transport(name).run(_command(request), _program(), TIMEOUT_S)
-            return _read(name, completed, form)
+            return work(name, self._transport(name))
         except RemoteError as error:
             return error
         except Exception as error:

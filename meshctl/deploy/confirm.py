@@ -18,6 +18,7 @@ from meshctl.deploy.host import LOST, Connect, Host
 from meshctl.deploy.outcome import NO_WAY_IN
 from meshctl.deploy.transport import Transport
 from meshctl.errors import RemoteError
+from meshctl.model.facts import PendingApply
 from meshctl.model.places import REVERT_LINK
 from meshctl.render.zipapp import Zipapp
 
@@ -25,32 +26,52 @@ from meshctl.render.zipapp import Zipapp
 AGAIN_S = 1.0
 # Beyond what the node itself waits for peers.
 PROBE_TIMEOUT_S = 30.0
+# An MTU that the way does not carry lets a connection be made, and stops the first packets that are full. So much is
+# sent there and back, which is quick or never comes.
+ECHO_BYTES, ECHO_TIMEOUT_S = 65536, 8.0
+# A node takes well below a second to hold its window open.
+HOLD_S = 5.0
+# So long an applier is waited for whose controller has died: what apt installs takes longest.
+FINISH_S = 300.0
 
 
 class Gate:
-    """Opens when all hosts of a wave have converged, well or not. Who is early holds its node's window open."""
+    """Opens when all hosts of a wave have converged, well or not. A thread for each that is early, which sleeps nearly
+    all the time, holds its node's window open; the workers go on, so a wave may have more hosts than there are."""
 
     def __init__(self, count: int) -> None:
         self._left = count
         self._lock = threading.Lock()
         self._open = threading.Event()
+        self._holding: list[threading.Thread] = []
 
-    def arrive(self) -> None:
+    def arrive(self, host: Host) -> None:
         """One more has."""
         with self._lock:
             self._left -= 1
             if self._left <= 0:
                 self._open.set()
+            elif host.pending and not self._open.is_set():
+                thread = threading.Thread(target=self._hold, args=(host, host.pending), daemon=True)
+                self._holding.append(thread)
+                thread.start()
 
     def open(self) -> None:
         """Nobody is waited for any more."""
         self._open.set()
 
-    def wait(self, host: Host) -> None:
+    def close(self) -> None:
+        """Open, and no window is held any more; one that is just being held on a lost connection is not waited for."""
+        self._open.set()
+        until = time.monotonic() + HOLD_S
+        for thread in self._holding:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _hold(self, host: Host, pending: PendingApply) -> None:
         """Until it opens. Whether a node that could not be told to wait on is lost, the fresh connection says."""
-        while host.pending and not self._open.wait(host.pending.window_s / 3):
+        while not self._open.wait(pending.window_s / 3):
             with contextlib.suppress(RemoteError):
-                _decide(host, "hold")
+                _decide(host, pending, "hold")
 
 
 def probe(host: Host, agent: Zipapp, reached: Container[str]) -> None:
@@ -134,7 +155,7 @@ def _undone(host: Host, fresh: Connect) -> str:
             shut = _insist(host, "undo", fresh)
         else:
             shut = None
-            _decide(host, "undo")
+            _decide_own(host, "undo")
     except RemoteError as error:
         shut = error
     if shut is not None and shut.kind != "undone":
@@ -151,7 +172,9 @@ def _insist(host: Host, what: str, fresh: Connect) -> RemoteError | None:
     while shut is None or time.monotonic() < until:
         try:
             host.transport = fresh()
-            _decide(host, what)
+            if what == "confirm":
+                _echo(host.name, host.transport)
+            _decide_own(host, what)
             return None
         except RemoteError as error:
             if error.kind == "undone" and shut is not None:
@@ -161,6 +184,21 @@ def _insist(host: Host, what: str, fresh: Connect) -> RemoteError | None:
             shut = shut or error
         time.sleep(AGAIN_S)
     return shut
+
+
+def _echo(node: str, transport: Transport) -> None:
+    """Raises RemoteError unless packets of full size come through, there and back."""
+    try:
+        came = transport.run("cat", bytes(ECHO_BYTES), ECHO_TIMEOUT_S).stdout
+    except RemoteError as error:
+        if error.kind != "timeout":
+            raise
+        came = b""
+    if len(came) != ECHO_BYTES:
+        raise RemoteError(
+            "it can be connected to, but large packets do not come through (is an MTU too large?)", node=node,
+            kind="timeout", step="confirm",
+        )  # fmt: skip
 
 
 def report_open(hosts: Iterable[Host]) -> None:
@@ -176,14 +214,45 @@ def report_open(hosts: Iterable[Host]) -> None:
 
 def keep(host: Host) -> None:
     """What waits to be confirmed stays. Raises RemoteError."""
-    _decide(host, "confirm")
+    _decide_own(host, "confirm")
     host.pending, host.confirmed = None, True
 
 
-def _decide(host: Host, what: str) -> None:
-    if host.transport is None or host.pending is None:
+def take_up(host: Host) -> None:
+    """Have the apply that waits there, of a controller that is gone, wait for us, when its applier has ended; and read
+    the host anew. `pending` is None where it was undone before we came. Raises RemoteError."""
+    host.pending = host.facts.pending if host.facts else None
+    until = time.monotonic() + FINISH_S
+    while host.pending is not None:
+        try:
+            _decide_own(host, "hold")
+            break
+        except RemoteError as error:
+            if error.kind == "undone":
+                host.pending = None
+            elif error.kind != "locked" or time.monotonic() > until:
+                raise
+        time.sleep(AGAIN_S)
+    host.read()
+
+
+def go_back(host: Host) -> None:
+    """Have the node undo what waits to be confirmed, and read it anew. Raises RemoteError."""
+    _decide_own(host, "undo")
+    host.pending = None
+    host.read()
+
+
+def _decide_own(host: Host, what: str) -> None:
+    if host.pending is None:
         raise RuntimeError("there is nothing to be confirmed")
-    completed = host.transport.run(agent_command(REVERT_LINK, what, host.pending.id))
+    _decide(host, host.pending, what)
+
+
+def _decide(host: Host, pending: PendingApply, what: str) -> None:
+    if host.transport is None:
+        raise RuntimeError("decide comes after read")
+    completed = host.transport.run(agent_command(REVERT_LINK, what, pending.id))
     result = read_result(host.name, completed)
     if result.failure is not None:
         raise RemoteError(

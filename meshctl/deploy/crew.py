@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from meshctl.core.psk import PskRing
+from meshctl.deploy import applier
 from meshctl.deploy.door import Door, NetworkDoor
-from meshctl.deploy.host import Host
+from meshctl.deploy.host import Host, Terms
 from meshctl.deploy.options import RunOptions
 from meshctl.deploy.phases import Phases
 from meshctl.deploy.progress import Progress
@@ -25,7 +26,7 @@ class Crew:
         door: Door | None, progress: Progress,
     ) -> None:  # fmt: skip
         """Raises RenderError."""
-        self._forks, self._progress = options.forks, progress
+        self._options, self._progress = options, progress
         nodes = inventory.mesh.nodes
         self._connections = Connections(
             nodes, door or NetworkDoor(), options.accept_new_host_keys, options.sudo_password
@@ -42,6 +43,10 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self._connections.close()
 
+    def terms(self) -> Terms:
+        """Of a transaction of its own that nobody confirms."""
+        return Terms(applier.new_id(), self._options.who, self._options.revision)
+
     def read(self) -> None:
         """The facts of all hosts, without a comparison. Raises KeyboardInterrupt."""
         self.each("reading", list(self.hosts), partial(Host.read, compare=False))
@@ -50,7 +55,7 @@ class Crew:
         """`work` for each of these hosts that nothing has stopped yet. See Phases.each; with `finish`, a Ctrl-C ends
         the command when the hosts at work are done. Raises KeyboardInterrupt."""
         hosts = [self.hosts[name] for name in names if self.hosts[name].error is None]
-        with Phases(self._forks, self._progress) as phases:
+        with Phases(self._options.forks, self._progress) as phases:
             phases.each(phase, hosts, work, finish=finish)
             if phases.interrupted:
                 raise KeyboardInterrupt

@@ -8,12 +8,13 @@ HINTS = {
     "package-lock": "wait for the other package run on {node} (unattended-upgrades?), then apply again",
     "wireguard": "{node} needs a kernel with WireGuard or the package wireguard-go",
     "python": "needs python3: apt-get install -y python3",
-    "locked": "wait for it to end, then apply again",
+    "locked": "wait for it to end, then apply again; --resume takes up one of your own that was cut short",
     "protocol": "look at the newest file in /var/lib/meshctl/journal on {node}",
     "command": "correct the cause on {node}, then apply again: every step may be repeated",
     "broken": "run plan again; `meshctl status` says more of the path, and --confirm off applies it all the same",
     "unconfirmed": "nothing is lost: wait a minute, and correct what closed the way in",
     "undone": "`meshctl history` says what became of it",
+    "no-state": "`meshctl history --limit {node}` shows what there is to go back to",
     "not-converged": "run plan again; something on {node} undoes the change",
 }
 

@@ -10,8 +10,10 @@ from meshctl import facts as facts_of
 from meshctl import ops
 from meshctl.core.change import Change
 from meshctl.core.diff import diff
-from meshctl.deploy import applier
+from meshctl.core.history import Entry
+from meshctl.deploy import applier, rollback
 from meshctl.deploy.hints import hint
+from meshctl.deploy.rollback import Way
 from meshctl.deploy.transport import Completed, Transport
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts, PendingApply
@@ -28,11 +30,24 @@ Connect = Callable[[], Transport]
 
 
 @dataclass(frozen=True)
-class Confirmation:
-    """How what is applied is to be confirmed: in that time (0: not at all), and for whom."""
+class Terms:
+    """On which a run applies: its `id` is that of all its transactions, each to be confirmed in that time (0: not at
+    all). `who` and `revision` are for the host's history; `prepares` and `part_of` as a transaction has them."""
 
-    window_s: float = 0.0
+    id: str
     who: str = ""
+    revision: str = ""
+    window_s: float = 0.0
+    prepares: str = ""
+    part_of: str = ""
+
+    def preparing(self) -> Terms:
+        """Of what must be there before a main transaction can be made; nobody confirms that."""
+        return replace(self, id=f"{self.id}-keys", window_s=0.0, prepares=self.id)
+
+    def first_round(self) -> Terms:
+        """Of the part of a main transaction that is done on all hosts before the rest."""
+        return replace(self, id=f"{self.id}-new", part_of=self.id)
 
 
 @dataclass
@@ -46,6 +61,7 @@ class Host:
     facts: HostFacts | None = None
     changes: tuple[Change, ...] = ()
     applied: list[Change] = field(default_factory=list)
+    kept: list[Change] = field(default_factory=list)  # applied by transactions before, which nothing undoes any more
     warnings: list[str] = field(default_factory=list)
     unresolved: set[str] = field(default_factory=set)  # `IFACE PEER` whose endpoint is a name that does not resolve
     error: RemoteError | None = None
@@ -54,6 +70,9 @@ class Host:
     confirmed: bool = False
     endpoints: dict[tuple[str, str], str] = field(default_factory=dict)  # where WireGuard sent before, to whom
     broken: list[str] = field(default_factory=list)  # what does not carry packets any more, in words
+    history: tuple[Entry, ...] = ()
+    way: Way | None = None  # back to another state; None for an apply
+    gone_back: bool = False
 
     def read(self, *, compare: bool = True) -> None:
         """Connect, run the facts script, compare. Raises RemoteError."""
@@ -68,30 +87,42 @@ class Host:
         if compare:
             self.compare()
 
-    def compare(self, facts_text: str | None = None) -> None:
-        """Compare again, with new facts or (the document having changed) with those at hand."""
-        if facts_text is not None:
-            facts = facts_of.parse(self.name, facts_text)
-            # What applies before this run have left is known from the first look.
-            before = self.facts or facts
-            self.facts = replace(facts, pending=before.pending, undone=before.undone)
+    def compare(self) -> None:
+        """Compare the facts at hand with the document. Who goes back has nothing more to do, whatever that says."""
         if self.facts is not None:
-            self.changes = tuple(diff(self.doc, self.facts))
+            self.changes = () if self.way else tuple(diff(self.doc, self.facts))
+
+    def go_back(self, run: str) -> None:
+        """What is to be done is to be as it was after that run. Raises RemoteError."""
+        self.way = rollback.way(self.name, self.history, run)
+        self.changes = self.way.changes() if self.way else ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is something to do. What is to be taken back may have no change that its journal tells of."""
+        return bool(self.changes or (self.way and self.way.entries and not self.gone_back))
 
     def converge(
-        self, changes: tuple[Change, ...], agent: zipapp.Zipapp, confirmation: Confirmation = Confirmation()
+        self, changes: tuple[Change, ...], agent: zipapp.Zipapp, terms: Terms, towards: NodeDoc | None = None
     ) -> None:
-        """Send these changes as one transaction and take over the facts that it ends with. Raises RemoteError."""
+        """Send these changes as one transaction and take over the facts that it ends with. `towards` is the document
+        that they lead to, when it is not the host's own. Raises RemoteError."""
         if self.transport is None or self.facts is None:
             raise RuntimeError("converge comes after read")
+        self.kept += self.applied
+        self.applied = []
         applier.check_python(self.name, self.facts)
-        steps = tuple(ops.steps_for(self.doc, self.facts, changes))
+        steps = self._steps(towards or self.doc, self.facts, changes)
         self.endpoints = {
             (name, key.text): peer.endpoint for name, facts in self.facts.interfaces.items()
             for key, peer in facts.peers.items() if peer.endpoint
         }  # fmt: skip
-        window_s, who = confirmation.window_s, confirmation.who
-        transaction = Transaction(applier.new_id(), self.name, steps, self._script(), window_s, who)
+        window_s, who = terms.window_s, terms.who
+        revision = self.way.state.revision if self.way else terms.revision
+        transaction = Transaction(
+            terms.id, self.name, steps, self._script(), window_s, who, revision,
+            tuple(change.to_json() for change in changes), terms.prepares, terms.part_of,
+        )  # fmt: skip
         command, stdin = applier.command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
         self.pending = PendingApply(transaction.id, who, window_s) if window_s else None
         try:
@@ -113,11 +144,16 @@ class Host:
             message += _became(result)
             self.pending = None
             raise RemoteError(message, node=self.name, kind=failure.kind, step=step, hint=hint(failure.kind, self.name))
-        self.compare(result.facts)
+        facts = facts_of.parse(self.name, result.facts)
+        # What applies before this run have left is known from the first look.
+        self.facts = replace(facts, pending=self.facts.pending, undone=self.facts.undone)
+        self.gone_back = self.way is not None
+        self.compare()
 
-    def check_converged(self) -> None:
-        """Raises RemoteError of kind not-converged that names what is still to do, names that do not resolve aside."""
-        if left := [change for change in self.changes if not self.awaits_name(change)]:
+    def check_converged(self, changes: tuple[Change, ...]) -> None:
+        """Raises RemoteError of kind not-converged when any of these, which are still to do, is more than a name that
+        does not resolve."""
+        if left := [change for change in changes if not self.awaits_name(change)]:
             names = ", ".join(f"{c.action} {c.kind} {c.name}" for c in left[:5])
             more = f" and {len(left) - 5} more" if len(left) > 5 else ""
             raise RemoteError(
@@ -141,6 +177,11 @@ class Host:
                 f"{error.message}; the node may still be finishing what it has begun", node=self.name, kind=error.kind,
                 step="apply", hint="run apply again: it does what is left",
             ) from error  # fmt: skip
+
+    def _steps(self, doc: NodeDoc, facts: HostFacts, changes: tuple[Change, ...]) -> tuple[Step, ...]:
+        if self.way is not None:
+            return (Step("restore", argv=self.way.ids, target=self.way.state.id),)
+        return tuple(ops.steps_for(doc, facts, changes))
 
     def _script(self) -> str:
         return facts_of.script(facts_of.request_for(self.doc))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from meshctl.core.change import Change
 from meshctl.deploy.host import Host
@@ -13,7 +13,7 @@ from meshctl.model.resources import WireGuard
 # What must be on a node before it can make a key: wg(8), and the key file itself.
 _FIRST = ("package", "key")
 DAY_S = 86400
-# A warning names so many nodes, and counts the others.
+# A message names so many nodes, and counts the others.
 NAMED_AT_MOST = 5
 
 
@@ -55,11 +55,11 @@ def left_out(mesh: Mesh, keyless: Collection[str]) -> tuple[str, ...]:
     others = sorted(name for name in keyless if not mesh.nodes[name].client)
     found = []
     if clients:
-        found.append(f"no key yet, so left out: {_named(clients)}; `meshctl client show NAME` makes a client's key")
+        found.append(f"no key yet, so left out: {named(clients)}; `meshctl client show NAME` makes a client's key")
     if others:
-        found.append(f"no key yet, so left out: {_named(others)}; a node's key is made by the first apply to it")
+        found.append(f"no key yet, so left out: {named(others)}; a node's key is made by the first apply to it")
     if revoked := sorted(node.name for node in mesh.nodes.values() if node.revoked):
-        found.append(f"revoked, so left out: {_named(revoked)}; remove what does not come back from the inventory")
+        found.append(f"revoked, so left out: {named(revoked)}; remove what does not come back from the inventory")
     return tuple(found)
 
 
@@ -81,10 +81,11 @@ def overdue(hosts: Iterable[Host], mesh: Mesh, now: float) -> tuple[str, ...]:
     old = [name for name, age in sorted(ages.items()) if is_due(mesh, name, age)]
     if not old:
         return ()
-    words = _named([f"{name} ({ages[name] // DAY_S} days)" for name in old])
+    words = named([f"{name} ({ages[name] // DAY_S} days)" for name in old])
     return (f"keys older than `rotate_every`: {words}; `meshctl keys rotate {' '.join(old)}`",)
 
 
-def _named(names: list[str]) -> str:
+def named(names: Sequence[str]) -> str:
+    """A list of nodes for people, never long."""
     more = len(names) - NAMED_AT_MOST
     return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -14,6 +14,7 @@ CONFIRMED = "confirmed"
 UNCHANGED = "unchanged"
 FAILED = "failed"
 UNREACHABLE = "unreachable"
+SKIPPED = "skipped"
 
 # Kinds that mean: we did not get in, so nothing was touched.
 NO_WAY_IN = frozenset({"unreachable", "refused", "timeout", "auth", "host-key"})
@@ -97,5 +98,7 @@ class ApplyOutcome:
 
 
 def status_of(error: RemoteError, reached: bool) -> str:
-    """`unreachable` when we did not get in, else `failed`."""
+    """`unreachable` when we did not get in, `skipped` when the run did not come to it, else `failed`."""
+    if error.kind == SKIPPED:
+        return SKIPPED
     return UNREACHABLE if not reached and error.kind in NO_WAY_IN else FAILED

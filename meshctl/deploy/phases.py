@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from select import select
 
 from meshctl.deploy.host import Host
 from meshctl.deploy.outcome import CHANGED, FAILED
@@ -13,6 +15,8 @@ from meshctl.deploy.progress import Progress
 from meshctl.errors import RemoteError
 
 LOG = logging.getLogger("meshctl")
+# Between two looks whether a question was interrupted.
+ASK_S = 0.2
 
 
 class Phases:
@@ -55,6 +59,19 @@ class Phases:
         finally:
             self._progress.end()
         _mark_abandoned(workers.running, named)
+
+    def note(self, text: str) -> None:
+        """Tell the operator."""
+        self._progress.note(text)
+
+    def ask(self, question: str) -> bool:
+        """Whether the operator, at a terminal, says yes. A Ctrl-C is no, and counts as during a phase."""
+        self._progress.note(question)
+        while not self._interrupts.count:
+            if select([sys.stdin], [], [], ASK_S)[0]:
+                return sys.stdin.readline().strip().lower() in ("y", "yes")
+        self.interrupted = True
+        return False
 
     def _stop(self, running: frozenset[str], on_stop: Callable[[], None]) -> None:
         self.interrupted = True

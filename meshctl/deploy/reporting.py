@@ -17,8 +17,13 @@ from meshctl.deploy.outcome import (
     PlanOutcome,
     status_of,
 )
+from meshctl.deploy.rollback import RollbackOutcome
 from meshctl.errors import RemoteError
 from meshctl.inventory import Inventory
+
+AGAINST_THE_INVENTORY = (
+    "the hosts differ from the inventory now: revert the commit in Git, or the next apply brings it back"
+)
 
 
 def plan_outcome(hosts: Mapping[str, Host], inventory: Inventory, diffs: tuple[FileDiff, ...] = ()) -> PlanOutcome:
@@ -49,19 +54,32 @@ def confirm_outcome(hosts: Mapping[str, Host]) -> ApplyOutcome:
     })  # fmt: skip
 
 
+def rollback_outcome(hosts: Mapping[str, Host], chosen: str, *, interrupted: bool) -> RollbackOutcome:
+    """Of a run that went back."""
+    warnings = [f"{h.name}: {w}" for h in hosts.values() for w in (*_told(h), *h.warnings)]
+    if any(host.gone_back and host.error is None for host in hosts.values()):
+        warnings.append(AGAINST_THE_INVENTORY)
+    return RollbackOutcome(
+        chosen, {name: _node_outcome(host, interrupted) for name, host in hosts.items()},
+        {name: host.way for name, host in hosts.items() if host.way}, tuple(dict.fromkeys(warnings)),
+    )  # fmt: skip
+
+
 def errors(hosts: Mapping[str, Host]) -> tuple[RemoteError, ...]:
     """What stopped hosts so far, by node."""
     return tuple(host.error for host in hosts.values() if host.error is not None)
 
 
 def _node_outcome(host: Host, interrupted: bool) -> NodeOutcome:
-    applied, error = tuple(host.applied), host.error
-    if error is None and interrupted and host.changes:
-        error = RemoteError("interrupted: not applied", node=host.name, kind="interrupted", hint="apply again")
+    applied, error = (*host.kept, *host.applied), host.error
+    if error is None and interrupted and host.differs:
+        words = "interrupted: not finished" if applied else "interrupted: not applied"
+        error = RemoteError(words, node=host.name, kind="interrupted", hint="apply again")
     if error is not None:
         return NodeOutcome(status_of(error, host.facts is not None), applied, error, host.duration_s)
     waiting = bool(host.changes)
-    return NodeOutcome(CHANGED if applied else UNCHANGED, applied, None, host.duration_s, waiting)
+    status = CHANGED if applied or host.gone_back else CONFIRMED if host.confirmed else UNCHANGED
+    return NodeOutcome(status, applied, None, host.duration_s, waiting)
 
 
 def _warnings(hosts: Mapping[str, Host], inventory: Inventory) -> tuple[str, ...]:
@@ -78,7 +96,7 @@ def _told(host: Host) -> tuple[str, ...]:
     if host.pending and host.error is None:
         found.append(f"waits {host.pending.window_s:g} s for `meshctl confirm`, and then undoes what was applied")
     elif host.facts and host.facts.pending and not host.confirmed:
-        found.append(f"an apply of {host.facts.pending.who} waits for `meshctl confirm`")
+        found.append(f"an apply of {host.facts.pending.who} waits for `meshctl confirm`, or `meshctl apply --resume`")
     if any(w.next_public_key and keys.key_of(host, w) == w.next_public_key for w in host.doc.interfaces()):
         found.append("works with its next key already: apply puts that into the lock")
     if host.facts and host.facts.undone:

@@ -18,7 +18,7 @@ from meshctl.core.psk import PskRing
 from meshctl.deploy.crew import Crew
 from meshctl.deploy.door import Door
 from meshctl.deploy.hints import hint
-from meshctl.deploy.host import Host
+from meshctl.deploy.host import Host, Terms
 from meshctl.deploy.options import RunOptions
 from meshctl.deploy.progress import Progress, Silent
 from meshctl.errors import RemoteError, UsageError
@@ -77,11 +77,11 @@ def revoke(
     agent = zipapp.build()
     with Crew(inventory, ring, names_of_others, options, door, progress or Silent()) as crew:
         if keys:
-            crew.each("revoking", names_of_others, lambda host: _cut(host, keys, agent), finish=True)
+            crew.each("revoking", names_of_others, lambda host: _cut(host, keys, agent, crew.terms()), finish=True)
         return Revocation(revoked, {name: host.error for name, host in crew.hosts.items()})
 
 
-def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp) -> None:
+def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, terms: Terms) -> None:
     """Out of WireGuard first, by the shortest way; then out of what the next boot reads, and into the host's ledger, so
     that no old checkout brings it back. Raises RemoteError."""
     host.transport = host.connect()
@@ -94,7 +94,7 @@ def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp) -> None:
         )  # fmt: skip
     host.read(compare=False)
     if changes := _changes(host, keys):
-        host.converge(changes, agent)
+        host.converge(changes, agent, terms.preparing())
 
 
 def _changes(host: Host, keys: Mapping[str, str]) -> tuple[Change, ...]:

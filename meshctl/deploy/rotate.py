@@ -112,7 +112,7 @@ class _Rotation:
         self._pin(self._inventory.with_keys(keys.learned(hosts.values())))
         self._rotated.update(name for name in self._peers if self._is_taken_over(name))
         needing = [name for name in self._peers if name not in self._rotated and _birth(hosts[name])]
-        self._crew.each("keys", needing, lambda host: host.converge(_birth(host), self._agent), finish=True)
+        self._crew.each("keys", needing, lambda host: self._prepare(host, _birth(host)), finish=True)
         self._note_stopped()
         born = {
             (name, w.network): key for name in self._peers
@@ -207,11 +207,15 @@ class _Rotation:
         self._crew.each("following", near, partial(self._follow_one, name))
         self._note_stopped()
 
+    def _prepare(self, host: Host, changes: tuple[Change, ...]) -> None:
+        """Raises RemoteError."""
+        host.converge(changes, self._agent, self._crew.terms().preparing())
+
     def _follow_one(self, name: str, host: Host) -> None:
         """Raises RemoteError."""
         host.transport = host.connect()
         if host.facts is not None and self._agent.hash not in host.facts.agents:
-            host.converge((), self._agent)  # the program comes with a transaction
+            self._prepare(host, ())  # the program comes with a transaction
         peers = [
             {"interface": link.attachment.interface, "old": str(now.public_key), "new": str(now.next_public_key),
              "allowed_ips": list(peer.allowed_ips)}

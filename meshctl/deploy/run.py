@@ -5,23 +5,28 @@ The steps are those of docs/architecture.md, "An apply, from the outside in".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable
 from functools import partial
 
 from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
-from meshctl.deploy import confirm, filediff, guard, keys, reporting
+from meshctl.deploy import applier, confirm, filediff, guard, histories, keys, reporting
+from meshctl.deploy import rollback as rollbacks
 from meshctl.deploy.door import Door, NetworkDoor
-from meshctl.deploy.host import Confirmation, Host
+from meshctl.deploy.host import Host, Terms
 from meshctl.deploy.local import LocalTransport, this_machine
-from meshctl.deploy.options import AUTO, OFF, RunOptions
+from meshctl.deploy.options import OFF, RunOptions
 from meshctl.deploy.outcome import ApplyOutcome, FileDiff, PlanOutcome
 from meshctl.deploy.phases import Phases, guarded
 from meshctl.deploy.planfile import check_fresh
 from meshctl.deploy.progress import Progress, Silent
+from meshctl.deploy.rollback import RollbackOutcome
+from meshctl.deploy.rollout import Rollout
 from meshctl.deploy.selection import select
 from meshctl.deploy.ssh import Connections
 from meshctl.deploy.transport import Transport
+from meshctl.deploy.waves import through
 from meshctl.errors import MeshctlError, RemoteError
 from meshctl.inventory import Inventory
 from meshctl.policy import compile_mesh
@@ -62,6 +67,24 @@ def apply(
         return run.applied(diffs)
 
 
+def rollback(
+    inventory: Inventory, options: RunOptions, to: str, door: Door | None = None, progress: Progress | None = None
+) -> RollbackOutcome:
+    """Have the hosts be again as they were after a run (`rollbacks.choose`); the inventory says how they are reached.
+
+    Raises UsageError, or MeshctlError when there is nothing to go back to, before any host is changed.
+    """
+    with _Run(inventory, None, options, door, progress) as run:
+        try:
+            run.read(compare=False)
+            run.read_histories()
+        except KeyboardInterrupt:
+            raise MeshctlError("interrupted while reading the hosts: nothing was changed") from None
+        chosen = run.go_back(to)
+        run.converge()
+        return run.gone_back(chosen)
+
+
 def confirm_pending(
     inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None
 ) -> ApplyOutcome:
@@ -96,9 +119,11 @@ class _Run:
         self._options = options
         self._phases = Phases(options.forks, progress or Silent())
         names = select(inventory.mesh, options.limit)
+        self._canaries = frozenset(select(inventory.mesh, options.canary, "--canary") if options.canary else ())
         if options.local:
             names = (this_machine(inventory.mesh, frozenset(names)),)
         self._door = door or NetworkDoor()
+        self._id = applier.new_id()
         self._opened: list[Connections] = []
         self._connections, self._fresh = self._new_connections(), self._new_connections()
         renderer = self._renderer()
@@ -160,7 +185,12 @@ class _Run:
         """Keys where there are none, their public halves into the lock, and every document rendered with them."""
         if needing := [host for host in self._hosts.values() if keys.needs_key(host)]:
             agent = zipapp.build()
-            self._phases.each("keys", needing, lambda host: host.converge(keys.first_changes(host), agent), finish=True)
+            terms = self._terms().preparing()
+
+            def make(host: Host) -> None:
+                host.converge(keys.first_changes(host), agent, terms)
+
+            self._phases.each("keys", needing, make, finish=True)
         updated = self.with_learned_keys()
         if not self._options.locked and updated.lock_changes:
             inventories.write_lock(updated)
@@ -174,41 +204,38 @@ class _Run:
                 guarded(host, Host.compare)
 
     def converge(self) -> None:
-        """The main transactions of all hosts that still differ."""
-        changing = self._differing()
-        if not changing or self._phases.interrupted:
-            return
-        for wave in order(changing, self._options.forks):
-            self._converge(wave, zipapp.build())
+        """The main transactions of all hosts that still differ, after those that a killed run has left."""
+        rollout = Rollout(
+            self._hosts, self._inventory.mesh, self._options, self._terms(), self._phases, self._anew,
+            through(self._inventory.mesh, self._ways()), self._canaries,
+        )  # fmt: skip
+        if self._options.resume:
+            rollout.resume()
+        rollout.converge()
 
-    def _converge(self, wave: list[Host], agent: zipapp.Zipapp) -> None:
-        """One wave: all of its hosts converge, then the mesh is checked, and each is confirmed or goes back."""
-        confirmation = self._confirmation()
-        gate = confirm.Gate(len(wave))
+    def read_histories(self) -> None:
+        """What was applied to each host that was reached."""
 
-        def converge_one(host: Host) -> None:
-            try:
-                host.converge(host.changes, agent, confirmation)
-            finally:
-                gate.arrive()
-            gate.wait(host)
-            host.check_converged()
+        def read(host: Host) -> None:
+            if host.transport is not None:
+                host.history = histories.read(host.name, host.transport)
 
-        self._phases.each("applying", wave, converge_one, finish=True, on_stop=gate.open)
-        if self._options.confirm != AUTO:
-            return
-        waiting = [host for host in wave if host.pending]
-        near = {p.name for host in waiting for w in host.doc.interfaces() for p in w.peers}
-        near |= {host.name for host in waiting}
-        asking = [host for name, host in self._hosts.items() if name in near and host.error is None]
-        reached = {host.name for host in asking}
-        self._phases.each("checking", asking, lambda host: confirm.probe(host, agent, reached), finish=True, last=True)
+        self._phases.each("history", [host for host in self._hosts.values() if host.error is None], read)
 
-        def settle(host: Host) -> None:
-            confirm.settle(host, self._anew(host.name))
+    def go_back(self, to: str) -> str:
+        """What each host has to do to be as it was after that run; its id. Raises UsageError or MeshctlError."""
+        known = {host.name: host.history for host in self._hosts.values() if host.error is None}
+        chosen = rollbacks.choose(known, to)
+        for name in known:
+            host = self._hosts[name]
+            guarded(host, partial(Host.go_back, run=chosen))
+            if host.way and host.way.entries:
+                self._phases.note(f"{name}: {host.way.words}")
+        return chosen
 
-        self._phases.each("confirming", waiting, settle, finish=True, last=True)
-        confirm.report_open(waiting)
+    def gone_back(self, chosen: str) -> RollbackOutcome:
+        """The outcome of `go_back` and `converge`."""
+        return reporting.rollback_outcome(self._hosts, chosen, interrupted=self._phases.interrupted)
 
     def confirm(self) -> None:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
@@ -221,9 +248,9 @@ class _Run:
         """The outcome of `confirm`."""
         return reporting.confirm_outcome(self._hosts)
 
-    def _confirmation(self) -> Confirmation:
+    def _terms(self) -> Terms:
         window_s = 0.0 if self._options.confirm == OFF else self._options.confirm_timeout_s
-        return Confirmation(window_s, self._options.who)
+        return Terms(self._id, self._options.who, self._options.revision, window_s)
 
     def applied(self, diffs: tuple[FileDiff, ...]) -> ApplyOutcome:
         """The outcome of all hosts, by name."""
@@ -239,7 +266,7 @@ class _Run:
 
     def _differing(self) -> list[Host]:
         meant = self._options.switch or self._hosts.keys()
-        return [host for host in self._hosts.values() if host.error is None and host.changes and host.name in meant]
+        return [host for host in self._hosts.values() if host.error is None and host.differs and host.name in meant]
 
     def _renderer(self) -> Renderer:
         before = compile_mesh(self._inventory.mesh)
@@ -254,6 +281,15 @@ class _Run:
         self._opened.append(Connections(nodes, self._door, options.accept_new_host_keys, options.sudo_password))
         return self._opened[-1]
 
+    def _ways(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """How SSH goes to each node, for as far as its settings can be read."""
+        found = {}
+        for node in () if self._options.local else self._inventory.mesh.managed():
+            with contextlib.suppress(RemoteError):
+                way = self._connections.way(node)
+                found[node.name] = way.host, way.jumps
+        return found
+
     def _anew(self, name: str) -> Callable[[], Transport]:
         """A connection that nothing of before is in, each time it is called; the first ones share their jump hosts."""
         shared = iter((self._fresh,))
@@ -264,10 +300,3 @@ class _Run:
         if self._options.local:
             return lambda: LocalTransport(node, self._options.sudo_password)
         return lambda: connections.transport(node)
-
-
-def order(hosts: Sequence[Host], forks: int) -> list[list[Host]]:
-    """The one place where it is decided which hosts go together, and in which order: as many as there are workers, for
-    each waits for the others of its wave."""
-    names = sorted(hosts, key=lambda host: host.name)
-    return [names[at : at + forks] for at in range(0, len(names), forks)]

@@ -12,11 +12,11 @@ from meshctl.model.mesh import Mesh
 _GLOB_SIGNS = frozenset("*?[")
 
 
-def select(mesh: Mesh, limit: Sequence[str]) -> tuple[str, ...]:
+def select(mesh: Mesh, limit: Sequence[str], option: str = "--limit") -> tuple[str, ...]:
     """Names of the managed nodes that the patterns name, sorted; all of them without patterns.
 
     A pattern is a node, a group, a network or a glob over node names, several with commas; `!x` takes away. Raises
-    UsageError for one that names nothing.
+    UsageError, which names the option, for one that names nothing.
     """
     managed = {node.name for node in mesh.managed()}
     patterns = [part.strip() for text in limit for part in text.split(",") if part.strip()]
@@ -25,20 +25,20 @@ def select(mesh: Mesh, limit: Sequence[str]) -> tuple[str, ...]:
         chosen = set(managed)
     for pattern in patterns:
         if not pattern.startswith("!"):
-            chosen |= _named(mesh, pattern)
+            chosen |= _named(mesh, pattern, option)
     for pattern in patterns:
         if pattern.startswith("!"):
-            chosen -= _named(mesh, pattern[1:])
+            chosen -= _named(mesh, pattern[1:], option)
     chosen &= managed
     if not chosen:
         raise UsageError(
-            f"--limit {','.join(patterns)} leaves no node" if patterns else "the inventory has no node to contact",
+            f"{option} {','.join(patterns)} leaves no node" if patterns else "the inventory has no node to contact",
             hint="stock clients are not contacted" if mesh.nodes else "",
         )
     return tuple(sorted(chosen))
 
 
-def _named(mesh: Mesh, pattern: str) -> set[str]:
+def _named(mesh: Mesh, pattern: str, option: str) -> set[str]:
     if pattern in mesh.nodes:
         return {pattern}
     if pattern in mesh.groups:
@@ -49,5 +49,5 @@ def _named(mesh: Mesh, pattern: str) -> set[str]:
     if not found:
         near = nearest(pattern, [*mesh.nodes, *mesh.groups, *mesh.networks])
         hint = f"did you mean {near}?" if near else "name a node, a group, a network or a glob"
-        raise UsageError(f"--limit: no node, group or network is called {pattern!r}", hint=hint)
+        raise UsageError(f"{option}: no node, group or network is called {pattern!r}", hint=hint)
     return found

@@ -41,10 +41,13 @@ class Connections:
         self._known: dict[tuple[Path, ...], KnownHosts] = {}
         self._proxies: list[subprocess.Popen[bytes]] = []
 
+    def way(self, node: Node) -> Way:
+        """How a connection to the node is made. Raises RemoteError for settings that cannot be read."""
+        return resolve(self._door.settings(node), self._configs, node.name)
+
     def transport(self, node: Node) -> SshTransport:
         """A connected SshTransport. Raises RemoteError."""
-        settings = self._door.settings(node)
-        way = resolve(settings, self._configs, node.name)
+        way = self.way(node)
         self._check_jumps(node, (node.name,))
         connection = self._shared(f"node {node.name}", lambda: self._connect_node(node))
         return SshTransport(node.name, way, connection, self._password)

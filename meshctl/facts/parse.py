@@ -211,7 +211,7 @@ def _ledger(node: str, lines: Lines) -> Ledger:
 
 def _pending(lines: Lines) -> PendingApply | None:
     raw = _indented(lines)
-    return PendingApply(str(raw["id"]), str(raw["who"]), float(raw["window_s"])) if raw else None
+    return PendingApply(str(raw["id"]), str(raw["who"]), float(raw["window_s"]), float(raw["began"])) if raw else None
 
 
 def _undone(lines: Lines) -> UndoneApply | None:

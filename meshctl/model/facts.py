@@ -62,11 +62,13 @@ class UnitFacts:
 
 @dataclass(frozen=True)
 class PendingApply:
-    """An apply that waits to be confirmed; `window_s` is how long, once it is done."""
+    """An apply that waits to be confirmed; `window_s` is how long, once it is done. `began` is Unix time by the node's
+    clock, 0 when it has just begun."""
 
     id: str
     who: str
     window_s: float
+    began: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Step:
          "endpoint": interface, peer (public key), target (NAME:PORT), timeout_s: a name that does not resolve is a
                   warning, and the ledger then forgets the endpoint, so that the next plan asks for it again
          "ledger":  content (JSON); the applier fills in the tables' listing hashes
+         "restore": argv, the ids of all transactions to be taken back, the newest first: the host is again as it was
+                  before the last of them; target, the id of the one after which it was so
     """
 
     do: str
@@ -85,8 +88,11 @@ class Step:
 @dataclass(frozen=True)
 class Transaction:
     """One node's work. `facts_script` is run again after converging, so that the controller can verify. `confirm_s`:
-    how long the node then waits to be told that all is well, before it goes back; 0 to wait for nobody. `who` runs
-    it, for people."""
+    how long the node then waits to be told that all is well, before it goes back; 0 to wait for nobody.
+
+    All transactions of one run have one `id`, but for those that only prepare a node for another one, which have that
+    one's in `prepares`, and those that are a first part of it, which have that in `part_of`. What history shows: `who`
+    runs it, from which Git `revision`, and the `changes` as the plan has them (`core.change.Change.to_json`)."""
 
     id: str
     node: str
@@ -94,6 +100,10 @@ class Transaction:
     facts_script: str = ""
     confirm_s: float = 0.0
     who: str = ""
+    revision: str = ""
+    changes: tuple[Mapping[str, Any], ...] = ()
+    prepares: str = ""
+    part_of: str = ""
     wire_version: int = WIRE_VERSION
 
     def encode(self) -> bytes:
@@ -106,8 +116,17 @@ class Transaction:
             "facts_script": self.facts_script,
             "confirm_s": self.confirm_s,
             "who": self.who,
+            "revision": self.revision,
+            "changes": list(self.changes),
+            "prepares": self.prepares,
+            "part_of": self.part_of,
         }
         return zlib.compress(json.dumps(document, sort_keys=True, separators=(",", ":")).encode(), 6)
+
+    @property
+    def goes_back(self) -> Step | None:
+        """The step that takes other transactions back: a rollback has no other one."""
+        return next((step for step in self.steps if step.do == "restore"), None)
 
     @classmethod
     def decode(cls, raw: bytes) -> Transaction:
@@ -123,6 +142,10 @@ class Transaction:
                 facts_script=str(document["facts_script"]),
                 confirm_s=float(document["confirm_s"]),
                 who=str(document["who"]),
+                revision=str(document["revision"]),
+                changes=tuple(document["changes"]),
+                prepares=str(document["prepares"]),
+                part_of=str(document["part_of"]),
             )
         except (zlib.error, KeyError, TypeError) as error:
             raise ValueError(f"not a transaction: {error!r}") from error

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hosts import start
 from sshlab import SshLab
+from sshmesh import Mesh
 
 
 @pytest.fixture
@@ -19,3 +22,14 @@ def sshlab(monkeypatch: pytest.MonkeyPatch) -> Iterator[SshLab]:
             yield lab
         finally:
             lab.close()
+
+
+@pytest.fixture
+def mesh(sshlab: SshLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mesh]:
+    monkeypatch.setenv("MESHCTL_SECRET", secrets.token_urlsafe(48))
+    hosts = start(sshlab, "one", "two")
+    try:
+        yield Mesh(sshlab, hosts)
+    finally:
+        for host in hosts.values():
+            host.close()

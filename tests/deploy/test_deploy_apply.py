@@ -4,80 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import Host, start, write_roles
-from jsonschema import Draft202012Validator
-from sshlab import SshLab, free_port
+from sshlab import free_port
+from sshmesh import ROOT, Mesh
 
 from meshctl.cli import run as meshctl
-from meshctl.data_files import read_data
 from meshctl.deploy.sshtransport import SshTransport
 from meshctl.deploy.transport import Completed
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-class Mesh:
-    """An inventory of hosts whose roles a machine without systemd can follow."""
-
-    def __init__(self, sshlab: SshLab, hosts: dict[str, Host]) -> None:
-        self.sshlab = sshlab
-        self.hosts = hosts
-        self.folder = sshlab.folder / "mesh"
-        write_roles(self.folder)
-        self.path = self.folder / "inventory.yml"
-        self.nodes: dict[str, dict[str, Any]] = {
-            name: {"ssh": {"port": sshlab.servers[name].port}, "endpoint": f"192.0.2.{number}:51820"}
-            for number, name in enumerate(hosts, 1)
-        }
-        self.motd = "hello"
-        self.write()
-
-    def write(self) -> None:
-        ssh = {
-            "host": "127.0.0.1", "user": "root", "key": str(self.sshlab.key), "config": "none",
-            "known_hosts": str(self.sshlab.known_hosts), "connect_timeout": 5,
-        }  # fmt: skip
-        document = {
-            "version": 1, "defaults": {"ssh": ssh, "vars": {"motd": self.motd}, "agent": False},  # there is no systemd
-            "networks": {"corp": {"cidr": ["10.42.0.0/16"], "policy": "open"}}, "nodes": self.nodes,
-        }  # fmt: skip
-        self.path.write_text(json.dumps(document))  # JSON is YAML
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "meshctl", *words], capture_output=True, text=True, check=False, cwd=ROOT,
-            env={**os.environ, "NO_COLOR": "1"}, timeout=120,
-        )  # fmt: skip
-
-    def apply(self, *words: str, code: int = 0) -> dict[str, Any]:
-        done = self.run("apply", str(self.path), "-o", "json", *words)
-        assert done.returncode == code, done.stderr + done.stdout
-        assert done.stdout, done.stderr
-        document = json.loads(done.stdout)
-        Draft202012Validator(json.loads(read_data("schemas", "apply.schema.json"))).validate(document)
-        nodes: dict[str, Any] = document["nodes"]
-        return nodes
-
-
-@pytest.fixture
-def mesh(sshlab: SshLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mesh]:
-    monkeypatch.setenv("MESHCTL_SECRET", secrets.token_urlsafe(48))
-    hosts = start(sshlab, "one", "two")
-    try:
-        yield Mesh(sshlab, hosts)
-    finally:
-        for host in hosts.values():
-            host.close()
 
 
 def statuses(nodes: dict[str, Any]) -> dict[str, str]:
@@ -180,6 +118,18 @@ def test_a_host_without_python_says_what_to_install(mesh: Mesh) -> None:
     assert statuses(nodes) == {"one": "failed", "two": "changed"}
     assert nodes["one"]["error"]["kind"] == "python"
     assert nodes["one"]["error"]["hint"] == "needs python3: apt-get install -y python3"
+
+
+def test_no_other_wave_begins_once_more_hosts_have_failed_than_may(mesh: Mesh) -> None:
+    mesh.apply("--forks", "1", "--serial", "100%")
+    mesh.motd = "next"
+    mesh.write()
+    mesh.hosts["one"].sh("mount --bind /dev/null $(readlink -f /usr/bin/python3)")
+    nodes = mesh.apply("--serial", "1", code=1)
+    assert statuses(nodes) == {"one": "failed", "two": "skipped"}
+    assert nodes["two"]["error"]["message"] == "not begun: 1 of 2 hosts failed (one), and --max-fail allows 0"
+    assert mesh.hosts["two"].sh("cat /etc/app/motd") == "hello"
+    assert statuses(mesh.apply("--serial", "1", "--max-fail", "50%", code=1)) == {"one": "failed", "two": "changed"}
 
 
 def test_ctrl_c_ends_what_runs_starts_nothing_new_and_says_so(mesh: Mesh) -> None:

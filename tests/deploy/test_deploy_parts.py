@@ -9,6 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import pytest
 from hypothesis import given
@@ -18,15 +19,19 @@ from jsonschema import Draft202012Validator
 from meshctl.cli import show
 from meshctl.core.change import Change
 from meshctl.deploy import planfile
-from meshctl.deploy.host import applied_changes
+from meshctl.deploy.confirm import Gate
+from meshctl.deploy.host import Host, applied_changes
 from meshctl.deploy.hostkeys import HostKeyRefused, KnownHosts, known_name, parse
 from meshctl.deploy.keys import left_out
 from meshctl.deploy.outcome import UNCHANGED, ApplyOutcome, NodeOutcome, PlanOutcome
 from meshctl.deploy.parallel import Interrupts, Workers
 from meshctl.deploy.selection import select
+from meshctl.deploy.transport import Completed
 from meshctl.errors import UsageError
 from meshctl.inventory import load_schema
+from meshctl.model.facts import PendingApply
 from meshctl.model.mesh import Attachment, Mesh, Network, Node, SshSettings
+from meshctl.model.resources import NodeDoc
 from meshctl.model.steps import Result, Step, StepFailure, Transaction
 
 BLOB = base64.b64encode(b"key").decode()
@@ -191,6 +196,33 @@ def test_workers_hand_out_every_name_once_and_stop_when_told() -> None:
         assert not stopped.run(lambda name, _: seen.append(name), told.append)
         assert told == [frozenset()]
         assert "a" not in seen
+
+
+class Recorder:
+    """A node's side of a connection that answers every command with yes."""
+
+    def __init__(self) -> None:
+        self.commands: SimpleQueue[str] = SimpleQueue()
+
+    def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:  # noqa: ARG002
+        self.commands.put(command)
+        return Completed(0, Result("id", True, "hold").to_json().encode(), b"")
+
+
+def test_the_window_of_a_host_that_is_early_is_held_open_until_the_last_has_come() -> None:
+    recorder = Recorder()
+    early, late = (Host(name, NodeDoc(name, ()), lambda: recorder, recorder) for name in ("early", "late"))
+    early.pending = late.pending = PendingApply("id", "", 0.03)
+    gate = Gate(2)
+    gate.arrive(early)
+    for _ in range(3):
+        assert recorder.commands.get(timeout=10).endswith("hold id")
+    gate.arrive(late)
+    gate.close()
+    while not recorder.commands.empty():
+        recorder.commands.get()
+    with pytest.raises(Empty):
+        recorder.commands.get(timeout=0.1)
 
 
 # A signal comes at the first line that a pause runs, then in another pause at the second, and so on.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import agentnode_pings
 import yaml
@@ -25,6 +25,15 @@ HANDSHAKE_RETRY_S = 5
 DEAD_SESSION_S = 15
 # ping's options: one a second until the first answer, for as long as that and two tries of a handshake take.
 FIRST_ANSWER = f"-c 1 -w {DEAD_SESSION_S + 2 * HANDSHAKE_RETRY_S + 1}"
+LOCK = "/run/meshctl/apply.lock"
+# Stands before the real `ip` and holds the first change that it is asked for, when the new files are in place already.
+WAITS = """#!/bin/sh
+case "$*" in *"link set"*)
+  touch /run/reached
+  while [ -e /run/hold ]; do sleep 0.05; done ;;
+esac
+exec /usr/sbin/ip "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,39 @@ class MeshLab:
         """Public key -> Unix time of the latest handshake on wg0."""
         rows = self.sh(node, "wg show wg0 latest-handshakes").split("\n")
         return {key: int(when) for key, when in (row.split("\t") for row in rows if row)}
+
+
+@contextmanager
+def held(mesh: MeshLab, node: str) -> Iterator[None]:
+    """The applier of `node` stops between its files and its interface, until the end of the block."""
+    mesh.edit(lambda d: d["defaults"].update(mtu=1390))
+    mesh.sh(node, f"touch /run/hold; cat > /usr/local/bin/ip <<'EOF'\n{WAITS}\nEOF\nchmod +x /usr/local/bin/ip")
+    try:
+        yield
+    finally:
+        mesh.sh(node, "rm -f /run/hold /run/reached /usr/local/bin/ip")
+
+
+def await_held(mesh: MeshLab, node: str) -> None:
+    """Until the applier stands still."""
+    mesh.sh(node, "timeout 60 sh -c 'while [ ! -e /run/reached ]; do sleep 0.05; done'")
+
+
+def await_end(mesh: MeshLab, node: str) -> None:
+    """Until no applier runs there any more."""
+    mesh.sh(node, f"timeout 60 flock {LOCK} true")
+
+
+def read_until(stream: IO[str] | None, text: str) -> str:
+    """The lines up to the one with `text`."""
+    assert stream is not None
+    seen = ""
+    for line in stream:
+        seen += line
+        if text in line:
+            break
+    assert text in seen, seen
+    return seen
 
 
 def await_decided(mesh: MeshLab, *nodes: str) -> None:

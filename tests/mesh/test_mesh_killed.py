@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
 
 import pytest
-from meshlab import MeshLab, await_decided, changes_of
+from meshlab import LOCK, MeshLab, await_decided, await_end, await_held, changes_of, held, read_until
+
+from meshctl.cli.apply import author
 
 pytestmark = pytest.mark.lab
 
-# Stands before the real `ip` and holds the first change that it is asked for, when the new files are in place already.
-WAITS = """#!/bin/sh
-case "$*" in *"link set"*)
-  touch /run/reached
-  while [ -e /run/hold ]; do sleep 0.05; done ;;
-esac
-exec /usr/sbin/ip "$@"
-"""
 # A service that reads its file when it starts.
 ROLE = {
     "tasks": """
@@ -37,47 +29,13 @@ ROLE = {
 WINDOW = ("--confirm-timeout", "30")
 NODES = ("fra1", "nyc1", "web1", "home1")
 MTU = "cat /sys/class/net/wg0/mtu"
-LOCK = "/run/meshctl/apply.lock"
 LATEST_JOURNAL = "tail -n 1 $(ls /var/lib/meshctl/journal/*.jsonl | tail -n 1)"
-
-
-@contextmanager
-def held(mesh: MeshLab, node: str) -> Iterator[None]:
-    """The applier of `node` stops between its files and its interface, until the end of the block."""
-    mesh.edit(lambda d: d["defaults"].update(mtu=1390))
-    mesh.sh(node, f"touch /run/hold; cat > /usr/local/bin/ip <<'EOF'\n{WAITS}\nEOF\nchmod +x /usr/local/bin/ip")
-    try:
-        yield
-    finally:
-        mesh.sh(node, "rm -f /run/hold /run/reached /usr/local/bin/ip")
-
-
-def await_held(mesh: MeshLab, node: str) -> None:
-    """Until the applier stands still."""
-    mesh.sh(node, "timeout 60 sh -c 'while [ ! -e /run/reached ]; do sleep 0.05; done'")
-
-
-def await_end(mesh: MeshLab, node: str) -> None:
-    """Until no applier runs there any more."""
-    mesh.sh(node, f"timeout 60 flock {LOCK} true")
 
 
 def kill_applier(mesh: MeshLab, node: str) -> None:
     """The applier, and the command that it waits for, which would go on by itself."""
     mesh.sh(node, f"kill -9 $(sed -n 's/pid \\([0-9]*\\) .*/\\1/p' {LOCK})")
     mesh.sh(node, "pkill -9 -f '^/bin/sh /usr/local/bin/ip'")
-
-
-def read_until(stream: IO[str] | None, text: str) -> str:
-    """The lines up to the one with `text`."""
-    assert stream is not None
-    seen = ""
-    for line in stream:
-        seen += line
-        if text in line:
-            break
-    assert text in seen
-    return seen
 
 
 def nothing_half_done(mesh: MeshLab, node: str) -> None:
@@ -96,6 +54,11 @@ def test_a_killed_controller_leaves_a_node_that_finishes_by_itself_and_goes_back
         controller.communicate()
         assert small.sh("web1", MTU).strip() != "1390"
     await_end(small, "web1")
+    small.edit(lambda d: d["nodes"]["web1"].update(mtu=1380))
+    error = small.apply("--limit", "web1", code=1)["web1"]["error"]
+    small.edit(lambda d: d["nodes"]["web1"].pop("mtu"))
+    assert error["kind"] == "locked"
+    assert f"an apply of {author()}, begun 20" in error["message"]
     assert json.loads(small.sh("web1", LATEST_JOURNAL))["ok"] is True
     assert small.sh("web1", MTU).strip() == "1390"
     await_decided(small, *NODES)
@@ -104,7 +67,7 @@ def test_a_killed_controller_leaves_a_node_that_finishes_by_itself_and_goes_back
 
 
 def test_a_killed_applier_is_said_to_be_and_what_it_did_is_undone(small: MeshLab) -> None:
-    with held(small, "web1"), small.start("-o", "json") as controller:
+    with held(small, "web1"), small.start("-o", "json", "--max-fail", "1") as controller:
         await_held(small, "web1")
         kill_applier(small, "web1")
         out, err = controller.communicate(timeout=60)
@@ -142,15 +105,14 @@ def test_a_handler_that_the_killed_applier_did_not_come_to_is_run_by_the_next_ap
 
 
 def test_one_ctrl_c_waits_for_all_that_run(small: MeshLab) -> None:
-    with held(small, "web1"), small.start() as controller:
+    with held(small, "web1"), small.start("--limit", "!nyc1") as controller:
         await_held(small, "web1")
         controller.send_signal(signal.SIGINT)
         read_until(controller.stderr, "Interrupted: waiting for")
         small.sh("web1", "rm /run/hold")
         out, err = controller.communicate(timeout=60)
     assert controller.returncode == 0, out + err
-    assert small.sh("web1", MTU).strip() == "1390"
-    assert small.plan()["changes"] == []
+    nothing_half_done(small, "web1")
 
 
 def test_a_second_ctrl_c_leaves_the_node_to_itself_and_says_so(small: MeshLab) -> None:
@@ -173,7 +135,8 @@ def test_a_second_apply_meanwhile_is_told_who_is_at_work(small: MeshLab) -> None
         await_held(small, "web1")
         nodes = small.apply("--limit", "web1", code=1)
         assert nodes["web1"]["error"]["kind"] == "locked"
-        assert "pid" in nodes["web1"]["error"]["message"]
+        words = rf"another apply is running \(pid \d+ since 20.*, for {author()}\)"
+        assert re.search(words, nodes["web1"]["error"]["message"])
         small.sh("web1", "rm /run/hold")
         controller.communicate(timeout=60)
     nothing_half_done(small, "web1")
@@ -188,7 +151,7 @@ def test_a_busy_package_manager_is_told_before_anything_is_touched(small: MeshLa
     packages = {"wireguard_packages": ["wireguard-tools", "tcpdump"]}
     small.edit(lambda d: d["nodes"]["web1"].update(vars=packages))
     try:
-        nodes = small.apply(code=1)
+        nodes = small.apply("--max-fail", "1", code=1)
     finally:
         small.sh("web1", "systemctl stop busy; rm -f /run/busy")
     assert nodes["web1"]["status"] == "failed"

@@ -88,4 +88,4 @@ def test_pytests_list_of_failures_is_read(tmp_path: Path) -> None:
 
 
 def test_make_uses_it() -> None:
-    assert (ROOT / "Makefile").read_text(encoding="utf-8").count("$(BIN)/python tests/run.py") == 2
+    assert (ROOT / "Makefile").read_text(encoding="utf-8").count("$(BIN)/python tests/run.py") == 3

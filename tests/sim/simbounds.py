@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from simconfig import KEEPALIVE_S
+from simhours import HOUR_S
 from simmemory import largest, total
 from simnode import Node
 from simpairs import (
@@ -43,6 +44,7 @@ _DOUBTS, _RESTS_S = 3, 10.0
 _PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
 _STRUCK_A_SECOND = 55  # at checks.PACE_S, and a little for what was under way
 _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
+_WAKES = 25  # a second and peer, twice what a splice in a short world makes of it
 _STATE_BYTES = 65536
 _NOTED_S = IDLE_SAMPLE_S + 0.1
 _LOOKED_AT = 10  # nodes of one world whose memory is walked through
@@ -162,9 +164,18 @@ def silence_is_kept(world: World) -> Says:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
 
 
+def wakes_are_few(world: World) -> Says:
+    """No agent is woken all the time, whatever it has to do."""
+    for name, count in sorted(world.watch.woken.items()):
+        node = world.nodes[name.rstrip("'")]
+        if count > _WAKES * (len(node.peers()) + 1) * world.clock.now and node.spec.kind != "malicious":
+            yield name, f"woken {count} times in {int(world.clock.now)} s, with {len(node.peers())} peers"
+
+
 def memory_is_bounded(world: World) -> Says:
-    """No container of a core grows beyond what its peers need, whatever it is sent."""
-    every = list(world.nodes.values()) if _harmed(world) or world.spec.seed % 20 == 0 else []
+    """No container of a core grows beyond what its peers need, whatever it is sent, and however long it lives."""
+    looked_at = _harmed(world) or world.spec.seconds >= HOUR_S or world.spec.seed % 20 == 0
+    every = list(world.nodes.values()) if looked_at else []
     for node in every[:_LOOKED_AT]:
         if node.core is not None and node.spec.kind != "malicious":
             size, where = largest(node.core)

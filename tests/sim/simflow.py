@@ -11,8 +11,8 @@ from simspec import Flow, Link
 # round trip: WireGuard drops what is under way when keys are renewed after two handshakes have crossed (`simwg`).
 _MISSED, _SHORTEST_S = 3, 0.45
 # Where links lose, so many are lost in a row by chance once in a thousand million times: a ping and its answer cross
-# eight cables when a relay carries them.
-_CABLES, _CHANCE = 8, 1e-9
+# eight cables when a relay carries them, and four more where a carrier's NAT stands before both ends.
+_CABLES, _CARRIERS_CABLES, _CHANCE = 8, 4, 1e-9
 _LANS_S = 0.02  # the cables of all LANs on the way
 
 # Of the model's message that has the inner packet (`simwg`) beyond those of WireGuard's: so that a packet has the size
@@ -36,13 +36,14 @@ class Outage:
 
 class FlowRun:
     """One flow while the world runs; everybody's access is as `link`. `answered_at` is when the last answer came; of a
-    flow in one direction, the last packet. `longest_s`: what is no outage yet."""
+    flow in one direction, the last packet. `longest_s`: what is no outage yet. `nested`: there are carriers' NATs."""
 
-    def __init__(self, flow: Flow, link: Link) -> None:
+    def __init__(self, flow: Flow, link: Link, *, nested: bool) -> None:
         self.flow = flow
-        unanswered = 1.0 - (1.0 - link.loss) ** _CABLES
+        cables = _CABLES + _CARRIERS_CABLES * nested
+        unanswered = 1.0 - (1.0 - link.loss) ** cables
         missed = max(_MISSED, ceil(log(_CHANCE) / log(unanswered))) if unanswered else _MISSED
-        round_trip_s = _CABLES * (link.delay_s + link.jitter_s) + _LANS_S
+        round_trip_s = cables * (link.delay_s + link.jitter_s) + _LANS_S
         self.longest_s = max(missed * flow.every_s, _SHORTEST_S, round_trip_s + flow.every_s)
         self.first_at: float | None = None
         self.answered_at = flow.starts_at

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from simpairs import (
     DIRECT_STATES,
-    HEARD_S,
     RELAY_STATES,
     Says,
     can_be_led_astray,
     forgets_quickly,
+    may_have_caused,
     owed,
     state,
-    touches,
 )
 
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
@@ -52,7 +51,7 @@ def _unprovoked(world: World) -> Iterator[tuple[float, str, str, State, State, T
     """Decisions that no fault of the pair, nor an anchor's, is the cause of."""
     for at, node, peer, decision in world.watch.decided:
         names = (node.rstrip("'"), peer)
-        if not any(f.at <= at <= f.ends_at + HEARD_S for f in world.spec.faults if touches(world, f, names)):
+        if not any(may_have_caused(world, f, names, at) for f in world.spec.faults):
             yield at, node, peer, decision.before, decision.after, decision.trigger
 
 

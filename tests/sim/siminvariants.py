@@ -8,7 +8,6 @@ in a core's manners by `simdriver`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import simrecovery
@@ -23,39 +22,36 @@ from simbounds import (
     relays_are_known,
     silence_is_kept,
     victims_are_spared,
+    wakes_are_few,
 )
 from simfaults import KEYS_S
 from simflow import FlowRun
 from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
+from simleft import no_live_path_is_abandoned, no_live_relay_is_abandoned, paths_die_seldom
 from simnode import Node
 from simoutages import HANDSHAKE_AGAIN_S, again_after_crossing_s, crossings, every_outage_has_a_cause
 from simpairs import (
     DIRECT_STATES,
-    HEARD_S,
+    HALF_LOST,
     MUCH_LOSS,
     RELAY_STATES,
     Says,
     anchor_ips,
-    can_be_led_astray,
     elsewhere,
     falls,
-    forgets_quickly,
-    is_anchor_fault,
     may_be_direct,
     met,
     owed,
     places_of,
     possible,
     state,
-    touches,
     trying,
 )
 from simspec import Flow, Link
-from simways import is_blocked_at
-from simwishes import overrides_are_obeyed, overrides_hold, watch_clients
+from simwishes import overrides_are_obeyed, overrides_hold, watch_clients, watch_wishes
 
 from meshctl.core.agent.bars import FREE_FALLS
-from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.path import State
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
 
@@ -73,8 +69,6 @@ _BEFORE_FAULTS_S = 11.5
 _LAST_PINGS_S = 1.0
 # What fits an interface's MTU of 1,420, in bytes with IP's and ICMP's or UDP's headers.
 LARGEST_PING = 1420
-# Half of all round trips are lost, so that five questions in a row go unanswered now and then.
-_HALF_LOST = 0.07
 _HALF_LOST_S = 3.0  # and all that is said of a pair that one of the two has taken
 # So long no answer comes in the end at most: where nothing is lost, and where handshakes are.
 _SILENCE_S, _LOSSY_SILENCE_S = 5.0, 15.0
@@ -92,6 +86,7 @@ _RENEWS_S = 20.0
 def schedule(world: World) -> None:
     """Ask what is asked on the way."""
     watch_clients(world)
+    watch_wishes(world)
     simrecovery.schedule(world)
     early = min((f.at for f in world.spec.faults), default=_BEFORE_FAULTS_S) < _BEFORE_FAULTS_S
     if world.spec.link.clean and not early:
@@ -100,7 +95,7 @@ def schedule(world: World) -> None:
             world.clock.at(start + CARRIES_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, carries_soon))
             world.clock.at(start + DIRECT_S + MARGIN_S, lambda a=a, b=b: _ask_early(world, a, b, direct_soon))
     for invariant in () if early else (the_kernel_does_what_the_agent_says, both_ends_agree):
-        _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0 if world.spec.link.loss <= _HALF_LOST else _HALF_LOST_S)
+        _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0 if world.spec.link.loss <= HALF_LOST else _HALF_LOST_S)
     _ask_twice(world, both_ends_agree, world.spec.seconds, _AGREE_S)
     for look in range(1, int(world.spec.seconds / LOOK_S) + 1):
         _ask_twice(world, keys_are_renewed, look * LOOK_S, _RENEWS_S)
@@ -268,7 +263,7 @@ def _handshakes_were_lost(world: World, flow: FlowRun) -> bool:
     times = world.watch.lost[tunnel.secret] if tunnel is not None else []
     since, now = flow.answered_at, world.clock.now
     lost = [at for at in times if at > since]
-    return bool(lost) and all(later - earlier <= longest for earlier, later in pairwise([since, *lost, now]))
+    return bool(lost) and all(b - a <= longest for a, b in zip([since, *lost], [*lost, now], strict=True))
 
 
 def _have_crossed(world: World, flow: FlowRun) -> bool:
@@ -278,34 +273,11 @@ def _have_crossed(world: World, flow: FlowRun) -> bool:
     return any(now - at < again_s for at in crossings(world, names, flow.answered_at, now))
 
 
-def no_live_path_is_abandoned(world: World) -> Says:
-    """A direct path is given up only after something happened to one of its ends, or an operator wanted it."""
-    spec = world.spec
-    if spec.link.loss > _HALF_LOST:
-        return
-    asked_for = {n for o in spec.overrides for n in o[:2]} | {f.target for f in spec.faults if f.kind == "override"}
-    asked_for |= {f.value.partition(" ")[0] for f in spec.faults if f.kind == "override"}
-    for at, node, peer, decision in world.watch.decided:
-        if decision.before not in DIRECT_STATES or decision.after in DIRECT_STATES:
-            continue
-        if decision.trigger is Trigger.DEMOTED and {node, peer} & asked_for:
-            continue
-        names = (node.rstrip("'"), peer)
-        if any(spec.node(n).kind != "node" for n in names if n != "?"):
-            continue
-        if forgets_quickly(world, names) or can_be_led_astray(world, names):
-            continue
-        if is_blocked_at(world, names, at):  # for good, so that the path is none: it is tried where there is no relay
-            continue
-        causes = [f for f in spec.faults if f.at <= at <= f.ends_at + HEARD_S and touches(world, f, names)]
-        if not [f for f in causes if not is_anchor_fault(world, f)]:
-            yield node, f"{peer} at {int(at)} s: {decision.reason}"
-
-
 AT_THE_END: tuple[Invariant, ...] = (
     direct_when_possible, direct_only_when_possible, relayed_otherwise,
-    the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned, paths_change_seldom,
+    the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned,
+    no_live_relay_is_abandoned, paths_die_seldom, paths_change_seldom,
     overrides_are_obeyed, overrides_hold, changes_without_need_are_few, doubts_are_few, hours_cost_little,
-    paths_rest, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known,
+    paths_rest, wakes_are_few, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known,
     every_outage_has_a_cause,
 )  # fmt: skip

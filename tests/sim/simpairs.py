@@ -32,6 +32,8 @@ DIRECT_STATES = (State.DIRECT, State.SUSPECT)
 RELAY_STATES = (State.RELAYED, State.SPLICING)
 # Links that lose a larger share lose whole handshakes and conversations.
 MUCH_LOSS = 0.05
+# And half of all round trips, so that five questions in a row go unanswered now and then.
+HALF_LOST = 0.07
 # A host that sleeps forgets WireGuard's keys.
 SUSPENDING = ("clock", "sleep")
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
@@ -192,6 +194,15 @@ def is_anchor_fault(world: World, fault: Fault) -> bool:
 def anchor_ips(world: World) -> set[str]:
     """The addresses of all anchors."""
     return {ip for anchor in world.spec.anchors for ip in public_ips(world.nodes[anchor.name].numbered)}
+
+
+def may_have_caused(world: World, fault: Fault, names: tuple[str, str], at: float) -> bool:
+    """Whether what happened to the two then may be owed to this fault of theirs: for HEARD_S, and longer where the
+    keepalives that they have learned are longer."""
+    ends = [(me, peer) for me, peer in (names, names[::-1]) if me in world.nodes]
+    tunnels = [world.nodes[me].tunnel(peer) for me, peer in ends]
+    longer = max([1.0, *(tunnel.keepalive_s / KEEPALIVE_S for tunnel in tunnels if tunnel is not None)])
+    return fault.at <= at <= fault.ends_at + HEARD_S * longer and touches(world, fault, names)
 
 
 def forgets_quickly(world: World, names: tuple[str, ...]) -> bool:

@@ -68,6 +68,7 @@ class Watch:
         self.relayed: dict[tuple[str, int], float] = {}  # anchor and port: when it was last to forward there
         self.installed: Counter[str] = Counter()  # by anchor: how often
         self.starts: Counter[str] = Counter()  # by the name whose keys it has: how often an agent was started
+        self.woken: Counter[str] = Counter()  # by node: how often a timer of its agent rang
         self.lost: dict[bytes, list[float]] = defaultdict(list)  # by secret: when links lost a message of a handshake
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from simconfig import public_key
 from siminventory import APPLY_S
 from simlong import LEAVES_S
-from simpairs import DIRECT_STATES, RELAY_STATES, Says, elsewhere, ends_pair, healthy, possible
+from simpairs import (
+    DIRECT_STATES,
+    RELAY_STATES,
+    Says,
+    elsewhere,
+    ends_pair,
+    forgets_quickly,
+    healthy,
+    possible,
+)
 
 from meshctl.core.agent.clients import SILENT_S
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
@@ -24,6 +33,10 @@ if TYPE_CHECKING:
 
 # An anchor says how many whole seconds ago it has heard a client, and its word takes a moment.
 _TOLD_S = 2.0
+# So long it may take until both ends have done what one of them was told, and when that is looked at.
+_OBEYED_S, _BEFORE_S = 5.0, 0.1
+# And so long a pair may be busy with a fault that is over.
+_MENDED_S = 20.0
 
 
 class _Wish(NamedTuple):
@@ -104,6 +117,28 @@ def _is_relayed(world: World, node: Node, peer: Node) -> bool:
     there = next(s.endpoint for s in node.statuses() if s.public_key == public_key(peer.name))
     anchors = (world.nodes[a.name] for a in world.spec.anchors)
     return there is not None and any(there.ip in a.kernel.addresses and there.port in a.kernel.relays for a in anchors)
+
+
+def watch_wishes(world: World) -> None:
+    """Ask, right before an operator takes back what he has said to a running agent, whether both ends have done it."""
+    for wish in _wishes(world):
+        if wish.begins + _OBEYED_S < wish.ends < inf and not world.spec.link.loss:
+            world.clock.at(wish.ends - _BEFORE_S, lambda wish=wish: _ask_wish(world, wish))
+
+
+def _ask_wish(world: World, wish: _Wish) -> None:
+    node, peer = world.nodes[wish.node], world.nodes[wish.peer]
+    others = (f for f in world.spec.faults if f.kind != "override" and f.ends_at > wish.begins - _MENDED_S)
+    starts = max(node.spec.starts_at, peer.spec.starts_at)
+    if any(f.at < wish.ends for f in others) or world.clock.now < starts + 2 * _OBEYED_S:
+        return
+    if not (healthy(node) and healthy(peer)) or forgets_quickly(world, (wish.node, wish.peer)):
+        return
+    allowed = possible(world, node, peer)
+    if allowed == UNREACHABLE or (wish.mode == "direct" and allowed != DIRECT):
+        return
+    for one, two, found in elsewhere(node, peer, DIRECT_STATES if wish.mode == "direct" else RELAY_STATES):
+        world.found("wishes are done", one.name, f"{two.name} is {found}, and {wish.mode} is wanted")
 
 
 def watch_clients(world: World) -> None:

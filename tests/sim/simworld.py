@@ -156,7 +156,8 @@ class World:
 
     def add_flow(self, flow: Flow) -> None:
         """Traffic: pings from one node to another."""
-        run, number = FlowRun(flow, self.spec.link), len(self.flows)
+        nested = any(site.carrier for site in self.spec.sites)
+        run, number = FlowRun(flow, self.spec.link, nested=nested), len(self.flows)
         self.flows.append(run)
         self.clock.at(flow.starts_at, lambda: self._ping(run, number))
 

@@ -119,9 +119,13 @@ def test_where_a_userspace_wireguard_was_tried_before_the_agents_talked_handshak
 
 
 def _pythons() -> list[str]:
-    """Every Python from 3.9 on that is on the path, this one first."""
-    names = [shutil.which(f"python3.{minor}") for minor in range(9, 20)]
-    return [sys.executable, *(name for name in names if name and _runs(name))]
+    """Every Python from 3.9 on that is on the path or that pyenv has, this one first."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [sys.executable]
+    for minor in range(9, 20):
+        names = [shutil.which(f"python3.{minor}"), *map(str, versions.glob(f"3.{minor}.*/bin/python3"))]
+        found += [name for name in names if name and _runs(name)][:1]
+    return found
 
 
 def _runs(python: str) -> bool:

@@ -1,0 +1,24 @@
+"""Going back to a state that was applied before: what is to be put in its place, found and checked before anything is
+touched."""
+
+from __future__ import annotations
+
+from meshctl.agent import history
+from meshctl.agent.failure import ApplyError
+from meshctl.agent.saved import Saved, of_several
+from meshctl.agent.snapshot import SNAPSHOT_DIR
+from meshctl.core.history import parts_of, standing
+from meshctl.model.steps import Step
+
+
+def stage(step: Step) -> Saved:
+    """What the step puts back. Raises ApplyError of kind no-state when what it takes back is not exactly what was
+    applied last here, or a snapshot is missing or damaged."""
+    try:
+        newest = parts_of(standing(history.read()))
+    except OSError as error:
+        raise ApplyError("no-state", f"this host's history cannot be read: {error}") from error
+    if not step.argv or newest[: len(step.argv)] != step.argv:
+        latest = newest[0] if newest else "nothing"
+        raise ApplyError("no-state", f"what was applied here is another than was read: the newest is {latest}")
+    return of_several([SNAPSHOT_DIR / name for name in step.argv])

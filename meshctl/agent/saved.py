@@ -1,0 +1,127 @@
+"""What a host shall have again, from snapshots: that of one apply which is undone, or those of several that are taken
+back together, days later perhaps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meshctl.agent.failure import ApplyError
+from meshctl.agent.netstate import NetState
+from meshctl.agent.takeback import Done, without
+from meshctl.model.ledger import LEDGER_PATH, Ledger
+
+# In a snapshot's folder: its description, the network before and after, and what is removed to make room.
+MANIFEST, NETWORK, AFTER, SPARE = "manifest.json", "network.json", "after.json", "spare"
+
+Entries = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """`files` and `units` are a manifest's, by path and name; `keys` those of its files that hold private keys.
+    `network` gives the state that is wanted in place of the one that there is. `room`: nothing, but where there is not
+    enough of it."""
+
+    files: Mapping[str, Mapping[str, Any] | None]
+    units: Mapping[str, Mapping[str, Any]]
+    sysctls: frozenset[str]
+    network: Callable[[NetState], NetState]
+    keys: frozenset[str] = frozenset()
+    room: Path | None = None
+
+
+def of_one(folder: Path) -> Saved:
+    """One apply's. Raises OSError, ValueError or KeyError when it cannot be read."""
+    manifest, network = _manifest(folder), _network(folder / NETWORK)
+    files = {name: _placed(entry, folder) for name, entry in manifest["files"].items()}
+    return Saved(
+        files, manifest["units"], frozenset(network.sysctls), lambda _: network, frozenset(manifest["keys"]),
+        folder / SPARE,
+    )  # fmt: skip
+
+
+def of_several(folders: Sequence[Path]) -> Saved:
+    """Those of applies that are taken back, the newest first: what the oldest says of a thing, counts. Private keys
+    stay: they are identity. Raises ApplyError when one is not whole."""
+    files: Entries = {}
+    units: Entries = {}
+    keys: set[str] = set()
+    each = []
+    for folder in folders:
+        try:
+            saved = of_one(folder)
+            _check_whole(saved)
+        except (OSError, ValueError, KeyError) as error:
+            raise ApplyError("no-state", f"the snapshot {folder} is damaged: {error!r}") from error
+        files.update(saved.files)
+        units.update({
+            name: {**unit, "again": unit["again"] or units.get(name, {}).get("again", "")}
+            for name, unit in saved.units.items()
+        })  # fmt: skip
+        keys |= saved.keys
+        each.append(saved)
+    done = tuple(_done(folders, each))
+    sysctls = frozenset().union(*(saved.sysctls for saved in each))
+    kept = {name: entry for name, entry in files.items() if name not in keys}
+    return Saved(kept, units, sysctls, lambda now: without(done, now))
+
+
+def contents(saved: Saved) -> Iterator[tuple[Path, Path]]:
+    """Each file that there shall be, and where what is in it is kept."""
+    for name, entry in saved.files.items():
+        if entry is not None and entry["kind"] == "file":
+            yield Path(name), Path(entry["content"])
+
+
+def _done(folders: Sequence[Path], each: Sequence[Saved]) -> Iterator[Done]:
+    """What each apply has done to the network. What there was after one that did not come to its end, the next one
+    says, if there is one."""
+    ledger = _ledger(Path(LEDGER_PATH))
+    newer: NetState | None = None
+    for folder, saved in zip(folders, each):
+        before, ledger_before = saved.network(NetState()), _ledger_of(saved)
+        after = _network(folder / AFTER) if (folder / AFTER).is_file() else newer
+        yield Done(before, after, ledger_before, ledger)
+        newer, ledger = before, ledger_before
+
+
+def _ledger_of(saved: Saved) -> Ledger:
+    entry = saved.files.get(LEDGER_PATH)
+    return _ledger(Path(entry["content"])) if entry is not None else Ledger()
+
+
+def _ledger(path: Path) -> Ledger:
+    try:
+        return Ledger.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Ledger()
+
+
+def _manifest(folder: Path) -> Entries:
+    manifest: Entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return manifest
+
+
+def _network(path: Path) -> NetState:
+    return NetState.from_json(path.read_text(encoding="utf-8"))
+
+
+def _placed(entry: Mapping[str, Any] | None, folder: Path) -> Mapping[str, Any] | None:
+    """With the path of what was in the file, in place of its name."""
+    if entry is None or entry["kind"] != "file":
+        return entry
+    return {**entry, "content": str(folder / entry["content"])}
+
+
+def _check_whole(saved: Saved) -> None:
+    """Raises ValueError when a content is not what was saved, OSError when it is not there."""
+    for name, entry in saved.files.items():
+        if entry is not None and entry["kind"] == "file":
+            found = hashlib.sha256(Path(entry["content"]).read_bytes()).hexdigest()
+            if found != entry["sha256"]:
+                raise ValueError(f"what it has of {name} is not what was saved")

@@ -1,0 +1,127 @@
+"""What was applied to a host and what became of it, from the journals that its applier keeps. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+# One line of a journal.
+Event = Mapping[str, Any]
+
+# What became of it: `applied` stays; `waiting` is to be confirmed; `undone`: the host was put back; `failed` before it
+# was done; `unfinished`: it has no end (it still runs, or its applier was killed).
+BECAME = APPLIED, WAITING, UNDONE, FAILED, UNFINISHED = "applied", "waiting", "undone", "failed", "unfinished"
+# The events of a journal that say all this.
+TELLING = ("begin", "phase", "end", "revert", "reverted")
+# Phases in which the host is changed.
+_TOUCHING = frozenset({"converge", "verify", "done"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One transaction, and what is a first part of it: `begun_by` are the ids of those. `time` is when it began, in
+    Unix seconds of the host's clock; `to` is the id of the state that a rollback has gone back to, "" for an apply.
+    `stands`: what it did, or a part of that, is there and does not wait to be confirmed. `is_state`: the host was whole
+    after it, and was to stay so. `kept`: there is a snapshot of what was before it."""
+
+    id: str
+    time: float
+    who: str
+    revision: str
+    to: str
+    became: str
+    why: str
+    stands: bool
+    is_state: bool
+    kept: bool
+    changes: tuple[Mapping[str, Any], ...] = ()
+    begun_by: tuple[str, ...] = ()
+
+
+def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: str | None) -> tuple[Entry, ...]:
+    """All of a host, the newest first, by the host's own clock. `kept` are the ids of its snapshots, `pending` that of
+    the apply that waits to be confirmed. Journals without a beginning, of a damaged disk, are left out."""
+    found: dict[str, Entry] = {}
+    prepared: dict[str, Entry] = {}
+    begun: dict[str, Entry] = {}
+    for events in journals:
+        begin = next((event for event in events if event.get("event") == "begin"), None)
+        if begin is None:
+            continue
+        entry = _entry(begin, events, kept, pending)
+        if begin.get("prepares"):
+            prepared[str(begin["prepares"])] = entry
+        elif begin.get("part_of"):
+            begun[str(begin["part_of"])] = entry
+        else:
+            found[entry.id] = entry
+    for name, first in begun.items():
+        whole = found.get(name)
+        if whole is not None and whole.stands and first.stands:
+            found[name] = replace(
+                whole, changes=(*first.changes, *whole.changes), begun_by=(first.id,),
+                kept=whole.kept and first.kept,
+            )  # fmt: skip
+        else:  # the rest has not come, or was undone: half of it is no state
+            found[first.id] = replace(first, is_state=False)
+    for name, first in prepared.items():
+        if name in found:
+            found[name] = replace(found[name], changes=(*first.changes, *found[name].changes))
+        else:  # what it was for has not come
+            found[first.id] = replace(first, is_state=False, stands=False)
+    return tuple(sorted(found.values(), key=lambda entry: (entry.time, entry.id), reverse=True))
+
+
+def standing(history: Iterable[Entry]) -> list[Entry]:
+    """Those of which something is there; the first is the newest, which has made the host what it is."""
+    return [entry for entry in history if entry.stands]
+
+
+def states(history: Iterable[Entry]) -> list[Entry]:
+    """The states in which the host is or can be again, the newest first: each way back needs all snapshots since."""
+    found = []
+    for entry in standing(history):
+        if entry.is_state:
+            found.append(entry)
+        if not entry.kept:
+            break
+    return found
+
+
+def parts_of(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """The ids of all transactions that these are made of, the newest first as they are."""
+    return tuple(part for entry in entries for part in (entry.id, *entry.begun_by))
+
+
+def since(history: Iterable[Entry], state: Entry) -> list[Entry]:
+    """What is to be taken back for that state, the newest first."""
+    found = standing(history)
+    return found[: found.index(state)]
+
+
+def _entry(begin: Event, events: Sequence[Event], kept: Container[str], pending: str | None) -> Entry:
+    became, why, stands = _became(events, str(begin["id"]) == pending)
+    return Entry(
+        str(begin["id"]), float(begin.get("time", 0.0)), str(begin.get("who", "")), str(begin.get("revision", "")),
+        str(begin.get("to", "")), became, why, stands, became == APPLIED, str(begin["id"]) in kept,
+        tuple(begin.get("changes", ())),
+    )  # fmt: skip
+
+
+def _became(events: Sequence[Event], waits: bool) -> tuple[str, str, bool]:
+    """What became of it, why, and whether something of it is there."""
+    last = {str(event.get("event")): event for event in events}
+    touched = any(event.get("event") == "phase" and event.get("phase") in _TOUCHING for event in events)
+    if "reverted" in last:
+        left = [str(what) for what in last["reverted"].get("left", ())]
+        why = str(last.get("revert", {}).get("why", ""))
+        return UNDONE, why + (f"; not put back: {', '.join(left)}" if left else ""), bool(left)
+    if waits:
+        return WAITING, "", False
+    if "end" not in last:
+        return UNFINISHED, "", touched
+    if not last["end"].get("ok"):
+        failure = last["end"].get("failure")
+        return FAILED, str(failure[2]) if failure else "", touched
+    return APPLIED, "", True

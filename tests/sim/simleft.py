@@ -1,0 +1,91 @@
+"""Which paths may be left, and how often: a direct one, and a relay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from simpairs import (
+    DIRECT_STATES,
+    HALF_LOST,
+    HEARD_S,
+    RELAY_STATES,
+    Says,
+    can_be_led_astray,
+    forgets_quickly,
+    is_anchor_fault,
+    may_have_caused,
+    touches,
+)
+from simspec import Fault
+from simways import is_blocked_at
+
+from meshctl.core.agent.path import Trigger
+
+if TYPE_CHECKING:
+    from simworld import World
+
+
+def no_live_path_is_abandoned(world: World) -> Says:
+    """A direct path is given up only after something happened to one of its ends, or an operator wanted it."""
+    spec, asked_for = world.spec, _asked_for(world)
+    if spec.link.loss > HALF_LOST:
+        return
+    for at, node, peer, decision in world.watch.decided:
+        if decision.before not in DIRECT_STATES or decision.after in DIRECT_STATES:
+            continue
+        if decision.trigger is Trigger.DEMOTED and {node, peer} & asked_for:
+            continue
+        names = (node.rstrip("'"), peer)
+        if any(spec.node(n).kind != "node" for n in names if n != "?"):
+            continue
+        if forgets_quickly(world, names) or can_be_led_astray(world, names):
+            continue
+        if is_blocked_at(world, names, at):  # for good, so that the path is none: it is tried where there is no relay
+            continue
+        causes = [f for f in spec.faults if may_have_caused(world, f, names, at)]
+        if not [f for f in causes if not is_anchor_fault(world, f)]:
+            yield node, f"{peer} at {int(at)} s: {decision.reason}"
+
+
+def no_live_relay_is_abandoned(world: World) -> Says:
+    """A relay is left for nothing only after something happened to one of the ends or to an anchor, or as an operator
+    wants it."""
+    if world.spec.link.loss:
+        return
+    asked_for = _asked_for(world)
+    for at, node, peer, decision in world.watch.decided:
+        names = (node.rstrip("'"), peer)
+        left = decision.before in RELAY_STATES and decision.after not in (*RELAY_STATES, *DIRECT_STATES)
+        if not left or asked_for & {*names} or any(world.spec.node(n).kind != "node" for n in names if n != "?"):
+            continue
+        if not any(may_have_caused(world, f, names, at) or _is_of_anchors(world, f, at) for f in world.spec.faults):
+            yield node, f"{peer} at {int(at)} s: {decision.reason}"
+
+
+def _asked_for(world: World) -> set[str]:
+    """Of whose pairs an operator has said something."""
+    said = [f for f in world.spec.faults if f.kind == "override"]
+    return {n for o in world.spec.overrides for n in o[:2]} | {n for f in said for n in (f.target, f.value.split()[0])}
+
+
+def _is_of_anchors(world: World, fault: Fault, at: float) -> bool:
+    return is_anchor_fault(world, fault) and fault.at <= at <= fault.ends_at + HEARD_S
+
+
+def paths_die_seldom(world: World) -> Says:
+    """So often does an end give its direct path up as something happened to the two, or to the anchors, and once more:
+    that it may be owed to a fault does not mean that it may be each time."""
+    if world.spec.link.loss or world.sieves:
+        return
+    died = Counter(
+        (d.node.rstrip("'"), d.peer)
+        for d in world.watch.decided
+        if d.decision.before in DIRECT_STATES and d.decision.after not in DIRECT_STATES
+    )
+    for names, count in sorted(died.items()):
+        faults = sum(touches(world, f, names) or is_anchor_fault(world, f) for f in world.spec.faults)
+        if any(world.spec.node(n).kind != "node" for n in names if n != "?") or count <= faults + 1:
+            continue
+        if not forgets_quickly(world, names) and not can_be_led_astray(world, names):
+            yield names[0], f"the path to {names[1]} has died {count} times, of {faults} faults"
