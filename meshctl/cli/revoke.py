@@ -42,10 +42,10 @@ def command(nodes: tuple[str, ...], inventory_option: str | None, output: str, *
     """
     hosts = Hosts(**host_values)
     inventory = hosts.read(None, inventory_option)
-    from meshctl.cli import progress
+    from meshctl.cli import origin, progress
     from meshctl.deploy.revoke import revoke
 
-    options = hosts.options()
+    options = hosts.options(who=origin.author(), revision=origin.revision(inventory.path))
     revocation = revoke(inventory, hosts.ring(inventory), options, nodes, hosts.door(), progress.for_terminal())
     if output == "json":
         print_json(revocation.to_json())
