@@ -100,6 +100,11 @@ test-kernel: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages nee
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=tests/plugins $(BIN)/python tests/run.py $(PYTEST_ARGS) \
 		$(KERNEL_TESTS) </dev/null
 
+RUNS ?= 500
+.PHONY: chaos
+chaos: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## RUNS=500 applies that are cut short in every way: each host must end wholly old or wholly new
+	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/chaos/main.py $(RUNS) </dev/null
+
 FUZZ ?= 20
 .PHONY: fuzz
 fuzz: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The random tests, FUZZ=20 times as hard, with new seeds

@@ -12,33 +12,15 @@ from typing import Any
 
 import pytest
 from meshlab import MeshLab, await_decided
+from meshstate import BOOTED, state
 
 pytestmark = pytest.mark.lab
 
 WINDOW = ("--confirm-timeout", "30")
-# All that an apply can change, byte for byte; a service that has been stopped and started is the same.
-FILES = """
-find /etc /usr/local /var/lib/meshctl/ledger.json -xdev -printf '%p %m %U %G %y %l\\n' | sort
-find /etc /usr/local -xdev -type f -exec sha256sum {} + | sort -k 2
-"""
-STATE = f"""{FILES}
-for i in $(wg show interfaces); do wg showconf $i | sort; done
-ip -o link show type wireguard; ip -o link | awk '{{print $2, $3, $5}}' | sed 's/@[^ ]*//' | sort; ip -o addr | sort
-ip route show table all | sort; ip -6 route show table all | sort; ip rule; ip -6 rule; nft -s list ruleset
-systemctl list-units --all --plain --no-legend --type service 'wg*' 'mesh*' 'ssh*' 'app*' | awk '{{print $1, $3, $4}}'
-"""
 # As networks on the way do it, before the kernel puts fragments together (NF_IP_PRI_CONNTRACK_DEFRAG is -400).
 NO_FRAGMENTS = """nft -f - <<'EOF'
 table ip way { chain in { type filter hook prerouting priority -450; ip frag-off & 0x3fff != 0 drop; }; }
 EOF"""
-# What is the same after a boot: not the kernel's own numbers and addresses, nor what a name resolves to first.
-BOOTED = f"""{FILES}
-wg show all allowed-ips | sort; wg show all listen-port | sort; nft -s list ruleset; cat /sys/class/net/wg*/mtu
-"""
-
-
-def state(mesh: MeshLab, node: str, script: str = STATE) -> list[str]:
-    return mesh.sh(node, script, check=False).splitlines()
 
 
 def role(mesh: MeshLab, **files: str) -> None:

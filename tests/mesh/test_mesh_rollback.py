@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from meshlab import MeshLab, await_decided
-from test_mesh_confirm import BOOTED, STATE, WINDOW, role, state
+from meshstate import BOOTED, LIVE, state
+from test_mesh_confirm import WINDOW, role
 
 pytestmark = pytest.mark.lab
 
@@ -31,7 +32,7 @@ def back(mesh: MeshLab, *words: str, code: int = 0) -> dict[str, dict[str, Any]]
 
 
 def without_new_keys(mesh: MeshLab, node: str) -> list[str]:
-    return [line for line in state(mesh, node, STATE) if "wg2.key" not in line]
+    return [line for line in state(mesh, node, LIVE) if "wg2.key" not in line]
 
 
 def test_a_network_that_was_born_goes_from_the_whole_mesh_and_its_keys_stay(small: MeshLab) -> None:
