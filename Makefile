@@ -82,7 +82,7 @@ demo: $(VENV)/.installed $(VENV)/.lab-packages need-root ## Build the example me
 WORKERS ?= 2
 KERNEL_TESTS := tests/kernel
 # What waits for windows to be over, half a minute each.
-SAFETY_TESTS := $(addprefix tests/mesh/test_mesh_,confirm.py killed.py rollback.py waves.py)
+SAFETY_TESTS := $(addprefix tests/mesh/test_mesh_,confirm.py keys.py killed.py rollback.py waves.py)
 .PHONY: test
 test: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## Run every test; a skipped one is a failure
 	@echo "==> pytest, the lab included"
