@@ -2,7 +2,7 @@
 
 WireGuard itself is asked, by its counters, so that no policy and no firewall inside the mesh has a say: a peer that
 gets a packet has something to count, and one that has nothing to answer with sends a keepalive 10 s later. Two ends
-that probe at the same time hear one another at once.
+that probe one after the other hear one another at once all the same, when what counts is what had come before both.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _SO_BINDTODEVICE = 25  # asm-generic/socket.h
 
 
 def probe() -> int:
-    """Entry point. Whom to ask comes on standard input, and whether without a session, too: `{INTERFACE: {PUBLIC KEY:
-    true|false}}`. One JSON document on standard output: `{"silent": {INTERFACE: [PUBLIC KEY…]}, "endpoints":
-    {INTERFACE: {PUBLIC KEY: ADDRESS:PORT}}}`: who was asked and not heard, and where WireGuard sends to each now."""
+    """Entry point. Whom to ask comes on standard input, whether without a session, too, and how many bytes had come
+    before anybody asked, if that is known: `{INTERFACE: {PUBLIC KEY: [true|false, BYTES|null]}}`. One JSON document on
+    standard output: `{"silent": {INTERFACE: [PUBLIC KEY…]}, "endpoints": {INTERFACE: {PUBLIC KEY: ADDRESS:PORT}}}`: who
+    was asked and not heard, and where WireGuard sends to each now."""
     interfaces = [_Interface(name, keys) for name, keys in json.loads(sys.stdin.read()).items()]
     until = time.monotonic() + TIMEOUT_S
     for interface in interfaces:
@@ -59,13 +60,14 @@ def _pause_until_heard(interfaces: list[_Interface]) -> None:
 class _Interface:
     """`waiting`: the peers that have not been heard yet, and an address to reach each by."""
 
-    def __init__(self, name: str, asked: Mapping[str, bool]) -> None:
+    def __init__(self, name: str, asked: Mapping[str, tuple[bool, int | None]]) -> None:
         self.name = name
         now, lines = time.time(), list(self._peers())
-        self._before = {line.public_key.text: line.rx_bytes for line in lines}
+        known = {key: received for key, (_, received) in asked.items() if received is not None}
+        self._before = {**{line.public_key.text: line.rx_bytes for line in lines}, **known}
         living = {line.public_key.text for line in lines if now - line.handshake < SESSION_S}
         places = {key: to for key, to in _places(name) if key in asked}
-        self.waiting = {key: to for key, to in places.items() if asked[key] or key in living}
+        self.waiting = {key: to for key, to in places.items() if asked[key][0] or key in living}
         self._others = [to for key, to in places.items() if key not in self.waiting]
 
     def greet(self) -> None:

@@ -12,7 +12,8 @@ from meshctl.deploy.progress import Progress
 
 _TITLES = {
     "reading": "Reading", "keys": "Making keys on", "applying": "Applying to", "diff": "Fetching files of",
-    "checking": "Checking the mesh from", "confirming": "Confirming", "asking": "Asking",
+    "counting": "Looking at the peers of", "checking": "Checking the mesh from", "confirming": "Confirming",
+    "asking": "Asking",
     "resuming": "Taking up an apply on", "undoing": "Undoing it on",
     "history": "Reading the history of",
 }  # fmt: skip

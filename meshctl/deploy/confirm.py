@@ -19,7 +19,7 @@ from meshctl.deploy.outcome import NO_WAY_IN
 from meshctl.deploy.transport import Transport
 from meshctl.errors import RemoteError
 from meshctl.model.facts import PendingApply
-from meshctl.model.places import REVERT_LINK
+from meshctl.model.places import REVERT_LINK, SEARCH_PATH
 from meshctl.render.zipapp import Zipapp
 
 # A host that has just got other routes may need a handshake before a connection comes through.
@@ -29,6 +29,7 @@ PROBE_TIMEOUT_S = 30.0
 # An MTU that the way does not carry lets a connection be made, and stops the first packets that are full. So much is
 # sent there and back, which is quick or never comes.
 ECHO_BYTES, ECHO_TIMEOUT_S = 65536, 8.0
+_RECEIVED = f"PATH={SEARCH_PATH} wg show all transfer"
 # A node takes well below a second to hold its window open.
 HOLD_S = 5.0
 # So long an applier is waited for whose controller has died: what apt installs takes longest.
@@ -74,6 +75,17 @@ class Gate:
                 _decide(host, pending, "hold")
 
 
+def count(host: Host) -> None:
+    """Note how much has come from each peer, before any host asks: who asks a moment after its peer has done so would
+    else wait for that one's next keepalive. Without the numbers it does."""
+    if host.transport is None:
+        return
+    with contextlib.suppress(RemoteError, ValueError):
+        lines = host.transport.run(_RECEIVED).text().splitlines()
+        rows = [line.split("\t") for line in lines]
+        host.received = {(interface, key): int(received) for interface, key, received, _ in rows}
+
+
 def probe(host: Host, agent: Zipapp, reached: Container[str]) -> None:
     """Note which of its peers among `reached`, which live, does not answer: of those that there is a session with, or
     whose endpoint has just been changed. One that has not this version to ask with is not asked, nor one whose
@@ -88,9 +100,9 @@ def probe(host: Host, agent: Zipapp, reached: Container[str]) -> None:
         change.name: change.after["endpoint"] for change in host.applied
         if change.kind == "peer" and change.action == "update" and change.after and change.after.get("endpoint")
     }  # fmt: skip
-    asked: dict[str, dict[str, bool]] = {interface: {} for interface, _ in peers}
+    asked: dict[str, dict[str, tuple[bool, int | None]]] = {interface: {} for interface, _ in peers}
     for (interface, key), name in peers.items():
-        asked[interface][key] = f"{interface} {name}" in moved
+        asked[interface][key] = f"{interface} {name}" in moved, host.received.get((interface, key))
     try:
         silent, now = _ask(host.name, host.transport, agent, asked)
     except RemoteError as error:
@@ -106,7 +118,7 @@ def probe(host: Host, agent: Zipapp, reached: Container[str]) -> None:
 
 
 def _ask(
-    node: str, transport: Transport, agent: Zipapp, asked: Mapping[str, Mapping[str, bool]]
+    node: str, transport: Transport, agent: Zipapp, asked: Mapping[str, Mapping[str, tuple[bool, int | None]]]
 ) -> tuple[set[tuple[str, str]], dict[tuple[str, str], str]]:
     """Which peers, by interface and key, are silent, and where WireGuard sends to each (`meshctl.agent.probe`)."""
     completed = transport.run(agent_command(agent.path, "probe"), json.dumps(asked).encode(), PROBE_TIMEOUT_S)

@@ -122,6 +122,7 @@ class Rollout:
         near |= {host.name for host in waiting}
         asking = [host for name, host in self._hosts.items() if name in near and host.error is None]
         reached = {host.name for host in asking}
+        self._phases.each("counting", asking, confirm.count, finish=True, last=True)
         ask = partial(confirm.probe, agent=zipapp.build(), reached=reached)
         self._phases.each("checking", asking, ask, finish=True, last=True)
 
