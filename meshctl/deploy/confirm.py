@@ -29,6 +29,8 @@ PROBE_TIMEOUT_S = 30.0
 # An MTU that the way does not carry lets a connection be made, and stops the first packets that are full. So much is
 # sent there and back, which is quick or never comes.
 ECHO_BYTES, ECHO_TIMEOUT_S = 65536, 8.0
+# So long it may take until the way to a host behind those that were changed carries again.
+REACH_S = 8.0
 _RECEIVED = f"PATH={SEARCH_PATH} wg show all transfer"
 # A node takes well below a second to hold its window open.
 HOLD_S = 5.0
@@ -196,6 +198,21 @@ def _insist(host: Host, what: str, fresh: Connect) -> RemoteError | None:
             shut = shut or error
         time.sleep(AGAIN_S)
     return shut
+
+
+def reach(host: Host, fresh: Connect) -> None:
+    """Look whether the host, which is reached through others that were just changed, still is; what is in the way is
+    `cut_off`. Never raises."""
+    until = time.monotonic() + REACH_S
+    while True:
+        try:
+            _echo(host.name, fresh())
+            return
+        except RemoteError as error:
+            if time.monotonic() > until:
+                host.cut_off = error.message
+                return
+        time.sleep(AGAIN_S)
 
 
 def _echo(node: str, transport: Transport) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from meshctl.core.change import Change
 from meshctl.core.diff.between import first_round, left_behind
@@ -117,14 +116,31 @@ class Rollout:
             self._settle([host for host in wave if host.pending])
 
     def _settle(self, waiting: list[Host]) -> None:
-        """Ask the peers of who waits, and have each node keep what it has, or go back."""
-        near = {p.name for host in waiting for w in host.doc.interfaces() for p in w.peers}
-        near |= {host.name for host in waiting}
-        asking = [host for name, host in self._hosts.items() if name in near and host.error is None]
-        reached = {host.name for host in asking}
+        """Ask the peers of who waits, and get into the hosts behind them anew; each node then keeps what it has, or
+        goes back."""
+        changed = {host.name for host in waiting}
+        near = {p.name for host in waiting for w in host.doc.interfaces() for p in w.peers} | changed
+        well = {name: host for name, host in self._hosts.items() if host.error is None}
+        behind = {name for name in well if not changed.isdisjoint(self._path.get(name, ()))}
+        asking = [host for name, host in well.items() if name in near]
+        reached, agent = {host.name for host in asking}, zipapp.build()
         self._phases.each("counting", asking, confirm.count, finish=True, last=True)
-        ask = partial(confirm.probe, agent=zipapp.build(), reached=reached)
-        self._phases.each("checking", asking, ask, finish=True, last=True)
+
+        def check(host: Host) -> None:
+            if host.name in reached:
+                confirm.probe(host, agent, reached)
+            if host.name in behind:
+                confirm.reach(host, self._anew(host.name))
+
+        looking = [host for name, host in well.items() if name in reached | behind]
+        self._phases.each("checking", looking, check, finish=True, last=True)
+        for host in waiting:
+            host.broken += [
+                f"{name}, which is reached through it, is not any more: {well[name].cut_off}" for name in sorted(behind)
+                if well[name].cut_off and host.name in self._path[name]
+            ]  # fmt: skip
+        for name in behind:
+            well[name].cut_off = ""
 
         def settle(host: Host) -> None:
             confirm.settle(host, self._anew(host.name))

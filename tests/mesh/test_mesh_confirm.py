@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from meshlab import MeshLab, await_decided
+from meshlab import MeshLab, await_decided, changes_of
 from meshstate import BOOTED, state
 
 pytestmark = pytest.mark.lab
@@ -57,8 +57,9 @@ def no_sshd(mesh: MeshLab) -> None:
 
 
 def an_mtu_that_the_way_cannot_carry(mesh: MeshLab) -> None:
-    for node in ("home1", "nyc1"):
-        mesh.edit(lambda d, node=node: d["nodes"][node].update(mtu=9000))
+    mesh.edit(lambda d: d["nodes"]["nyc1"].update(mtu=9000))
+    mesh.apply()  # packets to home1 are as small as that one says
+    mesh.edit(lambda d: d["nodes"]["home1"].update(mtu=9000))
 
 
 @pytest.fixture
@@ -89,6 +90,19 @@ def test_who_closes_the_way_in_finds_it_open_again(
     assert "home1: the apply" in told.err
     assert "was undone" in told.err
     assert "home1" not in told.out
+
+
+def test_a_jump_host_that_closes_the_way_to_those_behind_it_goes_back(small: MeshLab, no_fragments: None) -> None:
+    before = state(small, "nyc1")
+    for node in ("home1", "nyc1"):
+        small.edit(lambda d, node=node: d["nodes"][node].update(mtu=9000))
+    nodes = small.apply(code=1)
+    assert nodes["home1"]["status"] == "changed", "it comes first, and packets are as small as nyc1 says"
+    assert nodes["nyc1"]["error"]["kind"] == "broken"
+    assert "home1, which is reached through it, is not any more: " in nodes["nyc1"]["error"]["message"]
+    assert state(small, "nyc1") == before
+    small.reset()
+    assert set(changes_of(small.apply())) == {"home1"}
 
 
 def test_an_endpoint_where_nobody_is_is_undone_at_once(small: MeshLab) -> None:

@@ -9,7 +9,7 @@ import signal
 import pytest
 from meshlab import LOCK, MeshLab, await_decided, await_end, await_held, changes_of, held, read_until
 
-from meshctl.cli.apply import author
+from meshctl.cli.origin import author
 
 pytestmark = pytest.mark.lab
 
