@@ -55,7 +55,7 @@ _ROLE = {
 - sysctl: {name: net.ipv4.conf.all.log_martians, value: "{{ 1 if vars.setting == 'a' else 0 }}"}
 """,
     "handlers/main.yml": "- {name: restart app, service: {name: app, state: restarted}}\n",
-    "templates/app.j2": "table inet app { chain {{ vars.setting }} { type filter hook input priority 5; } }\n",
+    "templates/app.j2": "table inet app {\n chain {{ vars.setting }} { type filter hook input priority 5; }\n}\n",
 }  # fmt: skip
 _MORE = "\ncat /run/app /proc/sys/net/ipv4/conf/all/log_martians"
 # What the command line allows at least is for checks over long ways; here they are short, and windows are waited for.
@@ -99,7 +99,7 @@ class Chaos:
         self.mesh.reset()
         if self._second:
             self.mesh.edit(lambda d: d["defaults"].update(mtu=1390, vars={"setting": "b", "unit": _UNIT}))
-            self.mesh.edit(lambda d: d["nodes"]["web"].update(endpoint="203.0.113.20:51999"))
+            self.mesh.edit(lambda d: d["nodes"]["web"].update(endpoint="203.0.113.20:51999", listen_port=51999))
 
     @contextmanager
     def apply(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -17,7 +17,8 @@ systemctl list-units --all --plain --no-legend --type service 'wg*' 'mesh*' 'ssh
 """
 # What is the same after a boot: not the kernel's own numbers and addresses, nor what a name resolves to first.
 BOOTED = f"""{_FILES}
-wg show all allowed-ips | sort; wg show all listen-port | sort; nft -s list ruleset; cat /sys/class/net/wg*/mtu
+wg show all allowed-ips | sort; wg show all listen-port | sort; cat /sys/class/net/wg*/mtu
+nft list tables | sort | while read -r _ family name; do nft -s list table "$family" "$name"; done
 """
 
 

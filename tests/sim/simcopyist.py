@@ -128,9 +128,10 @@ class Copyist:
             return
         remote = dice.choice((heard.remote, _FOREIGN, dice.choice(tuple(self._stun[node.name])).remote))
         asked = like.message_class is stun.Class.REQUEST
+        at_once = asked or like.message_class is stun.Class.ERROR  # what is done for it, if it counts
         if forged:
             data = made_up(like, dice)
-        elif asked and not (heard.counted and self._remembers(node, heard)):  # to the agent, it has only been late
+        elif at_once and not (heard.counted and self._remembers(node, heard)):  # to the agent, it has only been late
             return
         elif asked and node.spec.kind == "anchor":
             remote = _FOREIGN  # it is answered if its session is not known there: not where that would open a NAT
