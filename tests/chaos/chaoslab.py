@@ -38,10 +38,11 @@ _UNIT = """[Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/cp /etc/app.conf /run/app
+ExecStart=/usr/sbin/nft -f /etc/app.nft
 [Install]
 WantedBy=multi-user.target
 """
-# A file with a service that reads it, a table, a sysctl: all kinds of things that an apply changes.
+# A file with a service that reads it, a table that it loads at boot, a sysctl: all kinds of what an apply changes.
 _ROLE = {
     "tasks/main.yml": """
 - copy: {dest: /etc/app.conf, content: "{{ vars.setting }}", mode: "0644"}
@@ -50,12 +51,14 @@ _ROLE = {
     dest: /etc/systemd/system/app.service
     mode: "0644"
     content: "{{ vars.unit }}"
+- template: {src: boot.j2, dest: /etc/app.nft, mode: "0644"}
 - service: {name: app, state: started, enabled: true}
 - nftables: {table: app, src: app.j2}
 - sysctl: {name: net.ipv4.conf.all.log_martians, value: "{{ 1 if vars.setting == 'a' else 0 }}"}
 """,
     "handlers/main.yml": "- {name: restart app, service: {name: app, state: restarted}}\n",
     "templates/app.j2": "table inet app {\n chain {{ vars.setting }} { type filter hook input priority 5; }\n}\n",
+    "templates/boot.j2": "table inet app\ndelete table inet app\n{% include 'app.j2' %}\n",
 }  # fmt: skip
 _MORE = "\ncat /run/app /proc/sys/net/ipv4/conf/all/log_martians"
 # What the command line allows at least is for checks over long ways; here they are short, and windows are waited for.
@@ -69,6 +72,12 @@ sys.exit(main())
 WINDOW_S = 6.0
 # So long a controller may take at the most, with a host that answers no more.
 LATEST_S = 240.0
+_CUT = """table netdev cut {{
+ chain in {{ type filter hook ingress device "{0}" priority 0; policy drop; }}
+ chain out {{ type filter hook egress device "{0}" priority 0; policy drop; }}
+}}"""
+# Who was at work when the controller died is at work until it has ended.
+_IDLE = "[ ! -e /run/meshctl/apply.lock ] || flock -w 60 /run/meshctl/apply.lock true || true"
 _LEFT = """
 find /etc /var/lib/meshctl /opt/meshctl -name '.meshctl-*'
 [ ! -e /run/meshctl/apply.lock ] || flock -n /run/meshctl/apply.lock true || echo locked
@@ -116,7 +125,7 @@ class Chaos:
     def settle(self) -> list[str]:
         """Until nothing waits to be confirmed any more; what is left that should not be."""
         for node in NODES:
-            self.mesh.sh(node, _UP)
+            self.mesh.sh(node, f"{_UP}; {_IDLE}")
         await_decided(self.mesh, *NODES)
         left = {node: self.mesh.sh(node, _LEFT).strip() for node in NODES}
         return [f"{node}: left: {what}" for node, what in left.items() if what]
@@ -157,13 +166,13 @@ class Chaos:
 
     @contextmanager
     def unplugged(self, node: str) -> Iterator[None]:
-        """The far end of the host's cable is down for so long."""
+        """The far end of the host's cable drops everything for so long: what is down loses its routes, too."""
         space, device = self._far_end(node)
-        _ip("-n", space, "link", "set", device, "down")
+        _ip("netns", "exec", space, "nft", _CUT.format(device))
         try:
             yield
         finally:
-            _ip("-n", space, "link", "set", device, "up")
+            _ip("netns", "exec", space, "nft", "delete table netdev cut")
 
     @contextmanager
     def small_disk(self, node: str) -> Iterator[None]:
