@@ -16,14 +16,14 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests" / folder) for folder in ("mesh", "agent")]
 
-from meshlab import MeshLab, await_decided  # noqa: E402
+from meshlab import FIRST_ANSWER, MeshLab, await_decided  # noqa: E402
 from meshstate import BOOTED, state  # noqa: E402
 
 from meshctl.lab.names import netns, prefix  # noqa: E402
 
 INVENTORY = """
 version: 1
-defaults: {ssh: {user: root}, agent: false, roles: [app], vars: {setting: a}}
+defaults: {ssh: {user: root}, agent: false, roles: [app], vars: {setting: 0}}
 networks:
   corp: {cidr: [10.42.0.0/16], policy: open}
 nodes:
@@ -31,6 +31,7 @@ nodes:
   web:  {endpoint: "203.0.113.20:51820"}
   home: {address: 10.42.0.50, ssh: {host: 10.42.0.50, jump: hub}, lab: {nat: easy}}
 """
+HOME = "10.42.0.50"
 NODES = ("hub", "web", "home")
 # What a host is, unless something of both is there.
 WHOLE = ("old", "new")
@@ -42,10 +43,10 @@ ExecStart=/usr/sbin/nft -f /etc/app.nft
 [Install]
 WantedBy=multi-user.target
 """
-# A file with a service that reads it, a table that it loads at boot, a sysctl: all kinds of what an apply changes.
+# A file with a service that reads it, a table and a sysctl, which are loaded at boot: all that an apply changes.
 _ROLE = {
     "tasks/main.yml": """
-- copy: {dest: /etc/app.conf, content: "{{ vars.setting }}", mode: "0644"}
+- copy: {dest: /etc/app.conf, content: "{{ vars.setting }}\\n", mode: "0644"}
   notify: restart app
 - copy:
     dest: /etc/systemd/system/app.service
@@ -54,10 +55,12 @@ _ROLE = {
 - template: {src: boot.j2, dest: /etc/app.nft, mode: "0644"}
 - service: {name: app, state: started, enabled: true}
 - nftables: {table: app, src: app.j2}
-- sysctl: {name: net.ipv4.conf.all.log_martians, value: "{{ 1 if vars.setting == 'a' else 0 }}"}
+- template: {src: sysctl.j2, dest: /etc/sysctl.d/app.conf, mode: "0644"}
+- sysctl: {name: net.ipv4.conf.all.log_martians, value: "{{ vars.setting }}"}
 """,
     "handlers/main.yml": "- {name: restart app, service: {name: app, state: restarted}}\n",
-    "templates/app.j2": "table inet app {\n chain {{ vars.setting }} { type filter hook input priority 5; }\n}\n",
+    "templates/app.j2": "table inet app {\n chain c{{ vars.setting }} { type filter hook input priority 5; }\n}\n",
+    "templates/sysctl.j2": "net.ipv4.conf.all.log_martians = {{ vars.setting }}\n",
     "templates/boot.j2": "table inet app\ndelete table inet app\n{% include 'app.j2' %}\n",
 }  # fmt: skip
 _MORE = "\ncat /run/app /proc/sys/net/ipv4/conf/all/log_martians"
@@ -80,7 +83,7 @@ _CUT = """table netdev cut {{
 _IDLE = "[ ! -e /run/meshctl/apply.lock ] || flock -w 60 /run/meshctl/apply.lock true || true"
 _LEFT = """
 find /etc /var/lib/meshctl /opt/meshctl -name '.meshctl-*'
-[ ! -e /run/meshctl/apply.lock ] || flock -n /run/meshctl/apply.lock true || echo locked
+[ ! -e /run/meshctl/apply.lock ] || flock -w 60 /run/meshctl/apply.lock true || echo locked
 """
 _UP = "timeout 60 systemctl is-system-running --wait || true"
 
@@ -107,7 +110,7 @@ class Chaos:
         self._second = not self._second
         self.mesh.reset()
         if self._second:
-            self.mesh.edit(lambda d: d["defaults"].update(mtu=1390, vars={"setting": "b", "unit": _UNIT}))
+            self.mesh.edit(lambda d: d["defaults"].update(mtu=1390, vars={"setting": 1, "unit": _UNIT}))
             self.mesh.edit(lambda d: d["nodes"]["web"].update(endpoint="203.0.113.20:51999", listen_port=51999))
 
     @contextmanager
@@ -127,6 +130,8 @@ class Chaos:
         for node in NODES:
             self.mesh.sh(node, f"{_UP}; {_IDLE}")
         await_decided(self.mesh, *NODES)
+        # An end that was rebooted is heard when the other has noticed, or has a keepalive to send.
+        self.mesh.sh("hub", f"ping -q {FIRST_ANSWER} {HOME}")
         left = {node: self.mesh.sh(node, _LEFT).strip() for node in NODES}
         return [f"{node}: left: {what}" for node, what in left.items() if what]
 
