@@ -234,6 +234,19 @@ def test_after_a_sleep_every_mapping_is_asked_for_again() -> None:
     assert host.router.table
 
 
+@pytest.mark.parametrize("speaks", [PCP, NATPMP, UPNP], ids=lambda s: "".join(s))
+@pytest.mark.parametrize("after_s", [0.5, 30.0, 50.0])  # it is asked by PCP; for the fourth time; by NAT-PMP
+def test_another_router_with_the_address_of_a_silent_one_is_asked_from_the_beginning(
+    after_s: float, speaks: frozenset[str]
+) -> None:
+    host = Host(Router(frozenset()))
+    host.run(after_s)
+    host.router.speaks = speaks
+    host.mapper.doubt(host.now)
+    host.run(4)
+    assert host.mapper.mapped()
+
+
 def test_a_router_that_refuses_each_port_is_asked_for_four() -> None:
     host = Host(Router(UPNP, faults={"AddPortMapping": [718] * 1000}))
     host.run(100)

@@ -69,8 +69,8 @@ _BEFORE_FAULTS_S = 11.5
 _LAST_PINGS_S = 1.0
 # What fits an interface's MTU of 1,420, in bytes with IP's and ICMP's or UDP's headers.
 LARGEST_PING = 1420
-# And all that is said of a pair that one of the two has taken: until it is tried anew.
-_HALF_LOST_S = 5.0
+# And all that is said of a pair that one of the two has taken: seven nominations in 5 s, and the next round's.
+_HALF_LOST_S = 9.5
 # So long no answer comes in the end at most: where nothing is lost, and where handshakes are.
 _SILENCE_S, _LOSSY_SILENCE_S = 5.0, 15.0
 # A handshake, its last message and a ping with its answer, by a relay: three round trips.

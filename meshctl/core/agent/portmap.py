@@ -87,7 +87,7 @@ class PortMapper:
         """The host slept, or may stand behind other routers than before, whose addresses are the same: every mapping
         may have ended, and is asked for again."""
         for _, lease in sorted(self._leases.items()):
-            lease.doubt(now, now)
+            lease.restart(now)
 
     def due(self) -> float | None:
         """When `poll` has something to do."""

@@ -51,6 +51,13 @@ class Lease:
         """Whether this address may speak of UPnP for the router."""
         return is_router(sender, self.gateway, self.internal.ip)
 
+    def restart(self, now: float) -> None:
+        """It may be another router that has this address now: nothing is awaited of the one before."""
+        for method in self.methods:
+            if method.asking:
+                method.give_up()
+        self.doubt(now, now)
+
     def doubt(self, when: float, now: float) -> None:
         """The router may have lost the mapping, or may give one now: ask at that time."""
         for method in self.methods:

@@ -39,6 +39,10 @@ class PortControl(Method):
         self._address: str | None = None  # of NAT-PMP's two answers, the one that came first
         self._mapping: natpmp.Mapping | None = None
 
+    def give_up(self) -> None:
+        super().give_up()
+        self.protocol = PCP if self.mapped is None else self.protocol
+
     def receive(self, data: bytes, now: float) -> None:
         """A datagram from the gateway's port, or its announcement."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import Action
@@ -74,6 +75,10 @@ class Method:
         """Ask at that time, unless asking already."""
         if not self.asking:
             self._wake = when if self._wake is None else min(self._wake, when)
+
+    def give_up(self) -> None:
+        """Await no answer any more: `start` says when to ask from the beginning."""
+        self.asking, self._wake = False, inf
 
     def stop(self) -> None:
         """Ask no more, and forget."""
