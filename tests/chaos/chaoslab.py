@@ -81,8 +81,10 @@ _CUT = """table netdev cut {{
 }}"""
 # Who was at work when the controller died is at work until it has ended.
 _IDLE = "[ ! -e /run/meshctl/apply.lock ] || flock -w 60 /run/meshctl/apply.lock true || true"
-_LEFT = """
-find /etc /var/lib/meshctl /opt/meshctl -name '.meshctl-*'
+# What was staged by who was killed before it changed anything goes with the next apply.
+_STAGED = ".meshctl-"
+_LEFT = f"find /etc /var/lib/meshctl /opt/meshctl -name '{_STAGED}*'"
+_LOCKED = """
 [ ! -e /run/meshctl/apply.lock ] || flock -w 60 /run/meshctl/apply.lock true || echo locked
 """
 _UP = "timeout 60 systemctl is-system-running --wait || true"
@@ -132,8 +134,7 @@ class Chaos:
         await_decided(self.mesh, *NODES)
         # An end that was rebooted is heard when the other has noticed, or has a keepalive to send.
         self.mesh.sh("hub", f"ping -q {FIRST_ANSWER} {HOME}")
-        left = {node: self.mesh.sh(node, _LEFT).strip() for node in NODES}
-        return [f"{node}: left: {what}" for node, what in left.items() if what]
+        return [f"{node} stays locked" for node in NODES if self.mesh.sh(node, _LOCKED).strip()]
 
     def which(self, node: str) -> str:
         """`old` or `new`; else the first lines by which it is neither."""
@@ -153,6 +154,8 @@ class Chaos:
             errors = [node["error"]["message"] for node in nodes.values() if node["error"]]
             return [f"the next apply fails: {'; '.join(errors) or done.err[-300:]}"]
         found = [f"after the next apply {node} is not as wanted" for node in NODES if self.which(node) != "new"]
+        left = {node: self.mesh.sh(node, _LEFT).strip() for node in NODES}
+        found += [f"after the next apply {node} still has {what}" for node, what in left.items() if what]
         return found + ([] if self.mesh.plan()["changes"] == [] else ["the next plan is not empty"])
 
     @contextmanager
@@ -195,7 +198,7 @@ class Chaos:
     # Inside
 
     def _state(self, node: str) -> list[str]:
-        return state(self.mesh, node, BOOTED + _MORE)
+        return [line for line in state(self.mesh, node, BOOTED + _MORE) if _STAGED not in line]
 
     def _far_end(self, node: str) -> tuple[str, str]:
         """Namespace and name of the interface at the other end of the host's own."""

@@ -4,8 +4,8 @@
 and the mesh alone.
 In each run somebody dies or something fails when a host's journal has so many lines more, or after so many seconds:
 the controller, the applier, the host (a power cut), its network, or the room on its disk. When nothing waits to be
-confirmed any more, each host must have what it had before, or what it was to get, to the last byte of its files; no
-lock and no temporary file may be left, and the next apply must succeed and leave nothing to do. A run depends on its
+confirmed any more, each host must have what it had before, or what it was to get, to the last byte of its files, and be
+locked no more; and the next apply must succeed, and leave nothing to do and no temporary file. A run depends on its
 number alone; what does not hold is printed with it, and the exit code is 1.
 """
 
