@@ -247,6 +247,13 @@ def test_another_router_with_the_address_of_a_silent_one_is_asked_from_the_begin
     assert host.mapper.mapped()
 
 
+def test_a_router_that_refuses_a_version_while_it_is_doubted_is_asked_by_the_other() -> None:
+    host = Host(Router(NATPMP))
+    host.mapper.doubt(host.now)
+    host.run(1)
+    assert protocol(host) == "nat-pmp"
+
+
 def test_a_router_that_refuses_each_port_is_asked_for_four() -> None:
     host = Host(Router(UPNP, faults={"AddPortMapping": [718] * 1000}))
     host.run(100)

@@ -54,8 +54,7 @@ class Lease:
     def restart(self, now: float) -> None:
         """It may be another router that has this address now: nothing is awaited of the one before."""
         for method in self.methods:
-            if method.asking:
-                method.give_up()
+            method.restart(now)
         self.doubt(now, now)
 
     def doubt(self, when: float, now: float) -> None:

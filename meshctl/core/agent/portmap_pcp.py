@@ -39,9 +39,12 @@ class PortControl(Method):
         self._address: str | None = None  # of NAT-PMP's two answers, the one that came first
         self._mapping: natpmp.Mapping | None = None
 
-    def give_up(self) -> None:
-        super().give_up()
-        self.protocol = PCP if self.mapped is None else self.protocol
+    def restart(self, now: float) -> None:
+        if self.asking and now < self._last_sent + FIRST_WAIT_S:
+            # That may be answered still, and a router that refuses the version does not say of which request.
+            self._sent, self._wake = 0, self._last_sent + FIRST_WAIT_S
+        elif self.asking:
+            self._ask_anew(now)
 
     def receive(self, data: bytes, now: float) -> None:
         """A datagram from the gateway's port, or its announcement."""
@@ -58,6 +61,10 @@ class PortControl(Method):
     def _ask(self, now: float) -> None:
         self._switched = False
         self._begin(now)
+
+    def _ask_anew(self, now: float) -> None:
+        self.protocol = PCP if self.mapped is None else self.protocol
+        self._ask(now)
 
     def _begin(self, now: float) -> None:
         self._sent, self._wait_s = 0, FIRST_WAIT_S
@@ -88,7 +95,9 @@ class PortControl(Method):
         self._actions.append(SendMapping(Address(self.gateway, pcp.SERVER_PORT), data, self.internal.ip))
 
     def _unanswered(self, now: float) -> None:
-        if self._sent < (TRIES if self.protocol == PCP else NATPMP_TRIES):
+        if not self._sent:
+            self._ask_anew(now)
+        elif self._sent < (TRIES if self.protocol == PCP else NATPMP_TRIES):
             self._send(now)
         elif self.mapped is not None or not self._switch(now):
             self.protocol = PCP if self.mapped is None else self.protocol

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import inf
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import Action
@@ -76,9 +75,10 @@ class Method:
         if not self.asking:
             self._wake = when if self._wake is None else min(self._wake, when)
 
-    def give_up(self) -> None:
-        """Await no answer any more: `start` says when to ask from the beginning."""
-        self.asking, self._wake = False, inf
+    def restart(self, now: float) -> None:
+        """Another router may have the address now: what is being asked is asked from the beginning."""
+        if self.asking:
+            self._ask(now)
 
     def stop(self) -> None:
         """Ask no more, and forget."""
