@@ -3,17 +3,21 @@ touched."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from meshctl.agent import history
 from meshctl.agent.failure import ApplyError
-from meshctl.agent.saved import Saved, of_several
+from meshctl.agent.saved import Saved, ledger_at, ledger_of, of_several
 from meshctl.agent.snapshot import SNAPSHOT_DIR
 from meshctl.core.history import parts_of, standing
+from meshctl.model.ledger import LEDGER_PATH
 from meshctl.model.steps import Step
 
 
 def stage(step: Step) -> Saved:
     """What the step puts back. Raises ApplyError of kind no-state when what it takes back is not exactly what was
-    applied last here, or a snapshot is missing or damaged."""
+    applied last here, or a snapshot is missing or damaged; of kind revoked when the state that it goes back to is from
+    before a node was cut off: it would let that one in again."""
     try:
         newest = parts_of(standing(history.read()))
     except OSError as error:
@@ -21,4 +25,9 @@ def stage(step: Step) -> Saved:
     if not step.argv or newest[: len(step.argv)] != step.argv:
         latest = newest[0] if newest else "nothing"
         raise ApplyError("no-state", f"what was applied here is another than was read: the newest is {latest}")
-    return of_several([SNAPSHOT_DIR / name for name in step.argv])
+    saved = of_several([SNAPSHOT_DIR / name for name in step.argv])
+    since = set(ledger_at(Path(LEDGER_PATH)).revoked) - set(ledger_of(saved).revoked)
+    if LEDGER_PATH in saved.files and since:
+        keys = ", ".join(sorted(since))
+        raise ApplyError("revoked", f"that state is from before keys were revoked, and may let their owner in: {keys}")
+    return saved

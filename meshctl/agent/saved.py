@@ -81,21 +81,23 @@ def contents(saved: Saved) -> Iterator[tuple[Path, Path]]:
 def _done(folders: Sequence[Path], each: Sequence[Saved]) -> Iterator[Done]:
     """What each apply has done to the network. What there was after one that did not come to its end, the next one
     says, if there is one."""
-    ledger = _ledger(Path(LEDGER_PATH))
+    ledger = ledger_at(Path(LEDGER_PATH))
     newer: NetState | None = None
     for folder, saved in zip(folders, each):
-        before, ledger_before = saved.network(NetState()), _ledger_of(saved)
+        before, ledger_before = saved.network(NetState()), ledger_of(saved)
         after = _network(folder / AFTER) if (folder / AFTER).is_file() else newer
         yield Done(before, after, ledger_before, ledger)
         newer, ledger = before, ledger_before
 
 
-def _ledger_of(saved: Saved) -> Ledger:
+def ledger_of(saved: Saved) -> Ledger:
+    """The host's ledger as it was then; an empty one if there was none."""
     entry = saved.files.get(LEDGER_PATH)
-    return _ledger(Path(entry["content"])) if entry is not None else Ledger()
+    return ledger_at(Path(entry["content"])) if entry is not None else Ledger()
 
 
-def _ledger(path: Path) -> Ledger:
+def ledger_at(path: Path) -> Ledger:
+    """The ledger in this file; an empty one if it cannot be read."""
     try:
         return Ledger.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -15,6 +15,7 @@ HINTS = {
     "unconfirmed": "nothing is lost: wait a minute, and correct what closed the way in",
     "undone": "`meshctl history` says what became of it",
     "no-state": "`meshctl history --limit {node}` shows what there is to go back to",
+    "revoked": "go back to a newer state, or apply an inventory without them",
     "not-converged": "run plan again; something on {node} undoes the change",
 }
 

@@ -168,6 +168,18 @@ def test_a_snapshot_that_is_not_whole_is_refused_before_anything_is_touched(node
         node.sh(f"rm -r {SNAPSHOTS}; cp -a /run/kept {SNAPSHOTS}")
 
 
+def test_a_state_from_before_a_key_was_revoked_is_not_gone_back_to(node: Node) -> None:
+    for number in range(1, 4):
+        revoked = ("K" * 43 + "=",) if number > 1 else ()
+        ledger = Step("ledger", path=LEDGER_PATH, content=Ledger(revoked=revoked).to_json().encode())
+        assert transact(node, f"t{number}", write("/mnt/a", str(number)), ledger).ok
+    result = back(node, "t4", "t1")
+    assert result.failure is not None
+    assert (result.phase, result.failure.kind, "K" * 43 in result.failure.message) == ("stage", "revoked", True)
+    assert node.sh("cat /mnt/a") == "3"
+    assert back(node, "t5", "t2").ok
+
+
 def test_what_was_applied_since_it_was_read_is_not_taken_back_unseen(node: Node) -> None:
     for number in range(1, 3):
         assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
