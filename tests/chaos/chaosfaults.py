@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from chaoslab import Chaos
 
 KINDS = ("controller", "applier", "power", "network", "disk")
-# An applier's journal has between 20 and 50 lines; and so long a whole apply takes.
-_LINES, _SECONDS = 50, 8.0
+# So many lines does a journal of this change have, or a few more; and so long a whole apply takes.
+_LINES, _SECONDS = 40, 8.0
 # A network comes back after so long, which may be after all windows.
 _CUT_S = 15.0
 # Waits until the host's journals have so many lines more than before.

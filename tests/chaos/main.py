@@ -25,6 +25,7 @@ import chaosfaults
 from chaoslab import LATEST_S, NODES, WHOLE, Chaos, running
 
 _RUNS, _LABS = 500, 3  # a lab waits for windows most of the time
+_LATE = ", too late"
 
 
 def main(runs: int, first: int, labs: int) -> int:
@@ -36,7 +37,8 @@ def main(runs: int, first: int, labs: int) -> int:
     for (kind, became), count in sorted(counts.items()):
         print(f"{kind:10} {became:24} {count}")
     findings = sum(findings for _, findings in done)
-    print(f"{runs} runs in {time.monotonic() - began:.0f} s, {findings} findings")
+    late = sum(count for (_, became), count in counts.items() if became.endswith(_LATE))
+    print(f"{runs} runs in {time.monotonic() - began:.0f} s, {late} of them over before the fault; {findings} findings")
     return 1 if findings else 0
 
 
@@ -72,7 +74,7 @@ def one(chaos: Chaos, fault: chaosfaults.Fault) -> tuple[list[str], str]:
     states = {node: chaos.which(node) for node in NODES}
     found += [f"{node} is neither old nor new: {words}" for node, words in states.items() if words not in WHOLE]
     became = states[fault.node] if states[fault.node] in WHOLE else "half"
-    return found + chaos.finish(), became if happened else f"{became}, too late"
+    return found + chaos.finish(), became if happened else became + _LATE
 
 
 if __name__ == "__main__":
