@@ -207,6 +207,20 @@ def test_an_answer_after_its_time_counts_for_nothing() -> None:
     assert asking.hear(asking.answer(ANCHOR)) is None
 
 
+def test_an_answer_that_has_waited_for_a_host_that_slept_counts_for_nothing_and_the_next_one_does() -> None:
+    asking = asked(ANCHOR)
+    late = asking.answer(ANCHOR, 0)
+    asking.now += 3600.0
+    assert asking.hear(late) is None, "before the timers"
+    again = asking.asker.poll(asking.now)
+    assert again is not None
+    asking.sent.append((asking.now, again))
+    asking.now += 0.02
+    seen = asking.hear(asking.answer(ANCHOR))
+    assert seen is not None
+    assert seen.rtt_s == pytest.approx(0.02)
+
+
 def test_questions_from_an_address_that_has_gone_are_over() -> None:
     asking = Asking()
     asking.ask(ANCHOR)

@@ -287,6 +287,23 @@ def test_a_pair_that_there_was_no_room_for_is_taken_at_both_ends_when_it_is_nomi
     assert [a.pair for _, a in field.ends["b"].answers if a.nominated] == [Pair(address("b"), address("a"))]
 
 
+def test_an_answer_that_has_waited_for_a_host_that_slept_is_no_round_trip() -> None:
+    known = Transactions(random.Random(1))  # noqa: S311
+    checks = CheckList(
+        credentials("b"), controlling=False, dice=random.Random(2), strangers=TokenBucket(1e9, 1e9),  # noqa: S311
+        transactions=known,
+    )  # fmt: skip
+    pair = Pair(address("b"), address("a"))
+    checks.set_pairs([(pair, 1, 1)])
+    checks.restart(0.0)
+    for asked_at, after_s, rtt_s in ((0.0, 3600.0, None), (3600.0, 0.1, 0.1)):
+        probe = checks.poll(asked_at)
+        assert probe is not None
+        answer = stun.success_response(stun.decode(probe.data).message, TransportAddress(*address("b")))
+        got = checks.receive_response(answer, pair, asked_at + after_s)
+        assert (got and got.rtt_s) == (rtt_s and pytest.approx(rtt_s))
+
+
 def test_a_nomination_takes_the_place_of_no_pair_that_has_answered_and_is_not_answered_without_one() -> None:
     known = Transactions(random.Random(1))  # noqa: S311
     checks = CheckList(

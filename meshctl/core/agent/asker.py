@@ -13,7 +13,7 @@ from typing import NamedTuple
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import purpose_key
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.probes import Transactions, signed
+from meshctl.core.agent.probes import LATEST_S, Transactions, signed
 from meshctl.core.wire import stun
 
 # When a question is sent again, and how long the last one has: quicker than RFC 8489 section 6.2.1, whose half a second
@@ -105,18 +105,19 @@ class Asker:
                 yield key[1]
 
     def receive(self, received: stun.Received, base: Address, remote: Address, now: float) -> Seen | None:
-        """An answer; None when nobody asked for it, it is not authentic, or it says no address."""
+        """An answer; None when nobody asked for it, it is not authentic, says no address, or has waited."""
         question = self._questions.get((base, remote))
         message = received.message
         if question is None or message.transaction not in question.sent:
             return None
-        if message.message_class is not stun.Class.SUCCESS:
+        rtt_s = now - question.sent[message.transaction]
+        if message.message_class is not stun.Class.SUCCESS or rtt_s > LATEST_S:
             return None
         mapped = message.reflexive_address
         if mapped is None or (question.server.key and not received.is_authentic(question.server.key)):
             return None
         del self._questions[base, remote]
-        return Seen(base, remote, Address.of(*mapped), now - question.sent[message.transaction])
+        return Seen(base, remote, Address.of(*mapped), rtt_s)
 
     def _send(self, question: _Question, base: Address, address: Address, now: float) -> SendProbe:
         question.asked += 1

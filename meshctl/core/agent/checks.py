@@ -16,7 +16,7 @@ from typing import NamedTuple
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.check import Check, Progress
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.probes import Transactions, signed
+from meshctl.core.agent.probes import LATEST_S, Transactions, signed
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
@@ -229,14 +229,15 @@ class CheckList:
         )
 
     def receive_response(self, response: stun.Message, pair: Pair, now: float) -> Answer | None:
-        """What an authentic success response means; None when nobody asked for it, or it took another way back."""
+        """What an authentic success response means; None when nobody asked for it, it took another way back, or
+        has waited."""
         opened = self._open.get(response.transaction)
         if opened is None or opened.pair != pair:  # RFC 8445 section 7.2.5.2.1
             return None
         del self._open[response.transaction]
         self._stale = True
         check = self._checks.get(pair)
-        if check is None:
+        if check is None or now - opened.sent_at > LATEST_S:
             return None
         agreed = check.answered(opened.sent_at, now, nominating=opened.nominating)
         return Answer(pair, now - opened.sent_at, agreed)

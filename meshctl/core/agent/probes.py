@@ -18,6 +18,10 @@ NUMBER_BYTES = 5
 # sends 1,500 a second (`here.GAP_S`, `splice.PACE_S`): what is under way for longer than 2.7 s is not awaited any more.
 WINDOW = 4096
 
+# An answer that comes later than this has waited for a host that slept: what it says of the way's round trip, an hour
+# perhaps, would be believed in all that is measured by round trips.
+LATEST_S = 10.0
+
 
 class Transactions:
     """Transaction ids of the requests that one interface sends."""
