@@ -420,8 +420,9 @@ def test_after_a_restart_relays_of_who_may_not_have_them_any_more_end() -> None:
     anchor.bind(b, B_AT)
     (relay,) = anchor.server.kept()
     again = Anchor()
-    again.server.restore([replace(relay, b=relay.b._replace(peer=key("stranger")))], 0.0)
-    assert list(again.server.actions()) == [RemoveRelay(relay.port, A_AT, B_AT)]
+    for other in ("stranger", "loner"):
+        again.server.restore([replace(relay, b=relay.b._replace(peer=key(other)))], 0.0)
+        assert list(again.server.actions()) == [RemoveRelay(relay.port, A_AT, B_AT)]
     again.server.restore([replace(relay, port=22)], 0.0)
     assert list(again.server.actions()) == []
 

@@ -13,6 +13,7 @@ from simpairs import (
     Says,
     can_be_led_astray,
     forgets_quickly,
+    healthy,
     is_anchor_fault,
     may_have_caused,
     touches,
@@ -61,6 +62,16 @@ def no_live_relay_is_abandoned(world: World) -> Says:
             continue
         if not any(may_have_caused(world, f, names, at) or _is_of_anchors(world, f, at) for f in world.spec.faults):
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
+
+
+def splices_are_torn_down(world: World) -> Says:
+    """In the end packets leave by another port than WireGuard's own for direct paths alone."""
+    for node in world.nodes.values():
+        if not healthy(node) or node.core is None:
+            continue
+        used = {path.endpoint for path in node.core.paths() if path.state in DIRECT_STATES}
+        for remote in sorted(node.kernel.splices.keys() - used):
+            yield node.name, f"by {node.kernel.splices[remote]} to {remote}"
 
 
 def _asked_for(world: World) -> set[str]:

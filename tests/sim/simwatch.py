@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from simworld import World
 
 _MAX_NOTED = 20_000
+# Attributes of checks (RFC 8445 section 16.1), with their lengths.
+_USE_CANDIDATE, _ICE_CONTROLLED = bytes.fromhex("00250000"), bytes.fromhex("80290008")
 
 
 class Finding(NamedTuple):
@@ -90,6 +92,8 @@ class Watch:
         now = self._world.clock.now
         self.of_node.setdefault(node.name, Meter()).add(None, now)
         self.of_path.setdefault(node.name, Meter()).add((action.local, action.remote), now)
+        if node.spec.kind != "malicious" and _USE_CANDIDATE in action.data and _ICE_CONTROLLED in action.data:
+            self._world.found("only the controlling side nominates", node.name, f"{action.remote}")
 
     def signal(self, node: Node, action: ev.SendSignal) -> None:
         """A signalling message leaves, this node's own or another's."""

@@ -78,6 +78,13 @@ def test_two_easy_nats_and_two_hard_ones_give_nothing_to_find() -> None:
     assert found(NEVER) == set()
 
 
+def test_a_splice_that_breaks_is_torn_down() -> None:
+    world = World(SPLICED)
+    assert world.run().findings == ()
+    assert (State.SPLICING, Trigger.NOMINATED) in world.watch.rows, "there was one"
+    assert not world.nodes["n0"].kernel.splices
+
+
 class Raises(Doctored):
     def handle(self, event: ev.Event, now: float) -> None:
         if now > 3:
@@ -187,9 +194,35 @@ class Stays(Doctored):
             self.core.handle(event, now)
 
 
+class KeepsSplices(Doctored):
+    """Takes no splice down."""
+
+    def poll_action(self) -> ev.Action | None:
+        action = self.core.poll_action()
+        while isinstance(action, ev.RemoveSplice):
+            action = self.core.poll_action()
+        return action
+
+
+class Nominates(Doctored):
+    """Has all its checks say that it controls nothing, and wants this pair."""
+
+    def poll_action(self) -> ev.Action | None:
+        action = self.core.poll_action()
+        if not isinstance(action, ev.SendProbe) or action.data[:2] != b"\0\1":
+            return action
+        return replace(action, data=action.data + bytes.fromhex("0025000080290008") + bytes(8))
+
+
+# After 20 s no splice can be made any more, and the one that there is breaks.
+SPLICED = spec_of(HARD, Behaviour(), faults=(Fault("nat becomes", 20.0, 0.0, "site1", "hard"),), seconds=60.0)
+
+
 @pytest.mark.parametrize(
     ("kind", "only", "spec", "invariant"),
     [
+        (KeepsSplices, "n", SPLICED, "splices are torn down"),
+        (Nominates, "n0", EASY, "only the controlling side nominates"),
         (Raises, "n0", EASY, "raised"),
         (Spins, "n0", EASY, "spins"),
         (Mute, "n0", EASY, "carries soon"),
