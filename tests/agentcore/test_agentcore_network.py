@@ -17,6 +17,7 @@ from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.negotiation import ANSWERS_BURST
 from meshctl.core.agent.path import State
+from meshctl.core.agent.peerwork import COMPARE_S
 from meshctl.core.agent.stunport import MAX_AWAITED
 from meshctl.core.agentcore import AgentCore
 from meshctl.core.wire import stun
@@ -32,6 +33,10 @@ def silence_of(world: PairWorld, *names: str) -> None:
 
 def hubs_of(world: PairWorld) -> set[str]:
     return {world.hosts[name].path("ba"["ab".index(name)]).relay for name in "ab"}
+
+
+def probes_to(host: Host, remote: Address, since: float) -> int:
+    return sum(action.remote == remote for _, action in host.done(ev.SendProbe, since))  # type: ignore[attr-defined]
 
 
 # Who has a path
@@ -62,6 +67,22 @@ def reconfigured(host: Host, **changes: object) -> None:
     [network] = host.config.networks
     peers = tuple(p if p.is_anchor else replace(p, **changes) for p in network.peers)  # type: ignore[arg-type]
     host.give(ev.Reconfigured(replace(host.config, networks=(replace(network, peers=peers),))))
+
+
+def test_an_endpoint_of_the_inventory_is_tried_and_again_each_time_the_path_in_use_is_compared_with_others() -> None:
+    world, nobody = PairWorld(), Address("198.51.100.77", PORT)
+    for name in "ab":
+        reconfigured(world.hosts[name], endpoints=(nobody,))
+    world.talk(20.0)
+    assert world.states() == DIRECT
+    assert probes_to(world.hosts[CONTROLLING], nobody, 0.0) > 0
+    since = world.now
+    world.talk(COMPARE_S)
+    assert probes_to(world.hosts[CONTROLLING], nobody, since) > 0
+    world.run(20.0)
+    since = world.now
+    world.run(COMPARE_S)
+    assert probes_to(world.hosts[CONTROLLING], nobody, since) == 0, "nothing is sent for a path that nobody uses"
 
 
 def without_nodes(host: Host) -> None:
