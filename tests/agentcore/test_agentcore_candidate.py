@@ -117,6 +117,15 @@ def test_an_endpoint_inside_a_mesh_range_is_never_a_candidate(kind: str, low: in
     assert theirs.all() == ()
 
 
+def test_peers_should_hear_of_an_address_that_the_mesh_has_got_or_given_back() -> None:
+    addresses = (LocalAddress(V4.ip, 24, "eth0"),)
+    ours = LocalCandidates(MESH)
+    assert ours.set_hosts(addresses, V4.port)
+    for ranges in ((*MESH, f"{V4.ip}/32"), MESH):
+        ours.set_ranges(ranges)
+        assert ours.set_hosts(addresses, V4.port)
+
+
 def test_a_change_that_peers_should_hear_of_is_a_new_generation_and_no_other_is() -> None:
     made = local()
     assert made.generation == 1

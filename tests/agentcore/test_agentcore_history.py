@@ -49,7 +49,3 @@ def test_changes_of_state_are_never_thrown_together_and_the_oldest_is_forgotten_
         history.add(Decision(turn, State.DIRECT, State.SUSPECT, Trigger.DISTRESS, f"silence {turn}"))
     assert [d.at for d in history.decisions] == [float(turn) for turn in range(10, REMEMBERED + 10)]
     assert history.why == f"silence {REMEMBERED + 9}"
-
-
-def test_a_path_that_changes_once_an_hour_has_a_day_of_reasons() -> None:
-    assert REMEMBERED == 24

@@ -23,8 +23,8 @@ _STARTS_S = 2.0
 _NODES = (2, 2, 2, 2, 2, 3, 3, 3, 4, 5)
 # Now and then a world lives through WireGuard's rekeying (120 s) and the expiry of most NATs.
 _LONG_S = 150.0
-_STUN = 0.15  # there is a STUN server besides the anchors
 _LASTS = 0.01  # and now and then through two hours
+_STUN = 0.15  # there is a STUN server besides the anchors
 _EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
 # Now and then something happens while ports are tried for a splice, which begins when all pairs have failed.
 _SPLICES = 0.05

@@ -32,8 +32,8 @@ LOOK_S = 300.0
 _DOUBTS_PER_HOUR = 30
 # New places for a pair's ends at a relay: when it is allocated, and each time a NAT gives a bind another port.
 _INSTALLED_PER_HOUR = 60
-# Of a node towards each of its peers: keepalives of paths, binds, questions to anchors, and all pairs again every five
-# minutes at most (`backoff`), where they are in vain.
+# Of a node towards each of its peers: keepalives of paths, binds, questions to anchors, and all pairs again after
+# `peerwork.RETRY_LONGEST_S` at most, where they are in vain.
 _PROBES_PER_HOUR = 2500
 
 

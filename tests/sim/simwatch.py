@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from simattack import OUTSIDER_IP
 from simconfig import pair_key
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from simnode import Node
     from simworld import World
 
+_Noted = TypeVar("_Noted")
 _MAX_NOTED = 20_000
 # Attributes of checks (RFC 8445 section 16.1), with their lengths.
 _USE_CANDIDATE, _ICE_CONTROLLED = bytes.fromhex("00250000"), bytes.fromhex("80290008")
@@ -154,8 +155,7 @@ class Watch:
         self._set[node.name, peer] = tuple(address)
         now = self._world.clock.now
         node.say(f"endpoint of {peer}: {address[0]} port {address[1]}")
-        if len(self.moved) < _MAX_NOTED:
-            self.moved.append(Moved(now, node.name, peer, tuple(address)))
+        self._note(self.moved, Moved(now, node.name, peer, tuple(address)))
         if peer in self._world.nodes and self._world.nodes[peer].spec.is_fixed:
             self._world.found("a fixed endpoint is changed", node.name, f"{peer} shall be at {address[0]}")
         if address[0] == OUTSIDER_IP or address[0].startswith("10.42."):
@@ -200,8 +200,14 @@ class Watch:
         if decision.before is not decision.after:
             words = f"{peer}: {decision.before.value} → {decision.after.value}: {decision.reason}"
             node.say(words)
-        if len(self.decided) < _MAX_NOTED:
-            self.decided.append(Decided(self._world.clock.now, node.name, peer, decision))
+        self._note(self.decided, Decided(self._world.clock.now, node.name, peer, decision))
+
+    def _note(self, notes: list[_Noted], note: _Noted) -> None:
+        """For those invariants that are asked of all that there was."""
+        if len(notes) < _MAX_NOTED:
+            notes.append(note)
+        else:
+            self._world.found("more happened than is noted", "all", f"than {_MAX_NOTED}")
 
     def _peer(self, node: Node, history: History) -> str:
         known = self._peers_of.get(id(history))

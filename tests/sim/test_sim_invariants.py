@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import simbounds
 import siminvariants
+import simleft
+import simwatch
 from simnat import Behaviour
 from simnode import Node
 from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
@@ -134,6 +136,14 @@ class Denies(Doctored):
         return tuple(p._replace(state=State.PROBING) for p in self.core.paths())
 
 
+class Babbles(Doctored):
+    """What leaves in place of checks is none."""
+
+    def poll_action(self) -> ev.Action | None:
+        action = self.core.poll_action()
+        return replace(action, data=b"hello") if isinstance(action, ev.SendProbe) else action
+
+
 class Chatters(Doctored):
     """Each check leaves a hundred times, and now and then one that nobody wanted."""
 
@@ -223,6 +233,7 @@ SPLICED = spec_of(HARD, Behaviour(), faults=(Fault("nat becomes", 20.0, 0.0, "si
     [
         (KeepsSplices, "n", SPLICED, "splices are torn down"),
         (Nominates, "n0", EASY, "only the controlling side nominates"),
+        (Babbles, "n0", EASY, "probes that are no STUN"),
         (Raises, "n0", EASY, "raised"),
         (Spins, "n0", EASY, "spins"),
         (Mute, "n0", EASY, "carries soon"),
@@ -284,6 +295,31 @@ def test_a_path_that_is_left_without_a_cause_and_one_that_moves_too_often_are_fo
     world.watch.moved += [Moved(20.0, "n0", "n1", ("1.1.1.1", n)) for n in range(20)]
     assert [who for who, _ in siminvariants.no_live_path_is_abandoned(world)] == ["n0"]
     assert [who for who, _ in simbounds.paths_change_seldom(world)] == ["n0"]
+
+
+def test_a_relay_that_is_left_without_a_cause_and_a_path_that_dies_again_and_again_are_found() -> None:
+    world = World(EASY)
+    world.run()
+    left = Decision(20.0, State.RELAYED, State.PROBING, Trigger.RELAY_LOST, "doctored")
+    died = Decision(20.0, State.SUSPECT, State.PROBING, Trigger.DEAD, "doctored")
+    asked = (simleft.no_live_relay_is_abandoned, simleft.paths_die_seldom)
+    world.watch.decided.append(Decided(20.0, "n0", "n1", died))
+    assert [list(invariant(world)) for invariant in asked] == [[], []]
+    world.watch.decided += [Decided(20.0, "n0", "n1", decision) for decision in (left, died)]
+    assert [[who for who, _ in invariant(world)] for invariant in asked] == [["n0"], ["n0"]]
+
+
+def test_an_agent_that_is_woken_all_the_time_is_found() -> None:
+    world = World(EASY)
+    world.run()
+    assert list(simbounds.wakes_are_few(world)) == []
+    world.watch.woken["n0"] += int(200 * world.clock.now)
+    assert [who for who, _ in simbounds.wakes_are_few(world)] == ["n0"]
+
+
+def test_what_is_more_than_is_noted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simwatch, "_MAX_NOTED", 3)
+    assert found(EASY) == {"more happened than is noted"}
 
 
 def test_a_victim_that_is_struck_too_often_is_found_in_a_second_and_in_all() -> None:

@@ -35,11 +35,17 @@ def decided(world: World, trigger: Trigger, node: str) -> list[float]:
 @pytest.mark.parametrize("at", [0.1, 20.0])
 def test_a_pair_whose_direct_way_drops_wireguard_is_relayed_and_stays_so(at: float) -> None:
     world = World(at_home(150.0, Fault(BLOCKS, at, 0.0, "n0", "n1"), quiet_at=118.0))
+    states: list[State] = []
+
+    def note() -> None:
+        paths = (world.nodes["n0"].path("n1"), world.nodes["n1"].path("n0"))
+        states.extend(path.state for path in paths if path is not None)
+
+    world.clock.at(149.0, note)
     outcome = world.run()
     assert outcome.findings == (), outcome.text
-    for node, peer in (("n0", "n1"), ("n1", "n0")):
-        path = world.nodes[node].path(peer)
-        assert path is None or path.state is State.RELAYED
+    assert states == [State.RELAYED, State.RELAYED]
+    for node in ("n0", "n1"):
         assert len(decided(world, Trigger.DEAD, node)) == 1
 
 

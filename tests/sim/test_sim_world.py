@@ -155,13 +155,6 @@ def test_a_failing_world_shrinks_to_what_makes_it_fail() -> None:
     assert len(describe(smallest)) < len(describe(spec))
 
 
-def test_leaving_a_part_out_changes_no_other_part() -> None:
-    spec = draw(3)
-    world, other = World(spec), World(replace(spec, flows=(), faults=()))
-    assert world.dice("n1").random() == other.dice("n1").random()
-    assert world.dice("n1").random() != world.dice("n2").random()
-
-
 def test_seeds_are_a_number_or_a_list() -> None:
     assert seeds_of("3") == [0, 1, 2]
     assert seeds_of("17,99-101") == [17, 99, 100, 101]

@@ -20,7 +20,7 @@ from meshctl.core.wire import stun
 # before the first repetition is a quarter of all the time there is to find a path.
 SCHEDULE_S = (0.0, 0.15, 0.45, 1.05)
 ANSWER_S = 1.0
-# Between two questions of one node: as between connectivity checks.
+# Between two questions of one node.
 PACE_S = 0.005
 PURPOSE = b"stun"
 # USERNAME of a question to an anchor: this, the asking node's id, and its session with the anchor.

@@ -1,4 +1,4 @@
-"""What the repository says that the agent needs: its interfaces, and in each network the peers and their keys."""
+"""What the inventory says that the agent needs: its interfaces, and in each network the peers and their keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent's document: what the repository says, as one JSON file on the node (schemas/agent.schema.json).
+"""The agent's document: what the inventory says, as one JSON file on the node (schemas/agent.schema.json).
 
 It holds the keys of pairs, so it is for root alone. Who may reach whom is written as sets that peers share: in a mesh
 of a thousand nodes few of them differ.

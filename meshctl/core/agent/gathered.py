@@ -63,10 +63,10 @@ class LocalCandidates:
         return self._changed()
 
     def set_ranges(self, mesh_ranges: tuple[str, ...]) -> None:
-        """The mesh has these addresses now, of which none is anybody's outside it."""
+        """The mesh has these addresses now, of which none is anybody's outside it. `set_hosts` comes next, and says
+        whether peers should hear."""
         self._mesh_ranges = mesh_ranges
         self._all = {k: c for k, c in self._all.items() if not refusal(c.address.ip, c.address.port, mesh_ranges)}
-        self._changed()
 
     def put(self, kind: str, address: Address, base: Address, expires_at: float = inf, server_ip: str = "") -> bool:
         """Add a candidate, or give one that is there a later end. Whether peers should hear.
