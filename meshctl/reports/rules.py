@@ -61,6 +61,7 @@ _MEANINGS: Mapping[str, str] = {
     "bad-interface": "The kernel limits an interface's name.",
     "bad-mtu": "An MTU must carry IP and fit its packets.",
     "bad-key": "A public key is 32 bytes in base64.",
+    "revoked-key": "A key that was revoked is nobody's any more.",
     "duplicate-public-key": "A key belongs to one node.",
     "default-route": "The internet is offered by `exit_node`, not by a route.",
     "overlapping-routes": "An address has one place in the mesh.",
