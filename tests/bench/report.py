@@ -47,14 +47,6 @@ First: hosts without any of it. No-op: the same again, median of 3. The hosts sh
 controllers. `sudo .venv/bin/python tests/bench/main.py apply`.
 """
 
-SAFETY = """## The cost of an apply that cannot lock you out
-
-The same lab with 20 hosts, and the same change of all of them, another MTU of the tunnel: with commit-confirm (a
-snapshot, the timer, signs of life from both ends, a new connection to each host, and the confirmation), as
-`meshctl apply` does by itself, and with `--confirm off`. In turns, medians of 7 rounds, and of their ratios.
-`sudo .venv/bin/python tests/bench/main.py safety`.
-"""
-
 POLICY = """## Policies
 
 Compiling is pure: from the resolved mesh to who may open what to whom and who is whose peer; then every node's peers,
@@ -111,17 +103,6 @@ def apply_section(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def safety_section(rows: list[dict[str, Any]]) -> str:
-    """Seconds of both, and the ratio."""
-    return table(
-        ("hosts", "RTT", "`--confirm off`", "`--confirm auto`", "ratio"),
-        [
-            (str(r["hosts"]), f"{r['rtt_ms']} ms", f"{r['off_s']:.2f} s", f"{r['auto_s']:.2f} s", f"{r['ratio']:.2f}")
-            for r in rows
-        ],
-    )
-
-
 def policy_section(rows: dict[str, list[dict[str, Any]]]) -> str:
     """Compile time by size with the ratio to the first; tables; packets with few and many rules."""
     first = rows["compile"][0]
@@ -150,7 +131,6 @@ SECTIONS = (
     ("cli", CLI, cli_section),
     ("generate", GENERATE, generate_section),
     ("apply", APPLY, apply_section),
-    ("safety", SAFETY, safety_section),
     ("policy", POLICY, policy_section),
     *paths_report.SECTIONS,
 )
