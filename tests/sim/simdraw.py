@@ -24,6 +24,8 @@ _NODES = (2, 2, 2, 2, 2, 3, 3, 3, 4, 5)
 # Now and then a world lives through WireGuard's rekeying (120 s) and the expiry of most NATs.
 _LONG_S = 150.0
 _LASTS = 0.01  # and now and then through two hours
+# One of several anchors is farther away than the others, by so much each way.
+_FAR, _FAR_S = 0.2, (0.04, 0.08)
 _STUN = 0.15  # there is a STUN server besides the anchors
 _EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
 # Now and then something happens while ports are tried for a splice, which begins when all pairs have failed.
@@ -86,7 +88,14 @@ def draw(seed: int) -> WorldSpec:
     spec = replace(spec, stun=dice.choice(MANNERS) if dice.random() < _STUN else "")
     spec = _with_one_way(spec, dice) if dice.random() < _ONE_WAY and not link.loss else spec
     spec = _with_userspace(spec, dice) if dice.random() < _USERSPACE else spec
-    return lengthened(spec, dice) if dice.random() < _LASTS else spec
+    spec = lengthened(spec, dice) if dice.random() < _LASTS else spec
+    return _with_far_anchor(spec, dice) if dice.random() < _FAR and len(spec.anchors) > 1 else spec
+
+
+def _with_far_anchor(spec: WorldSpec, dice: random.Random) -> WorldSpec:
+    """The same with one anchor, whichever, on another continent."""
+    far, far_s = dice.choice(spec.anchors), dice.choice(_FAR_S)
+    return replace(spec, nodes=tuple(replace(n, far_s=far_s) if n == far else n for n in spec.nodes))
 
 
 def _with_one_way(spec: WorldSpec, dice: random.Random) -> WorldSpec:

@@ -75,6 +75,10 @@ _HALF_LOST_S = 9.5
 _SILENCE_S, _LOSSY_SILENCE_S = 5.0, 15.0
 # A handshake, its last message and a ping with its answer, by a relay: three round trips.
 _BY_RELAY_LINKS = 3 * 8
+# A ping and its answer, by a relay, cross so many cables, and the anchor's own so often.
+_BY_RELAY_CABLES, _ROUND_TRIP = 8, 4
+# Such a share of the round trip is more than measuring may get wrong, and more than what anybody stays for.
+_MUCH_FARTHER = 0.25
 # How many handshakes by the relay, once that is taken, may be lost one after the other: of two messages each, and where
 # much is lost one in two may come through.
 _LOSSY_HANDSHAKES, _VERY_LOSSY_HANDSHAKES = 2, 6
@@ -222,6 +226,20 @@ def both_ends_agree(world: World) -> Says:
             yield one.name, f"relayed by {mine.relay} towards {other.name}, which is relayed by {theirs.relay}"
 
 
+def relays_are_near(world: World) -> Says:
+    """In the end nobody goes by an anchor that is far away while there is one that is nearer, and by much."""
+    round_trip_s = _BY_RELAY_CABLES * (world.spec.link.delay_s + world.spec.link.jitter_s)
+    up = [a for a in world.spec.anchors if world.nodes[a.name].core is not None and world.nodes[a.name].kernel.up]
+    nearest_s = min((anchor.far_s for anchor in up), default=0.0)
+    for pair in () if world.spec.link.loss else owed(world):
+        for node, peer in (pair, pair[::-1]):
+            path = node.path(peer.name)
+            used = path.relay if path is not None and path.state in RELAY_STATES else None
+            more_s = sum(_ROUND_TRIP * (a.far_s - nearest_s) for a in world.spec.anchors if a.name == used)
+            if more_s > _MUCH_FARTHER * (round_trip_s + more_s):
+                yield node.name, f"{peer.name} by {used}, which is {more_s:.2f} s farther away than another one"
+
+
 def the_kernel_does_what_the_agent_says(world: World) -> Says:
     """Before the first fault, and in the end, WireGuard sends by a relay when the agent says so, and only then."""
     for pair in owed(world):
@@ -275,7 +293,7 @@ def _have_crossed(world: World, flow: FlowRun) -> bool:
 
 
 AT_THE_END: tuple[Invariant, ...] = (
-    direct_when_possible, direct_only_when_possible, relayed_otherwise,
+    direct_when_possible, direct_only_when_possible, relayed_otherwise, relays_are_near,
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned,
     no_live_relay_is_abandoned, paths_die_seldom, paths_change_seldom,
     overrides_are_obeyed, overrides_hold, changes_without_need_are_few, doubts_are_few, hours_cost_little,

@@ -215,6 +215,7 @@ class Node:
         self.place, self.gateway = place, None
         if place == INTERNET:
             cable = access_cable(self.world.spec.link)
+            cable.delay_s += self.spec.far_s
             self.cables = [cable]
             for ip in public_ips(self.numbered):
                 self.kernel.join(self.world.internet, ip, cable)

@@ -65,6 +65,7 @@ class NodeSpec:
     starts_at: float = 0.0
     userspace: bool = False  # its WireGuard is not the kernel's
     written: int = 0  # the one family in which the inventory has an anchor, if it has not both
+    far_s: float = 0.0  # so much farther away it is than the others, each way: only of anchors
 
     @property
     def is_fixed(self) -> bool:

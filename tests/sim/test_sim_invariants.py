@@ -27,6 +27,7 @@ from meshctl.core.agent.checks import STRANGERS_BURST
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.relaychoice import Distances
 from meshctl.core.agent.splice import MAX_SHOTS, VAIN_BURST
 from meshctl.core.agentcore import AgentCore, PathStatus
 from meshctl.core.reachability import ADDRESS_AND_PORT
@@ -255,6 +256,15 @@ def test_a_doctored_agent_is_found(
 ) -> None:
     doctor(kind, only)
     assert invariant in found(spec)
+
+
+@pytest.mark.parametrize("far", ["a0", "a1"])
+def test_who_goes_by_the_anchor_that_is_far_away_is_found(monkeypatch: pytest.MonkeyPatch, far: str) -> None:
+    spec = replace(NEVER, nodes=tuple(replace(n, far_s=0.05 * (n.name == far)) for n in NEVER.nodes))
+    assert found(spec) == set()
+    distance = Distances.of
+    monkeypatch.setattr(Distances, "of", lambda *args: -distance(*args))
+    assert found(spec) == {"relays are near"}
 
 
 def test_an_outage_without_a_fault_is_found() -> None:
