@@ -20,11 +20,11 @@ from meshctl.core.agent.events import Action, Event
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.network import Network
+from meshctl.core.agent.nodecontext import NodeContext
 from meshctl.core.agent.path import State
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.portmap_values import Mapped
 from meshctl.core.agent.resolver import Resolver
-from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.splice import undone
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.state import Kept, KeptPath, KeptRelay, dump, load
@@ -58,7 +58,8 @@ class AgentCore:
     def __init__(self, config: AgentConfig, dice: random.Random, now: float, state: bytes = b"") -> None:
         self._config = config
         self._actions: deque[Action] = deque()
-        self._shared = Shared(dice, self._actions.append, SpliceSlot([n.listen_port for n in config.networks]))
+        slot = SpliceSlot([n.listen_port for n in config.networks])
+        self._node_context = NodeContext(dice, self._actions.append, slot)
         self._resolver = Resolver([r for n in config.networks for r in n.mesh_ranges])
         self._quick_until = now + QUICK_S
         kept = load(state)
@@ -67,7 +68,7 @@ class AgentCore:
         self._port_state = self._ports.state()
         self._addresses: events.LocalAddresses | None = None
         self._timers: Timers[_Chore | str] = Timers()
-        self._networks = {n.network: Network(n, self._shared, now, kept) for n in config.networks}
+        self._networks = {n.network: Network(n, self._node_context, now, kept) for n in config.networks}
         self._handlers: dict[type[Event], Callable[[Any, float], None]] = {
             events.Wake: self._wake,
             events.LocalAddresses: self._local_addresses,
@@ -186,7 +187,7 @@ class AgentCore:
             network.signal(event, now)
 
     def _wg_status(self, event: events.WgStatus, now: float) -> None:
-        statuses = self._shared.handshakes.correct(event.peers, now)
+        statuses = self._node_context.handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
         dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)
@@ -214,7 +215,7 @@ class AgentCore:
         rekeyed = [n for name, n in self._networks.items() if name in wanted and n.has_another_key(wanted[name])]
         kept = Kept(paths=tuple(p for n in rekeyed for p in n.kept_paths()), relays=self._kept_relays())
         self._config = event.config
-        self._shared.slot.reserved = frozenset(n.listen_port for n in event.config.networks)
+        self._node_context.slot.reserved = frozenset(n.listen_port for n in event.config.networks)
         for name, network in list(self._networks.items()):
             if name not in wanted or not network.replaces(wanted[name]):
                 network.stop(now)
@@ -224,7 +225,7 @@ class AgentCore:
             if name in self._networks:
                 self._networks[name].configure(config, now)
             else:
-                self._networks[name] = Network(config, self._shared, now, kept)
+                self._networks[name] = Network(config, self._node_context, now, kept)
                 if self._addresses is not None:
                     self._networks[name].addresses(self._addresses.addresses, now)
         self._end_relays(kept.relays)
@@ -248,7 +249,7 @@ class AgentCore:
 
     def _rebind(self, _event: events.Rebind, now: float) -> None:
         for network in self._networks.values():
-            network.here.nat.forget()
+            network.context.nat.forget()
         self._clock_stepped(events.ClockStepped(), now)
 
     # Inside

@@ -20,7 +20,7 @@ from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
 from meshctl.agent.node.log import AGAIN_S, Log
 from meshctl.agent.node.loop import Loop, clock
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.document import encode
 from meshctl.core.agent.events import (
     Action,

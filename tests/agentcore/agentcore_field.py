@@ -12,10 +12,10 @@ from agentcore_values import SESSION, interface, peer
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
-from meshctl.core.agent.checks import Answer, Credentials, Pair
+from meshctl.core.agent.candidates import LocalCandidates
+from meshctl.core.agent.checklist import Answer, Credentials, Pair
 from meshctl.core.agent.events import Action, SendProbe
-from meshctl.core.agent.gathered import LocalCandidates
-from meshctl.core.agent.here import Answered, Here, Pace
+from meshctl.core.agent.interfacecontext import Answered, InterfaceContext, Pace
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.core.wire import stun
 
@@ -41,19 +41,19 @@ class End:
         self._awaited: dict[bytes, Answered] = {}
         config = interface(name, 10, peer(name, "ab".replace(name, ""), 11))
         self.own = LocalCandidates(config.mesh_ranges)
-        self.here = Here(
+        self.context = InterfaceContext(
             config, self.own, random.Random(name), pace, self._act, self._probe,  # noqa: S311
             lambda *_: None, lambda _: None, lambda _: SESSION,
         )  # fmt: skip
         self.it = Negotiation(
-            self.here, lambda answer, now: self.answers.append((now, answer)), controlling=name == "a"
+            self.context, lambda answer, now: self.answers.append((now, answer)), controlling=name == "a"
         )
         self.it.renew(credentials(name))
         self.stand(IPS[name][0])
 
     def stand(self, *ips: str) -> None:
-        self.here.hosts = tuple(LocalAddress(ip, 24, "eth0") for ip in ips)
-        self.own.set_hosts(self.here.hosts, PORT)
+        self.context.hosts = tuple(LocalAddress(ip, 24, "eth0") for ip in ips)
+        self.own.set_hosts(self.context.hosts, PORT)
 
     def offered(self, *addresses: Address, generation: int = 1) -> None:
         """The other end's candidates."""
@@ -121,7 +121,7 @@ class Field:
             while self._wire and self._wire[0][0] <= self.now:
                 probe = heapq.heappop(self._wire)[2]
                 for each in self.ends.values():
-                    if probe.remote.ip in {a.ip for a in each.here.hosts}:
+                    if probe.remote.ip in {a.ip for a in each.context.hosts}:
                         each.receive(probe.data, Pair(probe.remote, probe.local))
             for name, each in self.ends.items():
                 each.it.poll(self.now, nominate=self.nominate)

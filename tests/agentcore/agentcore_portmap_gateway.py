@@ -181,13 +181,13 @@ class Host:
         addresses = [LocalAddress(OWN, 24, "eth0")]
         if ipv6:
             addresses, gateways = [LocalAddress(OWN_6, 64, "eth0")], (GATEWAY_6,)
-        self._here = addresses, gateways
+        self._context = addresses, gateways
         self.mapper.set_network(addresses, gateways, ports, self.now)
         self.carry()
 
     def leave(self) -> None:
         """No port is wanted any more: what is mapped is given back."""
-        self.mapper.set_network(*self._here, (), self.now)
+        self.mapper.set_network(*self._context, (), self.now)
 
     def give(self, answer: object) -> None:
         """One event for the mapper."""

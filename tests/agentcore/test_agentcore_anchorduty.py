@@ -11,7 +11,6 @@ from agentcore_values import SESSION, interface, key, peer, shared, transaction
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.allowance import SESSIONS
 from meshctl.core.agent.anchorduty import AGAIN_S, QUESTIONS_BURST, QUESTIONS_PER_S, TIMES, AnchorDuty
-from meshctl.core.agent.asker import Server, anchor_server
 from meshctl.core.agent.bodies import (
     Ack,
     Body,
@@ -26,11 +25,12 @@ from meshctl.core.agent.bodies import (
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
 from meshctl.core.agent.events import Action, InstallRelay, PeerStatus, RelayDatagram, RemoveRelay, SendProbe
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, MISSED_KEEPALIVES
+from meshctl.core.agent.nodecontext import NodeContext
 from meshctl.core.agent.relaybinds import bind_username
 from meshctl.core.agent.relayserver import LIFETIME_S
-from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.signal import NO_SESSION
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.stunclient import Server, anchor_server
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 
@@ -56,7 +56,7 @@ class Hub:
         self.sessions = {self.a.id: SESSION, self.b.id: SESSION}
         self.asked = 0
         self.duty = AnchorDuty(
-            config, Shared(random.Random(1), self.done.append, SpliceSlot()),  # noqa: S311
+            config, NodeContext(random.Random(1), self.done.append, SpliceSlot()),  # noqa: S311
             lambda to, body, _: self.said.append((to.name, body)), lambda node: self.sessions[node],
         )  # fmt: skip
         self.duty.set_addresses((OWN,))

@@ -13,12 +13,12 @@ from agentcore_values import key, transaction
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bars import FIRST_S, FREE_FALLS
 from meshctl.core.agent.bodies import Offered
-from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.falls import UNHEARD_AGAIN_S, UNHEARD_S
+from meshctl.core.agent.checklist import Pair
+from meshctl.core.agent.damping import FIRST_S, FREE_FAILURES
 from meshctl.core.agent.liveness import BLOCKED_S
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.pathfailures import UNHEARD_AGAIN_S, UNHEARD_S
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.wire import stun
 
@@ -79,10 +79,10 @@ def test_a_way_that_carries_nothing_is_left_though_it_is_agreed_on_again_and_aga
     for _ in range(round(BLOCKED_S) + 3):
         for path in (path_of(other), path_of(controlling)):
             if path.state is State.DIRECT:
-                path._in_use.doubt("for a test", world.now)
+                path._selected_pair.doubt("for a test", world.now)
         path = path_of(controlling)
-        if path.state is State.SUSPECT and path.work.negotiation.current is not None:
-            path.work.negotiation.nominate(path.work.negotiation.current, world.now)
+        if path.state is State.SUSPECT and path.work.negotiation.selected is not None:
+            path.work.negotiation.nominate(path.work.negotiation.selected, world.now)
         world.talk(1.0)
     assert world.states() == RELAYED
 
@@ -105,12 +105,12 @@ def test_a_way_that_carries_wireguard_no_more_is_given_no_new_time_when_it_is_no
     world.block(*BOTH)
     host, since = world.hosts[OTHER], world.now
     path = path_of(host)
-    pair = path.work.negotiation.current
+    pair = path.work.negotiation.selected
     assert pair is not None
     while world.now < since + BLOCKED_S / 2:
         host.ping(CONTROLLING)
         world.run(0.005)
-    path._in_use.doubt("it is in doubt", world.now)
+    path._selected_pair.doubt("it is in doubt", world.now)
     host.give(ev.Wake())
     # Before its question is answered, so that the answer makes it use the pair.
     path.question(stun.Message(stun.Class.REQUEST, transaction(2**16), use_candidate=True, priority=1), pair, world.now)
@@ -194,7 +194,7 @@ def test_a_way_that_dies_again_and_again_is_gone_back_to_later_each_time() -> No
     controlling, _ = pair_of(world)
     found = falls(controlling, start)
     gaps = [later - earlier for earlier, later in pairwise(found)]
-    assert len(found) < FREE_FALLS + 6
+    assert len(found) < FREE_FAILURES + 6
     assert gaps[-1] > gaps[0] + 8 * FIRST_S
     assert silences(world.hosts["a"], world.now - 60.0) < 4.0
     world.talk(700.0, every=0.5)
@@ -210,9 +210,9 @@ def test_what_the_other_end_gives_up_is_barred_where_it_asks_from_too_for_it_may
     request = stun.Message(stun.Class.REQUEST, transaction(2**16), username="", priority=1)
     path.question(request, Pair(Address(IPS[CONTROLLING], PORT), moved), world.now)
     path.offered(replace(path.work.offer, blocked=7), world.now)
-    bars = path.work.negotiation.bars
-    assert bars.barred(moved.ip, world.now)
-    assert bars.barred(IPS[OTHER], world.now)
+    damping = path.work.negotiation.damping
+    assert damping.suppressed(moved.ip, world.now)
+    assert damping.suppressed(IPS[OTHER], world.now)
 
 
 def test_the_other_ends_word_is_followed_once_and_only_where_there_is_a_direct_path() -> None:
@@ -232,16 +232,16 @@ def test_a_pair_that_was_given_up_though_it_answers_is_not_taken_before_the_peer
     world = direct()
     world.talk(5.0)
     path = path_of(world.hosts[OTHER])
-    current = path.work.negotiation.current
+    current = path.work.negotiation.selected
     assert current is not None
     path.offered(replace(path.work.offer, blocked=7), world.now)
-    falls = path._falls
+    falls = path._failures
     other = current._replace(remote=Address("2001:db8::1", PORT))
     for pair, most_s in ((current, UNHEARD_AGAIN_S), (other, UNHEARD_S)):
         assert falls.just_blocked(pair, world.now + 0.9 * most_s)
         assert not falls.just_blocked(pair, world.now + most_s)
     assert falls.heard_by(world.now) == world.now + UNHEARD_S
-    path.work.negotiation.bars.clear()
+    path.work.negotiation.damping.clear()
     assert not falls.just_blocked(current, world.now), "one of the two stands elsewhere"
     assert falls.heard_by(world.now) < world.now
 
@@ -254,8 +254,8 @@ def test_after_both_have_given_a_pair_up_neither_takes_another_one_alone() -> No
         for name in (first, second):
             path = path_of(world.hosts[name])
             path.offered(replace(path.work.offer, blocked=7), world.now)
-            path.work.negotiation.bars.clear()
-            path.work.negotiation.bars.fell("2001:db8::1", world.now, blocked=True)
+            path.work.negotiation.damping.clear()
+            path.work.negotiation.damping.record_failure("2001:db8::1", world.now, blocked=True)
             world.talk(2.0)
         alone_s = 0.0
         for _ in range(200):
@@ -283,9 +283,9 @@ def test_what_is_barred_stays_so_unless_the_peer_shows_itself_elsewhere(kind: st
     world = PairWorld()
     world.until(lambda: world.states() == DIRECT, 5.0)
     path = path_of(world.hosts[CONTROLLING])
-    bars = path.work.negotiation.bars
-    bars.fell(IPS[OTHER], world.now, blocked=True)
+    damping = path.work.negotiation.damping
+    damping.record_failure(IPS[OTHER], world.now, blocked=True)
     offer = path.work.offer
     new = Offered(kind, Address("203.0.113.99", PORT), "00000000", 1)
     path.offered(replace(offer, candidates=(*offer.candidates, new)), world.now)
-    assert bars.barred(IPS[OTHER], world.now) is stays
+    assert damping.suppressed(IPS[OTHER], world.now) is stays

@@ -21,7 +21,7 @@ from meshctl.core.agent.candidate import (
     priority,
     public_ips,
 )
-from meshctl.core.agent.gathered import LocalCandidates, RemoteCandidates
+from meshctl.core.agent.candidates import LocalCandidates, RemoteCandidates
 
 MESH = ("10.42.0.0/16", "fd42:42::/48")
 PORT = 51820

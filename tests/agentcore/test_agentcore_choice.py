@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.choice import FAILED_AGAIN, RUNNERS_UP, Changes, best, rivals
 
 LOCAL = Address("192.0.2.1", 51820)

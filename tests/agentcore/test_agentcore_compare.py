@@ -8,7 +8,7 @@ from agentcore_field import IPS, PORT, Field, address, found
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.check import COMPARE_SCHEDULE_S
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.choice import CHANGES_PER_HOUR, FAILED_AGAIN
 from meshctl.core.agent.events import SendProbe
 
@@ -16,7 +16,7 @@ from meshctl.core.agent.events import SendProbe
 def test_another_pair_is_better_only_where_one_is_in_use() -> None:
     field = found()
     assert field.ends["a"].it.better(field.now) is None
-    field.ends["a"].it.current = Pair(address("a"), address("b"))
+    field.ends["a"].it.selected = Pair(address("a"), address("b"))
     assert field.ends["a"].it.better(field.now) is None, "there is no other"
 
 
@@ -28,7 +28,7 @@ def test_the_answers_that_come_while_a_better_pair_is_nominated_use_up_none_of_t
     field.ends["b"].offered(address("a"))
     field.run(2.0)
     it = field.ends["a"].it
-    it.current = Pair(address("a"), address("b"))
+    it.selected = Pair(address("a"), address("b"))
     for _ in range(2 * CHANGES_PER_HOUR):
         better = it.better(field.now)
         if better is not None:
@@ -45,7 +45,7 @@ def dead_but_one(count: int) -> tuple[Field, list[Address]]:
     field.ends["b"].offered(address("a"))
     field.lost = lambda probe: probe.remote in others
     field.run(10.0)
-    field.ends["a"].it.current = Pair(address("a"), address("b"))
+    field.ends["a"].it.selected = Pair(address("a"), address("b"))
     return field, others
 
 
@@ -65,7 +65,7 @@ def test_with_each_comparison_some_of_the_pairs_that_failed_are_asked_again_the_
 def test_where_nothing_has_failed_and_nothing_else_answers_there_is_nothing_to_compare() -> None:
     field = found()
     it = field.ends["a"].it
-    it.current, start = Pair(address("a"), address("b")), field.now
+    it.selected, start = Pair(address("a"), address("b")), field.now
     it.compare(0, start)
     field.run(5.0)
     assert field.ends["a"].asked(start) == []
@@ -89,7 +89,7 @@ def test_a_shorter_way_that_begins_to_work_is_found_though_each_end_lets_in_only
     field.lost = lambda probe: bool({probe.local, probe.remote} & second)
     field.run(10.0)
     ends = [field.ends[name].it for name in "ab"]
-    ends[0].current, ends[1].current = Pair(address("a"), address("b")), Pair(address("b"), address("a"))
+    ends[0].selected, ends[1].selected = Pair(address("a"), address("b")), Pair(address("b"), address("a"))
     field.lost = closed
     for turn in range(4):
         for it in ends:

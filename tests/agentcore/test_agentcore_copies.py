@@ -72,7 +72,7 @@ def test_a_flood_of_one_recorded_question_does_not_make_the_anchor_deaf_to_the_n
         for data in asked:
             assert replay(hub, data) == []
         world.run(0.01)
-    own = network_of(node).here.own.all()
+    own = network_of(node).context.own.all()
     assert [c.address.ip for c in own if c.kind == "srflx"] == ["100.100.1.1"]
 
 

@@ -14,14 +14,14 @@ from agentcore_values import SESSION, interface, key, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress, NamedEndpoint
-from meshctl.core.agent.asker import anchor_server
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.liveness import BUSY_S, SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.resolver import DEAD_S
 from meshctl.core.agent.router import BURST
 from meshctl.core.agent.state import Kept, KeptEnd, KeptPath, KeptRelay, dump, load
+from meshctl.core.agent.stunclient import anchor_server
 from meshctl.core.agentcore import IDLE_SAMPLE_S, AgentCore
 from meshctl.core.wire import stun
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256

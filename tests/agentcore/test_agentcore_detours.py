@@ -12,17 +12,17 @@ from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Body, NatSummary, Offer, Offered, RelayGrant, RelayRelease, Splice, Wish
 from meshctl.core.agent.candidate import priority
-from meshctl.core.agent.checks import Credentials
+from meshctl.core.agent.candidates import LocalCandidates
+from meshctl.core.agent.checklist import Credentials
 from meshctl.core.agent.config import PeerConfig
-from meshctl.core.agent.course import Course
 from meshctl.core.agent.detours import Detours
-from meshctl.core.agent.gathered import LocalCandidates
-from meshctl.core.agent.here import Answered, Here, Pace
+from meshctl.core.agent.interfacecontext import Answered, InterfaceContext, Pace
 from meshctl.core.agent.nat import Mapping
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import RELAY_LINGER_S, PeerWork
 from meshctl.core.agent.splice import LISTEN_S, OPENED
 from meshctl.core.agent.splice_slot import SpliceSlot
+from meshctl.core.agent.statemachine import PathStateMachine
 
 PORT, NOW = 51820, 1000.0
 BASE, PEER = Address("192.168.1.10", PORT), Address("198.51.100.2", 5000)
@@ -38,26 +38,26 @@ class Bench:
         self.said: list[tuple[str, Body]] = []
         own = LocalCandidates(config.mesh_ranges)
         dice = random.Random(1)  # noqa: S311
-        self.here = Here(
+        self.context = InterfaceContext(
             config, own, dice, Pace(), self.done.append, self._probe, self._say, lambda _: None, lambda _: SESSION
         )
-        self.here.hosts = (LocalAddress(BASE.ip, 24, "eth0"),)
-        own.set_hosts(self.here.hosts, PORT)
+        self.context.hosts = (LocalAddress(BASE.ip, 24, "eth0"),)
+        own.set_hosts(self.context.hosts, PORT)
         for n, server in enumerate(SERVERS):
-            self.here.nat.observe(BASE, server, Address("198.51.100.1", 4000 + (n if hard else 0)), NOW)
-        self.work = PeerWork(config.peers[0], self.here, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
+            self.context.nat.observe(BASE, server, Address("198.51.100.1", 4000 + (n if hard else 0)), NOW)
+        self.work = PeerWork(config.peers[0], self.context, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
         theirs = Mapping.ENDPOINT_INDEPENDENT if hard else Mapping.ADDRESS_AND_PORT_DEPENDENT
         offered = Offered("srflx", PEER, "00000000", priority("srflx", 1))
         self.work.offer = Offer(1, (offered,), (NatSummary(4, theirs, 0),))
         self.work.negotiation.remote.offer(self.work.offer)
-        self.course = Course(self.work, self.here, NOW)
-        self.detours = Detours(self.course, self.work, self.here)
+        self.machine = PathStateMachine(self.work, self.context, NOW)
+        self.detours = Detours(self.machine, self.work, self.context)
 
     def relayed(self) -> None:
         """There is a session, and a relay."""
         self.work.negotiation.renew(Credentials("b:a", b"k" * 32))
-        self.course.fire(Trigger.SESSION, "its agent answers", NOW)
-        self.course.fire(Trigger.RELAY_READY, "both ends are bound", NOW)
+        self.machine.fire(Trigger.SESSION, "its agent answers", NOW)
+        self.machine.fire(Trigger.RELAY_READY, "both ends are bound", NOW)
 
     def begin(self, *, hard: bool) -> None:
         """What begins an attempt: at the hard side that all pairs were tried, at the easy one the peer's word."""
@@ -84,7 +84,7 @@ def test_an_attempt_that_can_begin_makes_a_relayed_path_one_that_is_being_splice
     bench = Bench(hard=hard)
     bench.relayed()
     bench.begin(hard=hard)
-    assert bench.course.state is State.SPLICING
+    assert bench.machine.state is State.SPLICING
     opened = [action for action in bench.done if isinstance(action, ev.OpenPorts)]
     assert [len(action.ports) for action in opened] == ([OPENED] if hard else [])
 
@@ -95,8 +95,8 @@ def test_an_attempt_that_hits_nothing_leaves_the_path_relayed_and_no_port_open(h
     bench.relayed()
     bench.begin(hard=hard)
     bench.run(NOW + 10 * LISTEN_S)
-    assert bench.course.state is State.RELAYED
-    assert bench.course.history.why == "no port was hit"
+    assert bench.machine.state is State.RELAYED
+    assert bench.machine.history.why == "no port was hit"
     assert [body for to, body in bench.said if to == "b" and isinstance(body, Splice)] or not hard
     opened = [action for action in bench.done if isinstance(action, ev.OpenPorts)]
     assert not opened or opened[-1] == ev.OpenPorts(key("b"), ())
@@ -107,29 +107,29 @@ def test_the_end_of_an_attempt_that_the_path_waits_for_no_more_changes_nothing(h
     bench = Bench(hard=hard)
     bench.relayed()
     bench.begin(hard=hard)
-    bench.course.fire(Trigger.RELAY_LOST, "the anchor does not answer", NOW)
+    bench.machine.fire(Trigger.RELAY_LOST, "the anchor does not answer", NOW)
     bench.run(NOW + 10 * LISTEN_S)
-    assert bench.course.state is State.PROBING
+    assert bench.machine.state is State.PROBING
 
 
 @pytest.mark.parametrize("hard", [True, False])
 def test_without_a_relay_that_carries_the_packets_meanwhile_no_attempt_begins(hard: bool) -> None:
     bench = Bench(hard=hard)
     bench.begin(hard=hard)
-    assert (bench.course.state, bench.done) == (State.UNKNOWN, [])
+    assert (bench.machine.state, bench.done) == (State.UNKNOWN, [])
     bench.relayed()
-    bench.course.fire(Trigger.RELAY_LOST, "the anchor does not answer", NOW)
+    bench.machine.fire(Trigger.RELAY_LOST, "the anchor does not answer", NOW)
     bench.begin(hard=hard)
-    assert (bench.course.state, bench.work.splice.trying) == (State.PROBING, None)
+    assert (bench.machine.state, bench.work.splice.trying) == (State.PROBING, None)
 
 
 @pytest.mark.parametrize("hard", [True, False])
 def test_without_a_session_no_attempt_begins(hard: bool) -> None:
     bench = Bench(hard=hard)
-    bench.course.fire(Trigger.SESSION, "its agent answers", NOW)
-    bench.course.fire(Trigger.RELAY_READY, "both ends are bound", NOW)
+    bench.machine.fire(Trigger.SESSION, "its agent answers", NOW)
+    bench.machine.fire(Trigger.RELAY_READY, "both ends are bound", NOW)
     bench.begin(hard=hard)
-    assert bench.course.state is State.RELAYED
+    assert bench.machine.state is State.RELAYED
 
 
 def test_where_an_operator_wants_the_relay_no_attempt_begins() -> None:
@@ -137,7 +137,7 @@ def test_where_an_operator_wants_the_relay_no_attempt_begins() -> None:
     bench.relayed()
     bench.work.wish = Wish.RELAY
     bench.begin(hard=True)
-    assert bench.course.state is State.RELAYED
+    assert bench.machine.state is State.RELAYED
 
 
 @pytest.mark.parametrize("hard", [True, False])
@@ -145,32 +145,32 @@ def test_where_the_nats_are_not_such_that_a_splice_helps_nothing_is_begun(hard: 
     bench = Bench(hard=hard)
     bench.relayed()
     bench.begin(hard=not hard)
-    assert (bench.course.state, bench.done) == (State.RELAYED, [])
+    assert (bench.machine.state, bench.done) == (State.RELAYED, [])
 
 
 @pytest.mark.parametrize(
-    ("hard", "barred", "words"),
+    ("hard", "suppressed", "words"),
     [
         (True, True, "none; ways that kept failing are not taken for a while, though they may answer"),
         (False, False, "none; no ports are tried: the NATs are not hard here and easy there"),
     ],
 )
-def test_why_no_attempt_begins_is_remembered_once(hard: bool, barred: bool, words: str) -> None:
+def test_why_no_attempt_begins_is_remembered_once(hard: bool, suppressed: bool, words: str) -> None:
     bench = Bench(hard=hard)
     bench.relayed()
-    if barred:
-        bench.work.negotiation.bars.fell(PEER.ip, NOW, blocked=True)
+    if suppressed:
+        bench.work.negotiation.damping.record_failure(PEER.ip, NOW, blocked=True)
     for _ in range(3):
-        bench.course.fire(Trigger.EXHAUSTED, "none", NOW)
+        bench.machine.fire(Trigger.EXHAUSTED, "none", NOW)
         bench.detours.try_splice(NOW)
-    assert bench.course.state is State.RELAYED
-    assert [d.reason for d in bench.course.history.decisions][2:] == [words]
+    assert bench.machine.state is State.RELAYED
+    assert [d.reason for d in bench.machine.history.decisions][2:] == [words]
 
 
 def test_a_history_without_a_decision_has_nothing_to_explain() -> None:
     bench = Bench(hard=False)
-    bench.course.history.explain("more")
-    assert bench.course.history.decisions == ()
+    bench.machine.history.explain("more")
+    assert bench.machine.history.decisions == ()
 
 
 @pytest.mark.parametrize("wish", Wish)

@@ -13,10 +13,10 @@ from agentcore_values import key
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import LocalAddress
 from meshctl.core.agent.check import RTTS
-from meshctl.core.agent.checks import Credentials
-from meshctl.core.agent.inuse import RENOMINATE_S
+from meshctl.core.agent.checklist import Credentials
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peer import CARRIED_S, RELAY_DOUBT_S, RESTARTS_BURST, RESTARTS_RATE
+from meshctl.core.agent.selectedpair import RENOMINATE_S
 
 
 def test_a_path_that_has_become_slow_is_doubted_once_and_not_for_ever() -> None:
@@ -135,7 +135,7 @@ def test_that_the_agent_is_silent_changes_nothing_while_the_path_is_in_doubt() -
 def test_that_the_agent_is_silent_changes_nothing_while_ports_are_tried() -> None:
     world = relayed()
     path = path_of(world.hosts["a"])
-    path._course.fire(Trigger.SPLICE_BEGUN, "ports are open", world.now)
+    path._machine.fire(Trigger.SPLICE_BEGUN, "ports are open", world.now)
     world.apart("a", "b", "hub0")
     world.talk(1.0)
     path.session_lost(world.now + 2.0 * CARRIED_S)
@@ -230,7 +230,7 @@ def test_the_controlling_end_nominates_again_when_the_other_asks_on_the_pair_in_
     world.run(3.0)
     controlling, other = pair_of(world)
     since = world.now
-    pair = path_of(other).work.negotiation.current
+    pair = path_of(other).work.negotiation.selected
     assert pair is not None
     for _ in range(8):
         path_of(other).work.negotiation.ask_path(world.now)

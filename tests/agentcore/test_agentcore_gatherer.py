@@ -10,13 +10,13 @@ from collections.abc import Callable
 from agentcore_values import SESSION, interface, key, shared
 
 from meshctl.core.agent.address import Address, LocalAddress
-from meshctl.core.agent.asker import Server, anchor_server
+from meshctl.core.agent.candidates import LocalCandidates
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import MAX_BASES, MAX_STRANGERS, REFRESH_S, TRICKLE_S, Gatherer
 from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
 from meshctl.core.agent.probes import Transactions
+from meshctl.core.agent.stunclient import Server, anchor_server
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256

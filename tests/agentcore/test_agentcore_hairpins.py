@@ -7,8 +7,8 @@ import pytest
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import NatSummary, Offer, Offered
-from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.gathered import RemoteCandidates
+from meshctl.core.agent.candidates import RemoteCandidates
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.hairpins import Hairpins
 from meshctl.core.agent.nat import Filtering, Mapping, NatKnowledge
 

@@ -12,10 +12,10 @@ from agentcore_field import IPS, KEY, PORT, End, Field, address, credentials, fo
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Offer, Offered
+from meshctl.core.agent.candidates import PRFLX_LIFETIME_S
 from meshctl.core.agent.check import ANSWER_S, PATH_ANSWER_MAX_S, PATH_ANSWER_S, PATH_SCHEDULE_S, SCHEDULE_S
-from meshctl.core.agent.checks import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, CheckList, Pair
-from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
-from meshctl.core.agent.here import GAP_S, MISSED_S, Pace
+from meshctl.core.agent.checklist import MAX_OF_HOST, MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, CheckList, Pair
+from meshctl.core.agent.interfacecontext import GAP_S, MISSED_S, Pace
 from meshctl.core.agent.negotiation import SETTLE_S
 from meshctl.core.agent.probes import Transactions, signed
 from meshctl.core.agent.router import TokenBucket
@@ -29,12 +29,12 @@ def test_a_check_from_the_outer_address_of_our_nat_has_been_hairpinned_unless_th
 ) -> None:
     field = offered()
     end = field.ends["a"]
-    end.here.nat.observe(address("a"), Address("203.0.113.1", 3478), Address(IPS["b"][0], 4242), field.now)
+    end.context.nat.observe(address("a"), Address("203.0.113.1", 3478), Address(IPS["b"][0], 4242), field.now)
     end.it.remote.offer(Offer(2, (Offered(kind, address("b"), "0", 1000),)))
     end.it.refresh(field.now)
     field.run(1.0)
     assert end.it.promising
-    assert end.here.nat.hairpins(address("a"), field.now) is hairpins
+    assert end.context.nat.hairpins(address("a"), field.now) is hairpins
 
 
 def test_without_a_session_nothing_is_due_and_nothing_is_asked() -> None:
@@ -183,10 +183,10 @@ def test_where_no_path_is_wanted_nothing_is_nominated() -> None:
 
 def test_the_pair_in_use_stays_askable_when_nobody_offers_it_any_more() -> None:
     field = found()
-    field.ends["a"].it.current = pair = Pair(address("a"), address("b"))
+    field.ends["a"].it.selected = pair = Pair(address("a"), address("b"))
     field.ends["a"].offered(address("b", 1), generation=2)
     assert not field.ends["a"].it.failed(pair)
-    field.ends["a"].it.current = None
+    field.ends["a"].it.selected = None
     field.ends["a"].it.remote.forget("prflx")
     field.ends["a"].it.refresh(field.now)
     assert field.ends["a"].it.failed(pair)
@@ -195,7 +195,7 @@ def test_the_pair_in_use_stays_askable_when_nobody_offers_it_any_more() -> None:
 def test_the_pair_in_use_is_asked_quickly_and_has_failed_when_it_is_silent() -> None:
     field = found()
     end = field.ends["a"]
-    end.it.current = pair = Pair(address("a"), address("b"))
+    end.it.selected = pair = Pair(address("a"), address("b"))
     field.lost = lambda _: True
     start = field.now
     end.it.ask_path(start)
@@ -208,7 +208,7 @@ def test_the_pair_in_use_is_asked_quickly_and_has_failed_when_it_is_silent() -> 
 def test_a_slow_pair_in_use_has_longer_to_answer_but_no_longer_than_that(rtt_s: float, last_answer_s: float) -> None:
     field = found()
     end = field.ends["a"]
-    end.it.current = pair = Pair(address("a"), address("b"))
+    end.it.selected = pair = Pair(address("a"), address("b"))
     field.lost = lambda _: True
     end.it.ask_path(field.now, rtt_s)
     field.run(PATH_SCHEDULE_S[-1] + last_answer_s - 0.01)
@@ -236,9 +236,9 @@ def test_a_check_that_somebody_sends_again_from_elsewhere_teaches_nothing_of_the
     field.ends["a"].offered(address("b"))
     field.run(0.2)
     end, (_, probe) = field.ends["b"], field.ends["a"].sent[0]
-    known = end.here.nat.version, end.it.remote.all()
+    known = end.context.nat.version, end.it.remote.all()
     end.receive(probe.data, Pair(address("b"), Address("203.0.113.66", 4444)))
-    assert (end.here.nat.version, end.it.remote.all()) == known
+    assert (end.context.nat.version, end.it.remote.all()) == known
     assert {pair.remote for _, pair, _ in end.questions} == {address("a")}
 
 
@@ -268,7 +268,7 @@ def crowded(hosts: int, ports: int) -> Field:
     field.lost = lambda probe: probe.remote.port < 1024 + ports
     a = field.ends["a"]
     for n in range(hosts * ports):
-        transaction, username = a.here.transactions.new(), credentials("a").username
+        transaction, username = a.context.transactions.new(), credentials("a").username
         request = stun.Message(stun.Class.REQUEST, transaction, username=username, ice_controlling=1)
         ip = IPS["a"][0] if hosts == 1 else f"203.0.113.{n // ports}"
         field.ends["b"].receive(signed(request, KEY), Pair(address("b"), Address(ip, 1024 + n % ports)))
@@ -369,9 +369,9 @@ def test_in_a_new_session_nothing_of_the_old_one_is_known_and_all_is_asked_again
 def test_what_is_forgotten_can_begin_again_with_the_same_session() -> None:
     field = found()
     end = field.ends["a"]
-    end.it.current = Pair(address("a"), address("b"))
+    end.it.selected = Pair(address("a"), address("b"))
     end.it.forget()
-    assert (end.it.key, end.it.current, end.it.due) == (b"", None, None)
+    assert (end.it.key, end.it.selected, end.it.due) == (b"", None, None)
     end.it.renew(credentials("a"))
     end.it.restart(field.now)
     field.run(1.0)
@@ -428,7 +428,7 @@ def test_after_a_standstill_the_checks_of_many_peers_do_not_leave_all_at_once(he
 def test_the_pair_in_use_is_kept_where_there_are_more_pairs_than_can_be_asked() -> None:
     field = found()
     it = field.ends["a"].it
-    it.current = pair = Pair(address("a"), address("b", 1))  # which nobody offers
+    it.selected = pair = Pair(address("a"), address("b", 1))  # which nobody offers
     field.ends["a"].stand(*(f"198.51.100.{n}" for n in range(10, 20)), IPS["a"][0])
     others = [Address(f"203.0.113.{n}", PORT) for n in range(10, 10 + MAX_PAIRS // 2)]
     field.ends["a"].offered(*others, generation=2)

@@ -395,7 +395,7 @@ def test_answers_that_nobody_waits_for_any_more_are_forgotten() -> None:
     for n in range(MAX_AWAITED + 100):
         data = stun.encode(stun.Message(stun.Class.REQUEST, n.to_bytes(12, "big")))
         probe = ev.SendProbe(local, Told.SERVER, data)
-        network.here.probe(probe, lambda received, *_: answered.append(received.message.transaction))
+        network.context.probe(probe, lambda received, *_: answered.append(received.message.transaction))
     for n in range(MAX_AWAITED + 100):
         request = stun.Message(stun.Class.REQUEST, n.to_bytes(12, "big"))
         reply = stun.encode(stun.success_response(request, TransportAddress("192.0.2.1", 1)))

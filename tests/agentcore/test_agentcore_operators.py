@@ -120,7 +120,7 @@ def test_a_nomination_against_an_operators_wish_is_not_followed() -> None:
     world = direct()
     world.talk(2.0)
     controlling, other = pair_of(world)
-    pair = path_of(controlling).work.negotiation.current
+    pair = path_of(controlling).work.negotiation.selected
     assert pair is not None
     other.give(ev.Override(key(CONTROLLING), "relay"))
     world.until(lambda: world.states() == RELAYED, 3.0)
@@ -215,12 +215,12 @@ def test_how_far_an_anchor_is_stays_known_when_policy_lets_it_reach_one_more() -
     world = direct()
     host = world.hosts["a"]
     [network] = host.config.networks
-    before = {link.peer.name: link.rtt_s for link in network_of(host).here.anchors.values()}
+    before = {link.peer.name: link.rtt_s for link in network_of(host).context.anchors.values()}
     assert before["hub0"]
     peers = tuple(replace(p, reaches=p.reaches | {"c"}) if p.is_anchor else p for p in network.peers)
     host.give(ev.Reconfigured(replace(host.config, networks=(replace(network, peers=peers),))))
     world.run(1.0)
-    assert {link.peer.name: link.rtt_s for link in network_of(host).here.anchors.values()} == before
+    assert {link.peer.name: link.rtt_s for link in network_of(host).context.anchors.values()} == before
 
 
 @pytest.mark.parametrize("end", [CONTROLLING, OTHER])

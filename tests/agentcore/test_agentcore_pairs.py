@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.candidate import Candidate, priority
-from meshctl.core.agent.checks import MAX_PAIRS
+from meshctl.core.agent.checklist import MAX_PAIRS
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_priority, pair_up
 
 PORT = 51820

@@ -16,7 +16,7 @@ from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import AnchorDistance, Offered
 from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import RELAY_LINGER_S, RETRY_FIRST_S
 from meshctl.core.agent.relayserver import LIFETIME_S
@@ -314,7 +314,7 @@ def test_the_other_end_moves_to_the_relay_that_the_controlling_one_uses() -> Non
 def test_an_indication_on_the_pair_in_use_shows_that_the_peer_lives_but_not_twice() -> None:
     world = direct()
     path = path_of(world.hosts["a"])
-    liveness, current = path.work.liveness, path.work.negotiation.current
+    liveness, current = path.work.liveness, path.work.negotiation.selected
     assert current is not None
     first = stun.Message(stun.Class.INDICATION, transaction(2**16))
     path.indicated(first, current, world.now + 1)
@@ -345,10 +345,10 @@ def test_a_path_on_which_wireguard_has_followed_the_peer_is_kept_open_to_where_i
     world = direct()
     host = world.hosts["a"]
     path = path_of(host)
-    current = path.work.negotiation.current
+    current = path.work.negotiation.selected
     assert current is not None
     moved = current._replace(remote=Address("192.0.2.77", PORT))
-    path._in_use.replaced(moved, world.now)
+    path._selected_pair.replaced(moved, world.now)
     host.give(ev.Wake())
     began = world.now
     path.work.tunnel.maintain(world.now + 1000.0)

@@ -13,10 +13,10 @@ from agentcore_values import SESSION, interface, peer
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Wish
-from meshctl.core.agent.checks import Credentials, Pair
+from meshctl.core.agent.candidates import LocalCandidates
+from meshctl.core.agent.checklist import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
-from meshctl.core.agent.gathered import LocalCandidates
-from meshctl.core.agent.here import Here, Pace
+from meshctl.core.agent.interfacecontext import InterfaceContext, Pace
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Came
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
@@ -47,12 +47,12 @@ class Bench:
         config = interface(name, 10, peer(name, other, 11))
         own = LocalCandidates(config.mesh_ranges)
         dice = random.Random(1)  # noqa: S311
-        self.here = Here(
+        self.context = InterfaceContext(
             config, own, dice, Pace(), self.done.append, lambda probe, _: self.done.append(probe),
             lambda *_: None, lambda _: None, lambda _: SESSION,
         )  # fmt: skip
         self.peer = config.peers[0]
-        self.work = PeerWork(self.peer, self.here, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
+        self.work = PeerWork(self.peer, self.context, SpliceSlot([PORT]), lambda *_: None, lambda *_: None)
 
     def status(self, endpoint: Address | None, age_s: float | None, keepalive_s: int = 25) -> None:
         self.work.tunnel.status = ev.PeerStatus(self.peer.public_key, endpoint, age_s, 0, 0, keepalive_s)
@@ -199,7 +199,7 @@ def test_on_a_long_path_the_keepalives_of_both_ends_do_not_leave_at_the_same_mom
     bench.work.liveness.moved(0.0, rtt_s)
     bench.work.tunnel.set_endpoint(HUB, 0.0)
     assert ev.SetKeepalive(bench.peer.public_key, interval_s) in bench.done
-    bench.here.lifetime.configure(0)
+    bench.context.lifetime.configure(0)
     bench.done.clear()
     bench.work.tunnel.maintain(1.0)
     assert bench.done == [], "keepalives that are off stay off"
@@ -225,9 +225,9 @@ def test_an_endpoint_is_adopted_only_where_this_node_has_an_address_of_its_famil
     bench = Bench(CONTROLLING)
     bench.status(HUB, 1.0)
     assert not bench.work.adopt()
-    bench.here.own.set_hosts([LocalAddress("198.51.100.1", 24, "eth0")], PORT)
+    bench.context.own.set_hosts([LocalAddress("198.51.100.1", 24, "eth0")], PORT)
     assert bench.work.adopt()
-    assert bench.work.negotiation.current == (Address("198.51.100.1", PORT), HUB)
+    assert bench.work.negotiation.selected == (Address("198.51.100.1", PORT), HUB)
     assert not bench.work.proven
     bench.status(Address("2001:db8::1", PORT), 1.0)
     assert not bench.work.adopt()
@@ -284,13 +284,13 @@ def idle(
     bench.work.negotiation.renew(Credentials("b:a", b"k" * 32))
     bench.status(pair.remote, 1.0)
     if adopted or relayed:
-        bench.here.own.set_hosts([LocalAddress(pair.local.ip, 24, "eth0")], PORT)
+        bench.context.own.set_hosts([LocalAddress(pair.local.ip, 24, "eth0")], PORT)
     if adopted:
         assert bench.work.adopt()
     elif relayed:
         bench.work.tunnel.set_endpoint(pair.remote, 0.0)
     else:
-        bench.work.negotiation.current = pair
+        bench.work.negotiation.selected = pair
         bench.work.tunnel.set_endpoint(pair.remote, 0.0)
     times = []
     for second in range(1, round(until)):

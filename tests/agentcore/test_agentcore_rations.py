@@ -24,7 +24,8 @@ class Flood:
     def __init__(self, world: PairWorld, victim: str) -> None:
         self.world, self.name = world, "ab".replace(victim, "")
         host = world.hosts[self.name]
-        self._talks = {n: network_of(host).post.talk_by_id(node_id(key(n))) for n in (victim, *world.names)}
+        signalling = network_of(host).signalling
+        self._conversations = {n: signalling.conversation_by_id(node_id(key(n))) for n in (victim, *world.names)}
         host.kill()
         self._generation = 1000
 
@@ -33,9 +34,9 @@ class Flood:
         return Offer(self._generation, wish=wish)
 
     def say(self, to: str, body: Body) -> None:
-        talk = self._talks[to]
-        assert talk is not None
-        self.world.hosts[to].give(ev.Signal(f"10.42.0.{NUMBERS[self.name]}", talk.session.seal(body)))
+        conversation = self._conversations[to]
+        assert conversation is not None
+        self.world.hosts[to].give(ev.Signal(f"10.42.0.{NUMBERS[self.name]}", conversation.session.seal(body)))
 
 
 def said(host: Host, to: str, since: float) -> list[int]:

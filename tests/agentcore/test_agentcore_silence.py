@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.anchorduty import AnchorDuty
-from meshctl.core.agent.asker import Server, anchor_server
+from meshctl.core.agent.candidates import LocalCandidates
 from meshctl.core.agent.events import Action, OpenPorts, SendProbe
-from meshctl.core.agent.gathered import LocalCandidates
-from meshctl.core.agent.here import Answered, Here, Pace
+from meshctl.core.agent.interfacecontext import Answered, InterfaceContext, Pace
 from meshctl.core.agent.lifetime import ANSWERED_S, LATE, LONGEST_S, SHORTEST_S, MappingLifetime
-from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.mutex import Mutex
+from meshctl.core.agent.nodecontext import NodeContext
 from meshctl.core.agent.silence import LATER_S, NEXT_S, PACE_S, PORTS, Place, Silence
 from meshctl.core.agent.splice_slot import SpliceSlot
-from meshctl.core.agent.turn import Turn
+from meshctl.core.agent.stunclient import Server, anchor_server
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 
@@ -33,9 +33,11 @@ DELAY_S = 0.02
 CONFIGURED_S = 25
 
 
-def here_of(name: str, seed: int, act: Callable[[Action], None], probe: Callable[[SendProbe, Answered], None]) -> Here:
+def context_of(
+    name: str, seed: int, act: Callable[[Action], None], probe: Callable[[SendProbe, Answered], None]
+) -> InterfaceContext:
     config = interface(name, 2, keepalive_s=CONFIGURED_S)
-    return Here(
+    return InterfaceContext(
         config, LocalCandidates(config.mesh_ranges), random.Random(seed), Pace(), act, probe,  # noqa: S311
         lambda *_: None, lambda _: None, lambda _: SESSION,
     )  # fmt: skip
@@ -69,7 +71,7 @@ class World:
             hub.public_key, anchor_server(ANCHOR, node.id, SESSION, hub.pair_key), OWN, frozenset({51820})
         )
         self.sent_back: list[SendProbe] = []
-        shared = Shared(self.dice, self._anchor_sends, SpliceSlot())
+        shared = NodeContext(self.dice, self._anchor_sends, SpliceSlot())
         duty = AnchorDuty(interface("hub", 1, node, is_anchor=True), shared, lambda *_: None, lambda _: SESSION)
         duty.set_addresses((ANCHOR,))
         self.anchor = duty
@@ -77,10 +79,10 @@ class World:
         self.actions: list[tuple[float, Action]] = []
         self.pending: list[Action] = []
         self.awaited: dict[bytes, Answered] = {}
-        here = here_of("node", seed, self.pending.append, self._probe)
-        here.lifetime = self.lifetime
-        self.turn = Turn()
-        self.silence = Silence(here, self.turn, lambda: self.place, self.now)
+        context = context_of("node", seed, self.pending.append, self._probe)
+        context.lifetime = self.lifetime
+        self.mutex = Mutex()
+        self.silence = Silence(context, self.mutex, lambda: self.place, self.now)
 
     def _probe(self, probe: SendProbe, answered: Answered) -> None:
         self.pending.append(probe)
@@ -349,8 +351,8 @@ def test_two_networks_take_turns_and_neither_is_left_out() -> None:
             begun[name] += running[name]
             assert not all(running.values())
 
-    here = {name: here_of(name, 1, partial(opens, name), lambda *_: None) for name in running}
-    silences = {name: Silence(here[name], world.turn, lambda: place, now) for name in running}
+    context = {name: context_of(name, 1, partial(opens, name), lambda *_: None) for name in running}
+    silences = {name: Silence(context[name], world.mutex, lambda: place, now) for name in running}
     while now < 50.0 + DAY:
         now = min(silence.due() for silence in silences.values())
         for silence in silences.values():
@@ -361,8 +363,8 @@ def test_two_networks_take_turns_and_neither_is_left_out() -> None:
 def test_a_network_that_stops_leaves_its_turn_to_another() -> None:
     world = World(1000)
     world.run(NEXT_S + 1)
-    assert not world.turn.take("another")
+    assert not world.mutex.acquire("another")
     world.silence.stop(world.now)
-    assert world.turn.take("another")
+    assert world.mutex.acquire("another")
     world.run(DAY)
     assert len(world.probes) == 1

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import NatSummary, Splice
 from meshctl.core.agent.candidate import Candidate, priority
-from meshctl.core.agent.checks import Credentials, Pair
+from meshctl.core.agent.checklist import Credentials, Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.nat import Mapping
 from meshctl.core.agent.probes import Transactions
@@ -235,7 +235,7 @@ def test_a_pair_that_was_hit_is_installed_and_no_other_port_stays_open() -> None
     assert not one.take(second), "its port is closed"
     assert list(one.outputs()) == []
     assert (one.standing, one.ports, one.due()) == (first, (port,), None)
-    assert slot.take(key("other"))
+    assert slot.acquire(key("other"))
     one.leave()
     assert list(one.outputs()) == [RemoveSplice(key("peer"), E, port), OpenPorts(key("peer"), ())]
     one.leave()
@@ -382,7 +382,7 @@ def test_whatever_happens_at_most_one_tries_and_in_the_end_nothing_is_left(
         driver.settle(now)
         assert (driver.ports, driver.rules, driver.splicer.due()) == (set(), set(), None)
         assert all(later - earlier >= BETWEEN_S for earlier, later in itertools.pairwise(driver.started))
-    assert slot.take(key("third"))
+    assert slot.acquire(key("third"))
 
 
 def test_an_attempt_of_the_hard_side_ends_when_its_ports_have_been_open_for_their_time() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.state import MAX_BYTES, Kept, KeptEnd, KeptPath, KeptRelay, dump, load
 
 HERE, THERE, V6 = Address("192.0.2.1", 51820), Address("198.51.100.2", 1024), Address("2001:db8::1", 7)

@@ -31,10 +31,10 @@ SUBJECTS = ("path", "choice", "liveness", "history")
 TESTED_BY = {
     "liveness": ("liveness", "liveness_blocked", "handshakes"),
     "peer": ("peer", "peerwork", "operators", "doubt", "network"),
-    "course": ("peer", "operators", "doubt"),
-    "inuse": ("peer", "doubt", "blocked", "operators"),
-    "detours": ("detours", "peer", "operators", "doubt", "tidings", "network"),
-    "tidings": ("tidings", "network", "peer", "doubt"),
+    "statemachine": ("peer", "operators", "doubt"),
+    "selectedpair": ("peer", "doubt", "blocked", "operators"),
+    "detours": ("detours", "peer", "operators", "doubt", "dispatcher", "network"),
+    "dispatcher": ("dispatcher", "network", "peer", "doubt"),
 }
 # The least share of each that is to be killed.
 WANTED = 0.9

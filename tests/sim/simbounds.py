@@ -25,14 +25,14 @@ from simpairs import (
 )
 from simwg import REKEY_TIMEOUT_S
 
-from meshctl.core.agent.asker import SCHEDULE_S
-from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE
+from meshctl.core.agent.checklist import STRANGERS_BURST, STRANGERS_RATE
 from meshctl.core.agent.lifetime import SHORTEST_S
 from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
 from meshctl.core.agent.splice import MAX_SHOTS, VAIN_AGAIN_S, VAIN_BURST
 from meshctl.core.agent.state import load
+from meshctl.core.agent.stunclient import SCHEDULE_S
 from meshctl.core.reachability import DIRECT
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ IDLE_S = 25.0
 _MOVES, _MOVES_A_FAULT = 6, 8
 _DOUBTS, _RESTS_S = 3, 10.0
 _PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
-_STRUCK_A_SECOND = 55  # at checks.PACE_S, and a little for what was under way
+_STRUCK_A_SECOND = 55  # at checklist.PACE_S, and a little for what was under way
 _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
 _WAKES = 25  # a second and peer, twice what a splice in a short world makes of it
 _STATE_BYTES = 65536

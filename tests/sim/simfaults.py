@@ -57,7 +57,7 @@ KINDS: dict[str, Kind] = {
     "double": Kind("agent", 10, do.clone, do.unclone, KEYS_S),
     "name server fails": Kind("name", 12, do.mute_dns, do.mend_dns),
     "anchor moves": Kind("name", 3, do.move, do.moved, _NAMES_S),
-    # A bar that stood when it ended (`bars.FIRST_S`) may last a while longer.
+    # A suppression that stood when it ended (`damping.FIRST_S`) may last a while longer.
     simways.BLINKS: Kind("node", 40, simways.blink, simways.steady, 12.0),
     simways.BLOCKS: Kind("agent", 0, simways.block),
     "override": Kind("agent", 10, do.override, do.no_override),

@@ -50,7 +50,7 @@ from simpairs import (
 from simspec import Flow, Link
 from simwishes import overrides_are_obeyed, overrides_hold, watch_clients, watch_wishes
 
-from meshctl.core.agent.bars import FREE_FALLS
+from meshctl.core.agent.damping import FREE_FAILURES
 from meshctl.core.agent.path import State
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
@@ -185,7 +185,7 @@ def direct_when_possible(world: World) -> Says:
     """
     for one, other in owed(world):
         names = (one.name, other.name)
-        if falls(world, names) > FREE_FALLS:
+        if falls(world, names) > FREE_FAILURES:
             continue
         places = places_of(world, names)
         mapping = not any(f.kind == "router reboot" and f.target in places for f in world.spec.faults)

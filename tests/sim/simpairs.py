@@ -13,7 +13,7 @@ from simnode import Node
 from simspec import INTERNET, Fault
 from simwg import REKEY_TIMEOUT_S
 
-from meshctl.core.agent.bars import BLOCKED_FALLS
+from meshctl.core.agent.damping import BLOCKED_FAILURES
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import BLOCKED_S, BLOCKED_WORDS
 from meshctl.core.agent.path import State, Trigger
@@ -127,13 +127,13 @@ def _is_taking(decision: Decision) -> bool:
 
 
 def falls(world: World, names: tuple[str, str]) -> int:
-    """How often one of the two, the one that did so more often, has given a direct path to the other up, as `bars`
+    """How often one of the two, the one that did so more often, has given a direct path to the other up, as `damping`
     counts. Whether it was right to take one for a path that drops WireGuard's packets alone is asked elsewhere."""
     dead: Counter[tuple[str, str]] = Counter()
     for decided in world.watch.decided:
         if decided.decision.trigger is Trigger.DEAD:
             blocked = decided.decision.reason.startswith(BLOCKED_WORDS)
-            dead[decided.node, decided.peer] += BLOCKED_FALLS if blocked else 1
+            dead[decided.node, decided.peer] += BLOCKED_FAILURES if blocked else 1
     return max(dead[names], dead[names[::-1]])
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from meshctl.core.agent import course
+from meshctl.core.agent import statemachine
 from meshctl.core.agent.history import Decision, History
 from meshctl.core.agent.path import State, Step, Trigger
 
@@ -49,7 +49,7 @@ Stepper = Callable[[State, Trigger], None]
 def watching(watcher: Watcher, stepper: Stepper) -> Iterator[None]:
     """Tell of every decision of every agent in this process while it is made (histories themselves are bounded), and
     of every row of the table that is taken."""
-    original, step = History.add, course.step
+    original, step = History.add, statemachine.step
 
     def stepping(state: State, trigger: Trigger) -> Step:
         found = step(state, trigger)
@@ -60,11 +60,11 @@ def watching(watcher: Watcher, stepper: Stepper) -> Iterator[None]:
         original(history, decision)
         watcher(history, decision)
 
-    History.add, course.step = add, stepping  # type: ignore[method-assign]
+    History.add, statemachine.step = add, stepping  # type: ignore[method-assign]
     try:
         yield
     finally:
-        History.add, course.step = original, step  # type: ignore[method-assign]
+        History.add, statemachine.step = original, step  # type: ignore[method-assign]
 
 
 class Meter:

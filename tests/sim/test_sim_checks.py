@@ -10,7 +10,7 @@ from simnet import Cable, Host, Packet
 from test_sim_net import PORT, World, behaviour
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
+from meshctl.core.agent.checklist import MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.router import TokenBucket

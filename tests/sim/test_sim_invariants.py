@@ -23,7 +23,7 @@ from meshctl.core.agent import events as ev
 from meshctl.core.agent import liveness, signal
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import MessageType, Offer
-from meshctl.core.agent.checks import STRANGERS_BURST
+from meshctl.core.agent.checklist import STRANGERS_BURST
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.path import State, Trigger

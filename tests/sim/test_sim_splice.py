@@ -14,7 +14,7 @@ from test_sim_net import PORT, World
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import NatSummary, Splice
 from meshctl.core.agent.candidate import Candidate, priority
-from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
+from meshctl.core.agent.checklist import STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.nat import Mapping
 from meshctl.core.agent.probes import Transactions
@@ -192,8 +192,8 @@ def bounded(hard: End, easy: End, attempts: int = 1) -> None:
 
 def torn_down(end: End) -> bool:
     """Whether nothing is left of any attempt or splice."""
-    free = end.slot.take(OTHER)
-    end.slot.give(OTHER)
+    free = end.slot.acquire(OTHER)
+    end.slot.release(OTHER)
     return free and not end.open and not end.installed and end.splicer.due() is None
 
 

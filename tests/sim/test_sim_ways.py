@@ -14,7 +14,7 @@ from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
 from simways import BLINKS, BLOCKS
 from simworld import World
 
-from meshctl.core.agent.bars import FREE_FALLS
+from meshctl.core.agent.damping import FREE_FAILURES
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import COMPARE_S
 
@@ -71,7 +71,7 @@ def test_a_pair_whose_direct_way_dies_every_few_seconds_is_relayed_for_longer_ea
     outcome = world.run()
     assert outcome.findings == (), outcome.text
     deaths = decided(world, Trigger.DEAD, "n0")
-    assert FREE_FALLS < len(deaths) <= FREE_FALLS + 4
+    assert FREE_FAILURES < len(deaths) <= FREE_FAILURES + 4
     [flow] = [f for f in world.flows if f.flow == PINGS[0]]
     assert sum(o.ended_at - o.began_at for o in flow.outages if o.began_at > 60.0) < 10.0
     assert decided(world, Trigger.NOMINATED, "n0")[-1] > 170.0

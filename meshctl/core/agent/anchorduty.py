@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.allowance import Allowance
-from meshctl.core.agent.asker import PURPOSE, read_username
 from meshctl.core.agent.bodies import Body, Observation, Observed, RelayAsk, RelayRefresh, RelayRelease
 from meshctl.core.agent.clients import ClientWatch
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, purpose_key
 from meshctl.core.agent.events import PeerStatus, RelayDatagram, SendProbe
 from meshctl.core.agent.liveness import has_session
+from meshctl.core.agent.nodecontext import NodeContext
 from meshctl.core.agent.probes import signed
 from meshctl.core.agent.relayserver import RelayServer, SessionOf
-from meshctl.core.agent.shared import Shared
 from meshctl.core.agent.state import KeptRelay
+from meshctl.core.agent.stunclient import PURPOSE, read_username
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.model.keys import PublicKey
@@ -43,10 +43,10 @@ class AnchorDuty:
     """One interface's. `say` tells a peer something, `their_session` is a peer's as far as it is known; `names`: nodes
     by which messages can go, for their tunnels to this anchor work."""
 
-    def __init__(self, config: InterfaceConfig, shared: Shared, say: Say, their_session: SessionOf) -> None:
-        self._relays = RelayServer(config, (), shared.dice, shared.relay_ports, their_session)
+    def __init__(self, config: InterfaceConfig, node_context: NodeContext, say: Say, their_session: SessionOf) -> None:
+        self._relays = RelayServer(config, (), node_context.dice, node_context.relay_ports, their_session)
         self._set_peers(config)
-        self._say, self._their_session, self._act = say, their_session, shared.act
+        self._say, self._their_session, self._act = say, their_session, node_context.act
         self._told: dict[bytes, _Told] = {}
         self._asked: dict[bytes, Allowance] = {}
         self.names: list[str] = []

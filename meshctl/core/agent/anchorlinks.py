@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from meshctl.core.agent.address import Address, is_private
 from meshctl.core.agent.anchorlink import AnchorLink
-from meshctl.core.agent.asker import Seen, Server, anchor_server
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.gatherer import Gatherer
-from meshctl.core.agent.here import Here
+from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.silence import Place
+from meshctl.core.agent.stunclient import Seen, Server, anchor_server
 from meshctl.model.keys import PublicKey
 
 
@@ -25,11 +25,11 @@ class Change(NamedTuple):
 
 
 class AnchorLinks:
-    """By the anchors' ids they are `here.anchors`, where others look for relays."""
+    """By the anchors' ids they are `context.anchors`, where others look for relays."""
 
-    def __init__(self, here: Here, gatherer: Gatherer) -> None:
-        self._here, self._gatherer = here, gatherer
-        self._links = here.anchors
+    def __init__(self, context: InterfaceContext, gatherer: Gatherer) -> None:
+        self._context, self._gatherer = context, gatherer
+        self._links = context.anchors
 
     def configure(self, anchors: Mapping[bytes, PeerConfig]) -> None:
         """These are the anchors. Links to those that stay go on, whatever else is said of them: how far one is does not
@@ -62,7 +62,7 @@ class AnchorLinks:
             link.sample(status, now)
             self._keep_alive(link, status)
             if link.due != due:
-                self._here.touch(key)
+                self._context.touch(key)
         return self._change(before)
 
     def poll(self, key: bytes, now: float) -> bool:
@@ -84,8 +84,8 @@ class AnchorLinks:
             link.hurry(now, self._families)
             endpoint = link.status.endpoint if link.status else None
             if endpoint is not None and endpoint.family in self._families:
-                self._here.act(SetEndpoint(link.peer.public_key, endpoint))
-            self._here.touch(key)
+                self._context.act(SetEndpoint(link.peer.public_key, endpoint))
+            self._context.touch(key)
 
     def answered(self, seen: Seen, now: float) -> Change:
         """A server has answered; it may be an anchor."""
@@ -101,7 +101,7 @@ class AnchorLinks:
         links = [link for link in self._links.values() if link.up and link.rtt_s is not None]
         for link in sorted(links, key=lambda link: (link.distance_s, link.peer.name))[:1]:
             for address in link.endpoints:
-                base = self._here.own.base(address.family)
+                base = self._context.own.base(address.family)
                 if base is not None and is_private(base.ip):
                     return Place(link.peer.public_key, self._server(link, address), base.ip, taken)
         return None
@@ -109,16 +109,17 @@ class AnchorLinks:
     @property
     def _families(self) -> set[int]:
         """Of which this node has an address."""
-        return {base.family for base in self._here.own.bases()}
+        return {base.family for base in self._context.own.bases()}
 
     def _server(self, link: AnchorLink, address: Address) -> Server:
-        return anchor_server(address, self._here.config.id, self._here.my_session(link.peer.id), link.peer.pair_key)
+        session = self._context.my_session(link.peer.id)
+        return anchor_server(address, self._context.config.id, session, link.peer.pair_key)
 
     def _keep_alive(self, link: AnchorLink, status: PeerStatus) -> None:
         """A keepalive shorter than the NAT's patience, where it is known. Among anchors none is needed."""
-        interval_s = self._here.lifetime.keepalive_s
-        if link.up and not self._here.config.is_anchor and status.keepalive_s != interval_s:
-            self._here.act(SetKeepalive(link.peer.public_key, interval_s))
+        interval_s = self._context.lifetime.keepalive_s
+        if link.up and not self._context.config.is_anchor and status.keepalive_s != interval_s:
+            self._context.act(SetKeepalive(link.peer.public_key, interval_s))
 
     def _judge(self, server: Address, judge: Callable[[AnchorLink], Address | None]) -> Change:
         """An anchor has answered at an address, or has not."""
@@ -128,8 +129,8 @@ class AnchorLinks:
                 continue
             better = judge(link)
             if better is not None:
-                self._here.act(SetEndpoint(link.peer.public_key, better))
-            self._here.touch(key)
+                self._context.act(SetEndpoint(link.peer.public_key, better))
+            self._context.touch(key)
         return self._change(before)
 
     def _seen(self) -> dict[bytes, tuple[bool, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 
 # Round trips that are nearer to each other than this are equal, and priority decides: a measurement is not more exact.
 MARGIN_S = 0.010

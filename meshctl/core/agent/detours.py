@@ -6,37 +6,37 @@ from collections.abc import Container
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RelayGrant, RelayRefuse, Splice
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.config import PeerConfig
-from meshctl.core.agent.course import Course
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.here import Here
+from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.relayoutputs import Ready, Say
 from meshctl.core.agent.splice import Failed
+from meshctl.core.agent.statemachine import PathStateMachine
 from meshctl.core.wire import stun
 
 
 class Detours:
     """One peer's. Whoever calls the parts of `work` by themselves has `news` told after that."""
 
-    def __init__(self, course: Course, work: PeerWork, here: Here) -> None:
-        self._course, self._work, self._here = course, work, here
+    def __init__(self, machine: PathStateMachine, work: PeerWork, context: InterfaceContext) -> None:
+        self._machine, self._work, self._context = machine, work, context
         self._relay, self._splice = work.relay, work.splice
 
     # What comes in
 
     def anchors_changed(self, now: float) -> None:
         """An anchor has come, gone, or is nearer or farther than it was."""
-        self._here.touch(self._work.peer.id)
+        self._context.touch(self._work.peer.id)
         if self._relay.wanted:
             self._work.want_relay(now)
             self.news(now)
 
     def keep_anchors(self, anchors: Container[bytes], now: float) -> None:
         """The others are no anchors any more."""
-        self._here.touch(self._work.peer.id)
+        self._context.touch(self._work.peer.id)
         self._relay.keep(anchors, now)
         self.news(now)
 
@@ -47,12 +47,12 @@ class Detours:
 
     def anchor_speaks(self, anchor: PeerConfig, now: float) -> None:
         """An anchor has said something of its own accord."""
-        self._here.touch(self._work.peer.id)
+        self._context.touch(self._work.peer.id)
         self._relay.anchor_speaks(anchor, now)
 
     def answered(self, anchor: PeerConfig, answer: RelayGrant | RelayRefuse, now: float) -> None:
         """An anchor's relay to the peer, or none there."""
-        self._here.touch(self._work.peer.id)
+        self._context.touch(self._work.peer.id)
         if isinstance(answer, RelayGrant):
             self._relay.granted(anchor, answer, now)
             self._work.tolerate_relay(now)
@@ -62,9 +62,9 @@ class Detours:
 
     def spliced(self, said: Splice, now: float) -> None:
         """The peer, behind a hard NAT, has opened ports."""
-        situation, course = self._work.situation(now), self._course
-        if course.state is State.RELAYED and situation is not None and not self._splice.received(said, situation, now):
-            course.fire(Trigger.SPLICE_BEGUN, "the peer has opened ports in its NAT", now)
+        situation, machine = self._work.situation(now), self._machine
+        if machine.state is State.RELAYED and situation is not None and not self._splice.received(said, situation, now):
+            machine.fire(Trigger.SPLICE_BEGUN, "the peer has opened ports in its NAT", now)
 
     def restored(self, pair: Pair, now: float) -> None:
         """A splice stood there before a restart."""
@@ -78,22 +78,22 @@ class Detours:
         self._splice.poll(now)
         relay_due = self._relay.due()
         if relay_due is not None and now >= relay_due:
-            self._relay.poll(self._here.bases, now)
+            self._relay.poll(self._context.bases, now)
         self.news(now)
 
     def try_splice(self, now: float) -> None:
         """No pair was agreed on: perhaps one is that leads through many ports. Why that is not tried is remembered."""
         situation = self._work.situation(now)
-        if self._course.state is not State.RELAYED or situation is None or not self._work.may_go_direct:
+        if self._machine.state is not State.RELAYED or situation is None or not self._work.may_go_direct:
             return
-        if self._work.negotiation.bars.any(now):
-            self._course.history.explain("ways that kept failing are not taken for a while, though they may answer")
+        if self._work.negotiation.damping.any(now):
+            self._machine.history.explain("ways that kept failing are not taken for a while, though they may answer")
         elif not self._work.negotiation.promising:
             refusal = self._splice.start(situation, now)
             if refusal:
-                self._course.history.explain(f"no ports are tried: {refusal}")
+                self._machine.history.explain(f"no ports are tried: {refusal}")
             else:
-                self._course.fire(Trigger.SPLICE_BEGUN, "this node's NAT is hard and the peer's is easy", now)
+                self._machine.fire(Trigger.SPLICE_BEGUN, "this node's NAT is hard and the peer's is easy", now)
 
     def may_take(self, pair: Pair, now: float) -> bool:
         """The path is about to use the pair: whether it can be used, and all that it needs is done."""
@@ -112,13 +112,13 @@ class Detours:
         """Do what relays and splices want done, and see what has become of them."""
         for output in self._relay.outputs():
             if isinstance(output, Say):
-                self._here.say(output.anchor, output.body, now)
+                self._context.say(output.anchor, output.body, now)
             elif isinstance(output, SendProbe):
-                self._here.probe(output, self._bound)
+                self._context.probe(output, self._bound)
             elif isinstance(output, Ready):
-                self._course.relay_ready(now)
-            elif self._course.state not in (State.UNKNOWN, State.PROBING):
-                self._course.fire(Trigger.RELAY_LOST, "the anchor does not answer", now)
+                self._machine.relay_ready(now)
+            elif self._machine.state not in (State.UNKNOWN, State.PROBING):
+                self._machine.fire(Trigger.RELAY_LOST, "the anchor does not answer", now)
         self._splice_news(now)
 
     # Inside
@@ -126,24 +126,24 @@ class Detours:
     def _splice_news(self, now: float) -> None:
         for output in self._splice.outputs():
             if isinstance(output, Splice):
-                self._here.say(self._work.peer, output, now)
+                self._context.say(self._work.peer, output, now)
             elif isinstance(output, SendProbe):
-                self._here.nat.sent(output.local, output.remote, now)
+                self._context.nat.sent(output.local, output.remote, now)
                 self._work.negotiation.send(output)
             elif not isinstance(output, Failed):
-                self._here.act(output)
-            elif self._course.state is State.SPLICING:
-                self._course.fire(Trigger.SPLICE_FAILED, "no port was hit", now)
+                self._context.act(output)
+            elif self._machine.state is State.SPLICING:
+                self._machine.fire(Trigger.SPLICE_FAILED, "no port was hit", now)
 
     def _bound(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
         """A relay has answered a bind."""
-        self._here.touch(self._work.peer.id)
+        self._context.touch(self._work.peer.id)
         token = self._relay.token_of(received.message.transaction)
         if token is None or not received.is_authentic(token):
             return False
         mapped = received.message.xor_mapped_address
         if mapped is not None:
-            self._here.nat.observe(local, remote, Address.of(*mapped), now)
+            self._context.nat.observe(local, remote, Address.of(*mapped), now)
         self._relay.answered(received.message, now)
         self.news(now)
         return True

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from meshctl.core.agent.address import Address, LocalAddress
-from meshctl.core.agent.asker import Asker, Seen, Server
+from meshctl.core.agent.candidates import LocalCandidates
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.nat import MAX_SERVERS, OBSERVATION_S, NatKnowledge
 from meshctl.core.agent.probes import Transactions
+from meshctl.core.agent.stunclient import Seen, Server, StunClient
 from meshctl.core.wire import stun
 
 # Own addresses of a family that servers are asked from.
@@ -29,7 +29,7 @@ class Gatherer:
 
     def __init__(self, own: LocalCandidates, nat: NatKnowledge, transactions: Transactions) -> None:
         self._own, self._nat = own, nat
-        self._asker = Asker(transactions)
+        self._stun_client = StunClient(transactions)
         self._servers: tuple[Server, ...] = ()
         # Base and server -> what it said first; who has answered last comes last.
         self._strangers: dict[tuple[Address, Address], Address] = {}
@@ -40,7 +40,7 @@ class Gatherer:
     @property
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        times = (self._asker.due(), self._again_at, self._own.next_expiry())
+        times = (self._stun_client.due(), self._again_at, self._own.next_expiry())
         return min((t for t in times if t is not None), default=None)
 
     def set_hosts(self, addresses: Iterable[LocalAddress], port: int, now: float) -> None:
@@ -51,7 +51,7 @@ class Gatherer:
         if set(bases) != before:
             self._nat.forget(set(bases) & before)
             self._strangers.clear()
-            self._asker.keep(bases)
+            self._stun_client.keep(bases)
             self.doubt(now)
         else:  # something has happened: many networks give out the same addresses
             self.ask_all(now)
@@ -66,12 +66,12 @@ class Gatherer:
     def ask(self, server: Server, now: float) -> None:
         """Ask one server, from a few own addresses of its family."""
         for base in [b for b in self._own.bases() if b.family == server.address.family][:MAX_BASES]:
-            self._asker.ask(base, server, now)
+            self._stun_client.ask(base, server, now)
 
     def ask_again(self, server: Server, now: float) -> None:
         """Ask one server that has been asked before: not from where no answer ever came to, as on a bridge."""
         for base in self._own.reached(server.address.family)[:MAX_BASES]:
-            self._asker.ask(base, server, now)
+            self._stun_client.ask(base, server, now)
 
     def ask_all(self, now: float) -> None:
         """Ask all servers."""
@@ -89,15 +89,15 @@ class Gatherer:
         if self._again_at is not None and now >= self._again_at:
             self.ask_all(now)
         self._note(self._own.expire(now), now)
-        return self._asker.poll(now)
+        return self._stun_client.poll(now)
 
     def silent(self, now: float) -> Iterator[Address]:
         """Servers that have not answered a question in its time."""
-        return self._asker.silent(now)
+        return self._stun_client.silent(now)
 
     def answered(self, received: stun.Received, local: Address, remote: Address, now: float) -> Seen | None:
         """An answer of a server; None when it counts for nothing."""
-        seen = self._asker.receive(received, local, remote, now)
+        seen = self._stun_client.receive(received, local, remote, now)
         if seen is not None:
             if any(server.address == remote and server.key for server in self._servers):
                 self.seen("srflx", seen.base, seen.server, seen.mapped, now)

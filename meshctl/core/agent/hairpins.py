@@ -8,8 +8,8 @@ from collections.abc import Mapping as Lookup
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import NatSummary
-from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.gathered import RemoteCandidates
+from meshctl.core.agent.candidates import RemoteCandidates
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.nat import Mapping, NatKnowledge
 
 

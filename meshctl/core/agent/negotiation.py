@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bars import Bars
 from meshctl.core.agent.bodies import NatSummary
+from meshctl.core.agent.candidates import PRFLX_LIFETIME_S, RemoteCandidates
 from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
-from meshctl.core.agent.checks import STRANGERS_BURST, STRANGERS_RATE, Answer, CheckList, Credentials, Pair, Question
+from meshctl.core.agent.checklist import STRANGERS_BURST, STRANGERS_RATE, Answer, CheckList, Credentials, Pair, Question
 from meshctl.core.agent.choice import Changes, best, rivals
+from meshctl.core.agent.damping import Damping
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.gathered import PRFLX_LIFETIME_S, RemoteCandidates
 from meshctl.core.agent.hairpins import Hairpins
-from meshctl.core.agent.here import MISSED_S, Here
+from meshctl.core.agent.interfacecontext import MISSED_S, InterfaceContext
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
 from meshctl.core.agent.probes import Copies, signed
 from meshctl.core.agent.router import TokenBucket
@@ -22,24 +22,24 @@ from meshctl.core.wire import stun
 
 # So long the controlling side waits after the first answer for that of a better pair; not at all for one on its LAN.
 SETTLE_S = 0.1
-# A peer asks at most each `checks.PACE_S`, and the one that guesses at a splice's ports hits a few: whoever asks more,
-# by whatever addresses, wants answers to go to somebody else.
+# A peer sends a check each `checklist.PACE_S` at the most, and one that guesses at a splice's ports hits a few. Whoever
+# sends more, from whatever addresses, wants the answers to go to somebody else.
 ANSWERS_BURST, ANSWERS_RATE = 300.0, 100.0
 
 
 class Negotiation:
-    """With one peer, in its present session. `current` is the pair in use, None while there is none. What `bars` has is
-    asked as ever, and not nominated."""
+    """With one peer, in its present session. `selected` is the pair in use (RFC 8445 section 4), None while there is
+    none. What `damping` suppresses is checked as ever, and not nominated."""
 
-    def __init__(self, here: Here, heard: Callable[[Answer, float], None], *, controlling: bool) -> None:
+    def __init__(self, context: InterfaceContext, heard: Callable[[Answer, float], None], *, controlling: bool) -> None:
         """`heard` is called with each answer that counts."""
-        self._here = here
+        self._context = context
         self._heard = heard
         self.controlling = controlling
-        self.remote = RemoteCandidates(here.config.mesh_ranges)
-        self.current: Pair | None = None
-        self.bars = Bars()
-        self._hairpins = Hairpins(here.nat, self.remote)
+        self.remote = RemoteCandidates(context.config.mesh_ranges)
+        self.selected: Pair | None = None
+        self.damping = Damping()
+        self._hairpins = Hairpins(context.nat, self.remote)
         self._strangers = TokenBucket(STRANGERS_RATE, STRANGERS_BURST)
         self._answers = TokenBucket(ANSWERS_RATE, ANSWERS_BURST)
         self._checks: CheckList | None = None
@@ -106,8 +106,8 @@ class Negotiation:
         if self._counted[0] != credentials.key:
             self._counted = (credentials.key, Copies())
         self._checks = CheckList(
-            credentials, controlling=self.controlling, dice=self._here.dice, strangers=self._strangers,
-            transactions=self._here.transactions,
+            credentials, controlling=self.controlling, dice=self._context.dice, strangers=self._strangers,
+            transactions=self._context.transactions,
         )  # fmt: skip
         self.credentials = credentials
         self._end_round()
@@ -116,10 +116,10 @@ class Negotiation:
     def refresh(self, now: float) -> None:
         """Candidates of either side have come or gone. New pairs are asked; what is known of others stays known."""
         self._pairs = pair_up(
-            self._here.own.all(), self.remote.all(), self._here.hosts, controlling=self.controlling,
+            self._context.own.all(), self.remote.all(), self._context.hosts, controlling=self.controlling,
             keep=frozenset(p for p, _, _ in self._valid()),
         )  # fmt: skip
-        self._learned = {p: v for p, v in self._learned.items() if p.local.ip in {a.ip for a in self._here.hosts}}
+        self._learned = {p: v for p, v in self._learned.items() if p.local.ip in {a.ip for a in self._context.hosts}}
         self._set_pairs()
         if self._checks is not None:
             self._checks.ask_new(now)
@@ -128,12 +128,12 @@ class Negotiation:
 
     def configure(self, now: float) -> None:
         """The inventory says something else of the interface."""
-        if self.remote.set_ranges(self._here.config.mesh_ranges):
+        if self.remote.set_ranges(self._context.config.mesh_ranges):
             self.refresh(now)
 
     def restart(self, now: float) -> None:
         """Ask all pairs from the beginning. What only checks have shown, and does not answer, makes room for where the
-        peer asks from now: a NAT that gives each answer another port fills `checks.MAX_OF_HOST`."""
+        peer asks from now: a NAT that gives each answer another port fills `checklist.MAX_OF_HOST`."""
         if self._checks is not None:
             hopeless = self._checks.hopeless()
             self.remote.forget("prflx", keep=[c.address for c in self.remote.all() if c.address not in hopeless])
@@ -145,18 +145,18 @@ class Negotiation:
 
     def ask_path(self, now: float, rtt_s: float = 0.0) -> None:
         """Ask the pair in use, quickly, whether it lives. `rtt_s`: its round trip, as far as it is known elsewhere."""
-        if self._checks is not None and self.current is not None:
-            self._checks.ask_quickly(self.current, now, rtt_s)
+        if self._checks is not None and self.selected is not None:
+            self._checks.ask_quickly(self.selected, now, rtt_s)
 
     def confirm(self, now: float, rtt_s: float) -> None:
         """The same while nothing is doubted."""
-        if self._checks is not None and self.current is not None:
-            self._checks.confirm(self.current, now, rtt_s)
+        if self._checks is not None and self.selected is not None:
+            self._checks.confirm(self.selected, now, rtt_s)
 
     def compare(self, passed: int, now: float) -> None:
         """Ask the pair in use, if it answers, and its rivals once more: which of them is best may have changed.
         `passed` is how many comparisons were due before, at both ends."""
-        current, valid = self.current, self._takeable(now)
+        current, valid = self.selected, self._takeable(now)
         if self._checks is None or current is None or current not in {pair for pair, _, _ in valid}:
             return
         failed = [p for p in map(_ends, self._pairs) if self._checks.knows(p) and self._checks.failed(p)]
@@ -178,7 +178,7 @@ class Negotiation:
 
     def forget(self) -> None:
         """Nothing is known of the peer any more but what the inventory says."""
-        self.credentials, self._checks, self.current = None, None, None
+        self.credentials, self._checks, self.selected = None, None, None
         self._end_round()
         self._learned = {}
 
@@ -204,23 +204,23 @@ class Negotiation:
             self._send_at = None
             probe = self._checks.poll(now)
             if probe is not None:
-                self._here.nat.sent(probe.local, probe.remote, now)
+                self._context.nat.sent(probe.local, probe.remote, now)
                 self.send(probe)
             self._reserve(now)
 
     def keep_open(self, remote: Address, now: float) -> None:
         """Send something that wants no answer (RFC 8445 section 11) to where WireGuard was told to send: on the pair in
         use, or to a relay, whose anchor takes no notice of it."""
-        local = self.current.local if self.current is not None else self._here.own.base(remote.family)
+        local = self.selected.local if self.selected is not None else self._context.own.base(remote.family)
         if self.credentials is not None and local is not None:
             username = self.credentials.username
-            message = stun.Message(stun.Class.INDICATION, self._here.transactions.new(), username=username)
-            self._here.nat.sent(local, remote, now)
-            self._here.act(SendProbe(local, remote, signed(message, self.key)))
+            message = stun.Message(stun.Class.INDICATION, self._context.transactions.new(), username=username)
+            self._context.nat.sent(local, remote, now)
+            self._context.act(SendProbe(local, remote, signed(message, self.key)))
 
     def send(self, probe: SendProbe) -> None:
         """Send a check whose answer comes back here."""
-        self._here.probe(probe, self._answered)
+        self._context.probe(probe, self._answered)
 
     # What comes in
 
@@ -238,7 +238,7 @@ class Negotiation:
         if received is None:
             return None
         reply, question = received
-        self._here.act(reply)
+        self._context.act(reply)
         if self._checks.knows(pair):
             self._learn(pair, request.priority or 0, now)
         return question
@@ -250,22 +250,22 @@ class Negotiation:
     def all_tried(self, theirs: Iterable[NatSummary], now: float) -> None:
         """A round of checks has ended at both ends. `theirs`: the peer's NATs, as it knows them."""
         failed = {pair: self.failed(pair) for pair in map(_ends, self._pairs)}
-        self._hairpins.tried(self._here.own.bases(), theirs, failed, now)
+        self._hairpins.tried(self._context.own.bases(), theirs, failed, now)
 
     def settle(self, pair: Pair, now: float, earliest: float = -inf) -> None:
         """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, `earliest`
         at the soonest, unless one was nominated and may still answer."""
-        if self._nominate_at is None and not self._pending and not self.bars.barred(pair.remote.ip, now):
+        if self._nominate_at is None and not self._pending and not self.damping.suppressed(pair.remote.ip, now):
             lan = any(p.tier is Tier.LAN and _ends(p) == pair for p in self._pairs)
             self._nominate_at = max(now if lan else now + SETTLE_S, earliest)
 
     def better(self, now: float) -> Pair | None:
         """A pair that is worth leaving the one in use for. To be nominated: it counts against the changes of an hour.
         None while one was nominated, and may still answer."""
-        if self.current is None or self._pending:
+        if self.selected is None or self._pending:
             return None
         valid = [v for v in self._takeable(now) if not self._compared or v[0] in self._compared]
-        return self._changes.worth(valid, self.current, now)
+        return self._changes.worth(valid, self.selected, now)
 
     # Inside
 
@@ -276,7 +276,7 @@ class Negotiation:
         if due is None or due > now:
             self._send_at = None
         elif self._send_at is None or now > self._send_at + MISSED_S:
-            self._send_at = self._here.pace.reserve(now)
+            self._send_at = self._context.pace.reserve(now)
 
     def _is_new(self, message: stun.Message) -> bool:
         return self._counted[1].is_new(message)
@@ -307,19 +307,20 @@ class Negotiation:
         return True
 
     def _received(self, pair: Pair, now: float) -> None:
-        self._here.nat.received(pair.local, pair.remote, now)
+        self._context.nat.received(pair.local, pair.remote, now)
         self._hairpins.received(pair, now)
 
     def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
         return self._checks.valid() if self._checks is not None else ()
 
     def _takeable(self, now: float) -> tuple[tuple[Pair, int, float], ...]:
-        return tuple(v for v in self._valid() if v[0] == self.current or not self.bars.barred(v[0].remote.ip, now))
+        valid = self._valid()
+        return tuple(v for v in valid if v[0] == self.selected or not self.damping.suppressed(v[0].remote.ip, now))
 
     def _learn(self, pair: Pair, told_priority: int, now: float) -> None:
         """Peer-reflexive: an address from which the peer has shown itself."""
         self.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S, told_priority)
-        if pair.local not in self._here.own.bases():
+        if pair.local not in self._context.own.bases():
             self._learned[pair] = told_priority
 
     def _set_pairs(self) -> None:
@@ -327,7 +328,7 @@ class Negotiation:
             return
         pairs = {_ends(p): (p.rank, p.prflx_priority) for p in self._pairs}
         # First those that must not be cut off when there are too many.
-        first = [*((self.current,) if self.current is not None else ()), *self._learned]
+        first = [*((self.selected,) if self.selected is not None else ()), *self._learned]
         self._checks.set_pairs((pair, *pairs.get(pair, (0, 0))) for pair in dict.fromkeys([*first, *pairs]))
 
 

@@ -12,24 +12,24 @@ from math import inf
 from meshctl.core.agent.address import Address, LocalAddress, refusal
 from meshctl.core.agent.anchorduty import AnchorDuty
 from meshctl.core.agent.anchorlinks import AnchorLinks
-from meshctl.core.agent.asker import USERNAME, Server
 from meshctl.core.agent.bodies import WISHES, Body
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.candidates import LocalCandidates
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
+from meshctl.core.agent.dispatcher import Dispatcher
 from meshctl.core.agent.events import Datagram, PeerStatus, RelayDatagram, Signal
-from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.gatherer import Gatherer
-from meshctl.core.agent.here import DUTY, GATHER, SILENCE, Here
+from meshctl.core.agent.interfacecontext import DUTY, GATHER, SILENCE, InterfaceContext
 from meshctl.core.agent.liveness import has_session
+from meshctl.core.agent.nodecontext import NodeContext
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
-from meshctl.core.agent.post import Post
-from meshctl.core.agent.shared import Shared
+from meshctl.core.agent.signalling import Signalling
 from meshctl.core.agent.silence import Silence
 from meshctl.core.agent.state import NOTHING, Kept, KeptPath, KeptRelay
+from meshctl.core.agent.stunclient import USERNAME, Server
 from meshctl.core.agent.stunport import StunPort
-from meshctl.core.agent.tidings import Tidings
 from meshctl.core.agent.timers import Timers
 from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
@@ -41,31 +41,34 @@ _CHANGE = b"change"
 class Network:
     """One interface of this node. `kept`: what was known before a restart."""
 
-    def __init__(self, config: InterfaceConfig, shared: Shared, now: float, kept: Kept = NOTHING) -> None:
+    def __init__(self, config: InterfaceConfig, node_context: NodeContext, now: float, kept: Kept = NOTHING) -> None:
         self.config = config
-        dice, act = shared.dice, shared.act
-        self._act, self._slot, self._handshakes = act, shared.slot, shared.handshakes
+        dice, act = node_context.dice, node_context.act
+        self._act, self._slot, self._handshakes = act, node_context.slot, node_context.handshakes
         self._stun = StunPort(act)
         self._touched: dict[bytes, None] = {}
         self.unsaved = True  # what is to outlive a restart may be another than before
         self.statuses: dict[PublicKey, PeerStatus] = {}
         self.timers: Timers[bytes] = Timers()
         own = LocalCandidates(config.mesh_ranges)
-        self.post = Post(config, dice, act, self._up, self._carried)
-        self.here = Here(
-            config, own, dice, shared.pace, act, self._stun.ask, self._say, self._touch, self.post.my_session
-        )
-        self.gatherer = Gatherer(own, self.here.nat, self.here.transactions)
-        self._links = AnchorLinks(self.here, self.gatherer)
+        self.signalling = Signalling(config, dice, act, self._up, self._carried)
+        self.context = InterfaceContext(
+            config, own, dice, node_context.pace, act, self._stun.ask, self._say, self._touch,
+            self.signalling.my_session,
+        )  # fmt: skip
+        self.gatherer = Gatherer(own, self.context.nat, self.context.transactions)
+        self._links = AnchorLinks(self.context, self.gatherer)
         self._silence = Silence(
-            self.here, shared.silence, lambda: self._links.place_for_silence(shared.slot.taken), now
+            self.context, node_context.silence, lambda: self._links.place_for_silence(node_context.slot.taken), now
         )
         self.paths: dict[bytes, PeerPath] = {}
         self._in_session: dict[bytes, PeerPath] = {}  # those whose tunnels had keys in the last reading
         self._clients = ClientPaths(config)
-        self._duty = AnchorDuty(config, shared, self._say, self.post.their_session) if config.is_anchor else None
-        self._tidings = Tidings(
-            self.here, self.post, self._stun, self.gatherer, self._links, self.paths, self._clients, self._duty
+        self._duty: AnchorDuty | None = None
+        if config.is_anchor:
+            self._duty = AnchorDuty(config, node_context, self._say, self.signalling.their_session)
+        self._dispatcher = Dispatcher(
+            self.context, self.signalling, self._stun, self.gatherer, self._links, self.paths, self._clients, self._duty
         )
         self._set_peers(now)
         for known in kept.paths:
@@ -92,21 +95,21 @@ class Network:
     def configure(self, config: InterfaceConfig, now: float) -> None:
         """Peers have come, gone or changed, and what holds for all of them. Whatever stays is left alone."""
         ranges, self.config = self.config.mesh_ranges, config
-        self.here.configure(config)
+        self.context.configure(config)
         if config.mesh_ranges != ranges:
-            self.addresses(self.here.hosts, now)
-        self.post.configure(config)
+            self.addresses(self.context.hosts, now)
+        self.signalling.configure(config)
         self._clients.configure(config)
         if self._duty is not None:
             self._duty.configure(config)
         for peer in self._set_peers(now):
             # Of what was said before, for the path that there was or without one, the new path has heard nothing.
-            self.post.begin_anew(peer)
-            self._tidings.ask(peer, now, opened=True)
+            self.signalling.begin_anew(peer)
+            self._dispatcher.ask(peer, now, opened=True)
 
     def _set_peers(self, now: float) -> list[PeerConfig]:
         """Links to anchors and paths to nodes, as the configuration has them. Whose path is a new one."""
-        peers = {peer.id: peer for peer in self.post.peers()}
+        peers = {peer.id: peer for peer in self.signalling.peers()}
         anchors = {key: peer for key, peer in peers.items() if peer.is_anchor}
         self._links.configure(anchors)
         self._silence.keep({peer.public_key for peer in anchors.values()}, now)
@@ -124,7 +127,7 @@ class Network:
         new = [peer for key, peer in sorted(nodes.items()) if key not in self.paths]
         for key, peer in sorted(nodes.items()):
             if key not in self.paths:
-                self.paths[key] = PeerPath(peer, self.here, self._slot, self._tidings.ask, now)
+                self.paths[key] = PeerPath(peer, self.context, self._slot, self._dispatcher.ask, now)
                 if peer.name in left:  # the same node, which has rotated its key: it is where it was
                     self.paths[key].restore(replace(left[peer.name], peer=peer.public_key), now)
             else:
@@ -136,11 +139,11 @@ class Network:
 
     def addresses(self, addresses: Iterable[LocalAddress], now: float) -> None:
         """The host's own."""
-        self.here.hosts = tuple(sorted(addresses))
-        self.gatherer.set_hosts(self.here.hosts, self.config.listen_port, now)
+        self.context.hosts = tuple(sorted(addresses))
+        self.gatherer.set_hosts(self.context.hosts, self.config.listen_port, now)
         self._touch(GATHER)
         if self._duty is not None:
-            self._duty.set_addresses(self.here.bases)
+            self._duty.set_addresses(self.context.bases)
         if self.gatherer.moved:
             self._silence.stop(now)
             self._links.hurry(now)
@@ -164,7 +167,7 @@ class Network:
     def status(self, statuses: dict[PublicKey, PeerStatus], now: float) -> None:
         """One reading of WireGuard's counters; of peers of other networks too."""
         self.statuses = statuses
-        self._tidings.links_changed(self._links.sample(statuses, now), now)
+        self._dispatcher.links_changed(self._links.sample(statuses, now), now)
         for key, path in self.paths.items():
             known = statuses.get(path.peer.public_key)
             if known is not None:
@@ -205,9 +208,9 @@ class Network:
 
     def signal(self, event: Signal, now: float) -> None:
         """A signalling message."""
-        heard = self.post.receive(event, now)
+        heard = self.signalling.receive(event, now)
         if heard is not None:
-            self._tidings.heard(heard, self.statuses, now)
+            self._dispatcher.heard(heard, self.statuses, now)
 
     def owns_port(self, port: int) -> bool:
         """Whether what comes to this local port is this network's: WireGuard's own, or one that it has opened."""
@@ -221,7 +224,7 @@ class Network:
 
     def dead(self) -> Iterator[PeerConfig]:
         """Peers that are reached in no way."""
-        yield from (link.peer for link in self.here.anchors.values() if not link.up)
+        yield from (link.peer for link in self.context.anchors.values() if not link.up)
         for path in self.paths.values():
             if path.state in (State.UNKNOWN, State.PROBING) and not path.work.tunnel.alive:
                 yield path.peer
@@ -233,7 +236,7 @@ class Network:
         self._touch(GATHER)
         for path in self.paths.values():
             if path.state is not State.UNKNOWN:
-                self.post.knock(path.peer)
+                self.signalling.knock(path.peer)
         self._links.hurry(now)
         self._silence.stop(now)
 
@@ -265,7 +268,7 @@ class Network:
         """Do what is due."""
         for owner in list(self.timers.due(now)):
             if owner == GATHER:
-                self._tidings.gather(now)
+                self._dispatcher.gather(now)
             elif owner == DUTY and self._duty is not None:
                 self._duty.poll(now)
                 self._touch(DUTY)
@@ -283,7 +286,7 @@ class Network:
                 each.network_changed(now, moved=moved)
                 self._touch(key)
             if moved:
-                self._tidings.greet_anchors(now)
+                self._dispatcher.greet_anchors(now)
         while self._touched:
             key, _ = self._touched.popitem()
             if key == GATHER:
@@ -305,24 +308,25 @@ class Network:
 
     def _settle_peer(self, key: bytes, now: float) -> None:
         """Offer the peer what there is, if it is news, and set its timer."""
-        path, link, talk = self.paths.get(key), self.here.anchors.get(key), self.post.talk_by_id(key)
+        path, link = self.paths.get(key), self.context.anchors.get(key)
+        conversation = self.signalling.conversation_by_id(key)
         due = path.work.due if path is not None else None
         when, reason = due if due is not None else (inf, "")
-        if path is not None and talk is not None:
-            path.work.offer_by(talk.sender, now)
-        if talk is not None and talk.due is not None and talk.due < when:
-            when, reason = talk.due, "a message"
+        if path is not None and conversation is not None:
+            path.work.offer_by(conversation.sender, now)
+        if conversation is not None and conversation.due is not None and conversation.due < when:
+            when, reason = conversation.due, "a message"
         if link is not None and link.due is not None and link.due < when:
             when, reason = link.due, "an anchor in doubt"
         self.timers.set(key, when if when < inf else None, reason)
 
     def _say(self, peer: PeerConfig, body: Body, now: float) -> None:
         """Tell a peer something; its timer is another when there is no session yet."""
-        if not self.post.say(peer, body, now):
+        if not self.signalling.say(peer, body, now):
             self._touch(peer.id)
 
     def _carried(self, peer: PeerConfig, size: int, sent: bool) -> None:
-        path, link = self.paths.get(peer.id), self.here.anchors.get(peer.id)
+        path, link = self.paths.get(peer.id), self.context.anchors.get(peer.id)
         if not sent:
             self._handshakes.heard(peer.public_key)
         if path is not None:
@@ -337,15 +341,15 @@ class Network:
 
     def _poll_peer(self, key: bytes, now: float) -> None:
         self._touch(key)
-        talk, path = self.post.talk_by_id(key), self.paths.get(key)
-        failures = talk.failures if talk is not None else 0
-        if talk is not None:
-            self.post.poll(talk.peer, now)
-        if talk is not None and self._links.poll(key, now):
+        conversation, path = self.signalling.conversation_by_id(key), self.paths.get(key)
+        failures = conversation.failures if conversation is not None else 0
+        if conversation is not None:
+            self.signalling.poll(conversation.peer, now)
+        if conversation is not None and self._links.poll(key, now):
             self._touch(GATHER)
             # An anchor that was off answers, and has no keys: WireGuard sees it when something is not answered.
-            self.post.knock(talk.peer)
+            self.signalling.knock(conversation.peer)
         if path is not None:
-            if talk is not None and talk.failures > failures:
+            if conversation is not None and conversation.failures > failures:
                 path.session_lost(now)
             path.poll(now)

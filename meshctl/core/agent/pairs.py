@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from meshctl.core.agent.address import Address, LocalAddress, is_private, shared_prefix
 from meshctl.core.agent.candidate import Candidate, prflx_priority, public_ips
-from meshctl.core.agent.checks import MAX_PAIRS
+from meshctl.core.agent.checklist import MAX_PAIRS
 from meshctl.core.agent.nat import same_nat
 
 # Above any pair priority: 2^32 (2^31 - 1) + 2 (2^31 - 1) + 1 is less than 2^63.
@@ -61,7 +61,7 @@ def pair_up(
     controlling: bool,
     keep: AbstractSet[Key] = frozenset(),
 ) -> tuple[CandidatePair, ...]:
-    """At most `checks.MAX_PAIRS`, the highest rank first. `hosts` are this host's addresses with their prefixes.
+    """At most `checklist.MAX_PAIRS`, the highest rank first. `hosts` are this host's addresses with their prefixes.
 
     What is in `keep` (in use, or known to work) stays in when there are too many, then the best pair of each remote
     address, so that no crowd of candidates of one sort keeps the others out.

@@ -8,22 +8,22 @@ from dataclasses import replace
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
 from meshctl.core.agent.candidate import STANDING
-from meshctl.core.agent.checks import Answer, Credentials, Pair
+from meshctl.core.agent.candidates import PRFLX_LIFETIME_S
+from meshctl.core.agent.checklist import Answer, Credentials, Pair
 from meshctl.core.agent.config import PeerConfig
-from meshctl.core.agent.course import DIRECT, RELAYED, SEARCHING, Course
 from meshctl.core.agent.detours import Detours
 from meshctl.core.agent.events import PeerStatus
-from meshctl.core.agent.falls import Falls
-from meshctl.core.agent.gathered import PRFLX_LIFETIME_S
-from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import History
-from meshctl.core.agent.inuse import PairInUse
+from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.liveness import BUSY_S, Came
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.pathfailures import PathFailures
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.router import TokenBucket
+from meshctl.core.agent.selectedpair import SelectedPair
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.state import KeptPath
+from meshctl.core.agent.statemachine import DIRECT, RELAYED, SEARCHING, PathStateMachine
 from meshctl.core.wire import stun
 
 # Between two questions to a relay whose path carries nothing back.
@@ -38,15 +38,16 @@ class PeerPath:
     """One peer's. `ask` has the peer's agent asked whether it lives."""
 
     def __init__(
-        self, peer: PeerConfig, here: Here, slot: SpliceSlot, ask: Callable[[PeerConfig, float], None], now: float
-    ) -> None:
+        self, peer: PeerConfig, context: InterfaceContext, slot: SpliceSlot,
+        ask: Callable[[PeerConfig, float], None], now: float,
+    ) -> None:  # fmt: skip
         self.peer = peer
-        self.work = PeerWork(peer, here, slot, ask, self._answer)
-        self._course = Course(self.work, here, now)
-        self.detours = Detours(self._course, self.work, here)
-        self._falls = Falls(self._course, self.work)
-        self._in_use = PairInUse(self._course, self.work, self._falls, now)
-        self._here, self._fire = here, self._course.fire
+        self.work = PeerWork(peer, context, slot, ask, self._answer)
+        self._machine = PathStateMachine(self.work, context, now)
+        self.detours = Detours(self._machine, self.work, context)
+        self._failures = PathFailures(self._machine, self.work)
+        self._selected_pair = SelectedPair(self._machine, self.work, self._failures, now)
+        self._context, self._fire = context, self._machine.fire
         self._negotiation, self._relay, self._splice = self.work.negotiation, self.work.relay, self.work.splice
         self._liveness = self.work.liveness
         self._says_anew = False  # its next offer is the first one of the session
@@ -58,17 +59,17 @@ class PeerPath:
     @property
     def state(self) -> State:
         """Where the peer's packets go."""
-        return self._course.state
+        return self._machine.state
 
     @property
     def since(self) -> float:
         """When that became so."""
-        return self._course.since
+        return self._machine.since
 
     @property
     def history(self) -> History:
         """Why."""
-        return self._course.history
+        return self._machine.history
 
     @property
     def usable(self) -> bool:
@@ -78,13 +79,13 @@ class PeerPath:
     @property
     def rtt_s(self) -> float | None:
         """Of the pair in use, as it was last measured."""
-        current = self._negotiation.current
+        current = self._negotiation.selected
         return self._negotiation.rtt_s(current) if current is not None else None
 
     @property
     def kept(self) -> KeptPath | None:
         """What is to be known after a restart: how the peer is reached, where that is a direct path."""
-        pair = self._negotiation.current
+        pair = self._negotiation.selected
         if pair is None or self.state not in DIRECT:
             return None
         return KeptPath(self.peer.public_key, pair, self._splice.standing == pair)
@@ -136,8 +137,8 @@ class PeerPath:
         heard = self._liveness.heard_at
         lately = heard is not None and now - heard < CARRIED_S
         carried = self.state is State.RELAYED and (lately or not self._liveness.distress(now))
-        if self.state in SEARCHING and not carried and self._negotiation.bars.any(now):
-            self._negotiation.bars.clear()  # a bad way is better than none
+        if self.state in SEARCHING and not carried and self._negotiation.damping.any(now):
+            self._negotiation.damping.clear()  # a bad way is better than none
             self.work.begin_anew(now)
         elif self.state not in (State.UNKNOWN, State.SUSPECT, State.SPLICING) and not carried:
             self._fire(Trigger.SESSION_LOST, "its agent does not answer on any way", now)
@@ -149,16 +150,16 @@ class PeerPath:
             self._says_anew, before = False, replace(before, blocked=offer.blocked)
         self.work.tunnel.peer_userspace = offer.userspace
         if _stands_at(offer) - _stands_at(before):
-            self._negotiation.bars.clear()
+            self._negotiation.damping.clear()
         if self._negotiation.remote.offer(offer):
             self.work.retry_earlier(now)
             self._negotiation.refresh(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
-        self._falls.told(before.blocked, offer.blocked, now)
+        self._failures.told(before.blocked, offer.blocked, now)
         if offer.restart != before.restart:
             self._join_restart(now)
         if offer.wish is not before.wish:
-            self._course.obey(now, hurry=self._restarts.take(now))
+            self._machine.obey(now, hurry=self._restarts.take(now))
         self.detours.news(now)
 
     def static(self, addresses: tuple[Address, ...], now: float) -> None:
@@ -174,7 +175,7 @@ class PeerPath:
         """This side's operator wants something else."""
         if wish is not self.work.wish:
             self.work.wish = wish
-            self._course.obey(now)
+            self._machine.obey(now)
             self.detours.news(now)
 
     def sample(self, status: PeerStatus, now: float) -> None:
@@ -183,12 +184,12 @@ class PeerPath:
         self._liveness.sample(status, now, came if self.state in DIRECT else Came.BY_PATH)
         self.work.tunnel.maintain(now)
         if self.state in DIRECT:
-            self._in_use.sample(status, now)
+            self._selected_pair.sample(status, now)
         elif self.state in RELAYED:
-            self._in_use.followed(status, now)
+            self._selected_pair.followed(status, now)
         if self.state in RELAYED and now >= self._doubt_at:
             if self._liveness.blocked():  # nor does the relay carry anything: it was not the direct way's fault
-                self._negotiation.bars.clear()
+                self._negotiation.damping.clear()
             reason = self._liveness.distress(now)
             if reason:
                 self._doubt_at = now + RELAY_DOUBT_S
@@ -197,38 +198,38 @@ class PeerPath:
     def network_changed(self, now: float, *, moved: bool) -> None:
         """Own candidates have come or gone; `moved`: this node stands elsewhere, or its NAT has forgotten it."""
         self._negotiation.refresh(now)
-        current = self._negotiation.current
+        current = self._negotiation.selected
         if not moved or self.state is State.UNKNOWN:
             return
-        self._negotiation.bars.clear()
+        self._negotiation.damping.clear()
         self._relay.check(now)
         if self.state in SEARCHING:
             self.work.begin_anew(now)
         else:
             self._fire(Trigger.DISTRESS, "this node's network has changed", now)
-            if current is not None and current.local.ip not in {a.ip for a in self._here.hosts}:
+            if current is not None and current.local.ip not in {a.ip for a in self._context.hosts}:
                 self._fire(Trigger.DEAD, f"{current.local.ip} is not this node's any more", now)
         self.detours.news(now)
 
     def indicated(self, indication: stun.Message, pair: Pair, now: float) -> bool:
         """The peer keeps its NAT open on this pair: it wants no answer, and lives. False when it came before."""
         new = self._negotiation.indicated(indication)
-        if new and pair == self._negotiation.current:
+        if new and pair == self._negotiation.selected:
             self._liveness.heard(now)
         return new
 
     def question(self, request: stun.Message, pair: Pair, now: float) -> bool:
         """An authentic check of the peer. False when it came before, or there is no session for it."""
-        willing = not self._falls.just_blocked(pair, now)
+        willing = not self._failures.just_blocked(pair, now)
         question = self._negotiation.question(request, pair, now, willing=willing)
         if question is None:
             return False
-        self._falls.asked_from = pair.remote
+        self._failures.asked_from = pair.remote
         self._splice.heard(pair, now)
         if question.nominated:
             self._nominated(pair, now)
-        elif self.state is State.DIRECT and pair == self._negotiation.current:
-            self._in_use.asked(pair, now)
+        elif self.state is State.DIRECT and pair == self._negotiation.selected:
+            self._selected_pair.asked(pair, now)
         return True
 
     def poll(self, now: float) -> None:
@@ -242,7 +243,7 @@ class PeerPath:
         if self.work.retry_at is not None and now >= self.work.retry_at:
             self.work.retry(now)
         self._negotiation.poll(now, nominate=self.work.may_go_direct)
-        self._in_use.poll(now)
+        self._selected_pair.poll(now)
         if self._negotiation.take_exhausted(now) and self.state is not State.UNKNOWN:
             self._negotiation.all_tried(self.work.offer.nat, now)
             self._fire(Trigger.EXHAUSTED, "no pair was agreed on", now)
@@ -256,28 +257,28 @@ class PeerPath:
     # What it means
 
     def _answer(self, answer: Answer, now: float) -> None:
-        self._here.touch(self.peer.id)
+        self._context.touch(self.peer.id)
         pair = answer.pair
-        if pair in (self._negotiation.current, self.work.chosen):
+        if pair in (self._negotiation.selected, self.work.chosen):
             self._liveness.rtt_s = answer.rtt_s
         if answer.nominated:
             self._nominated(pair, now)
-        elif pair == self._negotiation.current and self.state in DIRECT:
-            self._in_use.lives(pair, now)
+        elif pair == self._negotiation.selected and self.state in DIRECT:
+            self._selected_pair.lives(pair, now)
             if self._negotiation.comparing(now):
-                self._in_use.improve(now)
+                self._selected_pair.improve(now)
         elif self.state is State.SUSPECT and self.work.carries(pair):
-            self._in_use.replaced(pair, now)
+            self._selected_pair.replaced(pair, now)
         elif self.state is State.DIRECT:
-            self._in_use.improve(now)
+            self._selected_pair.improve(now)
         elif self.state is not State.UNKNOWN and self._negotiation.controlling and self.work.may_go_direct:
-            self._negotiation.settle(pair, now, self._falls.heard_by(now))
+            self._negotiation.settle(pair, now, self._failures.heard_by(now))
 
     def _nominated(self, pair: Pair, now: float) -> None:
-        if self.state is State.UNKNOWN or not self.work.may_go_direct or self._falls.just_blocked(pair, now):
+        if self.state is State.UNKNOWN or not self.work.may_go_direct or self._failures.just_blocked(pair, now):
             return
-        if self.state in DIRECT and pair == self._negotiation.current:
-            self._in_use.lives(pair, now, wanted=True)
+        if self.state in DIRECT and pair == self._negotiation.selected:
+            self._selected_pair.lives(pair, now, wanted=True)
             return
         if self.state is State.DIRECT and self.work.is_twin(pair):
             self.work.tolerated = pair.remote
@@ -302,7 +303,7 @@ class PeerPath:
             self.work.retry_at = None
             self._negotiation.restart(now)
         elif self.state is State.DIRECT:
-            self._in_use.doubt("the peer tries all pairs anew", now)
+            self._selected_pair.doubt("the peer tries all pairs anew", now)
 
 
 def _stands_at(offer: Offer) -> set[str]:

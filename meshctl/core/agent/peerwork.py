@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
-from meshctl.core.agent.checks import Answer, Pair
+from meshctl.core.agent.checklist import Answer, Pair
 from meshctl.core.agent.config import PeerConfig
-from meshctl.core.agent.here import Here
+from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.liveness import Liveness
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.core.agent.path import Effect
@@ -52,7 +52,7 @@ class PeerWork:
     """
 
     def __init__(
-        self, peer: PeerConfig, here: Here, slot: SpliceSlot, ask: Callable[[PeerConfig, float], None],
+        self, peer: PeerConfig, context: InterfaceContext, slot: SpliceSlot, ask: Callable[[PeerConfig, float], None],
         heard: Callable[[Answer, float], None],
     ) -> None:  # fmt: skip
         self.peer = peer
@@ -67,13 +67,13 @@ class PeerWork:
         self._compare_at, self._comparisons = 0.0, 0
         self.release_at: float | None = None
         self._pause_s = RETRY_FIRST_S
-        self._here, self._ask = here, ask
-        controlling = here.config.public_key.raw() < peer.public_key.raw()
-        self.negotiation = Negotiation(here, heard, controlling=controlling)
-        self.relay = RelayClient(peer, controlling=controlling, binds=Binds(here.transactions, here.my_session))
-        self.splice = Splicer(peer.public_key, slot, here.dice, here.transactions)
+        self._context, self._ask = context, ask
+        controlling = context.config.public_key.raw() < peer.public_key.raw()
+        self.negotiation = Negotiation(context, heard, controlling=controlling)
+        self.relay = RelayClient(peer, controlling=controlling, binds=Binds(context.transactions, context.my_session))
+        self.splice = Splicer(peer.public_key, slot, context.dice, context.transactions)
         self.liveness = Liveness()
-        self.tunnel = Tunnel(peer.public_key, here, self.negotiation, self.liveness)
+        self.tunnel = Tunnel(peer.public_key, context, self.negotiation, self.liveness)
         self._effects: dict[Effect, Callable[[float], None]] = {
             Effect.ASK_RELAY: self._ask_relay,
             Effect.USE_PAIR: self._use_pair,
@@ -115,11 +115,11 @@ class PeerWork:
 
     def situation(self, now: float) -> Situation | None:
         """What a splice is made of; None without a session."""
-        here, credentials = self._here, self.negotiation.credentials
+        context, credentials = self._context, self.negotiation.credentials
         if credentials is None:
             return None
         return Situation(
-            here.bases, here.nat_summary(now), self.offer.nat, self.negotiation.remote.all(),
+            context.bases, context.nat_summary(now), self.offer.nat, self.negotiation.remote.all(),
             credentials, self.negotiation.controlling,
         )  # fmt: skip
 
@@ -128,7 +128,7 @@ class PeerWork:
     def offer_by(self, sender: OfferSender, now: float) -> None:
         """Offer the peer all that it is to know of this end."""
         sender.put(
-            self._here.own.offered(), self._here.nat_summary(now), now,
+            self._context.own.offered(), self._context.nat_summary(now), now,
             relays=self.relay.distances(), wish=self.wish, restart=self.restarts, blocked=self.blocked,
             userspace=self.tunnel.userspace,
         )  # fmt: skip
@@ -140,7 +140,7 @@ class PeerWork:
     def want_relay(self, now: float) -> None:
         """Have relays at the anchors that are up, unless an operator wants none."""
         if self.mode is not Wish.DIRECT:
-            anchors = {key: (link.peer, link.distance_s) for key, link in self._here.anchors.items() if link.up}
+            anchors = {key: (link.peer, link.distance_s) for key, link in self._context.anchors.items() if link.up}
             self.relay.want(anchors, {d.anchor: d.rtt_ms / 1000 for d in self.offer.relays}, now)
 
     def linger(self, now: float) -> None:
@@ -182,7 +182,7 @@ class PeerWork:
             passed = 1 + int((now - self._compare_at) // COMPARE_S)
             self._compare_at += COMPARE_S * passed
             if self.liveness.busy(now):
-                self._here.touch(self.peer.id)
+                self._context.touch(self.peer.id)
                 self.negotiation.compare(self._comparisons, now)
             self._comparisons += passed
 
@@ -192,14 +192,14 @@ class PeerWork:
 
     def confirm_path(self, now: float) -> None:
         """The same while nothing is doubted."""
-        self._here.touch(self.peer.id)
+        self._context.touch(self.peer.id)
         self.negotiation.confirm(now, self.liveness.rtt_s)
 
     def ask_at(self, remote: Address, now: float) -> None:
         """Ask whether the peer is there."""
         pair = self._pair_to(remote)
         if pair is not None:
-            self._here.touch(self.peer.id)
+            self._context.touch(self.peer.id)
             self.negotiation.ask(pair, now)
 
     def answers_at(self, remote: Address) -> bool:
@@ -211,7 +211,7 @@ class PeerWork:
         """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
         endpoint = self.tunnel.endpoint
         pair = self._pair_to(endpoint) if endpoint else None
-        if endpoint is None or pair is None or self._here.is_relay(endpoint):
+        if endpoint is None or pair is None or self._context.is_relay(endpoint):
             return False
         standing = self.splice.standing
         spliced = standing is not None and standing.remote == endpoint
@@ -222,18 +222,18 @@ class PeerWork:
 
     def take(self, pair: Pair | None) -> None:
         """Use this pair from now on, or none."""
-        current = self.negotiation.current
+        current = self.negotiation.selected
         if pair is None:
             self._before = None
         elif current not in (None, pair):
             self._before = current
-        self.negotiation.current = pair
+        self.negotiation.selected = pair
 
     def is_twin(self, pair: Pair) -> bool:
         """Whether this pair and the one in use end at one socket of the peer's: a port that its router has promised and
         one that its NAT gives its packets. Both have been in use, and differ by that port alone; the one in use has
         answered, and not failed since."""
-        current = self.negotiation.current
+        current = self.negotiation.selected
         if current is None or pair != self._before or not self.negotiation.has_answered(current):
             return False
         return pair.local == current.local and pair.remote.ip == current.remote.ip
@@ -248,7 +248,7 @@ class PeerWork:
     # Effects
 
     def _pair_to(self, remote: Address) -> Pair | None:
-        base = self._here.own.base(remote.family)
+        base = self._context.own.base(remote.family)
         return Pair(base, remote) if base is not None else None
 
     def _ask_relay(self, now: float) -> None:
@@ -273,7 +273,7 @@ class PeerWork:
             self.splice.leave()
             self.relay.refresh(now)
             anchor = self.relay.used_anchor
-            link = self._here.anchors.get(anchor.id) if anchor else None
+            link = self._context.anchors.get(anchor.id) if anchor else None
             self.liveness.moved(now, 2 * link.distance_s if link else 0.0)
             self.tunnel.set_endpoint(self.relay.ready, now)
 

@@ -15,7 +15,8 @@ from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
 # 23 years of a node that does all it can (below); the rest, 56 bits, nobody can guess (RFC 8489 section 5).
 NUMBER_BYTES = 5
 # How far back a number may still be new. All requests of an interface share one count, and a node that does all it can
-# sends 1,500 a second (`here.GAP_S`, `splice.PACE_S`): what is under way for longer than 2.7 s is not awaited any more.
+# sends 1,500 a second (`interfacecontext.GAP_S`, `splice.PACE_S`): one that is late by more than 2.7 s is taken for a
+# copy.
 WINDOW = 4096
 
 # An answer that comes later than this has waited for a host that slept: what it says of the way's round trip, an hour

@@ -12,11 +12,11 @@ from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.asker import Server
 from meshctl.core.agent.events import OpenPorts, SendProbe
-from meshctl.core.agent.here import SILENCE, Here
+from meshctl.core.agent.interfacecontext import SILENCE, InterfaceContext
+from meshctl.core.agent.mutex import Mutex
 from meshctl.core.agent.probes import signed
-from meshctl.core.agent.turn import Turn
+from meshctl.core.agent.stunclient import Server
 from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
 
@@ -53,8 +53,8 @@ class Phase(enum.Enum):
 class Silence:
     """One network's experiments, while it is its `turn`. `where` is asked for a place before each; None: not now."""
 
-    def __init__(self, here: Here, turn: Turn, where: Callable[[], Place | None], now: float) -> None:
-        self._here, self._turn, self._where = here, turn, where
+    def __init__(self, context: InterfaceContext, mutex: Mutex, where: Callable[[], Place | None], now: float) -> None:
+        self._context, self._mutex, self._where = context, mutex, where
         self._place: Place | None = None
         self._mapped: Address | None = None
         self._end(now + NEXT_S)
@@ -70,7 +70,7 @@ class Silence:
 
     def poll(self, now: float) -> None:
         """Do what is due."""
-        self._here.touch(SILENCE)
+        self._context.touch(SILENCE)
         if now < self._due:
             return
         if self._phase is Phase.IDLE:
@@ -112,21 +112,21 @@ class Silence:
         return True
 
     def _begin(self, now: float) -> None:
-        silence_s = self._here.lifetime.next_silence_s(now)
+        silence_s = self._context.lifetime.next_silence_s(now)
         place = self._where() if silence_s is not None else None
         if silence_s is None or place is None:
             self._due = now + LATER_S
             return
-        if not self._turn.take(self):
+        if not self._mutex.acquire(self):
             self._due = now + NEXT_S
             return
         self._place, self._silence_s = place, max(silence_s, PACE_S)
         self._ports = self._two_ports(place)
-        self._here.act(OpenPorts(place.anchor, self._ports))
+        self._context.act(OpenPorts(place.anchor, self._ports))
         self._enter(Phase.MAPPING, now)
 
     def _two_ports(self, place: Place) -> tuple[int, int]:
-        drawn = self._here.dice.sample(PORTS, 2 + len(place.taken))
+        drawn = self._context.dice.sample(PORTS, 2 + len(place.taken))
         first, second = [port for port in drawn if port not in place.taken][:2]
         return first, second
 
@@ -140,7 +140,7 @@ class Silence:
         self._asked += 1
         self._due = now + PACE_S
         server = self._place.server
-        transaction = self._here.transactions.new()
+        transaction = self._context.transactions.new()
         self._transactions.add(transaction)
         request = stun.Message(
             stun.Class.REQUEST, transaction, username=server.username or None,
@@ -148,27 +148,27 @@ class Silence:
         )  # fmt: skip
         data = signed(request, server.key or None)
         port = self._ports[0] if self._phase is Phase.MAPPING else self._ports[1]
-        self._here.probe(SendProbe(Address(self._place.local_ip, port), server.address, data), self._receive)
+        self._context.probe(SendProbe(Address(self._place.local_ip, port), server.address, data), self._receive)
 
     def _answered(self, mapped: Address, now: float) -> None:
         if self._phase is Phase.MAPPING:
-            self._here.touch(SILENCE)
+            self._context.touch(SILENCE)
             self._mapped, self._phase = mapped, Phase.SILENCE
             self._due = now + self._silence_s
             return
         same_outside = self._mapped is not None and mapped.ip == self._mapped.ip
         if self._phase is Phase.ASKING:
-            self._here.lifetime.survived(self._silence_s)
+            self._context.lifetime.survived(self._silence_s)
         elif same_outside:
             # The anchor answers, and would have answered the first port at this very address.
-            self._here.lifetime.lost(self._silence_s, now)
+            self._context.lifetime.lost(self._silence_s, now)
         self._end(now + (NEXT_S if self._phase is Phase.ASKING or same_outside else LATER_S))
 
     def _end(self, due: float) -> None:
-        self._here.touch(SILENCE)
+        self._context.touch(SILENCE)
         if self._place is not None:
-            self._here.act(OpenPorts(self._place.anchor, ()))
-            self._turn.give(self)
+            self._context.act(OpenPorts(self._place.anchor, ()))
+            self._mutex.release(self)
         self._phase, self._place, self._mapped = Phase.IDLE, None, None
         self._ports, self._transactions = (0, 0), set[bytes]()
         self._asked, self._silence_s = 0, 0.0

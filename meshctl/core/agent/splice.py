@@ -2,9 +2,9 @@
 
 The hard side opens mappings from many local ports to where the easy side is, which is known, and says so. The easy side
 guesses at the ports that the hard NAT has given to them. A guess that is right arrives at one of the local ports as an
-authentic request: from there on it is an ordinary pair of addresses, which `checks` tests and nominates. When the path
-takes it, WireGuard's packets for this peer are made to leave from that port (`InstallSplice`). With 256 ports open,
-half of all attempts hit within 174 guesses, and 98 % within 1,024.
+authentic check: from there on it is an ordinary pair, which `checklist` checks and nominates. When the path takes it,
+WireGuard's packets for this peer are made to leave from that port (`InstallSplice`). With 256 ports open, half of all
+attempts hit within 174 guesses, and 98 % within 1,024.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Splice
 from meshctl.core.agent.candidate import priority
 from meshctl.core.agent.check import ANSWER_S, SCHEDULE_S
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.events import InstallSplice, OpenPorts, RemoveSplice, SendProbe
 from meshctl.core.agent.probes import Transactions, signed
 from meshctl.core.agent.router import TokenBucket
@@ -241,10 +241,10 @@ class Splicer:
 
     def _may_not(self, now: float) -> str:
         """Why no attempt may begin now that could; "" when it does."""
-        if not self._slot.take(self._peer):
+        if not self._slot.acquire(self._peer):
             return "ports are being tried with another peer"
         if not self._vain.take(now):
-            self._slot.give(self._peer)
+            self._slot.release(self._peer)
             return "too many attempts were in vain"
         return ""
 
@@ -280,7 +280,7 @@ class Splicer:
 
     def _finish(self) -> None:
         self._attempt = None
-        self._slot.give(self._peer)
+        self._slot.release(self._peer)
 
 
 def undone(peer: PublicKey, pair: Pair) -> tuple[RemoveSplice, OpenPorts]:

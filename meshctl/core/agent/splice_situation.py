@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from meshctl.core.agent.address import Address, is_private
 from meshctl.core.agent.bodies import NatSummary
 from meshctl.core.agent.candidate import Candidate
-from meshctl.core.agent.checks import Credentials
+from meshctl.core.agent.checklist import Credentials
 from meshctl.core.agent.nat import Mapping, predict_ports
 
 # Guesses of one attempt, at ports above the well-known ones.

@@ -1,19 +1,19 @@
-"""What the splices of a node have in common."""
+"""What the splices of a node share: one attempt at a time, and local ports."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable
 
-from meshctl.core.agent.turn import Turn
+from meshctl.core.agent.mutex import Mutex
 from meshctl.model.keys import PublicKey
 
 # Local ports to open: what few services listen on, and below those that Linux takes by itself (ip_local_port_range).
 LOCAL_PORTS = range(10000, 32768)
 
 
-class SpliceSlot(Turn):
-    """What all splices of a node share: one attempt at a time, and local ports. `reserved`: WireGuard's own ports."""
+class SpliceSlot(Mutex):
+    """Held by the peer with which an attempt is under way. `reserved`: WireGuard's own ports."""
 
     def __init__(self, reserved: Iterable[int] = ()) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import TOKEN_BYTES
-from meshctl.core.agent.checks import Pair
+from meshctl.core.agent.checklist import Pair
 from meshctl.model.keys import PublicKey
 
 VERSION = 1

@@ -11,7 +11,6 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.anchorlink import AnchorLink
 from meshctl.core.agent.candidate import Candidate
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
-from meshctl.core.agent.course import DIRECT, RELAYED
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import has_session
 from meshctl.core.agent.nat import Filtering, Mapping
@@ -20,6 +19,7 @@ from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.relaychoice import FAR_S
 from meshctl.core.agent.state import KeptRelay
+from meshctl.core.agent.statemachine import DIRECT, RELAYED
 from meshctl.model.keys import PublicKey
 
 
@@ -90,7 +90,7 @@ class NetworkView:
 def path_statuses(network: Network) -> list[PathStatus]:
     """Every peer that has an agent, by name; to who is an anchor, the link to it."""
     found = [_path(network, path) for path in network.paths.values()]
-    found += [_link(network, link) for link in network.here.anchors.values()]
+    found += [_link(network, link) for link in network.context.anchors.values()]
     return sorted(found, key=lambda status: status.peer)
 
 
@@ -98,22 +98,22 @@ def path_states(network: Network) -> Iterator[tuple[State, float]]:
     """The states of the same, and since when; in no order, but always in the same until peers are others."""
     for path in network.paths.values():
         yield path.state, path.since
-    for link in network.here.anchors.values():
+    for link in network.context.anchors.values():
         yield _link_state(link), link.since
 
 
 def view(network: Network, now: float) -> NetworkView:
     """All else."""
-    here, config = network.here, network.config
-    survived_s, lost_s = here.lifetime.known_s
-    others = (p for p in config.peers if p.id not in network.paths and p.id not in here.anchors)
+    context, config = network.context, network.config
+    survived_s, lost_s = context.lifetime.known_s
+    others = (p for p in config.peers if p.id not in network.paths and p.id not in context.anchors)
     statuses = network.statuses
     return NetworkView(
         config,
         tuple(TunnelStatus(p, (s := statuses.get(p.public_key)), has_session(s)) for p in others),
-        here.own.all(),
-        tuple(_nat(network, base, now) for base in here.own.bases()),
-        here.lifetime.keepalive_s,
+        context.own.all(),
+        tuple(_nat(network, base, now) for base in context.own.bases()),
+        context.lifetime.keepalive_s,
         survived_s,
         lost_s,
         network.kept_relays(),
@@ -142,12 +142,12 @@ def _relaying(network: Network, endpoint: Address | None) -> str:
     """The anchor whose relay that is, "" where it is none: before this agent began, or the peer's agent was gone."""
     if endpoint is None:
         return ""
-    return next((link.peer.name for link in network.here.anchors.values() if link.relays_at(endpoint)), "")
+    return next((link.peer.name for link in network.context.anchors.values() if link.relays_at(endpoint)), "")
 
 
 def _relayed_rtt_s(network: Network, path: PeerPath, anchor: PeerConfig) -> float | None:
     """As far as both ends have measured it."""
-    link = network.here.anchors.get(anchor.id)
+    link = network.context.anchors.get(anchor.id)
     theirs = next((d.rtt_ms / 1000 for d in path.work.offer.relays if d.anchor == anchor.id), FAR_S)
     return link.rtt_s + theirs if link is not None and link.rtt_s is not None and theirs < FAR_S else None
 
@@ -165,7 +165,7 @@ def _link_state(link: AnchorLink) -> State:
 
 
 def _nat(network: Network, base: Address, now: float) -> NatStatus:
-    nat = network.here.nat
+    nat = network.context.nat
     return NatStatus(
         base, nat.mapping(base, now), nat.filtering(base, now), nat.preserves_port(base, now),
         nat.hairpins(base, now), nat.port_step(base, now), nat.contradicted(base, now), nat.seen(base, now),

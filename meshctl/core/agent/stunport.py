@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from meshctl.core.agent.events import Action, Datagram, SendProbe
-from meshctl.core.agent.here import Answered
+from meshctl.core.agent.interfacecontext import Answered
 from meshctl.core.wire import stun
 from meshctl.core.wire.error import WireError
 

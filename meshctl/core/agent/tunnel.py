@@ -6,7 +6,7 @@ from collections.abc import Container
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
-from meshctl.core.agent.here import Here
+from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.lifetime import LATE
 from meshctl.core.agent.liveness import Came, Liveness, has_session
 from meshctl.core.agent.negotiation import Negotiation
@@ -39,11 +39,11 @@ class Tunnel:
     """One peer's. `status` is the last reading; `insist_at`: when the endpoint is to be set once more;
     `peer_userspace`: what `userspace` says at the other end."""
 
-    def __init__(self, key: PublicKey, here: Here, negotiation: Negotiation, liveness: Liveness) -> None:
+    def __init__(self, key: PublicKey, context: InterfaceContext, negotiation: Negotiation, liveness: Liveness) -> None:
         self.status: PeerStatus | None = None
         self.insist_at: float | None = None
         self.peer_userspace = False
-        self._key, self._here = key, here
+        self._key, self._context = key, context
         self._negotiation, self._liveness = negotiation, liveness
         self._place: Address | None = None  # where WireGuard is to send
         self._put_off_at: float | None = None  # so that the other end goes first
@@ -105,10 +105,10 @@ class Tunnel:
         self.insist_at = None
         if self._place is not None:
             self._has_set = True
-            self._here.act(SetEndpoint(self._key, self._place))
+            self._context.act(SetEndpoint(self._key, self._place))
             if now < self._insist_until:
                 again_s = INSIST_BUSY_S if self._liveness.busy(now) else INSIST_AGAIN_S
-                self.insist_at = now + self._here.dice.uniform(*again_s)
+                self.insist_at = now + self._context.dice.uniform(*again_s)
 
     # Inside
 
@@ -124,16 +124,16 @@ class Tunnel:
         return (SECOND_USERSPACE_S if in_step else SECOND_S) + SECOND_RTTS * rtt_s
 
     def _keep_alive(self) -> None:
-        interval_s = self._here.lifetime.keepalive_s
+        interval_s = self._context.lifetime.keepalive_s
         if interval_s and self._liveness.rtt_s >= APART_RTT_S and not self._negotiation.controlling:
             interval_s += APART_S
         if self.status is None or self.status.keepalive_s != interval_s:
-            self._here.act(SetKeepalive(self._key, interval_s))
+            self._context.act(SetKeepalive(self._key, interval_s))
 
     def _keep_open(self, place: Address, now: float) -> None:
         """WireGuard's keepalive begins anew with each packet that comes, too: of two ends, one may send them all. But a
         NAT may forget who sends nothing (RFC 4787 REQ-6), and a path that is never heard is asked again and again."""
-        interval_s = self._here.lifetime.keepalive_s
+        interval_s = self._context.lifetime.keepalive_s
         if interval_s and now >= max(self._liveness.sent_at, self._opened_at) + interval_s * LATE:
             self._opened_at = now
             self._negotiation.keep_open(place, now)

@@ -9,15 +9,15 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.anchorduty import AnchorDuty
 from meshctl.core.agent.anchorlinks import AnchorLinks, Change
 from meshctl.core.agent.bodies import Ack, Observed, Offer, RelayGrant, RelayRefuse, Splice
-from meshctl.core.agent.checks import Credentials
+from meshctl.core.agent.checklist import Credentials
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.gatherer import Gatherer
-from meshctl.core.agent.here import DUTY, GATHER, Here
+from meshctl.core.agent.interfacecontext import DUTY, GATHER, InterfaceContext
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
-from meshctl.core.agent.post import Heard, Post
+from meshctl.core.agent.signalling import Heard, Signalling
 from meshctl.core.agent.stunport import StunPort
 from meshctl.core.wire.stun import Received
 from meshctl.model.keys import PublicKey
@@ -28,11 +28,11 @@ Statuses = Mapping[PublicKey, PeerStatus]
 
 
 @dataclass(frozen=True)
-class Tidings:
+class Dispatcher:
     """One network's parts, as it has them: `paths` are by the peers' ids; `duty` is an anchor's."""
 
-    here: Here
-    post: Post
+    context: InterfaceContext
+    signalling: Signalling
     stun: StunPort
     gatherer: Gatherer
     links: AnchorLinks
@@ -42,8 +42,8 @@ class Tidings:
 
     def ask(self, peer: PeerConfig, now: float, *, opened: bool = False) -> None:
         """Have the peer's agent asked whether it lives; `opened`: there is a way to it that was not there before."""
-        self.post.talk(peer).ask(now, opened=opened)
-        self.here.touch(peer.id)
+        self.signalling.conversation(peer).ask(now, opened=opened)
+        self.context.touch(peer.id)
 
     def seek(self, now: float) -> None:
         """There is a way for messages that was not there before: ask for those who could not be reached."""
@@ -53,7 +53,7 @@ class Tidings:
 
     def greet_anchors(self, now: float) -> None:
         """A message in each tunnel shows the anchor where this node is now; and tells whether it is heard."""
-        for link in self.here.anchors.values():
+        for link in self.context.anchors.values():
             self.ask(link.peer, now)
 
     def links_changed(self, change: Change, now: float) -> None:
@@ -67,7 +67,7 @@ class Tidings:
 
     def gather(self, now: float) -> None:
         """It is time to ask where this node is seen, or to hear that somebody does not answer."""
-        self.here.touch(GATHER)
+        self.context.touch(GATHER)
         probe = self.gatherer.poll(now)
         if probe is not None:
             self.stun.ask(probe, self._seen)
@@ -76,7 +76,7 @@ class Tidings:
 
     def heard(self, heard: Heard, statuses: Statuses, now: float) -> None:
         """A message for this node; `statuses` is the last reading of WireGuard's counters."""
-        self.here.touch(heard.peer.id)
+        self.context.touch(heard.peer.id)
         if heard.renewed or heard.revived:
             self._met(heard, statuses, now)
         if isinstance(heard.body, Observed) and heard.peer.is_anchor:
@@ -88,7 +88,7 @@ class Tidings:
 
     def _met(self, heard: Heard, statuses: Statuses, now: float) -> None:
         """There is a new session with a peer, or one that was lost is there again."""
-        peer, session = heard.peer, self.post.talk(heard.peer).session
+        peer, session = heard.peer, self.signalling.conversation(heard.peer).session
         if peer.is_anchor:
             self.seek(now)
         if peer.is_anchor and heard.renewed:
@@ -104,16 +104,16 @@ class Tidings:
 
     def _message(self, heard: Heard, now: float) -> None:
         peer, body, path = heard.peer, heard.body, self.paths.get(heard.peer.id)
-        talk = self.post.talk(peer)
+        conversation = self.signalling.conversation(peer)
         if isinstance(body, Offer):
-            if not talk.offers.take(now):
+            if not conversation.offers.take(now):
                 return
-            newer, ack = talk.receiver.receive(body)
-            self.post.answer(heard, ack)
+            newer, ack = conversation.receiver.receive(body)
+            self.signalling.answer(heard, ack)
             if newer and path is not None:
                 path.offered(body, now)
         elif isinstance(body, Ack):
-            talk.sender.acknowledged(body, now)
+            conversation.sender.acknowledged(body, now)
         elif isinstance(body, Splice) and path is not None:
             path.detours.spliced(body, now)
         elif isinstance(body, (RelayGrant, RelayRefuse)) and peer.is_anchor:
@@ -122,10 +122,10 @@ class Tidings:
                 other.detours.answered(peer, body, now)
         elif self.duty is not None and body is not None:
             self.duty.relay_message(peer, body, now)
-            self.here.touch(DUTY)
+            self.context.touch(DUTY)
 
     def _seen(self, received: Received, local: Address, remote: Address, now: float) -> bool:
-        self.here.touch(GATHER)
+        self.context.touch(GATHER)
         seen = self.gatherer.answered(received, local, remote, now)
         if seen is not None:
             self.links_changed(self.links.answered(seen, now), now)
@@ -136,11 +136,11 @@ class Tidings:
         status = statuses.get(anchor.public_key)
         server = status.endpoint if status else None
         for observation in body.observations:
-            base = self.here.own.base(observation.address.family)
-            if observation.node == self.here.config.id and base and server and server.family == base.family:
+            base = self.context.own.base(observation.address.family)
+            if observation.node == self.context.config.id and base and server and server.family == base.family:
                 self.gatherer.seen("observed", base, server, observation.address, now)
-                self.here.touch(GATHER)
+                self.context.touch(GATHER)
         for path in self.paths.values():
             path.detours.anchor_speaks(anchor, now)
         for action in self.clients.observed(anchor.id, body, statuses, now):
-            self.here.act(action)
+            self.context.act(action)

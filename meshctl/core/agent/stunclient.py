@@ -64,7 +64,7 @@ class _Question:
     sent: dict[bytes, float] = field(default_factory=dict)
 
 
-class Asker:
+class StunClient:
     """All questions of one interface that are under way: one for each own address and server."""
 
     def __init__(self, transactions: Transactions) -> None:

@@ -14,7 +14,7 @@ from meshctl.core.agent.bodies import Ack, Splice
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
 from meshctl.core.agent.events import Action, SendSignal
 from meshctl.core.agent.events import Signal as SignalEvent
-from meshctl.core.agent.post import Heard, Post
+from meshctl.core.agent.signalling import Heard, Signalling
 
 NUMBERS = {"a": 10, "b": 11, "hub0": 1, "hub1": 2, "phone": 20}
 NAMES = {f"10.42.0.{number}": name for name, number in NUMBERS.items()}
@@ -42,15 +42,15 @@ class Office:
         self.heard: list[tuple[str, Heard]] = []
         self.given: list[tuple[str, SignalEvent]] = []
         self._mail: deque[tuple[str, SendSignal]] = deque()
-        self.posts = {name: self._post(name, [n for n in everybody if n != name]) for name in everybody}
+        self.signallings = {name: self._signalling(name, [n for n in everybody if n != name]) for name in everybody}
 
-    def _post(self, name: str, others: list[str]) -> Post:
+    def _signalling(self, name: str, others: list[str]) -> Signalling:
         def act(action: Action) -> None:
             assert isinstance(action, SendSignal)
             self._mail.append((name, action))
 
         config = config_of(name, *others, *(["phone"] if name == "a" else []))
-        return Post(config, random.Random(name), act, lambda: self.up[name], lambda *_: None)  # noqa: S311
+        return Signalling(config, random.Random(name), act, lambda: self.up[name], lambda *_: None)  # noqa: S311
 
     def deliver(self) -> None:
         while self._mail:
@@ -61,7 +61,7 @@ class Office:
 
     def give(self, to: str, event: SignalEvent) -> Heard | None:
         self.given.append((to, event))
-        heard = self.posts[to].receive(event, self.now)
+        heard = self.signallings[to].receive(event, self.now)
         if heard is not None:
             self.heard.append((to, heard))
         return heard
@@ -73,11 +73,11 @@ class Office:
         return found
 
     def peer(self, of: str, name: str) -> PeerConfig:
-        return next(p for p in self.posts[of].peers() if p.name == name)
+        return next(p for p in self.signallings[of].peers() if p.name == name)
 
     def meet(self, one: str, other: str) -> None:
-        self.posts[one].talk(self.peer(one, other)).ask(self.now)
-        self.posts[one].poll(self.peer(one, other), self.now)
+        self.signallings[one].conversation(self.peer(one, other)).ask(self.now)
+        self.signallings[one].poll(self.peer(one, other), self.now)
         self.deliver()
         self.sent.clear()
         self.heard.clear()
@@ -91,7 +91,7 @@ def met() -> Office:
 
 def test_a_message_for_a_peer_without_a_tunnel_goes_by_an_anchor() -> None:
     office = met()
-    assert office.posts["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
+    assert office.signallings["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
     office.deliver()
     assert office.sent == [("a", "hub0"), ("hub0", "b")]
     [(to, heard)] = office.heard
@@ -101,7 +101,7 @@ def test_a_message_for_a_peer_without_a_tunnel_goes_by_an_anchor() -> None:
 def test_a_message_for_a_peer_whose_tunnel_works_goes_there_itself() -> None:
     office = met()
     office.up["a"].add("b")
-    office.posts["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
+    office.signallings["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
     office.deliver()
     assert office.sent == [("a", "b")]
 
@@ -109,10 +109,10 @@ def test_a_message_for_a_peer_whose_tunnel_works_goes_there_itself() -> None:
 def test_each_attempt_of_a_question_takes_another_way() -> None:
     office = Office()
     to = office.peer("a", "b")
-    office.posts["a"].talk(to).ask(office.now)
+    office.signallings["a"].conversation(to).ask(office.now)
     ways = []
     for _ in range(3):
-        office.posts["a"].poll(to, office.now)
+        office.signallings["a"].poll(to, office.now)
         ways += office.drop()
         office.now += 1.0
     assert ways == [("a", "hub0"), ("a", "hub1"), ("a", "hub0")]
@@ -121,38 +121,38 @@ def test_each_attempt_of_a_question_takes_another_way() -> None:
 def test_without_a_session_nothing_is_said_and_the_session_is_asked_for() -> None:
     office = Office()
     to = office.peer("a", "b")
-    assert not office.posts["a"].say(to, Splice(1, 1), office.now)
+    assert not office.signallings["a"].say(to, Splice(1, 1), office.now)
     assert office.drop() == []
-    assert office.posts["a"].talk(to).due == office.now
+    assert office.signallings["a"].conversation(to).due == office.now
 
 
 def test_where_no_way_is_nothing_is_sent() -> None:
     office = met()
     office.up["a"].clear()
-    office.posts["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
+    office.signallings["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
     assert office.drop() == []
 
 
 def test_a_knock_goes_into_the_peers_own_tunnel_whatever_is_thought_of_it() -> None:
     office = met()
-    office.posts["a"].knock(office.peer("a", "b"))
+    office.signallings["a"].knock(office.peer("a", "b"))
     assert office.drop() == [("a", "b")]
 
 
 def test_an_answer_goes_back_the_way_the_message_came() -> None:
     office = met()
-    office.posts["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
+    office.signallings["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
     office.deliver()
     [(_, heard)] = office.heard
     office.up["b"] = {"hub1"}
-    office.posts["b"].answer(heard, Ack(1))
+    office.signallings["b"].answer(heard, Ack(1))
     assert office.drop() == [("b", "hub0")]
 
 
 @pytest.mark.parametrize("changed", [0, 1])
 def test_a_message_that_came_before_or_that_somebody_has_changed_is_nothing_to_hear_of(changed: int) -> None:
     office = met()
-    office.posts["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
+    office.signallings["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
     office.deliver()
     event = next(e for to, e in reversed(office.given) if to == "b")
     again = replace(event, data=event.data[:-1] + bytes((event.data[-1] ^ changed,)))
@@ -162,14 +162,15 @@ def test_a_message_that_came_before_or_that_somebody_has_changed_is_nothing_to_h
 
 def test_an_answer_to_who_has_no_session_is_none() -> None:
     office = Office()
-    office.posts["b"].answer(Heard(office.peer("b", "a"), None, renewed=False, revived=False, from_mesh_ip="x"), Ack(1))
+    heard = Heard(office.peer("b", "a"), None, renewed=False, revived=False, from_mesh_ip="x")
+    office.signallings["b"].answer(heard, Ack(1))
     assert office.drop() == []
 
 
 def test_a_first_meeting_is_a_new_session_for_both() -> None:
     office = Office()
-    office.posts["a"].talk(office.peer("a", "b")).ask(office.now)
-    office.posts["a"].poll(office.peer("a", "b"), office.now)
+    office.signallings["a"].conversation(office.peer("a", "b")).ask(office.now)
+    office.signallings["a"].poll(office.peer("a", "b"), office.now)
     office.deliver()
     assert {to for to, heard in office.heard if heard.renewed} == {"a", "b"}
     assert not any(heard.revived for _, heard in office.heard)
@@ -178,9 +179,9 @@ def test_a_first_meeting_is_a_new_session_for_both() -> None:
 
 def test_who_was_lost_and_is_heard_again_has_come_back_to_life_once() -> None:
     office = met()
-    office.posts["a"].talk(office.peer("a", "b")).lost = True
+    office.signallings["a"].conversation(office.peer("a", "b")).lost = True
     for n in range(2):
-        office.posts["b"].say(office.peer("b", "a"), Splice(n, 1), office.now)
+        office.signallings["b"].say(office.peer("b", "a"), Splice(n, 1), office.now)
     office.deliver()
     assert [heard.revived for _, heard in office.heard] == [True, False]
     assert not any(heard.renewed for _, heard in office.heard)
@@ -188,7 +189,7 @@ def test_who_was_lost_and_is_heard_again_has_come_back_to_life_once() -> None:
 
 def test_a_message_for_another_is_handed_on_and_not_read() -> None:
     office = met()
-    office.posts["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
+    office.signallings["a"].say(office.peer("a", "b"), Splice(1, 1), office.now)
     office.deliver()
     assert [to for to, _ in office.heard] == ["b"]
 
@@ -196,7 +197,7 @@ def test_a_message_for_another_is_handed_on_and_not_read() -> None:
 @pytest.mark.parametrize("from_mesh_ip", ["10.42.0.99", "10.42.0.20"])
 def test_what_comes_from_no_agent_counts_for_nothing(from_mesh_ip: str) -> None:
     office = met()
-    data = office.posts["b"].talk(office.peer("b", "a")).seal(Splice(1, 1))
+    data = office.signallings["b"].conversation(office.peer("b", "a")).seal(Splice(1, 1))
     assert data is not None
     assert office.give("a", SignalEvent(from_mesh_ip, data)) is None
     assert office.drop() == []
@@ -207,28 +208,28 @@ def test_what_comes_from_no_agent_counts_for_nothing(from_mesh_ip: str) -> None:
 
 def test_a_client_has_no_conversation() -> None:
     office = Office()
-    assert [p.name for p in office.posts["a"].peers()] == ["b", "hub0", "hub1"]
-    assert office.posts["a"].talk_by_id(node_id(key("phone"))) is None
+    assert [p.name for p in office.signallings["a"].peers()] == ["b", "hub0", "hub1"]
+    assert office.signallings["a"].conversation_by_id(node_id(key("phone"))) is None
     with pytest.raises(KeyError):
-        office.posts["a"].talk(peer("a", "phone", 20, kind="client"))
+        office.signallings["a"].conversation(peer("a", "phone", 20, kind="client"))
 
 
 def test_with_a_new_configuration_who_stays_need_not_be_met_again() -> None:
     office = met()
-    post = office.posts["a"]
-    before = post.talk(office.peer("a", "b"))
+    signalling = office.signallings["a"]
+    before = signalling.conversation(office.peer("a", "b"))
     changed = replace(office.peer("a", "b"), permitted=False)
-    post.configure(interface("a", 10, changed))
-    assert post.talk(changed) is before
-    assert not post.talk(changed).peer.permitted
-    assert [p.name for p in post.peers()] == ["b"]
-    assert post.talk_by_id(node_id(key("hub0"))) is None
+    signalling.configure(interface("a", 10, changed))
+    assert signalling.conversation(changed) is before
+    assert not signalling.conversation(changed).peer.permitted
+    assert [p.name for p in signalling.peers()] == ["b"]
+    assert signalling.conversation_by_id(node_id(key("hub0"))) is None
 
 
 def test_with_a_new_key_a_peer_is_met_anew() -> None:
     office = met()
-    post = office.posts["a"]
+    signalling = office.signallings["a"]
     rotated = replace(office.peer("a", "b"), pair_key=shared("another", "key"))
-    post.configure(interface("a", 10, rotated))
-    assert not post.talk(rotated).alive
-    assert post.talk(rotated).session.theirs == bytes(8)
+    signalling.configure(interface("a", 10, rotated))
+    assert not signalling.conversation(rotated).alive
+    assert signalling.conversation(rotated).session.theirs == bytes(8)

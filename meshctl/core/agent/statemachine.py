@@ -1,10 +1,10 @@
-"""The course of one peer's path: its state, the reasons for it, and what the table (`path`) wants done on the way."""
+"""The state machine of one peer's path: it goes by the table (`path`), keeps the reasons, and has the effects done."""
 
 from __future__ import annotations
 
 from meshctl.core.agent.bodies import Wish
-from meshctl.core.agent.here import Here
 from meshctl.core.agent.history import Decision, History
+from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.path import Effect, State, Trigger, step
 from meshctl.core.agent.peerwork import RETRY_FIRST_S, PeerWork
 
@@ -13,14 +13,14 @@ SEARCHING = (*RELAYED, State.PROBING)
 DIRECT = (State.DIRECT, State.SUSPECT)
 
 
-class Course:
+class PathStateMachine:
     """One peer's. `since`: when the state became what it is."""
 
-    def __init__(self, work: PeerWork, here: Here, now: float) -> None:
+    def __init__(self, work: PeerWork, context: InterfaceContext, now: float) -> None:
         self.state = State.UNKNOWN
         self.since = now
         self.history = History()
-        self._work, self._here = work, here
+        self._work, self._context = work, context
 
     def fire(self, trigger: Trigger, reason: str, now: float) -> None:
         """Something happened. Raises IllegalTransitionError when it cannot have."""
@@ -29,13 +29,13 @@ class Course:
         if found.state is not self.state:
             self.since = now
         self.state = found.state
-        self._here.touch(self._work.peer.id)
+        self._context.touch(self._work.peer.id)
         for effect in found.effects:
             self._work.do(effect, now)
         self._linger(now)
         if self.state is State.PROBING:
             if trigger in (Trigger.RELAY_LOST, Trigger.EXHAUSTED):  # then a bad way is better than none
-                self._work.negotiation.bars.clear()
+                self._work.negotiation.damping.clear()
             self.relay_ready(now)
 
     def relay_ready(self, now: float) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.anchorlink import AnchorLink
 from meshctl.core.agent.bodies import Body, NatSummary
+from meshctl.core.agent.candidates import LocalCandidates
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.events import Action, SendProbe
-from meshctl.core.agent.gathered import LocalCandidates
 from meshctl.core.agent.lifetime import MappingLifetime
 from meshctl.core.agent.nat import NatKnowledge
 from meshctl.core.agent.probes import Transactions
@@ -27,8 +27,8 @@ MISSED_S = 0.05
 # How long what is known of the NATs is not looked up anew, unless something has changed.
 SUMMARY_S = 5.0
 
-# What else than a peer can be touched (`Here.touch`): where this node is seen, what an anchor does for others, and how
-# long the NAT keeps mappings.
+# What else than a peer can be touched (`InterfaceContext.touch`): where this node is seen, what an anchor does for
+# others, and how long the NAT keeps mappings.
 GATHER, DUTY, SILENCE = b"gather", b"duty", b"silence"
 
 # What takes the answer to a request: the message, the pair's local and remote address, now. Whether it is authentic:
@@ -43,7 +43,7 @@ class Pace:
     free_at: float = 0.0
 
     def reserve(self, now: float) -> float:
-        """When a check may leave that is due now. Each who asks has a time of its own: of hundreds who wait, one is
+        """When a check may leave that is due now. Each caller has a time of its own: of hundreds that wait, one is
         woken at a time."""
         send_at = max(self.free_at, now)
         self.free_at = send_at + GAP_S
@@ -51,7 +51,7 @@ class Pace:
 
 
 @dataclass
-class Here:
+class InterfaceContext:
     """One interface's. `act` has an action done, `probe` sends a request whose answer goes to who asked, `say` tells a
     peer something by signalling, if there is a session with it, `touch` says that a peer's timers or offer may have
     changed, by its id; `my_session` is this node's own session with a peer, by its id."""

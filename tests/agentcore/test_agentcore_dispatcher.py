@@ -143,7 +143,7 @@ def test_an_agent_that_starts_right_after_its_anchor_has_asked_for_it_has_its_re
     world.apart("a", "b")
     world.run(5.0)
     hub, late = world.hosts["hub0"], world.hosts[CONTROLLING]
-    network_of(hub)._tidings.ask(hub.peers[key(CONTROLLING)], world.now, opened=True)
+    network_of(hub)._dispatcher.ask(hub.peers[key(CONTROLLING)], world.now, opened=True)
     hub.give(ev.Wake())  # which sets the timer
     world.run(0.0)
     assert said(hub, CONTROLLING, world.now) == [MessageType.HELLO]
@@ -310,7 +310,7 @@ def say(host: Host, to: str, body: Body) -> None:
     """A message of that agent, authentic and through the tunnel."""
     network = network_of(host)
     peer = next(peer for peer in network.config.peers if peer.name == to)
-    network.post.say(peer, body, host.world.now)
+    network.signalling.say(peer, body, host.world.now)
     host.give(ev.Wake())
     host.world.run(0.1)
 
@@ -327,7 +327,7 @@ def test_only_an_anchor_tells_a_node_where_it_is_seen_and_only_in_the_family_in_
     world.run(1.0)
     since = world.now
     say(world.hosts[speaker], "a", Observed((Observation(ID[about], address, 1),)))
-    offered = {offer.address for offer in network_of(node).here.own.offered()}
+    offered = {offer.address for offer in network_of(node).context.own.offered()}
     assert Address(OWN6, PORT) in offered
     assert (address in offered) is believed
     assert (MessageType.OFFER in said(node, "b", since)) is believed

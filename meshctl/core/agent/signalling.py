@@ -30,7 +30,7 @@ class Heard(NamedTuple):
     from_mesh_ip: str
 
 
-class Post:
+class Signalling:
     """One network's. `up` gives the names of the peers whose tunnels work; `act` has a message sent; `carried` hears of
     each message in a peer's tunnel, its size, and whether it was sent."""
 
@@ -39,63 +39,63 @@ class Post:
         up: Callable[[], AbstractSet[str]], carried: Callable[[PeerConfig, int, bool], None],
     ) -> None:  # fmt: skip
         self._dice, self._act, self._up, self._carried = dice, act, up, carried
-        self._talks: dict[bytes, Conversation] = {}
+        self._conversations: dict[bytes, Conversation] = {}
         self.configure(config)
 
     def configure(self, config: InterfaceConfig) -> None:
         """The peers are these. Conversations with those that stay go on."""
         self._router, self._id = Router(config), config.id
-        kept = self._talks
-        self._talks = {}
+        kept = self._conversations
+        self._conversations = {}
         for peer in sorted(config.peers, key=lambda p: p.name):
             if peer.kind != "client":
-                talk = kept.get(peer.id)
-                same = talk is not None and talk.peer.pair_key == peer.pair_key
-                self._talks[peer.id] = talk if talk is not None and same else self._begin(peer)
-                self._talks[peer.id].peer = peer
+                conversation = kept.get(peer.id)
+                same = conversation is not None and conversation.peer.pair_key == peer.pair_key
+                self._conversations[peer.id] = conversation if conversation is not None and same else self._begin(peer)
+                self._conversations[peer.id].peer = peer
 
     def begin_anew(self, peer: PeerConfig) -> None:
         """A new conversation: the peer's agent says again all that it has said before."""
-        self._talks[peer.id] = self._begin(peer)
+        self._conversations[peer.id] = self._begin(peer)
 
-    def talk(self, peer: PeerConfig) -> Conversation:
+    def conversation(self, peer: PeerConfig) -> Conversation:
         """The conversation with a peer that has an agent. Raises KeyError for a client."""
-        return self._talks[peer.id]
+        return self._conversations[peer.id]
 
-    def talk_by_id(self, peer: bytes) -> Conversation | None:
+    def conversation_by_id(self, peer: bytes) -> Conversation | None:
         """The same, None for who has no agent."""
-        return self._talks.get(peer)
+        return self._conversations.get(peer)
 
     def my_session(self, peer: bytes) -> bytes:
         """This agent's session with the peer of that id; `NO_SESSION` with none that has an agent."""
-        return self._talks[peer].session.mine if peer in self._talks else NO_SESSION
+        return self._conversations[peer].session.mine if peer in self._conversations else NO_SESSION
 
     def their_session(self, peer: bytes) -> bytes:
         """That peer's session with this agent, as far as it is known."""
-        return self._talks[peer].session.theirs if peer in self._talks else NO_SESSION
+        return self._conversations[peer].session.theirs if peer in self._conversations else NO_SESSION
 
     def poll(self, peer: PeerConfig, now: float) -> None:
         """Send what is due to this peer."""
-        for data, attempt in self._talks[peer.id].poll(now):
+        for data, attempt in self._conversations[peer.id].poll(now):
             self._send(peer, data, attempt)
 
     def say(self, peer: PeerConfig, body: Body, now: float) -> bool:
         """Tell a peer something once; where there is no session with it (yet), that is asked for instead."""
-        talk = self._talks[peer.id]
-        data = talk.seal(body)
+        conversation = self._conversations[peer.id]
+        data = conversation.seal(body)
         if data is None:
-            talk.ask(now)
+            conversation.ask(now)
         else:
             self._send(peer, data, 0)
         return data is not None
 
     def knock(self, peer: PeerConfig) -> None:
         """Send something through the peer's own tunnel, so that WireGuard renews its keys if it must."""
-        self._hand(peer, self._talks[peer.id].session.knock())
+        self._hand(peer, self._conversations[peer.id].session.knock())
 
     def answer(self, heard: Heard, body: Body) -> None:
         """Answer a message the way it came, which works now."""
-        data = self._talks[heard.peer.id].seal(body)
+        data = self._conversations[heard.peer.id].seal(body)
         if data is not None:
             self._back(heard.from_mesh_ip, data)
 
@@ -109,19 +109,19 @@ class Post:
             self._hand(routed.peer, routed.data)
         if routed.outcome is not Outcome.LOCAL or routed.peer is None:
             return None
-        talk = self._talks[routed.peer.id]
-        lost = talk.lost
-        received = talk.receive(event.data, now)
+        conversation = self._conversations[routed.peer.id]
+        lost = conversation.lost
+        received = conversation.receive(event.data, now)
         if received.verdict in _NOTHING:
             return None
         for reply in received.replies:
             self._back(event.from_mesh_ip, reply)
         body = received.message.body if received.message is not None else None
-        return Heard(talk.peer, body, received.renewed, lost and not talk.lost, event.from_mesh_ip)
+        return Heard(conversation.peer, body, received.renewed, lost and not conversation.lost, event.from_mesh_ip)
 
     def peers(self) -> Iterator[PeerConfig]:
         """All that have an agent."""
-        return (talk.peer for talk in self._talks.values())
+        return (conversation.peer for conversation in self._conversations.values())
 
     def _begin(self, peer: PeerConfig) -> Conversation:
         return Conversation(self._id, peer, self._dice)

@@ -9,10 +9,19 @@ import pytest
 from agentcore_values import SESSION, key, shared
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.asker import ANSWER_S, PACE_S, SCHEDULE_S, USERNAME, Asker, Seen, Server, anchor_server
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.probes import Transactions
+from meshctl.core.agent.stunclient import (
+    ANSWER_S,
+    PACE_S,
+    SCHEDULE_S,
+    USERNAME,
+    Seen,
+    Server,
+    StunClient,
+    anchor_server,
+)
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256, StunError
@@ -28,25 +37,25 @@ class Asking:
     """An asker that is polled whenever it wants to be."""
 
     def __init__(self) -> None:
-        self.asker = Asker(Transactions(random.Random(1)))  # noqa: S311
+        self.stun_client = StunClient(Transactions(random.Random(1)))  # noqa: S311
         self.now = 50.0
         self.sent: list[tuple[float, SendProbe]] = []
         self.silent: list[tuple[float, Address]] = []
 
     def ask(self, *servers: Server, base: Address = BASE) -> None:
         for server in servers:
-            self.asker.ask(base, server, self.now)
+            self.stun_client.ask(base, server, self.now)
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
-        while (due := self.asker.due()) is not None and due <= end:
+        while (due := self.stun_client.due()) is not None and due <= end:
             assert due >= self.now
             self.now = due
-            probe = self.asker.poll(self.now)
+            probe = self.stun_client.poll(self.now)
             if probe is not None:
                 self.sent.append((self.now, probe))
-            self.silent += [(self.now, server) for server in self.asker.silent(self.now)]
-            following = self.asker.due()
+            self.silent += [(self.now, server) for server in self.stun_client.silent(self.now)]
+            following = self.stun_client.due()
             assert following is None or following > self.now, "polled, and still due"
         self.now = end
 
@@ -58,7 +67,7 @@ class Asking:
         return stun.encode(reply, server.key or None, integrity=(MESSAGE_INTEGRITY_SHA256,))
 
     def hear(self, data: bytes, base: Address = BASE, remote: Address = ANCHOR.address) -> Seen | None:
-        return self.asker.receive(stun.decode(data), base, remote, self.now)
+        return self.stun_client.receive(stun.decode(data), base, remote, self.now)
 
 
 def asked(*servers: Server) -> Asking:
@@ -76,7 +85,7 @@ def test_a_question_is_sent_by_its_schedule_and_is_over_a_while_after_the_last()
     assert [(round(at - 50.0, 6), server) for at, server in asking.silent] == [
         (SCHEDULE_S[-1] + ANSWER_S, ANCHOR.address)
     ]
-    assert asking.asker.due() is None
+    assert asking.stun_client.due() is None
 
 
 def test_each_sending_is_a_transaction_of_its_own_and_goes_from_the_base_to_the_server() -> None:
@@ -117,7 +126,7 @@ def test_what_is_being_asked_is_not_asked_twice_and_may_be_asked_again_when_it_i
 def test_no_server_is_asked_from_an_address_of_the_other_family() -> None:
     asking = Asking()
     asking.ask(ANCHOR, base=BASE_6)
-    assert asking.asker.due() is None
+    assert asking.stun_client.due() is None
 
 
 def test_questions_of_one_node_leave_a_pace_apart() -> None:
@@ -129,9 +138,9 @@ def test_questions_of_one_node_leave_a_pace_apart() -> None:
     assert [round(at - 50.0, 6) for at in times] == [round(n * PACE_S, 6) for n in range(10)]
     for n in range(10):
         asking.ask(Server(Address("203.0.113.9", 4478 + n)))
-    assert asking.asker.poll(asking.now) is not None
-    assert asking.asker.poll(asking.now + PACE_S / 2) is None
-    assert asking.asker.poll(asking.now + PACE_S) is not None
+    assert asking.stun_client.poll(asking.now) is not None
+    assert asking.stun_client.poll(asking.now + PACE_S / 2) is None
+    assert asking.stun_client.poll(asking.now + PACE_S) is not None
 
 
 def test_an_answer_says_who_sees_which_address_where_and_how_far_that_is() -> None:
@@ -144,7 +153,7 @@ def test_an_answer_says_who_sees_which_address_where_and_how_far_that_is() -> No
     assert seen is not None
     assert seen[:3] == (BASE, ANCHOR.address, MAPPED)
     assert seen.rtt_s == pytest.approx(0.02), "of the sending that was answered"
-    assert asking.asker.due() is None
+    assert asking.stun_client.due() is None
     assert asking.hear(first) is None, "the question is over"
 
 
@@ -212,7 +221,7 @@ def test_an_answer_that_has_waited_for_a_host_that_slept_counts_for_nothing_and_
     late = asking.answer(ANCHOR, 0)
     asking.now += 3600.0
     assert asking.hear(late) is None, "before the timers"
-    again = asking.asker.poll(asking.now)
+    again = asking.stun_client.poll(asking.now)
     assert again is not None
     asking.sent.append((asking.now, again))
     asking.now += 0.02
@@ -225,7 +234,7 @@ def test_questions_from_an_address_that_has_gone_are_over() -> None:
     asking = Asking()
     asking.ask(ANCHOR)
     asking.ask(ANCHOR, base=OTHER_BASE)
-    asking.asker.keep([OTHER_BASE])
+    asking.stun_client.keep([OTHER_BASE])
     asking.run(60.0)
     assert {probe.local for _, probe in asking.sent} == {OTHER_BASE}
     assert len(asking.silent) == 1

@@ -1,41 +1,41 @@
-"""Direct paths of one peer that are given up: it is remembered where they led (`bars`), and the peer hears of it."""
+"""Direct paths of one peer that are given up: it is remembered where they led (`damping`), and the peer hears of it."""
 
 from __future__ import annotations
 
 from math import inf
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.course import DIRECT, Course
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.liveness import BLOCKED_WORDS
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
+from meshctl.core.agent.statemachine import DIRECT, PathStateMachine
 
 # After a pair was given up that answers checks, the peer's nominations count for nothing for so long: they were said
 # before it heard that. Of a pair that leads to the same address, for longer: the word may be lost, and is said again.
 UNHEARD_S, UNHEARD_AGAIN_S = 5.0, 10.0
 
 
-class Falls:
+class PathFailures:
     """One peer's. `asked_from` is where its last check came from: it may use another pair than this end, which has not
     heard that it moved."""
 
-    def __init__(self, course: Course, work: PeerWork) -> None:
-        self._course, self._work = course, work
+    def __init__(self, machine: PathStateMachine, work: PeerWork) -> None:
+        self._machine, self._work = machine, work
         self._blocked_at = -inf
         self.asked_from: Address | None = None
 
     def just_blocked(self, pair: Pair, now: float) -> bool:
         """Whether a pair was given up though it answers checks, and the peer, which nominates this one, may not have
         heard of it yet. Where one of the two stands elsewhere since then, that is over."""
-        bars = self._work.negotiation.bars
-        again_s = UNHEARD_AGAIN_S if bars.barred(pair.remote.ip, now) else UNHEARD_S
-        return bars.any(now) and now < self._blocked_at + again_s
+        damping = self._work.negotiation.damping
+        again_s = UNHEARD_AGAIN_S if damping.suppressed(pair.remote.ip, now) else UNHEARD_S
+        return damping.any(now) and now < self._blocked_at + again_s
 
     def heard_by(self, now: float) -> float:
         """When the peer will have heard of the last pair that was given up though it answers checks: not before then is
         another one nominated. As in `just_blocked`."""
-        return self._blocked_at + UNHEARD_S if self._work.negotiation.bars.any(now) else -inf
+        return self._blocked_at + UNHEARD_S if self._work.negotiation.damping.any(now) else -inf
 
     def dead(self, reason: str, now: float) -> None:
         """The pair in use answers no check."""
@@ -51,19 +51,19 @@ class Falls:
 
     def told(self, before: int, count: int, now: float) -> None:
         """The peer says how often it has given up a pair that answers checks."""
-        if count not in (before, 0) and self._course.state in DIRECT:
+        if count not in (before, 0) and self._machine.state in DIRECT:
             if self.asked_from is not None:
-                self._work.negotiation.bars.fell(self.asked_from.ip, now, blocked=True)
+                self._work.negotiation.damping.record_failure(self.asked_from.ip, now, blocked=True)
             self._give_up(f"{BLOCKED_WORDS} do not come through, says the peer", now)
 
     def _give_up(self, reason: str, now: float) -> None:
         self._blocked_at = now
-        if self._course.state is State.DIRECT:
-            self._course.fire(Trigger.DISTRESS, reason, now)
+        if self._machine.state is State.DIRECT:
+            self._machine.fire(Trigger.DISTRESS, reason, now)
         self._fall(reason, now, blocked=True)
 
     def _fall(self, reason: str, now: float, *, blocked: bool) -> None:
-        current = self._work.negotiation.current
-        if current is not None and not (blocked and self._work.negotiation.bars.barred(current.remote.ip, now)):
-            self._work.negotiation.bars.fell(current.remote.ip, now, blocked=blocked)
-        self._course.fire(Trigger.DEAD, reason, now)
+        current = self._work.negotiation.selected
+        if current is not None and not (blocked and self._work.negotiation.damping.suppressed(current.remote.ip, now)):
+            self._work.negotiation.damping.record_failure(current.remote.ip, now, blocked=blocked)
+        self._machine.fire(Trigger.DEAD, reason, now)

@@ -4,12 +4,12 @@ has followed the peer to."""
 from __future__ import annotations
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checks import Pair
-from meshctl.core.agent.course import Course
+from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.events import PeerStatus
-from meshctl.core.agent.falls import Falls
 from meshctl.core.agent.path import State, Trigger
+from meshctl.core.agent.pathfailures import PathFailures
 from meshctl.core.agent.peerwork import PeerWork
+from meshctl.core.agent.statemachine import PathStateMachine
 
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
@@ -19,11 +19,11 @@ ASK_AGAIN_S = 5.0
 ASTRAY_S = 0.5
 
 
-class PairInUse:
+class SelectedPair:
     """One peer's, while its path is direct or suspect."""
 
-    def __init__(self, course: Course, work: PeerWork, falls: Falls, now: float) -> None:
-        self._course, self._work, self._falls = course, work, falls
+    def __init__(self, machine: PathStateMachine, work: PeerWork, falls: PathFailures, now: float) -> None:
+        self._machine, self._work, self._failures = machine, work, falls
         self._negotiation, self._liveness = work.negotiation, work.liveness
         self._renominate_at = now
         self._astray = False  # the peer seems not to use the pair: it is told once more when that answers
@@ -32,21 +32,21 @@ class PairInUse:
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
-        current = self._negotiation.current
+        current = self._negotiation.selected
         if current is None:
             return
-        if self._course.state is State.DIRECT:
+        if self._machine.state is State.DIRECT:
             self._look(status, current, now)
         elif self._work.proven and status.endpoint == current.remote:
             heard = self._liveness.heard_at
-            if heard is not None and heard > self._course.since:
-                self._course.fire(Trigger.ANSWERED, "bytes came by it", now)
+            if heard is not None and heard > self._machine.since:
+                self._machine.fire(Trigger.ANSWERED, "bytes came by it", now)
                 self._work.tunnel.set_endpoint(current.remote, now)
 
     def doubt(self, reason: str, now: float) -> None:
         """The peer seems to have lost a path that is direct."""
         self._astray = True
-        self._course.fire(Trigger.DISTRESS, reason, now)
+        self._machine.fire(Trigger.DISTRESS, reason, now)
 
     def asked(self, pair: Pair, now: float) -> None:
         """The peer asks on the pair; perhaps it has lost the path."""
@@ -61,10 +61,10 @@ class PairInUse:
         work.proven, confirmed = True, pair == self._confirming
         self._confirming = None
         self._liveness.outlived(now)
-        if self._falls.blocked(now) or (confirmed and self._course.state is State.DIRECT):
+        if self._failures.blocked(now) or (confirmed and self._machine.state is State.DIRECT):
             return
-        suspected, astray = self._course.state is State.SUSPECT, self._astray
-        self._course.fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
+        suspected, astray = self._machine.state is State.SUSPECT, self._astray
+        self._machine.fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
         if self._astray:
             self._renominate(pair, now)
         if not suspected:
@@ -78,25 +78,25 @@ class PairInUse:
 
     def poll(self, now: float) -> None:
         """Give the pair up when it was asked in vain."""
-        pair = self._negotiation.current
+        pair = self._negotiation.selected
         if pair is None or not self._negotiation.failed(pair):
             return
         reason = f"{pair.remote} answers no check"
-        if self._course.state is State.DIRECT and pair == self._confirming:
-            self._course.fire(Trigger.DISTRESS, reason, now)
-        if self._course.state is State.SUSPECT:
+        if self._machine.state is State.DIRECT and pair == self._confirming:
+            self._machine.fire(Trigger.DISTRESS, reason, now)
+        if self._machine.state is State.SUSPECT:
             self._confirming = None
-            self._falls.dead(reason, now)
+            self._failures.dead(reason, now)
 
     def replaced(self, pair: Pair, now: float) -> None:
         """WireGuard had followed the peer to this pair, which has answered before the one in use."""
         self._work.take(pair)
         self._work.tunnel.adopt(pair.remote)
-        self._course.fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
+        self._machine.fire(Trigger.ANSWERED, f"the peer has moved to {pair.remote}, which answers checks", now)
 
     def improve(self, now: float) -> None:
         """Have a better pair used, if there is one, and if it is this end that decides."""
-        if self._negotiation.controlling and self._work.may_go_direct and self._course.state is State.DIRECT:
+        if self._negotiation.controlling and self._work.may_go_direct and self._machine.state is State.DIRECT:
             better = self._negotiation.better(now)
             if better is not None:
                 self._negotiation.nominate(better, now)
@@ -137,7 +137,7 @@ class PairInUse:
             self._work.compare(now)
             return
         self._astray = moved
-        self._course.fire(Trigger.DISTRESS, reason, now)
+        self._machine.fire(Trigger.DISTRESS, reason, now)
         if endpoint is not None and endpoint not in (current.remote, *self._work.relay.places):
             self._negotiation.ask(Pair(current.local, endpoint), now)  # WireGuard has followed: that may be as good
 
