@@ -13,7 +13,7 @@ from agentcore_values import SESSION, interface, peer
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.bodies import Offer, Offered
 from meshctl.core.agent.candidates import LocalCandidates
-from meshctl.core.agent.checklist import Answer, Credentials, Pair
+from meshctl.core.agent.checklist import CheckSucceeded, Credentials, Pair
 from meshctl.core.agent.events import Action, SendProbe
 from meshctl.core.agent.interfacecontext import Answered, InterfaceContext, Pace
 from meshctl.core.agent.negotiation import Negotiation
@@ -35,7 +35,7 @@ class End:
     def __init__(self, field: Field, name: str, pace: Pace) -> None:
         self.field, self.name = field, name
         self.willing = True
-        self.answers: list[tuple[float, Answer]] = []
+        self.answers: list[tuple[float, CheckSucceeded]] = []
         self.questions: list[tuple[float, Pair, bool]] = []
         self.sent: list[tuple[float, SendProbe]] = []
         self._awaited: dict[bytes, Answered] = {}
@@ -73,7 +73,7 @@ class End:
     def receive(self, data: bytes, pair: Pair) -> None:
         received, now = stun.decode(data), self.field.now
         if received.message.message_class is stun.Class.REQUEST:
-            question = self.it.question(received.message, pair, now, willing=self.willing)
+            question = self.it.check_received(received.message, pair, now, willing=self.willing)
             if question is not None:
                 self.questions.append((now, pair, question.nominated))
         else:

@@ -85,7 +85,7 @@ class Hub:
         request = request._replace(**changes)
         data = stun.encode(request, server.key, integrity=(MESSAGE_INTEGRITY_SHA256,))
         self.done.clear()
-        self.duty.question(stun.decode(data), OWN, remote, self.now)
+        self.duty.stun_request(stun.decode(data), OWN, remote, self.now)
         return [stun.decode(action.data) for action in self.done if isinstance(action, SendProbe)]
 
     def sent_to(self) -> list[Address]:

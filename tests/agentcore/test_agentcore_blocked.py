@@ -112,8 +112,9 @@ def test_a_way_that_carries_wireguard_no_more_is_given_no_new_time_when_it_is_no
         world.run(0.005)
     path._selected_pair.doubt("it is in doubt", world.now)
     host.give(ev.Wake())
-    # Before its question is answered, so that the answer makes it use the pair.
-    path.question(stun.Message(stun.Class.REQUEST, transaction(2**16), use_candidate=True, priority=1), pair, world.now)
+    # Before its check is answered, so that the answer makes it use the pair.
+    nomination = stun.Message(stun.Class.REQUEST, transaction(2**16), use_candidate=True, priority=1)
+    path.check_received(nomination, pair, world.now)
     asked_at = world.now
     world.run(0.1)
     assert Trigger.ANSWERED in triggers(host, asked_at)
@@ -208,7 +209,7 @@ def test_what_the_other_end_gives_up_is_barred_where_it_asks_from_too_for_it_may
     path = path_of(world.hosts[CONTROLLING])
     moved = Address("192.0.2.77", PORT)
     request = stun.Message(stun.Class.REQUEST, transaction(2**16), username="", priority=1)
-    path.question(request, Pair(Address(IPS[CONTROLLING], PORT), moved), world.now)
+    path.check_received(request, Pair(Address(IPS[CONTROLLING], PORT), moved), world.now)
     path.offered(replace(path.work.offer, blocked=7), world.now)
     damping = path.work.negotiation.damping
     assert damping.suppressed(moved.ip, world.now)

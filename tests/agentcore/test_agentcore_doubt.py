@@ -233,7 +233,7 @@ def test_the_controlling_end_nominates_again_when_the_other_asks_on_the_pair_in_
     pair = path_of(other).work.negotiation.selected
     assert pair is not None
     for _ in range(8):
-        path_of(other).work.negotiation.ask_path(world.now)
+        path_of(other).work.negotiation.check_path(world.now)
         path_of(other).poll(world.now)
         world.run(RENOMINATE_S / 10)
     assert [m.use_candidate for m in checks(controlling, since)].count(True) == 1
@@ -243,7 +243,7 @@ def test_a_peer_that_has_lost_the_path_that_this_end_keeps_is_told_of_it_again_a
     world = direct()
     world.run(3.0)
     controlling, other = pair_of(world)
-    path_of(other).work.negotiation.ask_path(world.now)
+    path_of(other).work.negotiation.check_path(world.now)
     path_of(other).poll(world.now)
     world.run(0.5)  # it was told right before
     other.give(ev.LocalAddresses(()))

@@ -43,7 +43,7 @@ def test_without_a_session_nothing_is_due_and_nothing_is_asked() -> None:
     end.it.forget()
     end.offered(address("b"))
     end.it.restart(field.now)
-    end.it.ask(Pair(address("a"), address("b")), field.now)
+    end.it.check(Pair(address("a"), address("b")), field.now)
     assert end.it.due is None
     assert end.it.failed(Pair(address("a"), address("b")))
     field.run(5.0)
@@ -198,7 +198,7 @@ def test_the_pair_in_use_is_asked_quickly_and_has_failed_when_it_is_silent() -> 
     end.it.selected = pair = Pair(address("a"), address("b"))
     field.lost = lambda _: True
     start = field.now
-    end.it.ask_path(start)
+    end.it.check_path(start)
     field.run(1.0)
     assert end.it.failed(pair)
     assert len(end.asked(start)) >= 3
@@ -210,7 +210,7 @@ def test_a_slow_pair_in_use_has_longer_to_answer_but_no_longer_than_that(rtt_s: 
     end = field.ends["a"]
     end.it.selected = pair = Pair(address("a"), address("b"))
     field.lost = lambda _: True
-    end.it.ask_path(field.now, rtt_s)
+    end.it.check_path(field.now, rtt_s)
     field.run(PATH_SCHEDULE_S[-1] + last_answer_s - 0.01)
     assert not end.it.failed(pair)
     field.run(0.02)
@@ -328,7 +328,7 @@ def test_a_nomination_takes_the_place_of_no_pair_that_has_answered_and_is_not_an
 def test_a_place_that_nobody_offered_can_be_asked() -> None:
     field = Field()
     pair = Pair(address("a"), address("b"))
-    field.ends["a"].it.ask(pair, field.now)
+    field.ends["a"].it.check(pair, field.now)
     field.run(0.1)
     assert field.ends["a"].it.rtt_s(pair) is not None
 

@@ -125,7 +125,7 @@ def test_a_nomination_against_an_operators_wish_is_not_followed() -> None:
     other.give(ev.Override(key(CONTROLLING), "relay"))
     world.until(lambda: world.states() == RELAYED, 3.0)
     negotiation = path_of(controlling).work.negotiation
-    negotiation.ask(pair, world.now)
+    negotiation.check(pair, world.now)
     negotiation.nominate(pair, world.now)
     path_of(controlling).poll(world.now)
     since = world.now

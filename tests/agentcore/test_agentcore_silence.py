@@ -137,7 +137,7 @@ class World:
         if not self.knows_response_port:
             received = received._replace(message=received.message._replace(response_port=None))
         self.now += DELAY_S
-        self.anchor.question(received, ANCHOR, source, self.now)
+        self.anchor.stun_request(received, ANCHOR, source, self.now)
         back, self.sent_back = self.sent_back, []
         for answer in back:
             local = self.inward(answer.remote)

@@ -163,7 +163,7 @@ def test_a_path_that_does_not_answer_quick_questions_has_failed_within_a_second(
     world, a, _ = meet("none", "easy")
     (pair,) = a.valid_at
     world.internet.detach("203.0.113.10")
-    a.list.ask_quickly(pair, world.clock.now)
+    a.list.check_quickly(pair, world.clock.now)
     started = world.clock.now
     a.turn()
     while not a.list.failed(pair):

@@ -111,7 +111,7 @@ class AnchorDuty:
         if answer is not None:
             self._act(answer)
 
-    def question(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
+    def stun_request(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
         """A node asks where it is seen. Nothing is answered to anybody else."""
         try:
             node, asked_in = read_username(received.message.username or "")

@@ -1,6 +1,6 @@
-"""The questions on one pair of addresses: when the next one is due, and what has come of them (RFC 8445 section 6.1.2).
+"""The connectivity checks of one pair: when the next one is due, and the pair's state (RFC 8445 section 6.1.2.6).
 
-A round has a few questions, less and less often. One that is answered ends it; one that is not has failed.
+A round has a few checks, less and less often. The first that is answered ends it. When none is, the pair has failed.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-# When a pair is asked, counted from its first check: a hole takes both ends' packets, which start a round trip apart,
+# When checks leave, counted from the round's first: a hole takes both ends' packets, which start a round trip apart,
 # and the later ones are for paths that lose.
 SCHEDULE_S = (0.0, 0.1, 0.3, 0.7, 1.5, 3.0)
-# How long an answer may take after the last of them. Later ones count for nothing.
+# How long after the last of them an answer still counts.
 ANSWER_S = 1.0
-# The quick questions to a pair in use that may be dead, and how long the last one has: with liveness.UNANSWERED_S they
-# make less than the two seconds after which traffic must flow again.
+# The quick checks of the selected pair when it may be dead, and how long the last one has: with liveness.UNANSWERED_S
+# they make less than the two seconds after which traffic must flow again.
 PATH_SCHEDULE_S = (0.0, 0.1, 0.2, 0.3, 0.4)
 PATH_ANSWER_S = 0.3
 # On a slow path: so many round trips, as it was measured last, but no longer than this. A path by satellite has up to
 # 0.8 s, or twice that between two of them; one that was longer had a queue on the way.
 RTTS, PATH_ANSWER_MAX_S = 1.5, 3.0
-# The questions that compare the pair in use with others: a hole may have closed meanwhile, and both ends ask at about
+# The checks that compare the selected pair with others: a hole may have closed meanwhile, and both ends check at about
 # the same time.
 COMPARE_SCHEDULE_S = (0.0, 0.5, 1.5)
 
@@ -30,8 +30,8 @@ def slow_s(rtt_s: float) -> float:
     return min(RTTS * rtt_s, PATH_ANSWER_MAX_S)
 
 
-class Progress(enum.Enum):
-    """What is known of a pair, in the words of RFC 8445 section 6.1.2.6. None is frozen: all may be asked at once."""
+class PairState(enum.Enum):
+    """RFC 8445 section 6.1.2.6, but for Frozen: all pairs may be checked at once."""
 
     WAITING = "waiting"
     IN_PROGRESS = "in progress"
@@ -41,20 +41,21 @@ class Progress(enum.Enum):
 
 @dataclass
 class Check:
-    """One pair's. `due_at` is its next question, `asked` how many there were in this round; `priority` is for the wire.
+    """One pair's. `due_at` is when its next check leaves, `sent` how many have in this round; `priority` is for the
+    wire.
 
-    `nominating`: the questions say that the pair shall be used; `wanted`: so did the peer, before it had answered us;
-    `triggered`: by so many of the peer's questions, since all pairs were asked from the beginning.
+    `nominating`: the checks carry USE-CANDIDATE; `wanted`: a check of the peer's did, before it had answered ours;
+    `triggered`: how many triggered checks there were since the list was last checked from the beginning.
     """
 
     rank: int
     priority: int = 0
-    progress: Progress = Progress.WAITING
+    state: PairState = PairState.WAITING
     schedule: tuple[float, ...] = SCHEDULE_S
     answer_s: float = ANSWER_S
     began_at: float = 0.0
     due_at: float | None = None
-    asked: int = 0
+    sent: int = 0
     nominating: bool = False
     triggered: int = 0
     wanted: bool = False
@@ -62,74 +63,75 @@ class Check:
 
     @property
     def is_new(self) -> bool:
-        """Whether it was never asked."""
-        return self.progress is Progress.WAITING and self.due_at is None
+        """Whether it was never checked."""
+        return self.state is PairState.WAITING and self.due_at is None
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to ask, or an answer to come."""
-        return self.progress in (Progress.WAITING, Progress.IN_PROGRESS) or self.nominating
+        """Whether a check is to leave, or an answer may come."""
+        return self.state in (PairState.WAITING, PairState.IN_PROGRESS) or self.nominating
 
     @property
     def is_over(self) -> bool:
-        """Whether all questions of the round were asked."""
-        return self.asked >= len(self.schedule)
+        """Whether all checks of the round have left."""
+        return self.sent >= len(self.schedule)
 
     def begin(self, now: float, schedule: tuple[float, ...] = SCHEDULE_S, answer_s: float = ANSWER_S) -> None:
         """A round begins. What the one before has found stays."""
         self.schedule, self.answer_s = schedule, answer_s
-        self.began_at, self.due_at, self.asked = now, now, 0
+        self.began_at, self.due_at, self.sent = now, now, 0
 
     def restart(self, now: float) -> None:
         """A round begins, and nothing is known."""
-        self.progress, self.triggered, self.nominating = Progress.WAITING, 0, False
+        self.state, self.triggered, self.nominating = PairState.WAITING, 0, False
         self.begin(now)
 
     def hurry(self, now: float, rtt_s: float = 0.0) -> None:
-        """The pair is in use, and may be dead: a round of quick questions, unless there is one. `rtt_s` is its round
-        trip, if it may be longer than its last one here."""
-        if self.progress is not Progress.IN_PROGRESS or self.schedule != PATH_SCHEDULE_S:
+        """The pair is selected, and may be dead: a round of quick checks, unless one is going on. `rtt_s`: its round
+        trip, as it was measured elsewhere; the longer of that and its last one here counts."""
+        if self.state is not PairState.IN_PROGRESS or self.schedule != PATH_SCHEDULE_S:
             self._begin_quickly(now, rtt_s)
-            self.progress = Progress.IN_PROGRESS
+            self.state = PairState.IN_PROGRESS
 
     def confirm(self, now: float, rtt_s: float) -> None:
-        """The pair is in use, and counts as one that answers: a round of quick questions, unless there is any."""
+        """The pair is selected, and stays valid meanwhile: a round of quick checks, unless any round is going on."""
         if self.due_at is None:
             self._begin_quickly(now, rtt_s)
 
     def compare(self, now: float) -> None:
-        """The pair has answered, or failed: ask it again, unless it is being nominated."""
+        """The pair has succeeded, or failed: check it again, unless it is being nominated."""
         if not self.nominating:
             self.begin(now, COMPARE_SCHEDULE_S)
-            self.progress = Progress.IN_PROGRESS
+            self.state = PairState.IN_PROGRESS
 
     def nominate(self, now: float) -> None:
-        """A round of questions that say so, unless there is one."""
+        """A round of checks with USE-CANDIDATE, unless one is going on."""
         if not self.nominating:
             self.nominating = True
             self.begin(now)
 
-    def ask(self, now: float) -> None:
-        """One question leaves."""
+    def send(self, now: float) -> None:
+        """One check leaves."""
         if self.due_at is None or self.is_over:  # triggered, when its own round was over
             self.begin(now)
-        self.asked += 1
-        if self.progress is not Progress.SUCCEEDED:
-            self.progress = Progress.IN_PROGRESS
+        self.sent += 1
+        if self.state is not PairState.SUCCEEDED:
+            self.state = PairState.IN_PROGRESS
         last_s = self.schedule[-1] + self.answer_s
-        self.due_at = self.began_at + (last_s if self.is_over else self.schedule[self.asked])
+        self.due_at = self.began_at + (last_s if self.is_over else self.schedule[self.sent])
 
     def answered(self, sent_at: float, now: float, *, nominating: bool) -> bool:
-        """An answer to a question of then, which has nominated the pair or not. Whether both ends are to use it now."""
+        """A check that left at `sent_at` was answered; `nominating`: it had USE-CANDIDATE. Whether both ends are to use
+        the pair now."""
         agreed = (nominating and self.nominating) or self.wanted
-        self.progress, self.rtt_s, self.wanted = Progress.SUCCEEDED, now - sent_at, False
+        self.state, self.rtt_s, self.wanted = PairState.SUCCEEDED, now - sent_at, False
         if nominating or not self.nominating:
             self.due_at, self.nominating = None, False
         return agreed
 
     def fail(self) -> None:
-        """The last question had its time."""
-        self.due_at, self.nominating, self.progress = None, False, Progress.FAILED
+        """The last check was not answered in its time."""
+        self.due_at, self.nominating, self.state = None, False, PairState.FAILED
 
     def _begin_quickly(self, now: float, rtt_s: float) -> None:
         self.begin(now, PATH_SCHEDULE_S, max(PATH_ANSWER_S, slow_s(max(rtt_s, self.rtt_s or 0.0))))

@@ -34,7 +34,8 @@ def best(valid: Iterable[Valid]) -> Pair | None:
 
 def rivals(valid: Iterable[Valid], failed: Sequence[Pair], current: Pair, turn: int) -> frozenset[Pair]:
     """The pairs to compare `current` with: the best others, and FAILED_AGAIN of those that have failed, given in an
-    order that both ends know. A round of all of them takes many turns; both ends ask the same ones in the same turn."""
+    order that both ends know. A round of all of them takes many turns; both ends check the same ones in the same turn.
+    """
     best_others = sorted((rtt, pair) for pair, _, rtt in valid if pair != current)[:RUNNERS_UP]
     numbers = range(turn * FAILED_AGAIN, (turn + 1) * FAILED_AGAIN) if failed else ()
     return frozenset([*(pair for _, pair in best_others), *(failed[n % len(failed)] for n in numbers)])

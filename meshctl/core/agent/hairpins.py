@@ -27,7 +27,7 @@ class Hairpins:
     def tried(
         self, bases: Iterable[Address], theirs: Iterable[NatSummary], failed: Lookup[Pair, bool], now: float
     ) -> None:
-        """Both ends have asked all pairs, and so many have failed. `theirs`: the peer's NATs, as it knows them.
+        """Both ends have checked all pairs; `failed` says which in vain. `theirs`: the peer's NATs, as it knows them.
 
         That nothing came through means something only where each end knew at which mapping the other one is: both NATs
         must map by no destination.

@@ -52,7 +52,7 @@ class Pace:
 
 @dataclass
 class InterfaceContext:
-    """One interface's. `act` has an action done, `probe` sends a request whose answer goes to who asked, `say` tells a
+    """One interface's. `act` has an action done, `probe` sends a request and says what takes its answer, `say` tells a
     peer something by signalling, if there is a session with it, `touch` says that a peer's timers or offer may have
     changed, by its id; `my_session` is this node's own session with a peer, by its id."""
 

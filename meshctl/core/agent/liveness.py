@@ -1,7 +1,7 @@
 """Whether a peer's path is alive, from WireGuard's own counters: nothing is sent while they say that it is.
 
 A path that is dead shows as bytes that leave while none come. That is also how a flow in one direction looks, so it is
-a sign and no proof (`distress`): the path is then asked. Silence without traffic is no sign until keepalives are
+a sign and no proof (`distress`): the path is then checked. Silence without traffic is no sign until keepalives are
 missed.
 """
 
@@ -24,23 +24,23 @@ HEADERS_BYTES, PADDING_BYTES = 48, 16
 SAMPLE_S = 0.25
 # And while no path is in use or in doubt: what then leaves unanswered is taken to have left right after the reading.
 IDLE_SAMPLE_S = 1.0
-# So long nothing came after something was sent. Sampling, this and the questions that follow it
-# (check.PATH_SCHEDULE_S) make less than two seconds.
+# So long nothing came after something was sent. Sampling, this and the checks that follow it (check.PATH_SCHEDULE_S)
+# make less than two seconds.
 UNANSWERED_S = 0.5
 # A flow in one direction has a keepalive for an answer each 10 s (KEEPALIVE_TIMEOUT), and nothing else. Each doubt that
 # was none doubles the patience, up to this; content that comes in less than half of it halves it again,
 # though not soon: it may be another flow's, beside the one to which nobody answers.
 UNANSWERED_MAX_S = 4.0
 UNANSWERED_HOLD_S = 30.0
-# Who only answers does not send when the questions do not arrive. After so many readings in which something came, none
-# longer after the one before than that, so much silence is a sign, and so many times the longest of the newest pauses:
-# the flow is over, or the path is dead.
+# A host that only answers stops sending when the other's packets do not arrive. After STREAM readings in which
+# something came, none more than PAUSE_S after the one before, a silence of STOPPED_S is a sign that the flow is over or
+# the path dead, if it is PAUSES times as long as the longest of the NEWEST pauses.
 STREAM = 3
 NEWEST = 16
 PAUSE_S = 2.5
 STOPPED_S = 1.0
 PAUSES = 2.0
-# So many of the peer's keepalives may be lost before an idle path is asked.
+# So many of the peer's keepalives may be lost before an idle path is checked.
 MISSED_KEEPALIVES = 2.5
 # The peer's keepalive may be longer than ours, which is all we know. Each silence that was none doubles the patience.
 MAX_PATIENCE = 16
@@ -157,8 +157,8 @@ class Liveness:
             self._own_rx += counted_bytes(size)
 
     def heard(self, now: float) -> None:
-        """The path has shown that it lives: a question was answered. That what came regularly has stopped, has then
-        another cause."""
+        """The path has shown that it lives: a check was answered. That what came regularly has stopped has another
+        cause, then."""
         self._hear(now)
         self._stream = _Stream()
 
@@ -210,7 +210,7 @@ class Liveness:
 
     def unconfirmed(self, now: float) -> bool:
         """Whether nothing has come for as long as would be a sign, had it not been none before: a flow in one direction
-        dies as unseen as it lives, so the path is asked all the time."""
+        dies as unseen as it lives, so the path is checked all the time."""
         return self._answer_within_s > UNANSWERED_S and bool(self._waited_s(now, UNANSWERED_S))
 
     def distress(self, now: float) -> str:

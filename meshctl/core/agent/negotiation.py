@@ -9,7 +9,15 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import NatSummary
 from meshctl.core.agent.candidates import PRFLX_LIFETIME_S, RemoteCandidates
 from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
-from meshctl.core.agent.checklist import STRANGERS_BURST, STRANGERS_RATE, Answer, CheckList, Credentials, Pair, Question
+from meshctl.core.agent.checklist import (
+    STRANGERS_BURST,
+    STRANGERS_RATE,
+    CheckList,
+    CheckReceived,
+    CheckSucceeded,
+    Credentials,
+    Pair,
+)
 from meshctl.core.agent.choice import Changes, best, rivals
 from meshctl.core.agent.damping import Damping
 from meshctl.core.agent.events import SendProbe
@@ -31,8 +39,10 @@ class Negotiation:
     """With one peer, in its present session. `selected` is the pair in use (RFC 8445 section 4), None while there is
     none. What `damping` suppresses is checked as ever, and not nominated."""
 
-    def __init__(self, context: InterfaceContext, heard: Callable[[Answer, float], None], *, controlling: bool) -> None:
-        """`heard` is called with each answer that counts."""
+    def __init__(
+        self, context: InterfaceContext, heard: Callable[[CheckSucceeded, float], None], *, controlling: bool
+    ) -> None:
+        """`heard` is called with each of our checks that was answered."""
         self._context = context
         self._heard = heard
         self.controlling = controlling
@@ -73,25 +83,25 @@ class Negotiation:
         return min([t for t in times if t is not None], default=None)
 
     def failed(self, pair: Pair) -> bool:
-        """Whether the pair was asked in vain, or is not there any more."""
+        """Whether the pair was checked in vain, or is not on the check list any more."""
         return self._checks is None or self._checks.failed(pair)
 
     def rtt_s(self, pair: Pair) -> float | None:
-        """The pair's last round trip, None when it has not answered in this round."""
+        """The pair's last round trip, None when it is not valid."""
         return {p: rtt for p, _, rtt in self._valid()}.get(pair)
 
     def has_answered(self, pair: Pair) -> bool:
-        """Whether the pair has ever answered, and has not failed since."""
+        """Whether the pair has ever succeeded, and has not failed since."""
         return self._checks is not None and self._checks.has_answered(pair)
 
     @property
     def promising(self) -> bool:
-        """Whether a pair has answered, so that it can be nominated."""
+        """Whether a pair is valid, so that it can be nominated."""
         return bool(self._valid())
 
     def take_exhausted(self, now: float) -> bool:
-        """Whether a round of checks has ended without a pair that was taken; true once for each round. Where a pair has
-        answered, its nomination has as long as the checks of a pair that does not."""
+        """Whether a round of checks has ended without a pair that was taken; true once for each round. Where a pair is
+        valid, its nomination has as long as the checks of a pair that does not answer."""
         if self._round_ends is None or self._checks is None:
             return False
         over = now >= self._round_ends or (self._checks.exhausted and not self.promising)
@@ -114,7 +124,7 @@ class Negotiation:
         self._set_pairs()
 
     def refresh(self, now: float) -> None:
-        """Candidates of either side have come or gone. New pairs are asked; what is known of others stays known."""
+        """Candidates of either side have come or gone. New pairs are checked; what is known of others stays known."""
         self._pairs = pair_up(
             self._context.own.all(), self.remote.all(), self._context.hosts, controlling=self.controlling,
             keep=frozenset(p for p, _, _ in self._valid()),
@@ -122,7 +132,7 @@ class Negotiation:
         self._learned = {p: v for p, v in self._learned.items() if p.local.ip in {a.ip for a in self._context.hosts}}
         self._set_pairs()
         if self._checks is not None:
-            self._checks.ask_new(now)
+            self._checks.check_new(now)
             if not self._checks.exhausted:
                 self._begin_round(now)
 
@@ -132,8 +142,9 @@ class Negotiation:
             self.refresh(now)
 
     def restart(self, now: float) -> None:
-        """Ask all pairs from the beginning. What only checks have shown, and does not answer, makes room for where the
-        peer asks from now: a NAT that gives each answer another port fills `checklist.MAX_OF_HOST`."""
+        """Check all pairs from the beginning. A peer-reflexive candidate of which every pair has failed makes room for
+        where the peer's checks come from now: a NAT that gives each answer another port fills `checklist.MAX_OF_HOST`.
+        """
         if self._checks is not None:
             hopeless = self._checks.hopeless()
             self.remote.forget("prflx", keep=[c.address for c in self.remote.all() if c.address not in hopeless])
@@ -143,10 +154,10 @@ class Negotiation:
             self._compared = frozenset()
             self._begin_round(now)
 
-    def ask_path(self, now: float, rtt_s: float = 0.0) -> None:
-        """Ask the pair in use, quickly, whether it lives. `rtt_s`: its round trip, as far as it is known elsewhere."""
+    def check_path(self, now: float, rtt_s: float = 0.0) -> None:
+        """Check the selected pair, quickly. `rtt_s`: its round trip, as far as it is known elsewhere."""
         if self._checks is not None and self.selected is not None:
-            self._checks.ask_quickly(self.selected, now, rtt_s)
+            self._checks.check_quickly(self.selected, now, rtt_s)
 
     def confirm(self, now: float, rtt_s: float) -> None:
         """The same while nothing is doubted."""
@@ -154,7 +165,7 @@ class Negotiation:
             self._checks.confirm(self.selected, now, rtt_s)
 
     def compare(self, passed: int, now: float) -> None:
-        """Ask the pair in use, if it answers, and its rivals once more: which of them is best may have changed.
+        """Check the selected pair, if it is valid, and its rivals once more: which of them is best may have changed.
         `passed` is how many comparisons were due before, at both ends."""
         current, valid = self.selected, self._takeable(now)
         if self._checks is None or current is None or current not in {pair for pair, _, _ in valid}:
@@ -167,14 +178,14 @@ class Negotiation:
             self._checks.compare(sorted(self._compared), now)
 
     def comparing(self, now: float) -> bool:
-        """Whether answers come, or may come, by which pairs are compared."""
+        """Whether a comparison is going on."""
         return now < self._compare_ends
 
-    def ask(self, pair: Pair, now: float) -> None:
-        """Ask a pair that nobody has offered, quickly."""
+    def check(self, pair: Pair, now: float) -> None:
+        """Check a pair that nobody has offered, quickly."""
         if self._checks is not None:
             self.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S)
-            self._checks.ask_quickly(pair, now)
+            self._checks.check_quickly(pair, now)
 
     def forget(self) -> None:
         """Nothing is known of the peer any more but what the inventory says."""
@@ -183,7 +194,7 @@ class Negotiation:
         self._learned = {}
 
     def nominate(self, pair: Pair, now: float) -> None:
-        """Have the peer use this pair, which is there; only on the controlling side."""
+        """Have the peer use this pair, which is on the check list; only on the controlling side."""
         if self._checks is not None:
             self._nominated = pair
             self._checks.nominate(pair, now)
@@ -219,29 +230,29 @@ class Negotiation:
             self._context.act(SendProbe(local, remote, signed(message, self.key)))
 
     def send(self, probe: SendProbe) -> None:
-        """Send a check whose answer comes back here."""
+        """Send a check. Its answer comes back here."""
         self._context.probe(probe, self._answered)
 
     # What comes in
 
-    def question(self, request: stun.Message, pair: Pair, now: float, *, willing: bool) -> Question | None:
-        """An authentic check of the peer: it is answered, and teaches an address that was not known. None for one that
-        counts for nothing, as one that came before: the peer sends none twice, so it is somebody else's copy; or one
-        that there is no room for. Who is not `willing` to use the pair does not answer a nomination: the peer would
-        take it for agreed."""
+    def check_received(self, request: stun.Message, pair: Pair, now: float, *, willing: bool) -> CheckReceived | None:
+        """An authentic check of the peer's: it is answered, and its source is learned. None for one that counts for
+        nothing: it came before (the peer sends none twice, so it is somebody else's copy), or there is no room for it.
+        While this end is not `willing` to use the pair it does not answer a nomination: the peer would take it for
+        agreed."""
         if self._checks is None or not self._is_new(request) or not self._answers.take(now):
             return None
         self._received(pair, now)
         if request.use_candidate and not self.controlling and not willing:
-            return Question(pair, nominated=False)
-        received = self._checks.receive_request(request, pair)
-        if received is None:
+            return CheckReceived(pair, nominated=False)
+        found = self._checks.receive_request(request, pair)
+        if found is None:
             return None
-        reply, question = received
+        reply, received = found
         self._context.act(reply)
         if self._checks.knows(pair):
             self._learn(pair, request.priority or 0, now)
-        return question
+        return received
 
     def indicated(self, indication: stun.Message) -> bool:
         """Whether an authentic indication says that the peer lives: not one that came before."""
@@ -253,15 +264,15 @@ class Negotiation:
         self._hairpins.tried(self._context.own.bases(), theirs, failed, now)
 
     def settle(self, pair: Pair, now: float, earliest: float = -inf) -> None:
-        """On the controlling side: this pair has answered, and a path is wanted. Nominate the best one soon, `earliest`
-        at the soonest, unless one was nominated and may still answer."""
+        """On the controlling side: this pair has succeeded, and a path is wanted. Nominate the best one soon, not
+        before `earliest`, unless a nomination may still be answered."""
         if self._nominate_at is None and not self._pending and not self.damping.suppressed(pair.remote.ip, now):
             lan = any(p.tier is Tier.LAN and _ends(p) == pair for p in self._pairs)
             self._nominate_at = max(now if lan else now + SETTLE_S, earliest)
 
     def better(self, now: float) -> Pair | None:
-        """A pair that is worth leaving the one in use for. To be nominated: it counts against the changes of an hour.
-        None while one was nominated, and may still answer."""
+        """A pair that is worth leaving the selected one for. To be nominated: it counts against the changes of an hour.
+        None while a nomination may still be answered."""
         if self.selected is None or self._pending:
             return None
         valid = [v for v in self._takeable(now) if not self._compared or v[0] in self._compared]
@@ -283,7 +294,7 @@ class Negotiation:
 
     @property
     def _pending(self) -> bool:
-        """Whether a pair was nominated, and may still answer."""
+        """Whether a nomination may still be answered."""
         return self._nominated is not None and not self.failed(self._nominated)
 
     def _begin_round(self, now: float) -> None:

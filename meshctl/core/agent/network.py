@@ -187,16 +187,16 @@ class Network:
         if received is None:
             return
         username, pair = received.message.username or "", Pair(event.local, event.remote)
-        asked = received.message.message_class is stun.Class.REQUEST
+        is_request = received.message.message_class is stun.Class.REQUEST
         if username.startswith(USERNAME):
-            if self._duty is not None and asked:
-                self._duty.question(received, event.local, event.remote, now)
+            if self._duty is not None and is_request:
+                self._duty.stun_request(received, event.local, event.remote, now)
             return
         path = self.paths.get(self._stun.whose(username) or b"")
         if path is None or refusal(*event.remote, self.config.mesh_ranges):  # no way may lead through the mesh itself
             return
         if received.is_authentic(path.work.negotiation.key):
-            heard = path.question if asked else path.indicated
+            heard = path.check_received if is_request else path.indicated
             if heard(received.message, pair, now):
                 self._touch(path.peer.id)
 

@@ -18,7 +18,7 @@ class State(enum.Enum):
     RELAYED = "relayed"  # by way of an anchor
     SPLICING = "splicing"  # by way of an anchor, while ports are tried for a way through a hard NAT
     DIRECT = "direct"  # from end to end, by a pair that was checked
-    SUSPECT = "suspect"  # so too, but there are signs that it is dead: it is being asked
+    SUSPECT = "suspect"  # so too, but there are signs that it is dead: it is being checked
 
 
 class Trigger(enum.Enum):

@@ -23,7 +23,7 @@ class PathFailures:
     def __init__(self, machine: PathStateMachine, work: PeerWork) -> None:
         self._machine, self._work = machine, work
         self._blocked_at = -inf
-        self.asked_from: Address | None = None
+        self.checked_from: Address | None = None
 
     def just_blocked(self, pair: Pair, now: float) -> bool:
         """Whether a pair was given up though it answers checks, and the peer, which nominates this one, may not have
@@ -52,8 +52,8 @@ class PathFailures:
     def told(self, before: int, count: int, now: float) -> None:
         """The peer says how often it has given up a pair that answers checks."""
         if count not in (before, 0) and self._machine.state in DIRECT:
-            if self.asked_from is not None:
-                self._work.negotiation.damping.record_failure(self.asked_from.ip, now, blocked=True)
+            if self.checked_from is not None:
+                self._work.negotiation.damping.record_failure(self.checked_from.ip, now, blocked=True)
             self._give_up(f"{BLOCKED_WORDS} do not come through, says the peer", now)
 
     def _give_up(self, reason: str, now: float) -> None:

@@ -9,7 +9,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
 from meshctl.core.agent.candidate import STANDING
 from meshctl.core.agent.candidates import PRFLX_LIFETIME_S
-from meshctl.core.agent.checklist import Answer, Credentials, Pair
+from meshctl.core.agent.checklist import CheckSucceeded, Credentials, Pair
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.detours import Detours
 from meshctl.core.agent.events import PeerStatus
@@ -26,7 +26,7 @@ from meshctl.core.agent.state import KeptPath
 from meshctl.core.agent.statemachine import DIRECT, RELAYED, SEARCHING, PathStateMachine
 from meshctl.core.wire import stun
 
-# Between two questions to a relay whose path carries nothing back.
+# Between two checks of a relay whose path carries nothing back.
 RELAY_DOUBT_S = 5.0
 # A relay that has carried something within this carries, though much is lost: messages of agents too.
 CARRIED_S = 5.0
@@ -42,7 +42,7 @@ class PeerPath:
         ask: Callable[[PeerConfig, float], None], now: float,
     ) -> None:  # fmt: skip
         self.peer = peer
-        self.work = PeerWork(peer, context, slot, ask, self._answer)
+        self.work = PeerWork(peer, context, slot, ask, self._check_succeeded)
         self._machine = PathStateMachine(self.work, context, now)
         self.detours = Detours(self._machine, self.work, context)
         self._failures = PathFailures(self._machine, self.work)
@@ -51,7 +51,7 @@ class PeerPath:
         self._negotiation, self._relay, self._splice = self.work.negotiation, self.work.relay, self.work.splice
         self._liveness = self.work.liveness
         self._says_anew = False  # its next offer is the first one of the session
-        self._doubt_at = now  # from then on a silent relay is asked again
+        self._doubt_at = now  # from then on a silent relay is checked again
         self._restarts = TokenBucket(RESTARTS_RATE, RESTARTS_BURST)
 
     # What is known
@@ -124,8 +124,8 @@ class PeerPath:
             self._splice.abort()
         if self.state in SEARCHING:
             self.work.begin_anew(now)
-        elif self.state is State.SUSPECT:  # what was asked in another session is not answered any more
-            self.work.ask_path(now)
+        elif self.state is State.SUSPECT:  # checks of another session are not answered any more
+            self.work.check_path(now)
         elif self.state is State.UNKNOWN and self.work.tunnel.alive and self.work.adopt():
             self._fire(Trigger.ADOPTED, "its tunnel works", now)
         elif self.state is State.UNKNOWN:
@@ -218,18 +218,18 @@ class PeerPath:
             self._liveness.heard(now)
         return new
 
-    def question(self, request: stun.Message, pair: Pair, now: float) -> bool:
-        """An authentic check of the peer. False when it came before, or there is no session for it."""
+    def check_received(self, request: stun.Message, pair: Pair, now: float) -> bool:
+        """An authentic check of the peer's. False when it came before, or there is no session for it."""
         willing = not self._failures.just_blocked(pair, now)
-        question = self._negotiation.question(request, pair, now, willing=willing)
-        if question is None:
+        check = self._negotiation.check_received(request, pair, now, willing=willing)
+        if check is None:
             return False
-        self._failures.asked_from = pair.remote
+        self._failures.checked_from = pair.remote
         self._splice.heard(pair, now)
-        if question.nominated:
+        if check.nominated:
             self._nominated(pair, now)
         elif self.state is State.DIRECT and pair == self._negotiation.selected:
-            self._selected_pair.asked(pair, now)
+            self._selected_pair.checked_by_peer(pair, now)
         return True
 
     def poll(self, now: float) -> None:
@@ -256,7 +256,7 @@ class PeerPath:
 
     # What it means
 
-    def _answer(self, answer: Answer, now: float) -> None:
+    def _check_succeeded(self, answer: CheckSucceeded, now: float) -> None:
         self._context.touch(self.peer.id)
         pair = answer.pair
         if pair in (self._negotiation.selected, self.work.chosen):

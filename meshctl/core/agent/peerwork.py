@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
-from meshctl.core.agent.checklist import Answer, Pair
+from meshctl.core.agent.checklist import CheckSucceeded, Pair
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.liveness import Liveness
@@ -28,7 +28,7 @@ COMPARE_S = 180.0
 # So long a direct path must have lasted before the relay is given up that was there before it.
 RELAY_LINGER_S = 30.0
 # What a path is taken to have for a round trip that is adopted unseen, so that one by satellite is not left for being
-# slow. With `check.RTTS` of it, and the questions before, one that is dead is left in less than two seconds.
+# slow. With `check.RTTS` of it, and the checks before, one that is dead is left in less than two seconds.
 ADOPTED_RTT_S = 1.0
 # Of two operators' wishes, the one that stands first here counts.
 _STRONGER = (Wish.RELAY, Wish.DIRECT, Wish.PREFER_RELAY, Wish.NONE)
@@ -43,17 +43,17 @@ class Due(NamedTuple):
 
 class PeerWork:
     """The parts of one peer's path, and its effects. `ask` has the peer's agent asked whether it lives; `heard` is
-    called with each answer to a check.
+    called with each check that was answered.
 
     `offer` is the peer's newest one. `restarts` counts our restarts of all checks, for the peer to begin anew at
     the same time; `blocked` the pairs that were given up though they answered checks, for the peer to do so too.
-    `proven`: the pair in use has answered a check. `tolerated`: the peer sends from there, though the pair in use
-    works. `_before`: the pair that was in use before that one.
+    `proven`: the selected pair has answered a check. `tolerated`: the peer sends from there, though the selected pair
+    works. `_before`: the pair that was selected before that one.
     """
 
     def __init__(
         self, peer: PeerConfig, context: InterfaceContext, slot: SpliceSlot, ask: Callable[[PeerConfig, float], None],
-        heard: Callable[[Answer, float], None],
+        heard: Callable[[CheckSucceeded, float], None],
     ) -> None:  # fmt: skip
         self.peer = peer
         self.wish = WISHES[peer.override]
@@ -79,7 +79,7 @@ class PeerWork:
             Effect.USE_PAIR: self._use_pair,
             Effect.USE_RELAY: self._use_relay,
             Effect.CHECK_PAIRS: self._check_pairs,
-            Effect.CHECK_PATH: self.ask_path,
+            Effect.CHECK_PATH: self.check_path,
             Effect.CHECK_RELAY: self._check_relay,
             Effect.REST_CHECKS: self._rest,
             Effect.RETRY_LATER: self._retry_later,
@@ -161,7 +161,7 @@ class PeerWork:
 
     def retry_earlier(self, now: float) -> None:
         """Something has changed: the pauses between tries are short again, also the one that lasts. It goes on, for
-        there may be nothing new to ask."""
+        there may be nothing new to check."""
         self._pause_s = RETRY_FIRST_S
         if self.retry_at is not None:
             self.retry_soon(now + RETRY_FIRST_S)
@@ -176,7 +176,7 @@ class PeerWork:
         self.retry_at = when if self.retry_at is None else min(self.retry_at, when)
 
     def compare(self, now: float) -> None:
-        """Compare the pair in use with others when it is time. Both ends took it together, and so they ask
+        """Compare the selected pair with others when it is time. Both ends took it together, and so they check
         together: that is what holes in NATs need."""
         if now >= self._compare_at:
             passed = 1 + int((now - self._compare_at) // COMPARE_S)
@@ -186,21 +186,21 @@ class PeerWork:
                 self.negotiation.compare(self._comparisons, now)
             self._comparisons += passed
 
-    def ask_path(self, now: float) -> None:
-        """Ask the pair in use, quickly, whether it lives."""
-        self.negotiation.ask_path(now, max(self.liveness.rtt_s, 0.0 if self.proven else ADOPTED_RTT_S))
+    def check_path(self, now: float) -> None:
+        """Check the selected pair, quickly."""
+        self.negotiation.check_path(now, max(self.liveness.rtt_s, 0.0 if self.proven else ADOPTED_RTT_S))
 
     def confirm_path(self, now: float) -> None:
-        """The same while nothing is doubted."""
+        """As `check_path`, while nothing is doubted."""
         self._context.touch(self.peer.id)
         self.negotiation.confirm(now, self.liveness.rtt_s)
 
-    def ask_at(self, remote: Address, now: float) -> None:
-        """Ask whether the peer is there."""
+    def check_at(self, remote: Address, now: float) -> None:
+        """Check whether the peer is there."""
         pair = self._pair_to(remote)
         if pair is not None:
             self._context.touch(self.peer.id)
-            self.negotiation.ask(pair, now)
+            self.negotiation.check(pair, now)
 
     def answers_at(self, remote: Address) -> bool:
         """Whether the peer has answered there, and has not failed to since."""
@@ -208,7 +208,8 @@ class PeerWork:
         return pair is not None and self.negotiation.has_answered(pair)
 
     def adopt(self) -> bool:
-        """Take the endpoint that WireGuard has as the pair in use, though nobody has checked it; not a relay's."""
+        """Select the pair that leads to WireGuard's endpoint, though nobody has checked it. Whether there is one: a
+        relay's is none."""
         endpoint = self.tunnel.endpoint
         pair = self._pair_to(endpoint) if endpoint else None
         if endpoint is None or pair is None or self._context.is_relay(endpoint):
@@ -221,7 +222,7 @@ class PeerWork:
         return True
 
     def take(self, pair: Pair | None) -> None:
-        """Use this pair from now on, or none."""
+        """Select this pair, or none."""
         current = self.negotiation.selected
         if pair is None:
             self._before = None

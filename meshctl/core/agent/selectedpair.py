@@ -1,5 +1,5 @@
-"""The direct path that is in use with one peer: signs that it is dead, what shows that it lives, and where WireGuard
-has followed the peer to."""
+"""The selected pair with one peer (RFC 8445 section 4), the direct path that is in use: signs that it is dead, what
+shows that it lives, and where WireGuard has followed the peer to."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from meshctl.core.agent.statemachine import PathStateMachine
 
 # The controlling side repeats a nomination that the other seems not to have heard, no more often than this.
 RENOMINATE_S = 1.0
-# Where WireGuard has followed the peer to from a relay is asked no more often than this.
-ASK_AGAIN_S = 5.0
+# Where WireGuard has followed the peer to from a relay is checked no more often than this.
+CHECK_AGAIN_S = 5.0
 # WireGuard is set to the relay again when that place has not answered for so long and a round trip.
 ASTRAY_S = 0.5
 
@@ -27,8 +27,8 @@ class SelectedPair:
         self._negotiation, self._liveness = work.negotiation, work.liveness
         self._renominate_at = now
         self._astray = False  # the peer seems not to use the pair: it is told once more when that answers
-        self._confirming: Pair | None = None  # is asked, though nothing is doubted
-        self._elsewhere: tuple[Address, float] | None = None  # what was asked though the path is relayed, and when
+        self._confirming: Pair | None = None  # is checked, though nothing is doubted
+        self._elsewhere: tuple[Address, float] | None = None  # what was checked though the path is relayed, and when
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
@@ -48,8 +48,8 @@ class SelectedPair:
         self._astray = True
         self._machine.fire(Trigger.DISTRESS, reason, now)
 
-    def asked(self, pair: Pair, now: float) -> None:
-        """The peer asks on the pair; perhaps it has lost the path."""
+    def checked_by_peer(self, pair: Pair, now: float) -> None:
+        """The peer checks the pair; perhaps it has lost the path."""
         if now >= self._renominate_at:
             self._renominate(pair, now)
 
@@ -77,7 +77,7 @@ class SelectedPair:
             work.tolerated = endpoint
 
     def poll(self, now: float) -> None:
-        """Give the pair up when it was asked in vain."""
+        """Give the pair up when it was checked in vain."""
         pair = self._negotiation.selected
         if pair is None or not self._negotiation.failed(pair):
             return
@@ -102,17 +102,17 @@ class SelectedPair:
                 self._negotiation.nominate(better, now)
 
     def followed(self, status: PeerStatus, now: float) -> None:
-        """The path is relayed. If WireGuard has followed the peer elsewhere, the peer uses a direct pair: asked there,
-        it says so again, if it is the one that decides. Where nothing answers, somebody has sent on what the peer had
-        sent once."""
+        """The path is relayed. If WireGuard has followed the peer elsewhere, the peer uses a direct pair: a check there
+        has it nominate that once more, if it is controlling. Where nothing answers, somebody has sent on what the peer
+        had sent once."""
         endpoint, relay = status.endpoint, self._work.relay
         if endpoint is None or endpoint in relay.places:
             self._elsewhere = None
             return
         where, since = self._elsewhere or (None, now)
-        if endpoint != where or now >= since + ASK_AGAIN_S:
+        if endpoint != where or now >= since + CHECK_AGAIN_S:
             self._elsewhere = endpoint, now
-            self._work.ask_at(endpoint, now)
+            self._work.check_at(endpoint, now)
         elif now >= since + ASTRAY_S + self._liveness.rtt_s and relay.ready and not self._work.answers_at(endpoint):
             self._elsewhere = None
             self._work.tunnel.set_endpoint(relay.ready, now)
@@ -120,8 +120,8 @@ class SelectedPair:
     # Inside
 
     def _answers(self, pair: Pair, astray: bool) -> bool:
-        """Whether a pair answers. Where all the doubt is that the peer sends by it, it may still be asked: what counts
-        is that it has answered before."""
+        """Whether a pair answers. Where all the doubt is that the peer sends by it, its checks may be under way: what
+        counts is that it has answered before."""
         return self._negotiation.rtt_s(pair) is not None or (astray and self._negotiation.has_answered(pair))
 
     def _look(self, status: PeerStatus, current: Pair, now: float) -> None:
@@ -139,10 +139,10 @@ class SelectedPair:
         self._astray = moved
         self._machine.fire(Trigger.DISTRESS, reason, now)
         if endpoint is not None and endpoint not in (current.remote, *self._work.relay.places):
-            self._negotiation.ask(Pair(current.local, endpoint), now)  # WireGuard has followed: that may be as good
+            self._negotiation.check(Pair(current.local, endpoint), now)  # WireGuard has followed: that may be as good
 
     def _renominate(self, pair: Pair, now: float) -> None:
-        """Have the peer use the pair that this side uses, if this is the one that decides."""
+        """Have the peer use the pair that this side uses, if this is the controlling side."""
         self._renominate_at, self._astray = now + RENOMINATE_S, False
         if self._negotiation.controlling:
             self._negotiation.nominate(pair, now)

@@ -1,4 +1,5 @@
-"""STUN on one interface's ports: answers go to who asked, questions to whom they are for."""
+"""STUN on one interface's ports: each response goes to the part that sent its request, each request to whom it is for.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class StunPort:
         return self._peers.get(username)
 
     def receive(self, event: Datagram, now: float) -> stun.Received | None:
-        """Something came. A question or an indication is given back; an answer has gone to who asked."""
+        """Something came. A request or an indication is given back; a response has gone to the part that awaits it."""
         try:
             received = stun.decode(event.data)
         except WireError:

@@ -26,11 +26,11 @@ CROSSING_RTT_S = 0.15
 # answered one does not repeat its own. There the controlled side's keepalive is longer, and as a rule is never sent.
 APART_RTT_S, APART_S = 0.3, 1
 # An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
-# there, and a question whose answer is under way then does so every time: where each waits for the other, only an
-# endpoint that is set in the moment between the two stays. Irregularly, so as to meet it.
+# there. So does every answer to a packet that left by the old path: where each end waits for the other's packet, only
+# an endpoint that is set between an answer's arrival and the next packet stays. Irregularly, so as to meet that moment.
 INSIST_S, INSIST_AGAIN_S = 0.6, (0.03, 0.08)
-# More often while the path is used: an answer takes the way of its question, and the next question that of the answer
-# before it. Of all that are under way each time moves one, at 100 packets a second.
+# More often while the path is used: at 100 packets a second many exchanges are under way, each answer takes the path of
+# the packet that it answers, and setting the endpoint once moves but one of them.
 INSIST_BUSY_S = (0.003, 0.008)
 INSIST_RTTS = 3.0
 
@@ -132,7 +132,8 @@ class Tunnel:
 
     def _keep_open(self, place: Address, now: float) -> None:
         """WireGuard's keepalive begins anew with each packet that comes, too: of two ends, one may send them all. But a
-        NAT may forget who sends nothing (RFC 4787 REQ-6), and a path that is never heard is asked again and again."""
+        NAT may forget who sends nothing (RFC 4787 REQ-6), and a path that is never heard is checked again and again.
+        """
         interval_s = self._context.lifetime.keepalive_s
         if interval_s and now >= max(self._liveness.sent_at, self._opened_at) + interval_s * LATE:
             self._opened_at = now
