@@ -224,7 +224,7 @@ def test_a_newer_offer_takes_the_place_of_the_older_one_and_keeps_what_both_have
 def test_what_was_learned_stays_beside_the_offer_until_its_time_is_over() -> None:
     theirs = RemoteCandidates(MESH)
     one, two = Address("198.51.100.1", 1), Address("198.51.100.1", 2)
-    assert theirs.learn("prflx", one, 60.0, told_priority=priority("prflx", 65535))
+    assert theirs.learn("prflx", one, 60.0, told=priority("prflx", 65535))
     assert not theirs.learn("prflx", one, 90.0)
     assert theirs.offer(offer(1, two))
     assert {c.kind for c in theirs.all()} == {"prflx", "host"}

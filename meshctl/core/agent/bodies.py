@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Union
+from typing import NewType, Union
 
 from meshctl.core.agent.address import Address
 
@@ -28,6 +28,10 @@ class MessageType(IntEnum):
     RELAY_RELEASE = 10
     SPLICE = 11
 
+
+# What a candidate is worth, as its owner tells it: in offers and as PRIORITY in checks (RFC 8445 section 5.1.2). What a
+# pair is worth is another number (`check.Rank`).
+CandidatePriority = NewType("CandidatePriority", int)
 
 TOKEN_BYTES = 16
 # How many candidates of one node a message carries: 32 of IPv6 with all the rest of an offer take 1,173 of 1,200 bytes.
@@ -62,12 +66,12 @@ WISHES = {"": Wish.NONE, "relay": Wish.RELAY, "direct": Wish.DIRECT, "prefer-rel
 
 @dataclass(frozen=True)
 class Offered:
-    """A candidate as it is told to the peer. `foundation` is 8 hex digits, `priority` RFC 8445's."""
+    """A candidate as it is told to the peer. `foundation` is 8 hex digits."""
 
     kind: str
     address: Address
     foundation: str
-    priority: int
+    priority: CandidatePriority
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import inf
 
 from meshctl.core.agent.address import Address, is_private
-from meshctl.core.agent.bodies import Offered
+from meshctl.core.agent.bodies import CandidatePriority, Offered
 
 # RFC 8445 section 5.1.2.2 recommends host 126, prflx 110, srflx 100, relay 0. Between them: an address that the
 # inventory names, one that a router has promised, one that a STUN server without a key has told, who may lie, and one
@@ -36,7 +36,7 @@ class Candidate:
     address: Address
     base: Address
     foundation: str
-    priority: int
+    priority: CandidatePriority
     generation: int = 0
     expires_at: float = inf
 
@@ -50,15 +50,15 @@ class Candidate:
         return -self.priority, self.address, self.base
 
 
-def priority(kind: str, local_preference: int) -> int:
+def priority(kind: str, local_preference: int) -> CandidatePriority:
     """RFC 8445 section 5.1.2.1."""
-    return (TYPE_PREFERENCE[kind] << 24) + (local_preference << 8) + (256 - COMPONENT)
+    return CandidatePriority((TYPE_PREFERENCE[kind] << 24) + (local_preference << 8) + (256 - COMPONENT))
 
 
-def prflx_priority(own: int) -> int:
+def prflx_priority(own: CandidatePriority) -> CandidatePriority:
     """The PRIORITY of checks from a candidate of that priority (RFC 8445 section 7.1.1): what the peer gives it when
     its address is news to the peer."""
-    return (TYPE_PREFERENCE["prflx"] << 24) + (own & 0xFFFFFF)
+    return CandidatePriority((TYPE_PREFERENCE["prflx"] << 24) + (own & 0xFFFFFF))
 
 
 def foundation(kind: str, base_ip: str, server_ip: str = "") -> str:
@@ -76,7 +76,7 @@ def local_preferences(ips: Iterable[str]) -> dict[str, int]:
     while six or four:
         turn_of_four = not six or (len(mixed) + 1) % stride == 0
         mixed.append(four.pop(0) if four and turn_of_four else six.pop(0))
-    return {ip: MAX_LOCAL_PREFERENCE - rank for rank, ip in enumerate(mixed)}
+    return {ip: MAX_LOCAL_PREFERENCE - place for place, ip in enumerate(mixed)}
 
 
 def public_ips(candidates: Iterable[Candidate]) -> frozenset[str]:

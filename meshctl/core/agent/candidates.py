@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import inf
 
 from meshctl.core.agent.address import Address, LocalAddress, refusal
-from meshctl.core.agent.bodies import MAX_OFFERED, Offer, Offered
+from meshctl.core.agent.bodies import MAX_OFFERED, CandidatePriority, Offer, Offered
 from meshctl.core.agent.candidate import MAX_CANDIDATES, Candidate, foundation, local_preferences, priority
 
 # How long an address counts from which a peer's authentic check came, and which the peer has not offered itself.
@@ -167,10 +167,11 @@ class RemoteCandidates:
         self._first_end = None
         return self.all() != before
 
-    def learn(self, kind: str, address: Address, expires_at: float = inf, told_priority: int = 0) -> bool:
-        """An address from a check (`prflx`, with its PRIORITY), an anchor (`observed`) or the inventory (`static`).
-
-        Whether that is a change. When there are too many, the one that ends first makes room.
+    def learn(
+        self, kind: str, address: Address, expires_at: float = inf, told: CandidatePriority | None = None
+    ) -> bool:
+        """An address from a check (`prflx`; `told` is its PRIORITY) or the inventory (`static`). Whether that is a
+        change. When there are too many, the one that ends first makes room.
         """
         if refusal(address.ip, address.port, self._mesh_ranges):
             return False
@@ -179,8 +180,8 @@ class RemoteCandidates:
         if known is not None and known.kind == kind:
             self._learned[address] = replace(known, expires_at=max(expires_at, known.expires_at))
             return False
-        rank = told_priority or priority(kind, 0)
-        if known is not None and known.priority >= rank:
+        its_priority = told or priority(kind, 0)
+        if known is not None and known.priority >= its_priority:
             return False
         if known is None and len(self._learned) >= MAX_CANDIDATES:
             first = min(self._learned.values(), key=lambda c: (c.expires_at, c.order))
@@ -188,7 +189,7 @@ class RemoteCandidates:
                 return False
             del self._learned[first.address]
         self._learned[address] = Candidate(
-            kind, address, address, foundation(kind, address.ip), rank, expires_at=expires_at
+            kind, address, address, foundation(kind, address.ip), its_priority, expires_at=expires_at
         )
         return address not in self._offered
 

@@ -7,6 +7,14 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NewType
+
+from meshctl.core.agent.bodies import CandidatePriority
+
+# Which pair of a check list comes first, the highest: `pairs.CandidatePair.rank`. Not for the wire.
+Rank = NewType("Rank", int)
+# Of a pair that is on the list though no two candidates make it: after all others.
+LAST = Rank(0)
 
 # When checks leave, counted from the round's first: a hole takes both ends' packets, which start a round trip apart,
 # and the later ones are for paths that lose.
@@ -25,6 +33,12 @@ RTTS, PATH_ANSWER_MAX_S = 1.5, 3.0
 COMPARE_SCHEDULE_S = (0.0, 0.5, 1.5)
 
 
+def learned_rank(told: CandidatePriority) -> Rank:
+    """Of a pair that the peer's check has shown, with that PRIORITY, until candidates are paired anew. It comes after
+    all pairs of candidates, whose ranks are above 2^32, and among others like it by what the peer has told."""
+    return Rank(told)
+
+
 def slow_s(rtt_s: float) -> float:
     """How long an answer may take, in seconds, because the path of that round trip is slow."""
     return min(RTTS * rtt_s, PATH_ANSWER_MAX_S)
@@ -41,15 +55,15 @@ class PairState(enum.Enum):
 
 @dataclass
 class Check:
-    """One pair's. `due_at` is when its next check leaves, `sent` how many have in this round; `priority` is for the
-    wire.
+    """One pair's. `due_at` is when its next check leaves, `sent` how many have in this round; `priority` is what they
+    carry as PRIORITY, 0 where this end has no candidate to derive it from.
 
     `nominating`: the checks carry USE-CANDIDATE; `wanted`: a check of the peer's did, before it had answered ours;
     `triggered`: how many triggered checks there were since the list was last checked from the beginning.
     """
 
-    rank: int
-    priority: int = 0
+    rank: Rank
+    priority: CandidatePriority = CandidatePriority(0)
     state: PairState = PairState.WAITING
     schedule: tuple[float, ...] = SCHEDULE_S
     answer_s: float = ANSWER_S

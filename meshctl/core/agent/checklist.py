@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.check import Check, PairState
+from meshctl.core.agent.bodies import CandidatePriority
+from meshctl.core.agent.check import LAST, Check, PairState, Rank, learned_rank
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.probes import LATEST_S, Transactions, signed
 from meshctl.core.agent.router import TokenBucket
@@ -42,6 +43,10 @@ class Pair(NamedTuple):
 
     local: Address
     remote: Address
+
+
+# An entry of the valid list (RFC 8445 section 6.1.2.6): a pair, its rank, and its round trip in seconds.
+ValidPair = tuple[Pair, Rank, float]
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,8 @@ class CheckList:
 
     # What is known
 
-    def valid(self) -> tuple[tuple[Pair, int, float], ...]:
-        """The valid list: (pair, rank, round-trip seconds) of those that have succeeded in this round, sorted."""
+    def valid(self) -> tuple[ValidPair, ...]:
+        """The valid list: the pairs that have succeeded in this round, sorted."""
         return tuple(
             (pair, check.rank, check.rtt_s)
             for pair, check in sorted(self._checks.items())
@@ -134,7 +139,7 @@ class CheckList:
 
     # What to do
 
-    def set_pairs(self, pairs: Iterable[tuple[Pair, int, int]]) -> None:
+    def set_pairs(self, pairs: Iterable[tuple[Pair, Rank, CandidatePriority]]) -> None:
         """(pair, rank, PRIORITY) of all pairs there are now. What is known of those that were there stays known.
 
         The higher rank is checked first; PRIORITY is what the peer gives the candidate if it has to learn it from the
@@ -165,12 +170,12 @@ class CheckList:
         """Check the selected pair: it has failed when none of a few quick checks is answered. `rtt_s`: its round trip,
         as it was measured elsewhere."""
         self._stale = True
-        self._checks.setdefault(pair, Check(0)).hurry(now, rtt_s)
+        self._checks.setdefault(pair, Check(LAST)).hurry(now, rtt_s)
 
     def confirm(self, pair: Pair, now: float, rtt_s: float) -> None:
         """As `check_quickly`, of a pair that is not in doubt: it stays valid meanwhile."""
         self._stale = True
-        self._checks.setdefault(pair, Check(0)).confirm(now, rtt_s)
+        self._checks.setdefault(pair, Check(LAST)).confirm(now, rtt_s)
 
     def compare(self, pairs: Iterable[Pair], now: float) -> None:
         """Check pairs once more that have succeeded, or failed. Raises KeyError for one that is not on the list."""
@@ -219,7 +224,7 @@ class CheckList:
         nominated = request.use_candidate and not self._controlling
         check = self._checks.get(pair)
         if check is None and self._make_room(pair, nominated=nominated):
-            check = self._checks[pair] = Check(request.priority or 0)
+            check = self._checks[pair] = Check(learned_rank(CandidatePriority(request.priority or 0)))
         if check is None:
             return None if nominated else (reply, CheckReceived(pair, nominated=False))
         if check.state is not PairState.SUCCEEDED and check.triggered < MAX_TRIGGERED and pair not in self._triggered:

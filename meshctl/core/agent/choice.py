@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from meshctl.core.agent.checklist import Pair
+from meshctl.core.agent.checklist import Pair, ValidPair
 
-# Round trips that are nearer to each other than this are equal, and priority decides: a measurement is not more exact.
+# Round trips that are nearer to each other than this are equal, and the rank decides: a measurement is not more exact.
 MARGIN_S = 0.010
 MARGIN_SHARE = 0.2
 # Changes from one working pair to another, without need, in an hour. Each may reorder packets.
@@ -18,21 +18,18 @@ RUNNERS_UP = 3
 # And so many, in turns, of those that have failed: a way may begin to work without anybody being told.
 FAILED_AGAIN = 2
 
-# A pair, its priority (RFC 8445 section 6.1.2.3) and its round trip in seconds.
-Valid = tuple[Pair, int, float]
 
-
-def best(valid: Iterable[Valid]) -> Pair | None:
-    """The pair of the shortest round trip; of those that are as short but for a margin, the one of highest priority."""
+def best(valid: Iterable[ValidPair]) -> Pair | None:
+    """The pair of the shortest round trip; of those that are as short but for a margin, the one of the highest rank."""
     found = sorted(valid)
     if not found:
         return None
     shortest = min(rtt for _, _, rtt in found)
-    near = [(priority, pair) for pair, priority, rtt in found if not _is_better(shortest, rtt)]
+    near = [(rank, pair) for pair, rank, rtt in found if not _is_better(shortest, rtt)]
     return max(near, key=lambda entry: entry[0])[1]
 
 
-def rivals(valid: Iterable[Valid], failed: Sequence[Pair], current: Pair, turn: int) -> frozenset[Pair]:
+def rivals(valid: Iterable[ValidPair], failed: Sequence[Pair], current: Pair, turn: int) -> frozenset[Pair]:
     """The pairs to compare `current` with: the best others, and FAILED_AGAIN of those that have failed, given in an
     order that both ends know. A round of all of them takes many turns; both ends check the same ones in the same turn.
     """
@@ -61,7 +58,7 @@ class Changes:
     def __init__(self) -> None:
         self._budget = Budget()
 
-    def worth(self, valid: Iterable[Valid], current: Pair, now: float) -> Pair | None:
+    def worth(self, valid: Iterable[ValidPair], current: Pair, now: float) -> Pair | None:
         """The pair to change to, None to stay. `current` stays while nothing is better by the margin."""
         found = sorted(valid)
         wanted = best(found)

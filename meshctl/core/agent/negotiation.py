@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.bodies import NatSummary
+from meshctl.core.agent.bodies import CandidatePriority, NatSummary
 from meshctl.core.agent.candidates import PRFLX_LIFETIME_S, RemoteCandidates
-from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, SCHEDULE_S
+from meshctl.core.agent.check import ANSWER_S, COMPARE_SCHEDULE_S, LAST, SCHEDULE_S
 from meshctl.core.agent.checklist import (
     STRANGERS_BURST,
     STRANGERS_RATE,
@@ -17,6 +17,7 @@ from meshctl.core.agent.checklist import (
     CheckSucceeded,
     Credentials,
     Pair,
+    ValidPair,
 )
 from meshctl.core.agent.choice import Changes, best, rivals
 from meshctl.core.agent.damping import Damping
@@ -55,7 +56,7 @@ class Negotiation:
         self._checks: CheckList | None = None
         self._counted = (b"", Copies())  # the key of the last session, and what came under it, though it was forgotten
         self._pairs: tuple[CandidatePair, ...] = ()
-        self._learned: dict[Pair, int] = {}  # from a local port that is no candidate's: a splice's
+        self._learned: dict[Pair, None] = {}  # from a local port that is no candidate's: a splice's
         self._changes = Changes()
         self._send_at: float | None = None  # when the check that is due may leave
         self._nominate_at: float | None = None
@@ -129,7 +130,8 @@ class Negotiation:
             self._context.own.all(), self.remote.all(), self._context.hosts, controlling=self.controlling,
             keep=frozenset(p for p, _, _ in self._valid()),
         )  # fmt: skip
-        self._learned = {p: v for p, v in self._learned.items() if p.local.ip in {a.ip for a in self._context.hosts}}
+        own_ips = {a.ip for a in self._context.hosts}
+        self._learned = {pair: None for pair in self._learned if pair.local.ip in own_ips}
         self._set_pairs()
         if self._checks is not None:
             self._checks.check_new(now)
@@ -251,7 +253,7 @@ class Negotiation:
         reply, received = found
         self._context.act(reply)
         if self._checks.knows(pair):
-            self._learn(pair, request.priority or 0, now)
+            self._learn(pair, now, CandidatePriority(request.priority) if request.priority else None)
         return received
 
     def indicated(self, indication: stun.Message) -> bool:
@@ -313,7 +315,7 @@ class Negotiation:
             self._received(answer.pair, now)
             if answer.nominated:
                 self._nominated = None
-            self._learn(answer.pair, 0, now)
+            self._learn(answer.pair, now)
             self._heard(answer, now)
         return True
 
@@ -321,18 +323,18 @@ class Negotiation:
         self._context.nat.received(pair.local, pair.remote, now)
         self._hairpins.received(pair, now)
 
-    def _valid(self) -> tuple[tuple[Pair, int, float], ...]:
+    def _valid(self) -> tuple[ValidPair, ...]:
         return self._checks.valid() if self._checks is not None else ()
 
-    def _takeable(self, now: float) -> tuple[tuple[Pair, int, float], ...]:
+    def _takeable(self, now: float) -> tuple[ValidPair, ...]:
         valid = self._valid()
         return tuple(v for v in valid if v[0] == self.selected or not self.damping.suppressed(v[0].remote.ip, now))
 
-    def _learn(self, pair: Pair, told_priority: int, now: float) -> None:
-        """Peer-reflexive: an address from which the peer has shown itself."""
-        self.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S, told_priority)
+    def _learn(self, pair: Pair, now: float, told: CandidatePriority | None = None) -> None:
+        """Peer-reflexive: an address from which the peer has shown itself; `told`: PRIORITY of its check."""
+        self.remote.learn("prflx", pair.remote, now + PRFLX_LIFETIME_S, told)
         if pair.local not in self._context.own.bases():
-            self._learned[pair] = told_priority
+            self._learned[pair] = None
 
     def _set_pairs(self) -> None:
         if self._checks is None:
@@ -340,7 +342,8 @@ class Negotiation:
         pairs = {_ends(p): (p.rank, p.prflx_priority) for p in self._pairs}
         # First those that must not be cut off when there are too many.
         first = [*((self.selected,) if self.selected is not None else ()), *self._learned]
-        self._checks.set_pairs((pair, *pairs.get(pair, (0, 0))) for pair in dict.fromkeys([*first, *pairs]))
+        of_no_candidates = LAST, CandidatePriority(0)
+        self._checks.set_pairs((pair, *pairs.get(pair, of_no_candidates)) for pair in dict.fromkeys([*first, *pairs]))
 
 
 def _ends(pair: CandidatePair) -> Pair:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from meshctl.core.agent.address import Address, LocalAddress, is_private, shared_prefix
+from meshctl.core.agent.bodies import CandidatePriority
 from meshctl.core.agent.candidate import Candidate, prflx_priority, public_ips
+from meshctl.core.agent.check import Rank
 from meshctl.core.agent.checklist import MAX_PAIRS
 from meshctl.core.agent.nat import same_nat
 
@@ -28,13 +30,14 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True)
 class CandidatePair:
-    """An own base and an address of the peer. `prflx_priority` is what a check on the pair carries as PRIORITY."""
+    """An own base and an address of the peer. `priority` is the pair's (RFC 8445 section 6.1.2.3), `prflx_priority`
+    what a check of it carries as PRIORITY."""
 
     local: Address
     remote: Address
     tier: Tier
     priority: int
-    prflx_priority: int
+    prflx_priority: CandidatePriority
 
     @property
     def key(self) -> Key:
@@ -42,12 +45,12 @@ class CandidatePair:
         return self.local, self.remote
 
     @property
-    def rank(self) -> int:
-        """One number that orders pairs by tier and then by priority, the highest first. Not for the wire."""
-        return ((Tier.DOUBTFUL - self.tier) << _TIER_BITS) + self.priority
+    def rank(self) -> Rank:
+        """By tier and then by priority."""
+        return Rank(((Tier.DOUBTFUL - self.tier) << _TIER_BITS) + self.priority)
 
 
-def pair_priority(controlling: int, controlled: int) -> int:
+def pair_priority(controlling: CandidatePriority, controlled: CandidatePriority) -> int:
     """RFC 8445 section 6.1.2.3, of the priorities of the two sides' candidates; the same number on both sides."""
     low, high = sorted((controlling, controlled))
     return (low << 32) + 2 * high + (controlling > controlled)
