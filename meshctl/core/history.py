@@ -11,7 +11,7 @@ Event = Mapping[str, Any]
 
 # What became of it: `applied` stays; `waiting` is to be confirmed; `undone`: the host was put back; `failed` before it
 # was done; `unfinished`: it has no end (it still runs, or its applier was killed).
-BECAME = APPLIED, WAITING, UNDONE, FAILED, UNFINISHED = "applied", "waiting", "undone", "failed", "unfinished"
+APPLIED, WAITING, UNDONE, FAILED, UNFINISHED = "applied", "waiting", "undone", "failed", "unfinished"
 # The events of a journal that say all this.
 TELLING = ("begin", "phase", "end", "revert", "reverted")
 # Phases in which the host is changed.

@@ -24,7 +24,7 @@ def sender() -> OfferSender:
 
 def test_an_offer_waits_for_a_session_and_is_due_at_once_in_it() -> None:
     out = OfferSender()
-    assert out.put(candidates(1), (), 0.0)
+    out.put(candidates(1), (), 0.0)
     assert out.due is None
     out.renewed(5.0)
     assert out.due == 5.0
@@ -36,16 +36,16 @@ def test_the_same_offer_again_is_no_new_one() -> None:
     out = sender()
     out.put(candidates(1), (), 0.0)
     out.poll(0.0)
-    assert not out.put(candidates(1), (), 0.05)
+    out.put(candidates(1), (), 0.05)
     assert out.due == 0.1
 
 
 def test_another_distance_or_wish_is_another_offer() -> None:
     out, near = sender(), (AnchorDistance(bytes(8), 20),)
-    assert out.put(candidates(1), (), 0.0)
-    assert out.put(candidates(1), (), 0.0, relays=near)
-    assert out.put(candidates(1), (), 0.0, relays=near, wish=Wish.RELAY)
-    assert not out.put(candidates(1), (), 0.0, relays=near, wish=Wish.RELAY)
+    out.put(candidates(1), (), 0.0)
+    out.put(candidates(1), (), 0.0, relays=near)
+    for _ in range(2):
+        out.put(candidates(1), (), 0.0, relays=near, wish=Wish.RELAY)
     assert out.poll(0.0) == Offer(3, candidates(1), relays=near, wish=Wish.RELAY)
 
 
@@ -54,9 +54,9 @@ def test_an_offer_is_sent_until_its_own_acknowledgement_comes() -> None:
     out.put(candidates(1), (), 0.0)
     out.put(candidates(2), (), 0.0)
     out.poll(0.0)
-    assert not out.acknowledged(Ack(1), 0.05)
+    out.acknowledged(Ack(1), 0.05)
     assert out.poll(0.1) == Offer(2, candidates(2))
-    assert out.acknowledged(Ack(2), 0.1)
+    out.acknowledged(Ack(2), 0.1)
     assert out.due is None
     assert not out.unacknowledged
 
@@ -72,7 +72,7 @@ def test_a_peer_that_is_silent_is_sent_eight_offers_and_then_none() -> None:
 
 def test_a_peer_that_says_it_has_no_offer_gets_it_again_unless_it_is_under_way() -> None:
     out = sender()
-    assert not out.acknowledged(Ack(NO_OFFER), 0.0)
+    out.acknowledged(Ack(NO_OFFER), 0.0)
     assert out.due is None
     out.put(candidates(1), (), 0.0)
     out.poll(0.0)

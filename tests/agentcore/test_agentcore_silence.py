@@ -26,6 +26,7 @@ from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.stunclient import Server, anchor_server
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
+from meshctl.core.wire.stun_attributes import StunError
 
 ANCHOR = Address("198.51.100.1", 51820)
 OWN, OUTSIDE = "192.168.1.10", TransportAddress("203.0.113.7", 1)
@@ -333,8 +334,9 @@ def test_a_refusal_ends_it_for_ten_minutes() -> None:
     world.run(NEXT_S + 1)
     sent = world.actions[1][1]
     assert isinstance(sent, SendProbe)
-    refusal = stun.encode(stun.error_response(stun.decode(sent.data), 420))
-    world.answer(refusal, sent.local)
+    transaction = stun.decode(sent.data).message.transaction
+    refusal = stun.Message(stun.Class.ERROR, transaction, error=StunError(420, "Unknown Attribute"))
+    world.answer(stun.encode(refusal), sent.local)
     assert world.silence.due() == world.now + LATER_S
 
 

@@ -24,7 +24,6 @@ from meshctl.core.wire.error import WireError
 from meshctl.core.wire.stun_attributes import (
     MESSAGE_INTEGRITY,
     MESSAGE_INTEGRITY_SHA256,
-    ROLE_CONFLICT,
     StunError,
 )
 
@@ -189,7 +188,7 @@ def made_up(like: stun.Message, dice: random.Random) -> bytes:
         "username": like.username, "nonce": f"{dice.getrandbits(128):032x}", "priority": dice.getrandbits(31),
         "use_candidate": True, "ice_controlling": dice.getrandbits(64), "ice_controlled": dice.getrandbits(64),
         "xor_mapped_address": TransportAddress(VICTIM_IP, dice.randrange(65536)),
-        "error": StunError(dice.choice((400, TOO_EARLY, STALE_NONCE, ROLE_CONFLICT))),
+        "error": StunError(dice.choice((400, TOO_EARLY, STALE_NONCE, 487))),
         "response_port": dice.randrange(65536),
     }  # fmt: skip
     transaction = dice.choice((like.transaction, dice.getrandbits(96).to_bytes(12, "big")))

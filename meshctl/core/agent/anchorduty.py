@@ -91,18 +91,15 @@ class AnchorDuty:
         self._relays.expire(now)
         self._run()
 
-    def relay_message(self, peer: PeerConfig, body: Body, now: float) -> bool:
-        """A message about relays; whether it was one."""
+    def relay_message(self, peer: PeerConfig, body: Body, now: float) -> None:
+        """A message about relays; without effect if it is another one."""
         if isinstance(body, RelayAsk):
             self._tell(self._relays.ask(peer, body, now), now)
         elif isinstance(body, RelayRefresh):
             self._tell(self._relays.refresh(peer, body, now), now)
         elif isinstance(body, RelayRelease):
             self._relays.release(peer, body)
-        else:
-            return False
         self._run()
-        return True
 
     def bind(self, event: RelayDatagram, now: float) -> None:
         """Something came to a relay port."""

@@ -29,15 +29,15 @@ STANDING = ("host", "srflx", "observed")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One candidate. `base` is the own address that it is sent from (a remote candidate is its own base), `generation`
-    the offer in which it first stood, `expires_at` the time from which it does not count."""
+    """One candidate. `base` is the own address that it is sent from (a remote candidate is its own base), `expires_at`
+    the time from which it does not count."""
 
     kind: str
     address: Address
     base: Address
     foundation: str
     priority: CandidatePriority
-    generation: int = 0
+
     expires_at: float = inf
 
     def offered(self) -> Offered:

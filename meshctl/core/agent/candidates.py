@@ -15,7 +15,7 @@ PRFLX_LIFETIME_S = 60.0
 
 
 class LocalCandidates:
-    """What this node offers in one network. `generation` grows with each change that peers should hear of."""
+    """What this node offers in one network."""
 
     def __init__(self, mesh_ranges: tuple[str, ...]) -> None:
         self._mesh_ranges = mesh_ranges
@@ -26,7 +26,6 @@ class LocalCandidates:
         self._base: dict[int, Address] = {}  # the best of each family
         self._reached: frozenset[Address] = frozenset()  # bases that servers' answers come to
         self._told: tuple[Offered, ...] = ()
-        self.generation = 0
 
     def all(self) -> tuple[Candidate, ...]:
         """Best first. Of those with one address and one base the best alone (RFC 8445 section 5.1.3)."""
@@ -101,10 +100,8 @@ class LocalCandidates:
         return min((c.expires_at for c in self._all.values() if c.expires_at < inf), default=None)
 
     def _candidate(self, kind: str, address: Address, base: Address, server_ip: str = "") -> Candidate:
-        return Candidate(
-            kind, address, base, foundation(kind, base.ip, server_ip), priority(kind, self._preferences[base.ip]),
-            self.generation + 1,
-        )  # fmt: skip
+        its_priority = priority(kind, self._preferences[base.ip])
+        return Candidate(kind, address, base, foundation(kind, base.ip, server_ip), its_priority)
 
     def _changed(self) -> bool:
         best: dict[tuple[Address, Address], Candidate] = {}
@@ -120,10 +117,7 @@ class LocalCandidates:
         for c in self._ordered:
             told.setdefault(c.address, c.offered())
         before, self._told = self._told, tuple(told.values())[:MAX_OFFERED]
-        if self._told == before:
-            return False
-        self.generation += 1
-        return True
+        return self._told != before
 
 
 class RemoteCandidates:
@@ -150,9 +144,7 @@ class RemoteCandidates:
             if why:
                 self.refused[o.address] = why
                 continue
-            known = before.get(o.address)
-            generation = known.generation if known else offer.generation
-            c = Candidate(o.kind, o.address, o.address, o.foundation, o.priority, generation)
+            c = Candidate(o.kind, o.address, o.address, o.foundation, o.priority)
             if o.address not in fresh or c.priority > fresh[o.address].priority:
                 fresh[o.address] = c
         self._offered = fresh

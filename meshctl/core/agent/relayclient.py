@@ -213,13 +213,13 @@ class RelayClient:
         self._choose(now)
         self._settle()
 
-    def answered(self, message: stun.Message, now: float) -> bool:
-        """An anchor's authentic answer to a bind; whether it was one of ours."""
+    def answered(self, message: stun.Message, now: float) -> None:
+        """An anchor's authentic answer to a bind."""
         self._now = now
         bind = self._binds.take(message.transaction)
         lease = self._leases.get(bind.anchor) if bind is not None else None
         if lease is None or bind is None:
-            return False
+            return
         if message.message_class is stun.Class.SUCCESS:
             lease.answered(bind.relay, now)
             if bind.anchor == self._used:
@@ -227,7 +227,6 @@ class RelayClient:
             self._settle()
         elif message.nonce and not bind.nonce:  # the anchor wants to know that this is no old one
             self._outputs.append(self._binds.send(bind._replace(nonce=message.nonce), lease.token))
-        return True
 
     def poll(self, bases: tuple[Address, ...], now: float) -> None:
         """Say and send what is due, from this node's `bases`: the tunnel's port at one address of each family."""

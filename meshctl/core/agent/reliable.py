@@ -35,16 +35,15 @@ class OfferSender:
         self, candidates: tuple[Offered, ...], nat: tuple[NatSummary, ...], now: float, *,
         relays: tuple[AnchorDistance, ...] = (), wish: Wish = Wish.NONE, restart: int = 0, blocked: int = 0,
         userspace: bool = False,
-    ) -> bool:  # fmt: skip
-        """Offer these from now on; whether that is another offer than the one before."""
+    ) -> None:  # fmt: skip
+        """Offer these from now on. What is as it was is no new offer."""
         content = (candidates, nat, relays, wish, restart, blocked, userspace)
         if content == self._content:
-            return False
+            return
         self._content = content
         generation = 1 if self._offer is None else self._offer.generation + 1
         self._offer = Offer(generation, *content)
         self._begin(now)
-        return True
 
     def renewed(self, now: float) -> None:
         """The peer's session is a new one: it knows no offer."""
@@ -55,14 +54,12 @@ class OfferSender:
         """The offer, when it is due. To be sealed anew each time: a repeated sequence number would not count."""
         return self._offer if self._backoff.take(now) else None
 
-    def acknowledged(self, ack: Ack, now: float) -> bool:
-        """Whether the peer now has the newest offer. One that has none any more is given it again."""
+    def acknowledged(self, ack: Ack, now: float) -> None:
+        """The newest offer is not sent again once the peer has it. A peer that has none any more is given it again."""
         if ack.generation == NO_OFFER and self._backoff.due is None:
             self._begin(now)
-        if self._offer is None or ack.generation != self._offer.generation:
-            return False
-        self._backoff.stop()
-        return True
+        if self._offer is not None and ack.generation == self._offer.generation:
+            self._backoff.stop()
 
     def _begin(self, now: float) -> None:
         if self._session and self._offer is not None:

@@ -23,8 +23,6 @@ from meshctl.core.wire.stun_attributes import (
     MAGIC_COOKIE,
     MESSAGE_INTEGRITY,
     MESSAGE_INTEGRITY_SHA256,
-    REASONS,
-    UNKNOWN_ATTRIBUTE,
     ChangeRequest,
     StunError,
 )
@@ -181,13 +179,6 @@ def success_response(request: Message, source: TransportAddress) -> Message:
     """The answer to a Binding request that came from `source` (RFC 8489 section 6.3.1.1)."""
     return Message(Class.SUCCESS, request.transaction, request.method, xor_mapped_address=source)
 
-
-def error_response(request: Received, code: int) -> Message:
-    """The refusal of a request; with UNKNOWN_ATTRIBUTE it says which (RFC 8489 section 6.3.1.2)."""
-    return Message(
-        Class.ERROR, request.message.transaction, request.message.method, error=StunError(code, REASONS.get(code, "")),
-        unknown_attributes=request.unknown if code == UNKNOWN_ATTRIBUTE else None,
-    )
 
 
 def _parse_header(raw: bytes) -> tuple[Class, int, bytes]:

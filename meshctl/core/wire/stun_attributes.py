@@ -35,18 +35,6 @@ _PORT = Struct("!H2x")
 _U32 = Struct("!I")
 _U64 = Struct("!Q")
 
-# Error codes (RFC 8489 section 14.8, RFC 8445 section 7.3.1.1) and the phrases that go with them.
-BAD_REQUEST = 400
-UNAUTHENTICATED = 401
-UNKNOWN_ATTRIBUTE = 420
-ROLE_CONFLICT = 487
-REASONS = {
-    BAD_REQUEST: "Bad Request",
-    UNAUTHENTICATED: "Unauthenticated",
-    UNKNOWN_ATTRIBUTE: "Unknown Attribute",
-    ROLE_CONFLICT: "Role Conflict",
-}
-
 
 @dataclass(frozen=True)
 class StunError:
