@@ -16,7 +16,7 @@ from meshctl.core.agent.events import HttpReply, MappingDatagram
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.portmap_state import load
 from meshctl.core.agent.portmap_values import LIFETIME_S
-from meshctl.core.wire.address import Reach, reach
+from meshctl.core.wire.specialranges import Reach, reach
 
 ROUTERS = st.builds(
     Router,

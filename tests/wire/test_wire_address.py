@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_strategies import hosts
 
-from meshctl.core.wire.address import Reach, canonical_ip, pack_ip, pack_mapped, reach, unpack_ip
+from meshctl.core.wire.address import canonical_ip, pack_ip, pack_mapped, unpack_ip
 from meshctl.core.wire.error import WireError
+from meshctl.core.wire.specialranges import Reach, reach
 
 
 @settings(max_examples=examples(50))

@@ -12,8 +12,8 @@ import pytest
 from wire_fixtures import FIXTURES
 
 from meshctl.core.wire import igd, soap, ssdp
-from meshctl.core.wire.address import Reach, reach
 from meshctl.core.wire.httpmessage import HttpResponse, decode_response
+from meshctl.core.wire.specialranges import Reach, reach
 from meshctl.core.wire.upnperrors import Fault, Remedy
 
 ROUTERS = FIXTURES / "routers"

@@ -1,7 +1,4 @@
-"""Addresses of the underlay, and what their ranges say of them.
-
-The ranges are written out: `ipaddress.is_private` and its kin answer differently from one Python version to the next.
-"""
+"""Addresses of the underlay, and what their ranges say of them."""
 
 from __future__ import annotations
 
@@ -11,21 +8,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from meshctl.core.prefixes import covers, host_prefix
+from meshctl.core.wire.specialranges import SPECIAL_RANGES
 
-# Nobody's endpoint, each with the word for it.
-NEVER = {
-    "0.0.0.0/8": "unspecified",
-    "127.0.0.0/8": "loopback",
-    "169.254.0.0/16": "link-local",
-    "224.0.0.0/4": "multicast",
-    "240.0.0.0/4": "reserved",
-    "::/128": "unspecified",
-    "::1/128": "loopback",
-    "fe80::/10": "link-local",  # says nothing without a scope, and a scope means nothing to another host
-    "ff00::/8": "multicast",
-}
-# The same address is another host elsewhere: RFC 1918, shared addresses behind a CGNAT (RFC 6598), ULA (RFC 4193).
-PRIVATE = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+_NEVER = {special.prefix: special.word for special in SPECIAL_RANGES if not special.endpoint}
+_PRIVATE = tuple(special.prefix for special in SPECIAL_RANGES if special.private)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -105,8 +91,8 @@ def within(ip: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def is_private(ip: str) -> bool:
-    """Whether the address means something else in another place (`PRIVATE`)."""
-    return within(ip, PRIVATE)
+    """Whether the address means something else in another place (`specialranges`)."""
+    return within(ip, _PRIVATE)
 
 
 def refusal(ip: str, port: int, mesh_ranges: tuple[str, ...]) -> str:
@@ -122,7 +108,7 @@ def refusal(ip: str, port: int, mesh_ranges: tuple[str, ...]) -> str:
         return "port 0"
     if within(address.ip, mesh_ranges):
         return "mesh range"
-    return next((word for prefix, word in NEVER.items() if within(address.ip, (prefix,))), "")
+    return next((word for prefix, word in _NEVER.items() if within(address.ip, (prefix,))), "")
 
 
 def shared_prefix(ip: str, local: Iterable[LocalAddress]) -> bool:

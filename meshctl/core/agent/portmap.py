@@ -16,7 +16,7 @@ from meshctl.core.agent.portmap_lease import Lease
 from meshctl.core.agent.portmap_state import MAX_HELD, Sweeper, dump, load
 from meshctl.core.agent.portmap_values import Held, Mapped
 from meshctl.core.wire import pcp
-from meshctl.core.wire.address import Reach, reach
+from meshctl.core.wire.specialranges import Reach, reach
 
 MAX_LEASES = 16
 # IPv6 hosts have addresses by the dozen; a pinhole for each is not what a router's table is for.

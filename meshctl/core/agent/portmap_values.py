@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import Action
-from meshctl.core.wire.address import Reach, reach
 from meshctl.core.wire.error import WireError
+from meshctl.core.wire.specialranges import Reach, reach
 
 # What is asked for, and the longest that is believed: a router that lost a mapping is not noticed for half of it.
 LIFETIME_S = 7200
