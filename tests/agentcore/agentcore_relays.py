@@ -113,7 +113,8 @@ class RelayWorld:
         number = 1 + HUBS.index(hub)
         config: InterfaceConfig = interface(hub, number, *self.nodes.values(), is_anchor=True)
         own = (Address(f"203.0.113.{number}", PORT), Address(f"2001:db8::{number}", PORT))
-        self.servers[hub] = RelayServer(config, own, self.dice, set(), lambda _: SESSION)
+        self.servers[hub] = RelayServer(config, self.dice, set(), lambda _: SESSION)
+        self.servers[hub].set_addresses(own)
         self.forwards[hub] = {}
         for name in NAMES if told else ():
             self.clients[name].anchor_restarted(self.anchors[hub], self.now)

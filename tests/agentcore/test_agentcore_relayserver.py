@@ -49,8 +49,9 @@ class Anchor:
         config = interface("hub", 1, *self.peers, is_anchor=True)
         self.session, self.now, self.binds = SESSION, 0.0, 0
         self.server = RelayServer(
-            config, OWN, random.Random(seed), set() if taken is None else taken, lambda _: self.session  # noqa: S311
+            config, random.Random(seed), set() if taken is None else taken, lambda _: self.session  # noqa: S311
         )
+        self.server.set_addresses(OWN)
 
     def granted(self, one: int = 0, other: int = 1, now: float = 0.0) -> tuple[RelayGrant, RelayGrant]:
         said = dict(self.server.ask(self.peers[one], RelayAsk(self.peers[other].id), now))

@@ -44,7 +44,7 @@ class AnchorDuty:
     by which messages can go, for their tunnels to this anchor work."""
 
     def __init__(self, config: InterfaceConfig, node_context: NodeContext, say: Say, their_session: SessionOf) -> None:
-        self._relays = RelayServer(config, (), node_context.dice, node_context.relay_ports, their_session)
+        self._relays = RelayServer(config, node_context.dice, node_context.relay_ports, their_session)
         self._set_peers(config)
         self._say, self._their_session, self._act = say, their_session, node_context.act
         self._told: dict[bytes, _Told] = {}

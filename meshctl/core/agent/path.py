@@ -18,7 +18,7 @@ class State(enum.Enum):
     RELAYED = "relayed"  # by way of an anchor
     SPLICING = "splicing"  # by way of an anchor, while ports are tried for a way through a hard NAT
     DIRECT = "direct"  # from end to end, by a pair that was checked
-    SUSPECT = "suspect"  # so too, but there are signs that it is dead: it is being checked
+    SUSPECT = "suspect"  # so too, but there are signs that it is dead, and it is being checked
 
 
 class Trigger(enum.Enum):
@@ -28,14 +28,14 @@ class Trigger(enum.Enum):
     ADOPTED = "adopted"  # so it has, and its tunnel works as it is: this agent was restarted, or comes late
     SESSION_LOST = "session lost"  # its agent has been silent, on every way, for too long
     RELAY_READY = "relay ready"  # both ends are bound to an anchor's port
-    RELAY_LOST = "relay lost"  # the anchor, or our way to it, is dead
+    RELAY_LOST = "relay lost"  # the anchor, or our way to it, is dead; or an operator wants no relay
     NOMINATED = "nominated"  # a pair was checked and agreed on: the first, or one better by enough
-    EXHAUSTED = "exhausted"  # every pair was tried, and none answered
-    SPLICE_BEGUN = "splice begun"  # the NATs are such that only a splice helps, and one is being tried
+    EXHAUSTED = "exhausted"  # a round of checks of all pairs is over, and none was agreed on
+    SPLICE_BEGUN = "splice begun"  # one NAT is hard and the other easy, so that ports are being tried
     SPLICE_FAILED = "splice failed"  # no port was hit
-    DISTRESS = "distress"  # we send and hear nothing, the peer sends from elsewhere, or it checks anew
+    DISTRESS = "distress"  # signs that the path is dead: silence, a peer that sends from elsewhere, another network
     ANSWERED = "answered"  # the pair in use has answered a check
-    DEAD = "dead"  # it has not, or it answers checks and carries nothing else
+    DEAD = "dead"  # it has answered none, carries nothing but checks, or its address is not this node's any more
     DEMOTED = "demoted"  # an operator wants the relay, and it is ready
 
 
@@ -84,7 +84,7 @@ _TABLE: dict[State, dict[Trigger, Step]] = {
         Trigger.RELAY_LOST: Step(State.PROBING, (Effect.ASK_RELAY, Effect.CHECK_PAIRS)),
         Trigger.EXHAUSTED: Step(State.RELAYED, (Effect.RETRY_LATER,)),
         Trigger.DISTRESS: Step(State.RELAYED, (Effect.CHECK_RELAY,)),
-        # Ports are being tried: that they can be is known only by beginning, and if they cannot, nothing has happened.
+        # No effect: the splice has begun already, for only that shows whether it can.
         Trigger.SPLICE_BEGUN: Step(State.SPLICING),
         Trigger.SESSION_LOST: Step(State.UNKNOWN, (Effect.FORGET,)),
     },
@@ -110,7 +110,7 @@ _TABLE: dict[State, dict[Trigger, Step]] = {
     State.SUSPECT: {
         Trigger.ANSWERED: Step(State.DIRECT, (Effect.REST_CHECKS,)),
         Trigger.NOMINATED: Step(State.DIRECT, (Effect.USE_PAIR, Effect.REST_CHECKS)),
-        # The relay that is warm makes itself known right after: RELAY_READY.
+        # If a relay is ready, RELAY_READY follows at once (`statemachine`).
         Trigger.DEAD: Step(State.PROBING, (Effect.ASK_RELAY, Effect.CHECK_PAIRS)),
         Trigger.DISTRESS: Step(State.SUSPECT),
         Trigger.RELAY_READY: Step(State.SUSPECT),

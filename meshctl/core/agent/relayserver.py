@@ -59,16 +59,15 @@ Say = tuple[PeerConfig, Union[RelayGrant, RelayRefuse]]
 
 
 class RelayServer:
-    """The relays of one interface. `addresses` are the anchor's own, one of a family, that the relay ports are on;
-    `taken` are the ports that its interfaces have given out, which this one adds its own to."""
+    """The relays of one interface. `taken` are the ports that the anchor's interfaces have given out, which this one
+    adds its own to."""
 
     def __init__(
-        self, config: InterfaceConfig, addresses: tuple[Address, ...], dice: random.Random, taken: set[int],
-        their_session: SessionOf,
-    ) -> None:  # fmt: skip
+        self, config: InterfaceConfig, dice: random.Random, taken: set[int], their_session: SessionOf
+    ) -> None:
         self._network = config.network
         self._peers = _ends(config)
-        self.set_addresses(addresses)
+        self._addresses: tuple[str, ...] = ()
         self._dice, self._taken, self._their_session = dice, taken, their_session
         self._secret = dice.getrandbits(256).to_bytes(32, "big")
         self._by_pair: dict[tuple[bytes, bytes], Allocation] = {}
@@ -113,7 +112,8 @@ class RelayServer:
         self._taken.difference_update(self._by_port)
 
     def set_addresses(self, addresses: tuple[Address, ...]) -> None:
-        """The anchor's own addresses are these now; the next grants say so."""
+        """The anchor's own addresses are these now, one of a family, and the relay ports are on them; the next grants
+        say so."""
         self._addresses = tuple(address.ip for address in addresses)
 
     def actions(self) -> Iterator[Action]:
