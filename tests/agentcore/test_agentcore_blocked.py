@@ -13,10 +13,10 @@ from agentcore_values import key, transaction
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.blockage import BLOCKED_S
 from meshctl.core.agent.bodies import Offered
 from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.damping import FIRST_S, FREE_FAILURES
-from meshctl.core.agent.liveness import BLOCKED_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.pathfailures import UNHEARD_AGAIN_S, UNHEARD_S
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS

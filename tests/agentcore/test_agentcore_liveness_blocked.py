@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from agentcore_counters import DATA, KEEPALIVE, Tunnel
 
-from meshctl.core.agent.liveness import ASLEEP_S, BLOCKED_S, DETOUR_PAUSE_S, SAMPLE_S, STREAM, Came
+from meshctl.core.agent.blockage import BLOCKED_S, DETOUR_PAUSE_S, Came
+from meshctl.core.agent.liveness import ASLEEP_S, SAMPLE_S, STREAM
 
 
 def test_a_path_whose_packets_come_by_the_relay_alone_is_blocked_and_one_of_its_own_shows_that_it_is_not() -> None:

@@ -12,12 +12,13 @@ from agentcore_values import SESSION, interface, peer
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.blockage import Came
 from meshctl.core.agent.bodies import Offer, Wish
 from meshctl.core.agent.candidates import LocalCandidates
 from meshctl.core.agent.checklist import Credentials, Pair
 from meshctl.core.agent.config import OVERRIDES
 from meshctl.core.agent.interfacecontext import InterfaceContext, Pace
-from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Came
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.tunnel import (

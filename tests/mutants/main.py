@@ -26,10 +26,11 @@ from cosmic_ray.plugins import get_operator, operator_names
 from table_operators import DropElement, OtherMember, members
 
 ROOT = Path(__file__).parents[2]
-SUBJECTS = ("path", "choice", "liveness", "history")
+SUBJECTS = ("path", "choice", "liveness", "blockage", "history")
 # Modules that are tested together with others, and by whose tests. `make mutants MUTANTS=peer` takes one of them.
 TESTED_BY = {
     "liveness": ("liveness", "liveness_blocked", "handshakes"),
+    "blockage": ("liveness_blocked",),
     "peer": ("peer", "peerwork", "operators", "doubt", "network"),
     "statemachine": ("peer", "operators", "doubt"),
     "selectedpair": ("peer", "doubt", "blocked", "operators"),

@@ -33,7 +33,7 @@ _SPLICES = 0.05
 _SPLICE_AT_S, _SPLICE_S = 4.5, 5.0
 _AT_SPLICES = ("agent dies", "anchor off", "anchors off", "deaf", "host off", "mute", "partition", "unplug")
 _PINGS_S = (0.2, 0.2, 0.5, 1.0)
-# Nobody answers. Not where links lose: the few keepalives of WireGuard's that answer within liveness.BLOCKED_S may all
+# Nobody answers. Not where links lose: the few keepalives of WireGuard's that answer within blockage.BLOCKED_S may all
 # be lost, and a path be taken for one that drops its packets.
 _ONE_WAY = 0.15
 _USERSPACE = 0.08  # some WireGuards are, and two ends talk before their agents have started

@@ -13,9 +13,9 @@ from simnode import Node
 from simspec import INTERNET, Fault
 from simwg import REKEY_TIMEOUT_S
 
+from meshctl.core.agent.blockage import BLOCKED_S, BLOCKED_WORDS
 from meshctl.core.agent.damping import BLOCKED_FAILURES
 from meshctl.core.agent.history import Decision
-from meshctl.core.agent.liveness import BLOCKED_S, BLOCKED_WORDS
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED
 

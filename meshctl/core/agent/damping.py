@@ -14,7 +14,7 @@ FREE_FAILURES = 3
 # After the next one the address is suppressed for this, then each time for twice as long.
 FIRST_S, LONGEST_S = 10.0, 3600.0
 _DOUBLINGS = 16  # more than lead from FIRST_S to LONGEST_S; without a bound the power overflows
-# Where WireGuard's packets do not come through, each try costs its users `liveness.BLOCKED_S` of silence: it
+# Where WireGuard's packets do not come through, each try costs its users `blockage.BLOCKED_S` of silence: it
 # begins as after so many failures, with 320 s.
 BLOCKED_FAILURES = FREE_FAILURES + 6
 # Failures are forgotten when the address has not failed for so long since it could be used again.

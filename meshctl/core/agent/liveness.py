@@ -8,9 +8,9 @@ missed.
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
 from math import inf
 
+from meshctl.core.agent.blockage import Blockage, Came
 from meshctl.core.agent.check import slow_s
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
@@ -50,13 +50,7 @@ HANDSHAKE_MAX_S = 180.0
 IDLE_HANDSHAKE_MAX_S = 120.0 + LONGEST_S * LATE + 15.0
 # After so long without a sign of life an old handshake is one of death. A check that is answered is a sign of life.
 SILENCE_S = 2.0
-# WireGuard answers all content, after KEEPALIVE_TIMEOUT (10 s and a timer's lateness) if with nothing else. That answer
-# may be lost, or the other end's keys: after KEEPALIVE_TIMEOUT and REKEY_TIMEOUT there is a handshake, and then a
-# second one. A path on which nothing comes even then does not carry WireGuard's packets.
-BLOCKED_S = 22.0
-BLOCKED_WORDS = "WireGuard's packets"  # with which the reason begins
-# Between two packets that come by a detour, at most, for the peer to be taken to use it: the pause of one who answers.
-DETOUR_PAUSE_S = 12.0
+
 # Readings are never so long apart, but for a host that slept.
 ASLEEP_S = 5.0
 # Traffic within this makes a path one that is in use.
@@ -74,13 +68,6 @@ def counted_bytes(size: int) -> int:
     """What a message of so many bytes that goes through the tunnel adds to a counter, at most."""
     return KEEPALIVE_BYTES + -(-(HEADERS_BYTES + size) // PADDING_BYTES) * PADDING_BYTES
 
-
-class Came(Enum):
-    """How a packet of WireGuard's has come."""
-
-    BY_PATH = "by the path"
-    BY_RELAY = "by a relay"
-    UNKNOWN = "unknown"  # the endpoint, which shows it, was set since then
 
 
 class _Stream:
@@ -119,8 +106,7 @@ class Liveness:
         self._heard_at: float | None = None
         self._unanswered_since: float | None = None
         self._used_at: float | None = None
-        self._content_since: float | None = None  # sent, and WireGuard has had nothing since
-        self._detour: tuple[float, float] | None = None  # since when, and when last, what came did by one only
+        self._blockage = Blockage()
         self._stream = _Stream()
         self._own_tx = self._own_rx = 0  # bytes at most of our own messages since the last reading
         self._read_at = 0.0
@@ -137,17 +123,16 @@ class Liveness:
         (own_tx, own_rx), (self._own_tx, self._own_rx) = (self._own_tx, self._own_rx), (0, 0)
         read_at, self._read_at = self._read_at, now
         if now - read_at > ASLEEP_S:
-            self._content_since, self._detour = None, None
+            self._blockage.forget()
         if last is None or status.tx_bytes < last.tx_bytes or status.rx_bytes < last.rx_bytes:
             self._heard_at, self._unanswered_since, self._used_at = now, None, None
-            self.sent_at, self._content_since, self._stream = now, None, _Stream()
-            self._answer_within_s, self._detour = UNANSWERED_S, None
+            self.sent_at, self._stream, self._answer_within_s = now, _Stream(), UNANSWERED_S
+            self._blockage.forget()
             return
         if status.tx_bytes > last.tx_bytes:
             self._sent(status.tx_bytes - last.tx_bytes, own_tx, read_at, now)
         if status.rx_bytes > last.rx_bytes:
-            self._came_by(came, now)
-            self._came(status.rx_bytes - last.rx_bytes, own_rx, now)
+            self._came(status.rx_bytes - last.rx_bytes, own_rx, self._blockage.came(came, now), now)
 
     def signalled(self, size: int, *, sent: bool) -> None:
         """A message of ours, of that many bytes, goes or came through the tunnel: that is no use of the path."""
@@ -175,7 +160,7 @@ class Liveness:
         """The peer has another path now: what was not answered on the old one says nothing of it. But what came all the
         time is to come by the new one too."""
         self.rtt_s, self._patience, self._answer_within_s = rtt_s, 1, UNANSWERED_S
-        self._content_since, self._detour = None, None
+        self._blockage.forget()
         self._stream.moved(now)
         self._hear(now)
 
@@ -189,24 +174,8 @@ class Liveness:
         return self._used_at is not None and now - self._used_at < BUSY_S
 
     def blocked(self) -> str:
-        """Why the path, if it has just answered a check, carries nothing else, in words; "" when nothing says so.
-
-        A flow in one direction is no sign: WireGuard answers all content now and then, messages of agents too. A sleep
-        of this host does not count. A peer that hears nothing by the path goes on answering by the relay, to what was
-        sent there before WireGuard was told of the path again; until then nothing has come by the path either.
-        """
-        first, last = self._detour if self._detour is not None else (inf, -inf)
-        if last - first >= BLOCKED_S:
-            return f"{BLOCKED_WORDS} have come by the relay alone for {last - first:.0f} s"
-        since = self._content_since
-        if since is None:
-            return ""
-        if since - last <= DETOUR_PAUSE_S:
-            since = first
-        silence = self._read_at - since
-        if silence < BLOCKED_S:
-            return ""
-        return f"{BLOCKED_WORDS} have not come through for {silence:.0f} s, though checks do"
+        """Why the path, if it has just answered a check, carries nothing else, in words; "" when nothing says so."""
+        return self._blockage.reason(self._read_at)
 
     def unconfirmed(self, now: float) -> bool:
         """Whether nothing has come for as long as would be a sign, had it not been none before: a flow in one direction
@@ -247,8 +216,8 @@ class Liveness:
 
     def _sent(self, size: int, own: int, read_at: float, now: float) -> None:
         self.sent_at = now
-        if size > KEEPALIVE_BYTES and self._content_since is None:
-            self._content_since = now
+        if size > KEEPALIVE_BYTES:
+            self._blockage.sent(now)
         if size > KEEPALIVE_BYTES + own:
             if size not in _HANDSHAKES:
                 if not self.busy(now):  # another flow than the one to which nobody answers
@@ -258,9 +227,7 @@ class Liveness:
                 # Between two rare readings it may have left right after the first one.
                 self._unanswered_since = now if now - read_at < 2 * SAMPLE_S else read_at
 
-    def _came(self, size: int, own: int, now: float) -> None:
-        waited_s = now - self._content_since if self._content_since is not None else 0.0
-        self._content_since = None
+    def _came(self, size: int, own: int, waited_s: float, now: float) -> None:
         if size > KEEPALIVE_BYTES + own and size not in _HANDSHAKES:
             self._stream.came(now)
             self._used_at = now
@@ -269,13 +236,6 @@ class Liveness:
                 self._patient_since = now
         self._hear(now)
 
-    def _came_by(self, came: Came, now: float) -> None:
-        if came is Came.UNKNOWN:
-            return
-        first = self._content_since if self._content_since is not None else now
-        if self._detour is not None and now - self._detour[1] <= DETOUR_PAUSE_S:
-            first = self._detour[0]
-        self._detour = (first, now) if came is Came.BY_RELAY else None
 
     def _silent_too_long(self, now: float) -> bool:
         interval_s = self._last.keepalive_s if self._last is not None else 0

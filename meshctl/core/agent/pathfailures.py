@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import inf
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.blockage import BLOCKED_WORDS
 from meshctl.core.agent.checklist import Pair
-from meshctl.core.agent.liveness import BLOCKED_WORDS
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.statemachine import DIRECT, PathStateMachine

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.blockage import Came
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
 from meshctl.core.agent.candidate import STANDING
 from meshctl.core.agent.candidates import PRFLX_LIFETIME_S
@@ -15,7 +16,7 @@ from meshctl.core.agent.detours import Detours
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.history import History
 from meshctl.core.agent.interfacecontext import InterfaceContext
-from meshctl.core.agent.liveness import BUSY_S, Came
+from meshctl.core.agent.liveness import BUSY_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.pathfailures import PathFailures
 from meshctl.core.agent.peerwork import PeerWork

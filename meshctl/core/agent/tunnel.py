@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Container
 
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.blockage import Came
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.lifetime import LATE
-from meshctl.core.agent.liveness import Came, Liveness, has_session
+from meshctl.core.agent.liveness import Liveness, has_session
 from meshctl.core.agent.negotiation import Negotiation
 from meshctl.model.keys import PublicKey
 
