@@ -35,7 +35,7 @@ def test_a_check_that_was_recorded_is_known_however_much_the_peer_has_sent_since
     asking, asked = pair_of(world)
     recorded = requests(asking)
     for _ in range(2 * WINDOW):
-        path_of(asking).work.negotiation.keep_open(Address(asked.ip, PORT), world.now)
+        path_of(asking).work.tunnel.keep_open(Address(asked.ip, PORT), world.now)
         asking.give(ev.Wake())
         world.run(0.01)
     assert [replay(asked, check.raw) for check in recorded] == [[]] * len(recorded)

@@ -331,7 +331,7 @@ def test_what_one_end_sends_for_its_nats_sake_reaches_the_other_and_is_not_answe
     a, b = world.hosts["a"], world.hosts["b"]
     world.run(1.0)
     began = world.now
-    path_of(b).work.negotiation.keep_open(Address(IPS[a.name], PORT), world.now)
+    path_of(b).work.tunnel.keep_open(Address(IPS[a.name], PORT), world.now)
     world.run(1.5)  # until the next reading, after which it leaves
     sent = [stun.decode(p.data).message for _, p in b.done(ev.SendProbe, began) if isinstance(p, ev.SendProbe)]
     assert [message.message_class for message in sent] == [stun.Class.INDICATION]

@@ -50,6 +50,33 @@ class Pace:
         return send_at
 
 
+class SendSlot:
+    """One peer's time in the node's pace, while a check with it is due."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._send_at: float | None = None
+
+    def reserve(self, due: float | None, now: float) -> None:
+        """A check is `due` then, None: none is. It leaves at the node's pace; one that is answered meanwhile does not.
+        A time that was missed counts no more: those who miss theirs together are not to go together."""
+        if due is None or due > now:
+            self._send_at = None
+        elif self._send_at is None or now > self._send_at + MISSED_S:
+            self._send_at = self._pace.reserve(now)
+
+    def not_before(self, due: float | None) -> float | None:
+        """When the check that is `due` then can leave."""
+        return due if due is None or self._send_at is None else max(due, self._send_at)
+
+    def take(self, now: float) -> bool:
+        """Whether the check may leave now; then it does, and the next one needs a time of its own."""
+        if self._send_at is None or now < self._send_at:
+            return False
+        self._send_at = None
+        return True
+
+
 @dataclass
 class InterfaceContext:
     """One interface's. `act` has an action done, `probe` sends a request and says what takes its answer, `say` tells a

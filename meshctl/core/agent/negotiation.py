@@ -23,9 +23,9 @@ from meshctl.core.agent.choice import Changes, best, rivals
 from meshctl.core.agent.damping import Damping
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.hairpins import Hairpins
-from meshctl.core.agent.interfacecontext import MISSED_S, InterfaceContext
+from meshctl.core.agent.interfacecontext import InterfaceContext, SendSlot
 from meshctl.core.agent.pairs import CandidatePair, Tier, pair_up
-from meshctl.core.agent.probes import Copies, signed
+from meshctl.core.agent.probes import Copies
 from meshctl.core.agent.router import TokenBucket
 from meshctl.core.wire import stun
 
@@ -58,7 +58,7 @@ class Negotiation:
         self._pairs: tuple[CandidatePair, ...] = ()
         self._learned: dict[Pair, None] = {}  # from a local port that is no candidate's: a splice's
         self._changes = Changes()
-        self._send_at: float | None = None  # when the check that is due may leave
+        self._slot = SendSlot(context.pace)
         self._nominate_at: float | None = None
         self._nominated: Pair | None = None  # and no answer to that yet
         self._round_ends: float | None = None
@@ -78,9 +78,8 @@ class Negotiation:
         """When `poll` has something to do."""
         if self._checks is None:
             return None
-        due = self._checks.due()
-        checks = due if due is None or self._send_at is None else max(due, self._send_at)
-        times = (checks, self._nominate_at, self._round_ends, self.remote.next_expiry())
+        check_due = self._slot.not_before(self._checks.due())
+        times = (check_due, self._nominate_at, self._round_ends, self.remote.next_expiry())
         return min([t for t in times if t is not None], default=None)
 
     def failed(self, pair: Pair) -> bool:
@@ -212,24 +211,14 @@ class Negotiation:
             chosen = best(self._takeable(now))
             if chosen is not None and nominate:
                 self.nominate(chosen, now)
-        self._reserve(now)
-        if self._send_at is not None and now >= self._send_at:
-            self._send_at = None
+        self._slot.reserve(self._checks.due(), now)
+        if self._slot.take(now):
             probe = self._checks.poll(now)
             if probe is not None:
                 self._context.nat.sent(probe.local, probe.remote, now)
                 self.send(probe)
-            self._reserve(now)
+            self._slot.reserve(self._checks.due(), now)
 
-    def keep_open(self, remote: Address, now: float) -> None:
-        """Send something that wants no answer (RFC 8445 section 11) to where WireGuard was told to send: on the pair in
-        use, or to a relay, whose anchor takes no notice of it."""
-        local = self.selected.local if self.selected is not None else self._context.own.base(remote.family)
-        if self.credentials is not None and local is not None:
-            username = self.credentials.username
-            message = stun.Message(stun.Class.INDICATION, self._context.transactions.new(), username=username)
-            self._context.nat.sent(local, remote, now)
-            self._context.act(SendProbe(local, remote, signed(message, self.key)))
 
     def send(self, probe: SendProbe) -> None:
         """Send a check. Its answer comes back here."""
@@ -282,14 +271,6 @@ class Negotiation:
 
     # Inside
 
-    def _reserve(self, now: float) -> None:
-        """A check that is due leaves at the node's pace; one that is answered meanwhile does not. A time that was
-        missed counts no more: those who miss theirs together are not to go together."""
-        due = self._checks.due() if self._checks is not None else None
-        if due is None or due > now:
-            self._send_at = None
-        elif self._send_at is None or now > self._send_at + MISSED_S:
-            self._send_at = self._context.pace.reserve(now)
 
     def _is_new(self, message: stun.Message) -> bool:
         return self._counted[1].is_new(message)

@@ -6,11 +6,13 @@ from collections.abc import Container
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.blockage import Came
-from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
+from meshctl.core.agent.events import PeerStatus, SendProbe, SetEndpoint, SetKeepalive
 from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.lifetime import LATE
 from meshctl.core.agent.liveness import Liveness, has_session
 from meshctl.core.agent.negotiation import Negotiation
+from meshctl.core.agent.probes import signed
+from meshctl.core.wire import stun
 from meshctl.model.keys import PublicKey
 
 # So long the controlled side waits for the handshake that the controlling side begins, and so many round trips.
@@ -99,7 +101,7 @@ class Tunnel:
                 self._set(now)
         elif self._place is not None:
             self._keep_alive()
-            self._keep_open(self._place, now)
+            self._keep_open_if_due(self._place, now)
 
     def insist(self, now: float) -> None:
         """Set the endpoint once more, unless it was done often enough."""
@@ -110,6 +112,17 @@ class Tunnel:
             if now < self._insist_until:
                 again_s = INSIST_BUSY_S if self._liveness.busy(now) else INSIST_AGAIN_S
                 self.insist_at = now + self._context.dice.uniform(*again_s)
+
+    def keep_open(self, place: Address, now: float) -> None:
+        """Send something that wants no answer (RFC 8445 section 11) to where WireGuard was told to send: on the
+        selected pair, or to a relay, whose anchor takes no notice of it."""
+        selected, credentials = self._negotiation.selected, self._negotiation.credentials
+        local = selected.local if selected is not None else self._context.own.base(place.family)
+        if credentials is not None and local is not None:
+            transaction = self._context.transactions.new()
+            message = stun.Message(stun.Class.INDICATION, transaction, username=credentials.username)
+            self._context.nat.sent(local, place, now)
+            self._context.act(SendProbe(local, place, signed(message, credentials.key)))
 
     # Inside
 
@@ -131,11 +144,11 @@ class Tunnel:
         if self.status is None or self.status.keepalive_s != interval_s:
             self._context.act(SetKeepalive(self._key, interval_s))
 
-    def _keep_open(self, place: Address, now: float) -> None:
+    def _keep_open_if_due(self, place: Address, now: float) -> None:
         """WireGuard's keepalive begins anew with each packet that comes, too: of two ends, one may send them all. But a
         NAT may forget who sends nothing (RFC 4787 REQ-6), and a path that is never heard is checked again and again.
         """
         interval_s = self._context.lifetime.keepalive_s
         if interval_s and now >= max(self._liveness.sent_at, self._opened_at) + interval_s * LATE:
             self._opened_at = now
-            self._negotiation.keep_open(place, now)
+            self.keep_open(place, now)
