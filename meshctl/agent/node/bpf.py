@@ -11,12 +11,13 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from meshctl.core.wire.stun_attributes import MAGIC_COOKIE
+from meshctl.core.wire.stun_attributes import COOKIE_AT, MAGIC_COOKIE
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; not among the names of `socket`
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS, linux/bpf_common.h
 _EVERYTHING = 0xFFFFFFFF
-_COOKIE_AT, _PORT_AT = 8 + 4, 2  # in the UDP packet: after its header; the destination port in it
+# In a UDP packet, whose header has 8 bytes: STUN's cookie, and the destination port.
+UDP_COOKIE_AT, _PORT_AT = 8 + COOKIE_AT, 2
 
 # Opcodes of linux/bpf_common.h. `X` is where the UDP header begins.
 _LDX_IHL = 0xB1  # X = 4 * (P[k] & 0xf), the length of an IPv4 header
@@ -49,7 +50,7 @@ def program(family: int, wanted: Iterable[tuple[int, int]]) -> list[Instruction]
     cookie = int.from_bytes(MAGIC_COOKIE, "big")
     code: list[Instruction] = [
         (_LDX_IHL, 0, 0, 0) if family == 4 else (_LDX_CONSTANT, 0, 0, 0),
-        (_LD_WORD_AT_X, 0, 0, _COOKIE_AT),
+        (_LD_WORD_AT_X, 0, 0, UDP_COOKIE_AT),
         (_JUMP_EQUAL, 1, 0, cookie),
         (_RETURN, 0, 0, 0),
         (_LD_HALF_AT_X, 0, 0, _PORT_AT),

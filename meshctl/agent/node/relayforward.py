@@ -34,7 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _LD_WORD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _NOTHING = [(_RETURN, 0, 0, 0)]
 _NO_STUN = [
-    (_LD_WORD, 0, 0, 8 + 4),
+    (_LD_WORD, 0, 0, bpf.UDP_COOKIE_AT),
     (_JUMP_EQUAL, 0, 1, int.from_bytes(MAGIC_COOKIE, "big")),
     (_RETURN, 0, 0, 0),
     (_RETURN, 0, 0, 0xFFFFFFFF),

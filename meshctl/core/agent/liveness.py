@@ -69,7 +69,6 @@ def counted_bytes(size: int) -> int:
     return KEEPALIVE_BYTES + -(-(HEADERS_BYTES + size) // PADDING_BYTES) * PADDING_BYTES
 
 
-
 class _Stream:
     """What comes all the time: readings with content, none longer than PAUSE_S after the one before."""
 

@@ -39,7 +39,7 @@ class PathFailures:
 
     def dead(self, reason: str, now: float) -> None:
         """The pair in use answers no check."""
-        self._fall(reason, now, blocked=False)
+        self._fail(reason, now, blocked=False)
 
     def blocked(self, now: float) -> bool:
         """The pair in use has answered a check: whether it carries nothing else, and was given up for it."""
@@ -60,9 +60,9 @@ class PathFailures:
         self._blocked_at = now
         if self._machine.state is State.DIRECT:
             self._machine.fire(Trigger.DISTRESS, reason, now)
-        self._fall(reason, now, blocked=True)
+        self._fail(reason, now, blocked=True)
 
-    def _fall(self, reason: str, now: float, *, blocked: bool) -> None:
+    def _fail(self, reason: str, now: float, *, blocked: bool) -> None:
         current = self._work.negotiation.selected
         if current is not None and not (blocked and self._work.negotiation.damping.suppressed(current.remote.ip, now)):
             self._work.negotiation.damping.record_failure(current.remote.ip, now, blocked=blocked)

@@ -13,7 +13,6 @@ from meshctl.core.wire.error import WireError
 
 # Requests whose answers are awaited: of 300 peers that all check at their quickest, those of the last seconds.
 MAX_AWAITED = 4096
-_TRANSACTION = slice(8, 20)
 
 
 class StunPort:
@@ -26,7 +25,7 @@ class StunPort:
 
     def ask(self, probe: SendProbe, answered: Answered) -> None:
         """Send a request. What says that it is the answer goes to `answered`, until one is authentic."""
-        self._awaited[probe.data[_TRANSACTION]] = answered
+        self._awaited[probe.data[stun.TRANSACTION]] = answered
         if len(self._awaited) > MAX_AWAITED:
             self._awaited.popitem(last=False)
         self._act(probe)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 
 from meshctl.core.wire.stun import HEADER_BYTES
-from meshctl.core.wire.stun_attributes import MAGIC_COOKIE
+from meshctl.core.wire.stun_attributes import COOKIE_AT, MAGIC_COOKIE
 
 # Bytes of handshake initiation, handshake response and cookie reply; the padding of a data packet ends at the tunnel's
 # MTU, so that its length may be anything from a keepalive's up.
@@ -33,7 +33,7 @@ def classify(datagram: bytes) -> Protocol:
     if size < HEADER_BYTES:
         return Protocol.OTHER
     length = int.from_bytes(datagram[2:4], "big")
-    if datagram[4:8] == MAGIC_COOKIE and datagram[0] < 0x40 and length == size - HEADER_BYTES:
+    if datagram.startswith(MAGIC_COOKIE, COOKIE_AT) and datagram[0] < 0x40 and length == size - HEADER_BYTES:
         return Protocol.STUN
     kind = datagram[0]
     whole = size >= KEEPALIVE_BYTES if kind == _DATA else size == WIREGUARD_BYTES.get(kind)

@@ -30,6 +30,7 @@ from meshctl.core.wire.stun_attributes import (
 BINDING = 0x001
 HEADER_BYTES = 20
 TRANSACTION_BYTES = 12
+TRANSACTION = slice(HEADER_BYTES - TRANSACTION_BYTES, HEADER_BYTES)  # of a message's bytes
 # Nothing that is said here comes near an Ethernet frame; the limit bounds what a stranger can make us parse.
 MAX_BYTES = 1500
 # Longer lists of unknown attributes are cut: they exist to provoke long answers.
@@ -178,7 +179,6 @@ def decode(raw: bytes) -> Received:
 def success_response(request: Message, source: TransportAddress) -> Message:
     """The answer to a Binding request that came from `source` (RFC 8489 section 6.3.1.1)."""
     return Message(Class.SUCCESS, request.transaction, request.method, xor_mapped_address=source)
-
 
 
 def _parse_header(raw: bytes) -> tuple[Class, int, bytes]:

@@ -14,6 +14,7 @@ from meshctl.core.wire.address import TransportAddress, pack_ip, unpack_ip
 from meshctl.core.wire.error import WireError
 
 MAGIC_COOKIE = b"\x21\x12\xa4\x42"
+COOKIE_AT = 4  # bytes into the message (RFC 8489 section 5)
 # What port and address are masked with, before the transaction id: the cookie's upper half, then all of it.
 _MASK = MAGIC_COOKIE[:2] + MAGIC_COOKIE
 
