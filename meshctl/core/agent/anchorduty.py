@@ -40,8 +40,9 @@ class _Told(NamedTuple):
 
 
 class AnchorDuty:
-    """One interface's. `say` tells a peer something, `their_session` is a peer's as far as it is known; `names`: nodes
-    by which messages can go, for their tunnels to this anchor work."""
+    """An anchor's duties on one interface. `say` tells a peer something; `their_session` gives a peer's session with
+    this node, as far as it is known; `names` are the nodes whose tunnels to this anchor work, so that messages can go
+    by them."""
 
     def __init__(self, config: InterfaceConfig, node_context: NodeContext, say: Say, their_session: SessionOf) -> None:
         self._relays = RelayServer(config, node_context.dice, node_context.relay_ports, their_session)

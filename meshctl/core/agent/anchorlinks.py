@@ -25,7 +25,7 @@ class Change(NamedTuple):
 
 
 class AnchorLinks:
-    """By the anchors' ids they are `context.anchors`, where others look for relays."""
+    """The links are `context.anchors`, by the anchors' ids: other parts look there for anchors that are up."""
 
     def __init__(self, context: InterfaceContext, gatherer: Gatherer) -> None:
         self._context, self._gatherer = context, gatherer

@@ -27,7 +27,7 @@ class Came(Enum):
 
 
 class Blockage:
-    """One peer's, of the path that it has now."""
+    """Of the path that one peer has now."""
 
     def __init__(self) -> None:
         self._content_since: float | None = None  # sent, and WireGuard has had nothing since

@@ -39,7 +39,7 @@ def rivals(valid: Iterable[ValidPair], failed: Sequence[Pair], current: Pair, tu
 
 
 class Budget:
-    """CHANGES_PER_HOUR, of one peer and kind."""
+    """At most CHANGES_PER_HOUR, of one kind with one peer."""
 
     def __init__(self) -> None:
         self._made: deque[float] = deque(maxlen=CHANGES_PER_HOUR)
@@ -53,7 +53,7 @@ class Budget:
 
 
 class Changes:
-    """Decides on changes without need."""
+    """Whether to leave a pair that works for a better one."""
 
     def __init__(self) -> None:
         self._budget = Budget()

@@ -26,8 +26,9 @@ MISSING_S = 1.0
 
 
 class Conversation:
-    """One agent's end of it. `lost`: the other has answered nothing in the last round of questions; `failures` counts
-    such rounds; `offers`: how many of its offers are read. Others are not acknowledged, so it says them again."""
+    """This agent's end of the conversation with one other. `lost`: the other has answered no HELLO of the last round;
+    `failures` counts such rounds; `offers` limits how many of its offers are read: what is not read is not
+    acknowledged, so that it is sent again."""
 
     def __init__(self, own_id: bytes, peer: PeerConfig, dice: random.Random) -> None:
         self.peer = peer

@@ -30,7 +30,7 @@ class _Record:
 
 
 class Damping:
-    """One peer's, by IP: a way that drops or dies does so for all its ports."""
+    """Of the paths to one peer, by its IPs: what drops packets on the way, or dies, does so for all ports."""
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}

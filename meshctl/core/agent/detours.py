@@ -19,7 +19,8 @@ from meshctl.core.wire import stun
 
 
 class Detours:
-    """One peer's. Whoever calls the parts of `work` by themselves has `news` told after that."""
+    """Relays and splices of one peer. Call `news` after any call of `work.relay` or `work.splice` from elsewhere: what
+    they want done is done then."""
 
     def __init__(self, machine: PathStateMachine, work: PeerWork, context: InterfaceContext) -> None:
         self._machine, self._work, self._context = machine, work, context

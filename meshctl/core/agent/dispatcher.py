@@ -29,7 +29,7 @@ Statuses = Mapping[PublicKey, PeerStatus]
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """One network's parts, as it has them: `paths` are by the peers' ids; `duty` is an anchor's."""
+    """Of one network, between its parts. `paths` are by the peers' ids; `duty` is None where this node is no anchor."""
 
     context: InterfaceContext
     signalling: Signalling

@@ -14,7 +14,7 @@ from meshctl.core.agent.nat import Mapping, NatKnowledge
 
 
 class Hairpins:
-    """One peer's, whose candidates are in `remote`; what they say goes to `nat`."""
+    """Of the checks with one peer, whose candidates are `remote`; what they show is noted in `nat`."""
 
     def __init__(self, nat: NatKnowledge, remote: RemoteCandidates) -> None:
         self._nat, self._remote = nat, remote

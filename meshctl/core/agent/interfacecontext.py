@@ -79,9 +79,10 @@ class SendSlot:
 
 @dataclass
 class InterfaceContext:
-    """One interface's. `act` has an action done, `probe` sends a request and says what takes its answer, `say` tells a
-    peer something by signalling, if there is a session with it, `touch` says that a peer's timers or offer may have
-    changed, by its id; `my_session` is this node's own session with a peer, by its id."""
+    """What is the same for all paths of one interface. `act` has an action done; `probe` sends a request and says what
+    takes its answer; `say` tells a peer something by signalling, if there is a session with it; `touch` says, by the
+    peer's id, that its timers or offer may have changed; `my_session` gives this node's own session with a peer, by
+    the peer's id."""
 
     config: InterfaceConfig
     own: LocalCandidates

@@ -161,7 +161,7 @@ class Negotiation:
             self._checks.check_quickly(self.selected, now, rtt_s)
 
     def confirm(self, now: float, rtt_s: float) -> None:
-        """The same while nothing is doubted."""
+        """As `check_path`, while nothing is doubted: the pair stays valid meanwhile."""
         if self._checks is not None and self.selected is not None:
             self._checks.confirm(self.selected, now, rtt_s)
 

@@ -15,9 +15,9 @@ from meshctl.core.agent.splice_slot import SpliceSlot
 
 @dataclass(frozen=True)
 class NodeContext:
-    """One node's. `act` has an action done; `silence` is held by the network that tries out how long a NAT keeps
-    mappings; `relay_ports` are those that an anchor has given out, in whichever network; `handshakes` says how old
-    WireGuard's are."""
+    """What is the same for all networks of one node. `act` has an action done; `silence` is held by the network that
+    tries out how long a NAT keeps mappings; `relay_ports` are those that an anchor has given out, in whichever network;
+    `handshakes` says how old WireGuard's are."""
 
     dice: random.Random
     act: Callable[[Action], None]

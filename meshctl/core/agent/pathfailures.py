@@ -17,8 +17,8 @@ UNHEARD_S, UNHEARD_AGAIN_S = 5.0, 10.0
 
 
 class PathFailures:
-    """One peer's. `asked_from` is where its last check came from: it may use another pair than this end, which has not
-    heard that it moved."""
+    """The failures of the paths to one peer. `checked_from` is where the peer's last check came from: it may use
+    another pair than this end, which has not heard yet that it moved."""
 
     def __init__(self, machine: PathStateMachine, work: PeerWork) -> None:
         self._machine, self._work = machine, work

@@ -36,7 +36,7 @@ RESTARTS_BURST, RESTARTS_RATE = 10.0, 0.2
 
 
 class PeerPath:
-    """One peer's. `ask` has the peer's agent asked whether it lives."""
+    """The path to one peer. `ask` has the peer's agent asked whether it lives."""
 
     def __init__(
         self, peer: PeerConfig, context: InterfaceContext, slot: SpliceSlot,
@@ -64,12 +64,12 @@ class PeerPath:
 
     @property
     def since(self) -> float:
-        """When that became so."""
+        """When the state became what it is."""
         return self._machine.since
 
     @property
     def history(self) -> History:
-        """Why."""
+        """Why the path is what it is."""
         return self._machine.history
 
     @property
@@ -79,7 +79,7 @@ class PeerPath:
 
     @property
     def rtt_s(self) -> float | None:
-        """Of the pair in use, as it was last measured."""
+        """Round trip of the selected pair, as it was last measured; None without one, or when it is not valid."""
         current = self._negotiation.selected
         return self._negotiation.rtt_s(current) if current is not None else None
 

@@ -75,7 +75,7 @@ class Allocation:
         return self.installed[self.ends.index(end)].family if self.installed else 0
 
     def end(self, peer: PeerConfig) -> End:
-        """That peer's."""
+        """That peer's end."""
         return next(end for end in self.ends if end.peer is peer)
 
     def other(self, end: End) -> End:

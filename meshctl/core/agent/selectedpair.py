@@ -20,7 +20,7 @@ ASTRAY_S = 0.5
 
 
 class SelectedPair:
-    """One peer's, while its path is direct or suspect."""
+    """The selected pair with one peer, while the path is direct or suspect; `followed` is for one that is relayed."""
 
     def __init__(self, machine: PathStateMachine, work: PeerWork, falls: PathFailures, now: float) -> None:
         self._machine, self._work, self._failures = machine, work, falls

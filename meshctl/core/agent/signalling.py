@@ -31,8 +31,8 @@ class Heard(NamedTuple):
 
 
 class Signalling:
-    """One network's. `up` gives the names of the peers whose tunnels work; `act` has a message sent; `carried` hears of
-    each message in a peer's tunnel, its size, and whether it was sent."""
+    """The signalling of one network. `up` gives the names of the peers whose tunnels work; `act` has a message sent;
+    `carried` hears of each message in a peer's tunnel, its size, and whether it was sent."""
 
     def __init__(
         self, config: InterfaceConfig, dice: random.Random, act: Callable[[Action], None],

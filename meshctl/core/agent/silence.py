@@ -51,7 +51,8 @@ class Phase(enum.Enum):
 
 
 class Silence:
-    """One network's experiments, while it is its `turn`. `where` is asked for a place before each; None: not now."""
+    """One network's experiments, while it holds the node's `mutex`. `where` says before each of them where to try;
+    None: not now."""
 
     def __init__(self, context: InterfaceContext, mutex: Mutex, where: Callable[[], Place | None], now: float) -> None:
         self._context, self._mutex, self._where = context, mutex, where

@@ -28,7 +28,7 @@ class SpliceSlot(Mutex):
 
     @property
     def taken(self) -> frozenset[int]:
-        """Local ports that are somebody's."""
+        """Local ports that WireGuard or a splice has."""
         return self.reserved.union(self._held.values())
 
     def draw(self, count: int, dice: random.Random) -> tuple[int, ...]:

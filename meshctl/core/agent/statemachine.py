@@ -14,7 +14,7 @@ DIRECT = (State.DIRECT, State.SUSPECT)
 
 
 class PathStateMachine:
-    """One peer's. `since`: when the state became what it is."""
+    """The state machine of the path to one peer. `since`: when the state became what it is."""
 
     def __init__(self, work: PeerWork, context: InterfaceContext, now: float) -> None:
         self.state = State.UNKNOWN

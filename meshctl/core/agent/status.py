@@ -103,7 +103,7 @@ def path_states(network: Network) -> Iterator[tuple[State, float]]:
 
 
 def view(network: Network, now: float) -> NetworkView:
-    """All else."""
+    """What there is to see of a network besides the paths."""
     context, config = network.context, network.config
     survived_s, lost_s = context.lifetime.known_s
     others = (p for p in config.peers if p.id not in network.paths and p.id not in context.anchors)

@@ -16,7 +16,7 @@ MAX_AWAITED = 4096
 
 
 class StunPort:
-    """`act` sends."""
+    """STUN of one interface. `act` has a request sent."""
 
     def __init__(self, act: Callable[[Action], None]) -> None:
         self._act = act

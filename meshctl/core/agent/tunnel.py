@@ -39,8 +39,8 @@ INSIST_RTTS = 3.0
 
 
 class Tunnel:
-    """One peer's. `status` is the last reading; `insist_at`: when the endpoint is to be set once more;
-    `peer_userspace`: what `userspace` says at the other end."""
+    """The tunnel to one peer. `status` is the last reading of the counters; `insist_at`: when the endpoint is to be set
+    once more; `peer_userspace`: what `userspace` says at the other end."""
 
     def __init__(self, key: PublicKey, context: InterfaceContext, negotiation: Negotiation, liveness: Liveness) -> None:
         self.status: PeerStatus | None = None
