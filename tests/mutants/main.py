@@ -30,7 +30,7 @@ SUBJECTS = ("path", "choice", "liveness", "blockage", "history")
 # Modules that are tested together with others, and by whose tests. `make mutants MUTANTS=peer` takes one of them.
 TESTED_BY = {
     "liveness": ("liveness", "liveness_blocked", "handshakes"),
-    "blockage": ("liveness_blocked",),
+    "blockage": ("blockage", "liveness_blocked"),
     "peer": ("peer", "peerwork", "operators", "doubt", "network"),
     "statemachine": ("peer", "operators", "doubt"),
     "selectedpair": ("peer", "doubt", "blocked", "operators"),
