@@ -145,5 +145,7 @@ class Detours:
         if mapped is not None:
             self._here.nat.observe(local, remote, Address.of(*mapped), now)
         self._relay.answered(received.message, now)
+        if remote == self._relay.ready:
+            self._work.liveness.carried(now)
         self.news(now)
         return True
