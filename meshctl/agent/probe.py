@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 from meshctl.agent import process
 from meshctl.agent.node.wgread import Line, read_device
@@ -22,6 +23,8 @@ from meshctl.agent.node.wgread import Line, read_device
 # handshake is begun, with one that is lost: KEEPALIVE_TIMEOUT + 2 * REKEY_TIMEOUT of the protocol's paper.
 TIMEOUT_S = 21.0
 AGAIN_S = 0.5
+# A WireGuard that does nothing else any more is asked for so long after that, until who asked waits no longer.
+_BUSY_S = 5.0
 # A session older than this is none (REJECT_AFTER_TIME): there was nothing that could break.
 SESSION_S = 180.0
 _DISCARD_PORT = 9
@@ -33,8 +36,17 @@ def probe() -> int:
     before anybody asked, if that is known: `{INTERFACE: {PUBLIC KEY: [true|false, BYTES|null]}}`. One JSON document on
     standard output: `{"silent": {INTERFACE: [PUBLIC KEY…]}, "endpoints": {INTERFACE: {PUBLIC KEY: ADDRESS:PORT}}}`: who
     was asked and not heard, and where WireGuard sends to each now."""
-    interfaces = [_Interface(name, keys) for name, keys in json.loads(sys.stdin.read()).items()]
-    until = time.monotonic() + TIMEOUT_S
+    try:
+        found = _probe(json.loads(sys.stdin.read()), time.monotonic() + TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        print(f"meshctl-agent: WireGuard does not say what its peers do: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(found))
+    return 0
+
+
+def _probe(asked: Mapping[str, Mapping[str, tuple[bool, int | None]]], until: float) -> dict[str, Any]:
+    interfaces = [_Interface(name, keys, until + _BUSY_S) for name, keys in asked.items()]
     for interface in interfaces:
         interface.greet()
     while any(interface.waiting for interface in interfaces) and time.monotonic() < until:
@@ -42,9 +54,7 @@ def probe() -> int:
             interface.send()
         _pause_until_heard(interfaces)
     silent = {interface.name: sorted(interface.waiting) for interface in interfaces if interface.waiting}
-    endpoints = {interface.name: interface.endpoints() for interface in interfaces}
-    sys.stdout.write(json.dumps({"silent": silent, "endpoints": endpoints}) + "\n")
-    return 0
+    return {"silent": silent, "endpoints": {interface.name: interface.endpoints() for interface in interfaces}}
 
 
 def _pause_until_heard(interfaces: list[_Interface]) -> None:
@@ -58,10 +68,11 @@ def _pause_until_heard(interfaces: list[_Interface]) -> None:
 
 
 class _Interface:
-    """`waiting`: the peers that have not been heard yet, and an address to reach each by."""
+    """`waiting`: the peers that have not been heard yet, and an address to reach each by. WireGuard is read until the
+    time `until` (`time.monotonic`). Each method raises OSError and ValueError when it cannot be."""
 
-    def __init__(self, name: str, asked: Mapping[str, tuple[bool, int | None]]) -> None:
-        self.name = name
+    def __init__(self, name: str, asked: Mapping[str, tuple[bool, int | None]], until: float) -> None:
+        self.name, self._until = name, until
         now, lines = time.time(), list(self._peers())
         known = {key: received for key, (_, received) in asked.items() if received is not None}
         self._before = {**{line.public_key.text: line.rx_bytes for line in lines}, **known}
@@ -89,8 +100,14 @@ class _Interface:
         return {line.public_key.text: str(line.endpoint) for line in self._peers() if line.endpoint is not None}
 
     def _peers(self) -> Iterable[Line]:
-        device = read_device(self.name, {})
-        return device.peers.values() if device is not None else ()
+        while True:
+            try:
+                device = read_device(self.name, {})
+            except TimeoutError:
+                if time.monotonic() >= self._until:
+                    raise
+                continue
+            return device.peers.values() if device is not None else ()
 
 
 def send_to(interface: str, addresses: Iterable[str]) -> None:

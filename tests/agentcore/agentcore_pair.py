@@ -251,6 +251,7 @@ class PairWorld:
         self.cut: Callable[[Address, Address], bool] = lambda _source, _destination: False
         self.blocked: Callable[[Address, Address], bool] = self.cut  # of WireGuard's packets alone
         self.outside = dict(outside or {})
+        self.far_s: dict[str, float] = {}  # by ip: how much longer packets to and from there take
         self.servers: dict[str, Callable[[Address, bytes], bytes | None]] = {}  # by ip: what answers to STUN
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -325,7 +326,8 @@ class PairWorld:
         seen = Address(ip, source.port + shift)
         lost = self.cut(seen, destination) or (isinstance(what, Packet) and self.blocked(seen, destination))
         if not lost:
-            self.at(self.now + self.delay_s, lambda: self._arrive(seen, destination, what))
+            more_s = self.far_s.get(seen.ip, 0.0) + self.far_s.get(destination.ip, 0.0)
+            self.at(self.now + self.delay_s + more_s, lambda: self._arrive(seen, destination, what))
 
     def _arrive(self, source: Address, destination: Address, what: Packet | bytes) -> None:
         if destination.ip in self.servers and isinstance(what, bytes):

@@ -261,6 +261,27 @@ def test_an_anchor_whose_address_is_of_a_family_that_this_node_has_no_more_is_ta
     assert anchor.link.up
 
 
+@pytest.mark.parametrize(("families", "due"), [({4, 6}, None), ({4}, None), ({6}, 10.0), (set(), None)])
+def test_so_is_one_whose_address_was_of_such_a_family_when_the_agent_began_or_becomes_one(
+    families: set[int], due: float | None
+) -> None:
+    anchor = Anchor()
+    link = AnchorLink(anchor.link.peer)
+    assert anchor.link.status is not None
+    link.sample(anchor.link.status, anchor.now, families)
+    assert link.due == due
+    if due is not None:
+        link.ask(due, families)
+        asked_again = link.due
+        link.sample(anchor.link.status, anchor.now + 0.25, families)
+        assert link.due == asked_again, "no sooner"
+    link = anchor.link
+    link.sample(link.status._replace(endpoint=SIX), anchor.now, {6})
+    assert link.due is None
+    link.sample(link.status._replace(endpoint=FOUR), anchor.now, families)
+    assert link.due == due
+
+
 def test_the_distance_is_the_round_trip_smoothed_and_far_while_it_is_not_known() -> None:
     anchor = Anchor()
     assert anchor.link.distance_s == 1.0

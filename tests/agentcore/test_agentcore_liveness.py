@@ -169,19 +169,33 @@ def test_missed_keepalives_of_an_idle_tunnel_are_distress() -> None:
     assert tunnel.liveness.distress(tunnel.now + 100)
 
 
-def test_each_silence_of_an_idle_tunnel_that_was_no_death_doubles_the_patience_until_there_is_another_path() -> None:
+@pytest.mark.parametrize("shown", ["outlived", "carried"])
+def test_each_silence_of_an_idle_tunnel_that_was_no_death_doubles_the_patience_until_there_is_another_path(
+    shown: str,
+) -> None:
     tunnel = Tunnel(keepalive_s=10)
     waited = []
     for _ in range(7):
         began = tunnel.now
         assert tunnel.run(1000)
         waited.append(tunnel.now - began)
-        tunnel.liveness.outlived(tunnel.now)
+        getattr(tunnel.liveness, shown)(tunnel.now)
     first = MISSED_KEEPALIVES * 10
     assert waited == [pytest.approx(first * times, abs=SAMPLE_S) for times in (1, 2, 4, 8, 16, 16, 16)]
     tunnel.liveness.moved(tunnel.now, 0.0)
     assert tunnel.run(1000)
     assert tunnel.now - began - waited[-1] == pytest.approx(first, abs=SAMPLE_S)
+
+
+def test_that_the_relay_is_there_says_nothing_where_something_was_not_answered() -> None:
+    tunnel = Tunnel(keepalive_s=10)
+    words = tunnel.run(5, sent=DATA)
+    assert words
+    for _ in range(20):
+        tunnel.liveness.carried(tunnel.now)
+        assert tunnel.read(10.0)
+    tunnel.liveness.moved(tunnel.now, 0.0)
+    assert tunnel.run(MISSED_KEEPALIVES * 10 + 1), "no more patient than before"
 
 
 def test_an_answered_question_ends_the_distress_of_a_flow_in_one_direction() -> None:

@@ -280,6 +280,36 @@ def test_an_offer_tells_how_far_the_anchors_are_and_whose_relay_is_used() -> Non
     assert [distance.used for distance in told] == [True, False]
 
 
+def used_anchors(world: PairWorld) -> list[str | None]:
+    controlling, other = pair_of(world)
+    return [controlling.path(OTHER).relay, other.path(CONTROLLING).relay]
+
+
+def test_an_anchor_whose_agent_was_not_there_when_it_was_asked_is_asked_when_it_is() -> None:
+    world = PairWorld(hubs=2)
+    world.apart("a", "b")
+    world.far_s[IPS["hub0"]] = 0.05
+    world.hosts["hub1"].kill()
+    world.run(1.5)
+    assert used_anchors(world) == ["hub0", "hub0"]
+    world.hosts["hub1"].start()
+    world.run(3.0)
+    assert used_anchors(world) == ["hub1", "hub1"]
+
+
+def test_the_controlling_end_hears_that_the_other_end_has_come_to_reach_an_anchor_that_is_nearer() -> None:
+    world = PairWorld(hubs=2)
+    far, near, other = IPS["hub0"], IPS["hub1"], IPS[OTHER]
+    world.far_s[far] = 0.05
+    apart = [{IPS["a"], IPS["b"]}, {other, near}]
+    world.cut = lambda source, destination: {source.ip, destination.ip} in apart
+    world.run(20.0)
+    assert used_anchors(world) == ["hub0", "hub0"]
+    apart.pop()
+    world.run(30.0)
+    assert used_anchors(world) == ["hub1", "hub1"]
+
+
 # Relays and NATs
 
 

@@ -22,13 +22,15 @@ from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.peerwork import PeerWork
 from meshctl.core.agent.splice_slot import SpliceSlot
 from meshctl.core.agent.tunnel import (
+    APART_KEEPALIVE_S,
     APART_RTT_S,
+    APART_S,
     CROSSING_RTT_S,
     INSIST_AGAIN_S,
     INSIST_S,
+    SECOND_IN_STEP_S,
     SECOND_RTTS,
     SECOND_S,
-    SECOND_USERSPACE_S,
 )
 from meshctl.core.wire import stun
 
@@ -81,8 +83,8 @@ def test_the_other_end_puts_its_endpoint_off_so_that_no_two_handshakes_cross() -
 @pytest.mark.parametrize(
     ("own", "peers", "rtt_s", "waits_s"),
     [
-        (True, False, 0.0, SECOND_USERSPACE_S),
-        (False, True, CROSSING_RTT_S + 0.01, SECOND_USERSPACE_S),
+        (True, False, 0.0, SECOND_IN_STEP_S),
+        (False, True, CROSSING_RTT_S + 0.01, SECOND_IN_STEP_S),
         (False, True, CROSSING_RTT_S, SECOND_S),
     ],
 )
@@ -97,6 +99,28 @@ def test_where_handshakes_are_tried_with_nowhere_to_send_to_the_next_try_of_the_
     tunnel.set_endpoint(HUB, 0.0)
     tunnel.status = tunnel.status._replace(userspace=own)
     tunnel.peer_userspace = peers  # as it says after that
+    waits_s += SECOND_RTTS * rtt_s
+    tunnel.maintain(0.99 * waits_s)
+    assert bench.done == []
+    tunnel.maintain(waits_s)
+    assert bench.endpoints() == [HUB]
+
+
+@pytest.mark.parametrize(("rtt_s", "waits_s"), [(CROSSING_RTT_S + 0.01, SECOND_IN_STEP_S), (CROSSING_RTT_S, SECOND_S)])
+@pytest.mark.parametrize("earlier", [0, 148])
+def test_on_a_long_path_the_end_that_has_answered_a_handshake_awaits_the_next_one(
+    rtt_s: float, waits_s: float, earlier: int
+) -> None:
+    bench = Bench(OTHER)
+    status = ev.PeerStatus(bench.peer.public_key, None, None, 0, 0, 0)
+    tunnel = bench.work.tunnel
+    for rx_bytes in (0, earlier):  # what came before that says nothing
+        tunnel.read(status._replace(rx_bytes=rx_bytes), ())
+    bench.work.liveness.rtt_s = rtt_s
+    tunnel.set_endpoint(HUB, 0.0)
+    tunnel.read(status._replace(rx_bytes=earlier, endpoint=HUB), ())
+    tunnel.read(status._replace(rx_bytes=earlier + 148, endpoint=HUB), ())
+    tunnel.read(status._replace(rx_bytes=earlier + 148, endpoint=HUB), ())
     waits_s += SECOND_RTTS * rtt_s
     tunnel.maintain(0.99 * waits_s)
     assert bench.done == []
@@ -189,13 +213,19 @@ def test_the_keepalive_is_set_where_it_is_another_and_only_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rtt_s", "interval_s"),
-    [(CONTROLLING, APART_RTT_S, 25), (OTHER, APART_RTT_S, 26), (OTHER, APART_RTT_S - 0.01, 25)],
-)
-def test_on_a_long_path_the_keepalives_of_both_ends_do_not_leave_at_the_same_moments(
-    name: str, rtt_s: float, interval_s: int
+    ("name", "rtt_s", "usual_s", "interval_s"),
+    [
+        (CONTROLLING, APART_RTT_S, 25, 25), (OTHER, APART_RTT_S, 25, 25 + APART_S), (OTHER, APART_RTT_S - 0.01, 25, 25),
+        (CONTROLLING, 0.0, APART_KEEPALIVE_S + 1, APART_KEEPALIVE_S + 1),
+        (OTHER, 0.0, APART_KEEPALIVE_S + 1, APART_KEEPALIVE_S + 1 + APART_S),
+        (OTHER, 0.0, APART_KEEPALIVE_S, APART_KEEPALIVE_S),
+    ],
+)  # fmt: skip
+def test_on_a_long_path_and_at_long_intervals_the_keepalives_of_both_ends_do_not_leave_at_the_same_moments(
+    name: str, rtt_s: float, usual_s: int, interval_s: int
 ) -> None:
     bench = Bench(name)
+    bench.context.lifetime.configure(usual_s)
     bench.status(HUB, 1.0, keepalive_s=0)
     bench.work.liveness.moved(0.0, rtt_s)
     bench.work.tunnel.set_endpoint(HUB, 0.0)

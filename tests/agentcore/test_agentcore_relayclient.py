@@ -5,9 +5,11 @@ nobody waits for."""
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from agentcore_relays import HUBS, NAMES, RelayWorld
+from agentcore_values import interface
 from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -424,15 +426,30 @@ def test_a_refusal_is_heeded_for_its_time() -> None:
     asked = [(when, hub) for when, _, hub, what in world.sent if isinstance(what, RelayAsk)]
     assert asked == []
     world.clients["a"].refused(world.anchors["hub0"], RelayRefuse(bytes(8), RefuseReason.FULL, 30), 0.0)
-    world.clients["a"].refused(world.anchors["hub1"], RelayRefuse(bytes(8), RefuseReason.NOT_PERMITTED), 0.0)
     world.run(29)
     world.check("a")
     asked = [(when, hub) for when, _, hub, what in world.sent if isinstance(what, RelayAsk)]
-    assert {hub for _, hub in asked} == {"hub2"}
+    assert {hub for _, hub in asked} == {"hub1", "hub2"}
     world.run(10_000)
     asked = [(when, hub) for when, _, hub, what in world.sent if isinstance(what, RelayAsk)]
-    assert {hub for _, hub in asked} == {"hub0", "hub2"}
+    assert {hub for _, hub in asked} == {"hub0", "hub1", "hub2"}
     assert min(when for when, hub in asked if hub == "hub0") == 30.0
+
+
+def test_an_anchor_that_has_not_heard_yet_that_the_pair_is_permitted_is_asked_again_later_each_time() -> None:
+    world = RelayWorld()
+    strangers = (replace(node, reaches=frozenset()) for node in world.nodes.values())
+    world.servers["hub0"].configure(interface("hub0", 1, *strangers, is_anchor=True))
+    world.want()
+    world.run(200)
+    asked = [when for when, _, hub, what in world.sent if hub == "hub0" and isinstance(what, RelayAsk)]
+    assert [b - a for a, b in itertools.pairwise(asked)] == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60], abs=0.1)
+    assert world.works()
+    assert world.hub_of("a") == "hub1"
+    world.servers["hub0"].configure(interface("hub0", 1, *world.nodes.values(), is_anchor=True))
+    world.run(61)
+    assert world.hub_of("a") == "hub0", "the nearest"
+    assert world.works()
 
 
 def test_a_relay_that_the_controlling_end_does_not_want_is_given_back() -> None:

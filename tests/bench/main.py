@@ -10,7 +10,7 @@ import report
 from measure import CACHE, ROOT, machine
 
 PATHS = ("paths", "path_places", "path_times", "path_losses", "path_cost", "path_nebula")
-NAMES = ("cli", "generate", "apply", "policy", *PATHS)
+NAMES = ("cli", "generate", "apply", "safety", "policy", *PATHS)
 
 
 # The simulator's oracle foretells what becomes of pairs; real agents run on the stage of their tests.

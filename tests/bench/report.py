@@ -47,6 +47,14 @@ First: hosts without any of it. No-op: the same again, median of 3. The hosts sh
 controllers. `sudo .venv/bin/python tests/bench/main.py apply`.
 """
 
+SAFETY = """## What it costs that an apply can be undone
+
+The lab and the hosts of "Apply over SSH", by `meshctl apply` alone: with `--confirm auto`, which is how it is run (each
+host takes a snapshot and arms a timer, is asked from outside whether its peers are still heard, and is confirmed over a
+connection of its own), against `--confirm off`. First: hosts without any of it. Change: each host's MTU is another.
+Median of 5 runs each, in turns. `sudo .venv/bin/python tests/bench/main.py safety`.
+"""
+
 POLICY = """## Policies
 
 Compiling is pure: from the resolved mesh to who may open what to whom and who is whose peer; then every node's peers,
@@ -103,6 +111,20 @@ def apply_section(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def safety_section(rows: list[dict[str, Any]]) -> str:
+    """Seconds of both, and the ratio."""
+    return table(
+        ("hosts", "RTT", "run", "`--confirm off`", "`--confirm auto`", "auto ÷ off"),
+        [
+            (
+                str(r["hosts"]), f"{r['rtt_ms']} ms", r["run"], f"{r['off_s']:.2f} s", f"{r['auto_s']:.2f} s",
+                f"{r['auto_s'] / r['off_s']:.2f}×",
+            )
+            for r in rows
+        ],
+    )
+
+
 def policy_section(rows: dict[str, list[dict[str, Any]]]) -> str:
     """Compile time by size with the ratio to the first; tables; packets with few and many rules."""
     first = rows["compile"][0]
@@ -131,6 +153,7 @@ SECTIONS = (
     ("cli", CLI, cli_section),
     ("generate", GENERATE, generate_section),
     ("apply", APPLY, apply_section),
+    ("safety", SAFETY, safety_section),
     ("policy", POLICY, policy_section),
     *paths_report.SECTIONS,
 )

@@ -23,6 +23,8 @@ from simpairs import (
     touches,
     trying,
 )
+from simspec import Link
+from simways import BLINK_S, BLINKS
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.checklist import STRANGERS_BURST, STRANGERS_RATE
@@ -40,11 +42,14 @@ if TYPE_CHECKING:
 
 IDLE_S = 25.0
 _MOVES, _MOVES_A_FAULT = 6, 8
+_MOVES_A_BLINK = 1.5  # more, each time: to the relay; back, to the first way that answers, and then to the best
 _DOUBTS, _RESTS_S = 3, 10.0
 _PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
 _STRUCK_A_SECOND = 55  # at checklist.PACE_S, and a little for what was under way
 _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
-_WAKES = 25  # a second and peer, twice what a splice in a short world makes of it
+# A second and peer, twice what a splice in a short world makes of it. Where round trips are long, an endpoint is set
+# again and again for as long as three of them (`tunnel.INSIST_RTTS`).
+_WAKES, _FAR_WAKES = 25, 50
 _STATE_BYTES = 65536
 _NOTED_S = IDLE_SAMPLE_S + 0.1
 _LOOKED_AT = 10  # nodes of one world whose memory is walked through
@@ -62,8 +67,9 @@ def paths_change_seldom(world: World) -> Says:
     harmful = {n.name for n in world.spec.nodes if n.kind == "malicious"}
     for (node, peer), count in sorted(moves.items()):
         names = (node.rstrip("'"), peer)
-        faults = sum(touches(world, f, names) or is_anchor_fault(world, f) for f in world.spec.faults)
-        if count > begun + _MOVES_A_FAULT * faults and peer not in harmful:
+        faults = [f for f in world.spec.faults if touches(world, f, names) or is_anchor_fault(world, f)]
+        blinked = sum(f.lasts_s / BLINK_S for f in faults if f.kind == BLINKS)
+        if count > begun + _MOVES_A_FAULT * len(faults) + _MOVES_A_BLINK * blinked and peer not in harmful:
             one, other = world.nodes[node.rstrip("'")], world.nodes[peer]
             elsewhere = possible(world, one, other) != DIRECT or forgets_quickly(world, (one.spec.name, peer))
             if other.spec.kind == "client" and elsewhere:
@@ -166,9 +172,10 @@ def silence_is_kept(world: World) -> Says:
 
 def wakes_are_few(world: World) -> Says:
     """No agent is woken all the time, whatever it has to do."""
+    each = _FAR_WAKES if world.spec.link.delay_s > Link.delay_s else _WAKES
     for name, count in sorted(world.watch.woken.items()):
         node = world.nodes[name.rstrip("'")]
-        if count > _WAKES * (len(node.peers()) + 1) * world.clock.now and node.spec.kind != "malicious":
+        if count > each * (len(node.peers()) + 1) * world.clock.now and node.spec.kind != "malicious":
             yield name, f"woken {count} times in {int(world.clock.now)} s, with {len(node.peers())} peers"
 
 

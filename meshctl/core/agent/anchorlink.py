@@ -51,6 +51,16 @@ class AnchorLink:
         return self.status is not None and self.status.handshake_age_s is not None
 
     @property
+    def _endpoint(self) -> Address | None:
+        """Where WireGuard sends."""
+        return self.status.endpoint if self.status is not None else None
+
+    def _cut_off(self, families: Collection[int]) -> bool:
+        """Whether that is of a family that this node does not have: no packet leaves the host, and WireGuard counts
+        none, so that silence is no sign. A node of which no address is known yet is not cut off."""
+        return self._endpoint is not None and bool(families) and self._endpoint.family not in families
+
+    @property
     def distance_s(self) -> float:
         """Round trip in seconds; one that was not measured yet is far."""
         return self.rtt_s if self.rtt_s is not None else 1.0
@@ -70,14 +80,17 @@ class AnchorLink:
         """Whether that is one of its relays, or was one where it has been."""
         return address.port in PORTS and any(address.ip == at.ip for at in (*self.endpoints, *self.former))
 
-    def sample(self, status: PeerStatus, now: float) -> None:
-        """One reading of WireGuard's counters."""
+    def sample(self, status: PeerStatus, now: float, families: Collection[int] = (4, 6)) -> None:
+        """One reading of WireGuard's counters. `families`: of which this node has addresses."""
         before, was_up = self._liveness.heard_at, self.up
+        endpoint_before = self._endpoint
         self.status = status
         self._liveness.sample(status, now)
         if self._liveness.heard_at != before:
             self._lives()
         elif self._ask_at is None and (not self._shaken or self._liveness.distress(now)):
+            self._ask_at = now
+        if self._endpoint != endpoint_before and self._cut_off(families):
             self._ask_at = now
         if self.up and not was_up:
             self.since = now
@@ -97,12 +110,9 @@ class AnchorLink:
         return asked
 
     def hurry(self, now: float, families: Collection[int] = (4, 6)) -> None:
-        """The network is another one: an anchor that was dead may not be, and one that was not may be. Of a family that
-        this node has not any more no packet leaves the host, and WireGuard counts none, so that silence is no sign."""
+        """The network is another one: an anchor that was dead may not be, and one that was not may be."""
         self._pause_s = ASK_FIRST_S
-        current = self.status.endpoint if self.status else None
-        cut_off = current is not None and current.family not in families
-        if self._ask_at is not None or self._dead or cut_off:
+        if self._ask_at is not None or self._dead or self._cut_off(families):
             self._ask_at = now
 
     def answered(self, server: Address, rtt_s: float, now: float) -> Address | None:
@@ -120,7 +130,7 @@ class AnchorLink:
 
     def _decide(self, now: float) -> Address | None:
         """When in doubt: the address in use is kept if it answers, another one is taken if it does not."""
-        current = self.status.endpoint if self.status else None
+        current = self._endpoint
         if self._ask_at is None or (current in self._asked and current not in self._answered):
             return None
         if not self._answered:

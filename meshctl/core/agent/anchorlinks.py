@@ -11,7 +11,7 @@ from meshctl.core.agent.anchorlink import AnchorLink
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus, SetEndpoint, SetKeepalive
 from meshctl.core.agent.gatherer import Gatherer
-from meshctl.core.agent.interfacecontext import InterfaceContext
+from meshctl.core.agent.interfacecontext import GATHER, InterfaceContext
 from meshctl.core.agent.silence import Place
 from meshctl.core.agent.stunclient import Seen, Server, anchor_server
 from meshctl.model.keys import PublicKey
@@ -59,7 +59,7 @@ class AnchorLinks:
             if status is None:
                 continue
             due = link.due
-            link.sample(status, now)
+            link.sample(status, now, self._families)
             self._keep_alive(link, status)
             if link.due != due:
                 self._context.touch(key)
@@ -86,6 +86,15 @@ class AnchorLinks:
             if endpoint is not None and endpoint.family in self._families:
                 self._context.act(SetEndpoint(link.peer.public_key, endpoint))
             self._context.touch(key)
+
+    def measure(self, key: bytes, now: float) -> None:
+        """An anchor's tunnel has come up, or its agent has a new session with this one. If nothing is known of how far
+        it is, it was not there yet when it was asked."""
+        link = self._links.get(key)
+        if link is not None and link.rtt_s is None:
+            for address in link.endpoints:
+                self._gatherer.ask_anew(self._server(link, address), now)
+            self._context.touch(GATHER)
 
     def answered(self, seen: Seen, now: float) -> Change:
         """A server has answered; it may be an anchor."""

@@ -174,7 +174,7 @@ class RelayGrant:
 
 @dataclass(frozen=True)
 class RelayRefuse:
-    """No relay to this peer at this anchor; `retry_s` 0: never with this configuration."""
+    """No relay to this peer at this anchor; `retry_s` 0: not with the configuration that the anchor has."""
 
     peer: bytes
     reason: RefuseReason

@@ -146,5 +146,7 @@ class Detours:
         if mapped is not None:
             self._context.nat.observe(local, remote, Address.of(*mapped), now)
         self._relay.answered(received.message, now)
+        if remote == self._relay.ready:
+            self._work.liveness.carried(now)
         self.news(now)
         return True

@@ -59,6 +59,7 @@ class Dispatcher:
     def links_changed(self, change: Change, now: float) -> None:
         """Anchors have come up, gone, or are nearer or farther than they were."""
         for anchor in change.came:
+            self.links.measure(anchor.id, now)
             self.ask(anchor, now, opened=True)
             self.seek(now)
         if change.any:
@@ -92,6 +93,7 @@ class Dispatcher:
         if peer.is_anchor:
             self.seek(now)
         if peer.is_anchor and heard.renewed:
+            self.links.measure(peer.id, now)
             for other in self.paths.values():
                 other.detours.anchor_restarted(peer, now)
         if self.duty is not None:

@@ -68,6 +68,11 @@ class Gatherer:
         for base in [b for b in self._own.bases() if b.family == server.address.family][:MAX_BASES]:
             self._stun_client.ask(base, server, now)
 
+    def ask_anew(self, server: Server, now: float) -> None:
+        """Ask one that was not there yet when it was asked, if it was."""
+        self._stun_client.begin_anew(server)
+        self.ask(server, now)
+
     def ask_again(self, server: Server, now: float) -> None:
         """Ask one server that has been asked before: not from where no answer ever came to, as on a bridge."""
         for base in self._own.reached(server.address.family)[:MAX_BASES]:

@@ -155,6 +155,13 @@ class Liveness:
             self._patient_since = now
         self.heard(now)
 
+    def carried(self, now: float) -> None:
+        """The relay of the path is there. If that was asked for a silence, the next silence may be longer: where the
+        other end's keepalive is not shorter, this end's come before it, and no packet of WireGuard's ever comes."""
+        if self._unanswered_since is None and self._silent_too_long(now):
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
+            self._hear(now)
+
     def moved(self, now: float, rtt_s: float) -> None:
         """The peer has another path now: what was not answered on the old one says nothing of it. But what came all the
         time is to come by the new one too."""

@@ -155,6 +155,8 @@ class PeerPath:
         if self._negotiation.remote.offer(offer):
             self.work.retry_earlier(now)
             self._negotiation.refresh(now)
+        if offer.relays != before.relays and self._relay.wanted:
+            self.work.want_relay(now)
         self._relay.prefer(next((d.anchor for d in offer.relays if d.used), None))
         self._failures.told(before.blocked, offer.blocked, now)
         if offer.restart != before.restart:

@@ -196,14 +196,13 @@ class RelayClient:
         self._settle()
 
     def refused(self, anchor: PeerConfig, refusal: RelayRefuse, now: float) -> None:
-        """No relay there, for now or ever. One that is in use is not given up because the anchor has forgotten it."""
+        """No relay there, for now. One that is in use is not given up because the anchor has forgotten it."""
         self._now = now
         lease = self._leases.get(anchor.id)
         if lease is None:
             return
         if refusal.reason is not RefuseReason.UNKNOWN:
-            until = now + refusal.retry_s if refusal.retry_s else inf
-            self._leases[anchor.id] = Lease(anchor, up=lease.up, refused_until=until)
+            self._leases[anchor.id] = lease.refused(refusal.retry_s, now)
         elif not lease.token:
             return  # it was asked for, and is asked for again in any case
         elif self._controlling or anchor.id == self._used:

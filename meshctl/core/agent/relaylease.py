@@ -10,7 +10,8 @@ from meshctl.core.agent.bodies import RelayGrant
 from meshctl.core.agent.config import PeerConfig
 
 # What was asked is asked again until both ends are bound, after 1 s, 2 s, 4 s …: a grant that was lost on its way to
-# the other end is so sent again.
+# the other end is so sent again. So it is after a refusal: who says that the pair is not permitted may not have heard
+# of it yet, for an inventory reaches one host after the other.
 ASK_AGAIN_S, ASK_LONGEST_S = 1.0, 60.0
 # An anchor drops what it is asked before it knows this agent's session. Its first word shows that it does: what was
 # asked is asked again, unless the answer comes right behind.
@@ -58,6 +59,7 @@ class Lease:
     renewals: int = 0
     expires_at: float = inf
     refused_until: float = -inf
+    refusals: int = 0  # since the last grant
 
     @property
     def silent(self) -> bool:
@@ -98,12 +100,17 @@ class Lease:
             self.token, self.relay, self.binds = grant.token, grant.relay, 0
         if self.ask_at < inf:  # it was asked again soon, in case that nothing came
             self.ask_at = max(self.ask_at, now + ASK_AGAIN_S)
-        self.unanswered = self.renewals = 0
+        self.unanswered = self.renewals = self.refusals = 0
         self.refused_until = -inf
         self.renew_at = now + RENEW_SHARE * grant.lifetime_s
         self.expires_at = now + grant.lifetime_s
         if new or self.place is None or not expected:
             self.hurry(now)
+
+    def refused(self, retry_s: float, now: float) -> Lease:
+        """What is left of it: when to ask again, which the anchor says, or does not (0)."""
+        until = now + (retry_s or min(ASK_AGAIN_S * 2**self.refusals, ASK_LONGEST_S))
+        return Lease(self.anchor, up=self.up, refused_until=until, refusals=self.refusals + 1)
 
     def hurry(self, now: float) -> None:
         """Bind now, and quickly: it is new, or there is doubt. Nothing changes while a check is going on."""

@@ -77,6 +77,11 @@ class StunClient:
         if base.family == server.address.family:
             self._questions.setdefault((base, server.address), _Question(server, now, now))
 
+    def begin_anew(self, server: Server) -> None:
+        """What was asked there in vain counts no more: who was not there then is there now."""
+        for key in [key for key in self._questions if key[1] == server.address]:
+            del self._questions[key]
+
     def keep(self, bases: Iterable[Address]) -> None:
         """Only these own addresses are there any more."""
         kept = set(bases)

@@ -17,17 +17,21 @@ from meshctl.model.keys import PublicKey
 
 # So long the controlled side waits for the handshake that the controlling side begins, and so many round trips.
 SECOND_S, SECOND_RTTS = 1.0, 1.5
-# A userspace WireGuard may have tried some for packets that came before the endpoint, and then tries one each
-# REKEY_TIMEOUT (5 s, and a third of a second by chance). Where traffic began at both ends at once, so did that: the
-# other end's next try has to come before ours can leave, or the two cross again and again.
-SECOND_USERSPACE_S = 6.0
+# Both ends try one each REKEY_TIMEOUT (5 s, and a third of a second by chance). Where they are in step, the other end's
+# next try has to come before ours can leave, or the two cross again and again. A userspace WireGuard may have tried
+# some for packets that came before the endpoint: traffic that began at both ends at once puts them in step.
+SECOND_IN_STEP_S = 6.0
 # Where only the other end's is a userspace one, the first try is the only one that may cross by chance: on a path of a
-# shorter round trip the third of a second parts those after it.
+# shorter round trip the third of a second parts those after it. So it does where the other end's try has come and our
+# answer was lost: who has answered one begins none for REKEY_TIMEOUT, as who has sent it.
 CROSSING_RTT_S = 0.15
 # Keepalives begin anew with each packet that comes, so that those of both ends leave at the same moments. So do the
 # handshakes of an idle tunnel, which cross on a path as long as this, until chance parts them: not soon, for who has
-# answered one does not repeat its own. There the controlled side's keepalive is longer, and as a rule is never sent.
-APART_RTT_S, APART_S = 0.3, 1
+# answered one does not repeat its own. Keepalives so far apart that the keys have expired between two of them begin a
+# handshake each time, at both ends, and two hosts whose kernels' ticks happen to agree cross on any path. There the
+# controlled side's keepalive is longer, and as a rule is never sent: by more than the kernel's timers of such intervals
+# are late (2 s with 250 ticks a second, 4 s with 1,000, 5 s with 100).
+APART_RTT_S, APART_KEEPALIVE_S, APART_S = 0.3, 60, 6
 # An endpoint is set again and again for a while. A packet that was under way on the old path makes WireGuard go back
 # there. So does every answer to a packet that left by the old path: where each end waits for the other's packet, only
 # an endpoint that is set between an answer's arrival and the next packet stays. Irregularly, so as to meet that moment.
@@ -50,6 +54,7 @@ class Tunnel:
         self._negotiation, self._liveness = negotiation, liveness
         self._place: Address | None = None  # where WireGuard is to send
         self._put_off_at: float | None = None  # so that the other end goes first
+        self._has_come = False  # and it has begun, and had no answer yet
         self._insist_until = 0.0
         self._has_set = False  # since the last reading
         self._opened_at = 0.0  # when something was sent for the NAT's sake
@@ -80,7 +85,7 @@ class Tunnel:
         if self.alive or self._negotiation.controlling:
             self._set(now)
         elif self._put_off_at is None:
-            self._put_off_at = now
+            self._put_off_at, self._has_come = now, False
 
     def adopt(self, address: Address) -> None:
         """WireGuard sends there already: have the way kept open."""
@@ -89,6 +94,7 @@ class Tunnel:
     def read(self, status: PeerStatus, relays: Container[Address]) -> Came:
         """Take one reading. Returns how the newest packet has come: WireGuard moves the endpoint to where it came from,
         unless this end has set it since the reading before."""
+        self._has_come = self._has_come or (self.status is not None and status.rx_bytes > self.status.rx_bytes)
         self.status, has_set, self._has_set = status, self._has_set, False
         if status.endpoint is not None and status.endpoint in relays:
             return Came.BY_RELAY
@@ -134,12 +140,13 @@ class Tunnel:
 
     def _second_s(self) -> float:
         rtt_s = self._liveness.rtt_s
-        in_step = self.userspace or (self.peer_userspace and rtt_s > CROSSING_RTT_S)
-        return (SECOND_USERSPACE_S if in_step else SECOND_S) + SECOND_RTTS * rtt_s
+        in_step = self.userspace or ((self.peer_userspace or self._has_come) and rtt_s > CROSSING_RTT_S)
+        return (SECOND_IN_STEP_S if in_step else SECOND_S) + SECOND_RTTS * rtt_s
 
     def _keep_alive(self) -> None:
         interval_s = self._context.lifetime.keepalive_s
-        if interval_s and self._liveness.rtt_s >= APART_RTT_S and not self._negotiation.controlling:
+        in_step = self._liveness.rtt_s >= APART_RTT_S or interval_s > APART_KEEPALIVE_S
+        if interval_s and in_step and not self._negotiation.controlling:
             interval_s += APART_S
         if self.status is None or self.status.keepalive_s != interval_s:
             self._context.act(SetKeepalive(self._key, interval_s))
