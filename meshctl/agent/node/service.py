@@ -81,7 +81,7 @@ class Service:
             server.refresh()
 
         handlers: tuple[Handler, ...] = (
-            Signals(self), wireguard, RawUdp(document, wireguard.marks), signalling, StateFile(options.state),
+            Signals(self), wireguard, RawUdp(document, wireguard.marks), signalling, StateFile(options.state, log),
             NetworkWatch(document, now, links_changed), ClockWatch(),
             DocumentWatch(self._path, self.reload), Splices(document, now), relays, Mappings(document),
             Names(document, wireguard.marks), Control(options.socket, report), server,
