@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 from agentnode_hosts import ARRIVAL_S, Space, cable, data, received, stun
 
-from meshctl.agent.node import nfnetlink
+from meshctl.agent.node import nfnetlink, relayforward
 from meshctl.agent.node.relays import TABLE, RelayCount, Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.process import ENVIRONMENT
@@ -390,6 +390,19 @@ def test_relays_work_beside_the_meshs_firewall_and_a_strict_one(
         assert received(a) == (data(number), Address(*to(a)))
         a.sendto(data(number), to(a))
         assert received(b) == (data(number), Address(*to(b)))
+
+
+def test_the_agent_itself_forwards_no_more_pairs_than_it_has_descriptors_for(
+    anchor: Anchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relayforward, "MAX_PAIRS", 2)
+    with patch.dict(ENVIRONMENT, PATH="/nonexistent"):
+        pairs = [InstallRelay(PORT + n, Address(ENDS["a"][4], n), Address(ENDS["b"][4], n)) for n in (1, 2, 3)]
+        anchor.do(*pairs[:2])
+        with pytest.raises(RuntimeError, match="the agent itself forwards 2 relays already"):
+            anchor.do(pairs[2])
+        anchor.do(RemoveRelay(pairs[0].port, pairs[0].a, pairs[0].b), pairs[2])
+    assert {count.port for count in anchor.counted()} == {PORT + 2, PORT + 3}
 
 
 def test_a_hundred_relays_are_there_before_a_packet_of_theirs_could_be(anchor: Anchor) -> None:
