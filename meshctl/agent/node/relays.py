@@ -10,7 +10,6 @@ Where the kernel cannot do it (ends of two families, no nftables, a family in wh
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +51,7 @@ class Relays(TableHandler):
         self._forwarder = Forwarder(rate_bytes_s)
         self._installed: dict[int, InstallRelay] = {}
         self._refusal: Exception | None = None  # that nobody was told of
-        self._refused_until = 0.0  # of the monotonic clock
+        self._again_at: float | None = None  # after one
 
     def do(self, action: Action) -> None:
         """See Handler."""
@@ -67,12 +66,21 @@ class Relays(TableHandler):
                 self._remove(installed)
 
     def poll(self, now: float) -> list[Event]:
-        """See Handler. Raises OSError or RuntimeError when the kernel's rules refused a relay, which the agent then
-        forwards itself."""
+        """See Handler. Raises OSError or RuntimeError when the kernel's rules refused a relay: the agent forwards it
+        itself, until they do not."""
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
+            self._again_at = now + REFUSED_S
             raise refusal
+        if self._again_at is not None and now >= self._again_at:
+            self._again_at = None
+            for relay in list(self._installed.values()):
+                self._install(relay)
         return super().poll(now)
+
+    def due(self) -> float | None:
+        """See Handler."""
+        return min((at for at in (self._again_at, super().due()) if at is not None), default=None)
 
     def counters(self) -> Iterator[RelayCount]:
         """What each end of each relay has sent, for status and metrics."""
@@ -99,13 +107,14 @@ class Relays(TableHandler):
 
     def _by_kernel(self, relay: InstallRelay) -> bool:
         """Have the kernel forward; whether it does. Without nftables, or with one that cannot do this, it does not."""
-        if relay.a.family != relay.b.family or not _forwards(relay.a.family) or time.monotonic() < self._refused_until:
+        refused = self._refusal is not None or self._again_at is not None
+        if refused or relay.a.family != relay.b.family or not _forwards(relay.a.family):
             return False
         elements = self._elements(relay)
         try:
             changed = self._table.change(add=elements)
         except (OSError, RuntimeError) as error:
-            self._refusal, self._refused_until = error, time.monotonic() + REFUSED_S
+            self._refusal = error
             return False
         if changed:
             self._forget(elements)
