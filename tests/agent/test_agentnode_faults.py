@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from agentnode_stage import Stage, until
 
+from meshctl.agent.node.statefile import AGAIN_S
+
 pytestmark = pytest.mark.lab
 
 INVENTORY = """
@@ -101,29 +103,33 @@ def test_a_state_file_that_is_not_one_costs_nothing(stage: Stage, state: str) ->
 
 
 @contextmanager
-def full_disk(folder: Path) -> Iterator[None]:
-    """A file system without a free byte over the folder."""
+def full_disk(folder: Path) -> Iterator[Path]:
+    """A file system without a free byte over the folder; the file that makes it so."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
     try:
         with suppress(OSError), (folder / "ballast").open("wb", buffering=0) as ballast:
             while True:
                 ballast.write(bytes(4096))
-        yield
+        yield folder / "ballast"
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_an_agent_whose_disk_is_full_does_its_work_and_says_so(stage: Stage) -> None:
     stage.kill("ann")
-    with full_disk(stage.state("ann").parent), stage.pinging("ann", "bob") as pings:
+    with full_disk(stage.state("ann").parent) as ballast, stage.pinging("ann", "bob") as pings:
         since = len(stage.log("ann"))
         stage.start("ann")
         until(lambda: says(stage, "ann", since, "No space left on device"), DIRECT_S, stage.logs)
         until(lambda: says(stage, "ann", since, "peer=bob state=direct"), DIRECT_S, stage.logs)
         assert stage.stop("ann") == 0
+        assert re.search("^error SaveState .*No space left on device", stage.log("ann")[since:], re.MULTILINE)
         since = len(stage.log("ann"))
         stage.start("ann")
         until(lambda: says(stage, "ann", since, "peer=bob state=direct"), DIRECT_S, stage.logs)
+        until(lambda: says(stage, "ann", since, "No space left on device"), DIRECT_S, stage.logs)
+        ballast.unlink()
+        until(stage.state("ann").exists, 2 * AGAIN_S, stage.logs)
     assert pings.complaint() == ""
 
 

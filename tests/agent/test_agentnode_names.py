@@ -18,6 +18,7 @@ from meshctl.agent.node import names
 from meshctl.agent.node.names import Lookup, Names
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.events import Resolve, Resolved
+from meshctl.core.wire import dns
 
 RESOLVER, OTHER, IN_MESH = "192.0.2.53", "192.0.2.54", "10.0.0.53"
 RANGES = ("10.0.0.0/8",)
@@ -28,6 +29,7 @@ ZONE = [
     "--srv-host=_wg._udp.example.net,alias.example.net,5555,20,1",
     *(f"--address=/many.example.net/{ip}" for ip in MANY), "--local=/example.net/",
 ]  # fmt: skip
+OPT_BYTES = 11  # with which a question ends
 HOME = (Address("203.0.113.7", 51820), Address("2001:db8::7", 51820))
 
 
@@ -129,6 +131,36 @@ def test_the_next_resolver_is_asked_when_one_does_not_answer_or_cannot(
     refused = site.server(OTHER, lambda q: [q[:2] + b"\x81\x82" + q[4:]])
     assert site.resolve("home.example.net") == HOME
     assert len(refused) >= 1
+
+
+def knows_a(question: bytes, other: Callable[[bytes], list[bytes]]) -> list[bytes]:
+    """What a resolver says that knows one IPv4 address, and of all else does `other`."""
+    if int.from_bytes(question[-OPT_BYTES - 4 : -OPT_BYTES - 2], "big") != dns.A:
+        return other(question)
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton("203.0.113.7")
+    return [question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + question[12:-OPT_BYTES] + record]
+
+
+@pytest.mark.parametrize(
+    "other", [lambda _: [], *(lambda q, c=c: [q[:2] + bytes((0x81, 0x80 | c)) + q[4:]] for c in (2, 3, 4, 5))],
+    ids=["silence", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"],
+)  # fmt: skip
+def test_a_name_of_which_nobody_says_aaaa_has_its_a(
+    site: Site, monkeypatch: pytest.MonkeyPatch, other: Callable[[bytes], list[bytes]]
+) -> None:
+    """Resolvers and servers that know only A do all of these (RFC 4074)."""
+    monkeypatch.setattr(names, "ANSWER_S", 0.2)
+    site.server(RESOLVER, lambda q: knows_a(q, other))
+    site.resolv_conf(RESOLVER, "192.0.2.99")
+    assert site.resolve("home.example.net") == HOME[:1]
+
+
+def test_what_one_resolver_cannot_say_another_one_does(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "ANSWER_S", 0.2)
+    site.dnsmasq(RESOLVER)
+    site.server(OTHER, lambda q: knows_a(q, lambda _: []))
+    site.resolv_conf(OTHER, RESOLVER)
+    assert site.resolve("home.example.net") == HOME
 
 
 def test_a_resolver_in_the_mesh_is_never_asked(site: Site) -> None:

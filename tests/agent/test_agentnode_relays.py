@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 from agentnode_hosts import ARRIVAL_S, Space, cable, data, received, stun
 
-from meshctl.agent.node import nfnetlink
+from meshctl.agent.node import nfnetlink, relayforward
 from meshctl.agent.node.relays import TABLE, RelayCount, Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.process import ENVIRONMENT
@@ -51,6 +51,14 @@ table inet strict {
 	}
 }
 """
+MASQUERADE = """
+table ip other {
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip saddr 10.77.0.0/16 masquerade
+	}
+}
+"""
 PORT = 40123
 IPV6_CHECKSUM = 7  # linux/in6.h
 RELAY = {4: "203.0.113.9", 6: "2001:db8:9::9"}
@@ -82,13 +90,15 @@ class Anchor:
         for name in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
             self.space.run("sysctl", "-qw", f"net.{name}=1")
         self.relays: Relays | None = None
+        self.now = 0.0
         self.start()
         ends.callback(self.stop)
 
     def start(self, **options: int) -> None:
         """The agent starts (again)."""
         self.stop()
-        self.relays = self.space.inside(lambda: Relays(0.0, **options))
+        self.now = 0.0
+        self.relays = self.space.inside(lambda: Relays(self.now, **options))
 
     def stop(self) -> None:
         """The agent ends, if it runs."""
@@ -104,6 +114,12 @@ class Anchor:
     def end(self, name: str, family: int = 4, port: int = 0) -> socket.socket:
         """A socket of one of the hosts."""
         return self.hosts[name].udp(port, ENDS[name][family], family)
+
+    def pass_time(self, seconds: float) -> None:
+        """The agent hears how late it is, as soon as the core has said what it wants, and so much later."""
+        for now in (self.now, self.now + seconds):
+            self.space.inside(lambda now=now: self.relays.poll(now))
+        self.now += seconds
 
     def counted(self) -> list[RelayCount]:
         """All that is counted."""
@@ -295,12 +311,43 @@ def test_relays_outlive_the_agent_and_those_that_the_next_one_does_not_know_end(
         assert received(receiver) == (data(number), Address(*to(receiver, port)))
     anchor.start()
     anchor.do(install(a, b))
-    anchor.space.inside(lambda: anchor.relays.poll(SWEEP_AFTER_S))
+    anchor.pass_time(SWEEP_AFTER_S)
     a.sendto(data(3), to(a))
     assert received(b) == (data(3), Address(*to(b)))
+    c.sendto(data(4), to(c, PORT + 1))
+    assert received(d) is None, "conntrack has decided otherwise for this connection before"
     assert str(PORT + 1) not in anchor.rules()
     anchor.do(remove(a, b))
+    anchor.pass_time(SWEEP_AFTER_S)
     assert TABLE not in anchor.space.run("nft", "list", "tables")
+
+
+def test_relays_of_before_end_all_together_though_another_program_has_rules_of_nat(anchor: Anchor) -> None:
+    """As an anchor whose state is lost: what it does not know, policy may have denied since."""
+    anchor.space.run("nft", "-f", "-", text=MASQUERADE)
+    a, b = anchor.end("a"), anchor.end("b")
+    anchor.do(install(a, b))
+    a.sendto(data(1), to(a))
+    assert received(b) == (data(1), Address(*to(b)))
+    anchor.start()
+    anchor.pass_time(SWEEP_AFTER_S)
+    assert TABLE not in anchor.space.run("nft", "list", "tables")
+    a.sendto(data(2), to(a))
+    assert received(b) is None, "conntrack has decided otherwise for this connection before"
+
+
+def test_hundreds_of_relays_of_before_end_together_and_the_one_that_is_wanted_stays(anchor: Anchor) -> None:
+    ends = [(Address(ENDS["a"][4], n), Address(ENDS["b"][4], n)) for n in range(1, 401)]
+    a, b = anchor.end("a"), anchor.end("b")
+    anchor.do(install(a, b), *(InstallRelay(40200 + n, one, other) for n, (one, other) in enumerate(ends)))
+    anchor.start()
+    anchor.do(install(a, b))
+    started = time.monotonic()
+    anchor.pass_time(SWEEP_AFTER_S)
+    assert time.monotonic() - started < 1.0
+    assert [count.port for count in anchor.counted()] == [PORT, PORT]
+    a.sendto(data(1), to(a))
+    assert received(b) == (data(1), Address(*to(b)))
 
 
 def test_an_agent_that_begins_can_end_a_relay_of_before_though_the_pair_goes_on_talking(anchor: Anchor) -> None:
@@ -343,6 +390,19 @@ def test_relays_work_beside_the_meshs_firewall_and_a_strict_one(
         assert received(a) == (data(number), Address(*to(a)))
         a.sendto(data(number), to(a))
         assert received(b) == (data(number), Address(*to(b)))
+
+
+def test_the_agent_itself_forwards_no_more_pairs_than_it_has_descriptors_for(
+    anchor: Anchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relayforward, "MAX_PAIRS", 2)
+    with patch.dict(ENVIRONMENT, PATH="/nonexistent"):
+        pairs = [InstallRelay(PORT + n, Address(ENDS["a"][4], n), Address(ENDS["b"][4], n)) for n in (1, 2, 3)]
+        anchor.do(*pairs[:2])
+        with pytest.raises(RuntimeError, match="the agent itself forwards 2 relays already"):
+            anchor.do(pairs[2])
+        anchor.do(RemoveRelay(pairs[0].port, pairs[0].a, pairs[0].b), pairs[2])
+    assert {count.port for count in anchor.counted()} == {PORT + 2, PORT + 3}
 
 
 def test_a_hundred_relays_are_there_before_a_packet_of_theirs_could_be(anchor: Anchor) -> None:

@@ -154,3 +154,24 @@ def test_a_message_that_is_longer_than_any_of_ours_is_none(
         while not events:
             events = heard(signalling)
     assert events == [Signal(ANN[4], b"short")]
+
+
+def test_a_port_that_another_program_has_is_told_and_taken_once_it_is_free(places: tuple[Space, Space]) -> None:
+    near, _ = places
+
+    def occupy() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("", SIGNALLING_PORT))
+        return sock
+
+    with near.inside(occupy):
+        signalling = near.inside(lambda: Signalling(document(peer("ann", 2))))
+        words = f"^wg0, 10.42.0.1 port {SIGNALLING_PORT}: Address already in use$"
+        with pytest.raises(OSError, match=words):
+            near.inside(signalling.refresh)
+        assert len(list(signalling.sockets())) == 1, "IPv6 has its own"
+    near.inside(signalling.refresh)
+    assert len(list(signalling.sockets())) == 2
+    near.run("ip", "link", "del", "wg0")
+    near.inside(signalling.refresh)
+    signalling.close()

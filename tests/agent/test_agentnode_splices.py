@@ -190,6 +190,9 @@ def test_nothing_is_left_when_the_agent_has_given_everything_back(pair: Pair) ->
     pair.do(*splice(4), *splice(6, PORT + 1, 2222, "two"))
     assert pair.tables()
     pair.do(*unsplice(4), *unsplice(6, PORT + 1, 2222, "two"))
+    pair.here.inside(lambda: pair.splices.poll(10.0))
+    assert pair.splices.due() == 10.0 + SWEEP_AFTER_S
+    pair.here.inside(lambda: pair.splices.poll(10.0 + SWEEP_AFTER_S))
     assert pair.tables() == ""
     assert PORT not in bound_ports(pair.here)
 

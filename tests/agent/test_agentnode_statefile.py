@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from agentnode_stage import until
 
-from meshctl.agent.node.statefile import StateFile, load_state
+from meshctl.agent.node.log import Log
+from meshctl.agent.node.statefile import AGAIN_S, StateFile, load_state
 from meshctl.core.agent.events import SaveState
 from meshctl.core.agent.state import MAX_BYTES
 
 
-def save(path: Path, *contents: bytes) -> None:
-    file = StateFile(path)
+def save(path: Path, *contents: bytes) -> str:
+    """Save these one after the other, and end. What was said about it."""
+    said = io.StringIO()
+    file = StateFile(path, Log(lambda: 0.0, said))
     for content in contents:
         file.do(SaveState(content))
     file.close()
-    file.poll(0.0)
+    return said.getvalue()
 
 
 def test_what_was_saved_last_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -57,17 +62,62 @@ def test_a_file_that_cannot_be_one_of_ours_is_as_good_as_none(tmp_path: Path, sp
     assert load_state(tmp_path / "state.json") == b""
 
 
-@pytest.mark.lab
-def test_a_full_disk_leaves_what_was_saved_and_is_told(tmp_path: Path) -> None:
+def test_more_than_is_read_again_is_refused_and_what_was_saved_stays(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    save(path, bytes(MAX_BYTES))
+    with pytest.raises(ValueError, match=f"{MAX_BYTES + 1} bytes of state are more than the {MAX_BYTES}"):
+        save(path, bytes(MAX_BYTES + 1))
+    assert load_state(path) == bytes(MAX_BYTES)
+
+
+@pytest.fixture(name="disk")
+def _disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=True)
-    try:
-        path = tmp_path / "state.json"
-        save(path, b"before")
-        with pytest.raises(OSError, match="No space left"):
-            save(path, bytes(100_000))
-        assert list(tmp_path.iterdir()) == [path]
-        assert load_state(path) == b"before"
-        save(path, b"after")
-        assert load_state(path) == b"after"
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.lab
+def test_a_full_disk_leaves_what_was_saved_and_is_told(disk: Path) -> None:
+    path = disk / "state.json"
+    assert save(path, b"before") == ""
+    assert save(path, bytes(100_000)) == f'error SaveState reason="[Errno 28] No space left on device" file={path}\n'
+    assert list(disk.iterdir()) == [path]
+    assert load_state(path) == b"before"
+    assert save(path, b"after") == ""
+    assert load_state(path) == b"after"
+
+
+@pytest.mark.lab
+def test_what_a_full_disk_did_not_take_is_saved_once_there_is_room(disk: Path) -> None:
+    def tried(now: float) -> bool:
+        file.poll(now)
+        return said.getvalue() != ""
+
+    path, ballast, said = disk / "state.json", disk / "ballast", io.StringIO()
+    ballast.write_bytes(bytes(60_000))
+    file = StateFile(path, Log(lambda: 0.0, said))
+    file.do(SaveState(bytes(30_000)))
+    until(lambda: tried(100.0), 5)
+    assert said.getvalue().startswith("warning SaveState file=")
+    assert file.due() == 100.0 + AGAIN_S
+    ballast.unlink()
+    file.poll(file.due())
+    until(lambda: load_state(path) == bytes(30_000), 5)
+    assert file.due() is None
+    file.close()
+    assert len(said.getvalue().splitlines()) == 1
+
+
+@pytest.mark.lab
+def test_what_is_newer_than_what_could_not_be_written_is_not_undone(disk: Path) -> None:
+    path, said = disk / "state.json", io.StringIO()
+    file = StateFile(path, Log(lambda: 0.0, said))
+    file.do(SaveState(bytes(100_000)))
+    until(lambda: not file.poll(100.0) and said.getvalue() != "", 5)
+    file.do(SaveState(b"newer"))
+    until(lambda: load_state(path) == b"newer", 5)
+    file.poll(100.0 + AGAIN_S)
+    file.close()
+    assert load_state(path) == b"newer"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import shutil
+import socket
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +19,15 @@ from hypothesis import strategies as st
 from meshctl.agent.node import libc, netlink, rtnetlink
 from meshctl.agent.node.handler import Handler
 from meshctl.agent.node.rtnetlink import Gateway, Held
-from meshctl.agent.node.watch import SETTLE_S, ClockWatch, DocumentWatch, NetworkWatch
+from meshctl.agent.node.watch import (
+    CHANGED_AGAIN_S,
+    LOOK_S,
+    SETTLE_S,
+    ClockWatch,
+    DocumentWatch,
+    NetworkWatch,
+    host_addresses,
+)
 from meshctl.core.agent.address import LocalAddress
 from meshctl.core.agent.events import ClockStepped, Event, LocalAddresses
 
@@ -43,8 +55,6 @@ def read(handler: Handler, now: float) -> list[Event]:
 def test_links_are_read_with_their_state() -> None:
     links = {link.name: link for link in rtnetlink.parse_links(bodies("links"))}
     assert {name for name, link in links.items() if link.up} == {"lo", "eth0", "p0", "wg0", "p2"}
-    assert links["lo"].loopback
-    assert not links["eth0"].loopback
 
 
 def test_addresses_are_read_without_those_that_must_not_be_used() -> None:
@@ -100,7 +110,7 @@ def _place() -> Iterator[Space]:
 def test_addresses_and_gateways_are_told_at_first_and_when_they_change(place: Space) -> None:
     told: list[str] = []
     place.run("ip", "addr", "add", "192.168.1.5/24", "dev", "eth0")
-    watch = place.inside(lambda: NetworkWatch(document(), 10.0, lambda: told.append("changed")))
+    watch = place.inside(lambda: NetworkWatch(document(), 10.0, lambda: not told.append("changed")))
     try:
         assert watch.due() == 10.0
         (first,) = place.inside(lambda: watch.poll(10.0))
@@ -124,7 +134,7 @@ def test_addresses_and_gateways_are_told_at_first_and_when_they_change(place: Sp
 
 @pytest.mark.lab
 def test_a_change_that_leads_to_nothing_new_is_no_event(place: Space) -> None:
-    watch = place.inside(lambda: NetworkWatch(document(), 0.0, lambda: None))
+    watch = place.inside(lambda: NetworkWatch(document(), 0.0, lambda: True))
     try:
         assert place.inside(lambda: watch.poll(0.0)) != []
         place.run("ip", "addr", "add", "10.42.7.7/32", "dev", "wg0")
@@ -139,7 +149,7 @@ def test_a_change_that_leads_to_nothing_new_is_no_event(place: Space) -> None:
 @pytest.mark.lab
 def test_routes_to_somewhere_are_not_looked_at(place: Space) -> None:
     place.run("ip", "link", "set", "eth0", "up")
-    watch = place.inside(lambda: NetworkWatch(document(), 0.0, lambda: None))
+    watch = place.inside(lambda: NetworkWatch(document(), 0.0, lambda: True))
     try:
         place.inside(lambda: watch.poll(0.0))
         while ready(watch, 0.1):
@@ -185,21 +195,118 @@ def test_a_clock_watch_goes_off_once_it_is_no_longer_in_the_future() -> None:
         os.close(descriptor)
 
 
-def test_a_document_that_is_written_or_put_in_place_is_noticed_and_others_are_not(tmp_path: Path) -> None:
-    path = tmp_path / "agent.json"
-    path.write_text("{}")
-    watch = DocumentWatch(path, lambda: [ClockStepped()])
+@pytest.mark.lab
+def test_who_could_not_do_all_that_a_change_wants_is_called_again(place: Space) -> None:
+    well = [False, False, True]
+    watch = place.inside(lambda: NetworkWatch(document(), 0.0, lambda: well.pop(0)))
     try:
-        (tmp_path / "other.json").write_text("{}")
+        (first,) = place.inside(lambda: watch.poll(0.0))
+        assert isinstance(first, LocalAddresses), "whatever that was"
+        assert watch.due() == CHANGED_AGAIN_S
+        place.run("ip", "addr", "add", "10.42.7.7/32", "dev", "wg0")
         assert ready(watch)
-        assert read(watch, 0.0) == []
-        path.write_text("{ }")
-        assert ready(watch)
-        assert read(watch, 0.0) == [ClockStepped()]
-        (tmp_path / "new").write_text("[]")
-        (tmp_path / "new").replace(path)
-        assert ready(watch)
-        assert read(watch, 0.0) == [ClockStepped()]
-        assert not ready(watch, 0.0)
+        read(watch, 1.0)
+        assert watch.due() == 1.0 + SETTLE_S, "a change is looked at at once all the same"
+        place.inside(lambda: watch.poll(2.0))
+        assert watch.due() == 2.0 + CHANGED_AGAIN_S
+        place.inside(lambda: watch.poll(2.0 + CHANGED_AGAIN_S))
+        assert (watch.due(), well) == (None, [])
     finally:
         watch.close()
+
+
+@pytest.mark.lab
+def test_of_a_full_table_the_default_routes_alone_are_kept(place: Space) -> None:
+    """With as much memory as the dump comes in."""
+    place.run("ip", "link", "set", "eth0", "up")
+    place.run("ip", "addr", "add", "192.168.1.5/24", "dev", "eth0")
+    place.run("ip", "route", "add", "default", "via", "192.168.1.1")
+    routes = "".join(f"route add 10.{n >> 8}.{n & 255}.0/24 dev eth0\n" for n in range(20_000))
+    place.run("ip", "-batch", "-", text=routes)
+    tracemalloc.start()
+    try:
+        found = place.inside(lambda: host_addresses(frozenset()))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.gateways == ("192.168.1.1",)
+    assert most < 500_000, "all bodies are 60 bytes each, and an object more"
+
+
+def test_a_dump_during_which_something_changed_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dumps = [([b"half"], True), ([b"whole"], False), ([b"another"], False)]
+    monkeypatch.setattr(rtnetlink, "_replies", lambda *_: dumps.pop(0))
+    assert rtnetlink.dump(rtnetlink.RTM_GETADDR) == [b"whole"]
+    dumps = [([bytes([n])], True) for n in range(9)]
+    assert rtnetlink.dump(rtnetlink.RTM_GETADDR) == [bytes([rtnetlink._ATTEMPTS - 1])], "as good as any"
+
+
+def test_the_kernel_says_when_a_dump_is_of_two_moments() -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with here, there:
+        for part in (netlink.message(20, 0x10, b"address"), netlink.message(DONE, 0, bytes(4))):
+            there.send(part)
+        assert rtnetlink._replies(here, lambda _: True) == ([b"address"], True)
+
+
+@pytest.fixture(name="watched")
+def _watched(tmp_path: Path) -> Iterator[tuple[Path, DocumentWatch]]:
+    """A document, and what watches it from time 0 on."""
+    path = tmp_path / "meshctl" / "agent.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    watch = DocumentWatch(path, lambda: [ClockStepped()], 0.0)
+    yield path, watch
+    watch.close()
+
+
+def test_a_document_that_is_written_or_put_in_place_is_noticed_and_others_are_not(
+    watched: tuple[Path, DocumentWatch],
+) -> None:
+    path, watch = watched
+    (path.parent / "other.json").write_text("{}")
+    assert ready(watch)
+    assert read(watch, 0.0) == []
+    path.write_text("{ }")
+    assert ready(watch)
+    assert read(watch, 0.0) == [ClockStepped()]
+    (path.parent / "new").write_text("[]")
+    (path.parent / "new").replace(path)
+    assert ready(watch)
+    assert read(watch, 0.0) == [ClockStepped()]
+    assert not ready(watch, 0.0)
+    assert watch.poll(LOOK_S) == []
+
+
+def test_a_document_in_a_folder_that_was_made_anew_is_noticed_and_the_next_one_at_once(
+    watched: tuple[Path, DocumentWatch],
+) -> None:
+    path, watch = watched
+    shutil.rmtree(path.parent)
+    assert watch.poll(LOOK_S) == [], "it may come again"
+    path.parent.mkdir()
+    path.write_text("{ }")
+    assert watch.poll(2 * LOOK_S) == [ClockStepped()]
+    read(watch, 2 * LOOK_S)
+    path.write_text("{  }")
+    assert ready(watch)
+    assert read(watch, 2 * LOOK_S) == [ClockStepped()]
+
+
+def test_a_document_is_noticed_where_inotify_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This user has as many instances of it as may be."""
+
+    def refuse() -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(libc, "file_watch", refuse)
+    path = tmp_path / "agent.json"
+    path.write_text("{}")
+    watch = DocumentWatch(path, lambda: [ClockStepped()], 0.0)
+    assert list(watch.sockets()) == []
+    path.write_text("{ }")
+    assert watch.due() == LOOK_S
+    assert watch.poll(LOOK_S) == [ClockStepped()]
+    watch.close()

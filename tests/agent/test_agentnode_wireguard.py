@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from traceback import format_exception
@@ -53,7 +56,7 @@ def read(place: Space, wireguard: WireGuard) -> dict[str, PeerStatus]:
     place.inside(lambda: wireguard.do(PollWg()))
     (event,) = wireguard.poll(0.0)
     assert isinstance(event, WgStatus)
-    names = {key(name): name for name in ("ann", "bob", "zoe", "stranger")}
+    names = {key(name): name for name in ("ann", "bob", "cat", "zoe", "stranger")}
     return {names[status.public_key]: status for status in event.peers}
 
 
@@ -145,6 +148,58 @@ def test_an_interface_of_two_that_is_not_there_has_no_peers(place: Space, mesh: 
     missing = replace(network, network="other", interface="nosuchinterface", peers=())
     both = replace(mesh, config=replace(mesh.config, networks=(network, missing)))
     assert set(read(place, WireGuard(both))) == {"ann", "bob", "stranger"}
+
+
+def two_networks(place: Space, mesh: AgentDocument, ends: ExitStack) -> tuple[AgentDocument, str]:
+    """The document with a second network, whose interface has cat and a mark; that interface."""
+    interface = f"wg{secrets.token_hex(4)}"
+    place.run("wireguard-go", interface)
+    ends.callback(lambda: place.run("ip", "link", "del", interface))
+    place.run("wg", "set", interface, "listen-port", "51821", "fwmark", "0xbeef", "peer", key("cat").text)
+    other = replace(mesh.config.networks[0], network="other", interface=interface, peers=(peer("cat", 5),))
+    return replace(mesh, config=replace(mesh.config, networks=(*mesh.config.networks, other))), interface
+
+
+def stop(place: Space, interface: str, ends: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wireguard-go says nothing any more, until the test ends."""
+    monkeypatch.setattr(wglink, "TIMEOUT_S", 0.2)
+    process = int(place.run("pgrep", "-f", f"^wireguard-go {interface}$"))
+    os.kill(process, signal.SIGSTOP)
+    ends.callback(os.kill, process, signal.SIGCONT)
+
+
+def test_an_interface_of_two_that_does_not_answer_is_as_it_was_and_the_other_is_read(
+    place: Space, mesh: AgentDocument, ends: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, other = two_networks(place, mesh, ends)
+    wireguard, first = WireGuard(both), mesh.config.networks[0].interface
+    before = read(place, wireguard)
+    assert set(before) == {"ann", "bob", "stranger", "cat"}
+    stop(place, first, ends, monkeypatch)
+    place.run("wg", "set", other, "peer", key("cat").text, "persistent-keepalive", "25")
+    with pytest.raises(OSError, match=f"^{first}: WireGuard does not answer$"):
+        read(place, wireguard)
+    (status,) = wireguard.poll(0.0)
+    assert {p.public_key: p for p in status.peers} == {
+        p.public_key: p for p in (*before.values(), before["cat"]._replace(keepalive_s=25))
+    }
+    assert wireguard.marks == {51820: 0xCA6C, 51821: 0xBEEF}, "or probes and questions for names go into a tunnel"
+
+
+def test_a_wireguard_that_does_not_answer_holds_up_the_agent_once_in_a_while(
+    place: Space, mesh: AgentDocument, ends: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wireguard, interface = WireGuard(mesh), mesh.config.networks[0].interface
+    stop(place, interface, ends, monkeypatch)
+    started = time.monotonic()
+    for action in (PollWg(), SetEndpoint(key("bob"), address("192.0.2.7:4500")), SetKeepalive(key("bob"), 40)) * 5:
+        with pytest.raises(OSError, match="WireGuard does not answer"):
+            place.inside(lambda action=action: wireguard.do(action))
+    assert time.monotonic() - started < 2 * 0.2
+    ends.close()
+    wireguard._silent_until.clear()  # that much later
+    wireguard.poll(0.0)
+    assert set(read(place, wireguard)) == {"ann", "bob", "stranger"}
 
 
 @pytest.fixture(name="listener")

@@ -1,7 +1,8 @@
 """Whoever runs actions of the core, and turns what comes of them into events: one object for each kind of I/O.
 
 The loop asks `sockets()` anew after each action and each event, so a handler opens and closes sockets as it likes.
-Nothing blocks: what takes time is a socket that becomes readable, or a time that comes.
+What takes time is a socket that becomes readable, or a time that comes. Two things are waited for, and all else waits
+with them: WireGuard's answers (wglink.TIMEOUT_S at most), and nft(8), when a table is made, put back or removed.
 """
 
 from __future__ import annotations

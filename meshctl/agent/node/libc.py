@@ -12,9 +12,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET = 1, 2  # linux/timerfd.h
 _CLOCK_REALTIME = 0
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # the values of TFD_* and IN_* of the same names
-IN_CLOSE_WRITE, IN_MOVED_TO = 0x8, 0x80  # linux/inotify.h
-_INOTIFY_EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows
-_READ_BYTES = 1 << 14
+_IN_CLOSE_WRITE, _IN_MOVED_TO = 0x8, 0x80  # linux/inotify.h
 _ITIMERSPEC = struct.Struct("llll")  # interval, then value; time_t and the rest are C longs
 # Further than this no timerfd may be set on every kernel; a timer that ends is set anew.
 _FAR_S = 10 * 365 * 86_400
@@ -60,28 +58,12 @@ def arm_clock_watch(descriptor: int, wall: float) -> None:
     _checked(_libc.timerfd_settime(descriptor, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, spec, None))
 
 
-def folder_watch(folder: str) -> int:
-    """A descriptor that becomes readable when a file in the folder was written or put in place. Raises OSError."""
-    descriptor = _checked(_libc.inotify_init1(_FLAGS))
-    try:
-        _checked(_libc.inotify_add_watch(descriptor, folder.encode(), IN_CLOSE_WRITE | IN_MOVED_TO))
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+def file_watch() -> int:
+    """A descriptor that becomes readable when something happens to what it watches. Raises OSError."""
+    return _checked(_libc.inotify_init1(_FLAGS))
 
 
-def folder_changes(descriptor: int) -> set[str]:
-    """Names of the files that have been written or put in place since the last call."""
-    names: set[str] = set()
-    try:
-        data = os.read(descriptor, _READ_BYTES)
-    except BlockingIOError:
-        return names
-    at = 0
-    while at + _INOTIFY_EVENT.size <= len(data):
-        _watch, _mask, _cookie, length = _INOTIFY_EVENT.unpack_from(data, at)
-        at += _INOTIFY_EVENT.size
-        names.add(os.fsdecode(data[at : at + length].rstrip(b"\0")))
-        at += length
-    return names
+def watch_folder(descriptor: int, folder: str) -> None:
+    """Have it report files in this folder that were written or put in place. One that is watched already is watched
+    once; one that was removed, and made again, is another. Raises OSError."""
+    _checked(_libc.inotify_add_watch(descriptor, folder.encode(), _IN_CLOSE_WRITE | _IN_MOVED_TO))

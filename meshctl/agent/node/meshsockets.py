@@ -6,13 +6,15 @@ WireGuard vouches for who sends: a packet that comes out of a tunnel has a sourc
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import socket
 from collections.abc import Iterable
 
 from meshctl.core.agent.document import AgentDocument
 
 IP_FREEBIND, IPV6_FREEBIND = 15, 78  # linux/in.h, linux/in6.h: bind before the interface has the address
+
+_GONE = (errno.ENODEV, errno.EADDRNOTAVAIL)  # the interface went a moment ago: again at the next change
 
 
 class MeshSockets:
@@ -30,19 +32,32 @@ class MeshSockets:
             self.close()
         self._port = port
         self._wanted = [(n.interface, address) for n in document.config.networks for address in n.mesh_addresses]
-        self.refresh()
+        self._open_wanted()
 
     def refresh(self) -> None:
-        """Interfaces may have come, gone, or been made anew."""
+        """Interfaces may have come, gone, or been made anew. Raises OSError for what cannot be opened though its
+        interface is there: another program has the port, say."""
+        failures = self._open_wanted()
+        if failures:
+            raise OSError("; ".join(failures))
+
+    def _open_wanted(self) -> list[str]:
+        """What cannot be opened, and why."""
+        failures = []
         indices = {name: index for index, name in socket.if_nameindex()}
         for key in list(self._open):
             if key not in self._wanted or self._open[key][0] != indices.get(key[0]):
                 self._open.pop(key)[1].close()
         for interface, own in self._wanted:
             if interface in indices and (interface, own) not in self._open:
-                with contextlib.suppress(OSError):  # it went a moment ago: again at the next change
+                try:
                     opened = _bound(self._kind, interface, own, self._port)
+                except OSError as error:
+                    if error.errno not in _GONE:
+                        failures.append(f"{interface}, {own} port {self._port}: {error.strerror}")
+                else:
                     self._open[interface, own] = indices[interface], opened
+        return failures
 
     def all(self) -> Iterable[socket.socket]:
         """Those that are open."""

@@ -105,22 +105,26 @@ class Lookup:
         return written or [ip for answer in self._ask(host, dns.A, dns.AAAA) for ip in answer.addresses]
 
     def _ask(self, host: str, *kinds: int) -> list[dns.Answer]:
-        """The first whole set of answers that a resolver gives. Raises OSError when none does."""
-        for server in self.servers() * ROUNDS:
-            with contextlib.suppress(OSError, WireError):
-                answers = self._ask_server(server, host, kinds)
-                if all(a.code in (dns.NO_ERROR, dns.NO_SUCH_NAME) for a in answers):
-                    return answers
-            if time.monotonic() >= self._ends_at:
+        """An answer of each kind, from the first resolver that has all, or what there is without it: some have nothing
+        but errors or silence for AAAA (RFC 4074). Raises OSError when there is none at all."""
+        found: dict[int, dns.Answer] = {}
+        for _ in range(ROUNDS):
+            for server in self.servers():
+                found = {**self._ask_server(server, host, kinds), **found}
+                if len(found) == len(kinds) or time.monotonic() >= self._ends_at:
+                    break
+            if found or time.monotonic() >= self._ends_at:
                 break
-        raise TimeoutError("no resolver answers")
+        if not found:
+            raise TimeoutError("no resolver answers")
+        return [found[kind] for kind in kinds if kind in found]
 
-    def _ask_server(self, server: str, host: str, kinds: tuple[int, ...]) -> list[dns.Answer]:
-        """All questions at once, by UDP, and by TCP what is too long for that."""
+    def _ask_server(self, server: str, host: str, kinds: tuple[int, ...]) -> dict[int, dns.Answer]:
+        """All questions at once, by UDP, and by TCP what is too long for that. Those of the answers that count."""
         ends_at = min(time.monotonic() + ANSWER_S, self._ends_at)
         numbers = {kind: secrets.randbelow(1 << 16) for kind in kinds}
         answers: dict[int, dns.Answer] = {}
-        with self._socket(server, socket.SOCK_DGRAM, ends_at) as sock:
+        with contextlib.suppress(OSError, WireError), self._socket(server, socket.SOCK_DGRAM, ends_at) as sock:
             for kind, number in numbers.items():
                 sock.send(dns.encode_question(number, host, kind))
             while len(answers) < len(kinds):
@@ -130,8 +134,10 @@ class Lookup:
                     with contextlib.suppress(WireError):  # a forged one, and another may come
                         answers[kind] = dns.decode_answer(raw, number, host, kind)
         for kind in [kind for kind, answer in answers.items() if answer.truncated]:
-            answers[kind] = self._ask_by_tcp(server, host, kind, ends_at)
-        return [answers[kind] for kind in kinds]
+            del answers[kind]
+            with contextlib.suppress(OSError, WireError):
+                answers[kind] = self._ask_by_tcp(server, host, kind, ends_at)
+        return {kind: answer for kind, answer in answers.items() if answer.code in (dns.NO_ERROR, dns.NO_SUCH_NAME)}
 
     def _ask_by_tcp(self, server: str, host: str, kind: int, ends_at: float) -> dns.Answer:
         number = secrets.randbelow(1 << 16)

@@ -22,6 +22,8 @@ from meshctl.agent.node.libc import Header, Iovec, Message
 from meshctl.core.agent.address import Address
 from meshctl.core.wire.stun_attributes import MAGIC_COOKIE
 
+# Each has two descriptors, of the 4,096 that the unit may have.
+MAX_PAIRS = 1000
 _BATCH = 64
 # Longer ones are cut off, so that WireGuard drops them: more than any interface has but loopback.
 _ROOM = 9216
@@ -103,9 +105,11 @@ class Forwarder:
         self._ending = False
 
     def add(self, port: int, a: Address, b: Address) -> None:
-        """Forward between the two from now on. Raises OSError."""
+        """Forward between the two from now on. Raises OSError, RuntimeError for more than MAX_PAIRS."""
         if self._of(port):
             return
+        if len(self._flows) >= 2 * MAX_PAIRS:
+            raise RuntimeError(f"the agent itself forwards {MAX_PAIRS} relays already")
         shared = a.family == b.family
         one = _connected(port, a, shared)
         try:

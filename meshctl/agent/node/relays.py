@@ -10,7 +10,7 @@ Where the kernel cannot do it (ends of two families, no nftables, a family in wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +19,12 @@ from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.relayforward import Forwarder
 from meshctl.agent.node.ruletable import Element, Kind, RuleTable, TableHandler
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay
+from meshctl.core.agent.events import Action, Event, InstallRelay, RemoveRelay
 from meshctl.core.agent.relayserver import PORTS
 
 TABLE = "meshctl_relays"
+# A table that was refused (no nft, or one that cannot do this) is not tried for so long: each time is a process.
+REFUSED_S = 60.0
 _FORWARDING = {4: Path("/proc/sys/net/ipv4/ip_forward"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
 
 
@@ -43,11 +45,13 @@ class Relays(TableHandler):
     actions: tuple[type[Action], ...] = (InstallRelay, RemoveRelay)
 
     def __init__(self, now: float, rate_bytes_s: int = 0) -> None:
-        super().__init__(RuleTable(TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now))
+        super().__init__(RuleTable(TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now, self._forget))
         self._sets = ("end", "counted", "limited") if rate_bytes_s else ("end", "counted")
         self._netlink = Nfnetlink()
         self._forwarder = Forwarder(rate_bytes_s)
         self._installed: dict[int, InstallRelay] = {}
+        self._refusal: Exception | None = None  # that nobody was told of
+        self._again_at: float | None = None  # after one
 
     def do(self, action: Action) -> None:
         """See Handler."""
@@ -60,6 +64,23 @@ class Relays(TableHandler):
             installed = InstallRelay(action.port, action.a, action.b)
             if self._installed.get(action.port) in (installed, None):
                 self._remove(installed)
+
+    def poll(self, now: float) -> list[Event]:
+        """See Handler. Raises OSError or RuntimeError when the kernel's rules refused a relay: the agent forwards it
+        itself, until they do not."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            self._again_at = now + REFUSED_S
+            raise refusal
+        if self._again_at is not None and now >= self._again_at:
+            self._again_at = None
+            for relay in list(self._installed.values()):
+                self._install(relay)
+        return super().poll(now)
+
+    def due(self) -> float | None:
+        """See Handler."""
+        return min((at for at in (self._again_at, super().due()) if at is not None), default=None)
 
     def counters(self) -> Iterator[RelayCount]:
         """What each end of each relay has sent, for status and metrics."""
@@ -79,25 +100,32 @@ class Relays(TableHandler):
 
     def _install(self, relay: InstallRelay) -> None:
         self._installed[relay.port] = relay
-        if not self._by_kernel(relay):
+        if self._by_kernel(relay):
+            self._forwarder.remove(relay.port)  # that had it while the kernel could not
+        else:
             self._forwarder.add(relay.port, relay.a, relay.b)
 
     def _by_kernel(self, relay: InstallRelay) -> bool:
         """Have the kernel forward; whether it does. Without nftables, or with one that cannot do this, it does not."""
+        refused = self._refusal is not None or self._again_at is not None
+        if refused or relay.a.family != relay.b.family or not _forwards(relay.a.family):
+            return False
+        elements = self._elements(relay)
         try:
-            if relay.a.family != relay.b.family or not _forwards(relay.a.family):
-                return False
-            changed = self._table.change(add=self._elements(relay))
-        except (OSError, RuntimeError):
+            changed = self._table.change(add=elements)
+        except (OSError, RuntimeError) as error:
+            self._refusal = error
             return False
         if changed:
-            self._forget(relay)
+            self._forget(elements)
         return True
 
     def _remove(self, relay: InstallRelay) -> None:
         self._installed.pop(relay.port, None)
-        if not self._forwarder.remove(relay.port) and self._table.change(remove=self._elements(relay)):
-            self._forget(relay)
+        self._forwarder.remove(relay.port)
+        elements = self._elements(relay) if relay.a.family == relay.b.family else []
+        if self._table.change(remove=elements):
+            self._forget(elements)
 
     def _elements(self, relay: InstallRelay) -> list[Element]:
         """What both ends need in the table."""
@@ -109,21 +137,27 @@ class Relays(TableHandler):
             found += [Element(f"{name}_v{family}", key) for name in self._sets]
         return found
 
-    def _forget(self, relay: InstallRelay) -> None:
-        """Conntrack decides once for a connection: what it decided before must not hold on.
+    def _forget(self, elements: Iterable[Element]) -> None:
+        """Conntrack decides once for a connection: what it decided before these changed must not hold on.
 
         After the change: a connection that begins before it would else get in between.
         """
+        ends = sorted({(str(ip), int(port), int(relay)) for ip, port, relay in (e.key for e in elements)})
+        if not ends:
+            return
         held = rtnetlink.parse_addresses(rtnetlink.dump(rtnetlink.RTM_GETADDR))
         for own in sorted({h.ip for h in held}):
-            for end in (relay.a, relay.b):
-                if (":" in own) == (":" in end.ip):
-                    self._netlink.forget_connection(end, (own, relay.port))
+            for ip, port, relay in ends:
+                if (":" in own) == (":" in ip):
+                    self._netlink.forget_connection((ip, port), (own, relay))
 
 
 def _forwards(family: int) -> bool:
-    """Whether this host's kernel forwards packets of that family. Raises OSError where there is none."""
-    return _FORWARDING[family].read_text().strip() != "0"
+    """Whether this host's kernel forwards packets of that family."""
+    try:
+        return _FORWARDING[family].read_text().strip() != "0"
+    except OSError:  # a kernel without IPv6
+        return False
 
 
 def _kinds(rate_bytes_s: int) -> dict[str, Kind]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from meshctl.agent.node import netlink
@@ -23,6 +23,9 @@ GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _WORD = struct.Struct("=I")
 _RECEIVE_BYTES = 1 << 16
 _TIMEOUT_S = 2.0
+# A dump during which something changed is asked for again, so often: where something always does, the last one is as
+# good as any, and each change that concerns the agent is told besides.
+_ATTEMPTS = 3
 
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, change
@@ -32,7 +35,7 @@ _IFLA_IFNAME = 3
 _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 4, 5, 9, 15, 18
 _RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index
 _TABLE_MAIN, _RTN_UNICAST = 254, 1
-_IFF_UP, _IFF_LOOPBACK, _IFF_LOWER_UP = 0x1, 0x8, 0x10000
+_IFF_UP, _IFF_LOWER_UP = 0x1, 0x10000
 # Addresses that must not be used: a duplicate, one that is still being tried, one whose time is up.
 _UNUSABLE = 0x08 | 0x20 | 0x40  # IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
 
@@ -43,7 +46,6 @@ class Link(NamedTuple):
     device: int
     name: str
     up: bool
-    loopback: bool
 
 
 class Held(NamedTuple):
@@ -68,7 +70,7 @@ def parse_links(bodies: Iterable[bytes]) -> Iterator[Link]:
             _family, _kind, index, flags, _change = _IFINFOMSG.unpack_from(body)
             name = dict(attributes(body[_IFINFOMSG.size :])).get(_IFLA_IFNAME, b"").rstrip(b"\0")
             up = flags & (_IFF_UP | _IFF_LOWER_UP) == _IFF_UP | _IFF_LOWER_UP
-            yield Link(index, name.decode(errors="replace"), up, bool(flags & _IFF_LOOPBACK))
+            yield Link(index, name.decode(errors="replace"), up)
 
 
 def parse_addresses(bodies: Iterable[bytes]) -> Iterator[Held]:
@@ -133,22 +135,32 @@ def _half(raw: bytes) -> int:
     return int(struct.unpack_from("=H", raw)[0]) if len(raw) >= 2 else 0
 
 
-def dump(kind: int) -> list[bytes]:
-    """The bodies of all links (RTM_GETLINK), addresses or routes that there are now. Raises OSError."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
-        sock.settimeout(_TIMEOUT_S)
-        sock.send(netlink.message(kind, netlink.DUMP, _IFINFOMSG.pack(0, 0, 0, 0, 0)))
-        return list(_replies(sock))
+def dump(kind: int, wanted: Callable[[bytes], bool] = lambda _: True) -> list[bytes]:
+    """The bodies of all links (RTM_GETLINK), addresses or routes that there are now, if `wanted`. Raises OSError."""
+    for _ in range(_ATTEMPTS):
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
+            sock.settimeout(_TIMEOUT_S)
+            sock.send(netlink.message(kind, netlink.DUMP, _IFINFOMSG.pack(0, 0, 0, 0, 0)))
+            bodies, interrupted = _replies(sock, wanted)
+        if not interrupted:
+            break
+    return bodies
 
 
-def _replies(sock: socket.socket) -> Iterator[bytes]:
+def _replies(sock: socket.socket, wanted: Callable[[bytes], bool]) -> tuple[list[bytes], bool]:
+    """A dump's bodies, and whether it is of two moments."""
+    bodies: list[bytes] = []
+    interrupted = False
     while True:
-        for kind, body in messages(sock.recv(_RECEIVE_BYTES)):
+        data = sock.recv(_RECEIVE_BYTES)
+        interrupted = interrupted or netlink.interrupted(data)
+        for kind, body in messages(data):
             if kind == netlink.DONE:
-                return
+                return bodies, interrupted
             if kind == netlink.ERROR:
                 raise netlink.failure(body)
-            yield body
+            if wanted(body):
+                bodies.append(body)
 
 
 def subscribe() -> socket.socket:

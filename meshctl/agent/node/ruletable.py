@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple, Union
 
@@ -22,8 +22,14 @@ from meshctl.agent.process import NOT_FOUND, run
 from meshctl.core.agent.events import Event
 
 Field = Union[str, int]  # an address or a port
-# What was there before the start, and the core has not asked for again by then, is over.
+Place = tuple[str, tuple[Field, ...]]  # a set's name, and a key
+# What was there before the start, and the core has not asked for again by then, is over. So is a table in which there
+# has been nothing for as long: between two relays it is not taken away and made again.
 SWEEP_AFTER_S = 2.0
+# What could not be done is tried again after this.
+AGAIN_S = 5.0
+# nft takes ten milliseconds, and the agent waits for it: one that hangs is not waited for long.
+_NFT_S = 5.0
 _BYTES = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_service": 2}
 _KEY, _DATA, _EXPRESSION = 1, 2, 7  # NFTA_SET_ELEM_*
 _COUNTER = struct.Struct("!Q")
@@ -45,21 +51,30 @@ class Element(NamedTuple):
     key: tuple[Field, ...]
     value: tuple[Field, ...] = ()
 
+    @property
+    def place(self) -> Place:
+        """Where there is one of them at most."""
+        return self.of, self.key
+
 
 class RuleTable:
     """The table `inet NAME`. `chains` is nftables' text for them. Calls raise OSError or RuntimeError.
 
     It comes into being with the first element, and takes over those of before. SWEEP_AFTER_S after the start (`now`),
-    what is not wanted again ends; from then on there is no table while there are no elements.
+    what is not wanted again ends, and `swept` is called with it. What fails of that is tried again.
     """
 
-    def __init__(self, name: str, kinds: Mapping[str, Kind], chains: str, now: float) -> None:
+    def __init__(
+        self, name: str, kinds: Mapping[str, Kind], chains: str, now: float,
+        swept: Callable[[Iterable[Element]], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self.name = name
-        self._kinds, self._chains = kinds, chains
-        self._wanted: dict[tuple[str, tuple[Field, ...]], Element] = {}
-        self._before: dict[tuple[str, tuple[Field, ...]], Element] = {}
+        self._kinds, self._chains, self._swept = kinds, chains, swept
+        self._wanted: dict[Place, Element] = {}
+        self._before: dict[Place, Element] = {}
         self._loaded = False
         self._sweep_at: float | None = now + SWEEP_AFTER_S
+        self._restore_at: float | None = None
         self._netlink = Nfnetlink()
         self._watch: socket.socket | None = None  # while there is something to lose
 
@@ -78,35 +93,46 @@ class RuleTable:
 
     def due(self) -> float | None:
         """As a handler's."""
-        return self._sweep_at
+        return min((at for at in (self._sweep_at, self._restore_at) if at is not None), default=None)
 
     def poll(self, now: float) -> None:
         """As a handler's."""
-        if self._sweep_at is not None and now >= self._sweep_at:
-            self._sweep_at = None
+        if self._restore_at is not None and now >= self._restore_at:
+            self._restore(now)
+        if self._sweep_at is None:
+            if self._before or (self._loaded and not self._wanted):
+                self._sweep_at = now + SWEEP_AFTER_S
+        elif now >= self._sweep_at:
+            self._sweep_at = now + AGAIN_S  # should it fail
             self._sweep()
+            self._sweep_at = None
 
     def change(self, add: Iterable[Element] = (), remove: Iterable[Element] = ()) -> bool:
-        """All at once. What is there already, or not there, is no error. Whether anything is another now."""
+        """All at once. What is there already, or not there, is no error. Whether anything is another now. After an
+        error nothing was added, and what was to be removed is swept later."""
         if not self._loaded:
             self._before = self._found()
-        gone = [e for e in remove if self._wanted.pop((e.of, e.key), None) or self._before.pop((e.of, e.key), None)]
+        adding = list(add)
+        gone = removed = [known for element in remove if (known := self._known(element))]
         new = []
-        for element in add:
-            known = self._wanted.get((element.of, element.key)) or self._before.pop((element.of, element.key), None)
-            self._wanted[element.of, element.key] = element
+        for element in adding:
+            known = self._known(element)
             if known != element:
                 new.append(element)
-                gone += [known] if known else []
+                gone = [*gone, known] if known else gone
+        if not adding and not gone:
+            return False
         try:
             if not self._loaded or not self._changed(new, gone):
-                self._load()
+                self._load(adding, gone)
         except (OSError, RuntimeError):
-            for element in new:
-                self._wanted.pop((element.of, element.key), None)
+            self._forget(removed)
+            self._before.update((element.place, element) for element in removed)
             raise
-        if not self._wanted and self._sweep_at is None:
-            self._drop()
+        self._forget(gone)
+        for element in adding:
+            self._before.pop(element.place, None)
+            self._wanted[element.place] = element
         return bool(new or gone)
 
     def counters(self, of: str) -> Iterator[tuple[tuple[Field, ...], int, int]]:
@@ -120,31 +146,48 @@ class RuleTable:
 
     # Inside
 
-    def _load(self) -> None:
-        """Put the whole table in place, with all elements, those of before among them; without any there is none."""
-        if not self._wanted and not self._before:
+    def _known(self, element: Element) -> Element | None:
+        return self._wanted.get(element.place) or self._before.get(element.place)
+
+    def _forget(self, gone: Iterable[Element]) -> None:
+        for element in gone:
+            self._wanted.pop(element.place, None)
+            self._before.pop(element.place, None)
+
+    def _load(self, adding: Iterable[Element], gone: Iterable[Element]) -> None:
+        """Put the whole table in place, with all elements after this change, those of before among them; without any
+        there is none."""
+        kept = {**self._before, **self._wanted}
+        for element in gone:
+            kept.pop(element.place, None)
+        kept.update((element.place, element) for element in adding)
+        if not kept:
             self._drop()
             return
         if self._watch is None:
             self._watch = nfnetlink.netfilter_socket(1 << (nfnetlink.GROUP_NFTABLES - 1))
             self._watch.setblocking(False)
-        _nft(self._text())
+        _nft(self._text(kept.values()))
         self._loaded = True
 
     def _sweep(self) -> None:
+        """End what is left of before, and a table in which there is nothing."""
+        if not self._loaded:
+            self._before = self._found()
+        gone = list(self._before.values())
         if not self._wanted:
             self._drop()
-        elif self._before:
-            gone, self._before = list(self._before.values()), {}
-            if not self._changed([], gone):
-                self._load()
+        elif not self._changed([], gone):
+            self._load((), gone)
+        self._swept(gone)
+        self._before = {}
 
     def _drop(self) -> None:
-        self._before, self._loaded = {}, False
         if self._netlink.has_table(self.name):
             _nft(f"delete table inet {self.name}\n")
+        self._loaded = False
 
-    def _ruleset_changed(self, _now: float) -> list[Event]:
+    def _ruleset_changed(self, now: float) -> list[Event]:
         """Put the table back if that was what somebody removed."""
         with suppress(BlockingIOError):
             while self._watch is not None:
@@ -153,17 +196,23 @@ class RuleTable:
                 except OSError as error:
                     if error.errno != errno.ENOBUFS:  # so much has changed that some of it is lost: no matter
                         raise
-        if self._loaded and not self._netlink.has_table(self.name):
-            _nft(self._text())
+        self._restore(now)
         return []
+
+    def _restore(self, now: float) -> None:
+        self._restore_at = now + AGAIN_S  # should it fail
+        if self._loaded and not self._netlink.has_table(self.name):
+            _nft(self._text([*self._wanted.values(), *self._before.values()]))
+        self._restore_at = None
 
     def _changed(self, new: list[Element], gone: list[Element]) -> bool:
         """Whether it was done; not when the table is another one than we know."""
         changes = [(nfnetlink.MSG_DELSETELEM, e.of, nfnetlink.element(self._packed(e)[0])) for e in gone]
         changes += [(nfnetlink.MSG_NEWSETELEM, e.of, nfnetlink.element(*self._packed(e))) for e in new]
         try:
-            if changes:
-                self._netlink.change_elements(self.name, changes)
+            # A pair's elements are fewer than that, and so change all at once; a sweep has no need to.
+            for first in range(0, len(changes), nfnetlink.MAX_CHANGES):
+                self._netlink.change_elements(self.name, changes[first : first + nfnetlink.MAX_CHANGES])
         except (FileNotFoundError, FileExistsError):
             return False
         return True
@@ -172,7 +221,7 @@ class RuleTable:
         kind = self._kinds[element.of]
         return _packed(kind.key, element.key), _packed(kind.value, element.value)
 
-    def _found(self) -> dict[tuple[str, tuple[Field, ...]], Element]:
+    def _found(self) -> dict[Place, Element]:
         """What a table of before has, and is not known as wanted."""
         found = {}
         for name, kind in self._kinds.items():
@@ -181,18 +230,18 @@ class RuleTable:
                 for raw in self._netlink.elements(self.name, name):
                     value = _unpacked(kind.value, _value(raw[_DATA])) if kind.value else ()
                     element = Element(name, _unpacked(kind.key, _value(raw[_KEY])), value)
-                    if (name, element.key) not in self._wanted:
-                        found[name, element.key] = element
+                    if element.place not in self._wanted:
+                        found[element.place] = element
         return found
 
-    def _text(self) -> str:
+    def _text(self, elements: Iterable[Element]) -> str:
         lines = [f"table inet {self.name}", f"delete table inet {self.name}", f"table inet {self.name} {{"]
-        wanted = sorted([*self._wanted.values(), *self._before.values()], key=str)
+        wanted = sorted(elements, key=str)
         for name, kind in self._kinds.items():
             what = " : ".join(" . ".join(fields) for fields in (kind.key, kind.value) if fields)
             lines += [f"{'map' if kind.value else 'set'} {name} {{", f"type {what}", kind.extra]
-            elements = [_written(e) for e in wanted if e.of == name]
-            lines += [f"elements = {{ {', '.join(elements)} }}"] if elements else []
+            written = [_written(e) for e in wanted if e.of == name]
+            lines += [f"elements = {{ {', '.join(written)} }}"] if written else []
             lines.append("}")
         return "\n".join([*lines, self._chains, "}", ""])
 
@@ -222,7 +271,7 @@ class TableHandler(Plain):
 
 
 def _nft(text: str) -> None:
-    done = run(["nft", "-f", "-"], text.encode("ascii"))
+    done = run(["nft", "-f", "-"], text.encode("ascii"), _NFT_S)
     if done.status == NOT_FOUND:
         raise FileNotFoundError(errno.ENOENT, "nft is not installed")
     if done.status:

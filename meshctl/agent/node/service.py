@@ -67,8 +67,9 @@ class Service:
 
     def __init__(self, options: Options, log: Log) -> None:
         self._path, self._log = options.document, log
-        self._document = document = _read(self._path)
         now = clock()
+        watch = DocumentWatch(self._path, self.reload, now)  # before it is read
+        self._document = document = _read(self._path)
         core = AgentCore(document.config, random.SystemRandom(), now, load_state(options.state))
         decisions, counts, relays = Decisions(document.config, log), Counts(), Relays(now)
         report = Report(core, decisions, counts, relays.counters, now)
@@ -76,14 +77,20 @@ class Service:
         signalling = Signalling(document)
         server = MetricsServer(document, options.metrics_port, report)
 
-        def links_changed() -> None:
-            signalling.refresh()
-            server.refresh()
+        def links_changed() -> bool:
+            well = True
+            for what, refresh in (("signalling", signalling.refresh), ("metrics", server.refresh)):
+                try:
+                    refresh()
+                except OSError as error:
+                    log.trouble(what, str(error))
+                    well = False
+            return well
 
         handlers: tuple[Handler, ...] = (
-            Signals(self), wireguard, RawUdp(document, wireguard.marks), signalling, StateFile(options.state),
+            Signals(self), wireguard, RawUdp(document, wireguard.marks), signalling, StateFile(options.state, log),
             NetworkWatch(document, now, links_changed), ClockWatch(),
-            DocumentWatch(self._path, self.reload), Splices(document, now), relays, Mappings(document),
+            watch, Splices(document, now), relays, Mappings(document),
             Names(document, wireguard.marks), Control(options.socket, report), server,
             MetricsFile(options.metrics_file, report, options.metrics_every_s, now),
         )  # fmt: skip
@@ -136,6 +143,8 @@ def main(arguments: Sequence[str]) -> int:
         _tell(error, log)
         return EXIT_CONFIG
     except FileNotFoundError as error:
+        if error.filename != str(options.document):
+            raise
         log.error("document", file=error.filename, reason=error.strerror)
         return EXIT_CONFIG
     service.run()

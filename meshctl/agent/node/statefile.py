@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from meshctl.agent.files import remove_quietly, replace, write_and_close
 from meshctl.agent.node.handler import Plain
+from meshctl.agent.node.log import Log
 from meshctl.core.agent.events import Action, Event, SaveState
 from meshctl.core.agent.state import MAX_BYTES
+
+# What could not be written is tried again after this: the core says it once.
+AGAIN_S = 5.0
 
 
 def load_state(path: Path) -> bytes:
@@ -27,44 +32,77 @@ class StateFile(Plain):
 
     actions = (SaveState,)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._newest: bytes | None = None
+    def __init__(self, path: Path, log: Log) -> None:
+        self._path, self._log = path, log
+        self._lock = threading.Lock()  # around the next two
+        self._newest: bytes | None = None  # to be written
         self._failure: OSError | None = None
+        self._again_at: float | None = None
         self._ended = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="state file", daemon=True)
         self._thread.start()
 
     def do(self, action: Action) -> None:
-        """See Handler. It is written in a thread: a slow disk must not hold up what the state is about."""
+        """See Handler. It is written in a thread: a slow disk must not hold up what the state is about. Raises
+        ValueError for more than the next agent would read."""
         if isinstance(action, SaveState):
-            self._newest = action.data
+            if len(action.data) > MAX_BYTES:
+                raise ValueError(f"{len(action.data)} bytes of state are more than the {MAX_BYTES} that are read again")
+            with self._lock:
+                self._newest = action.data
             self._wake.set()
 
-    def poll(self, _now: float) -> list[Event]:
-        """See Handler. Raises OSError (a full disk, say); what was saved before is then still there."""
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+    def due(self) -> float | None:
+        """See Handler."""
+        return self._again_at
+
+    def poll(self, now: float) -> list[Event]:
+        """See Handler. Tells what could not be written (a full disk, say), and has it written later; what was saved
+        before is still there."""
+        if self._tell(self._log.trouble):
+            self._again_at = now + AGAIN_S
+        elif self._again_at is not None and now >= self._again_at:
+            self._again_at = None
+            self._wake.set()
         return []
 
     def close(self) -> None:
-        """See Handler. What is to be saved is saved then."""
+        """See Handler. What is to be saved is saved then, or never."""
         self._ended = True
         self._wake.set()
         self._thread.join()
+        self._tell(self._log.error)
+
+    def _tell(self, tell: Callable[..., None]) -> bool:
+        """What has failed since the last time; whether anything has."""
+        with self._lock:
+            failure, self._failure = self._failure, None
+        if failure is not None:
+            tell("SaveState", reason=str(failure), file=self._path)
+        return failure is not None
 
     def _work(self) -> None:
-        while not self._ended or self._newest is not None:
+        ending = False
+        while not ending:
             self._wake.wait()
             self._wake.clear()
-            data, self._newest = self._newest, None
+            ending = self._ended  # as it was before this look at what is to be written
+            with self._lock:
+                data, self._newest = self._newest, None
             if data is not None:
-                try:
-                    self._write(data)
-                except OSError as error:
-                    self._failure = error
+                self._try(data)
+
+    def _try(self, data: bytes) -> None:
+        failure = None
+        try:
+            self._write(data)
+        except OSError as error:
+            failure = error
+        with self._lock:
+            self._failure = failure
+            if failure is not None and self._newest is None:
+                self._newest = data
 
     def _write(self, data: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,10 @@ from meshctl.core.agent.events import ClockStepped, Event, LocalAddresses
 SETTLE_S = 0.05
 # After a failure it is looked at again.
 AGAIN_S = 1.0
+# And after one of who was told that something has changed.
+CHANGED_AGAIN_S = 5.0
+# How often the document is looked at, besides whenever inotify says so.
+LOOK_S = 1.0
 # The host slept when one clock is ahead of the other by more than their reading takes.
 SLEPT_S = 0.5
 _RECEIVE_BYTES = 1 << 16
@@ -40,9 +44,10 @@ class Descriptor:
 
 class NetworkWatch(Plain):
     """Says which addresses and gateways there are: at first, and whenever they change. `changed` is called whenever
-    anything about links or addresses may have, mesh interfaces included."""
+    anything about links or addresses may have, mesh interfaces included; and again when it could not do all of its
+    work, which it says by False."""
 
-    def __init__(self, document: AgentDocument, now: float, changed: Callable[[], None]) -> None:
+    def __init__(self, document: AgentDocument, now: float, changed: Callable[[], bool]) -> None:
         self._changed = changed
         self._socket = rtnetlink.subscribe()
         self._last: LocalAddresses | None = None
@@ -66,9 +71,9 @@ class NetworkWatch(Plain):
         if self._due is None or now < self._due:
             return []
         self._due = now + AGAIN_S  # if the kernel does not say
-        self._changed()
+        well = self._changed()
         found = host_addresses(self._tunnels)
-        self._due = None
+        self._due = None if well else now + CHANGED_AGAIN_S
         if found == self._last:
             return []
         self._last = found
@@ -86,8 +91,8 @@ class NetworkWatch(Plain):
             return []
         except OSError:  # too much at once, and something was lost: then everything is looked at
             concerns = True
-        if concerns and self._due is None:
-            self._due = now + SETTLE_S
+        if concerns:
+            self._due = now + SETTLE_S if self._due is None else min(self._due, now + SETTLE_S)
         return []
 
 
@@ -97,7 +102,7 @@ def host_addresses(tunnels: frozenset[str]) -> LocalAddresses:
     links = {link.device: link for link in rtnetlink.parse_links(rtnetlink.dump(rtnetlink.RTM_GETLINK))}
     usable = {i: link.name for i, link in links.items() if link.up and link.name not in tunnels}
     held = rtnetlink.parse_addresses(rtnetlink.dump(rtnetlink.RTM_GETADDR))
-    routers = rtnetlink.parse_gateways(rtnetlink.dump(rtnetlink.RTM_GETROUTE))
+    routers = rtnetlink.parse_gateways(rtnetlink.dump(rtnetlink.RTM_GETROUTE, rtnetlink.is_default_route))
     addresses = {LocalAddress(canonical(h.ip), h.prefix_length, usable[h.device]) for h in held if h.device in usable}
     gateways = {
         f"{g.ip}%{usable[g.device]}" if g.ip.startswith("fe80:") else canonical(g.ip)
@@ -155,20 +160,62 @@ class ClockWatch(Plain):
 
 
 class DocumentWatch(Plain):
-    """Calls `changed` when the file at `path` was written or another one was put in its place."""
+    """Calls `changed` when the file at `path` is another one than when this was made, or than at the call before.
+    inotify only says when to look: it may lose events, and its watches end with their folder."""
 
-    def __init__(self, path: Path, changed: Callable[[], list[Event]]) -> None:
-        self._name = path.name
-        self._changed = changed
-        self._descriptor = Descriptor(libc.folder_watch(str(path.parent)))
+    def __init__(self, path: Path, changed: Callable[[], list[Event]], now: float) -> None:
+        self._path, self._changed = path, changed
+        self._descriptor: Descriptor | None = None
+        self._look_at = now + LOOK_S
+        self._watch()
+        self._seen = _stamp(path)
 
     def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
         """See Handler."""
-        return [(self._descriptor, self._receive)]
+        return [(self._descriptor, self._receive)] if self._descriptor is not None else []
+
+    def due(self) -> float | None:
+        """See Handler."""
+        return self._look_at
+
+    def poll(self, now: float) -> list[Event]:
+        """See Handler."""
+        if now < self._look_at:
+            return []
+        self._look_at = now + LOOK_S
+        self._watch()
+        return self._look()
 
     def close(self) -> None:
         """See Handler."""
-        self._descriptor.close()
+        if self._descriptor is not None:
+            self._descriptor.close()
+
+    def _watch(self) -> None:
+        """The folder, as it is now: it may have come or been made anew."""
+        with contextlib.suppress(OSError):  # no folder, or no more instances for this user: `poll` sees it in a second
+            if self._descriptor is None:
+                self._descriptor = Descriptor(libc.file_watch())
+            libc.watch_folder(self._descriptor.fileno(), str(self._path.parent))
 
     def _receive(self, _now: float) -> list[Event]:
-        return self._changed() if self._name in libc.folder_changes(self._descriptor.fileno()) else []
+        assert self._descriptor is not None  # noqa: S101 - its own callback
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._descriptor.fileno(), _RECEIVE_BYTES)
+        return self._look()
+
+    def _look(self) -> list[Event]:
+        stamp = _stamp(self._path)
+        if stamp is None or stamp == self._seen:
+            return []
+        self._seen = stamp
+        return self._changed()
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What is another after each change of the file; None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from meshctl.agent.node.handler import Plain
-from meshctl.agent.node.wgread import Line, read_device
+from meshctl.agent.node.wgread import Device, Line, read_device
 from meshctl.agent.node.wgset import set_peer
+from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, Event, PeerStatus, PollWg, SetEndpoint, SetKeepalive, WgStatus
 from meshctl.model.keys import PublicKey
 
+# One that has said nothing in its time (wglink.TIMEOUT_S) is asked again after this: all else waits meanwhile.
+AGAIN_S = 5.0
+
 
 class WireGuard(Plain):
-    """All interfaces of this node's configuration. `marks` is by listen port, as of the last reading: the fwmark of
-    each interface. `wall` is the clock that WireGuard's handshake times are of."""
+    """All interfaces of this node's configuration. `marks` is by listen port: the fwmark of each interface, as it was
+    last read. `wall` is the clock that WireGuard's handshake times are of."""
 
     actions = (PollWg, SetEndpoint, SetKeepalive)
 
     def __init__(self, document: AgentDocument, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
-        self._known: dict[str, dict[bytes | str, Line]] = {}  # of the last reading, by interface
+        self._known: dict[str, Device] = {}  # as last read, by interface
+        self._silent_until: dict[str, float] = {}  # by interface, of the monotonic clock
         self._events: list[Event] = []
         self.marks: dict[int, int] = {}
         self._configure(document.config)
@@ -36,38 +43,70 @@ class WireGuard(Plain):
         self._interface_of = {p.public_key: n.interface for n in config.networks for p in n.peers}
 
     def do(self, action: Action) -> None:
-        """See Handler. Raises ValueError for a peer of no network, OSError when WireGuard says no."""
+        """See Handler. Raises ValueError for a peer of no network, OSError when WireGuard says no, or nothing. After a
+        reading, too: what there is to tell is told then."""
         if isinstance(action, PollWg):
-            self._events.append(WgStatus(self.read()))
+            failures = self._read()
+            self._events.append(WgStatus(self._statuses()))
+            if failures:
+                raise OSError("; ".join(failures))
         elif isinstance(action, SetEndpoint):
-            set_peer(self._interface_with(action.peer), action.peer, endpoint=action.address)
+            self._set(action.peer, endpoint=action.address)
         elif isinstance(action, SetKeepalive):
-            set_peer(self._interface_with(action.peer), action.peer, keepalive_s=action.interval_s)
+            self._set(action.peer, keepalive_s=action.interval_s)
 
     def poll(self, _now: float) -> list[Event]:
         """See Handler."""
         events, self._events = self._events, []
         return events
 
-    def read(self) -> tuple[PeerStatus, ...]:
-        """All peers of the node's interfaces. An interface that is not there has none. Raises OSError, ValueError."""
-        before, self._known = self._known, {}
-        self.marks.clear()
-        found: list[PeerStatus] = []
-        for name in self._interfaces:
-            device = read_device(name, before.get(name, {}))
-            if device is not None:
-                self._known[name] = device.peers
-                self.marks[device.listen_port] = device.fwmark
-                wall = self._wall()
-                found += [_status(line, wall, userspace=device.userspace) for line in device.peers.values()]
-        return tuple(found)
+    # Inside
 
-    def _interface_with(self, peer: PublicKey) -> str:
+    def _read(self) -> list[str]:
+        """Read all interfaces; which of them could not be read, and why. These stay as they were known: that a
+        WireGuard is busy ends neither its tunnels nor its mark. One that is not there has no peers."""
+        before, self._known = self._known, {}
+        failures = []
+        for name in self._interfaces:
+            device = before.get(name)
+            try:
+                with self._patience(name):
+                    device = read_device(name, device.peers if device is not None else {})
+            except (OSError, ValueError) as error:
+                failures.append(f"{name}: {error}")
+            if device is not None:
+                self._known[name] = device
+        self.marks.clear()
+        self.marks.update((device.listen_port, device.fwmark) for device in self._known.values())
+        return failures
+
+    def _statuses(self) -> tuple[PeerStatus, ...]:
+        wall = self._wall()
+        return tuple(
+            _status(line, wall, userspace=device.userspace)
+            for device in self._known.values()
+            for line in device.peers.values()
+        )
+
+    def _set(self, peer: PublicKey, endpoint: Address | None = None, keepalive_s: int | None = None) -> None:
         interface = self._interface_of.get(peer)
         if interface is None:
             raise ValueError(f"{peer} is no peer of this node")
-        return interface
+        with self._patience(interface):
+            set_peer(interface, peer, endpoint, keepalive_s)
+
+    @contextmanager
+    def _patience(self, interface: str) -> Iterator[None]:
+        """Around what the interface's WireGuard is asked. Raises OSError when it does not answer, and at once when it
+        did not a moment ago."""
+        silence = OSError("WireGuard does not answer")
+        if time.monotonic() < self._silent_until.get(interface, 0.0):
+            raise silence
+        try:
+            yield
+        except socket.timeout:
+            self._silent_until[interface] = time.monotonic() + AGAIN_S
+            raise silence from None
 
 
 def _status(line: Line, wall: float, *, userspace: bool) -> PeerStatus:

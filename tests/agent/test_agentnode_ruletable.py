@@ -1,0 +1,251 @@
+"""The agent's tables when something goes wrong: nft that refuses, hangs or is gone, answers that come late."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from agentnode_hosts import Space
+
+from meshctl.agent.node import nfnetlink, ruletable
+from meshctl.agent.node.nfnetlink import MSG_DELSETELEM, MSG_NEWSETELEM, Nfnetlink
+from meshctl.agent.node.relays import REFUSED_S, Relays
+from meshctl.agent.node.ruletable import AGAIN_S, SWEEP_AFTER_S, Element, Kind, RuleTable
+from meshctl.agent.process import ENVIRONMENT
+from meshctl.core.agent.address import Address
+from meshctl.core.agent.events import InstallRelay, RemoveRelay
+
+pytestmark = pytest.mark.lab
+ROOT = Path(__file__).parents[2]
+NAME = "meshctl_test"
+KINDS = {"doors": Kind(("ipv4_addr",), ("inet_service",))}
+ONE, TWO = (Element("doors", (f"192.0.2.{n}",), (n,)) for n in (1, 2))
+
+
+@pytest.fixture(name="place")
+def _place(ends: ExitStack) -> Space:
+    return Space(ends)
+
+
+class Host:
+    """One with a table, and an agent that may start again."""
+
+    def __init__(self, place: Space, ends: ExitStack) -> None:
+        self.place = place
+        self.swept: list[Element] = []
+        self.table: RuleTable | None = None
+        self.start()
+        ends.callback(lambda: self.table.close())
+
+    def start(self) -> None:
+        """At time 0."""
+        if self.table is not None:
+            self.table.close()
+        self.table = self.place.inside(lambda: RuleTable(NAME, KINDS, "", 0.0, self.swept.extend))
+
+    def add(self, *elements: Element) -> None:
+        self.place.inside(lambda: self.table.change(add=elements))
+
+    def remove(self, *elements: Element) -> None:
+        self.place.inside(lambda: self.table.change(remove=elements))
+
+    def poll(self, now: float) -> None:
+        self.place.inside(lambda: self.table.poll(now))
+
+    def handle(self) -> str:
+        """Another one for each table that was ever made."""
+        return self.place.run("nft", "-a", "list", "table", "inet", NAME).splitlines()[0]
+
+    def there(self) -> set[int]:
+        """The doors in the kernel's table."""
+        shown = self.place.run("nft", "list", "ruleset")
+        return {e.value[0] for e in (ONE, TWO) if f"{e.key[0]} : {e.value[0]}" in shown}
+
+
+@pytest.fixture(name="host")
+def _host(place: Space, ends: ExitStack) -> Host:
+    return Host(place, ends)
+
+
+@contextmanager
+def nft(folder: Path, script: str) -> Iterator[list[str]]:
+    """Another nft in the real one's place; a line for each time that it has run."""
+    folder.mkdir(exist_ok=True)
+    (folder / "nft").write_text(f"#!/bin/sh\necho run >> {folder}/runs\n{script}\n")
+    (folder / "nft").chmod(0o755)
+    ran: list[str] = []
+    with patch.dict(ENVIRONMENT, PATH=f"{folder}:/usr/bin:/bin"):
+        yield ran
+    ran += (folder / "runs").read_text().splitlines() if (folder / "runs").exists() else []
+
+
+REFUSES = "echo 'Error: Could not process rule' >&2; exit 1"
+
+
+def test_what_could_not_be_swept_is_swept_later(host: Host, tmp_path: Path) -> None:
+    host.add(ONE)
+    host.start()
+    with nft(tmp_path, REFUSES), pytest.raises(RuntimeError, match=r"nft refused .*Could not process rule"):
+        host.poll(SWEEP_AFTER_S)
+    assert (host.there(), host.swept) == ({1}, [])
+    assert host.table.due() == SWEEP_AFTER_S + AGAIN_S
+    host.poll(SWEEP_AFTER_S + AGAIN_S)
+    assert (host.there(), host.swept) == (set(), [ONE])
+    assert host.table.due() is None
+
+
+def test_what_could_not_be_removed_is_swept_later(host: Host, tmp_path: Path) -> None:
+    host.add(ONE, TWO)
+    host.poll(SWEEP_AFTER_S)
+    host.place.run("nft", "delete", "table", "inet", NAME)
+    with nft(tmp_path, REFUSES), pytest.raises(RuntimeError, match="nft refused"):
+        host.remove(ONE)
+    host.place.inside(lambda: [read(0.0) for _, read in host.table.sockets()])
+    assert host.there() == {1, 2}
+    host.poll(100.0)
+    assert host.table.due() == 100.0 + SWEEP_AFTER_S
+    host.poll(100.0 + SWEEP_AFTER_S)
+    assert (host.there(), host.swept) == ({2}, [ONE])
+
+
+def test_what_could_not_be_added_is_added_when_it_is_asked_for_again(host: Host, tmp_path: Path) -> None:
+    with nft(tmp_path, REFUSES), pytest.raises(RuntimeError, match="nft refused"):
+        host.add(ONE)
+    assert host.there() == set()
+    host.add(ONE)
+    assert host.there() == {1}
+
+
+def test_a_table_that_could_not_be_put_back_is_put_back_later(host: Host, tmp_path: Path) -> None:
+    host.add(ONE)
+    host.poll(SWEEP_AFTER_S)
+    host.place.run("nft", "flush", "ruleset")
+    ((_, readable),) = host.table.sockets()
+    with nft(tmp_path, REFUSES), pytest.raises(RuntimeError, match="nft refused"):
+        host.place.inside(lambda: readable(10.0))
+    assert host.table.due() == 10.0 + AGAIN_S
+    host.poll(10.0 + AGAIN_S)
+    assert host.there() == {1}
+    assert host.table.due() is None
+
+
+def test_an_nft_that_hangs_holds_up_the_agent_for_seconds_at_most(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ruletable._NFT_S <= 5.0
+    monkeypatch.setattr(ruletable, "_NFT_S", 0.3)
+    started = time.monotonic()
+    with nft(tmp_path, "exec sleep 60"), pytest.raises(RuntimeError, match="no end after"):
+        host.add(ONE)
+    assert time.monotonic() - started < 2.0
+
+
+def test_the_only_element_may_be_replaced_without_another_table(host: Host) -> None:
+    host.add(ONE)
+    host.poll(SWEEP_AFTER_S)
+    before = host.handle()
+    host.remove(ONE)
+    host.poll(10.0)
+    host.add(TWO)
+    host.poll(10.0 + SWEEP_AFTER_S)
+    assert host.handle() == before
+    assert host.there() == {2}
+    assert host.table.due() is None
+
+
+def test_a_kernel_without_netfilter_has_nothing_to_sweep(
+    place: Space, ends: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nfnetlink, "NETLINK_NETFILTER", 31)  # the last of netlink's protocols, and nobody's
+    host = Host(place, ends)
+    host.poll(SWEEP_AFTER_S)
+    assert host.table.due() is None
+
+
+def test_a_refusal_of_nft_is_told_and_the_next_relays_do_not_wait_for_it(
+    place: Space, ends: ExitStack, tmp_path: Path
+) -> None:
+    place.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    handler = place.inside(lambda: Relays(0.0))
+    ends.callback(handler.close)
+    pairs = [InstallRelay(p, Address("127.0.0.2", p), Address("127.0.0.3", p)) for p in (40001, 40002, 40003)]
+    with nft(tmp_path, REFUSES) as ran:
+        for pair in pairs[:2]:
+            place.inside(lambda pair=pair: handler.do(pair))
+        with pytest.raises(RuntimeError, match=r"nft refused .*Could not process rule"):
+            place.inside(lambda: handler.poll(1.0))
+        assert place.inside(lambda: handler.poll(1.0)) == [], "it is told once"
+    assert ran == ["run"]
+
+    def by_kernel() -> dict[int, bool]:
+        return {count.port: count.kernel for count in place.inside(lambda: list(handler.counters()))}
+
+    assert by_kernel() == {40001: False, 40002: False}
+    place.inside(lambda: handler.do(pairs[2]))
+    assert by_kernel() == {40001: False, 40002: False, 40003: False}, "it is not yet time to try again"
+    place.inside(lambda: handler.poll(1.0 + REFUSED_S))
+    assert by_kernel() == {40001: True, 40002: True, 40003: True}
+    for pair in pairs:
+        place.inside(lambda pair=pair: handler.do(RemoveRelay(*(getattr(pair, f) for f in ("port", "a", "b")))))
+    assert by_kernel() == {}
+
+
+def changes(*kinds: tuple[int, Element]) -> list[tuple[int, str, bytes]]:
+    """As `change_elements` wants them."""
+    table = RuleTable(NAME, KINDS, "", 0.0)
+    return [(kind, e.of, nfnetlink.element(*table._packed(e)[: 1 + (kind == MSG_NEWSETELEM)])) for kind, e in kinds]
+
+
+def test_answers_to_what_was_given_up_are_not_those_to_the_next_question(
+    host: Host, ends: ExitStack
+) -> None:
+    host.add(ONE)
+    link = Nfnetlink()
+    ends.callback(link.close)
+    assert host.place.inside(lambda: link.has_table(NAME))
+    asked = link._opened
+    assert asked is not None
+    # What came too late for a time limit, or was one acknowledgement more than was waited for.
+    asked.send(link._message(nfnetlink.NFTABLES << 8 | nfnetlink.MSG_GETTABLE, 1, b"", nfnetlink.netlink.ACK))
+    with pytest.raises(FileNotFoundError):
+        link.change_elements(NAME, changes((MSG_DELSETELEM, TWO)))
+    link.change_elements(NAME, changes((MSG_NEWSETELEM, TWO)))
+    assert host.there() == {1, 2}
+    assert len(link.elements(NAME, "doors")) == 2
+    assert not link.has_table("nosuchtable")
+
+
+def test_after_a_question_without_an_answer_there_is_another_connection(
+    host: Host, ends: ExitStack
+) -> None:
+    link = Nfnetlink()
+    ends.callback(link.close)
+    deaf, other = socket.socketpair()
+    ends.callback(other.close)
+    deaf.settimeout(0.1)
+    link._opened = deaf
+    with pytest.raises(socket.timeout):
+        link.has_table(NAME)
+    assert deaf.fileno() == -1
+    assert not host.place.inside(lambda: link.has_table(NAME))
+
+
+def test_who_may_not_change_anything_hears_so_at_once(place: Space) -> None:
+    """The kernel then answers the first message of a batch, and none of those that ask for an answer."""
+    program = f"""
+import time
+from meshctl.agent.node.nfnetlink import MSG_NEWSETELEM, Nfnetlink
+started = time.monotonic()
+try:
+    Nfnetlink().change_elements("{NAME}", [(MSG_NEWSETELEM, "doors", b"")] * 2)
+except PermissionError:
+    print(time.monotonic() - started < 1.0)
+"""
+    words = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", sys.executable, "-c", program]
+    assert place.run("env", f"PYTHONPATH={ROOT}", *words) == "True\n"
