@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.checklist import Pair
+from meshctl.core.agent.relayserver import PORTS
 from meshctl.core.agent.state import MAX_BYTES, Kept, KeptEnd, KeptPath, KeptRelay, dump, load
 
 HERE, THERE, V6 = Address("192.0.2.1", 51820), Address("198.51.100.2", 1024), Address("2001:db8::1", 7)
@@ -21,6 +22,13 @@ KEPT = Kept(b"[]", (KeptPath(key("a"), Pair(HERE, THERE), spliced=True),), (RELA
 def test_what_is_written_is_read_again() -> None:
     assert load(dump(KEPT)) == KEPT
     assert load(dump(Kept())) == Kept()
+
+
+def test_an_anchor_with_a_relay_at_each_of_its_ports_knows_them_again() -> None:
+    far = Address("2001:db8:1111:2222:3333:4444:5555:6666", 65535)
+    ends = KeptEnd(key("a"), bytes(16), far), KeptEnd(key("b"), bytes(16), far)
+    kept = Kept(b"", (), tuple(KeptRelay("a-network-of-15c", port, *ends) for port in PORTS))
+    assert load(dump(kept)) == kept
 
 
 def test_the_same_is_the_same_bytes_whatever_its_order() -> None:

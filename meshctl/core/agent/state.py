@@ -15,8 +15,9 @@ from meshctl.core.agent.checklist import Pair
 from meshctl.model.keys import PublicKey
 
 VERSION = 1
-# More than 500 peers need.
-MAX_BYTES = 1024 * 1024
+# More than 500 peers need, and on an anchor a relay at each of its ports (`relayserver.PORTS`), of which each takes 320
+# bytes at most.
+MAX_BYTES = 1024 * 1024 + 10_000 * 320
 
 
 @dataclass(frozen=True)
