@@ -74,6 +74,7 @@ class AgentCore:
             events.LocalAddresses: self._local_addresses,
             events.Datagram: self._datagram,
             events.RelayDatagram: self._relay_datagram,
+            events.RelayFailed: self._relay_failed,
             events.Signal: self._signal,
             events.WgStatus: self._wg_status,
             events.Resolved: self._resolved,
@@ -181,6 +182,10 @@ class AgentCore:
     def _relay_datagram(self, event: events.RelayDatagram, now: float) -> None:
         for network in self._networks.values():
             network.relay_datagram(event, now)
+
+    def _relay_failed(self, event: events.RelayFailed, now: float) -> None:
+        for network in self._networks.values():
+            network.relay_failed(event, now)
 
     def _signal(self, event: events.Signal, now: float) -> None:
         for network in self._networks.values():

@@ -16,7 +16,7 @@ from meshctl.agent.node.relays import TABLE, RelayCount, Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.process import ENVIRONMENT
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.events import Action, InstallRelay, RemoveRelay
+from meshctl.core.agent.events import Action, InstallRelay, RelayFailed, RemoveRelay
 from meshctl.core.psk import PskRing
 from meshctl.inventory import read
 from meshctl.model.keys import Secret
@@ -401,6 +401,11 @@ def test_the_agent_itself_forwards_no_more_pairs_than_it_has_descriptors_for(
         anchor.do(*pairs[:2])
         with pytest.raises(RuntimeError, match="the agent itself forwards 2 relays already"):
             anchor.do(pairs[2])
+        with pytest.raises(FileNotFoundError, match="nft is not installed"):
+            anchor.relays.poll(0.0)
+        assert anchor.relays.due() == 0.0
+        assert anchor.relays.poll(0.0) == [RelayFailed(pairs[2].port)]
+        assert anchor.relays.poll(0.0) == []
         anchor.do(RemoveRelay(pairs[0].port, pairs[0].a, pairs[0].b), pairs[2])
     assert {count.port for count in anchor.counted()} == {PORT + 2, PORT + 3}
 

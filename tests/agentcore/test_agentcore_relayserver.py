@@ -22,6 +22,7 @@ from meshctl.core.agent.relaybinds import Bind, Binds, bind_username
 from meshctl.core.agent.relayserver import (
     LIFETIME_S,
     PORTS,
+    RETRY_S,
     STALE_NONCE,
     TOO_EARLY,
     RelayServer,
@@ -112,6 +113,24 @@ def test_a_pair_that_policy_does_not_permit_gets_nothing() -> None:
         assert to is anchor.peers[0]
         assert isinstance(body, RelayRefuse)
         assert body.reason is RefuseReason.NOT_PERMITTED
+
+
+def test_the_ends_of_a_relay_that_cannot_be_installed_are_refused_and_its_port_is_free() -> None:
+    anchor = Anchor()
+    a, b = anchor.granted()
+    anchor.bind(a, A_AT)
+    anchor.bind(b, B_AT)
+    assert [type(action) for action in anchor.server.actions()] == [InstallRelay]
+    assert anchor.server.failed(a.relay[0].port + 1) == []
+    refused = anchor.server.failed(a.relay[0].port)
+    assert refused == [
+        (peer, RelayRefuse(to.id, RefuseReason.FULL, RETRY_S))
+        for peer, to in (anchor.peers[:2], anchor.peers[1::-1])
+    ]
+    assert list(anchor.server.actions()) == [], "there is nothing to remove"
+    assert anchor.bind(a, A_AT) is None
+    assert anchor.server.kept() == ()
+    assert anchor.granted()[0].token != a.token
 
 
 def test_nothing_is_forwarded_before_both_have_bound_and_then_between_these_two() -> None:

@@ -19,7 +19,7 @@ from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.relayforward import Forwarder
 from meshctl.agent.node.ruletable import Element, Kind, RuleTable, TableHandler
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.events import Action, Event, InstallRelay, RemoveRelay
+from meshctl.core.agent.events import Action, Event, InstallRelay, RelayFailed, RemoveRelay
 from meshctl.core.agent.relayserver import PORTS
 
 TABLE = "meshctl_relays"
@@ -52,6 +52,7 @@ class Relays(TableHandler):
         self._installed: dict[int, InstallRelay] = {}
         self._refusal: Exception | None = None  # that nobody was told of
         self._again_at: float | None = None  # after one
+        self._failed: list[int] = []  # ports of relays that are nobody's, of which the core has not heard
 
     def do(self, action: Action) -> None:
         """See Handler."""
@@ -76,11 +77,13 @@ class Relays(TableHandler):
             self._again_at = None
             for relay in list(self._installed.values()):
                 self._install(relay)
-        return super().poll(now)
+        failed, self._failed = self._failed, []
+        return [*super().poll(now), *map(RelayFailed, failed)]
 
     def due(self) -> float | None:
         """See Handler."""
-        return min((at for at in (self._again_at, super().due()) if at is not None), default=None)
+        at_once = 0.0 if self._failed else None
+        return min((at for at in (at_once, self._again_at, super().due()) if at is not None), default=None)
 
     def counters(self) -> Iterator[RelayCount]:
         """What each end of each relay has sent, for status and metrics."""
@@ -103,7 +106,12 @@ class Relays(TableHandler):
         if self._by_kernel(relay):
             self._forwarder.remove(relay.port)  # that had it while the kernel could not
         else:
-            self._forwarder.add(relay.port, relay.a, relay.b)
+            try:
+                self._forwarder.add(relay.port, relay.a, relay.b)
+            except (OSError, RuntimeError):
+                self._installed.pop(relay.port)
+                self._failed.append(relay.port)
+                raise
 
     def _by_kernel(self, relay: InstallRelay) -> bool:
         """Have the kernel forward; whether it does. Without nftables, or with one that cannot do this, it does not."""

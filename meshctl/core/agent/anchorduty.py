@@ -109,6 +109,11 @@ class AnchorDuty:
         if answer is not None:
             self._act(answer)
 
+    def relay_failed(self, port: int, now: float) -> None:
+        """Nothing is forwarded at that port: its pair has to go elsewhere."""
+        self._tell(self._relays.failed(port), now)
+        self._run()
+
     def stun_request(self, received: stun.Received, local: Address, remote: Address, now: float) -> None:
         """A node asks where it is seen. Nothing is answered to anybody else."""
         try:

@@ -65,6 +65,13 @@ class RelayDatagram(Event):
 
 
 @dataclass(frozen=True)
+class RelayFailed(Event):
+    """On an anchor: what `InstallRelay` wanted at this port cannot be done."""
+
+    port: int
+
+
+@dataclass(frozen=True)
 class Signal(Event):
     """A signalling message; WireGuard vouches for `from_mesh_ip`, the last hop's mesh address."""
 

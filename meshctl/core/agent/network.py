@@ -18,7 +18,7 @@ from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.clients import ClientPaths
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig, node_id
 from meshctl.core.agent.dispatcher import Dispatcher
-from meshctl.core.agent.events import Datagram, PeerStatus, RelayDatagram, Signal
+from meshctl.core.agent.events import Datagram, PeerStatus, RelayDatagram, RelayFailed, Signal
 from meshctl.core.agent.gatherer import Gatherer
 from meshctl.core.agent.interfacecontext import DUTY, GATHER, SILENCE, InterfaceContext
 from meshctl.core.agent.liveness import has_session
@@ -204,6 +204,12 @@ class Network:
         """On an anchor: a STUN message to a relay port."""
         if self._duty is not None:
             self._duty.bind(event, now)
+            self._touch(DUTY)
+
+    def relay_failed(self, event: RelayFailed, now: float) -> None:
+        """On an anchor: nothing is forwarded at a port."""
+        if self._duty is not None:
+            self._duty.relay_failed(event.port, now)
             self._touch(DUTY)
 
     def signal(self, event: Signal, now: float) -> None:

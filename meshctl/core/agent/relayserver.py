@@ -154,6 +154,17 @@ class RelayServer:
         found = (a for _, a in sorted(self._by_pair.items()) if peer.id in {end.peer.id for end in a.ends})
         return [(peer, self._grant(allocation, allocation.end(peer))) for allocation in found]
 
+    def failed(self, port: int) -> list[Say]:
+        """The driver cannot forward at that port: both ends are told that there is no room here for now."""
+        allocation = self._by_port.get(port)
+        if allocation is None:
+            return []
+        allocation.installed, self._kept = None, None
+        self._remove(allocation)
+        one, other = allocation.ends
+        pairs = ((one.peer, other.peer), (other.peer, one.peer))
+        return [(peer, RelayRefuse(to.id, RefuseReason.FULL, RETRY_S)) for peer, to in pairs]
+
     def refresh(self, asking: PeerConfig, body: RelayRefresh, now: float) -> list[Say]:
         """The whole lifetime again, to who has the token. Not when the other end has released it: who still needs it
         asks anew, and the other one hears of that."""
