@@ -26,6 +26,15 @@ def read() -> tuple[Entry, ...]:
     return entries(journals, kept, pending.id if pending else None)
 
 
+def was_confirmed(transaction_id: str) -> bool:
+    """Whether an apply that does not wait any more stays because it was confirmed."""
+    try:
+        events = [event.get("event") for event in read_events(JOURNAL_DIR / f"{transaction_id}{_SUFFIX}")]
+    except OSError:
+        return False
+    return "confirmed" in events and "reverted" not in events
+
+
 def forget_old() -> None:
     """Remove what nobody can go back by or will ask for: snapshots of what was undone or has changed nothing, and those
     that are older than SNAPSHOTS_KEPT others. Call it with the host's lock held. Never raises: a leftover does no

@@ -32,7 +32,8 @@ Connect = Callable[[], Transport]
 @dataclass(frozen=True)
 class Terms:
     """On which a run applies: its `id` is that of all its transactions, each to be confirmed in that time (0: not at
-    all). `who` and `revision` are for the host's history; `prepares` and `part_of` as a transaction has them."""
+    all), by a person if `manual`. `who` and `revision` are for the host's history; `prepares` and `part_of` as a
+    transaction has them."""
 
     id: str
     who: str = ""
@@ -40,6 +41,7 @@ class Terms:
     window_s: float = 0.0
     prepares: str = ""
     part_of: str = ""
+    manual: bool = False
 
     def preparing(self) -> Terms:
         """Of what must be there before a main transaction can be made; nobody confirms that."""
@@ -124,6 +126,7 @@ class Host:
         transaction = Transaction(
             terms.id, self.name, steps, self._script(), window_s, who, revision,
             tuple(change.to_json() for change in changes), terms.prepares, terms.part_of,
+            self.facts.ledger.digest if steps else "", terms.manual,
         )  # fmt: skip
         command, stdin = applier.command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
         self.pending = PendingApply(transaction.id, who, window_s) if window_s else None
