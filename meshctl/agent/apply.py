@@ -115,6 +115,7 @@ class Apply:
             return Journal(
                 work.id, work.node, who=work.who, revision=work.revision, changes=list(work.changes),
                 prepares=work.prepares, part_of=work.part_of, to=back.target if back else "",
+                number=history.next_number(),
             )  # fmt: skip
         except OSError as error:
             raise_for_os_error(error, f"opening the journal in {JOURNAL_DIR}")

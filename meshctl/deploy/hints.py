@@ -18,6 +18,7 @@ HINTS = {
     "confirmed": "look at {node} with `meshctl plan`; `meshctl rollback {node}` takes it back",
     "no-state": "`meshctl history --limit {node}` shows what there is to go back to",
     "revoked": "go back to a newer state, or apply an inventory without them",
+    "rotated": "go back to a newer state; an older commit, applied, brings back everything but keys",
     "not-converged": "run plan again; something on {node} undoes the change",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from meshctl import facts as facts_of
@@ -17,6 +17,7 @@ from meshctl.deploy.rollback import Way
 from meshctl.deploy.transport import Completed, Transport
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts, PendingApply
+from meshctl.model.mesh import Mesh
 from meshctl.model.places import FACTS_SHELL, REVERT_LINK
 from meshctl.model.resources import NodeDoc
 from meshctl.model.steps import Result, Step, Transaction
@@ -96,9 +97,12 @@ class Host:
         if self.facts is not None:
             self.changes = () if self.way else tuple(diff(self.doc, self.facts))
 
-    def go_back(self, run: str) -> None:
-        """What is to be done is to be as it was after that run. Raises RemoteError."""
-        self.way = rollback.way(self.name, self.history, run)
+    def go_back(self, runs: Sequence[str], mesh: Mesh) -> None:
+        """What is to be done is to be as it was after the first of these runs, the newest. Raises RemoteError."""
+        way = rollback.way(self.name, self.history, runs)
+        if way is not None:
+            rollback.refuse_rotated(self.name, way, mesh)
+        self.way = way
         self.changes = self.way.changes() if self.way else ()
 
     @property

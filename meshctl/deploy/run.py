@@ -228,9 +228,11 @@ class _Run:
         """What each host has to do to be as it was after that run; its id. Raises UsageError or MeshctlError."""
         known = {host.name: host.history for host in self._hosts.values() if host.error is None}
         chosen = rollbacks.choose(known, to)
+        order = rollbacks.runs(known)
+        runs = order[order.index(chosen) :]
         for name in known:
             host = self._hosts[name]
-            guarded(host, partial(Host.go_back, run=chosen))
+            guarded(host, partial(Host.go_back, runs=runs, mesh=self._inventory.mesh))
             if host.way and host.way.entries:
                 self._phases.note(f"{name}: {host.way.words}")
         return chosen
