@@ -42,7 +42,7 @@ nft 'table netdev off {
   chain in { type filter hook ingress device eth0 priority 0; policy drop; }
 }'
 """
-KILLER = "while :; do pkill -P 1 -f pyz.follow; sleep 0.05; done"
+KILLER = "while :; do pkill -P 1 -f py[z].follow; sleep 0.05; done"
 ON = "nft delete table netdev off; systemctl start ssh"
 
 
