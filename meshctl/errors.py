@@ -90,8 +90,8 @@ class RemoteError(MeshctlError):
     """A host's fault. `kind` is stable and machine-readable, `step` says what was being done.
 
     Kinds: unreachable, refused, timeout, auth, host-key, sudo, python, wireguard, disk-full, package-lock,
-    key-mismatch, revoked, locked, protocol, command, not-converged, broken, unconfirmed, undone, skipped,
-    interrupted, no-state, no-agent.
+    key-mismatch, revoked, rotated, locked, moved, protocol, command, not-converged, broken, unconfirmed, undone,
+    confirmed, skipped, interrupted, no-state, no-agent.
     """
 
     def __init__(self, message: str, *, node: str, kind: str, step: str = "", hint: str = "") -> None:

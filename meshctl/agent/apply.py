@@ -17,9 +17,11 @@ from meshctl.agent.answer import answer, failed, outlive_the_connection
 from meshctl.agent.converge import Convergence
 from meshctl.agent.failure import ApplyError, raise_for_os_error
 from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, make_private_dir
+from meshctl.agent.saved import ledger_at
 from meshctl.agent.snapshot import note_after, snapshot
 from meshctl.agent.stage import stage, unstage
 from meshctl.agent.undo import undo
+from meshctl.model.ledger import LEDGER_PATH
 from meshctl.model.places import FACTS_SHELL
 from meshctl.model.steps import Result, StepFailure, Transaction
 
@@ -113,6 +115,7 @@ class Apply:
             return Journal(
                 work.id, work.node, who=work.who, revision=work.revision, changes=list(work.changes),
                 prepares=work.prepares, part_of=work.part_of, to=back.target if back else "",
+                number=history.next_number(),
             )  # fmt: skip
         except OSError as error:
             raise_for_os_error(error, f"opening the journal in {JOURNAL_DIR}")
@@ -120,6 +123,7 @@ class Apply:
     def _phases(self, journal: Journal) -> Result:
         work = self._transaction
         journal.write("phase", phase="stage")
+        refuse_moved(work)
         past = goback.stage(work.goes_back) if work.goes_back else None
         staged = stage(work, journal, past)
         try:
@@ -171,6 +175,13 @@ class Apply:
             return
         finally:
             journal.close()
+
+
+def refuse_moved(transaction: Transaction) -> None:
+    """Raises ApplyError of kind moved when somebody has applied here since the host was read: the steps, and the ledger
+    with which they end, would take that back, or forget it."""
+    if transaction.ledger and ledger_at(Path(LEDGER_PATH)).digest != transaction.ledger:
+        raise ApplyError("moved", "somebody else has applied to this host since it was read; nothing was touched")
 
 
 def verify(transaction: Transaction) -> str:

@@ -51,8 +51,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Pending:
-    """An apply that is to be confirmed, of `who`. `boot` is the kernel's boot id; `until`, in seconds since then, is
-    when the window is over, None while the applier runs. `began` is Unix time."""
+    """An apply that is to be confirmed, of `who`; by a person if `manual`. `boot` is the kernel's boot id; `until`, in
+    seconds since then, is when the window is over, None while the applier runs. `began` is Unix time."""
 
     id: str
     node: str
@@ -61,12 +61,14 @@ class Pending:
     began: float
     boot: str
     until: float | None = None
+    manual: bool = False
 
     @classmethod
     def of(cls, transaction: Transaction) -> Pending:
         """That which begins now."""
         window_s = transaction.confirm_s
-        return cls(transaction.id, transaction.node, transaction.who, window_s, round(time.time(), 3), boot_id())
+        began, manual = round(time.time(), 3), transaction.manual
+        return cls(transaction.id, transaction.node, transaction.who, window_s, began, boot_id(), manual=manual)
 
     @property
     def words(self) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import syslog
 import time
+import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from meshctl.agent.node.wgread import Line, read_device
@@ -38,9 +39,10 @@ class Switch:
 
     def uses(self, peers: Mapping[PublicKey, Line]) -> PublicKey | None:
         """With which key there was a handshake since the last look: the new one where both had one; None for neither.
-        Raises KeyError when one of the two is no peer any more."""
+        A time that is another one is a handshake, be it an earlier one: the clock may have been set back. Raises
+        KeyError when one of the two is no peer any more."""
         now = {key: peers[key].handshake for key in (self.old, self.new)}
-        heard = [key for key, when in now.items() if when > self.seen.get(key, 0)]
+        heard = [key for key, when in now.items() if when not in (0, self.seen.get(key, 0))]
         self.seen = now
         return heard[-1] if heard else None
 
@@ -62,12 +64,23 @@ def follow() -> int:
     ]
     missing = [str(key) for switch in switches for key in _begin(switch)]
     if not missing and os.fork() == 0:
-        _detach()
-        with suppress(BaseException):
-            _run(switches, float(asked["for_s"]))
-        os._exit(0)
+        _follow_detached(switches, float(asked["for_s"]))
     sys.stdout.write(json.dumps({"missing": missing}) + "\n")
     return 0
+
+
+def _follow_detached(switches: list[Switch], for_s: float) -> None:
+    """Never returns: what comes after is the parent's. Nobody reads what it says but the system's log."""
+    try:
+        _detach()
+        _run(switches, for_s)
+        os._exit(0)
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]  # no text of it, which may quote a secret
+        name = type(error).__name__
+        syslog.syslog(syslog.LOG_ERR, f"meshctl-agent follow has ended: {name} at {at.filename}:{at.lineno}")
+    finally:
+        os._exit(1)
 
 
 def _begin(switch: Switch) -> list[PublicKey]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from meshctl.agent import deadman, files
 from meshctl.agent.journal import JOURNAL_DIR, read_events
 from meshctl.agent.saved import MANIFEST
 from meshctl.agent.snapshot import SNAPSHOT_DIR
-from meshctl.core.history import Entry, entries, parts_of, standing, states
+from meshctl.core.history import Entry, entries, number, parts_of, standing, states
 
 # So many applies can be taken back; each needs its snapshot.
 SNAPSHOTS_KEPT = 5
@@ -21,9 +22,22 @@ _SUFFIX = ".jsonl"
 def read() -> tuple[Entry, ...]:
     """The newest first. Raises OSError."""
     pending = deadman.read()
-    journals = (read_events(path) for path in sorted(JOURNAL_DIR.glob(f"*{_SUFFIX}")))
     kept = {path.parent.name for path in SNAPSHOT_DIR.glob(f"*/{MANIFEST}")}
-    return entries(journals, kept, pending.id if pending else None)
+    return entries(_journals().values(), kept, pending.id if pending else None)
+
+
+def next_number() -> int:
+    """That of the journal which begins now. Call it with the host's lock held. Raises OSError."""
+    return 1 + max(map(number, _journals().values()), default=0)
+
+
+def was_confirmed(transaction_id: str) -> bool:
+    """Whether an apply that does not wait any more stays because it was confirmed."""
+    try:
+        events = [event.get("event") for event in read_events(JOURNAL_DIR / f"{transaction_id}{_SUFFIX}")]
+    except OSError:
+        return False
+    return "confirmed" in events and "reverted" not in events
 
 
 def forget_old() -> None:
@@ -38,10 +52,14 @@ def forget_old() -> None:
             if folder.name not in ways_back:
                 _remove(folder)
         shown = {*parts_of(states(read())), *ways_back}
-        names = sorted((path.name for path in JOURNAL_DIR.glob(f"*{_SUFFIX}")), reverse=True)
-        for name in names[JOURNALS_KEPT:]:
-            if name[: -len(_SUFFIX)] not in shown:
-                files.remove_quietly(JOURNAL_DIR / name)
+        numbers = {path: number(events) for path, events in _journals().items()}
+        for path in sorted(numbers, key=lambda path: (numbers[path], path.name), reverse=True)[JOURNALS_KEPT:]:
+            if path.stem not in shown:
+                files.remove_quietly(path)
+
+
+def _journals() -> dict[Path, list[dict[str, Any]]]:
+    return {path: read_events(path) for path in sorted(JOURNAL_DIR.glob(f"*{_SUFFIX}"))}
 
 
 def _remove(folder: Path) -> None:

@@ -2,7 +2,8 @@
 
     {"event": "begin", "id": …, "node": …, "pid": …, "time": …}  who comes back to a journal begins again; the first
                                                        one has what history shows: "who", "revision", "changes", and
-                                                       "prepares", "part_of" and "to": ids of others, or ""
+                                                       "prepares", "part_of" and "to": ids of others, or "";
+                                                       and "number", one more than any journal of the host has
     {"event": "temp", "path": …}                       a temporary file is about to be made
     {"event": "phase", "phase": …}
     {"event": "step", "index": …, "do": …, "what": …}  about to run; "done" follows when it succeeded

@@ -38,7 +38,8 @@ def revert(arguments: Sequence[str]) -> int:
 
 def decide(what: str, transaction_id: str) -> int:
     """Entry point of `meshctl-agent confirm|hold|undo ID`: the apply stays, may be confirmed for another window, or is
-    undone now. One JSON result on standard output."""
+    undone now. One JSON result on standard output; who asks for a second time, for the answer was lost, gets the same
+    one."""
     outlive_the_connection()
     try:
         held = lock.take()
@@ -47,13 +48,22 @@ def decide(what: str, transaction_id: str) -> int:
     try:
         pending = deadman.read()
         if pending is None or pending.id != transaction_id:
-            return answer(failed(transaction_id, what, ApplyError("undone", became_of(transaction_id))))
+            return answer(_decided(what, transaction_id))
         if not pending.waits_s:  # the timer is about to see it
             undo(pending, pending.over)
             return answer(failed(transaction_id, what, ApplyError("undone", became_of(transaction_id))))
         return answer(_DECISIONS[what](pending))
     finally:
         os.close(held)
+
+
+def _decided(what: str, transaction_id: str) -> Result:
+    """The answer about an apply that does not wait any more."""
+    if not history.was_confirmed(transaction_id):
+        return failed(transaction_id, what, ApplyError("undone", became_of(transaction_id)))
+    if what == "confirm":
+        return Result(transaction_id, True, what)
+    return failed(transaction_id, what, ApplyError("confirmed", "it was confirmed, and stays"))
 
 
 def _wait_anew(pending: deadman.Pending) -> Result:

@@ -41,24 +41,26 @@ def command() -> None:
 @inventory_only_option
 @connection_options
 @secret_option
+@click.option("--pending", is_flag=True, help="Go on with what is pending, and begin nothing.")
 @click.option("--clients", is_flag=True, help="Even though stock clients need a new config then; they are listed.")
 @click.option("--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
               show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.")
 @output_option
 def rotate_keys(
-    nodes: tuple[str, ...], inventory_option: str | None, clients: bool, confirm_timeout: float, output: str,
-    **host_values: Any,
+    nodes: tuple[str, ...], inventory_option: str | None, pending: bool, clients: bool, confirm_timeout: float,
+    output: str, **host_values: Any,
 ) -> int:  # fmt: skip
     """Give nodes new keys: each is made on its node, spread to its peers, switched to, and only then the old one goes.
 
     Without NODE, rotations that are pending are gone on with; when none is, every node gets a new key. A node with a
     peer that cannot be reached stays pending, with both keys valid; the exit code is 1 then. Hosts are applied to on
-    the way.
+    the way. In a pipeline, `--pending` after each apply ends what is pending when who was away is back.
 
     \b
     Examples:
       meshctl keys rotate web1
       meshctl keys rotate
+      meshctl keys rotate --pending
       meshctl keys rotate fra1 --clients
     """
     hosts = Hosts(**host_values)
@@ -66,7 +68,7 @@ def rotate_keys(
     from meshctl.cli import origin, progress
     from meshctl.deploy.rotate import chosen, clients_of, rotate
 
-    names = chosen(inventory.mesh, nodes)
+    names = chosen(inventory.mesh, nodes, begun=pending)
     affected = clients_of(inventory, names)
     if affected and not clients:
         raise UsageError(
@@ -143,6 +145,8 @@ def _more(key: KeyState) -> str:
 
 def _rotation_text(rotation: Rotation) -> str:
     """One line a node, and what is left to do."""
+    if not rotation.nodes:
+        return "No rotation is pending."
     width = max(map(len, rotation.nodes))
     lines = []
     for name, node in rotation.nodes.items():

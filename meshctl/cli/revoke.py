@@ -32,8 +32,9 @@ def command(nodes: tuple[str, ...], inventory_option: str | None, output: str, *
     """Cut a stolen node, or a stock client, off from all others, at once.
 
     All other nodes forget it, in parallel and anchors first; it is never contacted. The lock and the nodes remember
-    its keys, which nobody may have any more, and its name gets no new key before `meshctl lock --rekey`. Exits 1 while
-    some node has not heard of it: run it again until all have.
+    its keys, which nobody may have any more, and its name gets no new key before `meshctl lock --rekey`. An apply that
+    waits somewhere to be confirmed is undone for it. Exits 1 while some node has not heard of it: run it again until
+    all have.
 
     \b
     Examples:
@@ -47,6 +48,8 @@ def command(nodes: tuple[str, ...], inventory_option: str | None, output: str, *
 
     options = hosts.options(who=origin.author(), revision=origin.revision(inventory.path))
     revocation = revoke(inventory, hosts.ring(inventory), options, nodes, hosts.door(), progress.for_terminal())
+    for warning in revocation.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     if output == "json":
         print_json(revocation.to_json())
     else:

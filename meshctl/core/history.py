@@ -21,7 +21,8 @@ _TOUCHING = frozenset({"converge", "verify", "done"})
 @dataclass(frozen=True)
 class Entry:
     """One transaction, and what is a first part of it: `begun_by` are the ids of those. `time` is when it began, in
-    Unix seconds of the host's clock; `to` is the id of the state that a rollback has gone back to, "" for an apply.
+    Unix seconds of the host's clock, which may be set; `number` is what tells the order, counted by the host (0 in
+    journals of before it did). `to` is the id of the state that a rollback has gone back to, "" for an apply.
     `stands`: what it did, or a part of that, is there and does not wait to be confirmed. `is_state`: the host was whole
     after it, and was to stay so. `kept`: there is a snapshot of what was before it."""
 
@@ -37,11 +38,13 @@ class Entry:
     kept: bool
     changes: tuple[Mapping[str, Any], ...] = ()
     begun_by: tuple[str, ...] = ()
+    number: int = 0
 
 
 def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: str | None) -> tuple[Entry, ...]:
-    """All of a host, the newest first, by the host's own clock. `kept` are the ids of its snapshots, `pending` that of
-    the apply that waits to be confirmed. Journals without a beginning, of a damaged disk, are left out."""
+    """All of a host, the newest first: by number, and those without one after them, by the host's clock. `kept` are the
+    ids of its snapshots, `pending` that of the apply that waits to be confirmed. Journals without a beginning, of a
+    damaged disk, are left out."""
     found: dict[str, Entry] = {}
     prepared: dict[str, Entry] = {}
     begun: dict[str, Entry] = {}
@@ -70,7 +73,12 @@ def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: 
             found[name] = replace(found[name], changes=(*first.changes, *found[name].changes))
         else:  # what it was for has not come
             found[first.id] = replace(first, is_state=False, stands=False)
-    return tuple(sorted(found.values(), key=lambda entry: (entry.time, entry.id), reverse=True))
+    return tuple(sorted(found.values(), key=lambda entry: (entry.number, entry.time, entry.id), reverse=True))
+
+
+def number(events: Iterable[Event]) -> int:
+    """Which one of its host's this journal is; 0 in those of before they were counted."""
+    return next((int(event.get("number", 0)) for event in events if event.get("event") == "begin"), 0)
 
 
 def standing(history: Iterable[Entry]) -> list[Entry]:
@@ -105,7 +113,7 @@ def _entry(begin: Event, events: Sequence[Event], kept: Container[str], pending:
     return Entry(
         str(begin["id"]), float(begin.get("time", 0.0)), str(begin.get("who", "")), str(begin.get("revision", "")),
         str(begin.get("to", "")), became, why, stands, became == APPLIED, str(begin["id"]) in kept,
-        tuple(begin.get("changes", ())),
+        tuple(begin.get("changes", ())), number=number(events),
     )  # fmt: skip
 
 

@@ -150,6 +150,7 @@ def settle(host: Host, fresh: Connect) -> None:
         host.error = RemoteError(words, node=host.name, kind="broken", step="check", hint=hint("broken", host.name))
     if host.error is not None:
         became = _undone(host, fresh)
+        host.applied = applied if host.confirmed else []
         why = host.error
         raise RemoteError(f"{why.message}; {became}", node=host.name, kind=why.kind, step=why.step, hint=why.hint)
     shut = _insist(host, "confirm", fresh)
@@ -172,6 +173,9 @@ def _undone(host: Host, fresh: Connect) -> str:
             _decide_own(host, "undo")
     except RemoteError as error:
         shut = error
+    if shut is not None and shut.kind == "confirmed":
+        host.pending, host.confirmed = None, True
+        return f"somebody has confirmed it meanwhile, so it stays: `meshctl rollback {host.name}` takes it back"
     if shut is not None and shut.kind != "undone":
         return f"the node undoes it by itself ({shut.message})"
     host.pending = None
@@ -257,7 +261,7 @@ def take_up(host: Host) -> None:
             _decide_own(host, "hold")
             break
         except RemoteError as error:
-            if error.kind == "undone":
+            if error.kind in ("undone", "confirmed"):
                 host.pending = None
             elif error.kind != "locked" or time.monotonic() > until:
                 raise

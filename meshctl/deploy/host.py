@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from meshctl import facts as facts_of
@@ -17,6 +17,7 @@ from meshctl.deploy.rollback import Way
 from meshctl.deploy.transport import Completed, Transport
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts, PendingApply
+from meshctl.model.mesh import Mesh
 from meshctl.model.places import FACTS_SHELL, REVERT_LINK
 from meshctl.model.resources import NodeDoc
 from meshctl.model.steps import Result, Step, Transaction
@@ -32,7 +33,8 @@ Connect = Callable[[], Transport]
 @dataclass(frozen=True)
 class Terms:
     """On which a run applies: its `id` is that of all its transactions, each to be confirmed in that time (0: not at
-    all). `who` and `revision` are for the host's history; `prepares` and `part_of` as a transaction has them."""
+    all), by a person if `manual`. `who` and `revision` are for the host's history; `prepares` and `part_of` as a
+    transaction has them."""
 
     id: str
     who: str = ""
@@ -40,6 +42,7 @@ class Terms:
     window_s: float = 0.0
     prepares: str = ""
     part_of: str = ""
+    manual: bool = False
 
     def preparing(self) -> Terms:
         """Of what must be there before a main transaction can be made; nobody confirms that."""
@@ -94,9 +97,12 @@ class Host:
         if self.facts is not None:
             self.changes = () if self.way else tuple(diff(self.doc, self.facts))
 
-    def go_back(self, run: str) -> None:
-        """What is to be done is to be as it was after that run. Raises RemoteError."""
-        self.way = rollback.way(self.name, self.history, run)
+    def go_back(self, runs: Sequence[str], mesh: Mesh) -> None:
+        """What is to be done is to be as it was after the first of these runs, the newest. Raises RemoteError."""
+        way = rollback.way(self.name, self.history, runs)
+        if way is not None:
+            rollback.refuse_rotated(self.name, way, mesh)
+        self.way = way
         self.changes = self.way.changes() if self.way else ()
 
     @property
@@ -124,6 +130,7 @@ class Host:
         transaction = Transaction(
             terms.id, self.name, steps, self._script(), window_s, who, revision,
             tuple(change.to_json() for change in changes), terms.prepares, terms.part_of,
+            self.facts.ledger.digest if steps else "", terms.manual,
         )  # fmt: skip
         command, stdin = applier.command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
         self.pending = PendingApply(transaction.id, who, window_s) if window_s else None

@@ -63,6 +63,14 @@ def left_out(mesh: Mesh, keyless: Collection[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def pending(mesh: Mesh) -> tuple[str, ...]:
+    """One sentence about the nodes that have not switched to their next keys yet, and the remedy; none without any."""
+    names = [n.name for n in mesh.managed() if any(a.next_public_key for a in n.attachments)]
+    if not names:
+        return ()
+    return (f"the rotation of {named(names)} is pending: `meshctl keys rotate --pending` goes on with it",)
+
+
 def age_s(host: Host, wireguard: WireGuard, now: float) -> int | None:
     """How old the interface's key is, since it was made or adopted; None where that is not known. `now`: Unix time."""
     made = host.facts.key_times.get(wireguard.key_file) if host.facts else None

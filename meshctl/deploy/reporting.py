@@ -30,7 +30,7 @@ def plan_outcome(hosts: Mapping[str, Host], inventory: Inventory, diffs: tuple[F
     """The plan as it stands."""
     return PlanOutcome(
         changes=tuple(change for host in hosts.values() if host.error is None for change in host.changes),
-        errors=errors(hosts), warnings=_warnings(hosts, inventory), diffs=diffs,
+        errors=errors(hosts), warnings=(*_warnings(hosts, inventory), *keys.pending(inventory.mesh)), diffs=diffs,
     )  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 """Cutting off a node that is in wrong hands: from all others, at once, and without asking it (docs/keys.md).
 
-No wave, no check, no way back: a host that is left without the thief is right whatever else is wrong with it.
+No wave, no check, no way back: a host that is left without the thief is right whatever else is wrong with it. So an
+apply that waits there to be confirmed is undone first: at the end of its window the host would put the thief back.
 """
 
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,29 +17,37 @@ from meshctl.core.change import Change
 from meshctl.core.diff import diff
 from meshctl.core.diff.peers import removed_peers
 from meshctl.core.psk import PskRing
+from meshctl.deploy.applier import agent_command, read_result
+from meshctl.deploy.confirm import AGAIN_S, FINISH_S
 from meshctl.deploy.crew import Crew
 from meshctl.deploy.door import Door
 from meshctl.deploy.hints import hint
-from meshctl.deploy.host import Host, Terms
+from meshctl.deploy.host import Host
 from meshctl.deploy.options import RunOptions
 from meshctl.deploy.progress import Progress, Silent
 from meshctl.errors import RemoteError, UsageError
 from meshctl.inventory import Inventory
-from meshctl.model.places import SEARCH_PATH
+from meshctl.model.facts import PendingApply
+from meshctl.model.places import REVERT_LINK, SEARCH_PATH
 from meshctl.render import zipapp
 
 # What names peers for the next boot, and for the agent.
 _FOLDERS = ("/etc/wireguard/", "/etc/systemd/network/", "/etc/meshctl/agent.json")
+# Prints which files have such a peer.
 _CUT = """PATH={path}; export PATH
-for i in $(wg show interfaces 2>/dev/null); do wg set "$i" {words} || exit; done"""
+for i in $(wg show interfaces 2>/dev/null); do wg set "$i" {words} || exit; done
+grep -lsF {keys} /etc/wireguard/*.conf /etc/systemd/network/*.netdev /etc/meshctl/agent.json
+exit 0"""
 
 
 @dataclass(frozen=True)
 class Revocation:
-    """What was revoked, names and their keys, and by node whether that is done there: None, or what stopped it."""
+    """What was revoked, names and their keys, and by node whether that is done there: None, or what stopped it.
+    `warnings` say what else had to be done for it."""
 
     revoked: Mapping[str, tuple[str, ...]]
     nodes: Mapping[str, RemoteError | None]
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -52,6 +62,7 @@ class Revocation:
                 name: {"done": e is None, "error": e and {"kind": e.kind, "message": e.message, "hint": e.hint}}
                 for name, e in self.nodes.items()
             },
+            "warnings": list(self.warnings),
         }
 
 
@@ -77,27 +88,74 @@ def revoke(
     agent = zipapp.build()
     with Crew(inventory, ring, names_of_others, options, door, progress or Silent()) as crew:
         if keys:
-            crew.each("revoking", names_of_others, lambda host: _cut(host, keys, agent, crew.terms()), finish=True)
-        return Revocation(revoked, {name: host.error for name, host in crew.hosts.items()})
+            crew.each("revoking", names_of_others, lambda host: _cut(host, keys, agent, crew), finish=True)
+        warnings = tuple(f"{host.name}: {warning}" for host in crew.hosts.values() for warning in host.warnings)
+        return Revocation(revoked, {name: host.error for name, host in crew.hosts.items()}, warnings)
 
 
-def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, terms: Terms) -> None:
+def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew) -> None:
+    """Until it is done: an apply that is at work there, or comes in between, is waited for, and may put the peers back
+    meanwhile. Raises RemoteError."""
+    until = time.monotonic() + FINISH_S
+    while True:
+        try:
+            return _cut_once(host, keys, agent, crew)
+        except RemoteError as error:
+            if error.kind not in ("locked", "moved") or time.monotonic() > until:
+                raise
+        time.sleep(AGAIN_S)
+
+
+def _cut_once(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew) -> None:
     """Out of WireGuard first, by the shortest way; then out of what the next boot reads, and into the host's ledger, so
     that no old checkout brings it back. Raises RemoteError."""
     host.transport = host.connect()
+    named = _cut_live(host, keys)
+    host.read(compare=False)
+    if host.facts is not None and host.facts.pending is not None:
+        _undo(host, host.facts.pending)
+        named = _cut_live(host, keys)
+        host.read(compare=False)
+    if changes := _changes(host, keys, named):
+        host.converge(changes, agent, crew.terms().preparing())
+        named = _cut_live(host, keys)  # an apply at the same time may have put it back
+    if named:
+        raise RemoteError(
+            f"not in WireGuard any more, but the next boot brings it back: its key is in {', '.join(named)}",
+            node=host.name, kind="not-converged", step="revoke",
+            hint=f"meshctl has not made that file: remove the peer there on {host.name}, and run revoke again",
+        )  # fmt: skip
+
+
+def _cut_live(host: Host, keys: Collection[str]) -> list[str]:
+    """Remove the peers from WireGuard; the files that have them still. Raises RemoteError."""
+    if host.transport is None:
+        raise RuntimeError("the connection comes first")
     words = " ".join(f"peer {shlex.quote(key)} remove" for key in keys)
-    completed = host.transport.run(_CUT.format(path=SEARCH_PATH, words=words))
+    patterns = " ".join(f"-e {shlex.quote(key)}" for key in keys)
+    completed = host.transport.run(_CUT.format(path=SEARCH_PATH, words=words, keys=patterns))
     if completed.status != 0:
         raise RemoteError(
             f"removing the peer ended with status {completed.status}: {completed.last_line()}", node=host.name,
             kind="command", step="revoke", hint=hint("command", host.name),
         )  # fmt: skip
-    host.read(compare=False)
-    if changes := _changes(host, keys):
-        host.converge(changes, agent, terms.preparing())
+    return completed.text().splitlines()
 
 
-def _changes(host: Host, keys: Mapping[str, str]) -> tuple[Change, ...]:
+def _undo(host: Host, pending: PendingApply) -> None:
+    """Raises RemoteError of kind locked while the apply that waits to be confirmed is still at work."""
+    if host.transport is None:
+        raise RuntimeError("the connection comes first")
+    result = read_result(host.name, host.transport.run(agent_command(REVERT_LINK, "undo", pending.id)))
+    if result.failure is None:
+        host.warnings.append(f"an apply of {pending.who or 'somebody'} that waited to be confirmed was undone for this")
+    elif result.failure.kind not in ("undone", "confirmed"):  # decided meanwhile
+        raise RemoteError(result.failure.message, node=host.name, kind=result.failure.kind, step="revoke",
+                          hint=hint(result.failure.kind, host.name))  # fmt: skip
+
+
+def _changes(host: Host, keys: Mapping[str, str], named: Collection[str]) -> tuple[Change, ...]:
+    """None where the host has heard of it already, whatever else an apply would change: no file has such a peer."""
     if host.facts is None:
         raise RuntimeError("the facts come first")
     known = frozenset(host.facts.ledger.revoked)
@@ -106,10 +164,9 @@ def _changes(host: Host, keys: Mapping[str, str]) -> tuple[Change, ...]:
         Change(host.name, "revoked", "create", key, None, {"node": name}) for key, name in keys.items()
         if key not in known
     ]  # fmt: skip
-    # An apply at the same time may have put it back.
     peers = [c for i, live in host.facts.interfaces.items() for c in removed_peers(-1, i, list(keys), live, host.name)]
     files = [c for c in _wanted(host, keys) if c.kind == "file" and c.name.startswith(_FOLDERS)]
-    return (*peers, *files, *records) if peers or records else ()
+    return (*peers, *files, *records) if peers or records or named else ()
 
 
 def _wanted(host: Host, keys: Collection[str]) -> tuple[Change, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from meshctl.core.change import Change
 from meshctl.core.diff.between import first_round, left_behind
 from meshctl.deploy import confirm, keys
+from meshctl.deploy.followed import stayed_behind
 from meshctl.deploy.host import Connect, Host, Terms
 from meshctl.deploy.options import AUTO, MANUAL, RunOptions
 from meshctl.deploy.phases import Phases
@@ -141,12 +142,25 @@ class Rollout:
             ]  # fmt: skip
         for name in behind:
             well[name].cut_off = ""
+        if self._options.switch:
+            self._check_followed(waiting, [host for host in asking if host.name not in changed])
 
         def settle(host: Host) -> None:
             confirm.settle(host, self._anew(host.name))
 
         self._phases.each("confirming", waiting, settle, finish=True, last=True)
         confirm.report_open(waiting)
+
+    def _check_followed(self, waiting: list[Host], peers: list[Host]) -> None:
+        """Note which peers still give the prefixes of a node to its old key, when it has been heard by the new one."""
+        switched, behind = {host.name for host in waiting}, dict[str, dict[str, str]]()
+
+        def look(host: Host) -> None:
+            behind[host.name] = stayed_behind(host, switched)
+
+        self._phases.each("checking", peers, look, finish=True, last=True)
+        for host in waiting:
+            host.broken += [found[host.name] for _, found in sorted(behind.items()) if host.name in found]
 
     def _may_begin(self, title: str) -> bool:
         """Whether the run goes on with this wave; if not, the hosts that it has not come to say why."""

@@ -36,9 +36,9 @@ FOLLOW_MARGIN_S = 60.0
 FOLLOW_TIMEOUT_S = 30.0
 
 
-def chosen(mesh: Mesh, names: Sequence[str]) -> tuple[str, ...]:
-    """The nodes whose keys are to be rotated: those named; else those whose rotation is pending; else all. Sorted.
-    Raises UsageError."""
+def chosen(mesh: Mesh, names: Sequence[str], *, begun: bool = False) -> tuple[str, ...]:
+    """The nodes whose keys are to be rotated: those named; else those whose rotation is pending; else all. With `begun`
+    only what is pending of all that. Sorted. Raises UsageError."""
     managed = {node.name: node for node in mesh.managed()}
     for name in names:
         if name not in managed:
@@ -47,6 +47,8 @@ def chosen(mesh: Mesh, names: Sequence[str]) -> tuple[str, ...]:
             hint = f"`meshctl client show {name} --rekey` makes a client's new key" if known else ""
             raise UsageError(f"{name} {reason}", hint=hint)
     pending = {name for name, node in managed.items() if any(a.next_public_key for a in node.attachments)}
+    if begun:
+        return tuple(sorted(pending & set(names) if names else pending))
     return tuple(sorted(set(names) or pending or managed))
 
 

@@ -16,7 +16,7 @@ from meshctl.deploy import rollback as rollbacks
 from meshctl.deploy.door import Door, NetworkDoor
 from meshctl.deploy.host import Host, Terms
 from meshctl.deploy.local import LocalTransport, this_machine
-from meshctl.deploy.options import OFF, RunOptions
+from meshctl.deploy.options import MANUAL, OFF, RunOptions
 from meshctl.deploy.outcome import ApplyOutcome, FileDiff, PlanOutcome
 from meshctl.deploy.phases import Phases, guarded
 from meshctl.deploy.planfile import check_fresh
@@ -86,12 +86,14 @@ def rollback(
 
 
 def confirm_pending(
-    inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None
-) -> ApplyOutcome:
-    """Confirm what waits to be: a host where something did is `confirmed`. Raises UsageError before any contact."""
+    inventory: Inventory, options: RunOptions, door: Door | None = None, progress: Progress | None = None, *,
+    unchecked: bool = False,
+) -> ApplyOutcome:  # fmt: skip
+    """Confirm what waits for a person: a host where something did is `confirmed`. What waits for its own run, which has
+    not checked it yet, is refused unless `unchecked`. Raises UsageError before any contact."""
     with _Run(inventory, None, options, door, progress) as run:
         run.read(compare=False)
-        run.confirm()
+        run.confirm(unchecked=unchecked)
         return run.confirmed()
 
 
@@ -226,9 +228,11 @@ class _Run:
         """What each host has to do to be as it was after that run; its id. Raises UsageError or MeshctlError."""
         known = {host.name: host.history for host in self._hosts.values() if host.error is None}
         chosen = rollbacks.choose(known, to)
+        order = rollbacks.runs(known)
+        runs = order[order.index(chosen) :]
         for name in known:
             host = self._hosts[name]
-            guarded(host, partial(Host.go_back, run=chosen))
+            guarded(host, partial(Host.go_back, runs=runs, mesh=self._inventory.mesh))
             if host.way and host.way.entries:
                 self._phases.note(f"{name}: {host.way.words}")
         return chosen
@@ -237,11 +241,19 @@ class _Run:
         """The outcome of `go_back` and `converge`."""
         return reporting.rollback_outcome(self._hosts, chosen, interrupted=self._phases.interrupted)
 
-    def confirm(self) -> None:
+    def confirm(self, *, unchecked: bool) -> None:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
         for host in self._hosts.values():
-            host.pending = host.facts.pending if host.facts else None
-        waiting = [host for host in self._hosts.values() if host.pending and host.error is None]
+            pending = host.facts.pending if host.facts and host.error is None else None
+            if pending and not pending.manual and not unchecked:
+                host.error = RemoteError(
+                    f"{pending.words}, is still being checked by that run, which confirms or undoes it", node=host.name,
+                    kind="locked", step="confirm", hint="wait for it; --yes keeps it all the same, whatever it finds",
+                )  # fmt: skip
+            elif pending:
+                host.pending = pending
+                self._phases.note(f"{host.name}: {pending.words}")
+        waiting = [host for host in self._hosts.values() if host.pending]
         self._phases.each("confirming", waiting, confirm.keep, finish=True)
 
     def confirmed(self) -> ApplyOutcome:
@@ -250,7 +262,8 @@ class _Run:
 
     def _terms(self) -> Terms:
         window_s = 0.0 if self._options.confirm == OFF else self._options.confirm_timeout_s
-        return Terms(self._id, self._options.who, self._options.revision, window_s)
+        manual = self._options.confirm == MANUAL
+        return Terms(self._id, self._options.who, self._options.revision, window_s, manual=manual)
 
     def applied(self, diffs: tuple[FileDiff, ...]) -> ApplyOutcome:
         """The outcome of all hosts, by name."""

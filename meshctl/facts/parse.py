@@ -211,7 +211,10 @@ def _ledger(node: str, lines: Lines) -> Ledger:
 
 def _pending(lines: Lines) -> PendingApply | None:
     raw = _indented(lines)
-    return PendingApply(str(raw["id"]), str(raw["who"]), float(raw["window_s"]), float(raw["began"])) if raw else None
+    if not raw:
+        return None
+    manual = bool(raw.get("manual"))  # absent in the first ones
+    return PendingApply(str(raw["id"]), str(raw["who"]), float(raw["window_s"]), float(raw["began"]), manual)
 
 
 def _undone(lines: Lines) -> UndoneApply | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -63,12 +64,20 @@ class UnitFacts:
 @dataclass(frozen=True)
 class PendingApply:
     """An apply that waits to be confirmed; `window_s` is how long, once it is done. `began` is Unix time by the node's
-    clock, 0 when it has just begun."""
+    clock, 0 when it has just begun. `manual`: a person confirms it; otherwise the run itself does, once it has checked
+    the mesh."""
 
     id: str
     who: str
     window_s: float
     began: float = 0.0
+    manual: bool = False
+
+    @property
+    def words(self) -> str:
+        """Whose it is, and since when by this machine's zone."""
+        since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(self.began))
+        return f"an apply of {self.who or 'somebody'}, begun {since}"
 
 
 @dataclass(frozen=True)

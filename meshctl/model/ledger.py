@@ -6,6 +6,7 @@ repository change this, or did the agent?" (the endpoint and keepalive that were
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,6 +79,11 @@ class Ledger:
             **({"revoked": list(self.revoked)} if self.revoked else {}),
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of it, in hex: by this a host is known to be the one that was read."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @classmethod
     def from_json(cls, text: str) -> Ledger:

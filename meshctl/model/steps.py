@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class Step:
 @dataclass(frozen=True)
 class Transaction:
     """One node's work. `facts_script` is run again after converging, so that the controller can verify. `confirm_s`:
-    how long the node then waits to be told that all is well, before it goes back; 0 to wait for nobody.
+    how long the node then waits to be told that all is well, before it goes back; 0 to wait for nobody. `ledger`: the
+    `Ledger.digest` of the host that the steps were made for; "" when they fit any. `manual`: a person confirms it, and
+    not the run itself.
 
     All transactions of one run have one `id`, but for those that only prepare a node for another one, which have that
     one's in `prepares`, and those that are a first part of it, which have that in `part_of`. What history shows: `who`
@@ -104,6 +106,8 @@ class Transaction:
     changes: tuple[Mapping[str, Any], ...] = ()
     prepares: str = ""
     part_of: str = ""
+    ledger: str = ""
+    manual: bool = False
     wire_version: int = WIRE_VERSION
 
     def encode(self) -> bytes:
@@ -120,6 +124,8 @@ class Transaction:
             "changes": list(self.changes),
             "prepares": self.prepares,
             "part_of": self.part_of,
+            "ledger": self.ledger,
+            "manual": self.manual,
         }
         return zlib.compress(json.dumps(document, sort_keys=True, separators=(",", ":")).encode(), 6)
 
@@ -146,6 +152,8 @@ class Transaction:
                 changes=tuple(document["changes"]),
                 prepares=str(document["prepares"]),
                 part_of=str(document["part_of"]),
+                ledger=str(document["ledger"]),
+                manual=bool(document["manual"]),
             )
         except (zlib.error, KeyError, TypeError) as error:
             raise ValueError(f"not a transaction: {error!r}") from error

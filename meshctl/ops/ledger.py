@@ -117,7 +117,7 @@ def intent(old: Ledger, new: Ledger, handlers: Iterable[str] = ()) -> Ledger:
         units=_union(old.units, new.units),
         tables=_union(old.tables, unloaded),
         cleanups=_union(old.cleanups, new.cleanups),
-        revoked=new.revoked,
+        revoked=old.revoked,  # a key is revoked once nothing on the host names it any more
         handlers=tuple(dict.fromkeys((*old.handlers, *new.handlers, *handlers))),
     )
 

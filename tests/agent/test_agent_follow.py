@@ -22,6 +22,20 @@ def test_the_last_new_handshake_says_which_key_counts() -> None:
     assert [switch.uses(peers(*look)) for look in looks] == [None, NEW, None, NEW, OLD, None, NEW]
 
 
+def test_a_clock_that_is_set_back_hides_no_handshake() -> None:
+    switch = Switch("wg0", OLD, NEW, ())
+    switch.uses(peers(100, 0))
+    looks = [(100, 40), (30, 40), (30, 40), (30, 41)]
+    assert [switch.uses(peers(*look)) for look in looks] == [NEW, OLD, None, NEW]
+
+
+def test_a_peer_that_was_made_anew_has_had_no_handshake() -> None:
+    switch = Switch("wg0", OLD, NEW, ())
+    switch.uses(peers(100, 90))
+    assert switch.uses(peers(100, 0)) is None
+    assert switch.uses(peers(0, 0)) is None
+
+
 def test_a_peer_that_is_gone_is_followed_no_more() -> None:
     switch = Switch("wg0", OLD, NEW, ())
     with pytest.raises(KeyError):

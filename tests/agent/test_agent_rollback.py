@@ -208,6 +208,35 @@ def test_what_was_undone_or_has_failed_pushes_no_state_out(node: Node) -> None:
     assert node.sh("cat /mnt/a") == "1"
 
 
+def test_a_hosts_clock_that_was_set_back_changes_no_order(node: Node) -> None:
+    later = "sed -i -E 's/\"time\":[0-9.]+/\"time\":4000000000/g' /var/lib/meshctl/journal/*"
+    for number in range(3):
+        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+    node.sh(later)  # then the clock is set right
+    for number in range(3, 8):
+        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+    assert [entry.id for entry in history(node)] == [f"t{number}" for number in range(7, -1, -1)]
+    assert node.sh(f"ls {SNAPSHOTS}").split() == [f"t{number}" for number in range(3, 8)]
+    assert back(node, "t8", "t6").ok
+    assert node.sh("cat /mnt/a") == "6"
+
+
+def test_ids_of_a_controller_whose_clock_is_behind_change_no_order_either(node: Node) -> None:
+    assert transact(node, "t9", write("/mnt/a", "9")).ok
+    node.sh("""cd /var/lib/meshctl/journal; for n in $(seq 20 40); do sed s/t9/t$n/ t9.jsonl >t$n.jsonl; done""")
+    assert not transact(node, "t0", write("/mnt/a", "no"), script("exit 1")).ok
+    assert history(node)[0].id == "t0", "the newest is evidence of what just happened"
+
+
+def test_journals_of_before_they_were_counted_are_older_than_all_others(node: Node) -> None:
+    for number in range(2):
+        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+    node.sh("sed -i -E 's/\"number\":[0-9]+,//; s/\"time\":[0-9.]+/\"time\":4000000000/g' /var/lib/meshctl/journal/*")
+    assert transact(node, "t2", write("/mnt/a", "2")).ok
+    assert [entry.id for entry in history(node)] == ["t2", "t1", "t0"]
+    assert back(node, "t3", "t0").ok
+
+
 def test_journals_are_kept_as_evidence_but_not_for_ever(node: Node) -> None:
     assert transact(node, "t000", write("/mnt/a", "1")).ok
     assert not transact(node, "t001", Step("run", argv=("no-such-program",))).ok

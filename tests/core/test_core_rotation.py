@@ -76,6 +76,24 @@ def test_prefixes_that_have_followed_a_peer_to_its_next_key_stay_there() -> None
     assert [(c.name, c.after) for c in neither] == [("wg0 hub", {"allowed_ips": list(PREFIX)})]
 
 
+def test_prefixes_belong_to_the_key_that_was_heard_last() -> None:
+    def at(peer: PeerFacts, when: int) -> PeerFacts:
+        return replace(peer, latest_handshake=when)
+
+    hub = Peer("hub", OLD, PREFIX, next_key=NEW)
+    wanted = doc(hub, hub.awaited(), public_key=HUB)
+    # The node went back to its old key after whoever followed it had gone.
+    left = diff(wanted, host(at(live(OLD), 20), at(live(NEW, *PREFIX), 10), file=HUB))
+    assert [(c.name, c.after) for c in left] == [
+        ("wg0 hub", {"allowed_ips": list(PREFIX)}), ("wg0 hub (next key)", {"allowed_ips": []})]  # fmt: skip
+    # It has switched, and nobody has followed: the host was started anew meanwhile.
+    behind = diff(wanted, host(at(live(OLD, *PREFIX), 10), at(live(NEW), 20), file=HUB))
+    assert [(c.name, c.after) for c in behind] == [
+        ("wg0 hub (next key)", {"allowed_ips": list(PREFIX)}), ("wg0 hub", {"allowed_ips": []})]  # fmt: skip
+    assert diff(wanted, host(at(live(OLD, *PREFIX), 20), at(live(NEW), 10), file=HUB)) == ()
+    assert diff(wanted, host(at(live(OLD), 10), at(live(NEW, *PREFIX), 20), file=HUB)) == ()
+
+
 def test_a_host_refuses_a_peer_that_it_knows_to_be_revoked() -> None:
     facts = host()
     facts = replace(facts, ledger=replace(facts.ledger, revoked=(NEW.text,)))

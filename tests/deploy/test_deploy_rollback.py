@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,9 +18,12 @@ from meshctl.core.change import Change
 from meshctl.core.history import Entry, entries, states
 from meshctl.core.inverse import taken_back
 from meshctl.deploy import histories
-from meshctl.deploy.rollback import History, choose, way
+from meshctl.deploy.rollback import History, Way, choose, refuse_rotated, runs, way
 from meshctl.errors import MeshctlError, RemoteError, UsageError
 from meshctl.inventory import load_schema
+from meshctl.model.keys import PublicKey
+from meshctl.model.mesh import Attachment, Network, Node, SshSettings
+from meshctl.model.mesh import Mesh as NetMesh
 
 QUICK = ("--confirm", "off")
 FIRST, SECOND, THIRD, FOURTH = (f"2026072{n}T101112000000-aaaaaa" for n in range(1, 5))
@@ -154,7 +159,7 @@ def test_steps_are_runs_that_have_changed_one_of_these_nodes() -> None:
     assert [choose(mesh, to) for to in ("", "1", "2", "3")] == [THIRD, THIRD, SECOND, FIRST]
     assert choose(mesh, SECOND[:10]) == SECOND
     assert choose({"a": mesh["a"]}, "1") == SECOND
-    found = {name: way(name, history, THIRD) for name, history in mesh.items()}
+    found = {name: way(name, history, (THIRD, SECOND, FIRST)) for name, history in mesh.items()}
     assert {name: w and (w.state.id, w.ids) for name, w in found.items()} == {
         "a": (SECOND, (FOURTH,)), "b": (THIRD, ())}  # fmt: skip
 
@@ -187,7 +192,7 @@ def test_what_was_applied_in_two_rounds_is_one_state_and_is_taken_back_as_one() 
     assert [second.id, first.id] == [SECOND, FIRST]
     assert [change["name"] for change in second.changes] == [f"{SECOND}-new", SECOND]
     assert choose({"a": (second, first)}, "") == FIRST
-    found = way("a", (second, first), FIRST)
+    found = way("a", (second, first), (FIRST,))
     assert found is not None
     assert found.ids == (SECOND, f"{SECOND}-new")
 
@@ -196,7 +201,7 @@ def test_a_first_round_whose_second_was_undone_is_no_state_and_can_be_taken_back
     history = rounds("nobody confirmed it")
     assert {entry.id for entry in states(history)} == {FIRST}
     assert choose({"a": history}, "") == FIRST
-    found = way("a", history, FIRST)
+    found = way("a", history, (FIRST,))
     assert found is not None
     assert found.ids == (f"{SECOND}-new",)
 
@@ -205,8 +210,70 @@ def test_a_node_without_such_a_state_is_left_alone() -> None:
     with pytest.raises(MeshctlError, match="there is no earlier state"):
         choose({"a": known(FIRST), "b": ()}, "")
     with pytest.raises(RemoteError, match=f"the oldest that is kept is {SECOND}"):
-        way("a", known(SECOND, THIRD), FIRST)
-    assert way("b", (), FIRST) is None
+        way("a", known(SECOND, THIRD), (FIRST,))
+    assert way("b", (), (FIRST,)) is None
+
+
+def test_runs_are_in_the_order_in_which_hosts_have_seen_them_whatever_a_controllers_clock_says() -> None:
+    late = "20260801T000000000000-bbbbbb"  # of a controller whose clock is days ahead
+    mesh = {"a": known(FIRST, late, SECOND), "b": known(FIRST, THIRD), "c": known(late, SECOND, THIRD)}
+    assert runs(mesh) == (THIRD, SECOND, late, FIRST)
+    assert choose(mesh, "") == SECOND
+    assert choose({"a": mesh["a"]}, "") == late
+    assert choose({"b": known(late), "a": known(late, SECOND)}, "") == late
+    found = way("b", mesh["b"], (late, FIRST))
+    assert found is not None
+    assert (found.state.id, found.ids) == (FIRST, (THIRD,))
+
+
+def test_two_runs_that_two_hosts_have_seen_the_other_way_round_are_both_there() -> None:
+    assert runs({"a": known(FIRST, SECOND), "b": known(SECOND, FIRST)}) == (SECOND, FIRST)
+
+
+def peer(action: str, key: str, *allowed_ips: str) -> dict[str, Any]:
+    fields = {"public_key": key, "allowed_ips": list(allowed_ips)}
+    before, after = (None, fields) if action == "create" else (fields, None)
+    return {"node": "a", "kind": "peer", "action": action, "name": "wg0 b", "before": before, "after": after}
+
+
+def changed(kind: str, field: str) -> dict[str, Any]:
+    before, after = {field: "1"}, {field: "2"}
+    return {"node": "a", "kind": kind, "action": "update", "name": "wg0 x", "before": before, "after": after}
+
+
+OLD, NEW, ANOTHER = ("A" * 42 + "A=", "B" * 42 + "A=", "C" * 42 + "A=")
+
+
+@pytest.mark.parametrize(("why", "change"), [
+    ("its own key", changed("key", "public_key")), ("its pre-shared key with x", changed("peer", "psk")),
+    ("a peer's key", peer("create", NEW)), ("a peer's key", peer("delete", OLD)),
+    ("a peer's key", peer("delete", OLD, "10.42.0.2/32", "192.168.1.0/24")),
+    ("", peer("create", NEW, "10.42.0.2/32")), ("", peer("create", ANOTHER)),
+    ("", peer("delete", NEW, "10.42.0.2/32")), ("", peer("delete", ANOTHER, "10.42.0.9/32")),
+    ("", peer("delete", ANOTHER, "10.42.0.9/32", "10.42.0.2/32")), ("", changed("key", "mode")),
+    ("", changed("peer", "endpoint")),
+], ids=str)  # fmt: skip
+def test_no_way_leads_over_the_change_of_a_key(why: str, change: dict[str, Any]) -> None:
+    network = Network("corp", ("10.42.0.0/16",))
+    a, b = Attachment("corp", "wg0", ("10.42.0.1",), 1), Attachment("corp", "wg0", ("10.42.0.2",), 1)
+    nodes = {
+        "a": Node("a", (a,), SshSettings("a")),
+        "b": Node("b", (replace(b, public_key=PublicKey(NEW)),), SshSettings("b")),
+    }
+    mesh = NetMesh({"corp": network}, nodes, {})
+    newest, state = known(FIRST, SECOND)
+    found = Way(state, (replace(newest, changes=(change,)),))
+    with pytest.raises(RemoteError, match=f"leads over a change of {why}") if why else nullcontext():
+        refuse_rotated("a", found, mesh)
+
+
+def test_a_node_does_not_go_back_to_between_a_switch_and_its_clean_up() -> None:
+    newest, state = known(FIRST, SECOND)
+    switched = replace(state, changes=(changed("key", "public_key"),))
+    mesh = NetMesh({}, {"a": Node("a", (), SshSettings("a"))}, {})
+    refuse_rotated("a", Way(switched, ()), mesh)
+    with pytest.raises(RemoteError, match="over a change of its own key"):
+        refuse_rotated("a", Way(switched, (newest,)), mesh)
 
 
 def test_changes_that_come_to_the_same_are_not_shown() -> None:

@@ -45,6 +45,13 @@ def test_without_names_what_is_pending_is_gone_on_with_or_all_begin(inventory: I
     assert chosen(pending.mesh, ("web1", "hub")) == ("hub", "web1")
 
 
+def test_what_is_pending_is_gone_on_with_and_nothing_begun_where_so_wanted(inventory: Inventory) -> None:
+    assert chosen(inventory.mesh, (), begun=True) == ()
+    pending = inventory.with_next_keys({("web2", "corp"): PublicKey("E" * 42 + "A=")})
+    assert chosen(pending.mesh, (), begun=True) == ("web2",)
+    assert chosen(pending.mesh, ("web1", "web2"), begun=True) == ("web2",)
+
+
 @pytest.mark.parametrize(("name", "words"), [("phone", "is a stock client"), ("web9", "is not in the inventory")])
 def test_only_nodes_that_are_contacted_are_rotated(inventory: Inventory, name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):

@@ -42,6 +42,7 @@ nft 'table netdev off {
   chain in { type filter hook ingress device eth0 priority 0; policy drop; }
 }'
 """
+KILLER = "while :; do pkill -P 1 -f py[z].follow; sleep 0.05; done"
 ON = "nft delete table netdev off; systemctl start ssh"
 
 
@@ -112,7 +113,43 @@ def test_a_peer_that_is_off_leaves_it_pending_and_comes_back_without_hands(keys_
     finally:
         keys_mesh.sh("alice", ON)
     assert keys_mesh.reaches("alice", keys_mesh.address("web"))
-    assert list(rotate(keys_mesh)["nodes"]) == ["web"]
+    assert "rotation of web is pending" in keys_mesh.on_lab("plan").err
+    keys_mesh.apply()
+    told = state(keys_mesh, "web")
+    assert (told["state"], told["prepared"], told["waits_for"]) == ("pending", 2, [])
+    assert list(rotate(keys_mesh, "--pending")["nodes"]) == ["web"]
+    works_with_its_pinned_key_alone(keys_mesh, *NODES)
+    lock = pinned(keys_mesh)
+    assert rotate(keys_mesh, "--pending")["nodes"] == {}
+    assert pinned(keys_mesh) == lock
+
+
+def test_a_peer_that_does_not_follow_has_the_node_take_its_old_key_again(keys_mesh: MeshLab) -> None:
+    before = pinned(keys_mesh)["web"]["public_key"]
+    # Who follows dies as soon as it is on its own.
+    keys_mesh.sh("hub", f"systemd-run --quiet --unit=killer sh -c '{KILLER}'")
+    try:
+        found = rotate(keys_mesh, "web", code=1)["nodes"]["web"]
+    finally:
+        keys_mesh.sh("hub", "systemctl stop killer")
+    assert found["status"] == "pending"
+    assert "hub (wg0) hears it by its next key, and has not followed" in found["because"][0]["message"]
+    assert keys_mesh.sh("web", "wg show wg0 public-key").strip() == pinned(keys_mesh)["web"]["public_key"] == before
+    for source, to in PAIRS:
+        assert keys_mesh.reaches(source, keys_mesh.address(to)), f"{source} -> {to}"
+    rotate(keys_mesh, "--pending")
+    works_with_its_pinned_key_alone(keys_mesh, *NODES)
+
+
+def test_no_rollback_leads_over_a_rotation(keys_mesh: MeshLab) -> None:
+    rotate(keys_mesh, "web")
+    for words in (["web", "--to", "1"], ["web", "--to", "2"], ["hub", "--to", "1"], ["hub", "--to", "2"], []):
+        done = keys_mesh.run("rollback", *words, "-i", str(keys_mesh.path), "--lab", keys_mesh.name, "-o", "json")
+        assert done.code == 1, f"{words}: {done.out}\n{done.err}"
+        nodes = done.json()["nodes"]
+        failed = {name: node["error"]["kind"] for name, node in nodes.items() if node["error"]}
+        assert set(failed.values()) == {"rotated"}, f"{words}: {done.out}"
+        assert {node["status"] for node in nodes.values()} <= {"failed", "unchanged"}
     works_with_its_pinned_key_alone(keys_mesh, *NODES)
 
 

@@ -31,6 +31,12 @@ def back(mesh: MeshLab, *words: str, code: int = 0) -> dict[str, dict[str, Any]]
     return nodes
 
 
+def history(mesh: MeshLab, node: str) -> list[dict[str, Any]]:
+    done = mesh.run("history", node, "-i", str(mesh.path), "--lab", mesh.name, "-o", "json")
+    entries: list[dict[str, Any]] = done.json()["nodes"][node]["entries"]
+    return entries
+
+
 def without_new_keys(mesh: MeshLab, node: str) -> list[str]:
     return [line for line in state(mesh, node, LIVE) if "wg2.key" not in line]
 
@@ -78,6 +84,7 @@ def test_a_rollback_that_closes_the_way_in_is_undone_by_the_node(small: MeshLab)
 def test_a_power_cut_in_a_rollback_brings_the_host_up_as_it_was_before_it(small: MeshLab) -> None:
     small.edit(lambda d: d["nodes"]["web1"].update(mtu=1390))
     small.apply()
+    there = history(small, "web1")[0]["id"]
     before = state(small, "web1", BOOTED)
     back(small, "web1", "--confirm", "manual", "--confirm-timeout", "600")
     assert state(small, "web1", BOOTED) != before
@@ -85,11 +92,10 @@ def test_a_power_cut_in_a_rollback_brings_the_host_up_as_it_was_before_it(small:
     await_decided(small, "web1")
     small.sh("web1", "timeout 30 systemctl is-system-running --wait || true")
     assert state(small, "web1", BOOTED) == before
-    done = small.run("history", "web1", "-i", str(small.path), "--lab", small.name, "-o", "json")
-    newest, applied, *_ = done.json()["nodes"]["web1"]["entries"]
+    newest, applied, *_ = history(small, "web1")
     assert (newest["became"], newest["present"]) == ("undone", False)
     assert "the host was started anew" in newest["why"]
-    assert (applied["id"], applied["present"]) == (applied["id"], True)
+    assert (applied["id"], applied["present"]) == (there, True)
     told = json.loads(small.sh("web1", "cat /var/lib/meshctl/undone.json"))
     assert told["id"] == newest["id"]
 

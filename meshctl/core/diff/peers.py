@@ -38,14 +38,16 @@ def peer_changes(
 
 
 def _as_followed(peers: tuple[Peer, ...], live: InterfaceFacts) -> tuple[Peer, ...]:
-    """The wanted peers. Prefixes that have gone over to a peer's next key stay there: its node has switched to it, and
-    the host has followed (`meshctl.agent.follow`)."""
+    """The wanted peers. Prefixes belong to a peer's next key once its node has switched to that: the newer handshake
+    says which of the two it uses. Without one they stay where the host has brought them (`meshctl.agent.follow`)."""
     moved: dict[PublicKey, tuple[str, ...]] = {}
     for peer in peers:
         key, following = peer.public_key, peer.next_key
         if key and following and key in live.peers and following in live.peers:
-            has_none = not live.peers[key].allowed_ips
-            if has_none and set(live.peers[following].allowed_ips) == set(peer.allowed_ips):
+            now, later = live.peers[key], live.peers[following]
+            are_there = not now.allowed_ips and set(later.allowed_ips) == set(peer.allowed_ips)
+            newer = later.latest_handshake - now.latest_handshake
+            if newer > 0 or (newer == 0 and are_there):
                 moved |= {key: (), following: peer.allowed_ips}
     if not moved:
         return peers

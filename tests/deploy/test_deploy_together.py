@@ -1,0 +1,144 @@
+"""Two people who change the same hosts at the same time. Hunted: what one of them has applied and the other forgets,
+and what stays while somebody is told that it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hosts import Host as Space
+from sshmesh import ROOT, Mesh
+
+from meshctl.deploy.confirm import settle
+from meshctl.deploy.host import Host
+from meshctl.deploy.transport import Completed
+from meshctl.errors import RemoteError
+from meshctl.model.facts import PendingApply
+from meshctl.model.places import PENDING_PATH
+from meshctl.model.resources import NodeDoc
+
+QUICK = ("--confirm", "off")
+MANUAL = ("--confirm", "manual", "--confirm-timeout", "600")
+# Of whoever applies: the run itself checks and confirms.
+AUTOMATIC = f"""sed -i 's/"manual": true/"manual": false/; s/"who": "[^"]*"/"who": "ann@desk"/' {PENDING_PATH}"""
+
+
+@contextmanager
+def paused(mesh: Mesh, *words: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """`meshctl apply --pause`, which has asked before its second wave, and the end of the terminal that answers."""
+    master, slave = pty.openpty()
+    argv = [sys.executable, "-m", "meshctl", "apply", str(mesh.path), "--pause", "-o", "json", *words]
+    with subprocess.Popen(
+        argv, text=True, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+        env={**os.environ, "CI": "true"},
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "Go on with wave 2" in line:
+                    break
+            yield process, master
+        finally:
+            process.kill()
+            os.close(master)
+            os.close(slave)
+
+
+class Inside:
+    """A connection to a host that cannot break."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+
+    def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:
+        words = [*self._space.namespaces, "sh", "-c", command]
+        done = subprocess.run(words, input=stdin, capture_output=True, timeout=timeout_s or 60.0)
+        return Completed(done.returncode, done.stdout, done.stderr)
+
+    def close(self) -> None:
+        pass
+
+
+def applied(mesh: Mesh, motd: str, *words: str) -> None:
+    mesh.motd = motd
+    mesh.write()
+    mesh.apply(*words)
+
+
+def change_file(mesh: Mesh, node: str, path: str) -> None:
+    """Somebody else's checkout has a task more."""
+    tasks = mesh.folder / "roles" / "wireguard" / "tasks" / "main.yml"
+    before = tasks.read_text()
+    tasks.write_text(before + f"- copy: {{dest: {path}, content: b, mode: '0644'}}\n")
+    mesh.apply(*QUICK, "--limit", node)
+    tasks.write_text(before)
+
+
+def test_a_wave_does_not_write_over_what_somebody_has_applied_since_the_reading(mesh: Mesh) -> None:
+    mesh.apply(*QUICK)
+    mesh.motd = "a"
+    mesh.write()
+    two = mesh.hosts["two"]
+    with paused(mesh, "--serial", "1", *QUICK) as (apply, terminal):
+        change_file(mesh, "two", "/etc/app/theirs")
+        before = two.sh("cat /var/lib/meshctl/ledger.json")
+        os.write(terminal, b"y\n")
+        out, err = apply.communicate(timeout=60)
+    nodes = json.loads(out)["nodes"]
+    assert {name: node["status"] for name, node in nodes.items()} == {"one": "changed", "two": "failed"}, err
+    assert nodes["two"]["error"]["kind"] == "moved"
+    assert "apply again" in nodes["two"]["error"]["hint"]
+    assert two.sh("cat /var/lib/meshctl/ledger.json") == before
+    assert "/etc/app/theirs" in before
+    assert mesh.apply(*QUICK)["two"]["status"] == "changed"
+    assert two.sh("cat /etc/app/motd; ls /etc/app") == "amotd\ntoken\n", "what nobody wants any more is gone"
+
+
+def test_a_node_without_a_key_is_not_moved_by_its_own_run(mesh: Mesh) -> None:
+    assert {node["status"] for node in mesh.apply("--serial", "1", *QUICK).values()} == {"changed"}
+
+
+def test_what_waits_for_a_person_anybody_may_confirm_and_sees_whose_it_is(mesh: Mesh) -> None:
+    mesh.apply(*MANUAL)
+    for host in mesh.hosts.values():
+        host.sh(f"""sed -i 's/"who": "[^"]*"/"who": "ci@runner"/' {PENDING_PATH}""")
+    done = mesh.run("confirm", "-i", str(mesh.path))
+    assert done.returncode == 0, done.stderr
+    assert "one: an apply of ci@runner, begun 20" in done.stderr
+
+
+def test_what_a_run_still_checks_is_confirmed_by_nobody_else_unasked(mesh: Mesh) -> None:
+    mesh.apply(*MANUAL)
+    for host in mesh.hosts.values():
+        host.sh(AUTOMATIC)
+    done = mesh.run("confirm", "-i", str(mesh.path), "--limit", "one")
+    assert done.returncode == 1
+    assert "an apply of ann@desk, begun 20" in done.stdout
+    assert "is still being checked by that run" in done.stdout
+    assert mesh.hosts["one"].sh(f"ls {PENDING_PATH}")
+    done = mesh.run("confirm", "-i", str(mesh.path), "--limit", "one", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert mesh.hosts["one"].sh(f"ls {PENDING_PATH} 2>/dev/null || true") == ""
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["broken", "well"])
+def test_a_run_whose_apply_somebody_has_confirmed_says_what_became_of_it(mesh: Mesh, broken: bool) -> None:
+    mesh.apply("--limit", "one", *MANUAL)
+    inside = Inside(mesh.hosts["one"])
+    waits = json.loads(mesh.hosts["one"].sh(f"cat {PENDING_PATH}"))
+    pending = PendingApply(waits["id"], waits["who"], waits["window_s"])
+    host = Host("one", NodeDoc("one", ()), lambda: inside, inside, pending=pending)
+    assert mesh.run("confirm", "-i", str(mesh.path), "--limit", "one").returncode == 0
+    if broken:
+        host.broken = ["nothing comes from two (wg0) any more"]
+        with pytest.raises(RemoteError, match="somebody has confirmed it meanwhile, so it stays"):
+            settle(host, lambda: inside)
+    else:
+        settle(host, lambda: inside)
+    assert host.confirmed
