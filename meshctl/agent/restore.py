@@ -19,7 +19,7 @@ from meshctl.agent.netrestore import commands, differences
 from meshctl.agent.netstate import NetState, Unread, as_unread, look
 from meshctl.agent.saved import Saved
 from meshctl.agent.wgtext import moved_as
-from meshctl.core.networkd import NETWORK_FILE, NETWORKD, NETWORKD_FOLDER, RELOAD_WITHOUT_HANDOVER
+from meshctl.core.networkd import NETWORKD, NETWORKD_FOLDER, RELOAD_WITHOUT_HANDOVER
 
 # What one command undoes may take another's object with it: so many times at most it is looked at again.
 ROUNDS = 3
@@ -135,12 +135,12 @@ class Restore:
 
     def _reload_networkd(self) -> None:
         """networkd hears of files of its own that went back, unless it would take over or let go a live interface."""
-        paths = [name for name in self._saved.files if name.startswith(NETWORKD_FOLDER)]
-        if not paths or unit_state(NETWORKD)["active_state"] not in _ACTIVE:
+        ours = any(name.startswith(NETWORKD_FOLDER) for name in self._saved.files)
+        if not ours or unit_state(NETWORKD)["active_state"] not in _ACTIVE:
             return
         words: list[str] = []
-        for found in filter(None, map(NETWORK_FILE.fullmatch, paths)):
-            words += [found[1], "false" if self._saved.files[found[0]] is None else "true"]
+        for name in process.run(["wg", "show", "interfaces"]).stdout.split():
+            words += [name, "true" if any(Path(NETWORKD_FOLDER).glob(f"*-{name}.network")) else "false"]
         self._ran("sh", "-s", "--", *words, stdin=RELOAD_WITHOUT_HANDOVER)
 
     def _forget_new_units(self) -> None:

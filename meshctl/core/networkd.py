@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 NETWORKD = "systemd-networkd"
 NETWORKD_FOLDER = "/etc/systemd/network/"
-# The role wireguard's file of an interface, whose name is the group.
-NETWORK_FILE = re.compile(rf"{NETWORKD_FOLDER}\d+-meshctl-(.+)[.]network")
 # Arguments: name, "true" where networkd is wanted, for each interface. networkd names in /run what it works by.
 RELOAD_WITHOUT_HANDOVER = """\
 while [ $# -gt 1 ]; do
