@@ -24,6 +24,8 @@ NOT_FOUND = 127
 TIMED_OUT = 124  # as timeout(1) has it
 # So long is waited for what was killed, which dies at once unless it hangs in the kernel.
 _DEATH_S, _LOOK_S = 5.0, 0.02
+PACKAGE_MANAGERS = ("apt-get", "apt", "dpkg", "dnf", "yum", "zypper", "apk", "pacman")
+_PACKAGES_S = 60.0
 _noted_in: Path | None = None
 
 
@@ -41,6 +43,11 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=SEARCH_PATH)
 
 
+def is_package_manager(argv: Sequence[str]) -> bool:
+    """Whether this runs a package manager, directly or through env or sh."""
+    return any(Path(word).name in PACKAGE_MANAGERS for word in argv[:3])
+
+
 def note_in(path: Path) -> None:
     """From here on this process notes in that file which command it waits for (`end_noted`)."""
     global _noted_in
@@ -49,11 +56,14 @@ def note_in(path: Path) -> None:
 
 def end_noted(path: Path) -> None:
     """End the command that a process has noted there and did not live to see the end of, and all that it has started.
-    Call it when that process is dead. A number is not given to another process while one of its group lives."""
+    Call it when that process is dead. A number is not given to another process while one of its group lives.
+
+    A package manager is waited for instead, for a minute: a database that is half written fails every apply after this
+    one, and nobody takes packages back."""
     with contextlib.suppress(OSError, ValueError):
-        group, began = map(int, path.read_text().split())
+        group, began, spared = map(int, path.read_text().split())
         if _start_time(group) in (None, began):
-            _kill_group(group)
+            _outlive(group, 0 if spared else signal.SIGKILL, _PACKAGES_S if spared else _DEATH_S)
     with contextlib.suppress(OSError):
         path.unlink()
 
@@ -70,7 +80,7 @@ def run(argv: Sequence[str], stdin: bytes | None = None, timeout_s: float = 60.0
             env=ENVIRONMENT,
             cwd="/",
             start_new_session=True,
-            preexec_fn=partial(_note, noted_in) if noted_in else None,
+            preexec_fn=partial(_note, noted_in, is_package_manager(argv)) if noted_in else None,
         )
     except FileNotFoundError:
         return Ran(NOT_FOUND, "", f"{argv[0]}: not found")
@@ -99,11 +109,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.poll()
 
 
-def _note(path: Path) -> None:
+def _note(path: Path, spared: bool) -> None:
     """In the new process, before it becomes the program: so there is no moment at which nobody knows of it."""
     with contextlib.suppress(OSError):  # a full /run holds up nothing
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.write(fd, f"{os.getpid()} {_start_time(os.getpid())}".encode())
+        os.write(fd, f"{os.getpid()} {_start_time(os.getpid())} {int(spared)}".encode())
 
 
 def _start_time(pid: int) -> int | None:
@@ -114,10 +124,10 @@ def _start_time(pid: int) -> int | None:
         return None
 
 
-def _kill_group(group: int) -> None:
-    """And wait until it is gone, for a moment."""
-    until = time.monotonic() + _DEATH_S
+def _outlive(group: int, signal_number: int, at_most_s: float) -> None:
+    """Send its processes the signal (0: none) until there are none."""
+    until = time.monotonic() + at_most_s
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < until:
-            os.killpg(group, signal.SIGKILL)
+            os.killpg(group, signal_number)
             time.sleep(_LOOK_S)

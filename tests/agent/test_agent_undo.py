@@ -169,6 +169,17 @@ def test_a_command_does_not_outlive_its_killed_applier(node: Node, state: str) -
     assert node.sh(STATE) == state
 
 
+def test_a_package_manager_is_waited_for_when_its_applier_was_killed(node: Node) -> None:
+    text = "touch /run/reached; while [ ! -e /run/go ]; do sleep 0.05; done; sleep 1; echo whole >/run/database"
+    node.sh(f"mkdir /run/bin; printf '#!/bin/sh\n{text}\n' >/run/bin/dpkg; chmod +x /run/bin/dpkg")
+    applier = node.start(Transaction("t1", "n", (write("/mnt/a", "new"), Step("run", argv=("/run/bin/dpkg",)))))
+    node.sh("timeout 20 sh -c 'while [ ! -e /run/reached ]; do sleep 0.02; done'")
+    applier.send_signal(signal.SIGKILL)
+    applier.communicate()
+    node.sh("touch /run/go")
+    assert apply(node, Step("run", argv=("cp", "/run/database", "/mnt/b")), id_="t2", confirm_s=0.0).ok
+
+
 def test_what_a_step_has_started_to_stay_lives_on_when_the_applier_is_killed_later(node: Node) -> None:
     starts = script("wireguard-go wg7 >/dev/null 2>&1")
     waits = script("touch /run/reached; sleep 60")
