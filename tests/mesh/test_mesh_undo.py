@@ -70,3 +70,18 @@ def test_a_boot_starts_nothing_that_an_undone_apply_has_enabled(prepared: MeshLa
     assert prepared.sh("web1", "ls /var | grep started || true") == ""
     assert state(prepared, "web1", BOOTED) == before
     assert json.loads(prepared.sh("web1", "cat /var/lib/meshctl/undone.json"))["left"] == []
+
+
+def test_a_host_on_debian_11_whose_agent_moves_peers_goes_back_whole(agents: MeshLab) -> None:
+    mtu = agents.sh("alice", "cat /sys/class/net/wg0/mtu")
+    agents.edit(lambda d: d["nodes"]["alice"].update(mtu=1300))
+    limited = ("--confirm", "manual", "--limit", "alice", "--confirm-timeout", "30")
+    assert agents.apply(*limited)["alice"]["status"] == "changed"
+    assert agents.sh("alice", "cat /sys/class/net/wg0/mtu") == "1300\n"
+    agents.sh("alice", "for key in $(wg show wg0 peers); do wg set wg0 peer $key endpoint 192.0.2.99:9; done")
+    await_decided(agents, "alice")
+    told = json.loads(agents.sh("alice", "cat /var/lib/meshctl/undone.json"))
+    assert (told["why"], told["left"]) == ("nobody confirmed it within 30 s", [])
+    assert agents.sh("alice", "cat /sys/class/net/wg0/mtu") == mtu
+    assert "192.0.2.99" not in agents.sh("alice", "wg show wg0 endpoints")
+    assert agents.reaches("alice", agents.address("hub"))
