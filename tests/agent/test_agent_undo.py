@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -267,6 +268,23 @@ def test_what_a_routing_daemon_does_meanwhile_is_its_own(node: Node, state: str)
     assert node.sh("ip -o route | grep proto | grep -v kernel").split("\n")[:-1] == [
         "10.81.0.0/16 via 192.0.2.7 dev d0 proto zebra ", "10.82.0.0/16 via 192.0.2.7 dev d0 proto bird ",
     ]  # fmt: skip
+
+
+def test_what_brings_the_host_back_runs_by_the_applier_s_own_python(node: Node, state: str) -> None:
+    node.command[-5] = sys.executable
+    node.sh("mount --bind /dev/null $(readlink -f /usr/bin/python3)")
+    assert apply(node, write("/mnt/a", "new"), confirm_s=SOON_S).ok
+    await_decided(node)
+    assert node.sh(STATE) == state
+
+
+def test_what_could_not_bring_the_host_back_is_found_out_before_anything_is_touched(node: Node, state: str) -> None:
+    node.command[-5:] = ["sh", "-c", f"cd {node.agent.parent}; exec /usr/bin/python3 -I -S {node.agent.name} apply"]
+    result = apply(node, write("/mnt/a", "new"))
+    assert result.failure is not None
+    assert (result.phase, result.undone) == ("arm", None)
+    assert "the dead-man's switch cannot run" in result.failure.message
+    assert node.sh(STATE) == state
 
 
 def test_who_was_killed_before_the_first_step_holds_up_no_other_apply(node: Node, state: str) -> None:
