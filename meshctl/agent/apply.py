@@ -12,15 +12,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from meshctl.agent import compiled, deadman, goback, history, lock, process, versions
+from meshctl.agent import compiled, deadman, files, goback, history, lock, process, versions
 from meshctl.agent.answer import answer, failed, outlive_the_connection
 from meshctl.agent.converge import Convergence
-from meshctl.agent.failure import ApplyError, raise_for_os_error
-from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, make_private_dir
+from meshctl.agent.failure import ApplyError, of_os_error, raise_for_os_error
+from meshctl.agent.journal import JOURNAL_DIR, Journal, clean_after_killed_runs, has_converged, make_private_dir
 from meshctl.agent.saved import ledger_at
 from meshctl.agent.snapshot import note_after, snapshot
 from meshctl.agent.stage import stage, unstage
-from meshctl.agent.undo import undo
+from meshctl.agent.undo import UNDONE, undo
 from meshctl.model.ledger import LEDGER_PATH
 from meshctl.model.places import FACTS_SHELL
 from meshctl.model.steps import Result, StepFailure, Transaction
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def apply(transaction: Transaction) -> Result:
-    """Run a transaction under the host's lock. Never raises."""
+    """Run a transaction under the host's lock; what fails is in the result."""
     try:
         held = lock.take(transaction.who)
     except ApplyError as failure:
@@ -53,19 +53,27 @@ def apply(transaction: Transaction) -> Result:
         return Apply(transaction).run()
     except ApplyError as failure:
         return failed(transaction.id, "lock", failure)
+    except OSError as error:
+        return failed(transaction.id, "lock", of_os_error(error, "looking at what applies before this one have left"))
     finally:
         os.close(held)
 
 
 def settle() -> None:
     """What an apply before this one has left to be decided. Raises ApplyError: `locked` while it may still be
-    confirmed, and `undone` when the host is another one now than this transaction was made for."""
+    confirmed, and `undone` when the host is another one now than this transaction was made for: not when the applier
+    before was killed before it came to the steps."""
     pending = deadman.read()
     if pending is None:
         return
     if pending.waits_s:
         raise ApplyError("locked", f"{pending.words}, and is undone in {pending.waits_s:.0f} s unless it is confirmed")
+    touched = has_converged(JOURNAL_DIR / f"{pending.id}.jsonl")
     undo(pending, pending.over)
+    if deadman.read() is not None:
+        raise ApplyError("command", f"{deadman.PENDING} of an apply before this one cannot be removed")
+    if not touched:
+        return
     raise ApplyError("undone", f"an apply before this one was undone just now, for {pending.over}; apply again")
 
 
@@ -78,13 +86,15 @@ class Apply:
         self._convergence: Convergence | None = None
 
     def run(self) -> Result:
-        """All phases with the journal around them. Never raises."""
+        """All phases with the journal around them; what fails is in the result, and undone where there is a window."""
         journal: Journal | None = None
         try:
             journal = self._open_journal()
             result = self._phases(journal)
         except ApplyError as failure:
             result = self._result(failure=failure)
+        except OSError as error:  # of the journal: all else says where it was
+            result = self._result(failure=of_os_error(error, f"writing to {JOURNAL_DIR}"))
         except Exception as error:
             # Our own bug. Places only: an exception's text may quote a secret.
             import traceback  # takes milliseconds to import, hardly ever needed
@@ -97,6 +107,8 @@ class Apply:
         if journal is not None:
             result = self._undone(result)
             self._end_journal(journal, result)
+        if result.ok and not self._transaction.confirm_s and not self._transaction.prepares:
+            files.remove_quietly(UNDONE)  # with a window, its confirmation does so
         return result
 
     def _undone(self, result: Result) -> Result:
@@ -185,7 +197,7 @@ def refuse_moved(transaction: Transaction) -> None:
 
 
 def verify(transaction: Transaction) -> str:
-    """Phase 4: the facts as they are now, for the controller to compare."""
+    """Phase 5: the facts as they are now, for the controller to compare."""
     if not transaction.facts_script:
         return ""
     ran = process.run(("sh", "-c", FACTS_SHELL), transaction.facts_script.encode(), FACTS_TIMEOUT_S)

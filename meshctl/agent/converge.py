@@ -1,4 +1,4 @@
-"""Phase 3: the steps, in order, each one idempotent; the first failure ends it."""
+"""Phase 4: the steps, in order, each one idempotent; the first failure ends it."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Convergence:
         """All steps. Raises ApplyError with the index of the step that failed."""
         for index, step in enumerate(self._transaction.steps):
             what = " ".join(step.argv) if step.argv else step.path or LEDGER_PATH
-            self._journal.write("step", index=index, do=step.do, what=what)
             try:
+                self._journal.write("step", index=index, do=step.do, what=what)
                 self._one(index, step)
+                self._journal.write("done", index=index)
             except OSError as error:
                 raise_for_os_error(error, f"{step.do} {what}", index)
             except KeyError as error:
                 raise ApplyError("command", f"{step.do} {what}: {error.args[0]}", index) from error
             self.done.append(index)
-            self._journal.write("done", index=index)
 
     def _one(self, index: int, step: Step) -> None:
         path = Path(step.path)

@@ -5,7 +5,7 @@
 the process that applies. (Without systemd a process waits, and a boot brings back what units and files say.) Who finds
 the file and no right to wait, restores the snapshot:
 
-- the applier runs, for it holds the host's lock: wait until it ends;
+- the applier runs, for it holds the host's lock: wait until it ends, and kill it when it hangs;
 - it has ended well: wait for what is left of the window;
 - it has ended otherwise (`until` is not there), or the host was started anew since then: restore at once.
 """
@@ -14,20 +14,27 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from meshctl.agent import files, process
-from meshctl.agent.failure import ApplyError, redact
+from meshctl.agent.failure import ApplyError, raise_for_os_error, redact
 from meshctl.agent.journal import make_private_dir
 from meshctl.model.places import AGENT_DIR, PENDING_PATH, REVERT_LINK
 from meshctl.model.steps import Transaction
 
 PENDING = Path(PENDING_PATH)
-# What the timer and the unit run.
-COMMAND = ("/usr/bin/python3", "-I", "-S", REVERT_LINK, "revert")
+# What the timer and the unit run, by the Python that the applier itself runs by.
+COMMAND = (sys.executable, "-I", "-S", REVERT_LINK, "revert")
+# Beyond the limit of the longest step, before an applier that writes nothing into its journal counts as hanging: what
+# it reads before, between and after the steps has limits of its own.
+PATIENCE_S = 180.0
+# One that was killed, or could not run, is begun anew after so long.
+_RESTART_S = 5
 TIMER = "meshctl-revert-soon"
 BOOT_UNIT = Path("/etc/systemd/system/meshctl-revert.service")
 BOOT_LINK = BOOT_UNIT.parent / "sysinit.target.wants" / BOOT_UNIT.name
@@ -37,13 +44,15 @@ Description=Undo what meshctl has applied and nobody has confirmed
 Documentation=https://github.com/meshctl/meshctl
 DefaultDependencies=no
 ConditionPathExists={PENDING}
-RequiresMountsFor={PENDING.parent} {AGENT_DIR} /etc
+RequiresMountsFor={PENDING.parent} {AGENT_DIR} {COMMAND[0]} /etc
 After=local-fs.target systemd-tmpfiles-setup.service
 Before=network-pre.target systemd-networkd.service nftables.service systemd-sysctl.service sysinit.target
 
 [Service]
 Type=oneshot
 ExecStart={' '.join(COMMAND)} --boot
+Restart=on-failure
+RestartSec={_RESTART_S}
 """
 _SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -52,7 +61,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 @dataclass(frozen=True)
 class Pending:
     """An apply that is to be confirmed, of `who`; by a person if `manual`. `boot` is the kernel's boot id; `until`, in
-    seconds since then, is when the window is over, None while the applier runs. `began` is Unix time."""
+    seconds since then, is when the window is over, None while the applier runs. `began` is Unix time. An applier whose
+    journal does not grow for `patience_s` hangs."""
 
     id: str
     node: str
@@ -62,13 +72,16 @@ class Pending:
     boot: str
     until: float | None = None
     manual: bool = False
+    patience_s: float = PATIENCE_S
 
     @classmethod
     def of(cls, transaction: Transaction) -> Pending:
         """That which begins now."""
-        window_s = transaction.confirm_s
-        began, manual = round(time.time(), 3), transaction.manual
-        return cls(transaction.id, transaction.node, transaction.who, window_s, began, boot_id(), manual=manual)
+        longest_s = max((step.timeout_s for step in transaction.steps), default=0.0)
+        return cls(
+            transaction.id, transaction.node, transaction.who, transaction.confirm_s, round(time.time(), 3), boot_id(),
+            manual=transaction.manual, patience_s=longest_s + PATIENCE_S,
+        )  # fmt: skip
 
     @property
     def words(self) -> str:
@@ -102,10 +115,12 @@ def now() -> float:
 
 
 def read() -> Pending | None:
-    """The apply that is to be confirmed, if one is. The file is whole or not there, unless the disk is damaged."""
+    """The apply that is to be confirmed, if one is. The file is whole or not there, unless the disk is damaged; one of
+    a newer version may say more."""
     try:
-        return Pending(**json.loads(PENDING.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        said = json.loads(PENDING.read_text(encoding="utf-8"))
+        return Pending(**{name: value for name, value in said.items() if name in Pending.__dataclass_fields__})
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 
 
@@ -114,36 +129,51 @@ def arm(pending: Pending, running: Path) -> None:
     try:
         make_private_dir(PENDING.parent)
         _point(Path(REVERT_LINK), str(running))
-        if _SYSTEMD.is_dir():
+        _try_command()
+        if _SYSTEMD.is_dir():  # the timer first: one that finds nothing does no harm
             if not BOOT_UNIT.is_file() or BOOT_UNIT.read_text() != BOOT_TEXT:
                 files.put(BOOT_UNIT, BOOT_TEXT.encode(), 0o644)
             _point(BOOT_LINK, str(BOOT_UNIT))
-        _write(pending)
-    except OSError as error:
-        raise ApplyError("command", f"arming the dead-man's switch: {error}") from error
-    try:
-        if _SYSTEMD.is_dir():
             _start_timer(pending.window_s)
+            _write(pending)
         else:
+            _write(pending)
             _start_process()
-    except ApplyError:
+    except OSError as error:
         disarm()
-        raise
+        raise_for_os_error(error, "arming the dead-man's switch")
 
 
 def await_confirmation() -> None:
-    """The applier has done its part: the window begins."""
+    """The applier has done its part: the window begins. Raises ApplyError."""
     pending = read()
-    if pending is not None:
+    if pending is None:
+        return
+    try:
         _write(replace(pending, until=now() + pending.window_s))
+    except OSError as error:
+        raise_for_os_error(error, f"writing {PENDING}")
 
 
 def disarm() -> None:
-    """Nothing is pending any more. The timer finds nothing to do; it is stopped all the same."""
-    files.remove_quietly(PENDING)
-    files.sync_folder(PENDING.parent)
+    """Nothing is pending any more. The timer finds nothing to do; it is stopped all the same. Raises ApplyError when
+    the host would go back nevertheless."""
+    try:
+        with suppress(FileNotFoundError):
+            PENDING.unlink()
+        files.sync_folder(PENDING.parent)
+    except OSError as error:
+        raise_for_os_error(error, f"removing {PENDING}, by which this host goes back when its time is over")
     if _SYSTEMD.is_dir():
         process.run(["systemctl", "stop", f"{TIMER}.timer"])
+
+
+def _try_command() -> None:
+    """Whether what is to bring the host back can run here. Raises ApplyError."""
+    ran = process.run((*COMMAND[:-1], "--help"))
+    if ran.status != 0:
+        reason = redact(ran.output) or f"exit status {ran.status}"
+        raise ApplyError("command", f"the dead-man's switch cannot run ({' '.join(COMMAND)}): {reason}")
 
 
 def _start_process() -> None:
@@ -157,7 +187,8 @@ def _start_timer(window_s: float) -> None:
     process.run(["systemctl", "stop", f"{TIMER}.timer", f"{TIMER}.service"])
     argv: Sequence[str] = (
         "systemd-run", "--quiet", "--collect", f"--unit={TIMER}", f"--on-active={window_s:g}",
-        "--timer-property=AccuracySec=100ms", "--property=Type=oneshot", "--", *COMMAND,
+        "--timer-property=AccuracySec=100ms", "--property=Type=oneshot", "--property=Restart=on-failure",
+        f"--property=RestartSec={_RESTART_S}", "--", *COMMAND,
     )  # fmt: skip
     ran = process.run(argv)
     if ran.status != 0:

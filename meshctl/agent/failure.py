@@ -37,10 +37,15 @@ class ApplyError(Exception):
         self.index = index
 
 
-def raise_for_os_error(error: OSError, doing: str, index: int = NO_STEP) -> NoReturn:
-    """Turn a failed system call into an ApplyError; `doing` is a phrase such as `writing /etc/x`."""
+def of_os_error(error: OSError, doing: str, index: int = NO_STEP) -> ApplyError:
+    """A failed system call as an ApplyError; `doing` is a phrase such as `writing /etc/x`."""
     kind = "disk-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "command"
-    raise ApplyError(kind, f"{doing}: {error.strerror or error}", index) from error
+    return ApplyError(kind, f"{doing}: {error.strerror or error}", index)
+
+
+def raise_for_os_error(error: OSError, doing: str, index: int = NO_STEP) -> NoReturn:
+    """Raise `of_os_error`."""
+    raise of_os_error(error, doing, index) from error
 
 
 def classify_output(output: str) -> str:

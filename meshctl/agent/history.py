@@ -42,9 +42,9 @@ def was_confirmed(transaction_id: str) -> bool:
 
 def forget_old() -> None:
     """Remove what nobody can go back by or will ask for: snapshots of what was undone or has changed nothing, and those
-    that are older than SNAPSHOTS_KEPT others. Call it with the host's lock held. Never raises: a leftover does no
-    harm."""
-    with suppress(OSError):
+    that are older than SNAPSHOTS_KEPT others. Call it with the host's lock held. A leftover does no harm: whatever is
+    wrong with the disk, or a journal, ends it quietly."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
         pending = deadman.read()
         history = read()
         ways_back = {*parts_of(standing(history)[:SNAPSHOTS_KEPT]), *((pending.id,) if pending else ())}

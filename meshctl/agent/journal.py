@@ -35,10 +35,10 @@ class Journal:
 
     def __init__(self, transaction_id: str, node: str, *, strict: bool = True, **about: Any) -> None:
         self._strict = strict
-        make_private_dir(JOURNAL_DIR)
         self.path = JOURNAL_DIR / f"{transaction_id}.jsonl"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         try:
+            make_private_dir(JOURNAL_DIR)
             self._fd = os.open(self.path, flags, 0o600)
         except OSError:
             if strict:
@@ -86,6 +86,15 @@ def clean_after_killed_runs() -> list[str]:
     return removed
 
 
+def has_converged(path: Path) -> bool:
+    """Whether the transaction of this journal came to its steps, or may have: there is no journal."""
+    try:
+        events = read_events(path)
+    except OSError:
+        return True
+    return not events or any(event.get("event") == "phase" and event.get("phase") == "converge" for event in events)
+
+
 def read_events(path: Path) -> list[dict[str, Any]]:
     """A journal's events. A last line that power loss cut short is left out."""
     events = []
@@ -93,4 +102,3 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             events.append(json.loads(line))
     return events
-

@@ -1,15 +1,16 @@
 """What the network of a host is, as data: links, addresses, routes, rules, WireGuard, nftables and sysctls.
 
-What the kernel or a DHCP client sees to by itself is left out, and so are the tables that agents keep.
+What the kernel, a DHCP client or a routing daemon sees to by itself is left out, and so are the agents' tables.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from meshctl.agent import process
 from meshctl.agent.failure import ApplyError, redact
@@ -22,6 +23,20 @@ KINDS = WIREGUARD, USERSPACE = "wireguard", "tun"
 AGENTS_TABLES = frozenset(f"inet {name}" for name in (RELAYS, SPLICES))
 # What `ip route` says of a route's state, which nobody can set.
 _STATES = frozenset({"linkdown", "dead", "offload", "trap"})
+# Who sees to a route by itself (rtnetlink(7), /etc/iproute2/rt_protos): what such a daemon has withdrawn meanwhile must
+# not come back, nor go what it has just found out. A DHCP client notices no loss for hours: its routes are put back.
+_DAEMONS = frozenset({
+    "kernel", "ra", "gated", "mrt", "zebra", "bird", "dnrouted", "xorp", "ntk", "keepalived", "babel", "openr", "bgp",
+    "isis", "ospf", "rip", "eigrp",
+})  # fmt: skip
+# What ip and nft say where the kernel has no such family or no nf_tables: then it has none of it. Any other failure
+# would have a host that goes back lose all that it could not list.
+_NOT_SUPPORTED = re.compile(r"(?:Operation|Protocol|Address family) not supported")
+# What they and wg say of a thing that has gone since it was listed.
+_GONE = re.compile(r"No such (?:device|file or directory)|does not exist", re.I)
+# What nobody can read at the moment: the field of NetState, and the name in it (its family; "" for all of the field).
+Unread = Mapping[tuple[str, str], str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,19 +84,66 @@ class NetState:
 def capture(sysctls: Iterable[str] = ()) -> NetState:
     """The state now, with those sysctls, by path, that there are. Raises ApplyError when a program fails: a state that
     is not known cannot be come back to. A kernel without IPv6 or nftables has nothing of them."""
-    links = _links()
-    interfaces = _output("wg", "show", "interfaces").split() if process.find("wg") else []
+    state, unread = look(sysctls)
+    for what in unread.values():
+        raise ApplyError("command", f"the state of the network cannot be read: {what}")
+    return state
+
+
+def look(sysctls: Iterable[str] = ()) -> tuple[NetState, Unread]:
+    """As `capture`, with what cannot be read left out, and why, in words, for each."""
+    reading = _Reading()
+    links = reading.of("links", "", _links) or {}
+    interfaces = reading.of("wireguard", "", _interfaces) or []
     for name in interfaces:
         if name in links and not links[name].kind:
             links[name] = Link(USERSPACE, links[name].mtu, links[name].up, links[name].addresses)
-    return NetState(
+    configs = reading.texts("wireguard", interfaces, "wg", "showconf")
+    state = NetState(
         links,
-        {family: _routes(family) for family in "46"},
-        {family: _rules(family) for family in "46"},
-        {name: in_order(_output("wg", "showconf", name)) for name in interfaces},
-        _tables(),
-        _sysctls(sysctls),
+        {family: reading.of("routes", family, _routes, family) or () for family in "46"},
+        {family: reading.of("rules", family, _rules, family) or () for family in "46"},
+        {name: in_order(text) for name, text in configs.items()},
+        reading.texts("tables", reading.of("tables", "", _tables) or [], "nft", "-s", "list", "table"),
+        reading.of("sysctls", "", _sysctls, sysctls) or {},
     )
+    return state, reading.unread
+
+
+class _Reading:
+    """Each part by itself: one that fails keeps no other from being read."""
+
+    def __init__(self) -> None:
+        self.unread: dict[tuple[str, str], str] = {}
+
+    def of(self, part: str, name: str, read: Callable[..., T], *arguments: Any) -> T | None:
+        """What the function returns, None when it fails."""
+        try:
+            return read(*arguments)
+        except ApplyError as error:
+            self.unread[part, name] = error.message
+        except (OSError, ValueError, KeyError, TypeError) as error:  # a program did not say what it should
+            self.unread[part, name] = f"{part} {name}".strip() + f" cannot be read ({type(error).__name__})"
+        return None
+
+    def texts(self, part: str, names: Iterable[str], *command: str) -> dict[str, str]:
+        """What the command says of each that is still there."""
+        found = {name: self.of(part, name, _text, *command, *name.split()) for name in names}
+        return {name: text for name, text in found.items() if text is not None}
+
+
+def as_unread(wanted: NetState, now: NetState, unread: Unread) -> NetState:
+    """`wanted`, but as `now` where that could not be read: nothing is to be done about it."""
+    parts: dict[str, Any] = {}
+    for part, name in unread:
+        have = getattr(now, part)
+        if not name:
+            parts[part] = have
+            continue
+        some = dict(parts.get(part, getattr(wanted, part)))
+        some.pop(name, None)
+        parts[part] = {**some, name: have[name]} if name in have else some
+    return replace(wanted, **parts)
 
 
 def _links() -> dict[str, Link]:
@@ -108,30 +170,56 @@ def _address(address: Mapping[str, Any]) -> str:
 
 
 def _routes(family: str) -> tuple[str, ...]:
-    lines = process.run(("ip", f"-{family}", "route", "show", "table", "all")).stdout.splitlines()
-    words = [[word for word in line.split() if word not in _STATES] for line in lines]
-    return tuple(sorted(" ".join(w) for w in words if w and "kernel" not in w and "ra" not in w and "expires" not in w))
+    """One a line, with all its next hops (`-o`), which come last as `ip route add` wants them."""
+    lines = _listing("ip", "-o", f"-{family}", "route", "show", "table", "all")
+    words = [[word for word in line.replace("\\", " ").split() if word not in _STATES] for line in lines]
+    return tuple(sorted(" ".join(w) for w in words if w and "expires" not in w and _protocol(w) not in _DAEMONS))
+
+
+def _protocol(route: list[str]) -> str:
+    return route[route.index("proto") + 1] if "proto" in route[:-1] else ""
 
 
 def _rules(family: str) -> tuple[str, ...]:
     """`100:  from all lookup 7` as `pref 100 from all lookup 7`."""
-    lines = process.run(("ip", f"-{family}", "rule", "show")).stdout.splitlines()
+    lines = _listing("ip", f"-{family}", "rule", "show")
     return tuple(sorted("pref {} {}".format(*map(str.strip, line.split(":", 1))) for line in lines if ":" in line))
 
 
-def _tables() -> dict[str, str]:
+def _interfaces() -> list[str]:
+    return _output("wg", "show", "interfaces").split() if process.find("wg") else []
+
+
+def _tables() -> list[str]:
     if process.find("nft") is None:
-        return {}
-    names = [line.partition(" ")[2].strip() for line in process.run(("nft", "list", "tables")).stdout.splitlines()]
-    return {name: _output("nft", "-s", "list", "table", *name.split()) for name in names if name not in AGENTS_TABLES}
+        return []
+    names = (line.partition(" ")[2].strip() for line in _listing("nft", "list", "tables"))
+    return [name for name in names if name not in AGENTS_TABLES]
 
 
 def _sysctls(paths: Iterable[str]) -> dict[str, str]:
     return {path: Path(path).read_text() for path in sorted(paths) if Path(path).is_file()}
 
 
-def _output(*argv: str) -> str:
+def _listing(*argv: str) -> list[str]:
+    """The lines of a list, none where the kernel has nothing of the kind. Raises ApplyError for any other failure."""
     ran = process.run(argv)
+    if ran.status != 0 and _NOT_SUPPORTED.search(ran.output):
+        return []
+    return _checked(argv, ran).splitlines()
+
+
+def _text(*argv: str) -> str | None:
+    """What a program says of a thing that was listed, None when that has gone meanwhile. Raises ApplyError."""
+    ran = process.run(argv)
+    return None if ran.status != 0 and _GONE.search(ran.output) else _checked(argv, ran)
+
+
+def _output(*argv: str) -> str:
+    return _checked(argv, process.run(argv))
+
+
+def _checked(argv: Iterable[str], ran: process.Ran) -> str:
     if ran.status != 0:
         raise ApplyError("command", f"{' '.join(argv)}: {redact(ran.output) or f'exit status {ran.status}'}")
     return ran.stdout

@@ -7,15 +7,19 @@ Every part compares before it acts, so that a restore which was cut short is beg
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from meshctl.agent import files, process
+from meshctl.agent.failure import ApplyError
 from meshctl.agent.journal import Journal
 from meshctl.agent.netrestore import commands, differences
-from meshctl.agent.netstate import capture
+from meshctl.agent.netstate import NetState, Unread, as_unread, look
 from meshctl.agent.saved import Saved
+from meshctl.agent.wgtext import moved_as
+from meshctl.core.networkd import NETWORKD, NETWORKD_FOLDER, RELOAD_WITHOUT_HANDOVER
 
 # What one command undoes may take another's object with it: so many times at most it is looked at again.
 ROUNDS = 3
@@ -26,43 +30,58 @@ _ACTIVE, _FAILED = ("active", "activating", "reloading"), "failed"
 
 
 class Restore:
-    """Of one or several snapshots. `left` is what could not be put back, in words."""
+    """Of one or several snapshots. `left` is what could not be put back, in words: what fails keeps nothing else from
+    going back, and may be tried again."""
 
     def __init__(self, saved: Saved, journal: Journal) -> None:
         self._saved, self._journal = saved, journal
+        self._began_anew: set[str] = set()
+        self._synced: set[str] = set()
+        self._born: set[str] = set()
         self.left: list[str] = []
 
     def run(self) -> None:
         """All of it."""
+        self.left = []
+        self._forget_new_units()
         self._files()
-        self._make_interfaces()
-        self._network()
+        self._try("systemd-networkd", self._reload_networkd)
+        self._try("interfaces", self._make_interfaces)
+        self._try("network", self._network)
         self._units()
-        self.left += self._network()
+        self._try("network", lambda: self.left.extend(self._network()))
 
     def before_boot(self) -> None:
         """Files, and what is started: what the kernel has, comes of them. Nothing is waited for."""
+        self.left = []
+        self._forget_new_units()
         self._files()
         if self._saved.units:
-            self._systemctl("daemon-reload")
+            self._try("units", self._systemctl, "daemon-reload")
         for name, before in self._saved.units.items():
-            self._enable(name, before)
-            if before["active_state"] in _ACTIVE:
-                self._systemctl("start", name, "--no-block")
+            self._try(name, self._unit_before_boot, name, before)
 
     # Inside
+
+    def _try(self, what: str, part: Callable[..., object], *arguments: object) -> None:
+        try:
+            part(*arguments)
+        except ApplyError as error:
+            self.left.append(error.message)
+        except OSError as error:
+            self.left.append(f"{what}: {error.strerror or error}")
+        except Exception as error:  # a bug of ours, or a snapshot of another version; its text may quote a secret
+            self.left.append(f"{what}: {type(error).__name__}")
 
     def _files(self) -> None:
         if self._saved.room is not None:
             files.remove_quietly(self._saved.room)
         for number, (name, entry) in enumerate(sorted(self._saved.files.items(), reverse=True)):
-            try:
-                self._file(Path(name), entry, f"restore-{number}")
-            except OSError as error:
-                self.left.append(f"{name}: {error.strerror}")
+            self._try(name, self._file, Path(name), entry, f"restore-{number}")
 
     def _file(self, path: Path, entry: Mapping[str, Any] | None, unique: str) -> None:
         found = files.describe(path)
+        files.remove_quietly(files.nearest_directory(path) / files.temp_name(path, unique))  # of one that was killed
         if entry is None:
             if found is not None:
                 _remove(path, str(found["kind"]))
@@ -84,16 +103,28 @@ class Restore:
                 _attributes(path, entry)
 
     def _network(self) -> list[str]:
-        """What is still otherwise afterwards."""
+        """What is still otherwise afterwards, or cannot be read."""
         for _ in range(ROUNDS):
-            now = capture(self._saved.sysctls)
-            wanted = list(commands(self._saved.network(now), now))
-            if not wanted:
+            wanted, now, unread = self._wanted()
+            todo = list(commands(wanted, now))
+            if not todo:
                 break
-            for argv, stdin in wanted:
-                self._ran(*argv, stdin=stdin)
-        now = capture(self._saved.sysctls)
-        return differences(self._saved.network(now), now)
+            for argv, stdin in todo:
+                if self._ran(*argv, stdin=stdin) == 0 and argv[:2] == ("wg", "syncconf"):
+                    self._synced.add(argv[2])
+        wanted, now, unread = self._wanted()
+        return [*unread.values(), *differences(wanted, now)]
+
+    def _wanted(self) -> tuple[NetState, NetState, Unread]:
+        """What there shall be, what there is, and what of it nobody can read. A peer's endpoint and keepalive are put
+        back once: who moves or is moved by the agent from then on, is where it should be."""
+        now, unread = look(self._saved.sysctls)
+        wanted = as_unread(self._saved.network(now), now, unread)
+        wireguard = {
+            name: moved_as(text, now.wireguard[name]) if name in self._synced and name in now.wireguard else text
+            for name, text in wanted.wireguard.items()
+        }
+        return replace(wanted, wireguard=wireguard), now, unread
 
     def _make_interfaces(self) -> None:
         """By their units, which refuse to when there is one. Where that fails, the network is put back all the same."""
@@ -102,31 +133,63 @@ class Restore:
                 self._ran("systemctl", "daemon-reload")
                 self._ran("systemctl", "start", "--", name)  # nothing, where it runs
 
+    def _reload_networkd(self) -> None:
+        """networkd hears of files of its own that went back, unless it would take over or let go a live interface."""
+        ours = any(name.startswith(NETWORKD_FOLDER) for name in self._saved.files)
+        if not ours or unit_state(NETWORKD)["active_state"] not in _ACTIVE:
+            return
+        words: list[str] = []
+        for name in process.run(["wg", "show", "interfaces"]).stdout.split():
+            words += [name, "true" if any(Path(NETWORKD_FOLDER).glob(f"*-{name}.network")) else "false"]
+        self._ran("sh", "-s", "--", *words, stdin=RELOAD_WITHOUT_HANDOVER)
+
+    def _forget_new_units(self) -> None:
+        """Units that there were not before start with the host no more, while their files still say by which links."""
+        for name, before in self._saved.units.items():
+            self._try(name, self._forget_new, name, before)
+
+    def _forget_new(self, name: str, before: Mapping[str, Any]) -> None:
+        if not before["file_state"] and unit_state(name)["file_state"] == "enabled":
+            self._born.add(name)
+            self._systemctl("disable", name)
+
     def _units(self) -> None:
         if self._saved.units:
-            self._systemctl("daemon-reload")
+            self._try("units", self._systemctl, "daemon-reload")
         for name, before in self._saved.units.items():
-            active_state = self._enable(name, before)
-            was, runs = before["active_state"] in _ACTIVE, active_state in _ACTIVE
+            self._try(name, self._unit, name, before)
+
+    def _unit(self, name: str, before: Mapping[str, Any]) -> None:
+        active_state = self._enable(name, before)["active_state"]
+        was, runs = before["active_state"] in _ACTIVE, active_state in _ACTIVE
+        self._forget_failure(name, before)
+        if was != runs:
+            self._systemctl("start" if was else "stop", name)
+        elif was and before["again"] and name not in self._began_anew:
+            self._began_anew.add(name)
+            self._systemctl(before["again"], name)
+        if runs and not was:  # what it should stop may be gone already
             self._forget_failure(name, before)
-            if was != runs:
-                self._systemctl("start" if was else "stop", name)
-            elif was and before["again"]:
-                self._systemctl(before["again"], name)
-            if runs and not was:  # what it should stop may be gone already
-                self._forget_failure(name, before)
+
+    def _unit_before_boot(self, name: str, before: Mapping[str, Any]) -> None:
+        """The host's start has begun with what was enabled: what is not any more is to be stopped before it runs."""
+        now = self._enable(name, before)
+        if before["active_state"] in _ACTIVE:
+            self._systemctl("start", name, "--no-block")
+        elif name in self._born or now["file_state"] == "enabled" != before["file_state"]:
+            self._ran("systemctl", "stop", "--no-block", "--", name)  # it may have gone with its file
 
     def _forget_failure(self, name: str, before: Mapping[str, Any]) -> None:
         if before["active_state"] != _FAILED == unit_state(name)["active_state"]:
             self._systemctl("reset-failed", name)
 
-    def _enable(self, name: str, before: Mapping[str, Any]) -> str:
-        """Have the unit start with the host, or not, as it did; returns its active state."""
+    def _enable(self, name: str, before: Mapping[str, Any]) -> Mapping[str, str]:
+        """Have the unit start with the host, or not, as it did; returns how it was found."""
         now = unit_state(name)
         verb = _VERBS.get(before["file_state"])
         if verb is not None and before["file_state"] != now["file_state"]:
             self._systemctl(verb, name)
-        return now["active_state"]
+        return now
 
     def _systemctl(self, verb: str, unit: str = "", *options: str) -> None:
         argv = ["systemctl", verb, *options, *(("--", unit) if unit else ())]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from meshctl.agent import deadman, files, history, lock
 from meshctl.agent.answer import answer, failed, outlive_the_connection
 from meshctl.agent.failure import ApplyError
-from meshctl.agent.journal import Journal
+from meshctl.agent.journal import JOURNAL_DIR, Journal
 from meshctl.agent.undo import UNDONE, became_of, undo
 from meshctl.model.steps import Result
 
@@ -20,7 +20,7 @@ _LOOK_S = 1.0
 def revert(arguments: Sequence[str]) -> int:
     """Entry point of `meshctl-agent revert [--boot]`: restore what nobody has confirmed, when it is time."""
     while True:
-        held = lock.wait()
+        held = _wait_for_lock()
         try:
             pending = deadman.read()
             if pending is None:
@@ -34,6 +34,19 @@ def revert(arguments: Sequence[str]) -> int:
         until = time.monotonic() + waits_s
         while deadman.PENDING.exists() and time.monotonic() < until:
             time.sleep(min(waits_s, _LOOK_S))
+
+
+def _wait_for_lock() -> int:
+    """Who has it is at work on the apply that is pending, and says in its journal how far it has come."""
+    pending = deadman.read()
+
+    def progress() -> int:
+        try:
+            return (JOURNAL_DIR / f"{pending.id}.jsonl").stat().st_size if pending else 0
+        except OSError:
+            return 0
+
+    return lock.wait(pending.patience_s if pending else deadman.PATIENCE_S, progress)
 
 
 def decide(what: str, transaction_id: str) -> int:
@@ -72,12 +85,15 @@ def _wait_anew(pending: deadman.Pending) -> Result:
 
 
 def _keep(pending: deadman.Pending) -> Result:
+    try:
+        deadman.disarm()
+    except ApplyError as failure:
+        return failed(pending.id, "confirm", failure)
     journal = Journal(pending.id, pending.node, strict=False)
     try:
         journal.write("confirmed")
     finally:
         journal.close()
-    deadman.disarm()
     files.remove_quietly(UNDONE)
     history.forget_old()
     return Result(pending.id, True, "confirm")

@@ -55,7 +55,7 @@ def snapshot(transaction: Transaction, past: Saved | None = None) -> None:
             "id": transaction.id,
             "node": transaction.node,
             "time": round(time.time(), 3),
-            "files": _save_files(folder, sorted(paths)),
+            "files": _save_files(folder, sorted({*paths, *_missing_folders(paths)})),
             "keys": sorted(keys),
             "units": {name: {**unit_state(name), "again": again} for name, again in units.items()},
         }
@@ -72,6 +72,11 @@ def note_after(transaction: Transaction) -> None:
     folder = SNAPSHOT_DIR / transaction.id
     with suppress(ApplyError, OSError, ValueError, KeyError):
         _write(folder / AFTER, capture(of_one(folder).sysctls).to_json().encode())
+
+
+def _missing_folders(paths: Iterable[str]) -> set[str]:
+    """Those that are made on the way to a file: they go with it."""
+    return {str(parent) for path in paths for parent in Path(path).parents if not os.path.lexists(parent)}
 
 
 def _save_files(folder: Path, paths: Iterable[str]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from meshctl.model.steps import Step, Transaction
 # Left free beside the files of the transaction, for its snapshot, journal and ledger.
 SPARE_BYTES = 256 * 1024
 DPKG_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock")
-PACKAGE_MANAGERS = ("apt-get", "apt", "dpkg", "dnf", "yum", "zypper", "apk", "pacman")
 WIREGUARD_PROGRAMS = ("wg", "wg-quick")
 
 
@@ -102,8 +101,8 @@ def check_programs(steps: tuple[Step, ...]) -> None:
 
 
 def is_package_step(step: Step) -> bool:
-    """Whether the step runs a package manager, directly or through env or sh."""
-    return step.do == "run" and any(Path(word).name in PACKAGE_MANAGERS for word in step.argv[:3])
+    """Whether the step runs a package manager."""
+    return step.do == "run" and process.is_package_manager(step.argv)
 
 
 def check_package_lock() -> None:

@@ -16,18 +16,25 @@ from meshctl.agent.snapshot import SNAPSHOT_DIR
 from meshctl.model.places import UNDONE_PATH
 
 UNDONE = Path(UNDONE_PATH)
+# What could not be put back is tried again: a program may have been interrupted, a table have changed while it was
+# read. Not where it takes so long that a start that fails has its own limit: a controller waits for the answer.
+TRIES, PAUSE_S, TRYING_S = 3, 2.0, 60.0
 
 
 def undo(pending: deadman.Pending, why: str, *, boot: bool = False) -> tuple[str, ...]:
     """Restore the snapshot of an apply, with the host's lock held; returns what could not be put back, in words. At
-    boot it is files and what starts, of which units make the rest. Never raises: there is nobody to tell."""
+    boot it is files and what starts, of which units make the rest. What fails is tried again; who is killed meanwhile
+    leaves it pending, and the next one begins again."""
     journal = Journal(pending.id, pending.node, strict=False)
     try:
         journal.write("revert", why=why)
         left = _restore(SNAPSHOT_DIR / pending.id, journal, boot)
         journal.write("reverted", left=list(left))
         _tell(pending, why, left)
-        deadman.disarm()
+        try:
+            deadman.disarm()
+        except ApplyError as failure:
+            left = (*left, failure.message)
         history.forget_old()
         return left
     finally:
@@ -49,15 +56,18 @@ def _restore(folder: Path, journal: Journal, boot: bool) -> tuple[str, ...]:
     try:
         clean_after_killed_runs()
         restore = Restore(of_one(folder), journal)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return (f"the snapshot {folder} cannot be read: {type(error).__name__}",)
-    try:
+    until = time.monotonic() + TRYING_S
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(PAUSE_S)
         if boot:
             restore.before_boot()
         else:
             restore.run()
-    except (ApplyError, OSError) as error:
-        restore.left.append(str(error))
+        if not restore.left or time.monotonic() > until:
+            break
     return tuple(dict.fromkeys(restore.left))
 
 

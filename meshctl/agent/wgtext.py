@@ -44,6 +44,17 @@ class Config:
         return in_order(PEER.join([head, *(f"\n{peer}\n" for peer in peers)]))
 
 
+def moved_as(wanted: str, now: str) -> str:
+    """`wanted`, with where each peer is and how often it is sent to as `now` has it."""
+    want, have = Config.of(wanted), Config.of(now)
+    peers = {
+        key: {**{n: v for n, v in peer.items() if n not in MOVING or key not in have.peers},
+              **{n: v for n, v in have.peers.get(key, {}).items() if n in MOVING}}
+        for key, peer in want.peers.items()
+    }  # fmt: skip
+    return Config(want.head, peers).text()
+
+
 def in_order(config: str) -> str:
     """`wg showconf` with its peers, and what each may send from, in an order that means nothing: that is how two are
     told apart. A userspace WireGuard says them in any order."""

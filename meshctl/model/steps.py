@@ -170,7 +170,8 @@ class StepFailure:
 
 @dataclass(frozen=True)
 class Result:
-    """The applier's answer. `phase` is the last one entered: lock, stage, snapshot, arm, converge, verify or done.
+    """The applier's answer. `phase` is the last one entered: receive, lock, stage, snapshot, arm, converge, verify or
+    done; confirm, hold or undo of what decides about an apply later.
     `undone`: it has failed, and the host was put back; with what could not be, in words."""
 
     id: str

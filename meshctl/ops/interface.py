@@ -11,27 +11,15 @@ from meshctl.core.diff.interface import default_pieces
 from meshctl.core.diff.keys import NEXT
 from meshctl.core.diff.removal import wg_quick_interface
 from meshctl.core.endpoints import is_named, set_apart
+from meshctl.core.networkd import NETWORKD, RELOAD_WITHOUT_HANDOVER
 from meshctl.core.prefixes import DEFAULT_ROUTES, version
 from meshctl.model.facts import HostFacts, InterfaceFacts
 from meshctl.model.keys import Secret
 from meshctl.model.resources import NodeDoc, Peer, Service, WireGuard
 from meshctl.model.steps import Step
 
-NETWORKD = "systemd-networkd"
 WAIT_ONLINE = "/lib/systemd/systemd-networkd-wait-online"
 NETWORKD_TIMEOUT_S = 30
-# Arguments: name, "true" where networkd is wanted, for each interface. networkd names in /run what it works by.
-RELOAD_WITHOUT_HANDOVER = """\
-while [ $# -gt 1 ]; do
-  if [ -e "/sys/class/net/$1" ]; then
-    state=/run/systemd/netif/links/$(cat "/sys/class/net/$1/ifindex")
-    if grep -qs "^NETWORK_FILE=/etc/systemd/network/.*-$1[.]network" "$state"; then has=true; else has=false; fi
-    [ $has = "$2" ] || exit 0
-  fi
-  shift 2
-done
-exec networkctl reload
-"""
 # 32 zero bytes stand for "no pre-shared key" (wg(8)).
 NO_PSK = "A" * 43 + "="
 # Where wg-quick's rules end up on a host without others: just before the main table's.

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from meshctl.core.change import Change
 from meshctl.core.diff.interface import DEFAULT
+from meshctl.core.networkd import NETWORKD_FOLDER
 from meshctl.model.facts import HostFacts
 from meshctl.model.ledger import LEDGER_PATH, Ledger
 from meshctl.model.resources import NodeDoc, WireGuard
@@ -15,7 +16,6 @@ from meshctl.ops import host, interface
 from meshctl.ops.ledger import intent, ledger_after
 
 UNIT_FOLDERS = ("/etc/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/", "/run/systemd/system/")
-NETWORKD_FOLDER = "/etc/systemd/network/"
 
 Batch = list[tuple[int, Change]]
 

@@ -18,6 +18,8 @@ wg set wg0 peer $(cat /run/bob) allowed-ips 10.42.0.3/32 persistent-keepalive 25
 ip addr add 10.42.0.1/24 dev wg0; ip addr add fd42::1/64 dev wg0; ip link set wg0 up mtu 1420
 ip route add 10.43.0.0/24 dev wg0; ip route add default via 192.0.2.1 dev d0 metric 50
 ip -6 route add fd43::/64 dev wg0; ip route add blackhole 10.99.0.0/16
+ip route add 10.98.0.0/16 nexthop via 192.0.2.7 dev d0 nexthop via 192.0.2.8 dev d0 weight 3
+ip -6 route add fd98::/64 nexthop via fd42::7 dev wg0 nexthop via fd42::8 dev wg0
 ip rule add pref 100 not fwmark 0xca6c lookup 51820; ip route add default dev wg0 table 51820
 ip -6 rule add pref 100 from fd42::/64 lookup 51820
 nft 'add table inet meshctl; add chain inet meshctl in { type filter hook input priority 0; policy drop; }
@@ -37,7 +39,9 @@ CHANGES = {
     "an MTU, and a link that is down": "ip link set wg0 mtu 1280 down; ip link set d0 mtu 600",
     "addresses": "ip addr del 192.0.2.2/24 dev d0; ip addr add 192.0.2.3/25 dev d0; ip addr del fd42::1/64 dev wg0",
     "routes and rules": """ip route del default; ip route add default dev wg0; ip route add 192.0.2.128/25 dev wg0
-        ip rule del pref 100; ip -6 rule add pref 90 lookup 7; ip route del blackhole 10.99.0.0/16""",
+        ip rule del pref 100; ip -6 rule add pref 90 lookup 7; ip route del blackhole 10.99.0.0/16
+        ip route del 10.98.0.0/16; ip -6 route del fd98::/64; ip route add 10.97.0.0/16 nexthop via 192.0.2.7 dev d0
+        ip route add 10.96.0.0/16 nexthop via 192.0.2.7 dev d0 nexthop via 192.0.2.9 dev d0""",
     "a firewall": """nft flush ruleset; nft 'add table inet f
         add chain inet f in { type filter hook input priority 0; policy drop; }
         add table inet meshctl_relays'""",

@@ -33,9 +33,8 @@ LATEST_JOURNAL = "tail -n 1 $(ls /var/lib/meshctl/journal/*.jsonl | tail -n 1)"
 
 
 def kill_applier(mesh: MeshLab, node: str) -> None:
-    """The applier, and the command that it waits for, which would go on by itself."""
+    """The applier alone: the command that it waits for is ended by who undoes this."""
     mesh.sh(node, f"kill -9 $(sed -n 's/pid \\([0-9]*\\) .*/\\1/p' {LOCK})")
-    mesh.sh(node, "pkill -9 -f '^/bin/sh /usr/local/bin/ip'")
 
 
 def nothing_half_done(mesh: MeshLab, node: str) -> None:
