@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator
 from meshctl.cli import show
 from meshctl.core.change import Change
 from meshctl.deploy import confirm, planfile
+from meshctl.deploy.check import Counters
 from meshctl.deploy.host import Host, applied_changes
 from meshctl.deploy.hostkeys import HostKeyRefused, KnownHosts, known_name, parse
 from meshctl.deploy.keys import left_out
@@ -237,6 +238,16 @@ def test_the_window_of_a_host_that_is_early_is_held_open_until_it_is_let_go(
             recorder.commands.get()
         with pytest.raises(Empty):
             recorder.commands.get(timeout=0.1)
+
+
+def test_who_has_a_session_is_a_matter_of_the_hosts_own_clock() -> None:
+    text = "1000\nwg0\tann\t821\nwg0\tbob\t820\nwg1\teve\t0\nwg0\tann\t148\t92\n"
+    counters = Counters.parse(text)
+    assert counters.living == {"ann"}
+    assert counters.handshakes == {"ann": 821, "bob": 820, "eve": 0}
+    assert counters.received == {("wg0", "ann"): 148}
+    with pytest.raises(ValueError, match="invalid literal"):
+        Counters.parse("")
 
 
 def test_a_bug_is_told_by_its_type_and_place_for_its_text_may_quote_a_secret() -> None:
