@@ -32,12 +32,15 @@ class Windows:
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[threading.Event, threading.Thread]] = {}
+        self._lock, self._over = threading.Lock(), False
 
     def __enter__(self) -> Windows:
         return self
 
     def __exit__(self, *_: object) -> None:
         until = time.monotonic() + HOLD_S
+        with self._lock:  # a host that the operator has given up on may converge yet
+            self._over = True
         for gone, _thread in self._held.values():
             gone.set()
         for _gone, thread in self._held.values():
@@ -45,11 +48,12 @@ class Windows:
 
     def hold(self, host: Host) -> None:
         """Its window, if one is open and not held yet."""
-        if host.pending is not None and host.name not in self._held:
-            gone = threading.Event()
-            thread = threading.Thread(target=_hold, args=(host, host.pending, gone), daemon=True)
-            self._held[host.name] = gone, thread
-            thread.start()
+        with self._lock:
+            if host.pending is not None and host.name not in self._held and not self._over:
+                gone = threading.Event()
+                thread = threading.Thread(target=_hold, args=(host, host.pending, gone), daemon=True)
+                self._held[host.name] = gone, thread
+                thread.start()
 
     def let_go(self, host: Host) -> None:
         """Its window is not held any more; one that is just being held on a lost connection is not waited for."""

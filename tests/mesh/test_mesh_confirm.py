@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from meshlab import MeshLab, await_decided, await_end, await_held, changes_of, held
+from meshlab import MeshLab, await_decided, await_held, changes_of, held, read_until
 from meshstate import BOOTED, state
 
 pytestmark = pytest.mark.lab
@@ -171,8 +171,8 @@ def test_with_limit_a_host_goes_back_that_cuts_off_one_outside_the_run(
 def test_a_host_whose_connection_broke_is_asked_what_it_hears_over_the_new_one(small: MeshLab) -> None:
     assert small.reaches("web1", small.address("nyc1"))
     with held(small, "fra1"), small.start("--limit", "web1,fra1", "-o", "json") as controller:
+        read_until(controller.stderr, "web1: changed")
         await_held(small, "fra1")
-        await_end(small, "web1")
         small.sh("web1", f"nft -f - <<'EOF'\ntable ip way {{ chain in {{ type filter hook input priority 0; "
                  f"ip saddr {NYC1} udp sport 51820 drop; }}; }}\nEOF")  # fmt: skip
         small.sh("web1", "pkill -KILL -f '^sshd: root'")
