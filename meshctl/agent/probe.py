@@ -14,30 +14,33 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Optional
 
 from meshctl.agent import process
 from meshctl.agent.node.wgread import Line, read_device
 
-# A keepalive of who has nothing else to say; or, where a peer has lost its session and does not ask, the time until a
-# handshake is begun, with one that is lost: KEEPALIVE_TIMEOUT + 2 * REKEY_TIMEOUT of the protocol's paper.
-TIMEOUT_S = 21.0
 AGAIN_S = 0.5
 # A WireGuard that does nothing else any more is asked for so long after that, until who asked waits no longer.
 _BUSY_S = 5.0
-# A session older than this is none (REJECT_AFTER_TIME): there was nothing that could break.
+# A session older than this is none (REJECT_AFTER_TIME): there was nothing that could break. Only where nobody has
+# looked before the change is it the clock that says so, for it may be set meanwhile.
 SESSION_S = 180.0
 _DISCARD_PORT = 9
+# Of one peer: whether to wait in any case, the bytes that had come, the time of its last handshake before the change.
+Asked = tuple[bool, Optional[int], Optional[int]]
 _SO_BINDTODEVICE = 25  # asm-generic/socket.h
 
 
 def probe() -> int:
-    """Entry point. Whom to ask comes on standard input, whether without a session, too, and how many bytes had come
-    before anybody asked, if that is known: `{INTERFACE: {PUBLIC KEY: [true|false, BYTES|null]}}`. One JSON document on
+    """Entry point. Whom to ask, and for how long at most, comes on standard input: `{"for_s": SECONDS, "peers":
+    {INTERFACE: {PUBLIC KEY: [true|false, BYTES|null, TIME|null]}}}`: whether to wait in any case, how many bytes had
+    come before anybody asked, and when the last handshake was before the change, as far as these are known. Who is not
+    waited for in any case is when there was a handshake since, or, if it is not known, a session. One JSON document on
     standard output: `{"silent": {INTERFACE: [PUBLIC KEY…]}, "endpoints": {INTERFACE: {PUBLIC KEY: ADDRESS:PORT}}}`: who
-    was asked and not heard, and where WireGuard sends to each now."""
+    was waited for and not heard, and where WireGuard sends to each now."""
     try:
-        found = _probe(json.loads(sys.stdin.read()), time.monotonic() + TIMEOUT_S)
+        asked = json.loads(sys.stdin.read())
+        found = _probe(asked["peers"], time.monotonic() + asked["for_s"])
     except (OSError, ValueError) as error:
         print(f"meshctl-agent: WireGuard does not say what its peers do: {error}", file=sys.stderr)
         return 1
@@ -45,7 +48,7 @@ def probe() -> int:
     return 0
 
 
-def _probe(asked: Mapping[str, Mapping[str, tuple[bool, int | None]]], until: float) -> dict[str, Any]:
+def _probe(asked: Mapping[str, Mapping[str, Asked]], until: float) -> dict[str, Any]:
     interfaces = [_Interface(name, keys, until + _BUSY_S) for name, keys in asked.items()]
     for interface in interfaces:
         interface.greet()
@@ -67,18 +70,25 @@ def _pause_until_heard(interfaces: list[_Interface]) -> None:
             return
 
 
+def _is_waited_for(asked: Asked, handshake: int, now: float) -> bool:
+    always, _, before = asked
+    if before is None:
+        return always or now - handshake < SESSION_S
+    return always or handshake not in (0, before)
+
+
 class _Interface:
     """`waiting`: the peers that have not been heard yet, and an address to reach each by. WireGuard is read until the
     time `until` (`time.monotonic`). Each method raises OSError and ValueError when it cannot be."""
 
-    def __init__(self, name: str, asked: Mapping[str, tuple[bool, int | None]], until: float) -> None:
+    def __init__(self, name: str, asked: Mapping[str, Asked], until: float) -> None:
         self.name, self._until = name, until
         now, lines = time.time(), list(self._peers())
-        known = {key: received for key, (_, received) in asked.items() if received is not None}
+        known = {key: received for key, (_, received, _) in asked.items() if received is not None}
         self._before = {**{line.public_key.text: line.rx_bytes for line in lines}, **known}
-        living = {line.public_key.text for line in lines if now - line.handshake < SESSION_S}
+        last = {line.public_key.text: line.handshake for line in lines}
         places = {key: to for key, to in addresses(name) if key in asked}
-        self.waiting = {key: to for key, to in places.items() if asked[key][0] or key in living}
+        self.waiting = {key: to for key, to in places.items() if _is_waited_for(asked[key], last.get(key, 0), now)}
         self._others = [to for key, to in places.items() if key not in self.waiting]
 
     def greet(self) -> None:

@@ -13,7 +13,7 @@ from meshctl.deploy.progress import Progress
 _TITLES = {
     "reading": "Reading", "keys": "Making keys on", "applying": "Applying to", "diff": "Fetching files of",
     "counting": "Looking at the peers of", "checking": "Checking the mesh from", "confirming": "Confirming",
-    "asking": "Asking",
+    "reaching": "Trying the way to", "asking": "Asking",
     "following": "Preparing a switch on", "revoking": "Cutting off on",
     "resuming": "Taking up an apply on", "undoing": "Undoing it on",
     "history": "Reading the history of",

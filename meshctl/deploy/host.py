@@ -72,9 +72,6 @@ class Host:
     pending: PendingApply | None = None  # what its node undoes unless it is confirmed
     confirmed: bool = False
     endpoints: dict[tuple[str, str], str] = field(default_factory=dict)  # where WireGuard sent before, to whom
-    received: dict[tuple[str, str], int] = field(default_factory=dict)  # bytes, by interface and key, before checks
-    cut_off: str = ""  # what is in the way to it since hosts that it is reached through were changed
-    broken: list[str] = field(default_factory=list)  # what does not carry packets any more, in words
     history: tuple[Entry, ...] = ()
     way: Way | None = None  # back to another state; None for an apply
     gone_back: bool = False

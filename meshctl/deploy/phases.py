@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from select import select
 
 from meshctl.deploy.host import Host
@@ -14,7 +15,6 @@ from meshctl.deploy.parallel import Interrupts, Workers
 from meshctl.deploy.progress import Progress
 from meshctl.errors import RemoteError
 
-LOG = logging.getLogger("meshctl")
 # Between two looks whether a question was interrupted.
 ASK_S = 0.2
 
@@ -38,12 +38,12 @@ class Phases:
 
     def each(
         self, phase: str, hosts: Sequence[Host], work: Callable[[Host], None], *, finish: bool = False,
-        last: bool = False, on_stop: Callable[[], None] = lambda: None,
+        last: bool = False,
     ) -> None:  # fmt: skip
         """`work` for every host in parallel; its RemoteErrors become the hosts'.
 
-        With `finish`, Ctrl-C lets running hosts end, of which `on_stop` is told, and starts no new ones; without, it
-        raises KeyboardInterrupt. `last` ends what has begun, and so is done after a Ctrl-C, too.
+        With `finish`, Ctrl-C lets running hosts end and starts no new ones; without, it raises KeyboardInterrupt.
+        `last` ends what has begun, and so is done after a Ctrl-C, too.
         """
         if not hosts or (self.interrupted and not last):
             return
@@ -54,7 +54,7 @@ class Phases:
         try:
             workers.run(
                 lambda name, _: self._progress.done(phase, name, _word(phase, named[name])),
-                (lambda running: self._stop(running, on_stop)) if finish else None,
+                self._stop if finish else None,
             )
         finally:
             self._progress.end()
@@ -73,9 +73,8 @@ class Phases:
         self.interrupted = True
         return False
 
-    def _stop(self, running: frozenset[str], on_stop: Callable[[], None]) -> None:
+    def _stop(self, running: frozenset[str]) -> None:
         self.interrupted = True
-        on_stop()
         self._progress.note(
             f"Interrupted: waiting for {', '.join(sorted(running)) or 'nothing'}; "
             "Ctrl-C again leaves them to finish by themselves."
@@ -90,11 +89,12 @@ def guarded(host: Host, work: Callable[[Host], None]) -> None:
     except RemoteError as error:
         host.error = error
     except Exception as error:
-        # A worker thread must never end in a traceback; a bug is reported like a failed host.
-        LOG.debug("%s", host.name, exc_info=error)
+        # A worker thread must never end in a traceback; a bug is reported like a failed host. The place only: an
+        # exception's text may quote a secret.
+        places = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
         host.error = RemoteError(
-            f"internal error: {type(error).__name__}: {error}", node=host.name, kind="protocol",
-            hint="please report it",
+            f"internal error: {type(error).__name__} at {' < '.join(places[-1:-4:-1])}", node=host.name,
+            kind="protocol", hint="please report it",
         )  # fmt: skip
     host.duration_s += time.monotonic() - started
 

@@ -9,8 +9,8 @@ class Progress(Protocol):
     """Called from the run's main thread alone."""
 
     def begin(self, phase: str, nodes: tuple[str, ...]) -> None:
-        """A phase starts for these nodes: `reading`, `keys`, `diff`, `applying`, `counting`, `checking`,
-        `confirming`, `asking`, `history`, `resuming`, `undoing`, `following`, `revoking`."""
+        """A phase starts for these nodes: `reading`, `keys`, `diff`, `reaching`, `applying`, `counting`,
+        `checking`, `confirming`, `asking`, `history`, `resuming`, `undoing`, `following`, `revoking`."""
 
     def done(self, phase: str, node: str, outcome: str) -> None:
         """One node is through the phase; `outcome` is a word or two, or an error's line."""

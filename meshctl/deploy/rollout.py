@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from meshctl.core.change import Change
 from meshctl.core.diff.between import first_round, left_behind
 from meshctl.deploy import confirm, keys
+from meshctl.deploy.check import Check, try_way
+from meshctl.deploy.confirm import Windows
 from meshctl.deploy.followed import stayed_behind
 from meshctl.deploy.host import Connect, Host, Terms
 from meshctl.deploy.options import AUTO, MANUAL, RunOptions
@@ -21,6 +23,9 @@ from meshctl.errors import RemoteError
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import NodeDoc
 from meshctl.render import zipapp
+
+# What connects to a host by its name, with nothing in it of before the time that it was made at.
+Anew = Callable[[str], Connect]
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,14 @@ class Part:
 
 
 class Rollout:
-    """The state of the main part of one apply: which hosts it is about, how many failed, and whether it goes on."""
+    """The state of the main part of one apply: which hosts it is about, how many failed, and whether it goes on. The
+    hosts `outside` are those of the mesh that it is not about."""
 
     def __init__(
-        self, hosts: Mapping[str, Host], mesh: Mesh, options: RunOptions, terms: Terms, phases: Phases,
-        anew: Callable[[str], Connect], path: Through, canaries: frozenset[str],
+        self, hosts: Mapping[str, Host], outside: Mapping[str, Host], mesh: Mesh, options: RunOptions, terms: Terms,
+        phases: Phases, anew: Callable[[], Anew], path: Through, canaries: frozenset[str],
     ) -> None:  # fmt: skip
-        self._hosts, self._mesh = hosts, mesh
+        self._hosts, self._outside, self._mesh = hosts, outside, mesh
         self._options, self._terms, self._phases = options, terms, phases
         self._anew, self._path, self._canaries = anew, path, canaries
         self._begun: dict[str, Host] = {}
@@ -61,7 +67,8 @@ class Rollout:
         going = [host for host in own if host.pending and host.error is None]
         as_wanted = [host for host in going if not host.changes]
         self._phases.each("undoing", [host for host in going if host.changes], confirm.go_back, finish=True)
-        self._settle(as_wanted)
+        with Windows() as windows:
+            self._settle(as_wanted, Check(as_wanted, self._hosts, self._outside, self._path), windows)
         self._begun.update((host.name, host) for host in own)
 
     def converge(self) -> None:
@@ -101,66 +108,71 @@ class Rollout:
 
     def _wave(self, wave: list[Host], terms: Terms, part_of: Callable[[Host], Part]) -> None:
         """All of its hosts converge, then the mesh is checked, and each is confirmed or goes back."""
-        gate, agent = confirm.Gate(len(wave)), zipapp.build()
+        check, agent = Check(wave, self._hosts, self._outside, self._path), zipapp.build()
 
         def converge(host: Host) -> None:
             try:
                 part = part_of(host)
                 host.converge(part.changes, agent, terms, part.doc)
             finally:
-                gate.arrive(host)
+                windows.hold(host)
             host.check_converged(part_of(host).changes)
 
-        self._phases.each("applying", wave, converge, finish=True, on_stop=gate.open)
-        gate.close()
-        if self._options.confirm == AUTO:
-            self._settle([host for host in wave if host.pending])
+        with Windows() as windows:
+            if self._options.confirm == AUTO:
+                self._look(check)
+            self._phases.each("applying", wave, converge, finish=True)
+            if self._options.confirm == AUTO:
+                self._settle([host for host in wave if host.pending], check, windows)
 
-    def _settle(self, waiting: list[Host]) -> None:
-        """Ask the peers of who waits, and get into the hosts behind them anew; each node then keeps what it has, or
+    def _look(self, check: Check) -> None:
+        """What there is before the wave changes it."""
+        self._phases.each("counting", check.near, check.look, finish=True)
+        strangers = [host for host in check.behind if host.name in self._outside]
+        self._phases.each("reaching", strangers, try_way, finish=True)
+        for host in strangers:
+            if host.error is not None:
+                self._phases.note(f"{host.name}: not reached, so nobody will see whether the way to it stays open")
+
+    def _settle(self, waiting: list[Host], check: Check, windows: Windows) -> None:
+        """Ask who waits and their peers, and get into the hosts behind them anew; each node then keeps what it has, or
         goes back."""
-        changed = {host.name for host in waiting}
-        near = {p.name for host in waiting for w in host.doc.interfaces() for p in w.peers} | changed
-        well = {name: host for name, host in self._hosts.items() if host.error is None}
-        behind = {name for name in well if not changed.isdisjoint(self._path.get(name, ()))}
-        asking = [host for name, host in well.items() if name in near]
-        reached, agent = {host.name for host in asking}, zipapp.build()
-        self._phases.each("counting", asking, confirm.count, finish=True, last=True)
-
-        def check(host: Host) -> None:
-            if host.name in reached:
-                confirm.probe(host, agent, reached)
-            if host.name in behind:
-                confirm.reach(host, self._anew(host.name))
-
-        looking = [host for name, host in well.items() if name in reached | behind]
-        self._phases.each("checking", looking, check, finish=True, last=True)
+        if not waiting:
+            return
         for host in waiting:
-            host.broken += [
-                f"{name}, which is reached through it, is not any more: {well[name].cut_off}" for name in sorted(behind)
-                if well[name].cut_off and host.name in self._path[name]
-            ]  # fmt: skip
-        for name in behind:
-            well[name].cut_off = ""
+            windows.hold(host)
+        check.wait(waiting)
+        anew = self._anew()
+        near = {host.name: host for host in check.near}
+        behind = {host.name: host for host in check.behind}
+        self._phases.each("counting", list(near.values()), check.count, finish=True, last=True)
+
+        def look(host: Host) -> None:
+            if host.name in near:
+                check.ask(host)
+            if host.name in behind:
+                check.reach(host, anew(host.name))
+
+        self._phases.each("checking", list({**near, **behind}.values()), look, finish=True, last=True)
         if self._options.switch:
-            self._check_followed(waiting, [host for host in asking if host.name not in changed])
+            changed = {host.name for host in waiting}
+            self._check_followed(changed, [host for name, host in near.items() if name not in changed], check)
 
         def settle(host: Host) -> None:
-            confirm.settle(host, self._anew(host.name))
+            windows.let_go(host)
+            confirm.settle(host, anew(host.name), check)
 
         self._phases.each("confirming", waiting, settle, finish=True, last=True)
         confirm.report_open(waiting)
 
-    def _check_followed(self, waiting: list[Host], peers: list[Host]) -> None:
+    def _check_followed(self, switched: set[str], peers: list[Host], check: Check) -> None:
         """Note which peers still give the prefixes of a node to its old key, when it has been heard by the new one."""
-        switched, behind = {host.name for host in waiting}, dict[str, dict[str, str]]()
 
         def look(host: Host) -> None:
-            behind[host.name] = stayed_behind(host, switched)
+            for name, words in stayed_behind(host, switched).items():
+                check.note(name, words)
 
         self._phases.each("checking", peers, look, finish=True, last=True)
-        for host in waiting:
-            host.broken += [found[host.name] for _, found in sorted(behind.items()) if host.name in found]
 
     def _may_begin(self, title: str) -> bool:
         """Whether the run goes on with this wave; if not, the hosts that it has not come to say why."""

@@ -22,13 +22,14 @@ from meshctl.deploy.phases import Phases, guarded
 from meshctl.deploy.planfile import check_fresh
 from meshctl.deploy.progress import Progress, Silent
 from meshctl.deploy.rollback import RollbackOutcome
-from meshctl.deploy.rollout import Rollout
+from meshctl.deploy.rollout import Anew, Rollout
 from meshctl.deploy.selection import select
 from meshctl.deploy.ssh import Connections
 from meshctl.deploy.transport import Transport
 from meshctl.deploy.waves import through
 from meshctl.errors import MeshctlError, RemoteError
 from meshctl.inventory import Inventory
+from meshctl.model.resources import NodeDoc
 from meshctl.policy import compile_mesh
 from meshctl.render import Renderer, zipapp
 
@@ -127,7 +128,7 @@ class _Run:
         self._door = door or NetworkDoor()
         self._id = applier.new_id()
         self._opened: list[Connections] = []
-        self._connections, self._fresh = self._new_connections(), self._new_connections()
+        self._connections = self._new_connections()
         renderer = self._renderer()
         # Only a node of this run gets its key in this run; a peer of any other without a key is left out.
         self._hosts = {
@@ -207,9 +208,14 @@ class _Run:
 
     def converge(self) -> None:
         """The main transactions of all hosts that still differ, after those that a killed run has left."""
+        mesh = self._inventory.mesh
+        outside = {
+            node.name: Host(node.name, NodeDoc(node.name, ()), self._connector(node.name, self._connections))
+            for node in mesh.managed() if node.name not in self._hosts
+        }  # fmt: skip
         rollout = Rollout(
-            self._hosts, self._inventory.mesh, self._options, self._terms(), self._phases, self._anew,
-            through(self._inventory.mesh, self._ways()), self._canaries,
+            self._hosts, outside, mesh, self._options, self._terms(), self._phases, self._anew,
+            through(mesh, self._ways()), self._canaries,
         )  # fmt: skip
         if self._options.resume:
             rollout.resume()
@@ -303,10 +309,16 @@ class _Run:
                 found[node.name] = way.host, way.jumps
         return found
 
-    def _anew(self, name: str) -> Callable[[], Transport]:
-        """A connection that nothing of before is in, each time it is called; the first ones share their jump hosts."""
-        shared = iter((self._fresh,))
-        return lambda: self._connector(name, next(shared, None) or self._new_connections())()
+    def _anew(self) -> Anew:
+        """What makes connections that nothing of before now is in, each time that it is called; the first ones share
+        their jump hosts."""
+        first = self._new_connections()
+
+        def anew(name: str) -> Callable[[], Transport]:
+            shared = iter((first,))
+            return lambda: self._connector(name, next(shared, None) or self._new_connections())()
+
+        return anew
 
     def _connector(self, name: str, connections: Connections) -> Callable[[], Transport]:
         node = self._inventory.mesh.nodes[name]

@@ -28,7 +28,7 @@ class Completed:
 
 
 class Transport(Protocol):
-    """A host that runs commands as root. Used by one thread at a time."""
+    """A host that runs commands as root. Several threads may do so at a time."""
 
     def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:
         """Run a shell command line as root; None is the host's own command timeout.

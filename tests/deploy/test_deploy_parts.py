@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -18,16 +19,17 @@ from jsonschema import Draft202012Validator
 
 from meshctl.cli import show
 from meshctl.core.change import Change
-from meshctl.deploy import planfile
-from meshctl.deploy.confirm import Gate
+from meshctl.deploy import confirm, planfile
+from meshctl.deploy.check import Counters
 from meshctl.deploy.host import Host, applied_changes
 from meshctl.deploy.hostkeys import HostKeyRefused, KnownHosts, known_name, parse
 from meshctl.deploy.keys import left_out
 from meshctl.deploy.outcome import UNCHANGED, ApplyOutcome, NodeOutcome, PlanOutcome
 from meshctl.deploy.parallel import Interrupts, Workers
+from meshctl.deploy.phases import guarded
 from meshctl.deploy.selection import select
 from meshctl.deploy.transport import Completed
-from meshctl.errors import UsageError
+from meshctl.errors import RemoteError, UsageError
 from meshctl.inventory import load_schema
 from meshctl.model.facts import PendingApply
 from meshctl.model.mesh import Attachment, Mesh, Network, Node, SshSettings
@@ -209,20 +211,53 @@ class Recorder:
         return Completed(0, Result("id", True, "hold").to_json().encode(), b"")
 
 
-def test_the_window_of_a_host_that_is_early_is_held_open_until_the_last_has_come() -> None:
-    recorder = Recorder()
-    early, late = (Host(name, NodeDoc(name, ()), lambda: recorder, recorder) for name in ("early", "late"))
-    early.pending = late.pending = PendingApply("id", "", 0.03)
-    gate = Gate(2)
-    gate.arrive(early)
-    for _ in range(3):
-        assert recorder.commands.get(timeout=10).endswith("hold id")
-    gate.arrive(late)
-    gate.close()
-    while not recorder.commands.empty():
-        recorder.commands.get()
-    with pytest.raises(Empty):
-        recorder.commands.get(timeout=0.1)
+class Breaking(Recorder):
+    """One over which the first command does not come through."""
+
+    def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:
+        first = self.commands.empty()
+        completed = super().run(command, stdin, timeout_s)
+        if first:
+            raise RemoteError("lost", node="early", kind="unreachable")
+        return completed
+
+
+@pytest.mark.parametrize("recorder", [Recorder(), Breaking()])
+def test_the_window_of_a_host_that_is_early_is_held_open_until_it_is_let_go(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirm, "AGAIN_S", 0.01)
+    host = Host("early", NodeDoc("early", ()), lambda: recorder, recorder, pending=PendingApply("id", "", 0.03))
+    with confirm.Windows() as windows:
+        windows.hold(host)
+        windows.hold(host)
+        for _ in range(3):
+            assert recorder.commands.get(timeout=10).endswith("hold id")
+        windows.let_go(host)
+        while not recorder.commands.empty():
+            recorder.commands.get()
+        with pytest.raises(Empty):
+            recorder.commands.get(timeout=0.1)
+
+
+def test_who_has_a_session_is_a_matter_of_the_hosts_own_clock() -> None:
+    text = "1000\nwg0\tann\t821\nwg0\tbob\t820\nwg1\teve\t0\nwg0\tann\t148\t92\n"
+    counters = Counters.parse(text)
+    assert counters.living == {"ann"}
+    assert counters.handshakes == {"ann": 821, "bob": 820, "eve": 0}
+    assert counters.received == {("wg0", "ann"): 148}
+    with pytest.raises(ValueError, match="invalid literal"):
+        Counters.parse("")
+
+
+def test_a_bug_is_told_by_its_type_and_place_for_its_text_may_quote_a_secret() -> None:
+    def work(host: Host) -> None:
+        raise ValueError(f"{host.name}: sesame open wide")
+
+    host = Host("one", NodeDoc("one", ()), Recorder)
+    guarded(host, work)
+    assert host.error is not None
+    assert re.match(r"internal error: ValueError at test_deploy_parts\.py:\d+ < phases\.py:\d+$", host.error.message)
 
 
 # A signal comes at the first line that a pause runs, then in another pause at the second, and so on.

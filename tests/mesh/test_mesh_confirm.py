@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from meshlab import MeshLab, await_decided, changes_of
+from meshlab import MeshLab, await_decided, await_held, changes_of, held, read_until
 from meshstate import BOOTED, state
 
 pytestmark = pytest.mark.lab
@@ -23,19 +23,25 @@ table ip way { chain in { type filter hook prerouting priority -450; ip frag-off
 EOF"""
 
 
-def role(mesh: MeshLab, **files: str) -> None:
-    """A role `app` of the user's, on home1."""
+def role(mesh: MeshLab, on: str = "home1", **files: str) -> None:
+    """A role `app` of the user's, on that node."""
     for name, text in files.items():
         folder, _, file = name.partition("__")
         path = mesh.path.parent / "roles" / "app" / folder / file.replace("_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    mesh.edit(lambda d: d["nodes"]["home1"].update(roles=["app"]))
+    mesh.edit(lambda d: d["nodes"][on].update(roles=[*d["nodes"][on].get("roles", []), "app"]))
+
+
+def table(mesh: MeshLab, on: str, hook: str, rules: str) -> None:
+    """A role with a firewall of one chain, which accepts what the rules say nothing of."""
+    chain = f"type filter hook {hook} priority 0; policy accept; {rules};"
+    role(mesh, on, tasks__main_yml="- nftables: {table: app, src: app.j2}\n",
+         templates__app_j2=f"table inet app {{ chain app {{ {chain} }}; }}\n")  # fmt: skip
 
 
 def a_firewall_without_ssh(mesh: MeshLab) -> None:
-    rules = "table inet app { chain in { type filter hook input priority 0; policy accept; tcp dport 22 drop; }; }\n"
-    role(mesh, tasks__main_yml="- nftables: {table: app, src: app.j2}\n", templates__app_j2=rules)
+    table(mesh, "home1", "input", "tcp dport 22 drop")
 
 
 def allowed_ips_that_swallow_the_way_in(mesh: MeshLab) -> None:
@@ -116,6 +122,67 @@ def test_an_endpoint_where_nobody_is_is_undone_at_once(small: MeshLab) -> None:
         assert state(small, node) == was
     small.reset()
     assert small.plan()["changes"] == []
+
+
+NYC1 = "198.51.100.10"
+
+
+def test_what_the_other_end_alone_notices_is_undone_too_and_is_not_held_against_that_one(small: MeshLab) -> None:
+    for node in ("nyc1", "web1", "home1"):  # where WireGuard sends to is part of its state
+        assert small.reaches(node, small.address("fra1"))
+    before = state(small, "fra1")
+    small.edit(lambda d: d["nodes"]["nyc1"].update(mtu=1400))
+    table(small, "fra1", "output", f"ip daddr {NYC1} udp dport 51820 drop")
+    nodes = small.apply("--serial", "1", "--max-fail", "1", code=1)
+    assert nodes["fra1"]["error"]["kind"] == "broken"
+    assert "nothing comes to nyc1 (wg0) any more; it was undone" in nodes["fra1"]["error"]["message"]
+    assert nodes["nyc1"]["status"] == "changed", "a wave later, when fra1 was heard again"
+    assert state(small, "fra1") == before
+
+
+def test_a_jump_host_that_shuts_out_new_connections_alone_goes_back(small: MeshLab) -> None:
+    before = state(small, "nyc1")
+    small.edit(lambda d: d["nodes"]["home1"].update(mtu=1400))
+    table(small, "nyc1", "input", "ct state established,related accept; tcp dport 22 drop")
+    nodes = small.apply(*WINDOW, code=1)
+    assert nodes["home1"]["status"] == "changed", "in a wave before, through nyc1"
+    assert nodes["nyc1"]["error"]["kind"] in ("unconfirmed", "broken")
+    await_decided(small, "nyc1")
+    assert state(small, "nyc1") == before
+
+
+@pytest.mark.parametrize(("node", "hook", "rules", "found"), [
+    ("nyc1", "output", "oifname wg0 tcp dport 22 drop", "home1, which is reached through it, is not any more"),
+    ("web1", "input", f"ip saddr {NYC1} udp sport 51820 drop", "nothing comes from nyc1 (wg0) any more"),
+])  # fmt: skip
+def test_with_limit_a_host_goes_back_that_cuts_off_one_outside_the_run(
+    small: MeshLab, node: str, hook: str, rules: str, found: str
+) -> None:
+    before = state(small, node)
+    assert small.reaches("web1", small.address("nyc1"))
+    table(small, node, hook, rules)
+    nodes = small.apply("--limit", node, code=1)
+    assert set(nodes) == {node}
+    assert nodes[node]["error"]["kind"] == "broken"
+    assert found in nodes[node]["error"]["message"]
+    assert state(small, node) == before
+
+
+def test_a_host_whose_connection_broke_is_asked_what_it_hears_over_the_new_one(small: MeshLab) -> None:
+    assert small.reaches("web1", small.address("nyc1"))
+    with held(small, "fra1"), small.start("--limit", "web1,fra1", "-o", "json") as controller:
+        read_until(controller.stderr, "web1: changed")
+        await_held(small, "fra1")
+        small.sh("web1", f"nft -f - <<'EOF'\ntable ip way {{ chain in {{ type filter hook input priority 0; "
+                 f"ip saddr {NYC1} udp sport 51820 drop; }}; }}\nEOF")  # fmt: skip
+        small.sh("web1", "pkill -KILL -f '^sshd: root'")
+        small.sh("fra1", "rm /run/hold")
+        out, err = controller.communicate(timeout=100)
+    small.sh("web1", "nft delete table ip way || true")  # undoing has put back what was there
+    nodes = json.loads(out)["nodes"]
+    assert nodes["web1"]["error"]["kind"] == "broken", err
+    assert "nothing comes from nyc1 (wg0) any more; it was undone" in nodes["web1"]["error"]["message"]
+    assert nodes["fra1"]["status"] == "changed"
 
 
 def test_a_step_that_fails_leaves_nothing_behind(small: MeshLab) -> None:

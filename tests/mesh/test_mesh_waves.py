@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,24 @@ def test_a_jump_host_comes_after_the_host_behind_it_and_stays_as_it_was_when_the
     assert {node: small.sh(node, MTU).strip() for node in ("home1", "nyc1")} == {"home1": "1390", "nyc1": "1420"}
     nobody = small.run("apply", str(small.path), "--pause")
     assert (nobody.code, "asks at a terminal" in nobody.err) == (64, True)
+
+
+def test_after_one_ctrl_c_the_hosts_that_are_ready_are_kept_waiting_for_the_slow_one_and_confirmed(
+    small: MeshLab,
+) -> None:
+    until = "sed -n 's/.*\"until\": \\([0-9.]*\\).*/\\1/p' /var/lib/meshctl/pending.json"
+    with held(small, "fra1"), small.start("--confirm-timeout", "30", "--limit", "!nyc1") as controller:
+        await_held(small, "fra1")
+        await_end(small, "web1")
+        controller.send_signal(signal.SIGINT)
+        read_until(controller.stderr, "Interrupted: waiting for fra1")
+        over_s = float(small.sh("web1", until)) + 31  # held anew when its first window is over
+        look = f"[ $({until} | cut -d . -f 1) -gt {over_s:.0f} ] && exit"
+        small.sh("web1", f"for _ in $(seq 60); do {look}; sleep 1; done; exit 1")
+        small.sh("fra1", "rm /run/hold")
+        out, err = controller.communicate(timeout=60)
+    assert controller.returncode == 0, out + err
+    assert small.sh("web1", MTU).strip() == "1390"
 
 
 def test_what_a_killed_controller_left_is_taken_up_where_it_is_as_wanted_and_else_undone(small: MeshLab) -> None:
