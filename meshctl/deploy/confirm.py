@@ -121,11 +121,11 @@ def _undone(host: Host, fresh: Connect) -> str:
 
 
 def _tell_undo(host: Host) -> bool:
-    """Over the connection that there is. False if it has broken, or the node is busy. Raises RemoteError."""
+    """Over the connection that there is. False if it has broken. Raises RemoteError."""
     try:
         _decide_own(host, "undo")
     except RemoteError as error:
-        if error.kind not in (*LOST, "locked"):
+        if error.kind not in LOST:
             raise
         return False
     return True
