@@ -18,7 +18,8 @@ from meshctl.core.diff import diff
 from meshctl.core.diff.peers import removed_peers
 from meshctl.core.psk import PskRing
 from meshctl.deploy.applier import agent_command, read_result
-from meshctl.deploy.confirm import AGAIN_S, FINISH_S
+from meshctl.deploy.check import AGAIN_S
+from meshctl.deploy.confirm import FINISH_S
 from meshctl.deploy.crew import Crew
 from meshctl.deploy.door import Door
 from meshctl.deploy.hints import hint

@@ -15,6 +15,7 @@ import pytest
 from hosts import Host as Space
 from sshmesh import ROOT, Mesh
 
+from meshctl.deploy.check import Check
 from meshctl.deploy.confirm import settle
 from meshctl.deploy.host import Host
 from meshctl.deploy.transport import Completed
@@ -135,10 +136,11 @@ def test_a_run_whose_apply_somebody_has_confirmed_says_what_became_of_it(mesh: M
     pending = PendingApply(waits["id"], waits["who"], waits["window_s"])
     host = Host("one", NodeDoc("one", ()), lambda: inside, inside, pending=pending)
     assert mesh.run("confirm", "-i", str(mesh.path), "--limit", "one").returncode == 0
+    check = Check([host], {"one": host}, {}, {})
     if broken:
-        host.broken = ["nothing comes from two (wg0) any more"]
+        check.note("one", "nothing comes from two (wg0) any more")
         with pytest.raises(RemoteError, match="somebody has confirmed it meanwhile, so it stays"):
-            settle(host, lambda: inside)
+            settle(host, lambda: inside, check)
     else:
-        settle(host, lambda: inside)
+        settle(host, lambda: inside, check)
     assert host.confirmed
