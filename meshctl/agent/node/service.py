@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from meshctl.agent.node import notify
+from meshctl.agent.node import notify, runlock
 from meshctl.agent.node.control import Control
 from meshctl.agent.node.decisions import Decisions
 from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
@@ -130,6 +130,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run the agent; the exit status."""
     options = parse(arguments)
     log = Log(clock)
+    try:
+        runlock.take(options.state)
+    except BlockingIOError:
+        log.error("lock", file=options.state, reason="another agent runs", hint="stop it first: systemctl stop meshctl-agent")
+        return runlock.EXIT_RUNS
+    except OSError as error:  # what cannot be locked cannot be saved either, and paths need neither
+        log.trouble("lock", str(error))
     try:
         service = Service(options, log)
     except DocumentError as error:
