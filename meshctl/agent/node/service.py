@@ -133,7 +133,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         runlock.take(options.state)
     except BlockingIOError:
-        log.error("lock", file=options.state, reason="another agent runs", hint="stop it first: systemctl stop meshctl-agent")
+        hint = "stop it first: systemctl stop meshctl-agent"
+        log.error("lock", file=options.state, reason="another agent runs", hint=hint)
         return runlock.EXIT_RUNS
     except OSError as error:  # what cannot be locked cannot be saved either, and paths need neither
         log.trouble("lock", str(error))
