@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from agentnode_asked import asked, fetch, path, raw, running, states
@@ -132,6 +133,22 @@ def test_decisions_can_be_followed_as_they_are_made(stage: Stage) -> None:
     follower.send_signal(signal.SIGINT)
     assert follower.communicate(timeout=10)[0].count("Traceback") == 0
     assert follower.returncode == 0
+
+
+@pytest.mark.parametrize("words", [["paths"], ["events", "--follow"]])
+@pytest.mark.parametrize(("output", "says"), [("|", ""), ("/dev/full", "standard output: No space left on device\n")])
+def test_an_answer_that_nobody_reads_is_not_called_a_missing_agent(
+    stage: Stage, words: list[str], output: str, says: str
+) -> None:
+    argv = [sys.executable, "-m", "meshctl.agent.main", *words, "--socket", str(stage.socket("ann"))]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed, Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=closed if output == "|" else full,
+            stderr=subprocess.PIPE, text=True, check=False, timeout=10,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, says)
 
 
 def test_what_an_override_does_not_know_it_refuses(stage: Stage) -> None:
