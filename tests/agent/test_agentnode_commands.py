@@ -90,7 +90,7 @@ def test_a_person_sees_a_table(stage: Stage) -> None:
     assert ["unknown > probing", "session: its agent answers"] in [row[-2:] for row in rows if row[1] == "bob"]
 
 
-def test_an_override_holds_a_pair_on_the_relay_and_is_taken_back_without_a_packet_lost(stage: Stage) -> None:
+def test_an_override_holds_a_pair_on_the_relay_and_is_taken_back_and_nothing_is_interrupted(stage: Stage) -> None:
     assert stage.ping("ann", "bob", 10)
     with stage.pinging("ann", "bob") as pings:
         assert stage.agent("ann", "override", "bob", "relay").stdout == "ann: bob: relay, until the agent ends\n"
