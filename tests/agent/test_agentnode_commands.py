@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agentnode_asked import asked, fetch, path, raw, running, states
@@ -108,6 +109,26 @@ def test_an_override_holds_a_pair_on_the_relay_and_is_taken_back_and_nothing_is_
     assert pings.complaint() == ""
     assert min(relay_packets) > 0
     until(lambda: path(stage, "bob", "ann")["state"] == "direct", 10, stage.logs)
+
+
+def test_an_anchor_relays_no_more_for_a_pair_than_the_inventory_lets_it(stage: Stage) -> None:
+    def limit(document: dict[str, Any]) -> None:
+        for anchor in ("mid", "far"):
+            document["nodes"][anchor]["relay_limit"] = "100kbit/s"
+
+    def lift(document: dict[str, Any]) -> None:
+        for anchor in ("mid", "far"):
+            del document["nodes"][anchor]["relay_limit"]
+
+    stage.agent("ann", "override", "bob", "relay")
+    until(lambda: states(stage) == ("relayed", "relayed"), 10, stage.logs)
+    assert stage.ping("ann", "bob", 100)
+    stage.apply(limit, "mid", "far")
+    until(lambda: not stage.ping("ann", "bob", 100, within_s=2, size=1000), 10, stage.logs)
+    stage.apply(lift, "mid", "far")
+    until(lambda: stage.ping("ann", "bob", 100, within_s=2, size=1000), 20, stage.logs)
+    stage.agent("ann", "override", "bob", "auto")
+    until(lambda: states(stage) == ("direct", "direct"), 20, stage.logs)
 
 
 def test_decisions_can_be_followed_as_they_are_made(stage: Stage) -> None:

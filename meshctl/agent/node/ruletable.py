@@ -109,6 +109,15 @@ class RuleTable:
             self._drop()
         return bool(new or gone)
 
+    def replace(self, kinds: Mapping[str, Kind], chains: str, wanted: Iterable[Element]) -> None:
+        """Other sets and chains, with these elements in them and those of before as far as there are sets for them.
+        Counters begin anew."""
+        self._kinds, self._chains = kinds, chains
+        self._wanted = {(e.of, e.key): e for e in wanted}
+        self._before = {key: element for key, element in self._before.items() if element.of in kinds}
+        if self._loaded:
+            self._load()
+
     def counters(self, of: str) -> Iterator[tuple[tuple[Field, ...], int, int]]:
         """Key, packets and bytes of each element of a set whose elements have counters."""
         for raw in self._netlink.elements(self.name, of) if self._loaded else ():

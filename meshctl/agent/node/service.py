@@ -70,7 +70,7 @@ class Service:
         self._document = document = _read(self._path)
         now = clock()
         core = AgentCore(document.config, random.SystemRandom(), now, load_state(options.state))
-        decisions, counts, relays = Decisions(document.config, log), Counts(), Relays(now)
+        decisions, counts, relays = Decisions(document.config, log), Counts(), Relays(now, document.relay_limit)
         report = Report(core, decisions, counts, relays.counters, now)
         wireguard = WireGuard(document)
         signalling = Signalling(document)
