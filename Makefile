@@ -109,7 +109,8 @@ FUZZ ?= 20
 .PHONY: fuzz
 fuzz: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root ## The random tests, FUZZ=20 times as hard, with new seeds
 	@$(AS_ROOT) env PYTHONDONTWRITEBYTECODE=1 MESHCTL_FUZZ=$(FUZZ) $(BIN)/python -m pytest $(PYTEST_ARGS) \
-		tests/policy/test_policy_{fuzz,reference,packets}.py tests/agentcore tests/wire tests/core/test_core_wgdump.py </dev/null
+		tests/policy/test_policy_{fuzz,reference,packets}.py tests/agentcore tests/wire tests/core/test_core_wgdump.py \
+		tests/agent/test_agentnode_fuzz.py </dev/null
 
 $(VENV)/.mutants: pyproject.toml | $(VENV)/.installed
 	@echo "==> $(VENV): installing cosmic-ray"

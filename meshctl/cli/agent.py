@@ -184,6 +184,9 @@ def _run(
 
     table = TABLES[request["request"]]
     with Asking(inventory.mesh, hosts.options(), hosts.door()) as asking:
+        if not any(inventory.mesh.nodes[name].has_agent for name in asking.names):
+            where = ", ".join(asking.names)
+            raise UsageError(f"no agent is to run on {where}", hint="the inventory has `agent: false`")
         answers = asking.ask(request, progress.for_terminal(), table)
     if output == "json":
         errors = [error.to_json() for error in answers.errors.values()]

@@ -34,9 +34,9 @@ def command(
 ) -> int:  # fmt: skip
     """Show who reaches whom: directly or by which anchor, how far away, since when and why.
 
-    All nodes are asked at once, over SSH. `a <> b` is a pair of which both directions are alike. Stock clients are not
-    asked: what is shown of them is what others see. Exits 0 when every node answered and no path is down, else 1.
-    With --watch -o json, each look is one line.
+    All nodes are asked at once, over SSH. `a <> b` is a pair of which both directions are alike. Stock clients, and
+    nodes with `agent: false`, are not asked: what is shown of them is what others see. Exits 0 when every node that was
+    asked answered and no path is down, else 1. With --watch -o json, each look is one line.
 
     \b
     Examples:
@@ -74,12 +74,14 @@ def status_text(status: MeshStatus) -> str:
     """The table, who did not answer, and the whole in a line."""
     from meshctl.agent.node.tables import age, rtt, table
     from meshctl.cli.show import error_text
+    from meshctl.deploy.meshstatus import OFF
 
     rows = list(_rows(status.paths))
     lines = [
         (pair, p.network, p.state, p.relay, p.endpoint, rtt(p.rtt_ms), age(p.age_s), p.reason) for pair, p in rows
     ]
     parts = [table(HEAD, lines), ""] if lines else []
+    parts += [f"{name}: no agent, by the inventory" for name, node in status.nodes.items() if node.agent == OFF]
     parts += [error_text(node.error) for node in status.nodes.values() if node.error is not None]
     return "\n".join([*parts, _summary(status, [p for _, p in rows])])
 
@@ -97,10 +99,10 @@ def _rows(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _summary(status: MeshStatus, shown: list[Path]) -> str:
-    from meshctl.deploy.meshstatus import STATES
+    from meshctl.deploy.meshstatus import CLIENT, OFF, STATES
 
     count = Counter(path.state for path in shown)
-    asked = [node for node in status.nodes.values() if node.agent != "client"]
+    asked = [node for node in status.nodes.values() if node.agent not in (OFF, CLIENT)]
     answered = sum(node.error is None for node in asked)
     states = ", ".join(f"{count[state]} {state}" for state in STATES)
     return f"{states}; {answered} of {len(asked)} agents answered."

@@ -67,20 +67,22 @@ class Asking:
         self._connections.close()
 
     def ask(self, request: Document, progress: Progress, form: Callable[[Document], object]) -> Answers:
-        """Ask all. `form` raises KeyError, TypeError, ValueError or AttributeError for an answer that it cannot read.
-        Raises KeyboardInterrupt."""
+        """Ask all that are to have an agent. `form` raises KeyError, TypeError, ValueError or AttributeError for an
+        answer that it cannot read. Raises KeyboardInterrupt."""
         self._connections.forget_lost()
 
         def ask_one(name: str, transport: Transport) -> Document:
             return _read(name, transport.run(_command(request), _program(), TIMEOUT_S), form)
 
-        return Answers(*self.each("asking", ask_one, progress))
+        names = tuple(name for name in self.names if self._mesh.nodes[name].has_agent)
+        return Answers(*self.each("asking", ask_one, progress, names))
 
     def each(
-        self, phase: str, work: Callable[[str, Transport], T], progress: Progress
+        self, phase: str, work: Callable[[str, Transport], T], progress: Progress, names: tuple[str, ...] | None = None
     ) -> tuple[dict[str, T], dict[str, RemoteError]]:
-        """`work` for every host in parallel, which may raise RemoteError; by node, each in one of the two. Raises
-        KeyboardInterrupt."""
+        """`work` for these hosts (all) in parallel, which may raise RemoteError; by node, each in one of the two.
+        Raises KeyboardInterrupt."""
+        names = self.names if names is None else names
         done: dict[str, T] = {}
         errors: dict[str, RemoteError] = {}
 
@@ -91,10 +93,10 @@ class Asking:
                 done[name] = found
             progress.done(phase, name, f"failed: {found.message}" if isinstance(found, RemoteError) else "ok")
 
-        progress.begin(phase, self.names)
+        progress.begin(phase, names)
         try:
             Workers(
-                lambda name: self._one(name, work), self.names, self._options.forks, self._interrupts
+                lambda name: self._one(name, work), names, self._options.forks, self._interrupts
             ).run(heard, None)
         finally:
             progress.end()

@@ -159,7 +159,11 @@ def _ask_late(host: Host, check: Check) -> None:
     than any other. Raises RemoteError."""
     if check.is_asked(host):
         return
-    _decide_own(host, "hold")
+    try:
+        _decide_own(host, "hold")
+    except RemoteError as error:
+        if error.kind != "confirmed":  # by somebody else, meanwhile
+            raise
     check.ask(host, host.transport)
     against = check.against(host)
     if against is not None:

@@ -13,6 +13,8 @@ from meshctl.model.topology import Topology
 
 DIRECT, RELAYED, ROUTED, DOWN = STATES = ("direct", "relayed", "routed", "down")
 NO_AGENT = "no-agent"
+# Of nodes that are not asked.
+OFF, CLIENT = "off", "client"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Path:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """What became of asking one node: `running`, `none`, `unreachable` or, for who is not asked, `client`."""
+    """What became of asking one node: `running`, `none`, `unreachable`; who is not asked is `off` where the inventory
+    leaves the node without an agent, or a stock `client`."""
 
     agent: str
     version: str | None = None
@@ -85,7 +88,8 @@ def mesh_status(mesh: Mesh, topology: Topology, answers: Answers) -> MeshStatus:
     nodes = {name: NodeStatus("running", str(d["version"])) for name, d in answers.documents.items()}
     for name, error in answers.errors.items():
         nodes[name] = NodeStatus("none" if error.kind == NO_AGENT else "unreachable", None, error)
-    nodes |= {node.name: NodeStatus("client") for node in mesh.nodes.values() if node.client}
+    nodes |= {node.name: NodeStatus(OFF) for node in mesh.managed() if not node.has_agent}
+    nodes |= {node.name: NodeStatus(CLIENT) for node in mesh.nodes.values() if node.client}
     return MeshStatus(tuple(paths), dict(sorted(nodes.items())))
 
 

@@ -163,6 +163,12 @@ def _allocate(drafts: Mapping[str, Draft], ranges: Mapping[str, Ranges], lock: L
     )
 
 
+def _bytes_s(text: str | None) -> int | None:
+    """Of `100Mbit/s`."""
+    bits = {"kbit/s": 10**3, "Mbit/s": 10**6, "Gbit/s": 10**9}
+    return None if text is None else int(text[:-6]) * bits[text[-6:]] // 8
+
+
 def _age_s(text: str | None) -> int | None:
     """Of `90d` or `12w`."""
     return None if text is None else int(text[:-1]) * {"d": DAY_S, "w": 7 * DAY_S}[text[-1]]
@@ -200,6 +206,7 @@ def _node(draft: Draft, tree: GroupTree, lock: Lock, reader: NodeReader, documen
         exit_node=settings.value("exit_node", False),
         exit_via=settings.value("exit_via", None),
         relay=settings.value("relay", "auto" if AGENT_ROLE in draft.roles or draft.client else "routed"),
+        relay_limit=_bytes_s(settings.value("relay_limit", None)),
         anchors=tuple(settings.value("anchors", ())),
         psk=settings.value("psk", True),
         nat=settings.value("nat", None),

@@ -34,7 +34,7 @@ def check_rules(resolved: Resolved, names: Names, findings: Findings, *, whole: 
     check_endpoints(resolved, findings)
     check_gateways(resolved, names, findings)
     check_references(resolved, names, findings)
-    check_clients(resolved, findings)
+    check_settings(resolved, findings)
     check_jumps(resolved, findings)
     check_hosts(resolved, findings)
     check_uris(resolved, findings)
@@ -145,8 +145,8 @@ def check_references(resolved: Resolved, names: Names, findings: Findings) -> No
                     findings.error("no-shared-network", path, message, "add one to both")
 
 
-def check_clients(resolved: Resolved, findings: Findings) -> None:
-    """Settings that a stock client cannot have, and `peers` where it means nothing."""
+def check_settings(resolved: Resolved, findings: Findings) -> None:
+    """Settings that a stock client cannot have, and those that mean nothing for such a node."""
     for draft in resolved.drafts.values():
         own = draft.settings.own[0][0]
         if not draft.client:
@@ -155,8 +155,12 @@ def check_clients(resolved: Resolved, findings: Findings) -> None:
                 findings.warning(
                     "ignored-setting", (*draft.path, "peers"), message, "write a policy, or set client: true", key=True
                 )
+            if "relay_limit" in own and "anchor" not in draft.roles:
+                message = f"`{draft.name}` is no anchor and relays for nobody: `relay_limit` has no effect"
+                hint = "remove it, or set roles: [anchor]"
+                findings.warning("ignored-setting", (*draft.path, "relay_limit"), message, hint, key=True)
             continue
-        for key in ("ssh", "roles", "backend"):
+        for key in ("ssh", "roles", "backend", "relay_limit"):
             if key in own:
                 message = f"`{draft.name}` is a client, which is never contacted: `{key}` has no effect"
                 findings.warning("ignored-setting", (*draft.path, key), message, "remove it", key=True)

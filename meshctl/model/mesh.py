@@ -108,6 +108,7 @@ class Node:
     exit_node: bool = False  # offers a way to the internet
     exit_via: str | None = None  # uses that node's way to the internet
     relay: str = "auto"  # or "routed": by way of an anchor that could read (DESIGN 7.4)
+    relay_limit: int | None = None  # bytes a second that an anchor relays for a pair, each way; None: any number
     anchors: tuple[str, ...] = ()  # preferred anchors, best first; () means same region first, then by name
     psk: bool = True
     nat: str | None = None  # the NAT in front, as declared (a lab.nat kind); None: unknown

@@ -38,7 +38,9 @@ def agent_document(compiled: Compiled, ring: PskRing | None, name: str) -> Agent
     ranges = tuple(cidr for network in compiled.mesh.networks.values() for cidr in network.cidrs)
     networks = tuple(_interface(compiled, ring, link, ranges) for link in compiled.topology.interfaces(name))
     servers = [uri.partition(":")[2] for uri in compiled.mesh.stun if uri.startswith("stun:")]  # stuns: is over TLS
-    return AgentDocument(AgentConfig(name, networks, tuple(map(_stun_server, servers))))
+    config = AgentConfig(name, networks, tuple(map(_stun_server, servers)))
+    limit = compiled.mesh.nodes[name].relay_limit if any(n.is_anchor for n in networks) else None
+    return AgentDocument(config, relay_limit=limit or 0)
 
 
 def _stun_server(text: str) -> Endpoint:

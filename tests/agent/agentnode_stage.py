@@ -176,9 +176,9 @@ class Stage(Cast):
         shown = self.run(node, "wg", "show", self.interface(node), "endpoints")
         return dict(line.split("\t") for line in shown.splitlines())[self.key(peer)]
 
-    def ping(self, node: str, peer: str, count: int = 1, within_s: int = 10) -> bool:
-        """Whether that many pings through the mesh come back."""
-        words = ["ping", "-q", "-i", "0.01", "-c", str(count), "-w", str(within_s), self.mesh_ip(peer)]
+    def ping(self, node: str, peer: str, count: int = 1, within_s: int = 10, size: int = 56) -> bool:
+        """Whether that many pings through the mesh, of so many bytes, come back."""
+        words = ["ping", "-q", "-i", "0.01", "-c", str(count), "-w", str(within_s), "-s", str(size), self.mesh_ip(peer)]
         space = ["ip", "netns", "exec", netns(self.name, node)]
         return subprocess.run([*space, *words], check=False, capture_output=True).returncode == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import select
 import socket
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from meshctl.agent.node.clients import MAX_CLIENTS, PATIENCE_S, Clients
+from meshctl.agent.node.clients import MAX_CLIENTS, PATIENCE_S, REST_S, Clients
 from meshctl.core.agent.events import Event
 
 # More than any socket's buffer holds unless it is made so large.
@@ -78,6 +79,28 @@ def test_more_clients_than_there_is_room_for_wait_until_others_are_let_go(listen
     assert [sock.recv(1) for sock in silent] == [b""] * MAX_CLIENTS
     for sock in silent:
         sock.close()
+
+
+def test_without_a_descriptor_left_nobody_is_let_in_for_a_second_and_the_loop_rests(listener: socket.socket) -> None:
+    clients = Clients(answer)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with connect(listener) as sock:
+        sock.sendall(b"\n")
+        ((_, accept),) = clients.sockets([listener])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                accept(1.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert clients.sockets([listener]) == [], "or else it would be readable all the time"
+        clients.poll(1.5)
+        assert (clients.sockets([listener]), clients.due()) == ([], 1.0 + REST_S)
+        clients.poll(1.0 + REST_S)
+        for _ in range(2):
+            turn(clients, listener, 2.5)
+        assert sock.recv(4) == ANSWER[:4]
+    assert clients.due() is None
 
 
 def test_a_client_that_goes_in_between_is_forgotten(listener: socket.socket) -> None:

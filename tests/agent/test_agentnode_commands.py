@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from agentnode_asked import asked, fetch, path, raw, running, states
@@ -19,6 +21,7 @@ from agentnode_stage import ROOT, Stage, until
 from jsonschema import Draft202012Validator
 
 from meshctl.agent.node.clients import MAX_CLIENTS, MAX_REQUEST_BYTES
+from meshctl.agent.node.runlock import EXIT_RUNS
 from meshctl.core.agent.state import load
 from meshctl.inventory import load_schema
 
@@ -88,7 +91,7 @@ def test_a_person_sees_a_table(stage: Stage) -> None:
     assert ["unknown > probing", "session: its agent answers"] in [row[-2:] for row in rows if row[1] == "bob"]
 
 
-def test_an_override_holds_a_pair_on_the_relay_and_is_taken_back_without_a_packet_lost(stage: Stage) -> None:
+def test_an_override_holds_a_pair_on_the_relay_and_is_taken_back_and_nothing_is_interrupted(stage: Stage) -> None:
     assert stage.ping("ann", "bob", 10)
     with stage.pinging("ann", "bob") as pings:
         assert stage.agent("ann", "override", "bob", "relay").stdout == "ann: bob: relay, until the agent ends\n"
@@ -106,6 +109,26 @@ def test_an_override_holds_a_pair_on_the_relay_and_is_taken_back_without_a_packe
     assert pings.complaint() == ""
     assert min(relay_packets) > 0
     until(lambda: path(stage, "bob", "ann")["state"] == "direct", 10, stage.logs)
+
+
+def test_an_anchor_relays_no_more_for_a_pair_than_the_inventory_lets_it(stage: Stage) -> None:
+    def limit(document: dict[str, Any]) -> None:
+        for anchor in ("mid", "far"):
+            document["nodes"][anchor]["relay_limit"] = "100kbit/s"
+
+    def lift(document: dict[str, Any]) -> None:
+        for anchor in ("mid", "far"):
+            del document["nodes"][anchor]["relay_limit"]
+
+    stage.agent("ann", "override", "bob", "relay")
+    until(lambda: states(stage) == ("relayed", "relayed"), 10, stage.logs)
+    assert stage.ping("ann", "bob", 100)
+    stage.apply(limit, "mid", "far")
+    until(lambda: not stage.ping("ann", "bob", 100, within_s=2, size=1000), 10, stage.logs)
+    stage.apply(lift, "mid", "far")
+    until(lambda: stage.ping("ann", "bob", 100, within_s=2, size=1000), 20, stage.logs)
+    stage.agent("ann", "override", "bob", "auto")
+    until(lambda: states(stage) == ("direct", "direct"), 20, stage.logs)
 
 
 def test_decisions_can_be_followed_as_they_are_made(stage: Stage) -> None:
@@ -131,6 +154,22 @@ def test_decisions_can_be_followed_as_they_are_made(stage: Stage) -> None:
     follower.send_signal(signal.SIGINT)
     assert follower.communicate(timeout=10)[0].count("Traceback") == 0
     assert follower.returncode == 0
+
+
+@pytest.mark.parametrize("words", [["paths"], ["events", "--follow"]])
+@pytest.mark.parametrize(("output", "says"), [("|", ""), ("/dev/full", "standard output: No space left on device\n")])
+def test_an_answer_that_nobody_reads_is_not_called_a_missing_agent(
+    stage: Stage, words: list[str], output: str, says: str
+) -> None:
+    argv = [sys.executable, "-m", "meshctl.agent.main", *words, "--socket", str(stage.socket("ann"))]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed, Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=closed if output == "|" else full,
+            stderr=subprocess.PIPE, text=True, check=False, timeout=10,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, says)
 
 
 def test_what_an_override_does_not_know_it_refuses(stage: Stage) -> None:
@@ -210,3 +249,17 @@ def test_an_agent_that_ends_takes_its_socket_and_its_metrics_along(stage: Stage)
     assert not stage.socket("bob").exists()
     assert not stage.metrics("bob").exists()
     assert "Traceback" not in stage.logs()
+
+
+def test_a_second_agent_of_the_node_is_refused_and_so_is_a_cleanup(stage: Stage) -> None:
+    """Whether or not the first one has its control socket: somebody may have removed that."""
+    files = ["--document", str(stage.document("ann")), "--state", str(stage.state("ann"))]
+    hidden = stage.socket("ann").rename(stage.socket("ann").with_suffix(".hidden"))
+    second = stage.agent("ann", "run", *files, "--metrics-file", str(stage.metrics("ann").with_suffix(".second")))
+    clean = stage.agent("ann", "cleanup")
+    hidden.rename(stage.socket("ann"))
+    assert second.returncode == clean.returncode == EXIT_RUNS
+    assert second.stderr.startswith(f'error lock file={stage.state("ann")} reason="another agent runs" hint="stop ')
+    assert clean.stderr == "the agent runs: stop it first (systemctl stop meshctl-agent)\n"
+    assert stage.state("ann").exists()
+    assert asked(stage, "ann", "status")["node"] == "ann"

@@ -1,4 +1,4 @@
-"""The control socket and the file for Prometheus where another agent is, was, or neither can be made."""
+"""The control socket, and metrics where another agent is, was, or neither can be made."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
@@ -63,7 +64,7 @@ class Lan:
     def fetch(self, url: str, source: str = "", body: bytes = b"", patience_s: float = TOTAL_S) -> HttpReply:
         """From the host."""
         request = HttpRequest(7, "POST" if body else "GET", url, (("Host", "x"), ("X", "y")), body, source)
-        return self.host.inside(lambda: fetch(request, host_addresses(frozenset()).addresses, patience_s))
+        return self.host.inside(lambda: fetch(request, host_addresses(frozenset()), patience_s))
 
 
 @pytest.fixture
@@ -153,8 +154,14 @@ def flood(connection: socket.socket) -> None:
 def test_a_hostile_server_gets_neither_time_nor_memory_and_its_answer_is_none(lan: Lan, serve: Serve) -> None:
     lan.serve(serve)
     started = time.monotonic()
-    assert lan.fetch("http://192.168.7.1:5000/", patience_s=PATIENCE_S) == NOTHING
+    tracemalloc.start()
+    try:
+        assert lan.fetch("http://192.168.7.1:5000/", patience_s=PATIENCE_S) == NOTHING
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert time.monotonic() - started < 3 * PATIENCE_S
+    assert peak_bytes < 8 * MAX_BODY, "the server's own, in a thread of this process, among them"
 
 
 def test_a_server_that_sends_without_end_is_left_long_before_the_time_is_up(lan: Lan) -> None:
@@ -169,6 +176,24 @@ def test_a_redirect_leads_nowhere(lan: Lan) -> None:
     lan.serve(answering(b"HTTP/1.1 302 Found\r\nLocation: http://192.168.7.1:5001/\r\nContent-Length: 0\r\n\r\n"))
     assert lan.fetch("http://192.168.7.1:5000/", patience_s=PATIENCE_S) == NOTHING
     assert elsewhere == []
+
+
+def test_neither_loopback_nor_the_link_is_a_network_to_ask_in_but_the_router_may_be_on_the_link(lan: Lan) -> None:
+    """Loopback's network has more addresses than the host's own; 169.254.169.254 is where clouds tell secrets."""
+    for space, ip in ((lan.host, "169.254.7.2/16"), (lan.router, "169.254.7.1/16"), (lan.router, "169.254.169.254/16")):
+        space.run("ip", "addr", "add", ip, "dev", f"to-{(lan.router if space is lan.host else lan.host).name[5:]}")
+    anywhere = ("0.0.0.0", "::")  # noqa: S104
+    own = [lan.serve(hold, ip, space=lan.host) for ip in anywhere]
+    ok = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    metadata, router = lan.serve(ok, "169.254.169.254"), lan.serve(ok, "169.254.7.1")
+    loopback = ("127.0.0.2", "127.1.2.3", "[::1]", "[::ffff:127.0.0.2]", anywhere[0], "[::]")
+    for host in (*loopback, "169.254.169.254", "169.254.7.1"):
+        assert lan.fetch(f"http://{host}:5000/", patience_s=PATIENCE_S) == NOTHING
+    assert [*own, metadata, router] == [[], [], [], []]
+    lan.host.run("ip", "route", "add", "default", "via", "169.254.7.1")
+    assert lan.fetch("http://169.254.7.1:5000/") == HttpReply(7, 200, b"ok")
+    assert lan.fetch("http://169.254.169.254:5000/", patience_s=PATIENCE_S) == NOTHING
+    assert metadata == []
 
 
 def test_nobody_is_asked_but_a_neighbour(lan: Lan) -> None:

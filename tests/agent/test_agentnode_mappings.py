@@ -7,10 +7,12 @@ import random
 import select
 import selectors
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,9 +25,10 @@ from meshctl.core.agent.events import Action, Event, HttpReply, MappingDatagram,
 from meshctl.core.agent.portmap import PortMapper
 from meshctl.core.agent.portmap_pcp import NATPMP, PortControl
 from meshctl.core.agent.portmap_state import dump as dump_ports
+from meshctl.core.agent.portmap_state import load as load_ports
 from meshctl.core.agent.portmap_upnp import Upnp
 from meshctl.core.agent.portmap_values import Held
-from meshctl.core.agent.state import Kept, dump
+from meshctl.core.agent.state import Kept, dump, load
 from meshctl.core.wire import ssdp
 from meshctl.lab import nat, upnp
 from meshctl.lab.blueprint import LAN_BRIDGE, WAN, Router
@@ -133,14 +136,21 @@ def home(whole_home: Home) -> Home:
     return whole_home
 
 
-def cleaned_up(home: Home, ports: bytes, folder: Path) -> str:
-    """What `meshctl-agent cleanup` says where this was mapped; it leaves no state."""
-    state = folder / "state.json"
-    state.write_bytes(dump(Kept(ports=ports)))
-    files = ["--state", str(state), "--document", str(folder / "none"), "--socket", str(folder / "none")]
-    said = home.host.run("env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "meshctl.agent.main", "cleanup", *files)
-    assert not state.exists()
-    return said
+def clean_up(home: Home, folder: Path) -> tuple[int, str]:
+    """The exit status of `meshctl-agent cleanup`, and what it says."""
+    files = [f"--{name}={folder / name}" for name in ("state", "document", "socket")]
+    argv = ["ip", "netns", "exec", home.host.name, sys.executable, "-m", "meshctl.agent.main", "cleanup", *files]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, env=env, text=True, capture_output=True, check=False, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def cleaned_up(home: Home, ports: bytes, folder: Path) -> tuple[int, str]:
+    """The same where this was mapped; it leaves no state."""
+    (folder / "state").write_bytes(dump(Kept(ports=ports)))
+    ended = clean_up(home, folder)
+    assert not (folder / "state").exists()
+    return ended
 
 
 def test_a_mapping_is_made_taken_over_after_a_crash_and_deleted_in_the_end(home: Home, tmp_path: Path) -> None:
@@ -156,20 +166,19 @@ def test_a_mapping_is_made_taken_over_after_a_crash_and_deleted_in_the_end(home:
     assert second.mapper.mapped()[0].held.nonce == first.mapper.mapped()[0].held.nonce
     second.mappings.close()
     assert home.is_mapped(), "it is left to the next agent"
-    assert cleaned_up(home, second.mapper.state(), tmp_path) == ""
+    assert cleaned_up(home, second.mapper.state(), tmp_path) == (0, "")
     assert home.is_free()
 
 
-@pytest.mark.parametrize("way", ["nat-pmp", "upnp"])
-def test_the_other_ways_work_too_and_their_mappings_end_when_it_is_cleaned_up(
-    home: Home, way: str, tmp_path: Path
-) -> None:
+def mapped(home: Home, way: str) -> Held:
+    """A mapping that was made in this way, and works."""
     number = iter(range(100))
     internal = Address(OURS, PORT)
     if way == "upnp":
         method: Upnp | PortControl = Upnp(ROUTER, internal, DICE, lambda: next(number))
     else:
-        method = PortControl(ROUTER, internal, DICE, Held(ROUTER, internal, Address(OUTSIDE, PORT), NATPMP))
+        before = Held(ROUTER, internal, Address(OUTSIDE, PORT), NATPMP) if way == "nat-pmp" else None
+        method = PortControl(ROUTER, internal, DICE, before)
     mappings = home.start()
 
     def hear(event: Event, now: float) -> None:
@@ -187,8 +196,50 @@ def test_the_other_ways_work_too_and_their_mappings_end_when_it_is_cleaned_up(
     assert (method.mapped.external, method.mapped.held.protocol) == (Address(OUTSIDE, PORT), way)
     assert home.is_mapped()
     mappings.close()
-    cleaned_up(home, dump_ports([method.mapped.held]), tmp_path)
-    assert home.is_free()
+    return method.mapped.held
+
+
+@pytest.mark.parametrize("way", ["nat-pmp", "upnp"])
+def test_the_other_ways_work_too_and_their_mappings_end_when_it_is_cleaned_up(
+    home: Home, way: str, tmp_path: Path
+) -> None:
+    assert cleaned_up(home, dump_ports([mapped(home, way)]), tmp_path) == (0, "")
+    assert not home.is_mapped()
+
+
+@pytest.mark.parametrize("way", ["pcp", "nat-pmp"])
+def test_a_router_that_loses_two_requests_of_three_is_asked_until_it_has_said_that_the_mapping_is_gone(
+    home: Home, way: str, tmp_path: Path
+) -> None:
+    held = mapped(home, way)
+    drop = "type filter hook input priority 0; udp dport 5351 numgen inc mod 3 < 2 drop"
+    rules = f"table inet lossy {{\nchain arriving {{\n{drop}\n}}\n}}\n"
+    home.router.run("nft", "-f", "-", text=rules)
+    try:
+        assert cleaned_up(home, dump_ports([held]), tmp_path) == (0, "")
+    finally:
+        home.router.run("nft", "delete", "table", "inet", "lossy")
+    assert not home.is_mapped()
+
+
+@pytest.mark.parametrize("way", ["pcp", "upnp"])
+def test_a_mapping_at_a_router_that_is_away_is_told_and_can_be_given_back_later(
+    home: Home, way: str, tmp_path: Path
+) -> None:
+    held = replace(mapped(home, way), permanent=way == "upnp")
+    (tmp_path / "state").write_bytes(dump(Kept(ports=dump_ports([held]))))
+    home.router.run("ip", "link", "set", LAN_BRIDGE, "down")
+    try:
+        status, said = clean_up(home, tmp_path)
+    finally:
+        home.router.run("ip", "link", "set", LAN_BRIDGE, "up")
+    ends = "for two hours at most" if way == "pcp" else "until somebody deletes that there, or it restarts"
+    assert f"the router {ROUTER} has not said that it is done ({way}): " in said
+    assert f": it may forward port {PORT} to {OURS} {ends}\n" in said
+    assert (status, load_ports(load((tmp_path / "state").read_bytes()).ports)) == (1, (held,))
+    assert clean_up(home, tmp_path) == (0, "")
+    assert not (tmp_path / "state").exists()
+    assert not home.is_mapped()
 
 
 def test_a_router_that_is_behind_another_nat_itself_is_of_no_use() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 import time
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from agentnode_stage import Stage, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshctl.agent.node.clients import MAX_REQUEST_BYTES
+from meshctl.agent.node.options import METRICS_PORT
 
 pytestmark = pytest.mark.lab
 
@@ -80,3 +82,20 @@ def test_metrics_are_served_to_the_mesh_alone_and_nothing_else_is(stage: Stage) 
     assert fetch(stage, "ann", ip, "POST /metrics HTTP/1.1\r\n\r\n").startswith("HTTP/1.0 405 ")
     assert fetch(stage, "ann", ip, "\0" * (MAX_REQUEST_BYTES + 1)) == ""
     assert fetch(stage, "ann", ip).startswith("HTTP/1.0 200 ")
+
+
+def test_metrics_are_made_once_a_second_however_often_a_peer_asks(stage: Stage) -> None:
+    """Each makes the text anew by what is counted: so many different ones a second, and no more."""
+    ip = stage.mesh_ip("mid")
+    program = (
+        "import socket, time\n"
+        "texts, ends_at = [], time.monotonic() + 3\n"
+        "while time.monotonic() < ends_at:\n"
+        f"    sock = socket.create_connection(({ip!r}, {METRICS_PORT}), 2)\n"
+        "    sock.sendall(b'GET /metrics HTTP/1.1\\r\\n\\r\\n')\n"
+        "    texts.append(b''.join(iter(lambda: sock.recv(65536), b'')))\n"
+        "print(len(texts), len(set(texts)))\n"
+    )
+    asked, made = map(int, stage.run("ann", sys.executable, "-c", program).split())
+    assert asked > 20, "or else this would show nothing"
+    assert 1 < made <= 4

@@ -16,6 +16,8 @@ from meshctl.agent.node.relays import TABLE, RelayCount, Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.process import ENVIRONMENT
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.config import AgentConfig
+from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, InstallRelay, RelayFailed, RemoveRelay
 from meshctl.core.psk import PskRing
 from meshctl.inventory import read
@@ -124,6 +126,11 @@ class Anchor:
     def counted(self) -> list[RelayCount]:
         """All that is counted."""
         return self.space.inside(lambda: list(self.relays.counters()))
+
+    def limit(self, rate_bytes_s: int) -> None:
+        """The document says another rate."""
+        document = AgentDocument(AgentConfig("hub", ()), relay_limit=rate_bytes_s)
+        self.space.inside(lambda: self.relays.configure(document, 0.0))
 
     def rules(self) -> str:
         """The agent's table."""
@@ -299,6 +306,27 @@ def test_a_pair_gets_no_more_than_its_rate(
     assert len(list(iter(lambda: received(b), None))) < 20, "what a second allows"
     b.sendto(data(), to(b))
     assert received(a) is not None, "the other direction has a rate of its own"
+
+
+@MAIN_WAYS
+def test_another_rate_holds_for_pairs_that_are_relayed_already_and_so_does_none(
+    anchor: Anchor, families: tuple[int, int], kernel: bool
+) -> None:
+    a, b = anchor.end("a", families[0]), anchor.end("b", families[1])
+    relay(anchor, a, b, kernel=kernel)
+
+    def passed() -> int:
+        for number in range(50):
+            a.sendto(data(number, 1000), to(a))
+        return len(list(iter(lambda: received(b), None)))
+
+    assert passed() == 50
+    anchor.limit(20_000)
+    assert 0 < passed() < 25, "what a second allows"
+    b.sendto(data(), to(b))
+    assert received(a) is not None, "the other direction has a rate of its own"
+    anchor.limit(0)
+    assert passed() == 50
 
 
 def test_relays_outlive_the_agent_and_those_that_the_next_one_does_not_know_end(anchor: Anchor) -> None:

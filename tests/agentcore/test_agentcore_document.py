@@ -49,7 +49,7 @@ DOCUMENT = AgentDocument(
         ),
         (NamedEndpoint("stun.example.net", 3478),),
     ),
-    40_000,
+    40_000, 12_500_000,
 )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ def measure() -> list[dict[str, Any]]:
         both = ways[place.pair], ways[place.pair[::-1]]
         rows.append({
             "what": place.what, "oracle": place.foretold(),
-            "outcome": " / ".join(sorted({way.kind() for way in both})),
+            "outcome": " / ".join(sorted({way.outcome() for way in both})),
             "first_s": latest([way.first_s(begun) for way in both]),
             "direct_s": latest([way.direct_s(begun) for way in both]),
         })  # fmt: skip

@@ -50,7 +50,7 @@ def matrix_row(ways: Ways, begun: float, one: str, other: str, *, upnp: bool) ->
     both = ways[f"{one}-a", f"{other}-b"], ways[f"{other}-b", f"{one}-a"]
     return {
         "a": one, "b": other, "upnp": upnp,
-        "outcome": " / ".join(sorted({way.kind() for way in both})), "oracle": predicted(one, other, upnp=upnp),
+        "outcome": " / ".join(sorted({way.outcome() for way in both})), "oracle": predicted(one, other, upnp=upnp),
         "first_s": latest([way.first_s(begun) for way in both]),
         "direct_s": latest([way.direct_s(begun) for way in both]),
     }  # fmt: skip

@@ -30,8 +30,8 @@ turns, {cost_relay.ROUNDS} rounds of {cost_relay.SECONDS:.0f} s; the ratio is th
 mesh's hub, so many peers and an anchor that answers; nobody is behind a NAT. *Peers that do not answer* are there in
 the document and in WireGuard alone, and the hub calls each of them by the anchor again about once a minute. *Direct*
 are those that run an agent each and to which the hub's WireGuard sends directly; nothing passes through the tunnels but
-what agents send. Memory is what is resident at the end; CPU is the share of one core over {WATCH_S:.0f} s, `wg`
-included, from {SETTLE_S:.0f} s after the start or after the last path was found. All those agents run on this one
+what agents send. Memory is what is resident at the end; CPU is the share of one core over {WATCH_S:.0f} s,
+from {SETTLE_S:.0f} s after the start or after the last path was found. All those agents run on this one
 machine; with 500 peers there would be too many.
 `sudo .venv/bin/python tests/bench/main.py path_cost`.
 """

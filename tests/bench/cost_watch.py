@@ -36,7 +36,7 @@ def watched(peers: int, pids: Mapping[str, int]) -> list[Row]:
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of CPU that the process has used, and the children that it has waited for (`wg` is one each time)."""
+    """Seconds of CPU that the process has used, and the children that it has waited for (`nft`, on anchors)."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")  # utime, stime, cutime, cstime
 

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 # How a peer is reached, by WireGuard's endpoint.
 DIRECT, RELAYED, NONE = "direct", "relayed", "none"
+# So long before the last question.
+LAST_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Way:
         if not last or last[-1] == "(none)":
             return NONE
         return RELAYED if last[-1].rpartition(":")[0].strip("[]") in self.anchors else DIRECT
+
+    def outcome(self) -> str:
+        """How the peer was reached in the end: an endpoint alone reaches nobody, if none of the last questions (LAST_S)
+        was answered."""
+        heard = any(at >= self.sent[-1] - LAST_S for number, at in enumerate(self.sent) if number in self.answered)
+        return self.kind() if heard else NONE
 
     def direct_s(self, since: float, until: float = float("inf")) -> float | None:
         """From `since` until the endpoint was direct and stayed so until `until`. None where it is not direct then."""

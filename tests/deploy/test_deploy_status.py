@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ nodes:
   alice: {}
   bob:   {}
   old:   {relay: routed}
+  bare:  {agent: false, endpoint: "203.0.113.9:51820"}
   phone: {client: true}
 policies:
   - {name: all, from: ["*"], to: ["*"], allow: [any]}
@@ -96,6 +100,7 @@ def test_the_document_fits_its_schema_and_says_who_did_not_answer(status: Any) -
     Draft202012Validator(load_schema("status")).validate(document)
     assert {name: node["agent"] for name, node in document["nodes"].items()} == {
         "hub": "running", "alice": "running", "bob": "none", "old": "unreachable", "phone": "client",
+        "bare": "off",
     }  # fmt: skip
     assert document["nodes"]["bob"]["error"] == {"kind": "no-agent", "message": "no agent answers", "hint": "look"}
     assert not found.ok
@@ -133,3 +138,30 @@ def test_a_person_sees_a_line_for_each_pair_or_for_each_direction_where_they_dif
 def test_an_answer_of_another_form_is_none(document: Any) -> None:
     with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
         read_paths("a", document)
+
+
+@pytest.mark.parametrize("limit", [[], ["--limit", "bare"]])
+def test_a_node_without_an_agent_is_not_asked_and_shown_as_it_is_meant(tmp_path: Path, limit: list[str]) -> None:
+    """At its address nobody answers, neither an agent nor SSH."""
+    path = tmp_path / "inventory.yml"
+    path.write_text("""
+version: 1
+networks: {corp: {cidr: [10.42.0.0/16]}}
+nodes:
+  bare:  {agent: false, endpoint: "203.0.113.9:51820", ssh: {host: 127.0.0.1, port: 1}}
+policies: [{name: all, from: ["*"], to: ["*"], allow: [any]}]
+""")
+
+    def run(*words: str) -> tuple[int, str]:
+        argv = [sys.executable, "-m", "meshctl", *words, "-i", str(path)]
+        done = subprocess.run(argv, text=True, capture_output=True, check=False, timeout=60)
+        return done.returncode, done.stdout or done.stderr
+
+    assert run("status", *limit) == (
+        0, "bare: no agent, by the inventory\n0 direct, 0 relayed, 0 routed, 0 down; 0 of 0 agents answered.\n"
+    )  # fmt: skip
+    status, document = run("status", *limit, "-o", "json")
+    assert (status, json.loads(document)["nodes"]) == (0, {"bare": {"agent": "off", "version": None, "error": None}})
+    status, said = run("agent", "paths", "bare")
+    assert status == 64
+    assert "no agent is to run on bare" in said

@@ -48,6 +48,15 @@ def test_node_beats_group_beats_parent_beats_network_beats_defaults(tmp_path: Pa
     assert mesh(tmp_path, text + "nodes: {a: {groups: [g], region: own}}").nodes["a"].region == "own"
 
 
+@pytest.mark.parametrize(
+    ("limit", "bytes_s"), [("100Mbit/s", 12_500_000), ("64kbit/s", 8_000), ("1Gbit/s", 125_000_000)]
+)
+def test_a_relays_limit_is_bytes_a_second_in_the_model_and_inherited(tmp_path: Path, limit: str, bytes_s: int) -> None:
+    text = f"{TWO}defaults: {{relay_limit: {limit}}}\nnodes: {{a: {{}}, b: {{relay_limit: 8kbit/s}}}}"
+    assert [node.relay_limit for node in mesh(tmp_path, text).nodes.values()] == [bytes_s, 1000]
+    assert mesh(tmp_path, f"{TWO}nodes: {{a: {{}}}}").nodes["a"].relay_limit is None
+
+
 def test_the_declared_nat_and_capacity_reach_the_model(tmp_path: Path) -> None:
     text = f"{TWO}defaults: {{capacity: 50}}\nnodes: {{a: {{nat: symmetric}}, b: {{capacity: 9}}}}"
     nodes = mesh(tmp_path, text).nodes

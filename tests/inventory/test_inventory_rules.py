@@ -471,6 +471,7 @@ WARNINGS = {
         "ignored-setting",
         "`roles`",
     ),
+    "a node that is no anchor limits relays": (nodes("a: {relay_limit: 1Gbit/s}"), "ignored-setting", "`relay_limit`"),
     "a node that is no client has peers": (nodes("a: {peers: [hub]}"), "ignored-setting", "policy"),
     "a client's peer is not permitted": (nodes("p: {client: true, peers: [hub]}"), "peer-not-permitted", "policy"),
     "a jump is nearly a node": (nodes("web1: {}\na: {ssh: {jump: web2}}"), "jump-not-a-node", "`web1`"),

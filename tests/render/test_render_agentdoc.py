@@ -57,6 +57,16 @@ def test_an_anchor_is_told_whom_its_peers_may_reach() -> None:
     assert reaches["pg1"] == {"web1", "web2"}
 
 
+def test_an_anchor_is_told_what_it_relays_at_most_for_a_pair_and_others_have_no_use_for_it() -> None:
+    nodes = {name: replace(of, relay_limit=125_000) for name, of in MESH.nodes.items()}
+    limited = replace(MESH, nodes=nodes)
+    assert [told(name, limited).relay_limit for name in ("fra1", "web1")] == [125_000, 0]
+    text = encode(told("fra1", limited))
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(text))
+    assert load(text) == told("fra1", limited)
+    assert b"relay_limit" not in encode(told("fra1")), "agents of before know no such member"
+
+
 def test_nobody_is_told_of_a_node_that_is_no_peer_of_its_own() -> None:
     assert "web2" not in encode(told("web1")).decode()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,22 @@ def cells(table: str) -> list[list[str]]:
 def test_a_peer_is_reached_as_the_last_endpoint_says() -> None:
     seen = way((1.0, NOBODY), (2.0, ANCHOR), (3.0, OUTSIDE), (4.0, "[2001:db8::10]:51820"))
     assert [seen.kind(at) for at in (0.5, 1.0, 2.5, 3.0, 4.0)] == [NONE, NONE, RELAYED, DIRECT, RELAYED]
+
+
+@pytest.mark.parametrize(
+    ("answered", "outcome"),
+    [
+        pytest.param(range(100), DIRECT, id="all along"),
+        pytest.param([96], DIRECT, id="one of the last, while others are lost or under way"),
+        pytest.param(range(90), NONE, id="not any more"),
+        pytest.param([], NONE, id="never"),
+    ],
+)
+def test_an_endpoint_that_does_not_answer_in_the_end_reaches_nobody(answered: Iterable[int], outcome: str) -> None:
+    sent = tuple(float(second) for second in range(100))
+    seen = way((1.0, OUTSIDE), sent=sent, answered={number: sent[number] + 0.1 for number in answered})
+    assert seen.outcome() == outcome
+    assert way((1.0, OUTSIDE)).outcome() == NONE, "nothing was asked"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """`meshctl-agent cleanup`: give back what agents of this node leave behind when they end, for no other one will come.
 
 An agent that ends keeps everything as it is, for the next one goes on with it; that there will be none it cannot know.
-Cleaning up is an agent of no network: its core wants nothing of what was kept, and has it undone.
+Cleaning up is an agent of no network: its core wants nothing of what was kept, and has it undone. Routers are asked
+apart from it, until they have said that their mappings are gone.
 """
 
 from __future__ import annotations
@@ -10,69 +11,92 @@ import argparse
 import contextlib
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from meshctl.agent.files import remove_quietly
+from meshctl.agent.files import put, remove_quietly
+from meshctl.agent.node import runlock
 from meshctl.agent.node.ask import answers
 from meshctl.agent.node.decisions import Decisions
+from meshctl.agent.node.giveback import GiveBack
 from meshctl.agent.node.handler import Handler, Plain
 from meshctl.agent.node.log import Log
 from meshctl.agent.node.loop import Loop, clock
 from meshctl.agent.node.mappings import Mappings
+from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.options import add_files
+from meshctl.agent.node.relays import TABLE as RELAYS
 from meshctl.agent.node.relays import Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
+from meshctl.agent.node.splices import TABLE as SPLICES
 from meshctl.agent.node.splices import Splices
 from meshctl.agent.node.statefile import load_state
-from meshctl.agent.node.watch import host_addresses
+from meshctl.core.agent import portmap_state, state
 from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.document import AgentDocument, DocumentError, load
-from meshctl.core.agent.events import Action, Event, PollWg, SaveState
+from meshctl.core.agent.events import Action, PollWg, SaveState
+from meshctl.core.agent.portmap_values import Held
 from meshctl.core.agentcore import AgentCore
 
-# Routers have so long to say where their mappings lead, and to end them.
-PATIENCE_S = 10.0
-EXIT_RUNS = 75  # EX_TEMPFAIL of sysexits(3)
+
+class _Unasked(Plain):
+    """Nothing is to be kept, and no peer matters."""
+
+    actions: tuple[type[Action], ...] = (SaveState, PollWg)
 
 
-class _End(Plain):
-    """Tells the core where this host is, and ends when the routers have answered, or have not in time."""
+def clean_up(document: AgentDocument, path: Path, log: Log) -> list[str]:
+    """Do it, for a host that had this document and has its state at `path`; what is left all the same, in words.
 
-    actions: tuple[type[Action], ...] = (SaveState, PollWg)  # nothing is to be kept, and no peer matters
-
-    def __init__(self, tunnels: frozenset[str], mappings: Mappings, stop: Callable[[], None], now: float) -> None:
-        self._tunnels, self._mappings, self._stop = tunnels, mappings, stop
-        self._ends_at = now + PATIENCE_S
-        self._told = False
-
-    def due(self) -> float | None:
-        """See Handler."""
-        return self._ends_at
-
-    def poll(self, now: float) -> list[Event]:
-        """See Handler. Raises OSError when the kernel does not say which addresses there are."""
-        if not self._told:
-            self._told = True
-            return [host_addresses(self._tunnels)]
-        if now >= self._ends_at or not self._mappings.busy:
-            self._stop()
-        return []
-
-
-def clean_up(tunnels: frozenset[str], state: Path, log: Log) -> None:
-    """Do it, for a host whose mesh interfaces are `tunnels`. What fails is logged."""
+    The state then has these mappings, and nothing else, for the next try; it goes when there are none.
+    """
     nobody = AgentDocument(AgentConfig("", ()))
+    kept = state.load(load_state(path))
     # Tables of before are swept at once: no agent of after has said what it wants.
     now = clock()
-    mappings = Mappings(nobody)
-    end = _End(tunnels, mappings, lambda: loop.stop(), now)
     before = now - SWEEP_AFTER_S
-    handlers: tuple[Handler, ...] = (Splices(nobody, before), Relays(before), mappings, end)
-    core = AgentCore(nobody.config, random.SystemRandom(), now, load_state(state))
+    back = GiveBack(portmap_state.load(kept.ports), Mappings(document), lambda: loop.stop(), now)
+    handlers: tuple[Handler, ...] = (Splices(nobody, before), Relays(before), _Unasked(), back)
+    core = AgentCore(nobody.config, random.SystemRandom(), now, state.dump(replace(kept, ports=b"")))
     loop = Loop(core, handlers, Decisions(nobody.config, log), log)
     loop.run()
-    remove_quietly(state)
+    if back.left:
+        put(path, state.dump(state.Kept(ports=portmap_state.dump(back.left))), 0o600)
+    else:
+        remove_quietly(path)
+    return [*map(_left, back.left), *_tables()]
+
+
+def _runs(path: Path, control: Path) -> bool:
+    """Whether an agent does; from now on none begins. One of before there was a lock has the socket alone."""
+    try:
+        runlock.take(path)
+    except BlockingIOError:
+        return True
+    except OSError as error:  # a folder that cannot be written to is no reason to leave the rest
+        sys.stderr.write(f"{error}\n")
+    return answers(control)
+
+
+def _left(held: Held) -> str:
+    until = "until somebody deletes that there, or it restarts" if held.permanent else "for two hours at most"
+    return (
+        f"the router {held.gateway} has not said that it is done ({held.protocol}): it may forward port"
+        f" {held.external.port} to {held.internal.ip} {until}"
+    )
+
+
+def _tables() -> Iterator[str]:
+    """A kernel without nftables has none."""
+    with contextlib.suppress(OSError):
+        netlink = Nfnetlink()
+        try:
+            for name in (SPLICES, RELAYS):
+                if netlink.has_table(name):
+                    yield f"the table inet {name} is still there: nft delete table inet {name}"
+        finally:
+            netlink.close()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -80,16 +104,20 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="meshctl-agent cleanup",
         description="Give back what agents leave behind when they end: mappings at routers, splices, relays. For a host"
-        " whose agent is gone for good; an agent that is restarted goes on with all of it.",
+        " whose agent is gone for good; an agent that is restarted goes on with all of it. Exit status 1: something is"
+        " left, and can be tried again; 75: an agent runs.",
     )
     add_files(parser, "document", "state", "socket")
     options = parser.parse_args(arguments)
-    if answers(options.socket):
+    if _runs(options.state, options.socket):
         sys.stderr.write("the agent runs: stop it first (systemctl stop meshctl-agent)\n")
-        return EXIT_RUNS
-    tunnels: frozenset[str] = frozenset()
+        return runlock.EXIT_RUNS
+    document = AgentDocument(AgentConfig("", ()))
     with contextlib.suppress(OSError, DocumentError):
-        config = load(options.document.read_bytes(), str(options.document)).config
-        tunnels = frozenset(n.interface for n in config.networks)
-    clean_up(tunnels, options.state, Log(clock))
-    return 0
+        document = load(options.document.read_bytes(), str(options.document))
+    left = clean_up(document, options.state, Log(clock))
+    for words in left:
+        sys.stderr.write(f"{words}\n")
+    if options.state.exists():
+        sys.stderr.write(f"{options.state} stays, for the next try: meshctl-agent cleanup, or the next agent here\n")
+    return 1 if left else 0

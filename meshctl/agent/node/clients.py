@@ -19,6 +19,8 @@ from meshctl.core.agent.events import Event
 MAX_CLIENTS = 8
 MAX_REQUEST_BYTES = 4096
 PATIENCE_S = 5.0
+# Without a descriptor left a listener stays readable: so long nobody is let in then.
+REST_S = 1.0
 # The kernel counts what is around each piece of data as well.
 _OVERHEAD, _LEAST_BYTES = 4, 1 << 16
 _SO_SNDBUFFORCE, _TCP_USER_TIMEOUT = 32, 18  # asm-generic/socket.h, linux/tcp.h
@@ -40,22 +42,26 @@ class Clients:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._open: list[_Client] = []
+        self._rests_until: float | None = None
 
     def sockets(self, listeners: Iterable[socket.socket]) -> list[tuple[HasFileno, Readable]]:
         """As a handler's. `listeners` do not block."""
         found: list[tuple[HasFileno, Readable]] = [(c.sock, partial(self._read, c)) for c in self._open]
-        if len(found) < MAX_CLIENTS:
+        if len(found) < MAX_CLIENTS and self._rests_until is None:
             found += [(listener, partial(self._accept, listener)) for listener in listeners]
         return found
 
     def due(self) -> float | None:
         """As a handler's."""
-        return min((client.ends_at for client in self._open), default=None)
+        times = [client.ends_at for client in self._open]
+        return min([*times, self._rests_until] if self._rests_until is not None else times, default=None)
 
     def poll(self, now: float) -> None:
         """Let those go who take too long."""
         for client in [client for client in self._open if now >= client.ends_at]:
             self._end(client)
+        if self._rests_until is not None and now >= self._rests_until:
+            self._rests_until = None
 
     def close(self) -> None:
         """Let all go."""
@@ -65,10 +71,15 @@ class Clients:
     # Inside
 
     def _accept(self, listener: socket.socket, now: float) -> list[Event]:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             sock, _ = listener.accept()
-            sock.setblocking(False)
-            self._open.append(_Client(sock, now + PATIENCE_S))
+        except (BlockingIOError, ConnectionAbortedError):
+            return []
+        except OSError:
+            self._rests_until = now + REST_S
+            raise
+        sock.setblocking(False)
+        self._open.append(_Client(sock, now + PATIENCE_S))
         return []
 
     def _read(self, client: _Client, now: float) -> list[Event]:

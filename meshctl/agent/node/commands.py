@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ HELPS = {
 # Between two looks of --follow.
 FOLLOW_S = 1.0
 EXIT_REFUSED = 64  # EX_USAGE of sysexits(3)
+EXIT_UNPRINTED = 1
 
 
 def main(command: str, arguments: Sequence[str]) -> int:
@@ -34,20 +36,38 @@ def main(command: str, arguments: Sequence[str]) -> int:
     if command == "override":
         request |= {"peer": options.peer, "mode": options.mode}
     try:
-        answer = ask(options.socket, request)
+        answer = _ask(options.socket, request)
         if "error" in answer:
             sys.stderr.write(f"{answer['error']}\n")
             return EXIT_REFUSED
         as_json = options.output == "json"
         if command == "events" and options.follow:
             _follow(options.socket, answer, as_json=as_json)
-        print(json.dumps(answer, indent=2) if as_json else TABLES[command](answer))
+        print(json.dumps(answer, indent=2) if as_json else TABLES[command](answer), flush=True)
     except KeyboardInterrupt:
         return 0
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"no agent answers at {options.socket}: {getattr(error, 'strerror', None) or error}\n")
+    except _NoAgentError as error:
+        sys.stderr.write(f"{error}\n")
         return EXIT_NO_AGENT
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # `head` has seen enough
+            sys.stderr.write(f"standard output: {error.strerror}\n")
+        # What is left in the buffer would be tried again at the end (https://docs.python.org/3/library/signal.html).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNPRINTED
     return 0
+
+
+class _NoAgentError(Exception):
+    """Says where."""
+
+
+def _ask(path: Path, request: dict[str, Any]) -> Any:
+    try:
+        return ask(path, request)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise _NoAgentError(f"no agent answers at {path}: {why}") from error
 
 
 def _follow(path: Path, answer: Any, *, as_json: bool) -> NoReturn:
@@ -57,7 +77,7 @@ def _follow(path: Path, answer: Any, *, as_json: bool) -> NoReturn:
         lines = [json.dumps(event) for event in answer["events"]] if as_json else [text] if text else []
         print("".join(f"{line}\n" for line in lines), end="", flush=True)
         time.sleep(FOLLOW_S)
-        answer = ask(path, {"request": "events", "after": answer["next"]})
+        answer = _ask(path, {"request": "events", "after": answer["next"]})
         text = events(answer).partition("\n")[2]  # without the head
 
 

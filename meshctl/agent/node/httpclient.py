@@ -1,7 +1,8 @@
 """HTTP requests to routers, which may be anybody in the LAN that says so: bounded in size, in time, and in reach.
 
-Only an address in a network of this host is asked, and none of its own; packets leave with a hop limit of one, so that
-no router can carry them further whatever routes say. There are no redirects, no proxies and no names.
+Only an address in a network of this host is asked, and none of its own, nor one of loopback or of the link but the
+router's (clouds tell machines their secrets at a link-local address); packets leave with a hop limit of one, so that no
+router can carry them further whatever routes say. There are no redirects, no proxies and no names.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Iterable
+from ipaddress import ip_address
 
-from meshctl.core.agent.address import LocalAddress, within
-from meshctl.core.agent.events import HttpReply, HttpRequest
+from meshctl.core.agent.address import within
+from meshctl.core.agent.events import HttpReply, HttpRequest, LocalAddresses
 from meshctl.core.wire.error import WireError
 from meshctl.core.wire.httpmessage import MAX_BODY, MAX_HEAD, Url, decode_response, host_of, parse_url
 
@@ -24,11 +25,11 @@ _SUBNET_BITS = 64  # of IPv6, whatever length the host's own address was given (
 _LENGTH = re.compile(rb"\r?\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r?\n", re.IGNORECASE)
 
 
-def fetch(request: HttpRequest, own: Iterable[LocalAddress], total_s: float = TOTAL_S) -> HttpReply:
-    """The answer; status 0 when there is none that can be used. `own` are this host's addresses, none of a mesh's."""
+def fetch(request: HttpRequest, here: LocalAddresses, total_s: float = TOTAL_S) -> HttpReply:
+    """The answer; status 0 when there is none that can be used. `here` is where this host is, without its meshes."""
     try:
         url = parse_url(request.url, host_of(request.url))
-        if not _is_neighbour(url.host, tuple(own)):
+        if not _is_neighbour(url.host, here):
             raise WireError("the address is not in a network of this host")
         response = decode_response(_exchange(url, _encode(request, url), request.source, time.monotonic() + total_s))
     except (OSError, WireError, ValueError):
@@ -36,9 +37,12 @@ def fetch(request: HttpRequest, own: Iterable[LocalAddress], total_s: float = TO
     return HttpReply(request.request_id, response.status, response.body)
 
 
-def _is_neighbour(host: str, own: tuple[LocalAddress, ...]) -> bool:
-    if host in {address.ip for address in own}:
+def _is_neighbour(host: str, here: LocalAddresses) -> bool:
+    own, address = here.addresses, ip_address(host)
+    if address.is_loopback or address.is_unspecified or host in {a.ip for a in own}:
         return False
+    if address.is_link_local:
+        return host in {gateway.partition("%")[0] for gateway in here.gateways}
     subnets = (a._replace(prefix_length=min(a.prefix_length, _SUBNET_BITS)) if ":" in a.ip else a for a in own)
     return within(host, tuple(a.prefix for a in subnets))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -48,7 +49,9 @@ class Log:
     def _write(self, level: str, what: str, values: dict[str, object]) -> None:
         words = [f"{name}={_quoted(str(value))}" for name, value in values.items()]
         head = f"{_PREFIX[level]}{what}" if self._journal else f"{level} {what}"
-        print(" ".join([head, *words]), file=self._stream, flush=True)
+        # A reader that has gone, or a full disk: paths are kept alive unheard.
+        with contextlib.suppress(OSError):
+            print(" ".join([head, *words]), file=self._stream, flush=True)
 
 
 def _quoted(text: str) -> str:

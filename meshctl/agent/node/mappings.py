@@ -19,7 +19,15 @@ from meshctl.agent.node.watch import host_addresses
 from meshctl.agent.node.workers import Workers
 from meshctl.core.agent.address import Address, canonical
 from meshctl.core.agent.document import AgentDocument
-from meshctl.core.agent.events import Action, Event, HttpReply, HttpRequest, MappingDatagram, SendMapping
+from meshctl.core.agent.events import (
+    Action,
+    Event,
+    HttpReply,
+    HttpRequest,
+    LocalAddresses,
+    MappingDatagram,
+    SendMapping,
+)
 from meshctl.core.wire import pcp, ssdp
 
 # RFC 6886 section 3.2.1 and RFC 6887 section 14.1.1: where routers say by multicast that they have lost mappings.
@@ -81,10 +89,10 @@ class Mappings(Plain):
     def _fetch(self, request: HttpRequest) -> HttpReply:
         """In a thread."""
         try:
-            own = host_addresses(self._tunnels).addresses
+            here = host_addresses(self._tunnels)
         except OSError:
-            own = ()
-        return fetch(request, own)
+            here = LocalAddresses(())
+        return fetch(request, here)
 
     def _send(self, action: SendMapping) -> None:
         key = action.source, action.gateway.family

@@ -21,6 +21,8 @@ from meshctl.core.agent.events import Event
 
 _MODE = 0o644  # who collects is not root
 _CONTENT = "text/plain; version=0.0.4; charset=utf-8"
+# So long an answer serves others too: it is work for the loop, and a peer may ask as often as it likes.
+FRESH_S = 1.0
 
 
 class MetricsFile(Plain):
@@ -65,6 +67,7 @@ class MetricsServer(Plain):
         self._clients = Clients(self._answer)
         self._listeners = MeshSockets(socket.SOCK_STREAM)
         self._listeners.configure(document, port)
+        self._text, self._stale_at = b"", float("-inf")
 
     def configure(self, document: AgentDocument, _now: float) -> None:
         """See Handler."""
@@ -101,7 +104,9 @@ class MetricsServer(Plain):
             return _http("405 Method Not Allowed", b"GET alone\n"), []
         if target.partition(b" ")[0].partition(b"?")[0] != b"/metrics":
             return _http("404 Not Found", b"/metrics alone\n"), []
-        return _http("200 OK", exposition(self._report, now)), []
+        if now >= self._stale_at:
+            self._text, self._stale_at = exposition(self._report, now), now + FRESH_S
+        return _http("200 OK", self._text), []
 
 
 def _http(status: str, body: bytes) -> bytes:

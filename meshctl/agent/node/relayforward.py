@@ -124,6 +124,16 @@ class Forwarder:
             self._thread = threading.Thread(target=self._run, name="relays", daemon=True)
             self._thread.start()
 
+    def set_rate(self, rate_bytes_s: int) -> None:
+        """Another one, from the next packet on."""
+        self._rate = rate_bytes_s or inf
+        for flow in self._flows.values():
+            flow.tokens = min(self._rate, flow.tokens)
+
+    def forwards(self, port: int) -> bool:
+        """Whether it does so for the pair of this port."""
+        return bool(self._of(port))
+
     def remove(self, port: int) -> bool:
         """No more. Whether it was forwarded."""
         found = self._of(port)

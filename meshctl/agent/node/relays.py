@@ -19,6 +19,7 @@ from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.relayforward import Forwarder
 from meshctl.agent.node.ruletable import Element, Kind, RuleTable, TableHandler
 from meshctl.core.agent.address import Address
+from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, Event, InstallRelay, RelayFailed, RemoveRelay
 from meshctl.core.agent.relayserver import PORTS
 
@@ -46,13 +47,23 @@ class Relays(TableHandler):
 
     def __init__(self, now: float, rate_bytes_s: int = 0) -> None:
         super().__init__(RuleTable(TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now, self._forget))
-        self._sets = ("end", "counted", "limited") if rate_bytes_s else ("end", "counted")
+        self._rate = rate_bytes_s
         self._netlink = Nfnetlink()
         self._forwarder = Forwarder(rate_bytes_s)
         self._installed: dict[int, InstallRelay] = {}
         self._refusal: Exception | None = None  # that nobody was told of
         self._again_at: float | None = None  # after one
         self._failed: list[int] = []  # ports of relays that are nobody's, of which the core has not heard
+
+    def configure(self, document: AgentDocument, now: float) -> None:  # noqa: ARG002 - as Handler has it
+        """See Handler. Another limit holds at once, for those that are relayed too."""
+        if document.relay_limit == self._rate:
+            return
+        self._rate = document.relay_limit
+        self._forwarder.set_rate(self._rate)
+        relays = [relay for relay in self._installed.values() if not self._forwarder.forwards(relay.port)]
+        elements = [element for relay in relays for element in self._elements(relay)]
+        self._table.replace(_kinds(self._rate), _chains(self._rate > 0), elements)
 
     def do(self, action: Action) -> None:
         """See Handler."""
@@ -138,11 +149,12 @@ class Relays(TableHandler):
     def _elements(self, relay: InstallRelay) -> list[Element]:
         """What both ends need in the table."""
         family, found = relay.a.family, []
+        sets = ("end", "counted", "limited") if self._rate else ("end", "counted")
         for one, other in ((relay.a, relay.b), (relay.b, relay.a)):
             key = (one.ip, one.port, relay.port)
             found.append(Element(f"to_ip_v{family}", key, (other.ip,)))
             found.append(Element(f"to_port_v{family}", key, (other.port,)))
-            found += [Element(f"{name}_v{family}", key) for name in self._sets]
+            found += [Element(f"{name}_v{family}", key) for name in sets]
         return found
 
     def _forget(self, elements: Iterable[Element]) -> None:

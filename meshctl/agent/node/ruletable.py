@@ -135,6 +135,20 @@ class RuleTable:
             self._wanted[element.place] = element
         return bool(new or gone)
 
+    def replace(self, kinds: Mapping[str, Kind], chains: str, wanted: Iterable[Element]) -> None:
+        """Other sets and chains, with these elements in them and those of before as far as there are sets for them.
+        Counters begin anew."""
+        known = self._kinds, self._chains, self._wanted, self._before
+        self._kinds, self._chains = kinds, chains
+        self._wanted = {element.place: element for element in wanted}
+        self._before = {place: element for place, element in self._before.items() if element.of in kinds}
+        try:
+            if self._loaded:
+                self._load((), ())
+        except (OSError, RuntimeError):
+            self._kinds, self._chains, self._wanted, self._before = known
+            raise
+
     def counters(self, of: str) -> Iterator[tuple[tuple[Field, ...], int, int]]:
         """Key, packets and bytes of each element of a set whose elements have counters."""
         for raw in self._netlink.elements(self.name, of) if self._loaded else ():

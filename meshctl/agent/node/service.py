@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from meshctl.agent.node import notify
+from meshctl.agent.node import notify, runlock
 from meshctl.agent.node.control import Control
 from meshctl.agent.node.decisions import Decisions
 from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
@@ -71,7 +71,7 @@ class Service:
         watch = DocumentWatch(self._path, self.reload, now)  # before it is read
         self._document = document = _read(self._path)
         core = AgentCore(document.config, random.SystemRandom(), now, load_state(options.state))
-        decisions, counts, relays = Decisions(document.config, log), Counts(), Relays(now)
+        decisions, counts, relays = Decisions(document.config, log), Counts(), Relays(now, document.relay_limit)
         report = Report(core, decisions, counts, relays.counters, now)
         wireguard = WireGuard(document)
         signalling = Signalling(document)
@@ -137,6 +137,14 @@ def main(arguments: Sequence[str]) -> int:
     """Run the agent; the exit status."""
     options = parse(arguments)
     log = Log(clock)
+    try:
+        runlock.take(options.state)
+    except BlockingIOError:
+        hint = "stop it first: systemctl stop meshctl-agent"
+        log.error("lock", file=options.state, reason="another agent runs", hint=hint)
+        return runlock.EXIT_RUNS
+    except OSError as error:  # what cannot be locked cannot be saved either, and paths need neither
+        log.trouble("lock", str(error))
     try:
         service = Service(options, log)
     except DocumentError as error:

@@ -34,6 +34,8 @@ VERSION = 1
 SIGNALLING_PORT = 51871
 # WireGuard's own limit of a persistent keepalive (wg(8)).
 _KEEPALIVE_MAX_S = 65535
+# 999,999 Gbit/s, the most that the inventory can say.
+RELAY_LIMIT_MAX = 125_000_000_000_000
 
 
 class DocumentError(MeshctlError):
@@ -50,6 +52,7 @@ class AgentDocument:
 
     config: AgentConfig
     signalling_port: int = SIGNALLING_PORT
+    relay_limit: int = 0  # bytes a second that an anchor relays for a pair, each way; 0 for any number
 
 
 def load(content: bytes, file: str = "") -> AgentDocument:
@@ -76,6 +79,8 @@ def encode(document: AgentDocument) -> bytes:
         "signalling_port": document.signalling_port,
         "stun": [_endpoint_text(e) for e in config.stun_servers],
     }
+    if document.relay_limit:
+        head["relay_limit"] = document.relay_limit
     return (_with_list(head, "networks", map(_network_text, config.networks)) + "\n").encode()
 
 
@@ -90,7 +95,8 @@ def _document(reader: Reader, value: Any, path: str) -> Any:
         values = [getattr(network, member) for network in found["networks"]]
         for twice in sorted({v for v in values if values.count(v) > 1}):
             reader.wrong("networks", f"two networks have the {member} {twice}")
-    return AgentDocument(AgentConfig(found["node"], found["networks"], found["stun"]), found["signalling_port"])
+    config = AgentConfig(found["node"], found["networks"], found["stun"])
+    return AgentDocument(config, found["signalling_port"], found["relay_limit"])
 
 
 def _network(reader: Reader, value: Any, path: str) -> Any:
@@ -209,6 +215,7 @@ _DOCUMENT = {
     "version": Field(number(VERSION, VERSION), required=True),
     "node": Field(text, required=True),
     "signalling_port": Field(_PORT, SIGNALLING_PORT),
+    "relay_limit": Field(number(1, RELAY_LIMIT_MAX), 0),
     "stun": Field(listed(_endpoint), ()),
     "networks": Field(listed(_network, 1), required=True),
 }
