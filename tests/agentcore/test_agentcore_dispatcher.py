@@ -17,6 +17,7 @@ from meshctl.core.agent.anchorlink import ASK_LONGEST_S
 from meshctl.core.agent.bodies import TOKEN_BYTES, Body, MessageType, Observation, Observed, RelayGrant
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.gatherer import REFRESH_S
+from meshctl.core.agent.liveness import IDLE_SAMPLE_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.agent.signal import peek
@@ -352,3 +353,26 @@ def test_an_anchor_that_is_farther_away_than_it_was_is_told_to_be() -> None:
     [far] = path.work.relay.distances()
     assert near.rtt_ms < 50 < far.rtt_ms
     assert network_of(world.hosts["b"]).paths[ID["a"]].work.offer.relays == (far,)
+
+
+@pytest.mark.parametrize("asks", ["a", "b"])
+def test_where_no_anchor_is_agents_meet_as_soon_as_their_tunnel_is_up(asks: str) -> None:
+    """By an endpoint that is written down, say."""
+    world = PairWorld(hubs=0)
+    world.run(60.0)
+    assert world.states() == UNKNOWN
+    (tunnel,) = world.hosts[asks].tunnels.values()
+    tunnel.endpoint = Address(IPS["ab".replace(asks, "")], PORT)
+    world.hosts[asks].ping("ab".replace(asks, ""))
+    world.until(lambda: world.states() == DIRECT, IDLE_SAMPLE_S + 2 * AT_ONCE_S)
+
+
+def test_a_tunnel_that_comes_up_while_anchors_forward_nothing_is_the_way_to_its_agent() -> None:
+    world = PairWorld()
+    hub = IPS["hub0"]
+    world.cut = lambda source, destination: hub in (source.ip, destination.ip)
+    world.run(60.0)
+    (tunnel,) = (t for known, t in world.hosts["a"].tunnels.items() if known == key("b"))
+    tunnel.endpoint = Address(IPS["b"], PORT)
+    world.hosts["a"].ping("b")
+    world.until(lambda: world.states() == DIRECT, IDLE_SAMPLE_S + 2 * AT_ONCE_S)

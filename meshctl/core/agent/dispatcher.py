@@ -51,6 +51,13 @@ class Dispatcher:
             if path.state in (State.UNKNOWN, State.PROBING):
                 self.ask(path.peer, now, opened=True)
 
+    def tunnel_up(self, path: PeerPath, now: float) -> None:
+        """A peer's tunnel has keys: its agent can be asked by it, and where no anchor is, others by way of that."""
+        if not any(link.up for link in self.context.anchors.values()):
+            self.seek(now)
+        elif path.state in (State.UNKNOWN, State.PROBING):
+            self.ask(path.peer, now, opened=True)
+
     def greet_anchors(self, now: float) -> None:
         """A message in each tunnel shows the anchor where this node is now; and tells whether it is heard."""
         for link in self.context.anchors.values():

@@ -172,6 +172,8 @@ class Network:
             known = statuses.get(path.peer.public_key)
             if known is not None:
                 if has_session(known):
+                    if key not in self._in_session:
+                        self._dispatcher.tunnel_up(path, now)
                     self._in_session[key] = path
                 else:
                     self._in_session.pop(key, None)
