@@ -27,11 +27,11 @@ defaults: {ssh: {user: root}, agent: false, roles: [app], vars: {setting: 0}}
 networks:
   corp: {cidr: [10.42.0.0/16], policy: open}
 nodes:
-  hub:  {roles: [anchor], endpoint: "203.0.113.10:51820"}
+  hub:  {address: 10.42.0.1, roles: [anchor], endpoint: "203.0.113.10:51820"}
   web:  {endpoint: "203.0.113.20:51820"}
   home: {address: 10.42.0.50, ssh: {host: 10.42.0.50, jump: hub}, lab: {nat: easy}}
 """
-HOME = "10.42.0.50"
+HUB = "10.42.0.1"
 NODES = ("hub", "web", "home")
 # What a host is, unless something of both is there.
 WHOLE = ("old", "new")
@@ -132,8 +132,8 @@ class Chaos:
         for node in NODES:
             self.mesh.sh(node, f"{_UP}; {_IDLE}")
         await_decided(self.mesh, *NODES)
-        # An end that was rebooted is heard when the other has noticed, or has a keepalive to send.
-        self.mesh.sh("hub", f"ping -q {FIRST_ANSWER} {HOME}")
+        # Who has lost its session in a reboot knows no way to home; home notices when what it sends is not answered.
+        self.mesh.sh("home", f"ping -q {FIRST_ANSWER} {HUB}")
         return [f"{node} stays locked" for node in NODES if self.mesh.sh(node, _LOCKED).strip()]
 
     def which(self, node: str) -> str:
