@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from meshctl.deploy.applier import agent_command
 from meshctl.deploy.hints import hint
-from meshctl.deploy.host import LOST, Connect, Host
+from meshctl.deploy.host import LOST, Connect, Host, peers_by_key
 from meshctl.deploy.transport import Transport
 from meshctl.deploy.waves import Through
 from meshctl.errors import RemoteError
@@ -108,7 +108,10 @@ class Check:
         with contextlib.suppress(RemoteError, ValueError):
             before = self._before[host.name] = _counters(host)
             unreached = self._outside.keys() | {name for name, other in self._hosts.items() if other.error is not None}
-            asked = {at: name for at, name in _peers(host).items() if name in unreached and at[1] in before.living}
+            asked = {
+                at: peer.name for at, peer in peers_by_key(host.doc).items()
+                if peer.name in unreached and at[1] in before.living
+            }  # fmt: skip
             if host.name in self._changing and host.transport is not None and asked and self._has_program(host):
                 silent, _ = self._ask(host.name, host.transport, dict.fromkeys(asked, (True, None, None)), KEEPALIVE_S)
                 self._heard[host.name] = {name for at, name in asked.items() if at not in silent}
@@ -136,7 +139,7 @@ class Check:
             return
         waits = host.name in self._waiting
         about = self._reached | self._heard.get(host.name, set()) if waits else self._waiting
-        peers = {at: name for at, name in _peers(host).items() if name in about}
+        peers = {at: peer.name for at, peer in peers_by_key(host.doc).items() if peer.name in about}
         moved = {
             change.name: change.after["endpoint"] for change in host.applied
             if change.kind == "peer" and change.action == "update" and change.after and change.after.get("endpoint")
@@ -238,14 +241,6 @@ def _counters(host: Host) -> Counters:
     if host.transport is None:
         raise ValueError("not connected")
     return Counters.parse(host.transport.run(_COUNTERS, timeout_s=COUNT_S).text())
-
-
-def _peers(host: Host) -> dict[tuple[str, str], str]:
-    """Names by interface and public key, as the document has them."""
-    return {
-        (w.interface, peer.public_key.text): peer.name for w in host.doc.interfaces() for peer in w.peers
-        if peer.public_key
-    }  # fmt: skip
 
 
 def _is_literal(endpoint: str) -> bool:

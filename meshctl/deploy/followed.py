@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 
-from meshctl.deploy.host import Host
+from meshctl.deploy.host import Host, peers_by_key
 from meshctl.errors import RemoteError
 from meshctl.model.places import SEARCH_PATH
 
@@ -20,10 +20,7 @@ _READ = f"PATH={SEARCH_PATH}; export PATH; wg show all latest-handshakes && echo
 def stayed_behind(host: Host, switched: Collection[str]) -> dict[str, str]:
     """Which of these nodes, in whose place the host's document has their new keys, the host hears by that key and gives
     its prefixes to another one; each with that in words. Never raises: who cannot be asked has stayed behind."""
-    wanted = {
-        (w.interface, p.public_key.text): p for w in host.doc.interfaces() for p in w.peers
-        if p.public_key and p.name in switched
-    }  # fmt: skip
+    wanted = {at: peer for at, peer in peers_by_key(host.doc).items() if peer.name in switched}
     until = time.monotonic() + PATIENCE_S
     while True:
         try:

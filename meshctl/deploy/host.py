@@ -19,7 +19,7 @@ from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts, PendingApply
 from meshctl.model.mesh import Mesh
 from meshctl.model.places import FACTS_SHELL, REVERT_LINK
-from meshctl.model.resources import NodeDoc
+from meshctl.model.resources import NodeDoc, Peer
 from meshctl.model.steps import Result, Step, Transaction
 from meshctl.render import zipapp
 
@@ -222,10 +222,12 @@ def applied_changes(changes: tuple[Change, ...], steps: tuple[Step, ...], done: 
 def peers_of(doc: NodeDoc, steps: list[Step]) -> set[str]:
     """The names, as changes have them, of the peers that endpoint steps are about."""
     wanted = {(step.interface, step.peer) for step in steps}
-    return {
-        f"{w.interface} {p.name}" for w in doc.interfaces() for p in w.peers
-        if p.public_key and (w.interface, p.public_key.text) in wanted
-    } if wanted else set()  # fmt: skip
+    return {f"{at[0]} {peer.name}" for at, peer in peers_by_key(doc).items() if at in wanted} if wanted else set()
+
+
+def peers_by_key(doc: NodeDoc) -> dict[tuple[str, str], Peer]:
+    """The peers by interface and public key; without those of unknown key."""
+    return {(w.interface, p.public_key.text): p for w in doc.interfaces() for p in w.peers if p.public_key}
 
 
 def describe(step: Step) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -59,9 +58,8 @@ class Rollout:
             if pending is None:
                 continue
             mine = pending.who == self._options.who
-            since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(pending.began))
             then = "goes on with" if mine else "leaves alone"
-            self._phases.note(f"{host.name}: {then} an apply of {pending.who or 'somebody'}, begun {since}")
+            self._phases.note(f"{host.name}: {then} {pending.words}")
             own += [host] if mine else []
         self._phases.each("resuming", own, confirm.take_up, finish=True)
         going = [host for host in own if host.pending and host.error is None]

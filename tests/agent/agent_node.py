@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from meshctl.model.places import PENDING_PATH, REVERT_LINK
 from meshctl.model.steps import Result, Step, Transaction
 from meshctl.render import zipapp
 
@@ -47,11 +48,20 @@ class Node:
         process.stdin = None
         return process
 
-    def apply(self, *steps: Step, id_: str = "t1", facts: str = "") -> Result:
-        process = self.start(Transaction(id_, "n", steps, facts))
+    def apply(self, *steps: Step, id_: str = "t1", confirm_s: float = 0.0, **about: str) -> Result:
+        """`about`: more of the transaction's fields."""
+        process = self.start(Transaction(id_, "n", steps, confirm_s=confirm_s, who="ann@desk", **about))
         out, err = process.communicate(timeout=60)
         assert err == b"", err.decode()
         return Result.from_json(out.decode())
+
+    def decide(self, what: str, id_: str = "t1") -> Result:
+        """`confirm` or `undo` it."""
+        return Result.from_json(self.sh(f"/usr/bin/python3 -I -S {REVERT_LINK} {what} {id_}", check=False))
+
+    def await_decided(self) -> None:
+        """Until no apply is pending."""
+        self.sh(f"timeout 20 sh -c 'while [ -e {PENDING_PATH} ]; do sleep 0.05; done'")
 
     def close(self) -> None:
         # A userspace WireGuard ends with its interface, and not with the namespace that it is in.
@@ -61,3 +71,7 @@ class Node:
 
 def write(path: str, content: str, mode: str = "0644") -> Step:
     return Step("write", path=path, content=content.encode(), mode=mode, owner="root", group="root")
+
+
+def script(text: str) -> Step:
+    return Step("run", argv=("sh", "-c", text))

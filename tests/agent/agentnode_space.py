@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import secrets
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +52,21 @@ def space() -> Iterator[Space]:
         yield made
     finally:
         subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def stop(process: int) -> None:
+    """It does nothing any more, until somebody sends it SIGCONT. Its threads stop one after another: until the last
+    has, one of them may answer."""
+    os.kill(process, signal.SIGSTOP)
+    until = time.monotonic() + 10
+    while _states(process) != {"T"}:
+        assert time.monotonic() < until, f"{process} does not stop"
+        time.sleep(0.01)
+
+
+def _states(process: int) -> set[str]:
+    """Of its threads, by proc(5)'s letters."""
+    return {stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{process}/task").glob("*/stat")}
 
 
 def key(name: str) -> PublicKey:

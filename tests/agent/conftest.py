@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from agent_node import Node
+from agentnode_space import Space, space
 
 
 @pytest.fixture
@@ -23,3 +24,10 @@ def node(tmp_path: Path) -> Iterator[Node]:
     found = Node(tmp_path)
     yield found
     found.close()
+
+
+@pytest.fixture(name="place", scope="module")
+def _place() -> Iterator[Space]:
+    """A namespace that the tests of one file share."""
+    with space() as made:
+        yield made

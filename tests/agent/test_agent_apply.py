@@ -245,7 +245,7 @@ def test_the_snapshot_holds_what_was_there_and_the_last_five_are_kept(node: Node
 
 
 def test_verify_returns_what_the_facts_script_prints(node: Node) -> None:
-    assert node.apply(write("/mnt/a", "x"), facts="cat /mnt/a; echo y").facts == "xy\n"
+    assert node.apply(write("/mnt/a", "x"), facts_script="cat /mnt/a; echo y").facts == "xy\n"
 
 
 @pytest.mark.parametrize("document", [b"", b"nonsense", Transaction("t", "n", ()).encode()[:-5]])

@@ -10,8 +10,8 @@ import time
 import pytest
 from agent_node import Node, write
 
-from meshctl.model.places import PENDING_PATH, REVERT_LINK, UNDONE_PATH
-from meshctl.model.steps import Result, Step, Transaction
+from meshctl.model.places import PENDING_PATH, UNDONE_PATH
+from meshctl.model.steps import Step, Transaction
 
 BEFORE = """
 cd /mnt; echo old >changed; chmod 640 changed; echo gone >removed; echo same >mode; chmod 600 mode; chown 7:7 mode
@@ -36,21 +36,6 @@ cd /mnt; find . -printf '%p %m %U %G %y %l\\n' | sort; cat changed removed mode 
 NEVER_S, SOON_S = 600.0, 1.0
 
 
-def apply(node: Node, *steps: Step, confirm_s: float, id_: str = "t1") -> Result:
-    process = node.start(Transaction(id_, "n", steps, "", confirm_s, "ann@desk"))
-    out, err = process.communicate(timeout=60)
-    assert err == b"", err.decode()
-    return Result.from_json(out.decode())
-
-
-def decide(node: Node, what: str, id_: str = "t1") -> Result:
-    return Result.from_json(node.sh(f"/usr/bin/python3 -I -S {REVERT_LINK} {what} {id_}", check=False))
-
-
-def await_decided(node: Node) -> None:
-    node.sh(f"timeout 20 sh -c 'while [ -e {PENDING_PATH} ]; do sleep 0.05; done'")
-
-
 @pytest.fixture
 def state(node: Node) -> str:
     """Before anything was applied."""
@@ -59,7 +44,7 @@ def state(node: Node) -> str:
 
 
 def test_a_step_that_fails_has_all_before_it_undone(node: Node, state: str) -> None:
-    result = apply(node, *STEPS, FAILS, confirm_s=NEVER_S)
+    result = node.apply(*STEPS, FAILS, confirm_s=NEVER_S)
     assert (result.ok, result.phase, result.undone) == (False, "converge", ())
     assert node.sh(STATE) == state
     assert node.sh(f"ls {PENDING_PATH} 2>/dev/null || true") == ""
@@ -67,54 +52,54 @@ def test_a_step_that_fails_has_all_before_it_undone(node: Node, state: str) -> N
 
 
 def test_without_a_window_what_was_done_stays(node: Node, state: str) -> None:
-    result = apply(node, *STEPS, FAILS, confirm_s=0.0)
+    result = node.apply(*STEPS, FAILS, confirm_s=0.0)
     assert (result.ok, result.undone) == (False, None)
     assert node.sh(STATE) != state
 
 
 def test_nobody_confirms_it(node: Node, state: str) -> None:
-    result = apply(node, *STEPS, confirm_s=SOON_S)
+    result = node.apply(*STEPS, confirm_s=SOON_S)
     assert result.ok
     assert node.sh(STATE) != state
-    await_decided(node)
+    node.await_decided()
     assert node.sh(STATE) == state
-    late = decide(node, "confirm")
+    late = node.decide("confirm")
     assert late.failure is not None
     assert (late.failure.kind, late.failure.message) == ("undone", "it was undone: nobody confirmed it within 1 s")
 
 
 def test_what_is_confirmed_stays(node: Node, state: str) -> None:
-    assert apply(node, *STEPS, confirm_s=SOON_S).ok
-    assert decide(node, "confirm").ok
+    assert node.apply(*STEPS, confirm_s=SOON_S).ok
+    assert node.decide("confirm").ok
     after = node.sh(STATE)
     time.sleep(2 * SOON_S)  # nothing comes, which has no event
     assert node.sh(STATE) == after != state
-    assert apply(node, write("/mnt/changed", "newer"), confirm_s=0.0, id_="t2").ok
+    assert node.apply(write("/mnt/changed", "newer"), confirm_s=0.0, id_="t2").ok
 
 
 def test_what_is_refused_is_undone_at_once(node: Node, state: str) -> None:
-    assert apply(node, *STEPS, confirm_s=NEVER_S).ok
-    assert decide(node, "undo").undone == ()
+    assert node.apply(*STEPS, confirm_s=NEVER_S).ok
+    assert node.decide("undo").undone == ()
     assert node.sh(STATE) == state
 
 
 def test_who_holds_it_may_confirm_it_later(node: Node, state: str) -> None:
-    assert apply(node, *STEPS, confirm_s=2 * SOON_S).ok
+    assert node.apply(*STEPS, confirm_s=2 * SOON_S).ok
     for _ in range(3):
         time.sleep(SOON_S)  # the window itself is what is tested
-        assert decide(node, "hold").ok
-    assert decide(node, "confirm").ok
+        assert node.decide("hold").ok
+    assert node.decide("confirm").ok
     assert node.sh(STATE) != state
 
 
 def test_another_apply_meanwhile_is_told_whose_it_waits_for(node: Node, state: str) -> None:
-    assert apply(node, *STEPS, confirm_s=NEVER_S).ok
+    assert node.apply(*STEPS, confirm_s=NEVER_S).ok
     after = node.sh(STATE)
-    second = apply(node, write("/mnt/changed", "other"), confirm_s=NEVER_S, id_="t2")
+    second = node.apply(write("/mnt/changed", "other"), confirm_s=NEVER_S, id_="t2")
     assert second.failure is not None
     assert second.failure.kind == "locked"
     assert "ann@desk" in second.failure.message
-    assert decide(node, "confirm", "t2").failure is not None
+    assert node.decide("confirm", "t2").failure is not None
     assert node.sh(STATE) == after != state
 
 
@@ -125,21 +110,21 @@ def test_what_a_killed_applier_has_done_is_undone(node: Node, state: str) -> Non
     assert node.sh(STATE) != state
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    await_decided(node)
+    node.await_decided()
     node.sh("touch /run/go")
     assert node.sh(STATE) == state
     assert json.loads(node.sh(f"cat {UNDONE_PATH}"))["why"] == "the applier died"
     assert node.sh("find /mnt /etc/wireguard -name '.meshctl-*'") == ""
-    assert apply(node, write("/mnt/changed", "other"), confirm_s=0.0, id_="t2").ok
+    assert node.apply(write("/mnt/changed", "other"), confirm_s=0.0, id_="t2").ok
 
 
 def test_after_a_boot_the_next_apply_undoes_it_and_goes_no_further(node: Node, state: str) -> None:
-    assert apply(node, *STEPS, confirm_s=NEVER_S).ok
+    assert node.apply(*STEPS, confirm_s=NEVER_S).ok
     node.sh(f"cp {PENDING_PATH} /run/kept")
-    assert decide(node, "confirm").ok  # so that nobody waits any more
+    assert node.decide("confirm").ok  # so that nobody waits any more
     node.sh(f"""sed 's/"boot": "[^"]*"/"boot": "before"/' /run/kept >{PENDING_PATH}""")
-    result = apply(node, write("/mnt/changed", "other"), confirm_s=0.0, id_="t2")
+    result = node.apply(write("/mnt/changed", "other"), confirm_s=0.0, id_="t2")
     assert result.failure is not None
     assert (result.failure.kind, result.phase) == ("undone", "lock")
     assert node.sh(STATE) == state
-    assert apply(node, write("/mnt/changed", "other"), confirm_s=0.0, id_="t3").ok
+    assert node.apply(write("/mnt/changed", "other"), confirm_s=0.0, id_="t3").ok

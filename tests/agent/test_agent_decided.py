@@ -4,7 +4,7 @@ that were made for a host that is another one by now."""
 from __future__ import annotations
 
 from agent_node import Node, write
-from test_agent_rollback import decide, history, transact
+from test_agent_rollback import history
 
 from meshctl.model.ledger import LEDGER_PATH, Ledger
 from meshctl.model.steps import Result, Step
@@ -21,32 +21,32 @@ def ledger(*files: str) -> Step:
 
 
 def test_a_confirmation_whose_answer_was_lost_is_answered_again(node: Node) -> None:
-    assert transact(node, "t1", write("/mnt/a", "1"), confirm_s=NEVER_S).ok
-    assert [kind(decide(node, what, "t1")) for what in ("confirm", "confirm")] == ["ok", "ok"]
-    assert transact(node, "t2", write("/mnt/a", "2"), confirm_s=NEVER_S).ok
-    assert kind(decide(node, "confirm", "t1")) == "ok", "while another one waits"
+    assert node.apply(write("/mnt/a", "1"), confirm_s=NEVER_S, id_="t1").ok
+    assert [kind(node.decide(what, "t1")) for what in ("confirm", "confirm")] == ["ok", "ok"]
+    assert node.apply(write("/mnt/a", "2"), confirm_s=NEVER_S, id_="t2").ok
+    assert kind(node.decide("confirm", "t1")) == "ok", "while another one waits"
 
 
 def test_what_was_confirmed_is_not_said_to_be_undone(node: Node) -> None:
-    assert transact(node, "t1", write("/mnt/a", "1"), confirm_s=NEVER_S).ok
-    assert decide(node, "confirm", "t1").ok
-    assert [kind(decide(node, what, "t1")) for what in ("undo", "hold")] == ["confirmed", "confirmed"]
+    assert node.apply(write("/mnt/a", "1"), confirm_s=NEVER_S, id_="t1").ok
+    assert node.decide("confirm", "t1").ok
+    assert [kind(node.decide(what, "t1")) for what in ("undo", "hold")] == ["confirmed", "confirmed"]
     assert node.sh("cat /mnt/a") == "1"
 
 
 def test_what_was_undone_stays_undone_to_who_comes_late(node: Node) -> None:
-    assert transact(node, "t1", write("/mnt/a", "1"), confirm_s=NEVER_S).ok
-    assert decide(node, "undo", "t1").ok
-    assert [kind(decide(node, what, "t1")) for what in ("confirm", "undo", "hold")] == ["undone"] * 3
-    assert kind(decide(node, "confirm", "t9")) == "undone", "nobody has heard of that one"
+    assert node.apply(write("/mnt/a", "1"), confirm_s=NEVER_S, id_="t1").ok
+    assert node.decide("undo", "t1").ok
+    assert [kind(node.decide(what, "t1")) for what in ("confirm", "undo", "hold")] == ["undone"] * 3
+    assert kind(node.decide("confirm", "t9")) == "undone", "nobody has heard of that one"
 
 
 def test_steps_that_were_made_for_another_ledger_touch_nothing(node: Node) -> None:
     nothing = Ledger().digest
-    assert transact(node, "t1", write("/mnt/a", "1"), ledger("/mnt/a"), ledger=nothing).ok
-    late = transact(node, "t2", write("/mnt/a", "2"), ledger("/mnt/b"), ledger=nothing, confirm_s=NEVER_S)
+    assert node.apply(write("/mnt/a", "1"), ledger("/mnt/a"), ledger=nothing, id_="t1").ok
+    late = node.apply(write("/mnt/a", "2"), ledger("/mnt/b"), ledger=nothing, confirm_s=NEVER_S, id_="t2")
     assert (late.phase, kind(late), late.undone) == ("stage", "moved", None)
     assert node.sh("cat /mnt/a") == "1"
     assert [(entry.id, entry.stands) for entry in history(node)] == [("t2", False), ("t1", True)]
     now = Ledger(files={"/mnt/a": ""}).digest
-    assert transact(node, "t3", write("/mnt/a", "3"), ledger=now, confirm_s=NEVER_S).ok
+    assert node.apply(write("/mnt/a", "3"), ledger=now, confirm_s=NEVER_S, id_="t3").ok

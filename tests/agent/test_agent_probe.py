@@ -13,18 +13,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from agentnode_space import Space, key, space
+from agentnode_space import Space, key, stop
 
 from meshctl.agent import probe as module
 from meshctl.agent.node import wglink
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(name="place", scope="module")
-def _place() -> Iterator[Space]:
-    with space() as made:
-        yield made
 
 
 @pytest.fixture(name="interface")
@@ -54,7 +48,7 @@ def test_a_wireguard_that_is_busy_for_a_while_is_asked_again(
     place: Space, interface: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     busy = wireguard_of(place, interface)
-    os.kill(busy, signal.SIGSTOP)
+    stop(busy)
     later = threading.Timer(1.0, os.kill, (busy, signal.SIGCONT))
     later.start()
     try:
@@ -72,7 +66,7 @@ def test_a_wireguard_that_says_nothing_any_more_is_an_error_and_no_traceback(
     ask(monkeypatch, interface, key("ann").text, [False, None, None], 0.3)
     monkeypatch.setattr(module, "_BUSY_S", 0.3)
     busy = wireguard_of(place, interface)
-    os.kill(busy, signal.SIGSTOP)
+    stop(busy)
     try:
         assert place.inside(module.probe) == 1
     finally:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 
-from agent_node import Node, write
+from agent_node import Node, script, write
 
 from meshctl.core.history import Entry, since, standing, states
 from meshctl.deploy import histories
 from meshctl.model.ledger import LEDGER_PATH, InterfaceRecord, Ledger, PeerRecord, TableRecord
-from meshctl.model.places import AGENT_LINK, PENDING_PATH, REVERT_LINK
-from meshctl.model.steps import Result, Step, Transaction
+from meshctl.model.places import AGENT_LINK, PENDING_PATH
+from meshctl.model.steps import Result, Step
 
 SNAPSHOTS = "/var/lib/meshctl/snapshots"
 NEVER_S = 600.0
@@ -55,13 +55,6 @@ ip -o link show wg0 | grep -o 'mtu [0-9]*'
 """
 
 
-def transact(node: Node, id_: str, *steps: Step, confirm_s: float = 0.0, **about: str) -> Result:
-    process = node.start(Transaction(id_, "n", steps, "", confirm_s, "ann@desk", **about))  # type: ignore[arg-type]
-    out, err = process.communicate(timeout=60)
-    assert err == b"", err.decode()
-    return Result.from_json(out.decode())
-
-
 def history(node: Node) -> tuple[Entry, ...]:
     return histories.parse(node.sh(histories.SCRIPT))
 
@@ -73,15 +66,7 @@ def step_back(node: Node, to: str) -> Step:
 
 
 def back(node: Node, id_: str, to: str, confirm_s: float = 0.0) -> Result:
-    return transact(node, id_, step_back(node, to), confirm_s=confirm_s)
-
-
-def decide(node: Node, what: str, id_: str) -> Result:
-    return Result.from_json(node.sh(f"/usr/bin/python3 -I -S {REVERT_LINK} {what} {id_}", check=False))
-
-
-def script(text: str) -> Step:
-    return Step("run", argv=("sh", "-c", text))
+    return node.apply(step_back(node, to), confirm_s=confirm_s, id_=id_)
 
 
 def files(node: Node) -> str:
@@ -89,11 +74,11 @@ def files(node: Node) -> str:
 
 
 def test_a_host_goes_back_over_several_states_and_forward_again(node: Node) -> None:
-    assert transact(node, "t1", write("/mnt/a", "1", "0600"), write("/mnt/b", "1")).ok
+    assert node.apply(write("/mnt/a", "1", "0600"), write("/mnt/b", "1"), id_="t1").ok
     was = files(node)
     steps = write("/mnt/a", "2"), Step("remove", path="/mnt/b"), Step("link", path="/mnt/l", target="/")
-    assert transact(node, "t2", *steps).ok
-    assert transact(node, "t3", write("/mnt/a", "3"), Step("mkdir", path="/mnt/d"), write("/mnt/d/f", "3")).ok
+    assert node.apply(*steps, id_="t2").ok
+    assert node.apply(write("/mnt/a", "3"), Step("mkdir", path="/mnt/d"), write("/mnt/d/f", "3"), id_="t3").ok
     newest = files(node)
     result = back(node, "t4", "t1")
     assert (result.ok, result.phase) == (True, "done")
@@ -115,10 +100,10 @@ def test_what_others_did_and_what_was_learned_since_then_stays(node: Node) -> No
         text = Ledger({"wg0": InterfaceRecord(True, "kernel", peers)}, tables={"inet meshctl": TableRecord("s", "")})
         return Step("ledger", path=LEDGER_PATH, content=text.to_json().encode())
 
-    assert transact(node, "t1", ledger("192.0.2.7:51820")).ok
+    assert node.apply(ledger("192.0.2.7:51820"), id_="t1").ok
     node.sh("wg set wg0 peer $(cat /run/bob) endpoint 192.0.2.44:4")
     before = node.sh(STATE)
-    assert transact(node, "t2", script(APPLIED), ledger("192.0.2.7:51820")).ok
+    assert node.apply(script(APPLIED), ledger("192.0.2.7:51820"), id_="t2").ok
     node.sh(SINCE)
     assert back(node, "t3", "t1").ok
     after = node.sh(STATE)
@@ -134,16 +119,16 @@ def test_an_endpoint_that_the_repository_has_changed_goes_back_too(node: Node) -
     for name, endpoint in {"t1": "192.0.2.7:51820", "t2": "192.0.2.9:51820"}.items():
         ledger = Ledger({"wg0": InterfaceRecord(True, "kernel", {ann: PeerRecord(endpoint)})})
         moves = script(f"wg set wg0 peer {ann} endpoint {endpoint}")
-        assert transact(node, name, moves, Step("ledger", path=LEDGER_PATH, content=ledger.to_json().encode())).ok
+        assert node.apply(moves, Step("ledger", path=LEDGER_PATH, content=ledger.to_json().encode()), id_=name).ok
     assert back(node, "t3", "t1").ok
     assert "192.0.2.7:51820" in node.sh(f"wg show wg0 endpoints | grep -F {ann}")
 
 
 def test_a_private_key_is_identity_and_stays(node: Node) -> None:
-    assert transact(node, "t1", write("/mnt/a", "1")).ok
+    assert node.apply(write("/mnt/a", "1"), id_="t1").ok
     key = Step("key", path="/etc/wireguard/wg1.key", interface="wg1")
-    assert transact(node, "t2-keys", key, prepares="t2").ok
-    assert transact(node, "t2", key, write("/mnt/a", "2")).ok
+    assert node.apply(key, prepares="t2", id_="t2-keys").ok
+    assert node.apply(key, write("/mnt/a", "2"), id_="t2").ok
     made = node.sh("cat /etc/wireguard/wg1.key")
     assert [entry.id for entry in history(node)] == ["t2", "t1"]
     assert back(node, "t3", "t1").ok
@@ -152,7 +137,7 @@ def test_a_private_key_is_identity_and_stays(node: Node) -> None:
 
 def test_a_snapshot_that_is_not_whole_is_refused_before_anything_is_touched(node: Node) -> None:
     for number in range(1, 4):
-        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t{number}").ok
     step = step_back(node, "t1")
     node.sh(f"cp -a {SNAPSHOTS} /run/kept")
     for number, damage in enumerate((
@@ -160,7 +145,7 @@ def test_a_snapshot_that_is_not_whole_is_refused_before_anything_is_touched(node
         "echo '{}' >manifest.json",
     )):  # fmt: skip
         node.sh(f"cd {SNAPSHOTS}/t2; {damage}")
-        result = transact(node, f"t4{number}", step, confirm_s=NEVER_S)
+        result = node.apply(step, confirm_s=NEVER_S, id_=f"t4{number}")
         assert result.failure is not None, damage
         assert (result.phase, result.failure.kind) == ("stage", "no-state")
         assert "t2" in result.failure.message
@@ -172,7 +157,7 @@ def test_a_state_from_before_a_key_was_revoked_is_not_gone_back_to(node: Node) -
     for number in range(1, 4):
         revoked = ("K" * 43 + "=",) if number > 1 else ()
         ledger = Step("ledger", path=LEDGER_PATH, content=Ledger(revoked=revoked).to_json().encode())
-        assert transact(node, f"t{number}", write("/mnt/a", str(number)), ledger).ok
+        assert node.apply(write("/mnt/a", str(number)), ledger, id_=f"t{number}").ok
     result = back(node, "t4", "t1")
     assert result.failure is not None
     assert (result.phase, result.failure.kind, "K" * 43 in result.failure.message) == ("stage", "revoked", True)
@@ -182,10 +167,10 @@ def test_a_state_from_before_a_key_was_revoked_is_not_gone_back_to(node: Node) -
 
 def test_what_was_applied_since_it_was_read_is_not_taken_back_unseen(node: Node) -> None:
     for number in range(1, 3):
-        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t{number}").ok
     step = step_back(node, "t1")
-    assert transact(node, "t3", write("/mnt/a", "3")).ok
-    result = transact(node, "t4", step)
+    assert node.apply(write("/mnt/a", "3"), id_="t3").ok
+    result = node.apply(step, id_="t4")
     assert result.failure is not None
     assert (result.failure.kind, "the newest is t3" in result.failure.message) == ("no-state", True)
     assert node.sh("cat /mnt/a") == "3"
@@ -193,11 +178,11 @@ def test_what_was_applied_since_it_was_read_is_not_taken_back_unseen(node: Node)
 
 def test_what_was_undone_or_has_failed_pushes_no_state_out(node: Node) -> None:
     for number in range(1, 7):
-        assert transact(node, f"t1{number}", write("/mnt/a", str(number))).ok
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t1{number}").ok
     for number in range(1, 4):
-        assert transact(node, f"t2{number}", write("/mnt/a", "undone"), confirm_s=NEVER_S).ok
-        assert decide(node, "undo", f"t2{number}").ok
-        assert not transact(node, f"t3{number}", write("/mnt/a", "no"), script("exit 1"), confirm_s=NEVER_S).ok
+        assert node.apply(write("/mnt/a", "undone"), confirm_s=NEVER_S, id_=f"t2{number}").ok
+        assert node.decide("undo", f"t2{number}").ok
+        assert not node.apply(write("/mnt/a", "no"), script("exit 1"), confirm_s=NEVER_S, id_=f"t3{number}").ok
     known = history(node)
     assert [entry.id for entry in states(known)] == ["t16", "t15", "t14", "t13", "t12", "t11"]
     assert node.sh(f"ls {SNAPSHOTS}").split() == ["t12", "t13", "t14", "t15", "t16"]
@@ -211,10 +196,10 @@ def test_what_was_undone_or_has_failed_pushes_no_state_out(node: Node) -> None:
 def test_a_hosts_clock_that_was_set_back_changes_no_order(node: Node) -> None:
     later = "sed -i -E 's/\"time\":[0-9.]+/\"time\":4000000000/g' /var/lib/meshctl/journal/*"
     for number in range(3):
-        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t{number}").ok
     node.sh(later)  # then the clock is set right
     for number in range(3, 8):
-        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t{number}").ok
     assert [entry.id for entry in history(node)] == [f"t{number}" for number in range(7, -1, -1)]
     assert node.sh(f"ls {SNAPSHOTS}").split() == [f"t{number}" for number in range(3, 8)]
     assert back(node, "t8", "t6").ok
@@ -222,34 +207,34 @@ def test_a_hosts_clock_that_was_set_back_changes_no_order(node: Node) -> None:
 
 
 def test_ids_of_a_controller_whose_clock_is_behind_change_no_order_either(node: Node) -> None:
-    assert transact(node, "t9", write("/mnt/a", "9")).ok
+    assert node.apply(write("/mnt/a", "9"), id_="t9").ok
     node.sh("""cd /var/lib/meshctl/journal; for n in $(seq 20 40); do sed s/t9/t$n/ t9.jsonl >t$n.jsonl; done""")
-    assert not transact(node, "t0", write("/mnt/a", "no"), script("exit 1")).ok
+    assert not node.apply(write("/mnt/a", "no"), script("exit 1"), id_="t0").ok
     assert history(node)[0].id == "t0", "the newest is evidence of what just happened"
 
 
 def test_journals_of_before_they_were_counted_are_older_than_all_others(node: Node) -> None:
     for number in range(2):
-        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t{number}").ok
     node.sh("sed -i -E 's/\"number\":[0-9]+,//; s/\"time\":[0-9.]+/\"time\":4000000000/g' /var/lib/meshctl/journal/*")
-    assert transact(node, "t2", write("/mnt/a", "2")).ok
+    assert node.apply(write("/mnt/a", "2"), id_="t2").ok
     assert [entry.id for entry in history(node)] == ["t2", "t1", "t0"]
     assert back(node, "t3", "t0").ok
 
 
 def test_journals_are_kept_as_evidence_but_not_for_ever(node: Node) -> None:
-    assert transact(node, "t000", write("/mnt/a", "1")).ok
-    assert not transact(node, "t001", Step("run", argv=("no-such-program",))).ok
+    assert node.apply(write("/mnt/a", "1"), id_="t000").ok
+    assert not node.apply(Step("run", argv=("no-such-program",)), id_="t001").ok
     node.sh("""cd /var/lib/meshctl/journal; for n in $(seq 2 29); do
         name=t$(printf %03d $n); sed s/t001/$name/ t001.jsonl >$name.jsonl; done""")
-    assert not transact(node, "t030", Step("run", argv=("no-such-program",))).ok
+    assert not node.apply(Step("run", argv=("no-such-program",)), id_="t030").ok
     assert {entry.id for entry in history(node)} == {"t000", *(f"t{number:03}" for number in range(11, 31))}
 
 
 def test_what_a_failed_apply_has_left_without_a_window_is_taken_back_with_the_rest(node: Node) -> None:
     node.sh("ip link add d0 type veth peer name e0")
-    assert transact(node, "t1", write("/mnt/a", "1")).ok
-    assert not transact(node, "t2", write("/mnt/b", "half"), script("ip link set d0 mtu 1300; exit 1")).ok
+    assert node.apply(write("/mnt/a", "1"), id_="t1").ok
+    assert not node.apply(write("/mnt/b", "half"), script("ip link set d0 mtu 1300; exit 1"), id_="t2").ok
     failed = history(node)[0]
     assert (failed.became, failed.stands, failed.is_state) == ("failed", True, False)
     assert back(node, "t3", "t1").ok
@@ -259,7 +244,7 @@ def test_what_a_failed_apply_has_left_without_a_window_is_taken_back_with_the_re
 
 def test_a_rollback_that_nobody_confirms_is_undone_and_history_says_so(node: Node) -> None:
     for number in range(1, 3):
-        assert transact(node, f"t{number}", write("/mnt/a", str(number))).ok
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t{number}").ok
     assert back(node, "t3", "t1", confirm_s=1.0).ok
     assert (history(node)[0].became, node.sh("cat /mnt/a")) == ("waiting", "1")
     node.sh(f"timeout 20 sh -c 'while [ -e {PENDING_PATH} ]; do sleep 0.05; done'")
@@ -276,7 +261,7 @@ def test_the_agents_program_of_a_state_is_kept_with_it(node: Node) -> None:
     for number in range(5):
         name = f"{folder}/meshctl-agent-{number}.pyz"
         node.sh(f"touch -d @{number} {name}")
-        assert transact(node, f"t{number}", Step("link", path=AGENT_LINK, target=name)).ok
+        assert node.apply(Step("link", path=AGENT_LINK, target=name), id_=f"t{number}").ok
     assert back(node, "t9", "t0").ok
     assert node.sh(f"readlink {AGENT_LINK}; ls $(readlink {AGENT_LINK})") == f"{folder}/meshctl-agent-0.pyz\n" * 2
 
@@ -284,8 +269,8 @@ def test_the_agents_program_of_a_state_is_kept_with_it(node: Node) -> None:
 def test_no_secret_is_in_the_history(node: Node) -> None:
     node.sh(NETWORK)
     secret = node.sh("cat /run/key").strip()
-    assert transact(node, "t1", write("/mnt/a", secret, "0600"), Step("run", argv=("cat",), stdin=secret.encode())).ok
-    assert transact(node, "t2", write("/mnt/a", "2")).ok
+    assert node.apply(write("/mnt/a", secret, "0600"), Step("run", argv=("cat",), stdin=secret.encode()), id_="t1").ok
+    assert node.apply(write("/mnt/a", "2"), id_="t2").ok
     assert back(node, "t3", "t1").ok
     assert secret not in node.sh(histories.SCRIPT) + node.sh("cat /var/lib/meshctl/journal/*")
     assert json.loads(node.sh(f"cat {SNAPSHOTS}/t3/manifest.json"))["files"]["/mnt/a"]["mode"] == "0644"

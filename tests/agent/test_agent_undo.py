@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from agent_node import Node, write
+from agent_node import Node, script, write
 
 from meshctl.agent import process
 from meshctl.model.places import PENDING_PATH, REVERT_LINK, UNDONE_PATH
-from meshctl.model.steps import Result, Step, Transaction
+from meshctl.model.steps import Step, Transaction
 
 NEVER_S, SOON_S = 600.0, 1.0
 LOCK = "/run/meshctl/apply.lock"
@@ -50,25 +50,6 @@ def broken(node: Node, program: str, pattern: str, answer: str = "echo 'it is bu
             f"<<'E'\n{text}\nE\nchmod +x /usr/local/sbin/{program}")  # fmt: skip
 
 
-def script(text: str) -> Step:
-    return Step("run", argv=("sh", "-c", text))
-
-
-def apply(node: Node, *steps: Step, confirm_s: float = NEVER_S, id_: str = "t1") -> Result:
-    process = node.start(Transaction(id_, "n", steps, "", confirm_s, "ann@desk"))
-    out, err = process.communicate(timeout=60)
-    assert err == b"", err.decode()
-    return Result.from_json(out.decode())
-
-
-def decide(node: Node, what: str, id_: str = "t1") -> Result:
-    return Result.from_json(node.sh(f"/usr/bin/python3 -I -S {REVERT_LINK} {what} {id_}", check=False))
-
-
-def await_decided(node: Node) -> None:
-    node.sh(f"timeout 20 sh -c 'while [ -e {PENDING_PATH} ]; do sleep 0.05; done'")
-
-
 @pytest.fixture
 def state(node: Node) -> str:
     """Before anything was applied."""
@@ -83,7 +64,7 @@ def state(node: Node) -> str:
 def test_what_cannot_be_listed_is_not_changed_either(node: Node, state: str, program: str, pattern: str) -> None:
     broken(node, program, pattern)
     node.sh("touch /run/broken")
-    result = apply(node, write("/mnt/a", "new"))
+    result = node.apply(write("/mnt/a", "new"), confirm_s=NEVER_S)
     node.sh("rm /run/broken")
     assert result.failure is not None
     assert (result.phase, result.undone) == ("snapshot", None)
@@ -100,8 +81,8 @@ def test_what_cannot_be_listed_is_not_changed_either(node: Node, state: str, pro
 def test_a_kernel_without_ipv6_or_nftables_has_none_of_it(node: Node, program: str, pattern: str, said: str) -> None:
     broken(node, program, pattern, f"echo '{said}' >&2; exit 2")
     node.sh("touch /run/broken")
-    assert apply(node, write("/mnt/a", "new")).ok
-    assert decide(node, "undo").undone == ()
+    assert node.apply(write("/mnt/a", "new"), confirm_s=NEVER_S).ok
+    assert node.decide("undo").undone == ()
     assert node.sh("ls /mnt") == ""
 
 
@@ -114,9 +95,9 @@ def test_one_failing_program_keeps_nothing_else_from_going_back(
     node: Node, state: str, program: str, pattern: str, answer: str
 ) -> None:
     broken(node, program, pattern, answer)
-    assert apply(node, write("/mnt/a", "new"), script(CHANGES)).ok
+    assert node.apply(write("/mnt/a", "new"), script(CHANGES), confirm_s=NEVER_S).ok
     node.sh("touch /run/broken")
-    left = decide(node, "undo").undone
+    left = node.decide("undo").undone
     assert left, "it is said"
     assert "old\n" in node.sh(STATE)
     assert set(node.sh("ip -o route").splitlines()) <= set(state.splitlines())
@@ -129,27 +110,27 @@ def test_one_failing_program_keeps_nothing_else_from_going_back(
 def test_what_fails_for_a_moment_is_tried_again(node: Node, state: str) -> None:
     broken(node, "nft", "'list tables'", "rm /run/broken; echo 'it is busy' >&2; exit 1")
     broken(node, "ip", "'-o -4 route'*", "[ -e /run/again ] || { touch /run/again; exit 1; }")
-    assert apply(node, write("/mnt/a", "new"), script(CHANGES)).ok
+    assert node.apply(write("/mnt/a", "new"), script(CHANGES), confirm_s=NEVER_S).ok
     node.sh("touch /run/broken")
-    assert decide(node, "undo").undone == ()
+    assert node.decide("undo").undone == ()
     assert node.sh(STATE) == state
 
 
 def test_what_a_killed_reverter_has_left_is_no_hindrance(node: Node, state: str) -> None:
-    assert apply(node, write("/mnt/a", "new")).ok
+    assert node.apply(write("/mnt/a", "new"), confirm_s=NEVER_S).ok
     node.sh("for n in 0 1 2 3; do echo half >/mnt/.meshctl-restore-$n-a; done")
-    assert decide(node, "undo").undone == ()
+    assert node.decide("undo").undone == ()
     assert node.sh(STATE) == state
 
 
 def test_what_cannot_be_confirmed_is_not_said_to_be(node: Node, state: str) -> None:
-    assert apply(node, write("/mnt/a", "new"), confirm_s=2 * SOON_S).ok
+    assert node.apply(write("/mnt/a", "new"), confirm_s=2 * SOON_S).ok
     node.sh("mount --bind /var/lib/meshctl /var/lib/meshctl; mount -o remount,bind,ro /var/lib/meshctl")
-    result = decide(node, "confirm")
+    result = node.decide("confirm")
     node.sh("umount /var/lib/meshctl")
     assert result.failure is not None
     assert PENDING_PATH in result.failure.message
-    await_decided(node)
+    node.await_decided()
     assert node.sh(STATE) == state
     assert '"confirmed"' not in node.sh("cat /var/lib/meshctl/journal/t1.jsonl")
 
@@ -162,7 +143,7 @@ def test_a_command_does_not_outlive_its_killed_applier(node: Node, state: str) -
     pids = node.sh("timeout 20 sh -c 'while [ ! -e /run/pids ]; do sleep 0.02; done'; cat /run/pids").split()
     applier.send_signal(signal.SIGKILL)
     applier.communicate()
-    await_decided(node)
+    node.await_decided()
     alive = [pid for pid in pids if Path("/proc", pid).exists()]
     for pid in map(int, alive):
         subprocess.run(["kill", "-9", str(pid)], check=False)
@@ -178,7 +159,7 @@ def test_a_package_manager_is_waited_for_when_its_applier_was_killed(node: Node)
     applier.send_signal(signal.SIGKILL)
     applier.communicate()
     node.sh("touch /run/go")
-    assert apply(node, Step("run", argv=("cp", "/run/database", "/mnt/b")), id_="t2", confirm_s=0.0).ok
+    assert node.apply(Step("run", argv=("cp", "/run/database", "/mnt/b")), id_="t2").ok
 
 
 def test_what_a_step_has_started_to_stay_lives_on_when_the_applier_is_killed_later(node: Node) -> None:
@@ -188,7 +169,7 @@ def test_what_a_step_has_started_to_stay_lives_on_when_the_applier_is_killed_lat
     node.sh("timeout 20 sh -c 'while [ ! -e /run/reached ]; do sleep 0.02; done'")
     applier.send_signal(signal.SIGKILL)
     applier.communicate()
-    assert apply(node, write("/mnt/a", "new"), id_="t2", confirm_s=0.0).ok
+    assert node.apply(write("/mnt/a", "new"), id_="t2").ok
     assert node.sh("wg show interfaces") == "wg7\n"
 
 
@@ -242,10 +223,10 @@ def test_an_endpoint_that_moves_meanwhile_is_nothing_that_is_left(node: Node) ->
         for n in ann bob; do wg genkey | wg pubkey >/run/$n; done; ip link set wg0 up
         wg set wg0 peer $(cat /run/ann) allowed-ips 10.42.0.2/32 endpoint 192.0.2.7:1 peer $(cat /run/bob)""")
     moves = "wg set wg0 peer $(cat /run/ann) allowed-ips 10.42.0.0/16 endpoint 192.0.2.9:1"
-    assert apply(node, script(f"{moves} peer $(cat /run/bob) endpoint 192.0.2.8:1")).ok
+    assert node.apply(script(f"{moves} peer $(cat /run/bob) endpoint 192.0.2.8:1"), confirm_s=NEVER_S).ok
     agent = subprocess.Popen([*node.enter, "sh", "-c", """n=1; while [ ! -e /run/stop ]; do n=$((n % 60000 + 1))
         wg set wg0 peer $(cat /run/ann) endpoint 192.0.2.55:$n persistent-keepalive $n; done"""])
-    left = decide(node, "undo").undone
+    left = node.decide("undo").undone
     node.sh("touch /run/stop")
     agent.wait(timeout=20)
     assert left == ()
@@ -255,16 +236,16 @@ def test_an_endpoint_that_moves_meanwhile_is_nothing_that_is_left(node: Node) ->
 def test_an_endpoint_goes_back_where_nobody_moves_it(node: Node) -> None:
     node.sh("""set -e; wireguard-go wg0 >/dev/null 2>&1; wg genkey | wg set wg0 private-key /dev/stdin
         wg genkey | wg pubkey >/run/ann; wg set wg0 peer $(cat /run/ann) endpoint 192.0.2.7:1""")
-    assert apply(node, script("wg set wg0 peer $(cat /run/ann) endpoint 192.0.2.9:1")).ok
-    assert decide(node, "undo").undone == ()
+    assert node.apply(script("wg set wg0 peer $(cat /run/ann) endpoint 192.0.2.9:1"), confirm_s=NEVER_S).ok
+    assert node.decide("undo").undone == ()
     assert "192.0.2.7:1" in node.sh("wg show wg0 endpoints")
 
 
 def test_what_a_routing_daemon_does_meanwhile_is_its_own(node: Node, state: str) -> None:
     node.sh("ip route add 10.80.0.0/16 via 192.0.2.7 proto bird; ip route add 10.81.0.0/16 via 192.0.2.7 proto zebra")
-    assert apply(node, script(CHANGES)).ok
+    assert node.apply(script(CHANGES), confirm_s=NEVER_S).ok
     node.sh("ip route del 10.80.0.0/16; ip route add 10.82.0.0/16 via 192.0.2.7 proto bird")
-    assert decide(node, "undo").undone == ()
+    assert node.decide("undo").undone == ()
     assert node.sh("ip -o route | grep proto | grep -v kernel").split("\n")[:-1] == [
         "10.81.0.0/16 via 192.0.2.7 dev d0 proto zebra ", "10.82.0.0/16 via 192.0.2.7 dev d0 proto bird ",
     ]  # fmt: skip
@@ -273,14 +254,14 @@ def test_what_a_routing_daemon_does_meanwhile_is_its_own(node: Node, state: str)
 def test_what_brings_the_host_back_runs_by_the_applier_s_own_python(node: Node, state: str) -> None:
     node.command[-5] = sys.executable
     node.sh("mount --bind /dev/null $(readlink -f /usr/bin/python3)")
-    assert apply(node, write("/mnt/a", "new"), confirm_s=SOON_S).ok
-    await_decided(node)
+    assert node.apply(write("/mnt/a", "new"), confirm_s=SOON_S).ok
+    node.await_decided()
     assert node.sh(STATE) == state
 
 
 def test_what_could_not_bring_the_host_back_is_found_out_before_anything_is_touched(node: Node, state: str) -> None:
     node.command[-5:] = ["sh", "-c", f"cd {node.agent.parent}; exec /usr/bin/python3 -I -S {node.agent.name} apply"]
-    result = apply(node, write("/mnt/a", "new"))
+    result = node.apply(write("/mnt/a", "new"), confirm_s=NEVER_S)
     assert result.failure is not None
     assert (result.phase, result.undone) == ("arm", None)
     assert "the dead-man's switch cannot run" in result.failure.message
@@ -288,28 +269,28 @@ def test_what_could_not_bring_the_host_back_is_found_out_before_anything_is_touc
 
 
 def test_who_was_killed_before_the_first_step_holds_up_no_other_apply(node: Node, state: str) -> None:
-    assert apply(node, write("/mnt/a", "new")).ok
+    assert node.apply(write("/mnt/a", "new"), confirm_s=NEVER_S).ok
     node.sh(f"cp {PENDING_PATH} /run/kept")
-    assert decide(node, "undo").ok
+    assert node.decide("undo").ok
     node.sh(f"""sed 's/"until": [0-9.]*/"until": null/' /run/kept >{PENDING_PATH}
         cd /var/lib/meshctl/journal; sed -i '/"phase":"converge"/,$d' t1.jsonl""")
-    assert apply(node, write("/mnt/a", "newer"), id_="t2", confirm_s=0.0).ok
+    assert node.apply(write("/mnt/a", "newer"), id_="t2").ok
     assert node.sh("cat /mnt/a") == "newer"
 
 
 def test_what_was_undone_is_told_until_an_apply_ends_well(node: Node, state: str) -> None:
-    assert apply(node, write("/mnt/a", "new")).ok
-    assert decide(node, "undo").ok
-    assert not apply(node, Step("run", argv=("false",)), id_="t2", confirm_s=0.0).ok
+    assert node.apply(write("/mnt/a", "new"), confirm_s=NEVER_S).ok
+    assert node.decide("undo").ok
+    assert not node.apply(Step("run", argv=("false",)), id_="t2").ok
     assert node.sh(f"ls {UNDONE_PATH}")
-    assert apply(node, write("/mnt/a", "new"), id_="t3", confirm_s=0.0).ok
+    assert node.apply(write("/mnt/a", "new"), id_="t3").ok
     assert node.sh(f"ls {UNDONE_PATH} 2>/dev/null || true") == ""
 
 
 def test_a_disk_that_fills_up_between_two_steps_is_said_to_be_full(node: Node, state: str) -> None:
     fill = script("head -c 9M /dev/zero >/var/lib/meshctl/fill 2>/dev/null; true")
     many = [Step("run", argv=("true",))] * 60  # what is written of them does not fit into the last page
-    result = apply(node, write("/mnt/a", "new"), fill, *many)
+    result = node.apply(write("/mnt/a", "new"), fill, *many, confirm_s=NEVER_S)
     assert result.failure is not None
     assert (result.phase, result.failure.kind, result.undone) == ("converge", "disk-full", ())
     assert node.sh(STATE) == state
@@ -318,6 +299,6 @@ def test_a_disk_that_fills_up_between_two_steps_is_said_to_be_full(node: Node, s
 def test_the_folders_that_were_made_on_the_way_go_with_what_is_in_them(node: Node) -> None:
     made = write("/mnt/made/deep/file", "x"), Step("link", path="/mnt/other/deep/link", target="/")
     theirs = script("touch /mnt/other/theirs")
-    assert apply(node, *made, theirs).ok
-    assert decide(node, "undo").undone == ()
+    assert node.apply(*made, theirs, confirm_s=NEVER_S).ok
+    assert node.decide("undo").undone == ()
     assert node.sh("cd /mnt; find . -mindepth 1 | sort") == "./other\n./other/theirs\n"

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from agentnode_space import Space, document, peer, space
+from agentnode_space import Space, document, peer
 from effort import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -31,12 +31,6 @@ from meshctl.core.wire import stun
 
 PORT, RELAY_PORT = 51820, 40007
 COOKIE = stun.MAGIC_COOKIE
-
-
-@pytest.fixture(scope="module", name="place")
-def _place() -> Iterator[Space]:
-    with space() as made:
-        yield made
 
 
 @pytest.fixture(scope="module", name="raw")

@@ -16,7 +16,7 @@ from pathlib import Path
 from traceback import format_exception
 
 import pytest
-from agentnode_space import Space, address, document, key, peer, space
+from agentnode_space import Space, address, document, key, peer, stop
 
 from meshctl.agent.node import netlink, wglink, wgread
 from meshctl.agent.node import wireguard as module
@@ -28,12 +28,6 @@ from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import PeerStatus, PollWg, SetEndpoint, SetKeepalive, WgStatus
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module", name="place")
-def _place() -> Iterator[Space]:
-    with space() as made:
-        yield made
 
 
 @pytest.fixture(name="mesh")
@@ -160,12 +154,12 @@ def two_networks(place: Space, mesh: AgentDocument, ends: ExitStack) -> tuple[Ag
     return replace(mesh, config=replace(mesh.config, networks=(*mesh.config.networks, other))), interface
 
 
-def stop(place: Space, interface: str, ends: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def silence(place: Space, interface: str, ends: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its wireguard-go says nothing any more, until the test ends."""
     monkeypatch.setattr(wglink, "TIMEOUT_S", 0.2)
     process = int(place.run("pgrep", "-f", f"^wireguard-go {interface}$"))
-    os.kill(process, signal.SIGSTOP)
     ends.callback(os.kill, process, signal.SIGCONT)
+    stop(process)
 
 
 def test_an_interface_of_two_that_does_not_answer_is_as_it_was_and_the_other_is_read(
@@ -175,7 +169,7 @@ def test_an_interface_of_two_that_does_not_answer_is_as_it_was_and_the_other_is_
     wireguard, first = WireGuard(both), mesh.config.networks[0].interface
     before = read(place, wireguard)
     assert set(before) == {"ann", "bob", "stranger", "cat"}
-    stop(place, first, ends, monkeypatch)
+    silence(place, first, ends, monkeypatch)
     place.run("wg", "set", other, "peer", key("cat").text, "persistent-keepalive", "25")
     with pytest.raises(OSError, match=f"^{first}: WireGuard does not answer$"):
         read(place, wireguard)
@@ -190,7 +184,7 @@ def test_a_wireguard_that_does_not_answer_holds_up_the_agent_once_in_a_while(
     place: Space, mesh: AgentDocument, ends: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wireguard, interface = WireGuard(mesh), mesh.config.networks[0].interface
-    stop(place, interface, ends, monkeypatch)
+    silence(place, interface, ends, monkeypatch)
     started = time.monotonic()
     for action in (PollWg(), SetEndpoint(key("bob"), address("192.0.2.7:4500")), SetKeepalive(key("bob"), 40)) * 5:
         with pytest.raises(OSError, match="WireGuard does not answer"):

@@ -35,7 +35,7 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 IP_PKTINFO = 8  # linux/in.h
 IPV6_CHECKSUM = 7  # linux/in6.h
-SO_MARK, _SO_RCVBUFFORCE = 36, 33  # asm-generic/socket.h
+SO_MARK, SO_RCVBUFFORCE = 36, 33  # asm-generic/socket.h
 _PKTINFO4 = struct.Struct("I4s4s")  # struct in_pktinfo: interface, own address, destination
 _PKTINFO6 = struct.Struct("16sI")  # struct in6_pktinfo: own address, interface
 _IPV6_CHECKSUM_AT = 6
@@ -150,7 +150,7 @@ def _open(family: int) -> socket.socket:
     sock = socket.socket(_FAMILIES[family], socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_UDP)
     bpf.attach(sock, bpf.program(family, ()))  # nothing, until it is known what
     with contextlib.suppress(PermissionError):  # beyond what net.core.rmem_max lets others have
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     if family == 4:
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     else:

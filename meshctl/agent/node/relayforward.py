@@ -19,6 +19,7 @@ from math import inf
 
 from meshctl.agent.node import bpf
 from meshctl.agent.node.libc import Header, Iovec, Message
+from meshctl.agent.node.rawudp import SO_RCVBUFFORCE
 from meshctl.core.agent.address import Address
 from meshctl.core.wire.stun_attributes import MAGIC_COOKIE
 
@@ -28,7 +29,7 @@ _BATCH = 64
 # Longer ones are cut off, so that WireGuard drops them: more than any interface has but loopback.
 _ROOM = 9216
 _BUFFER_BYTES = 4 << 20  # what comes in 20 ms at a gigabit and a half
-_SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32  # asm-generic/socket.h
+_SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 _MSG_DONTWAIT = 0x40
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -205,7 +206,7 @@ def _connected(port: int, end: Address, shared: bool) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        for option in (_SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
+        for option in (SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
             with contextlib.suppress(PermissionError):
                 sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
         sock.bind(("", port))

@@ -51,14 +51,14 @@ class AnchorLink:
         return self.status is not None and self.status.handshake_age_s is not None
 
     @property
-    def _endpoint(self) -> Address | None:
-        """Where WireGuard sends."""
+    def endpoint(self) -> Address | None:
+        """Where WireGuard sends; None while it has not been read, or knows no place."""
         return self.status.endpoint if self.status is not None else None
 
     def _cut_off(self, families: Collection[int]) -> bool:
         """Whether that is of a family that this node does not have: no packet leaves the host, and WireGuard counts
         none, so that silence is no sign. A node of which no address is known yet is not cut off."""
-        return self._endpoint is not None and bool(families) and self._endpoint.family not in families
+        return self.endpoint is not None and bool(families) and self.endpoint.family not in families
 
     @property
     def distance_s(self) -> float:
@@ -83,14 +83,14 @@ class AnchorLink:
     def sample(self, status: PeerStatus, now: float, families: Collection[int] = (4, 6)) -> None:
         """One reading of WireGuard's counters. `families`: of which this node has addresses."""
         before, was_up = self._liveness.heard_at, self.up
-        endpoint_before = self._endpoint
+        endpoint_before = self.endpoint
         self.status = status
         self._liveness.sample(status, now)
         if self._liveness.heard_at != before:
             self._lives()
         elif self._ask_at is None and (not self._shaken or self._liveness.distress(now)):
             self._ask_at = now
-        if self._endpoint != endpoint_before and self._cut_off(families):
+        if self.endpoint != endpoint_before and self._cut_off(families):
             self._ask_at = now
         if self.up and not was_up:
             self.since = now
@@ -130,7 +130,7 @@ class AnchorLink:
 
     def _decide(self, now: float) -> Address | None:
         """When in doubt: the address in use is kept if it answers, another one is taken if it does not."""
-        current = self._endpoint
+        current = self.endpoint
         if self._ask_at is None or (current in self._asked and current not in self._answered):
             return None
         if not self._answered:

@@ -82,7 +82,7 @@ class AnchorLinks:
         """
         for key, link in self._links.items():
             link.hurry(now, self._families)
-            endpoint = link.status.endpoint if link.status else None
+            endpoint = link.endpoint
             if endpoint is not None and endpoint.family in self._families:
                 self._context.act(SetEndpoint(link.peer.public_key, endpoint))
             self._context.touch(key)
