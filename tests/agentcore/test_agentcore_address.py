@@ -70,8 +70,8 @@ def test_no_address_inside_a_mesh_range_is_an_endpoint(low: int, low6: int, mapp
 
 
 def test_private_is_what_means_another_host_elsewhere() -> None:
-    inside = ("10.0.0.1", "100.127.255.255", "172.31.0.1", "192.168.9.9", "fdff::1")
-    outside = ("11.0.0.1", "100.128.0.0", "172.32.0.1", "192.169.0.1", "2001:db8::1")
+    inside = ("10.0.0.1", "100.127.255.255", "172.31.0.1", "192.0.0.4", "192.168.9.9", "fdff::1")
+    outside = ("11.0.0.1", "100.128.0.0", "172.32.0.1", "192.0.1.1", "192.169.0.1", "2001:db8::1")
     assert [ip for ip in (*inside, *outside) if is_private(ip)] == list(inside)
 
 

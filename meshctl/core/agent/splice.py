@@ -41,10 +41,10 @@ MAX_SAID = 3
 # With one peer: between two attempts of the hard side, and between two that the easy side takes part in.
 BETWEEN_S = 30.0
 ACCEPTED_AGAIN_S = 20.0
-# Attempts with one peer that may be in vain at once, and how long it is to one more: the longest pause between two
-# tries of all pairs. Where the other end is, is its own word, and it may name a victim. Three honest attempts in a row
-# are in vain once in 100,000 times.
-VAIN_BURST, VAIN_AGAIN_S = 3.0, 600.0
+# Attempts with one peer that may be in vain at once, and how long it is to one more. Where the other end is, is its own
+# word, and it may name a victim. Three honest attempts in a row are in vain once in 100,000 times; where all are, as
+# behind one carrier's NAT, a thousand guesses each time shall not be most of what the pair sends.
+VAIN_BURST, VAIN_AGAIN_S = 3.0, 1800.0
 # What one attempt sends at the most.
 MAX_SHOTS = max(MAX_GUESSES, OPENED * MAX_OUTSIDE)
 

@@ -22,31 +22,33 @@ class Reach(Enum):
 
 
 class SpecialRange(NamedTuple):
-    """`endpoint`: whether an address of it may be somebody's endpoint. `private`: whether it is taken for another host
-    in another network, so that a candidate from it is worth less. 192.0.0.0/24 is not, though the internet does not
-    reach it either."""
+    """`endpoint`: whether an address of it may be somebody's endpoint."""
 
     prefix: str
     word: str
     reach: Reach
     endpoint: bool = False
-    private: bool = False
+
+    @property
+    def private(self) -> bool:
+        """Whether the same address is another host's in another network, so that a candidate from it is worth less."""
+        return self.endpoint and self.reach is Reach.INNER
 
 
 SPECIAL_RANGES = (
     SpecialRange("0.0.0.0/8", "unspecified", Reach.NONE),
-    SpecialRange("10.0.0.0/8", "private (RFC 1918)", Reach.INNER, endpoint=True, private=True),
-    SpecialRange("100.64.0.0/10", "shared, behind a CGNAT (RFC 6598)", Reach.INNER, endpoint=True, private=True),
+    SpecialRange("10.0.0.0/8", "private (RFC 1918)", Reach.INNER, endpoint=True),
+    SpecialRange("100.64.0.0/10", "shared, behind a CGNAT (RFC 6598)", Reach.INNER, endpoint=True),
     SpecialRange("127.0.0.0/8", "loopback", Reach.NONE),
     SpecialRange("169.254.0.0/16", "link-local", Reach.INNER),
-    SpecialRange("172.16.0.0/12", "private (RFC 1918)", Reach.INNER, endpoint=True, private=True),
+    SpecialRange("172.16.0.0/12", "private (RFC 1918)", Reach.INNER, endpoint=True),
     SpecialRange("192.0.0.0/24", "of 464XLAT and DS-Lite (RFC 7335, RFC 6333)", Reach.INNER, endpoint=True),
-    SpecialRange("192.168.0.0/16", "private (RFC 1918)", Reach.INNER, endpoint=True, private=True),
+    SpecialRange("192.168.0.0/16", "private (RFC 1918)", Reach.INNER, endpoint=True),
     SpecialRange("224.0.0.0/4", "multicast", Reach.NONE),
     SpecialRange("240.0.0.0/4", "reserved", Reach.NONE),
     SpecialRange("::/128", "unspecified", Reach.NONE),
     SpecialRange("::1/128", "loopback", Reach.NONE),
-    SpecialRange("fc00::/7", "unique local (RFC 4193)", Reach.INNER, endpoint=True, private=True),
+    SpecialRange("fc00::/7", "unique local (RFC 4193)", Reach.INNER, endpoint=True),
     # Says nothing without a scope, and a scope means nothing to another host.
     SpecialRange("fe80::/10", "link-local", Reach.INNER),
     SpecialRange("ff00::/8", "multicast", Reach.NONE),
