@@ -22,9 +22,11 @@ from meshctl.core.wire import dns
 
 RESOLVER, OTHER, IN_MESH = "192.0.2.53", "192.0.2.54", "10.0.0.53"
 RANGES = ("10.0.0.0/8",)
+HOME_TTL_S, ALIAS_TTL_S, SERVICE_TTL_S = 70, 50, 60
 MANY = tuple(f"198.51.100.{n}" for n in range(1, 101))
 ZONE = [
-    "--host-record=home.example.net,203.0.113.7,2001:db8::7", "--cname=alias.example.net,home.example.net",
+    f"--host-record=home.example.net,203.0.113.7,2001:db8::7,{HOME_TTL_S}",
+    f"--cname=alias.example.net,home.example.net,{ALIAS_TTL_S}", f"--local-ttl={SERVICE_TTL_S}",
     "--srv-host=_wg._udp.example.net,home.example.net,4444,10,1",
     "--srv-host=_wg._udp.example.net,alias.example.net,5555,20,1",
     *(f"--address=/many.example.net/{ip}" for ip in MANY), "--local=/example.net/",
@@ -89,10 +91,14 @@ class Site:
 
     def resolve(self, host: str, port: int = 51820, total_s: float = 3.0, mark: int = 0) -> tuple[Address, ...]:
         """What the name is here; () when nobody knows."""
+        return self.resolved(host, port, total_s, mark).addresses
+
+    def resolved(self, host: str, port: int = 51820, total_s: float = 3.0, mark: int = 0) -> Resolved:
+        name = NamedEndpoint(host, port)
         try:
-            return self.host.inside(lambda: Lookup(self.root, RANGES, mark, total_s).resolve(NamedEndpoint(host, port)))
+            return self.host.inside(lambda: Lookup(self.root, RANGES, mark, total_s).resolve(name))
         except OSError:
-            return ()
+            return Resolved(name, ())
 
 
 @pytest.fixture
@@ -113,6 +119,16 @@ def test_names_aliases_services_and_long_answers(site: Site) -> None:
     assert {a.ip for a in site.resolve("many.example.net")} == set(MANY)
     assert site.resolve("nobody.example.net") == ()
     assert site.resolve("_none._udp.example.net", 0) == ()
+
+
+def test_an_answer_counts_as_long_as_the_shortest_record_that_it_is_made_of(site: Site) -> None:
+    site.dnsmasq(RESOLVER)
+    assert site.resolved("home.example.net").ttl_s == HOME_TTL_S
+    assert site.resolved("alias.example.net").ttl_s == ALIAS_TTL_S
+    assert site.resolved("_wg._udp.example.net", 0).ttl_s == min(ALIAS_TTL_S, SERVICE_TTL_S)
+    (site.root / "etc/hosts").write_text("198.51.100.9 home.example.net\n")
+    assert site.resolved("home.example.net").ttl_s is None
+    assert site.resolved("_wg._udp.example.net", 0).ttl_s == min(ALIAS_TTL_S, SERVICE_TTL_S)
 
 
 def test_the_hosts_file_comes_first(site: Site) -> None:

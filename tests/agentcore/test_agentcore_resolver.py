@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from meshctl.core.agent.address import Address, NamedEndpoint
 from meshctl.core.agent.events import Resolve, Resolved
 from meshctl.core.agent.resolver import (
-    ALIVE_S,
     DEAD_S,
+    LONGEST_S,
     MAX_ADDRESSES,
     PATIENCE_S,
     RETRY_MAX_S,
     RETRY_S,
+    SHORTEST_S,
     SPACING_S,
+    UNSAID_S,
     Resolver,
 )
 
@@ -34,6 +36,7 @@ class Clock:
         self.now = 100.0
         self.resolver = Resolver(["10.42.0.0/16", "fd42::/48"])
         self.answers: dict[NamedEndpoint, tuple[Address, ...]] = {HUB: (FIRST,)}
+        self.ttl_s: float | None = None
         self.asked: list[tuple[float, NamedEndpoint]] = []
         self.resolver.set_names(names, self.now)
 
@@ -48,7 +51,7 @@ class Clock:
             for question in questions:
                 self.asked.append((self.now, question.name))
                 if question.name in self.answers:
-                    self.resolver.resolved(Resolved(question.name, self.answers[question.name]), self.now)
+                    self.resolver.resolved(Resolved(question.name, self.answers[question.name], self.ttl_s), self.now)
         self.now = end
         return [at - start for at, _ in self.asked[before:]]
 
@@ -71,13 +74,25 @@ def test_answers_are_sorted_and_carry_their_own_ports() -> None:
     assert clock.resolver.why(HUB) == ""
 
 
-def test_while_the_path_lives_a_name_is_asked_for_every_five_minutes_else_every_minute() -> None:
+def test_while_the_path_lives_a_name_without_a_ttl_is_asked_for_every_five_minutes_else_every_minute() -> None:
     clock = Clock(HUB)
-    assert clock.run(2 * ALIVE_S) == [0, ALIVE_S, 2 * ALIVE_S]
+    assert clock.run(2 * UNSAID_S) == [0, UNSAID_S, 2 * UNSAID_S]
     clock.resolver.set_dead({HUB})
     assert clock.run(3 * DEAD_S) == [DEAD_S, 2 * DEAD_S, 3 * DEAD_S]
     clock.resolver.set_dead(set())
-    assert clock.run(ALIVE_S) == [ALIVE_S]
+    assert clock.run(UNSAID_S) == [UNSAID_S]
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "again_s", "dead_s"),
+    [(0, SHORTEST_S, SHORTEST_S), (45, 45, 45), (600, 600, DEAD_S), (2**31 - 1, LONGEST_S, DEAD_S)],
+)
+def test_a_name_is_asked_for_again_when_its_ttl_is_over(ttl_s: float, again_s: float, dead_s: float) -> None:
+    clock = Clock(HUB)
+    clock.ttl_s = ttl_s
+    assert clock.run(2 * again_s) == [0, again_s, 2 * again_s]
+    clock.resolver.set_dead({HUB})
+    assert clock.run(2 * dead_s) == [dead_s, 2 * dead_s]
 
 
 def test_a_name_whose_path_has_died_is_not_asked_for_before_its_answer_is_a_minute_old() -> None:
@@ -116,7 +131,7 @@ def test_a_name_that_resolves_no_more_keeps_its_last_answer_and_takes_the_next()
     clock.answers[HUB] = (SECOND,)
     clock.run(RETRY_MAX_S)
     assert (clock.resolver.addresses(HUB), clock.resolver.why(HUB)) == ((SECOND,), "")
-    assert clock.run(ALIVE_S + RETRY_MAX_S)[0] > RETRY_MAX_S
+    assert clock.run(UNSAID_S + RETRY_MAX_S)[0] > RETRY_MAX_S
 
 
 def test_after_a_network_change_failures_count_from_the_beginning() -> None:
@@ -182,7 +197,7 @@ def test_a_name_that_is_configured_no_more_is_forgotten_and_the_others_are_left_
     assert clock.resolver.addresses(HUB) == (FIRST,)
     assert clock.resolver.addresses(SRV) == ()
     assert not clock.resolver.resolved(Resolved(SRV, (SECOND,)), clock.now)
-    assert clock.run(ALIVE_S) == [ALIVE_S - 10]
+    assert clock.run(UNSAID_S) == [UNSAID_S - 10]
     clock.resolver.set_names([], clock.now)
     assert clock.resolver.due() is None
 
@@ -222,5 +237,5 @@ def test_whatever_happens_a_name_is_asked_once_a_second_at_most_and_every_five_m
         clock.run(seconds)
     times = [at for at, name in clock.asked if name == HUB]
     gaps = [b - a for a, b in itertools.pairwise(times)]
-    assert all(min(RETRY_S, SPACING_S) - 1e-6 <= gap <= ALIVE_S + 1e-6 for gap in gaps)
-    assert clock.now - (times[-1] if times else 100.0) <= ALIVE_S + 1e-6
+    assert all(min(RETRY_S, SPACING_S) - 1e-6 <= gap <= UNSAID_S + 1e-6 for gap in gaps)
+    assert clock.now - (times[-1] if times else 100.0) <= UNSAID_S + 1e-6

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEYS_S = 16.0
 # And an idle node has sent nothing until it doubts the silence of an anchor (`liveness.MISSED_KEEPALIVES`).
 _IDLE_KEYS_S = MISSED_KEEPALIVES * KEEPALIVE_S + KEYS_S + 2.0
-# Names that nobody has a reason to doubt are resolved again after five minutes (`resolver.ALIVE_S`), others after one.
+# Names that nobody has a reason to doubt are resolved again after five minutes (`resolver.UNSAID_S`), others after one.
 _NAMES_S = 70.0
 
 

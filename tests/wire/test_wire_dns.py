@@ -19,8 +19,8 @@ def name(text: str) -> bytes:
     return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".")) + b"\0"
 
 
-def record(owner: bytes, kind: int, data: bytes) -> bytes:
-    return owner + struct.pack("!HHIH", kind, 1, 300, len(data)) + data
+def record(owner: bytes, kind: int, data: bytes, ttl_s: int = 300) -> bytes:
+    return owner + struct.pack("!HHIH", kind, 1, ttl_s, len(data)) + data
 
 
 def answer(
@@ -63,6 +63,22 @@ def test_addresses_are_those_of_the_name_and_of_what_it_is_an_alias_of() -> None
     assert decode(chain).addresses == ("192.0.2.3",)
     six = answer(record(TO_NAME, dns.AAAA, bytes.fromhex("20010db8") + bytes(11) + b"\x01"), kind=dns.AAAA)
     assert decode(six, dns.AAAA).addresses == ("2001:db8::1",)
+
+
+@pytest.mark.parametrize(
+    ("alias_s", "first_s", "second_s", "other_s", "ttl_s"),
+    [(300, 90, 60, 5, 60), (20, 90, 60, 5, 20), (300, 2**31, 60, 5, 0), (300, 2**31 - 1, 2**31 - 1, 0, 300)],
+)
+def test_an_answer_counts_as_long_as_its_shortest_record(
+    alias_s: int, first_s: int, second_s: int, other_s: int, ttl_s: int
+) -> None:
+    cdn = name("cdn.example.org")
+    raw = answer(
+        record(TO_NAME, dns.CNAME, cdn, alias_s),
+        record(cdn, dns.A, bytes([192, 0, 2, 1]), first_s), record(cdn, dns.A, bytes([192, 0, 2, 2]), second_s),
+        record(name("elsewhere.example"), dns.A, bytes([192, 0, 2, 4]), other_s),
+    )  # fmt: skip
+    assert decode(raw).ttl_s == ttl_s
 
 
 def test_services_come_with_the_first_to_be_asked_in_front() -> None:

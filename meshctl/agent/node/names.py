@@ -71,7 +71,7 @@ class Names(Plain):
 def _resolved(lookup: Lookup, name: NamedEndpoint) -> Resolved:
     """In a thread."""
     try:
-        return Resolved(name, lookup.resolve(name))
+        return lookup.resolve(name)
     except (OSError, WireError, ValueError):
         return Resolved(name, ())
 
@@ -82,14 +82,17 @@ class Lookup:
     def __init__(self, root: Path, ranges: tuple[str, ...], mark: int, total_s: float = TOTAL_S) -> None:
         self._root, self._ranges, self._mark = root, ranges, mark
         self._total_s = total_s
+        self._ttls: list[int] = []  # of the answers that had any, in seconds
 
-    def resolve(self, name: NamedEndpoint) -> tuple[Address, ...]:
+    def resolve(self, name: NamedEndpoint) -> Resolved:
         """All addresses. Raises OSError or WireError when nobody knows any."""
         self._ends_at = time.monotonic() + self._total_s
         if name.port:
-            return tuple(Address.of(ip, name.port) for ip in self._addresses(name.host))
-        services = self._ask(name.host, dns.SRV)[0].services[:_MAX_TARGETS]
-        return tuple(Address.of(ip, s.port) for s in services if s.port for ip in self._addresses(s.target))
+            found = [Address.of(ip, name.port) for ip in self._addresses(name.host)]
+        else:
+            services = self._ask(name.host, dns.SRV)[0].services[:_MAX_TARGETS]
+            found = [Address.of(ip, s.port) for s in services if s.port for ip in self._addresses(s.target)]
+        return Resolved(name, tuple(found), min(self._ttls, default=None))
 
     def servers(self) -> list[str]:
         """The resolvers to ask, in their order."""
@@ -117,6 +120,7 @@ class Lookup:
                 break
         if not found:
             raise TimeoutError("no resolver answers")
+        self._ttls += [answer.ttl_s for answer in found.values() if answer.addresses or answer.services]
         return [found[kind] for kind in kinds if kind in found]
 
     def _ask_server(self, server: str, host: str, kinds: tuple[int, ...]) -> dict[int, dns.Answer]:

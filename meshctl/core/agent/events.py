@@ -88,10 +88,12 @@ class WgStatus(Event):
 
 @dataclass(frozen=True)
 class Resolved(Event):
-    """The answer to `Resolve`; no addresses: the name did not resolve."""
+    """The answer to `Resolve`; no addresses: the name did not resolve. `ttl_s`: how long the answer counts, None where
+    nobody says, as in /etc/hosts."""
 
     name: NamedEndpoint
     addresses: tuple[Address, ...]
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True)

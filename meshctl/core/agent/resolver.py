@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from meshctl.core.agent.address import Address, NamedEndpoint, refusal
 from meshctl.core.agent.events import Resolve, Resolved
 
-# How soon an answer is asked for again. The resolver in front of us knows the record's TTL and keeps to it; this is how
-# long after that a dynamic address is noticed: soon while nothing answers at the old one, else as a matter of order.
+# An answer is asked for again when its TTL is over, within these bounds, and when nobody has said one after this. While
+# nothing answers at the old address, sooner: it may have changed before its time.
+SHORTEST_S, LONGEST_S = 30.0, 3600.0
+UNSAID_S = 300.0
 DEAD_S = 60.0
-ALIVE_S = 300.0
 # After a failure: this, doubled each time. A resolver that is down is down for everybody.
 RETRY_S = 1.0
 RETRY_MAX_S = 60.0
@@ -32,6 +33,7 @@ class _Name:
     waiting: bool = False
     asked_at: float = float("-inf")
     answered_at: float = float("-inf")
+    lasts_s: float = UNSAID_S
     failures: int = 0
     addresses: tuple[Address, ...] = ()
     why: str = "not resolved yet"
@@ -91,6 +93,7 @@ class Resolver:
             self._failed(known, "no usable address" if event.addresses else "no address", now)
             return False
         known.waiting, known.answered_at, known.failures, known.why = False, now, 0, ""
+        known.lasts_s = UNSAID_S if event.ttl_s is None else min(max(event.ttl_s, SHORTEST_S), LONGEST_S)
         changed = addresses != known.addresses
         known.addresses = addresses
         return changed
@@ -110,7 +113,7 @@ class Resolver:
             return known.due_at
         if known.waiting:
             return known.asked_at + PATIENCE_S
-        return known.answered_at + (DEAD_S if name in self._dead else ALIVE_S)
+        return known.answered_at + (min(known.lasts_s, DEAD_S) if name in self._dead else known.lasts_s)
 
     def _failed(self, known: _Name, why: str, now: float) -> None:
         known.waiting, known.why = False, why

@@ -28,6 +28,7 @@ _RESPONSE, _TRUNCATED, _RECURSION_DESIRED = 0x8000, 0x0200, 0x0100
 _OPT = b"\0" + struct.pack("!HHIH", 41, MAX_UDP, 0, 0)
 _MAX_LABEL, _MAX_NAME = 63, 253
 _MAX_RECORDS = 256
+_TTL_SIGN = 1 << 31  # a TTL with this bit is none (RFC 2181 section 8)
 _MAX_ALIASES = 8
 # Pointers of a compressed name; each goes back.
 _MAX_JUMPS = 32
@@ -44,12 +45,14 @@ class Service(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """`code` is the resolver's; `truncated`: ask again by TCP. Addresses are canonical texts."""
+    """`code` is the resolver's; `truncated`: ask again by TCP. Addresses are canonical texts; `ttl_s` is how long they
+    or the services count (0 when there are none)."""
 
     code: int
     truncated: bool = False
     addresses: tuple[str, ...] = ()
     services: tuple[Service, ...] = ()
+    ttl_s: int = 0
 
 
 def encode_question(number: int, name: str, kind: int) -> bytes:
@@ -76,28 +79,33 @@ def _decode(raw: bytes, number: int, name: str, kind: int) -> Answer:
     code = flags & 0xF
     if flags & _TRUNCATED or code != NO_ERROR:
         return Answer(code, bool(flags & _TRUNCATED))
-    aliases: dict[str, str] = {}
-    found: list[tuple[str, bytes, int]] = []
+    aliases: dict[str, tuple[str, int]] = {}
+    found: list[tuple[str, bytes, int, int]] = []
     at += _QUESTION.size
     for _ in range(answers):
         owner, at = _decode_name(raw, at)
-        record, group, _ttl, size = _RECORD.unpack_from(raw, at)
+        record, group, ttl_s, size = _RECORD.unpack_from(raw, at)
         at += _RECORD.size
+        ttl_s = ttl_s if ttl_s < _TTL_SIGN else 0
         if at + size > len(raw):
             raise WireError("the answer is cut short")
         if group == _INTERNET and record == CNAME:
-            aliases[owner] = _decode_name(raw, at)[0]
+            aliases[owner] = _decode_name(raw, at)[0], ttl_s
         elif group == _INTERNET and record == kind:
-            found.append((owner, raw[at : at + size], at))
+            found.append((owner, raw[at : at + size], at, ttl_s))
         at += size
-    names = {name}
+    names, ttls = {name}, set()
     for _ in range(_MAX_ALIASES):
-        name = aliases.get(name, name)
+        if name not in aliases:
+            break
+        name, ttl_s = aliases[name]
         names.add(name)
-    ours = [(data, where) for owner, data, where in found if owner in names]
+        ttls.add(ttl_s)
+    ours = [(data, where) for owner, data, where, _ in found if owner in names]
+    ttl_s = min(ttls.union(ttl_s for owner, _, _, ttl_s in found if owner in names)) if ours else 0
     if kind == SRV:
-        return Answer(code, services=tuple(sorted(_service(raw, where) for _, where in ours)))
-    return Answer(code, addresses=tuple(sorted({_address(data, kind) for data, _ in ours})))
+        return Answer(code, services=tuple(sorted(_service(raw, where) for _, where in ours)), ttl_s=ttl_s)
+    return Answer(code, addresses=tuple(sorted({_address(data, kind) for data, _ in ours})), ttl_s=ttl_s)
 
 
 def _address(data: bytes, kind: int) -> str:
