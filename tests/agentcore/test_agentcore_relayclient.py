@@ -42,6 +42,8 @@ from meshctl.core.agent.relaylease import (
     Lease,
 )
 from meshctl.core.agent.relayserver import LIFETIME_S
+from meshctl.core.wire import stun
+from meshctl.core.wire.address import TransportAddress
 
 KEEPALIVE_S = 25.0
 
@@ -468,6 +470,27 @@ def test_answers_that_belong_to_no_bind_count_for_nothing() -> None:
     client.refused(world.anchors["hub2"], RelayRefuse(grant.peer, RefuseReason.UNKNOWN), world.now)
     world.run(1)
     assert world.works()
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_answer_that_comes_when_its_grant_has_ended_does_not_count_later_when_the_same_is_granted_again(
+    ended: bool,
+) -> None:
+    world = RelayWorld()
+    client, hub, base = world.clients["a"], world.anchors["hub0"], world.bases["a"][0]
+    grant = RelayGrant(world.nodes["b"].id, (Address("203.0.113.1", 40000),), bytes(range(16)), LIFETIME_S)
+    client.want({hub.id: (hub, 0.01)}, {}, 0.0)
+    client.granted(hub, grant, 0.0)
+    client.poll((base,), 0.0)
+    (bind,) = (stun.decode(out.data).message for out in client.outputs() if isinstance(out, SendProbe))
+    answer = stun.success_response(bind, TransportAddress(*base))
+    if ended:
+        client.refused(hub, RelayRefuse(grant.peer, RefuseReason.FULL, 1), 0.1)
+        assert client.token_of(bind.transaction) == grant.token, "it is known as one that has come"
+        client.answered(answer, 0.2)
+        client.granted(hub, grant, 0.3)
+    client.answered(answer, 0.4)
+    assert client.ready == (None if ended else grant.relay[0])
 
 
 def test_an_offer_names_the_relay_in_use_first_and_no_more_anchors_than_it_holds() -> None:

@@ -87,7 +87,7 @@ class Anchor:
 def test_who_reads_a_bind_cannot_sign_another() -> None:
     token = bytes(range(100, 116))
     here, there = Address("192.168.1.2", 51820), Address("192.0.2.1", 40000)
-    bind = Binds(Transactions(random.Random(1)), lambda _: SESSION).send(Bind(b"anchor", here, there, ""), token)  # noqa: S311
+    bind = Binds(Transactions(random.Random(1)), lambda _: SESSION).send(Bind(b"anchor", here, there, token))  # noqa: S311
     read = stun.decode(bind.data)
     assert read.is_authentic(token)
     name, _, session = (read.message.username or "").partition(":")

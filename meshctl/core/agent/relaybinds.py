@@ -36,12 +36,14 @@ def read_bind(username: str) -> tuple[str, bytes]:
 
 
 class Bind(NamedTuple):
-    """One that was sent: from where, to which address of which anchor's relay; `nonce` "": it had none."""
+    """One that was sent: from where, to which address of which anchor's relay, with which token; `nonce` "": it had
+    none."""
 
     anchor: bytes
     base: Address
     relay: Address
-    nonce: str
+    token: bytes
+    nonce: str = ""
 
 
 class Binds:
@@ -58,23 +60,23 @@ class Binds:
         for old in [t for t, bind in self._open.items() if bind.anchor == anchor][: -FAMILIES * MAX_UNANSWERED]:
             del self._open[old]
         return tuple(
-            self.send(Bind(anchor, base, relay, ""), lease.token)
+            self.send(Bind(anchor, base, relay, lease.token))
             for relay in lease.relay
             for base in bases
             if base.family == relay.family and relay.family in families
         )
 
-    def send(self, bind: Bind, token: bytes) -> SendProbe:
+    def send(self, bind: Bind) -> SendProbe:
         """This one."""
         transaction = self._transactions.new()
         self._open[transaction] = bind
-        username = bind_username(token, self._my_session(bind.anchor))
+        username = bind_username(bind.token, self._my_session(bind.anchor))
         request = stun.Message(stun.Class.REQUEST, transaction, username=username, nonce=bind.nonce or None)
-        return SendProbe(bind.base, bind.relay, signed(request, token))
+        return SendProbe(bind.base, bind.relay, signed(request, bind.token))
 
-    def anchor(self, transaction: bytes) -> bytes | None:
-        """Whose the bind of this transaction was."""
-        return self._open[transaction].anchor if transaction in self._open else None
+    def token(self, transaction: bytes) -> bytes | None:
+        """The key of the answer to the bind of this transaction."""
+        return self._open[transaction].token if transaction in self._open else None
 
     def take(self, transaction: bytes) -> Bind | None:
         """The bind of this transaction, once."""

@@ -91,8 +91,7 @@ class RelayClient:
 
     def token_of(self, transaction: bytes) -> bytes | None:
         """The key of the answer to this bind."""
-        anchor = self._binds.anchor(transaction)
-        return self._leases[anchor].token if anchor in self._leases else None
+        return self._binds.token(transaction)
 
     # What is wanted
 
@@ -213,11 +212,12 @@ class RelayClient:
         self._settle()
 
     def answered(self, message: stun.Message, now: float) -> None:
-        """An anchor's authentic answer to a bind."""
+        """An anchor's authentic answer to a bind. One by a grant that has ended counts for nothing, and that once: the
+        same may be granted again."""
         self._now = now
         bind = self._binds.take(message.transaction)
         lease = self._leases.get(bind.anchor) if bind is not None else None
-        if lease is None or bind is None:
+        if lease is None or bind is None or lease.token != bind.token:
             return
         if message.message_class is stun.Class.SUCCESS:
             lease.answered(bind.relay, now)
@@ -225,7 +225,7 @@ class RelayClient:
                 lease.bind_at = inf
             self._settle()
         elif message.nonce and not bind.nonce:  # the anchor wants to know that this is no old one
-            self._outputs.append(self._binds.send(bind._replace(nonce=message.nonce), lease.token))
+            self._outputs.append(self._binds.send(bind._replace(nonce=message.nonce)))
 
     def poll(self, bases: tuple[Address, ...], now: float) -> None:
         """Say and send what is due, from this node's `bases`: the tunnel's port at one address of each family."""
