@@ -51,6 +51,7 @@ from simspec import Flow, Link
 from simwishes import overrides_are_obeyed, overrides_hold, watch_clients, watch_wishes
 
 from meshctl.core.agent.damping import FREE_FAILURES
+from meshctl.core.agent.liveness import has_session
 from meshctl.core.agent.path import State
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.reachability import DIRECT, RELAYED, SPLICED, UNREACHABLE
@@ -248,8 +249,8 @@ def the_kernel_does_what_the_agent_says(world: World) -> Says:
             if path is None or path.state not in (State.DIRECT, State.RELAYED):
                 continue
             status = next(s for s in node.statuses() if s.public_key == path.public_key)
-            if status.handshake_age_s is None and (world.spec.link.loss or trying(world, node.name, peer.name)):
-                continue  # the other end's first handshake was lost, or goes by what drops it
+            if not has_session(status) and (world.spec.link.loss or trying(world, node.name, peer.name)):
+                continue  # the handshake that the other end is to begin was lost, or goes by what drops it
             there = status.endpoint
             by_relay = there is not None and there.port in RELAY_PORTS and there.ip in anchor_ips(world)
             if by_relay != (path.state is State.RELAYED):
