@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 
 from meshctl.agent import process
 from meshctl.agent.failure import ApplyError, redact
-from meshctl.agent.node.relays import TABLE as RELAYS
-from meshctl.agent.node.splices import TABLE as SPLICES
 from meshctl.agent.wgtext import in_order
+from meshctl.model.places import RELAYS_TABLE, SPLICES_TABLE
 
 # Kinds of links that are WireGuard's: the kernel's, and what a userspace implementation makes.
 KINDS = WIREGUARD, USERSPACE = "wireguard", "tun"
-AGENTS_TABLES = frozenset(f"inet {name}" for name in (RELAYS, SPLICES))
+AGENTS_TABLES = frozenset(f"inet {name}" for name in (RELAYS_TABLE, SPLICES_TABLE))
 # What `ip route` says of a route's state, which nobody can set.
 _STATES = frozenset({"linkdown", "dead", "offload", "trap"})
 # Who sees to a route by itself (rtnetlink(7), /etc/iproute2/rt_protos): what such a daemon has withdrawn meanwhile must

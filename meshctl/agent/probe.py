@@ -20,6 +20,8 @@ from meshctl.agent import process
 from meshctl.agent.node.wgread import Line, read_device
 
 AGAIN_S = 0.5
+# When is looked in between: answers come within a round trip, or once the peer asks, too, or not before a keepalive.
+_LOOK_S = (0.02, 0.06, 0.12, 0.2, 0.3, AGAIN_S)
 # A WireGuard that does nothing else any more is asked for so long after that, until who asked waits no longer.
 _BUSY_S = 5.0
 # A session older than this is none (REJECT_AFTER_TIME): there was nothing that could break. Only where nobody has
@@ -61,9 +63,9 @@ def _probe(asked: Mapping[str, Mapping[str, Asked]], until: float) -> dict[str, 
 
 
 def _pause_until_heard(interfaces: list[_Interface]) -> None:
-    """Answers come within milliseconds, or not before a keepalive: look often at first."""
-    for part_s in (0.02, 0.08, AGAIN_S - 0.1):
-        time.sleep(part_s)
+    began = time.monotonic()
+    for at_s in _LOOK_S:
+        time.sleep(max(0.0, began + at_s - time.monotonic()))
         for interface in interfaces:
             interface.look()
         if not any(interface.waiting for interface in interfaces):

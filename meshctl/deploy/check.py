@@ -35,8 +35,9 @@ COUNT_S = 10.0
 # A session older than this is none (REJECT_AFTER_TIME): there was nothing that could break.
 SESSION_S = 180
 # An MTU that the way does not carry lets a connection be made, and stops the first packets that are full. So much is
-# sent there and back, which is quick or never comes.
-ECHO_BYTES, ECHO_TIMEOUT_S = 65536, 8.0
+# sent there and back, which is quick or never comes: full packets of any MTU up to a jumbo frame's, but not more than
+# TCP sends at once (RFC 6928).
+ECHO_BYTES, ECHO_TIMEOUT_S = 12288, 8.0
 # So long it may take until the way to a host behind those that were changed carries again.
 REACH_S = 8.0
 _COUNTERS = f"PATH={SEARCH_PATH}; date +%s; wg show all latest-handshakes; wg show all transfer"

@@ -12,6 +12,8 @@ AGENT_DIR = "/opt/meshctl"
 AGENT_PREFIX, AGENT_SUFFIX = "meshctl-agent-", ".pyz"
 # What the agent's unit runs: a link to one of them.
 AGENT_LINK = f"{AGENT_DIR}/meshctl-agent.pyz"
+# The agent's own nftables tables, both of the family `inet`, which no apply changes.
+RELAYS_TABLE, SPLICES_TABLE = "meshctl_relays", "meshctl_splices"
 # An apply that waits to be confirmed; one that was undone, and why; and what confirms and undoes: a link to a zipapp.
 PENDING_PATH = "/var/lib/meshctl/pending.json"
 UNDONE_PATH = "/var/lib/meshctl/undone.json"

@@ -12,7 +12,7 @@ import pytest
 from agentnode_hosts import ARRIVAL_S, Space, cable, data, received, stun
 
 from meshctl.agent.node import nfnetlink, relayforward
-from meshctl.agent.node.relays import TABLE, RelayCount, Relays
+from meshctl.agent.node.relays import RelayCount, Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.process import ENVIRONMENT
 from meshctl.core.agent.address import Address
@@ -22,6 +22,7 @@ from meshctl.core.agent.events import Action, InstallRelay, RelayFailed, RemoveR
 from meshctl.core.psk import PskRing
 from meshctl.inventory import read
 from meshctl.model.keys import Secret
+from meshctl.model.places import RELAYS_TABLE
 from meshctl.model.resources import Nftables
 from meshctl.policy import compile_mesh
 from meshctl.render import Renderer
@@ -134,7 +135,7 @@ class Anchor:
 
     def rules(self) -> str:
         """The agent's table."""
-        return self.space.run("nft", "list", "table", "inet", TABLE)
+        return self.space.run("nft", "list", "table", "inet", RELAYS_TABLE)
 
 
 @pytest.fixture
@@ -347,7 +348,7 @@ def test_relays_outlive_the_agent_and_those_that_the_next_one_does_not_know_end(
     assert str(PORT + 1) not in anchor.rules()
     anchor.do(remove(a, b))
     anchor.pass_time(SWEEP_AFTER_S)
-    assert TABLE not in anchor.space.run("nft", "list", "tables")
+    assert RELAYS_TABLE not in anchor.space.run("nft", "list", "tables")
 
 
 def test_relays_of_before_end_all_together_though_another_program_has_rules_of_nat(anchor: Anchor) -> None:
@@ -359,7 +360,7 @@ def test_relays_of_before_end_all_together_though_another_program_has_rules_of_n
     assert received(b) == (data(1), Address(*to(b)))
     anchor.start()
     anchor.pass_time(SWEEP_AFTER_S)
-    assert TABLE not in anchor.space.run("nft", "list", "tables")
+    assert RELAYS_TABLE not in anchor.space.run("nft", "list", "tables")
     a.sendto(data(2), to(a))
     assert received(b) is None, "conntrack has decided otherwise for this connection before"
 

@@ -14,9 +14,10 @@ from agentnode_hosts import WIREGUARD_PORT, Space, cable, data, document, receiv
 from agentnode_space import key
 
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
-from meshctl.agent.node.splices import TABLE, Splices
+from meshctl.agent.node.splices import Splices
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import Action, InstallSplice, OpenPorts, RemoveSplice
+from meshctl.model.places import SPLICES_TABLE
 
 PORT = 20000
 FAMILIES = pytest.mark.parametrize("family", [4, 6])
@@ -48,7 +49,7 @@ class Pair:
 
     def tables(self) -> str:
         """Of the agent."""
-        return "".join(line for line in self.here.run("nft", "list", "tables").splitlines() if TABLE in line)
+        return "".join(line for line in self.here.run("nft", "list", "tables").splitlines() if SPLICES_TABLE in line)
 
     def restart(self) -> None:
         """The agent dies, and another one starts."""
@@ -237,7 +238,7 @@ def remotes(space: Space) -> set[str]:
 
 
 def elements(space: Space) -> str:
-    return space.run("nft", "list", "table", "inet", TABLE)
+    return space.run("nft", "list", "table", "inet", SPLICES_TABLE)
 
 
 def test_a_table_that_somebody_flushes_is_put_back(pair: Pair) -> None:

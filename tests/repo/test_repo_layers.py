@@ -96,3 +96,14 @@ def test_importing_all_of_a_node_side_layer_loads_no_third_party_module(layer: s
     roots, others = done.stdout.split("\n")[:2]
     assert set(roots.split()) <= {"__main__", "meshctl"}
     assert others == ""
+
+
+@pytest.mark.parametrize("command", ["apply", "revert", "probe"])
+def test_what_an_apply_starts_on_a_node_loads_nothing_of_the_paths(command: str) -> None:
+    """It starts some times on each host of a run: that would double what a start takes."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport meshctl.agent.{command}\n"
+        "print(*sorted(n for n in sys.modules if n.startswith('meshctl.core.agent.') and n.count('.') == 3))\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= {"meshctl.core.agent.address"}

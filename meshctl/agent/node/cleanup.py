@@ -26,10 +26,8 @@ from meshctl.agent.node.loop import Loop, clock
 from meshctl.agent.node.mappings import Mappings
 from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.options import add_files
-from meshctl.agent.node.relays import TABLE as RELAYS
 from meshctl.agent.node.relays import Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
-from meshctl.agent.node.splices import TABLE as SPLICES
 from meshctl.agent.node.splices import Splices
 from meshctl.agent.node.statefile import load_state
 from meshctl.core.agent import portmap_state, state
@@ -38,6 +36,7 @@ from meshctl.core.agent.document import AgentDocument, DocumentError, load
 from meshctl.core.agent.events import Action, PollWg, SaveState
 from meshctl.core.agent.portmap_values import Held
 from meshctl.core.agentcore import AgentCore
+from meshctl.model.places import RELAYS_TABLE, SPLICES_TABLE
 
 
 class _Unasked(Plain):
@@ -92,7 +91,7 @@ def _tables() -> Iterator[str]:
     with contextlib.suppress(OSError):
         netlink = Nfnetlink()
         try:
-            for name in (SPLICES, RELAYS):
+            for name in (SPLICES_TABLE, RELAYS_TABLE):
                 if netlink.has_table(name):
                     yield f"the table inet {name} is still there: nft delete table inet {name}"
         finally:

@@ -22,8 +22,8 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, Event, InstallRelay, RelayFailed, RemoveRelay
 from meshctl.core.agent.relayserver import PORTS
+from meshctl.model.places import RELAYS_TABLE
 
-TABLE = "meshctl_relays"
 # A table that was refused (no nft, or one that cannot do this) is not tried for so long: each time is a process.
 REFUSED_S = 60.0
 _FORWARDING = {4: Path("/proc/sys/net/ipv4/ip_forward"), 6: Path("/proc/sys/net/ipv6/conf/all/forwarding")}
@@ -46,7 +46,7 @@ class Relays(TableHandler):
     actions: tuple[type[Action], ...] = (InstallRelay, RemoveRelay)
 
     def __init__(self, now: float, rate_bytes_s: int = 0) -> None:
-        super().__init__(RuleTable(TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now, self._forget))
+        super().__init__(RuleTable(RELAYS_TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now, self._forget))
         self._rate = rate_bytes_s
         self._netlink = Nfnetlink()
         self._forwarder = Forwarder(rate_bytes_s)

@@ -19,8 +19,8 @@ from meshctl.agent.node.ruletable import Element, Kind, RuleTable, TableHandler
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, InstallSplice, OpenPorts, RemoveSplice
 from meshctl.model.keys import PublicKey
+from meshctl.model.places import SPLICES_TABLE
 
-TABLE = "meshctl_splices"
 _RETURN = 0x06  # BPF_RET of linux/bpf_common.h: take so many bytes of a packet
 
 _KINDS = {
@@ -52,7 +52,7 @@ class Splices(TableHandler):
     actions: tuple[type[Action], ...] = (OpenPorts, InstallSplice, RemoveSplice)
 
     def __init__(self, document: AgentDocument, now: float) -> None:
-        super().__init__(RuleTable(TABLE, _KINDS, _CHAINS, now))
+        super().__init__(RuleTable(SPLICES_TABLE, _KINDS, _CHAINS, now))
         self._installed: dict[InstallSplice, tuple[Element, ...]] = {}
         self._bound: dict[PublicKey, dict[int, socket.socket]] = {}
         self.configure(document, now)
