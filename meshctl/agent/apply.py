@@ -74,7 +74,7 @@ def settle() -> None:
         raise ApplyError("command", f"{deadman.PENDING} of an apply before this one cannot be removed")
     if not touched:
         return
-    raise ApplyError("undone", f"an apply before this one was undone just now, for {pending.over}; apply again")
+    raise ApplyError("undone", f"an apply before this one was undone just now, for {pending.over}")
 
 
 class Apply:

@@ -14,7 +14,7 @@ HINTS = {
     "command": "correct the cause on {node}, then apply again: every step may be repeated",
     "broken": "run plan again; `meshctl status` says more of the path, and --confirm off applies it all the same",
     "unconfirmed": "nothing is lost: wait a minute, and correct what closed the way in",
-    "undone": "`meshctl history` says what became of it",
+    "undone": "apply again; `meshctl history` says what became of it",
     "confirmed": "look at {node} with `meshctl plan`; `meshctl rollback {node}` takes it back",
     "no-state": "`meshctl history --limit {node}` shows what there is to go back to",
     "revoked": "go back to a newer state, or apply an inventory without them",

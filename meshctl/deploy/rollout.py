@@ -108,10 +108,19 @@ class Rollout:
         """All of its hosts converge, then the mesh is checked, and each is confirmed or goes back."""
         check, agent = Check(wave, self._hosts, self._outside, self._path), zipapp.build()
 
+        def go(host: Host) -> None:
+            part = part_of(host)
+            host.converge(part.changes, agent, terms, part.doc)
+
         def converge(host: Host) -> None:
             try:
-                part = part_of(host)
-                host.converge(part.changes, agent, terms, part.doc)
+                go(host)
+            except RemoteError as error:
+                if error.kind != "undone" or host.way or host.kept:
+                    raise
+                host.warnings.append(error.message)
+                host.read()
+                go(host)
             finally:
                 windows.hold(host)
             host.check_converged(part_of(host).changes)

@@ -101,6 +101,20 @@ def test_a_wave_does_not_write_over_what_somebody_has_applied_since_the_reading(
     assert two.sh("cat /etc/app/motd; ls /etc/app") == "amotd\ntoken\n", "what nobody wants any more is gone"
 
 
+def test_what_waits_since_before_a_boot_is_undone_by_the_next_apply_which_goes_on(mesh: Mesh) -> None:
+    mesh.apply(*QUICK)
+    applied(mesh, "nobody confirms this", *MANUAL)
+    two = mesh.hosts["two"]
+    two.sh(f"""sed -i 's/"boot": "[^"]*"/"boot": "before"/' {PENDING_PATH}""")
+    mesh.motd = "a"
+    mesh.write()
+    done = mesh.run("apply", str(mesh.path), "--limit", "two", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "two: an apply before this one was undone just now, for the host was started anew" in done.stderr
+    assert two.sh("cat /etc/app/motd") == "a"
+    assert mesh.apply("--limit", "two", *QUICK)["two"]["status"] == "unchanged"
+
+
 def test_a_node_without_a_key_is_not_moved_by_its_own_run(mesh: Mesh) -> None:
     assert {node["status"] for node in mesh.apply("--serial", "1", *QUICK).values()} == {"changed"}
 
