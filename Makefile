@@ -112,6 +112,17 @@ fuzz: $(VENV)/.installed $(VENV)/.lab-packages $(VENV)/.test-packages need-root 
 		tests/policy/test_policy_{fuzz,reference,packets}.py tests/agentcore tests/wire tests/core/test_core_wgdump.py \
 		tests/agent/test_agentnode_fuzz.py </dev/null
 
+$(VENV)/.fuzz: pyproject.toml | $(VENV)/.installed
+	@echo "==> $(VENV): installing atheris"
+	@said=$$($(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat \
+		--editable '.[fuzz]' </dev/null 2>&1) || { echo "$$said" >&2; exit 1; }
+	@touch $@
+
+MINUTES ?= 10
+.PHONY: fuzz-parsers
+fuzz-parsers: $(VENV)/.fuzz ## What strangers, routers and peers can have parsed, MINUTES=10 each by libFuzzer, TARGETS="stun core" or all
+	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/fuzz/main.py $(MINUTES) $(TARGETS)
+
 $(VENV)/.mutants: pyproject.toml | $(VENV)/.installed
 	@echo "==> $(VENV): installing cosmic-ray"
 	@said=$$($(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat \
