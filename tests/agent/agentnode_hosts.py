@@ -7,13 +7,15 @@ import secrets
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
 from agentnode_space import key
 
+from meshctl.agent.process import ENVIRONMENT
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import AgentConfig, InterfaceConfig, PeerConfig
 from meshctl.core.agent.document import AgentDocument
@@ -24,6 +26,8 @@ T = TypeVar("T")
 ARRIVAL_S = 0.3
 COOKIE = bytes.fromhex("2112a442")
 WIREGUARD_PORT = 51820
+# For `nft`.
+REFUSES = "echo 'Error: Could not process rule' >&2; exit 1"
 
 
 class Space:
@@ -107,3 +111,15 @@ def received(sock: socket.socket) -> tuple[bytes, Address] | None:
     except TimeoutError:
         return None
     return got, Address.of(source[0], source[1])
+
+
+@contextmanager
+def nft(folder: Path, script: str) -> Iterator[list[str]]:
+    """Another nft in the real one's place; a line for each time that it has run."""
+    folder.mkdir(exist_ok=True)
+    (folder / "nft").write_text(f"#!/bin/sh\necho run >> {folder}/runs\n{script}\n")
+    (folder / "nft").chmod(0o755)
+    ran: list[str] = []
+    with patch.dict(ENVIRONMENT, PATH=f"{folder}:/usr/bin:/bin"):
+        yield ran
+    ran += (folder / "runs").read_text().splitlines() if (folder / "runs").exists() else []

@@ -5,19 +5,16 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
-from agentnode_hosts import Space
+from agentnode_hosts import REFUSES, Space, nft
 
 from meshctl.agent.node import nfnetlink, ruletable
 from meshctl.agent.node.nfnetlink import MSG_DELSETELEM, MSG_NEWSETELEM, Nfnetlink
 from meshctl.agent.node.relays import REFUSED_S, Relays
 from meshctl.agent.node.ruletable import AGAIN_S, SWEEP_AFTER_S, Element, Kind, RuleTable
-from meshctl.agent.process import ENVIRONMENT
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
 
@@ -71,21 +68,6 @@ class Host:
 @pytest.fixture(name="host")
 def _host(place: Space, ends: ExitStack) -> Host:
     return Host(place, ends)
-
-
-@contextmanager
-def nft(folder: Path, script: str) -> Iterator[list[str]]:
-    """Another nft in the real one's place; a line for each time that it has run."""
-    folder.mkdir(exist_ok=True)
-    (folder / "nft").write_text(f"#!/bin/sh\necho run >> {folder}/runs\n{script}\n")
-    (folder / "nft").chmod(0o755)
-    ran: list[str] = []
-    with patch.dict(ENVIRONMENT, PATH=f"{folder}:/usr/bin:/bin"):
-        yield ran
-    ran += (folder / "runs").read_text().splitlines() if (folder / "runs").exists() else []
-
-
-REFUSES = "echo 'Error: Could not process rule' >&2; exit 1"
 
 
 def test_what_could_not_be_swept_is_swept_later(host: Host, tmp_path: Path) -> None:

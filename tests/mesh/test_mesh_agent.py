@@ -18,7 +18,10 @@ STEP_S = 0.1
 PINGS = 50
 PING = f"ping -n -q -c {PINGS} -i 0.02"
 # What the node has of the role once it is gone: nothing but these, which hold no access to anything.
-LEFT = "ls -A /etc/meshctl /usr/local/bin; ls /etc/systemd/system /opt/meshctl/meshctl-agent.pyz; nft list tables"
+LEFT = (
+    "ls -A /etc/meshctl /usr/local/bin; ls /etc/systemd/system /opt/meshctl/meshctl-agent.pyz;"
+    " find /var/lib/meshctl/agent -type f; nft list tables"
+)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

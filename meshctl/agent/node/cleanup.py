@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from meshctl.agent.files import put, remove_quietly
 from meshctl.agent.node import runlock
 from meshctl.agent.node.ask import answers
 from meshctl.agent.node.decisions import Decisions
@@ -29,7 +28,7 @@ from meshctl.agent.node.options import add_files
 from meshctl.agent.node.relays import Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.node.splices import Splices
-from meshctl.agent.node.statefile import load_state
+from meshctl.agent.node.statefile import load_state, remove_state, save_state
 from meshctl.core.agent import portmap_state, state
 from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.document import AgentDocument, DocumentError, load
@@ -60,11 +59,20 @@ def clean_up(document: AgentDocument, path: Path, log: Log) -> list[str]:
     core = AgentCore(nobody.config, random.SystemRandom(), now, state.dump(replace(kept, ports=b"")))
     loop = Loop(core, handlers, Decisions(nobody.config, log), log)
     loop.run()
-    if back.left:
-        put(path, state.dump(state.Kept(ports=portmap_state.dump(back.left))), 0o600)
-    else:
-        remove_quietly(path)
-    return [*map(_left, back.left), *_tables()]
+    unsaved = _keep(back.left, path)
+    return [*map(_left, back.left), *_tables(), *unsaved]
+
+
+def _keep(left: list[Held], path: Path) -> list[str]:
+    """Leave these in the state, for the next try, or no state at all; why that could not be, in words."""
+    if not left:
+        remove_state(path)
+        return []
+    try:
+        save_state(path, state.dump(state.Kept(ports=portmap_state.dump(left))))
+    except OSError as error:  # a full disk, say: what is there has these mappings, too
+        return [f"{path}: {error.strerror}: it stays as it was"]
+    return []
 
 
 def _runs(path: Path, control: Path) -> bool:
@@ -117,6 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     left = clean_up(document, options.state, Log(clock))
     for words in left:
         sys.stderr.write(f"{words}\n")
+    runlock.remove(options.state)
     if options.state.exists():
         sys.stderr.write(f"{options.state} stays, for the next try: meshctl-agent cleanup, or the next agent here\n")
     return 1 if left else 0

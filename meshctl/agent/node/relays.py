@@ -17,7 +17,7 @@ from typing import NamedTuple
 from meshctl.agent.node import rtnetlink
 from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.relayforward import Forwarder
-from meshctl.agent.node.ruletable import Element, Kind, RuleTable, TableHandler
+from meshctl.agent.node.ruletable import AGAIN_S, Element, Kind, RuleTable, TableHandler
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, Event, InstallRelay, RelayFailed, RemoveRelay
@@ -47,30 +47,32 @@ class Relays(TableHandler):
 
     def __init__(self, now: float, rate_bytes_s: int = 0) -> None:
         super().__init__(RuleTable(RELAYS_TABLE, _kinds(rate_bytes_s), _chains(rate_bytes_s > 0), now, self._forget))
-        self._rate = rate_bytes_s
+        self._rate = self._wanted_rate = rate_bytes_s  # the first is the one in the kernel's rules
+        self._rate_at: float | None = None  # when the second is to be there, too
         self._netlink = Nfnetlink()
         self._forwarder = Forwarder(rate_bytes_s)
+        self._forgets = False  # whether conntrack has been seen to forget
         self._installed: dict[int, InstallRelay] = {}
         self._refusal: Exception | None = None  # that nobody was told of
         self._again_at: float | None = None  # after one
         self._failed: list[int] = []  # ports of relays that are nobody's, of which the core has not heard
 
-    def configure(self, document: AgentDocument, now: float) -> None:  # noqa: ARG002 - as Handler has it
-        """See Handler. Another limit holds at once, for those that are relayed too."""
-        if document.relay_limit == self._rate:
-            return
-        self._rate = document.relay_limit
-        self._forwarder.set_rate(self._rate)
-        relays = [relay for relay in self._installed.values() if not self._forwarder.forwards(relay.port)]
-        elements = [element for relay in relays for element in self._elements(relay)]
-        self._table.replace(_kinds(self._rate), _chains(self._rate > 0), elements)
+    def configure(self, document: AgentDocument, now: float) -> None:
+        """See Handler. Another limit holds at once, for those that are relayed too; one that the kernel's rules refuse
+        is put into them later, and raises OSError or RuntimeError."""
+        self._wanted_rate = document.relay_limit
+        self._forwarder.set_rate(self._wanted_rate)
+        self._limit(now)
 
     def do(self, action: Action) -> None:
         """See Handler."""
         if isinstance(action, InstallRelay):
             before = self._installed.get(action.port)
             if before is not None and before != action:
-                self._remove(before)
+                try:
+                    self._remove(before)
+                except (OSError, RuntimeError) as error:  # the new ends are not to wait for that
+                    self._refusal = error
             self._install(action)
         elif isinstance(action, RemoveRelay):
             installed = InstallRelay(action.port, action.a, action.b)
@@ -88,13 +90,16 @@ class Relays(TableHandler):
             self._again_at = None
             for relay in list(self._installed.values()):
                 self._install(relay)
+        if self._rate_at is not None and now >= self._rate_at:
+            self._limit(now)
         failed, self._failed = self._failed, []
         return [*super().poll(now), *map(RelayFailed, failed)]
 
     def due(self) -> float | None:
         """See Handler."""
         at_once = 0.0 if self._failed else None
-        return min((at for at in (at_once, self._again_at, super().due()) if at is not None), default=None)
+        times = at_once, self._again_at, self._rate_at, super().due()
+        return min((at for at in times if at is not None), default=None)
 
     def counters(self) -> Iterator[RelayCount]:
         """What each end of each relay has sent, for status and metrics."""
@@ -112,6 +117,17 @@ class Relays(TableHandler):
 
     # Inside
 
+    def _limit(self, now: float) -> None:
+        """Have the kernel's rules keep to the rate that is wanted."""
+        if self._wanted_rate != self._rate:
+            self._rate_at = now + AGAIN_S  # should it fail
+            rate = self._wanted_rate
+            relays = [relay for relay in self._installed.values() if not self._forwarder.forwards(relay.port)]
+            elements = [element for relay in relays for element in _elements(relay, rate)]
+            self._table.replace(_kinds(rate), _chains(rate > 0), elements)
+            self._rate = rate
+        self._rate_at = None
+
     def _install(self, relay: InstallRelay) -> None:
         self._installed[relay.port] = relay
         if self._by_kernel(relay):
@@ -125,12 +141,14 @@ class Relays(TableHandler):
                 raise
 
     def _by_kernel(self, relay: InstallRelay) -> bool:
-        """Have the kernel forward; whether it does. Without nftables, or with one that cannot do this, it does not."""
+        """Have the kernel forward; whether it does. Without nftables or conntrack's netlink, or with one that cannot do
+        this, it does not."""
         refused = self._refusal is not None or self._again_at is not None
         if refused or relay.a.family != relay.b.family or not _forwards(relay.a.family):
             return False
-        elements = self._elements(relay)
+        elements = _elements(relay, self._rate)
         try:
+            self._try_to_forget(relay.a.ip)
             changed = self._table.change(add=elements)
         except (OSError, RuntimeError) as error:
             self._refusal = error
@@ -142,20 +160,20 @@ class Relays(TableHandler):
     def _remove(self, relay: InstallRelay) -> None:
         self._installed.pop(relay.port, None)
         self._forwarder.remove(relay.port)
-        elements = self._elements(relay) if relay.a.family == relay.b.family else []
+        elements = _elements(relay, self._rate) if relay.a.family == relay.b.family else []
         if self._table.change(remove=elements):
             self._forget(elements)
 
-    def _elements(self, relay: InstallRelay) -> list[Element]:
-        """What both ends need in the table."""
-        family, found = relay.a.family, []
-        sets = ("end", "counted", "limited") if self._rate else ("end", "counted")
-        for one, other in ((relay.a, relay.b), (relay.b, relay.a)):
-            key = (one.ip, one.port, relay.port)
-            found.append(Element(f"to_ip_v{family}", key, (other.ip,)))
-            found.append(Element(f"to_port_v{family}", key, (other.port,)))
-            found += [Element(f"{name}_v{family}", key) for name in sets]
-        return found
+    def _try_to_forget(self, ip: str) -> None:
+        """Raises RuntimeError where conntrack cannot be told: what it decides for a pair before it is relayed, or while
+        it is, would hold for as long as the pair talks."""
+        if not self._forgets:
+            try:
+                self._netlink.forget_connection((ip, 0), (ip, 0))  # nobody's
+            except OSError as error:
+                hint = "the agent relays by itself; modprobe nf_conntrack_netlink, if the kernel has it"
+                raise RuntimeError(f"conntrack cannot be told to forget: {error.strerror} ({hint})") from error
+            self._forgets = True
 
     def _forget(self, elements: Iterable[Element]) -> None:
         """Conntrack decides once for a connection: what it decided before these changed must not hold on.
@@ -170,6 +188,18 @@ class Relays(TableHandler):
             for ip, port, relay in ends:
                 if (":" in own) == (":" in ip):
                     self._netlink.forget_connection((ip, port), (own, relay))
+
+
+def _elements(relay: InstallRelay, rate_bytes_s: int) -> list[Element]:
+    """What both ends need in the table."""
+    family, found = relay.a.family, []
+    sets = ("end", "counted", "limited") if rate_bytes_s else ("end", "counted")
+    for one, other in ((relay.a, relay.b), (relay.b, relay.a)):
+        key = (one.ip, one.port, relay.port)
+        found.append(Element(f"to_ip_v{family}", key, (other.ip,)))
+        found.append(Element(f"to_port_v{family}", key, (other.port,)))
+        found += [Element(f"{name}_v{family}", key) for name in sets]
+    return found
 
 
 def _forwards(family: int) -> bool:

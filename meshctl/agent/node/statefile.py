@@ -27,6 +27,30 @@ def load_state(path: Path) -> bytes:
     return content if len(content) <= MAX_BYTES else b""
 
 
+def save_state(path: Path, data: bytes) -> None:
+    """In the place of what was saved before, which stays when this raises OSError. For its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temp = _temp(path)
+    remove_quietly(temp)  # of an agent that was killed while it wrote
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        write_and_close(os.open(temp, flags, 0o600), data)
+        replace(temp, path)
+    except OSError:
+        remove_quietly(temp)
+        raise
+
+
+def remove_state(path: Path) -> None:
+    """What was saved, and half of what an agent was killed over."""
+    remove_quietly(path)
+    remove_quietly(_temp(path))
+
+
+def _temp(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
 class StateFile(Plain):
     """At `path`; nobody else may read it, for relays' tokens are in it."""
 
@@ -96,22 +120,10 @@ class StateFile(Plain):
     def _try(self, data: bytes) -> None:
         failure = None
         try:
-            self._write(data)
+            save_state(self._path, data)
         except OSError as error:
             failure = error
         with self._lock:
             self._failure = failure
             if failure is not None and self._newest is None:
                 self._newest = data
-
-    def _write(self, data: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temp = self._path.with_name(f".{self._path.name}.new")
-        remove_quietly(temp)  # of an agent that was killed while it wrote
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            write_and_close(os.open(temp, flags, 0o600), data)
-            replace(temp, self._path)
-        except OSError:
-            remove_quietly(temp)
-            raise
