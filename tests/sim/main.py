@@ -80,6 +80,7 @@ def report(seeds: list[int], options: argparse.Namespace) -> int:
     rows: Counter[tuple[path.State, path.Trigger]] = Counter()
     copies: Counter[str] = Counter()
     failed: list[Outcome] = []
+    gc.freeze()  # what is imported is in no cycle of a world's, and need not be looked at after each
     with ProcessPoolExecutor(options.processes) as pool:
         big = pool.submit(run_big, options.agents) if options.agents else None
         for outcome in pool.map(run, seeds, chunksize=8):
