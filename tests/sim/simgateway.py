@@ -22,12 +22,13 @@ _OUTSIDE = {"unspecified": "0.0.0.0", "private": "10.99.0.1", "foreign": "83.66.
 
 
 class Gateway:
-    """One router. `outside` is what it believes its own address to be."""
+    """One router. `outside` is what it believes its own address to be; `closed` says when it closed a host's port."""
 
     def __init__(self, clock: Clock, spec: SiteSpec, nat: Nat) -> None:
         self.ip = f"{spec.lan}.1"
         self._clock, self._spec, self._nat = clock, spec, nat
         self._model = Router(frozenset(spec.speaks))
+        self.closed: list[tuple[float, str]] = []
 
     @property
     def mappings(self) -> tuple[tuple[int, str], ...]:
@@ -84,8 +85,9 @@ class Gateway:
         self._model.outside = _OUTSIDE.get(self._spec.lie, self._nat.outer)
 
     def _open(self) -> None:
-        for port in self._nat.forwarded:
+        for port, (host, _) in self._nat.forwarded:
             if port not in self._model.table:
                 self._nat.forward(port, None)
+                self.closed.append((self._clock.now, host))
         for port, (host, internal, _) in sorted(self._model.table.items()):
             self._nat.forward(port, (host, internal))

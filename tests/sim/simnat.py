@@ -88,9 +88,9 @@ class Nat:
         return mapping.inner if mapping is not None and not self._dead(mapping, now) else None
 
     @property
-    def forwarded(self) -> tuple[int, ...]:
-        """The ports that are open by `forward`."""
-        return tuple(sorted(self._forwards))
+    def forwarded(self) -> tuple[tuple[int, Place], ...]:
+        """The ports that are open by `forward`, and to whom."""
+        return tuple(sorted(self._forwards.items()))
 
     def forget(self) -> None:
         """What a rebinding, or a reboot, does: every mapping is gone."""

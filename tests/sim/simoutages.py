@@ -39,6 +39,7 @@ from meshctl.core.agent.peer import RELAY_DOUBT_S
 from meshctl.core.reachability import UNREACHABLE
 
 if TYPE_CHECKING:
+    from simnode import Node
     from simworld import World
 
 # How long it may take, in a world whose links are clean, until packets pass again: after the fault itself, or its end.
@@ -157,12 +158,13 @@ def _begun(world: World, flow: Flow, patience: float) -> float:
     """From when on the pair must have a way.
 
     Where links lose, WireGuard's first handshake with an anchor may be lost again and again, 5 s each time, and nobody
-    can be told of anything before; and so may the first one between the two, once both agents have given it a way. And
-    a userspace WireGuard that has tried one with nowhere to send to tries no other for REKEY_TIMEOUT.
+    can be told of anything before; and so may the first one between the two, once both agents have given it a way. A
+    userspace WireGuard that has tried one with nowhere to send to tries no other for REKEY_TIMEOUT. Nor does one whose
+    first one went by a port that the router had opened for the agent, and was answered when that was given back.
     """
     names = (flow.a, flow.b)
     starts = max(flow.starts_at, *(world.spec.node(n).starts_at for n in names))
-    if any(world.spec.node(n).userspace for n in names):
+    if any(world.spec.node(n).userspace or _gave_port_back(world.nodes[n]) for n in names):
         starts += HANDSHAKE_AGAIN_S
     if not world.spec.link.loss:
         return starts + _STARTS_S + patience
@@ -171,6 +173,13 @@ def _begun(world: World, flow: Flow, patience: float) -> float:
     if any(state_at(world, *ends, owed_at) in _NO_WAY for ends in (names, names[::-1])):
         return owed_at
     return max(owed_at, *(_first_met(world, *ends) + _STARTS_S for ends in (names, names[::-1])))
+
+
+def _gave_port_back(node: Node) -> bool:
+    """Whether its router closed a port of its while its first handshakes were under way."""
+    soon, own = node.spec.starts_at + _STARTS_S, node.kernel.addresses
+    closed = node.gateway.closed if node.gateway is not None else []
+    return any(node.spec.starts_at <= at <= soon and host in own for at, host in closed)
 
 
 def _first_met(world: World, node: str, peer: str) -> float:
