@@ -79,6 +79,10 @@ class Chaos:
     def begin(self) -> None:
         """Both states by each way, without anybody who interferes."""
         self._known.clear()
+        self._edit(second=False)
+        if not self._bare:
+            self._bare = self._state(BARE)
+        self.mesh.apply()
         for second, bare in ((True, True), (False, True), (True, False), (False, False)):
             self.turn(second=second, bare=bare)
             before, began = {node: self._journals(node) for node in NODES}, time.monotonic()
@@ -98,14 +102,13 @@ class Chaos:
     def turn(self, *, second: bool, bare: bool) -> None:
         """The inventory is to be that one; the hosts have the other, one of them perhaps nothing at all."""
         if self._known and self._second == second:
-            self._edit(not second)
+            self._edit(second=not second)
             self.mesh.apply()
-        self._edit(second)
+        self._edit(second=second)
         self._is_bare = bare
         if bare:
             self.mesh.sh(BARE, STRIP)
             now = _without_what_stays(self._state(BARE))
-            self._bare = self._bare or now
             if words := _unlike(now, self._bare):
                 raise SystemExit(f"{BARE} still has something of meshctl's: {words}")
 
@@ -194,7 +197,7 @@ class Chaos:
 
     # Inside
 
-    def _edit(self, second: bool) -> None:
+    def _edit(self, *, second: bool) -> None:
         self._second = second
         self.mesh.reset()
         if second:
