@@ -19,15 +19,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests" / folder) for folder in ("mesh", "agent")]
 
-from chaosstates import BARE, COMPARED, HUB, INVENTORY, NODES, STAYS, STRIP, UNIT, change, write_roles  # noqa: E402
+from chaosstates import BARE, COMPARED, HUB, INVENTORY, NODES, OF_A_BOOT, STAYS, STRIP, UNIT, change, write_roles  # noqa: E402
 from meshlab import MeshLab, await_decided  # noqa: E402
 from meshstate import state  # noqa: E402
 
 from meshctl.lab.names import netns, prefix  # noqa: E402
 
 # What a host is, unless something of both is there that nobody wants. After the first round of an apply in waves it has
-# all that is new, and nothing has gone yet: that round is confirmed by itself (docs/apply-order.md).
-WHOLE = (OLD, BETWEEN, NEW) = ("old", "first round", "new")
+# all that is new, and nothing has gone yet: that round is confirmed by itself, and leaves the file as it is by which a
+# boot brings up the interface (docs/apply-order.md).
+WHOLE = (OLD, BETWEEN, BOOTED, NEW) = ("old", "first round", "first round, booted", "new")
 # What the command line allows at least is for checks over long ways; here they are short, and windows are waited for.
 _APPLY = """
 import sys
@@ -75,13 +76,14 @@ class Chaos:
         self._known: dict[tuple[str, bool], list[str]] = {}
         self._between: dict[tuple[str, bool, bool], list[str]] = {}
         self._bare: list[str] = []
+        self._rebooted: set[str] = set()
 
     def begin(self) -> None:
         """Both states by each way, without anybody who interferes."""
         self._known.clear()
         self._edit(second=False)
         if not self._bare:
-            self._bare = self._state(BARE)
+            self._bare = _without_what_stays(self._state(BARE))
         self.mesh.apply()
         for second, bare in ((True, True), (False, True), (True, False), (False, False)):
             self.turn(second=second, bare=bare)
@@ -106,6 +108,7 @@ class Chaos:
             self.mesh.apply()
         self._edit(second=second)
         self._is_bare = bare
+        self._rebooted.clear()
         if bare:
             self.mesh.sh(BARE, STRIP)
             now = _without_what_stays(self._state(BARE))
@@ -143,6 +146,8 @@ class Chaos:
             return NEW if now == new else BETWEEN
         if self.way(node).bare:
             now, old = _without_what_stays(now), self._bare
+        elif node in self._rebooted and _split(now) == (_split(between)[0], _split(old)[1]):
+            return BOOTED if now != old else OLD
         return OLD if now == old else _unlike(now, old, between, new)
 
     def finish(self) -> list[str]:
@@ -170,6 +175,7 @@ class Chaos:
 
     def power_cut(self, node: str) -> None:
         """The host loses power, and has it again."""
+        self._rebooted.add(node)
         self.mesh.run("lab", "reboot", "--name", self.mesh.name, "--power-cut", node)
 
     @contextmanager
@@ -269,6 +275,12 @@ def more(now: Mapping[str, int], before: Mapping[str, int]) -> int:
 
 def _without_what_stays(lines: list[str]) -> list[str]:
     return [line for line in lines if not STAYS.search(line)]
+
+
+def _split(lines: list[str]) -> tuple[set[str], set[str]]:
+    """All else, and what a boot makes of the interface's file."""
+    of_a_boot = {line for line in lines if OF_A_BOOT.match(line)}
+    return set(lines) - of_a_boot, of_a_boot
 
 
 def _unlike(now: list[str], *known: list[str]) -> str:

@@ -31,6 +31,7 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/cp /etc/app.conf /run/app
 ExecStart=/usr/sbin/nft -f /etc/app.nft
+ExecStop=/bin/rm -f /run/app
 [Install]
 WantedBy=multi-user.target
 """
@@ -95,6 +96,8 @@ for unit in wg-quick@wg0 meshctl-firewall meshctl-agent app more; do
 done
 cat /run/app /run/more
 """
+# Of these lines, those that a boot makes of the interface's own file.
+OF_A_BOOT = re.compile(r"wg0\t|interface |peer |\d{4}$|[0-9a-f]{64}  -$|wg0 .*inet|link wg0|route .* wg0 |rule ")
 # What the host's ledger names goes, as if meshctl had never been there; but not the private key, which the lock pins.
 STRIP = r"""
 [ -e /var/lib/meshctl/ledger.json ] || exit 0
