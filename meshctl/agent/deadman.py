@@ -46,7 +46,8 @@ DefaultDependencies=no
 ConditionPathExists={PENDING}
 RequiresMountsFor={PENDING.parent} {AGENT_DIR} {COMMAND[0]} /etc
 After=local-fs.target systemd-tmpfiles-setup.service
-Before=network-pre.target systemd-networkd.service nftables.service systemd-sysctl.service sysinit.target
+Before=meshctl-firewall.service nftables.service systemd-networkd.service systemd-sysctl.service
+Before=network-pre.target sysinit.target
 
 [Service]
 Type=oneshot

@@ -24,6 +24,8 @@ from meshctl.core.networkd import NETWORKD, NETWORKD_FOLDER, RELOAD_WITHOUT_HAND
 # What one command undoes may take another's object with it: so many times at most it is looked at again.
 ROUNDS = 3
 UNIT_TIMEOUT_S = 90.0
+# So long do new units that end hold up the way in at most; systemd ends them all the same.
+_STOP_S = 10.0
 _MAKES_AN_INTERFACE = "wg-quick@"
 _VERBS = {"enabled": "enable", "disabled": "disable", "masked": "mask"}
 _ACTIVE, _FAILED = ("active", "activating", "reloading"), "failed"
@@ -44,6 +46,7 @@ class Restore:
         """All of it."""
         self.left = []
         self._forget_new_units()
+        self._try("units", self._stop_new_units)
         self._files()
         self._try("systemd-networkd", self._reload_networkd)
         self._try("interfaces", self._make_interfaces)
@@ -153,6 +156,16 @@ class Restore:
             self._born.add(name)
             self._systemctl("disable", name)
 
+    def _stop_new_units(self) -> None:
+        """They end while their files still say how: what ExecStop takes away, nobody else would."""
+        new = [
+            name for name, before in self._saved.units.items()
+            if not before["file_state"] and before["active_state"] not in _ACTIVE
+            and unit_state(name)["active_state"] in _ACTIVE
+        ]  # fmt: skip
+        if new:
+            self._ran("systemctl", "stop", "--", *new, timeout_s=_STOP_S)
+
     def _units(self) -> None:
         if self._saved.units:
             self._try("units", self._systemctl, "daemon-reload")
@@ -196,9 +209,9 @@ class Restore:
         if self._ran(*argv):
             self.left.append(f"{' '.join(argv)} failed")
 
-    def _ran(self, *argv: str, stdin: str | None = None) -> int:
+    def _ran(self, *argv: str, stdin: str | None = None, timeout_s: float = UNIT_TIMEOUT_S) -> int:
         """The exit status of a command, which the journal takes down."""
-        ran = process.run(argv, stdin.encode() if stdin is not None else None, UNIT_TIMEOUT_S)
+        ran = process.run(argv, stdin.encode() if stdin is not None else None, timeout_s)
         self._journal.write("restore", argv=list(argv), status=ran.status)
         return ran.status
 

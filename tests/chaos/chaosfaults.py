@@ -2,95 +2,93 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from chaoslab import Chaos
+from chaosstates import BARE, NODES
 
 KINDS = ("controller", "applier", "power", "network", "disk")
-# So many lines does a journal of this change have, or a few more; and so long a whole apply takes.
-_LINES, _SECONDS = 40, 8.0
 # A network comes back after so long, which may be after all windows.
 _CUT_S = 15.0
-# Waits until the host's journals have so many lines more than before.
-_AWAIT = """
-import pathlib, sys, time
-def lines():
-    return sum(p.read_bytes().count(b"\\n") for p in pathlib.Path("/var/lib/meshctl/journal").glob("*.jsonl"))
-def whole():
-    try:
-        return lines()
-    except OSError:  # one was just removed
-        return whole()
-begin = whole()
-print("ready", flush=True)
-while whole() < begin + int(sys.argv[1]):
-    time.sleep(0.001)
-"""
-_KILL = "kill -9 $(sed -n 's/pid \\([0-9]*\\) .*/\\1/p' /run/meshctl/apply.lock)"
-_FILL = "head -c 64M /dev/zero > /var/lib/meshctl/fill 2>/dev/null"
+_WATCH = Path(__file__).with_name("chaoswatch.py").read_text()
+_LOOK_S = 0.002
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`kind` befalls `node` when its journals have `lines` more, or, where that is 0, after `after_s`."""
+    """`kind` befalls `node` when that `share` of the journals that an undisturbed apply writes there is written; by
+    time, when that of its time is over. In a run that is `bare`, a host begins with nothing of meshctl's."""
 
     kind: str
     node: str
-    lines: int
-    after_s: float
+    share: float
+    by_time: bool
     lasts_s: float
-
-    def __str__(self) -> str:
-        when = f"at line {self.lines}" if self.lines else f"after {self.after_s:.1f} s"
-        return f"{self.kind} {self.node} {when}"
+    bare: bool
 
 
-def draw(dice: random.Random, nodes: Sequence[str]) -> Fault:
+@dataclass(frozen=True)
+class Blow:
+    """What has become of a fault: `missed` says why it hit nobody, "" if it did; `at` is how many lines the host's
+    journals had more by then, None where nobody has counted."""
+
+    missed: str
+    at: int | None = None
+
+
+def draw(dice: random.Random) -> Fault:
     """One at random."""
-    lines = dice.randint(1, _LINES) if dice.random() < 0.75 else 0
-    return Fault(dice.choice(KINDS), dice.choice(nodes), lines, dice.uniform(0.0, _SECONDS), dice.uniform(0.5, _CUT_S))
+    bare = dice.random() < 1 / 6
+    node = BARE if bare and dice.random() < 2 / 3 else dice.choice(NODES)
+    return Fault(dice.choice(KINDS), node, dice.random(), dice.random() < 0.25, dice.uniform(0.5, _CUT_S), bare)
+
+
+def moment(chaos: Chaos, fault: Fault) -> tuple[int, float]:
+    """Lines, or 0 and seconds."""
+    lines = chaos.lines[chaos.way(fault.node)]
+    return (0, fault.share * chaos.seconds) if fault.by_time else (1 + int(fault.share * lines), 0.0)
 
 
 @contextmanager
-def awaited(chaos: Chaos, fault: Fault) -> Iterator[subprocess.Popen[bytes] | None]:
-    """A process on the host that ends when it is time, and has begun to look; None where that is a matter of time. The
-    disk is a small one that may be filled."""
+def awaited(chaos: Chaos, fault: Fault) -> Iterator[subprocess.Popen[bytes]]:
+    """A process on the host that strikes when it is time, and has begun to look. The disk is a small one then."""
     with ExitStack() as stack:
         if fault.kind == "disk":
             stack.enter_context(chaos.small_disk(fault.node))
-        if not fault.lines:
-            yield None
-            return
-        moment = stack.enter_context(chaos.start(fault.node, "python3", "-c", _AWAIT, str(fault.lines)))
-        if moment.stdout is None or moment.stdout.readline() != b"ready\n":
+        words = [fault.kind, *map(str, moment(chaos, fault))]
+        watch = stack.enter_context(chaos.start(fault.node, "python3", "-c", _WATCH, *words))
+        if watch.stdout is None or watch.stdout.readline() != b"ready\n":
             raise RuntimeError(f"{fault.node} cannot be watched")
-        yield moment
+        yield watch
 
 
 def strike(
-    chaos: Chaos, fault: Fault, moment: subprocess.Popen[bytes] | None, controller: subprocess.Popen[bytes]
-) -> bool:
-    """Wait for the moment, and do it. False when the apply was over before."""
-    if moment is None:
-        time.sleep(fault.after_s)
-    while moment is not None and moment.poll() is None:
+    chaos: Chaos, fault: Fault, watch: subprocess.Popen[bytes], controller: subprocess.Popen[bytes]
+) -> Blow:
+    """Wait for the moment, and do what was not done on the host."""
+    while watch.poll() is None:
         if controller.poll() is not None:
-            return False
-        time.sleep(0.002)
+            return Blow("too late")
+        time.sleep(_LOOK_S)
+    said = json.loads((watch.stdout.read() if watch.stdout is not None else b"") or b"{}")
+    if not said:
+        raise RuntimeError(f"{fault.node} was not watched to the end")
     if fault.kind == "controller":
+        if controller.poll() is not None:
+            return Blow("too late")
         controller.kill()
-    elif fault.kind == "applier":
-        chaos.mesh.sh(fault.node, _KILL, check=False)
     elif fault.kind == "power":
         chaos.power_cut(fault.node)
     elif fault.kind == "network":
         with chaos.unplugged(fault.node):
             time.sleep(fault.lasts_s)
-    else:
-        chaos.mesh.sh(fault.node, _FILL, check=False)
-    return True
+    if not said["hit"]:
+        return Blow("nobody there")
+    return Blow("" if said["busy"] or fault.kind == "controller" else "at rest", said["at"])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pty
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -16,54 +19,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests" / folder) for folder in ("mesh", "agent")]
 
-from meshlab import FIRST_ANSWER, MeshLab, await_decided  # noqa: E402
-from meshstate import BOOTED, state  # noqa: E402
+from chaosstates import BARE, COMPARED, HUB, INVENTORY, NODES, OF_A_BOOT, STAYS, STRIP, UNIT, change, write_roles  # noqa: E402
+from meshlab import MeshLab, await_decided  # noqa: E402
+from meshstate import state  # noqa: E402
 
 from meshctl.lab.names import netns, prefix  # noqa: E402
 
-INVENTORY = """
-version: 1
-defaults: {ssh: {user: root}, agent: false, roles: [app], vars: {setting: 0}}
-networks:
-  corp: {cidr: [10.42.0.0/16], policy: open}
-nodes:
-  hub:  {address: 10.42.0.1, roles: [anchor], endpoint: "203.0.113.10:51820"}
-  web:  {endpoint: "203.0.113.20:51820"}
-  home: {address: 10.42.0.50, ssh: {host: 10.42.0.50, jump: hub}, lab: {nat: easy}}
-"""
-HUB = "10.42.0.1"
-NODES = ("hub", "web", "home")
-# What a host is, unless something of both is there.
-WHOLE = ("old", "new")
-_UNIT = """[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/cp /etc/app.conf /run/app
-ExecStart=/usr/sbin/nft -f /etc/app.nft
-[Install]
-WantedBy=multi-user.target
-"""
-# A file with a service that reads it, a table and a sysctl, which are loaded at boot: all that an apply changes.
-_ROLE = {
-    "tasks/main.yml": """
-- copy: {dest: /etc/app.conf, content: "{{ vars.setting }}\\n", mode: "0644"}
-  notify: restart app
-- copy:
-    dest: /etc/systemd/system/app.service
-    mode: "0644"
-    content: "{{ vars.unit }}"
-- template: {src: boot.j2, dest: /etc/app.nft, mode: "0644"}
-- service: {name: app, state: started, enabled: true}
-- nftables: {table: app, src: app.j2}
-- template: {src: sysctl.j2, dest: /etc/sysctl.d/app.conf, mode: "0644"}
-- sysctl: {name: net.ipv4.conf.all.log_martians, value: "{{ vars.setting }}"}
-""",
-    "handlers/main.yml": "- {name: restart app, service: {name: app, state: restarted}}\n",
-    "templates/app.j2": "table inet app {\n chain c{{ vars.setting }} { type filter hook input priority 5; }\n}\n",
-    "templates/sysctl.j2": "net.ipv4.conf.all.log_martians = {{ vars.setting }}\n",
-    "templates/boot.j2": "table inet app\ndelete table inet app\n{% include 'app.j2' %}\n",
-}  # fmt: skip
-_MORE = "\ncat /run/app /proc/sys/net/ipv4/conf/all/log_martians"
+# What a host is, unless something of both is there that nobody wants. After the first round of an apply in waves it has
+# all that is new, and nothing has gone yet: that round is confirmed by itself, and leaves the file as it is by which a
+# boot brings up the interface (docs/apply-order.md).
+WHOLE = (OLD, BETWEEN, BOOTED, NEW) = ("old", "first round", "first round, booted", "new")
 # What the command line allows at least is for checks over long ways; here they are short, and windows are waited for.
 _APPLY = """
 import sys
@@ -90,30 +55,69 @@ _LOCKED = """
 _UP = "timeout 60 systemctl is-system-running --wait || true"
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a host comes to a state: `bare` from nothing of meshctl's."""
+
+    node: str
+    second: bool
+    bare: bool
+
+
 class Chaos:
-    """The lab, which of its two inventories its hosts have, and what they are then."""
+    """The lab, which of its two inventories its hosts are to have, and what they are then. `lines`: how many an
+    undisturbed apply adds to a host's journals; `seconds`: how long it takes."""
 
     def __init__(self, mesh: MeshLab) -> None:
         self.mesh = mesh
-        self._second = False
+        self.lines: dict[Way, int] = {}
+        self.seconds = 0.0
+        self._second = self._is_bare = False
         self._known: dict[tuple[str, bool], list[str]] = {}
+        self._between: dict[tuple[str, bool, bool], list[str]] = {}
+        self._bare: list[str] = []
+        self._rebooted: set[str] = set()
 
     def begin(self) -> None:
-        """Both states once, without anybody who interferes."""
+        """Both states by each way, without anybody who interferes."""
         self._known.clear()
-        for _ in range(2):
-            self.turn()
+        self._edit(second=False)
+        if not self._bare:
+            self._bare = _without_what_stays(self._state(BARE))
+        self.mesh.apply()
+        for second, bare in ((True, True), (False, True), (True, False), (False, False)):
+            self.turn(second=second, bare=bare)
+            before, began = {node: self._journals(node) for node in NODES}, time.monotonic()
+            self._first_round()
+            self._between.update(((node, second, bare), self._state(node)) for node in NODES)
             self.mesh.apply()
+            self.seconds = time.monotonic() - began
             for node in NODES:
-                self._known[node, self._second] = self._state(node)
+                self.lines[self.way(node)] = more(self._journals(node), before[node])
+            for words in self._looked():
+                raise SystemExit(words)
+            for node in NODES:
+                now = self._state(node)
+                if words := _unlike(now, self._known.setdefault((node, second), now)):
+                    raise SystemExit(f"{node} is another one after another way to the same state: {words}")
 
-    def turn(self) -> None:
-        """The inventory is the other one."""
-        self._second = not self._second
-        self.mesh.reset()
-        if self._second:
-            self.mesh.edit(lambda d: d["defaults"].update(mtu=1390, vars={"setting": 1, "unit": _UNIT}))
-            self.mesh.edit(lambda d: d["nodes"]["web"].update(endpoint="203.0.113.20:51999", listen_port=51999))
+    def turn(self, *, second: bool, bare: bool) -> None:
+        """The inventory is to be that one; the hosts have the other, one of them perhaps nothing at all."""
+        if self._known and self._second == second:
+            self._edit(second=not second)
+            self.mesh.apply()
+        self._edit(second=second)
+        self._is_bare = bare
+        self._rebooted.clear()
+        if bare:
+            self.mesh.sh(BARE, STRIP)
+            now = _without_what_stays(self._state(BARE))
+            if words := _unlike(now, self._bare):
+                raise SystemExit(f"{BARE} still has something of meshctl's: {words}")
+
+    def way(self, node: str) -> Way:
+        """That of the apply which is about to begin."""
+        return Way(node, self._second, self._is_bare and node == BARE)
 
     @contextmanager
     def apply(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -132,19 +136,19 @@ class Chaos:
         for node in NODES:
             self.mesh.sh(node, f"{_UP}; {_IDLE}")
         await_decided(self.mesh, *NODES)
-        # Who has lost its session in a reboot knows no way to home; home notices when what it sends is not answered.
-        self.mesh.sh("home", f"ping -q {FIRST_ANSWER} {HUB}")
-        return [f"{node} stays locked" for node in NODES if self.mesh.sh(node, _LOCKED).strip()]
+        return [*self._looked(), *(f"{node} stays locked" for node in NODES if self.mesh.sh(node, _LOCKED).strip())]
 
     def which(self, node: str) -> str:
-        """`old` or `new`; else the first lines by which it is neither."""
-        now = self._state(node)
-        if now == self._known[node, self._second]:
-            return "new"
-        if now == self._known[node, not self._second]:
-            return "old"
-        old, new = (set(self._known[node, second]) for second in (not self._second, self._second))
-        return " | ".join([*sorted(set(now) - old - new), *sorted((old & new) - set(now))][:6]) or "a mixture of both"
+        """One of WHOLE; else the first lines by which it is none of them."""
+        now, old, new = self._state(node), self._known[node, not self._second], self._known[node, self._second]
+        between = self._between[node, self._second, self._is_bare]
+        if now in (between, new):
+            return NEW if now == new else BETWEEN
+        if self.way(node).bare:
+            now, old = _without_what_stays(now), self._bare
+        elif node in self._rebooted and _split(now) == (_split(between)[0], _split(old)[1]):
+            return BOOTED if now != old else OLD
+        return OLD if now == old else _unlike(now, old, between, new)
 
     def finish(self) -> list[str]:
         """The next apply; what does not become of it."""
@@ -153,7 +157,8 @@ class Chaos:
             nodes = json.loads(done.out or "{}").get("nodes", {})
             errors = [node["error"]["message"] for node in nodes.values() if node["error"]]
             return [f"the next apply fails: {'; '.join(errors) or done.err[-300:]}"]
-        found = [f"after the next apply {node} is not as wanted" for node in NODES if self.which(node) != "new"]
+        states = {node: _unlike(self._state(node), self._known[node, self._second]) for node in NODES}
+        found = [f"after the next apply {node} is not as wanted: {words}" for node, words in states.items() if words]
         left = {node: self.mesh.sh(node, _LEFT).strip() for node in NODES}
         found += [f"after the next apply {node} still has {what}" for node, what in left.items() if what]
         return found + ([] if self.mesh.plan()["changes"] == [] else ["the next plan is not empty"])
@@ -170,6 +175,7 @@ class Chaos:
 
     def power_cut(self, node: str) -> None:
         """The host loses power, and has it again."""
+        self._rebooted.add(node)
         self.mesh.run("lab", "reboot", "--name", self.mesh.name, "--power-cut", node)
 
     @contextmanager
@@ -186,8 +192,8 @@ class Chaos:
     def small_disk(self, node: str) -> Iterator[None]:
         """meshctl's own folder has little room for so long."""
         there = "/var/lib/meshctl"
-        self.mesh.sh(node, f"mkdir /run/small; mount -t tmpfs -o size=4m tmpfs /run/small; cp -a {there}/. /run/small/;"
-                           f" mount --bind /run/small {there}")  # fmt: skip
+        self.mesh.sh(node, f"mkdir -p /run/small {there}; mount -t tmpfs -o size=4m tmpfs /run/small;"
+                           f" cp -a {there}/. /run/small/; mount --bind /run/small {there}")  # fmt: skip
         try:
             yield
         finally:
@@ -197,8 +203,39 @@ class Chaos:
 
     # Inside
 
+    def _edit(self, *, second: bool) -> None:
+        self._second = second
+        self.mesh.reset()
+        if second:
+            self.mesh.edit(change)
+
+    def _first_round(self) -> None:
+        """An apply that ends when all have what is new, and nothing has gone."""
+        terminal, answers = pty.openpty()
+        words = [sys.executable, "-m", "meshctl", "apply", str(self.mesh.path), "--lab", self.mesh.name, "--pause"]
+        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+        with subprocess.Popen(words, text=True, stdin=answers, stdout=nothing, stderr=pipe) as process:
+            for line in process.stderr or ():
+                if line.startswith("Go on with"):
+                    os.write(terminal, b"y\n" if "what is new" in line else b"n\n")
+        os.close(terminal)
+        os.close(answers)
+
+    def _looked(self) -> list[str]:
+        """Who does not reach the hub, old or new. Who has lost its session in a reboot knows no way to home; home
+        notices when what it sends is not answered."""
+        pairs = [] if self.way(BARE).bare else [BARE]
+        pairs.append("home")
+        silent = [node for node in pairs if not self.mesh.reaches(node, HUB)]
+        return [f"{node} does not reach the hub" for node in silent]
+
     def _state(self, node: str) -> list[str]:
-        return [line for line in state(self.mesh, node, BOOTED + _MORE) if _STAGED not in line]
+        return [line for line in state(self.mesh, node, COMPARED) if _STAGED not in line]
+
+    def _journals(self, node: str) -> dict[str, int]:
+        """Journal -> its lines."""
+        said = self.mesh.sh(node, "cd /var/lib/meshctl/journal 2>/dev/null && wc -l *.jsonl || true")
+        return {name: int(count) for count, name in map(str.split, said.splitlines()) if name != "total"}
 
     def _far_end(self, node: str) -> tuple[str, str]:
         """Namespace and name of the interface at the other end of the host's own."""
@@ -215,12 +252,9 @@ class Chaos:
 @contextmanager
 def running(folder: Path) -> Iterator[Chaos]:
     """The lab, from `lab up` to `lab down`, with both states tried once."""
-    for name, text in _ROLE.items():
-        path = folder / "roles" / "app" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write_roles(folder)
     document = yaml.safe_load(INVENTORY)
-    document["defaults"]["vars"]["unit"] = _UNIT
+    document["defaults"]["vars"]["unit"] = UNIT
     mesh = MeshLab(f"chaos{os.getpid()}", folder / "inventory.yml", document, copy.deepcopy(document))
     mesh.write()
     try:
@@ -232,6 +266,29 @@ def running(folder: Path) -> Iterator[Chaos]:
         yield chaos
     finally:
         mesh.run("lab", "down", "--name", mesh.name)
+
+
+def more(now: Mapping[str, int], before: Mapping[str, int]) -> int:
+    """So many lines have journals more than before, of which some may have gone."""
+    return sum(count - before.get(name, 0) for name, count in now.items())
+
+
+def _without_what_stays(lines: list[str]) -> list[str]:
+    return [line for line in lines if not STAYS.search(line)]
+
+
+def _split(lines: list[str]) -> tuple[set[str], set[str]]:
+    """All else, and what a boot makes of the interface's file."""
+    of_a_boot = {line for line in lines if OF_A_BOOT.match(line)}
+    return set(lines) - of_a_boot, of_a_boot
+
+
+def _unlike(now: list[str], *known: list[str]) -> str:
+    """"" for one of those known, else the first lines by which it is not the likest of them."""
+    unlike = min((set(now) ^ set(one) for one in known), key=len)
+    if not unlike and now not in known:
+        return "the order of lines"
+    return " | ".join([("+ " if line in now else "- ") + line for line in sorted(unlike)][:8])
 
 
 def _links(space: str) -> list[dict[str, object]]:

@@ -60,6 +60,17 @@ def test_a_killed_reverter_is_begun_anew_and_leaves_no_unit_enabled(prepared: Me
     prepared.sh("web1", "rm -f /var/new-started /var/old-started")
 
 
+def test_a_unit_of_an_undone_apply_ends_as_its_own_file_says(prepared: MeshLab) -> None:
+    stops = UNIT.format(name="new").replace("[Install]", "ExecStop=/bin/rm /var/new-started\\n[Install]")
+    fails = "- service: {name: app-none, state: started}\n"
+    tasks(prepared, ROLE.replace(UNIT.format(name="new"), stops) + fails)
+    error = prepared.apply("--limit", "web1", code=1)["web1"]["error"]
+    assert "app-none" in error["message"]
+    assert prepared.sh("web1", "ls /var | grep new-started || true") == ""
+    assert json.loads(prepared.sh("web1", "cat /var/lib/meshctl/undone.json"))["left"] == []
+    prepared.sh("web1", "rm -f /var/old-started")
+
+
 def test_a_boot_starts_nothing_that_an_undone_apply_has_enabled(prepared: MeshLab) -> None:
     before = state(prepared, "web1", BOOTED)
     assert prepared.apply(*MANUAL, "600")["web1"]["status"] == "changed"
@@ -70,6 +81,18 @@ def test_a_boot_starts_nothing_that_an_undone_apply_has_enabled(prepared: MeshLa
     assert prepared.sh("web1", "ls /var | grep started || true") == ""
     assert state(prepared, "web1", BOOTED) == before
     assert json.loads(prepared.sh("web1", "cat /var/lib/meshctl/undone.json"))["left"] == []
+
+
+def test_a_boot_loads_no_firewall_of_an_undone_apply(small: MeshLab) -> None:
+    before = state(small, "web1", BOOTED)
+    small.edit(lambda d: d["defaults"].update(vars={"firewall_log": True}))
+    assert small.apply(*MANUAL, "600")["web1"]["status"] == "changed"
+    slow = "/etc/systemd/system/meshctl-revert.service.d"
+    small.sh("web1", f"mkdir {slow}; printf '[Service]\\nExecStartPre=/bin/sleep 3\\n' >{slow}/slow.conf")
+    assert small.run("lab", "reboot", "--name", small.name, "--power-cut", "web1").code == 0
+    await_decided(small, "web1")
+    small.sh("web1", f"timeout 30 systemctl is-system-running --wait || true; rm -r {slow}")
+    assert state(small, "web1", BOOTED) == before
 
 
 def test_a_host_on_debian_11_whose_agent_moves_peers_goes_back_whole(agents: MeshLab) -> None:
