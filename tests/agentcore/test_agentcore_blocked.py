@@ -12,7 +12,7 @@ from agentcore_pair import CONTROLLING, IPS, OTHER, PORT, Host, PairWorld, pair_
 from agentcore_values import key, transaction
 
 from meshctl.core.agent import events as ev
-from meshctl.core.agent.address import Address
+from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.blockage import BLOCKED_S
 from meshctl.core.agent.bodies import Offered
 from meshctl.core.agent.checklist import Pair
@@ -59,6 +59,18 @@ def test_a_way_that_never_carries_wireguard_is_left_by_both_within_half_a_minute
         assert len(falls(host, start)) == 1, "and neither tries it again"
     words = [d.reason for host in pair_of(world) for d in history(host, start) if d.trigger is Trigger.DEAD]
     assert any(w.startswith("WireGuard's packets have not come through for ") for w in words)
+
+
+def test_a_way_that_carries_nothing_is_not_gone_back_to_because_a_bridge_of_an_end_has_come_or_gone() -> None:
+    world = opened(*BOTH)
+    world.talk(BLOCKED_S + 3.0)
+    assert world.states() == RELAYED
+    start, own = world.now, [LocalAddress(world.hosts["a"].ip, 24, "eth0")]
+    for bridges in ([LocalAddress("172.18.0.1", 16, "br0")], []) * 4:
+        world.hosts["a"].give(ev.LocalAddresses((*own, *bridges)))
+        world.talk(20.0)
+        assert world.states() == RELAYED
+    assert [falls(host, start) for host in pair_of(world)] == [[], []]
 
 
 @pytest.mark.parametrize("ways", [BOTH, ("ab",), ("ba",)])

@@ -176,6 +176,24 @@ def test_a_second_own_address_does_not_make_what_is_known_of_the_first_unknown()
     assert node.nat.preserves_port(Address(HERE.ip, PORT), node.now) is False
 
 
+def test_a_bridge_that_comes_and_goes_is_no_move_and_a_network_is_one_once_it_answers() -> None:
+    node, bridge = Node(HUB0), LocalAddress("172.18.0.1", 16, "br0")
+    node.sees = lambda base, _server: None if base.ip == bridge.ip else OUTSIDE
+    node.run(60)
+    node.changes.clear()
+    for hosts in ((HERE, bridge), (HERE,)) * 3:
+        node.gatherer.set_hosts(hosts, PORT, node.now)
+        node.run(60)
+    assert [moved for _, moved in node.changes] == [False] * 6
+    node.changes.clear()
+    began = node.now
+    node.gatherer.set_hosts((HERE, THERE), PORT, node.now)
+    node.run(60)
+    assert [at - began < 1 for at, moved in node.changes if moved] == [True]
+    node.gatherer.set_hosts((HERE,), PORT, node.now)
+    assert node.gatherer.moved, "answers came to it"
+
+
 def test_a_host_with_many_addresses_asks_from_a_few() -> None:
     hosts = tuple(LocalAddress(f"192.168.{n}.5", 24, f"eth{n}") for n in range(10))
     node = Node(HUB0, hosts=hosts)

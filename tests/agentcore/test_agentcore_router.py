@@ -85,8 +85,7 @@ def test_each_sending_tries_another_way_and_begins_anew_after_the_last() -> None
 def test_an_anchor_hands_on_between_permitted_peers_and_lowers_the_ttl() -> None:
     routed = router("x").receive(message("a", "b"), IP["a"], {"a", "b"}, 0.0)
     assert routed.outcome is Outcome.FORWARD
-    assert routed.peer is not None
-    assert routed.peer.name == "b"
+    assert [hop.name for hop in routed.onward] == ["b"]
     assert signal.peek(routed.data) == replace(signal.peek(message("a", "b")), ttl=2)
     assert signal.decode(routed.data, shared("a", "b"))
 
@@ -122,18 +121,27 @@ def test_an_anchor_hands_on_or_says_why_not(
 
 
 @pytest.mark.parametrize(
-    ("source", "last", "up", "way"),
+    ("source", "last", "up", "ways"),
     [
-        ("a", "a", "by", "b"), ("a", "a", "y", "y"), ("a", "a", "", "b"), ("a", "a", "a", "b"), ("c", "y", "c", "b"),
-        ("a", "y", "y", "b"),
+        ("a", "a", "by", "b"), ("a", "a", "y", "yb"), ("a", "a", "", "yb"), ("a", "a", "a", "yb"), ("c", "y", "c", "b"),
+        ("a", "y", "y", "b"), ("y", "y", "", "b"),
     ],
 )  # fmt: skip
-def test_an_anchor_prefers_another_one_to_a_tunnel_that_seems_to_be_down_and_that_to_nothing(
-    source: str, last: str, up: str, way: str
+def test_an_anchor_gives_a_nodes_message_to_all_others_where_the_receivers_tunnel_seems_to_be_down_and_tries_that(
+    source: str, last: str, up: str, ways: str
 ) -> None:
     routed = router("x").receive(message(source, "b"), IP[last], set(up), 0.0)
-    assert routed.peer is not None
-    assert routed.peer.name == way
+    assert "".join(hop.name for hop in routed.onward) == ways
+
+
+def test_of_more_anchors_than_two_each_hears_it_whether_its_idle_tunnel_seems_to_be_up_or_not() -> None:
+    third = peer("x", "z", 9, kind="anchor")
+    others = router("x")._by_id.values()
+    of = Router(interface("x", 1, *others, third, is_anchor=True))
+    routed = of.receive(message("a", "b"), IP["a"], {"a", "y"}, 0.0)
+    assert {hop.name for hop in routed.onward} == {"y", "z", "b"}
+    back = of.receive(message("a", "b"), IP["y"], {"a", "z"}, 0.0)
+    assert {hop.name for hop in back.onward} == {"b"}, "who has it of another anchor hands it on to the receiver alone"
 
 
 def test_what_is_no_message_or_was_handed_on_often_enough_goes_no_further() -> None:
@@ -240,18 +248,22 @@ policies = st.dictionaries(st.sampled_from(ALL), st.frozensets(st.sampled_from(A
 Reaches = dict[str, frozenset[str]]
 
 
-def holders(reaches: Reaches, up: dict[str, set[str]], source: str, destination: str, attempt: int) -> list[str]:
-    """Who has the message, from its source on."""
+def holders(reaches: Reaches, up: dict[str, set[str]], source: str, destination: str, attempt: int) -> list[list[str]]:
+    """Who has the message, from its source on, on each of the ways that it takes."""
     routers = {name: router(name, reaches) for name in ALL}
     target = routers[source]._by_id.get(node_id(key(destination)))
     hop = target and routers[source].route(target, attempt, up[source])
-    had, data = [source], message(source, destination)
-    while hop is not None and hop.name in up[had[-1]]:
-        had.append(hop.name)
-        routed = routers[hop.name].receive(data, IP[had[-2]], up[hop.name], 0.0)
+    under_way = [([source], hop, message(source, destination))]
+    ways = []
+    while under_way:
+        had, hop, data = under_way.pop()
+        if hop is None or hop.name not in up[had[-1]]:
+            ways.append(had)
+            continue
+        routed = routers[hop.name].receive(data, IP[had[-1]], up[hop.name], 0.0)
         assert (routed.outcome is Outcome.LOCAL) == (hop.name == destination)
-        hop, data = (routed.peer, routed.data) if routed.outcome is Outcome.FORWARD else (None, b"")
-    return had
+        under_way += [([*had, hop.name], onward, routed.data) for onward in routed.onward or (None,)]
+    return ways
 
 
 def tunnels_up(tunnels: frozenset[tuple[str, str]]) -> dict[str, set[str]]:
@@ -263,8 +275,8 @@ def tunnels_up(tunnels: frozenset[tuple[str, str]]) -> dict[str, set[str]]:
 def test_a_message_goes_from_hand_to_hand_at_most_three_times_and_never_back(
     tunnels: frozenset[tuple[str, str]], reaches: Reaches, source: str, destination: str, attempt: int
 ) -> None:
-    had = holders(reaches, tunnels_up(tunnels), source, destination, attempt)
-    assert len(set(had)) == len(had) <= signal.TTL + 1
+    for had in holders(reaches, tunnels_up(tunnels), source, destination, attempt):
+        assert len(set(had)) == len(had) <= signal.TTL + 1
 
 
 @settings(max_examples=examples(30))
@@ -280,8 +292,9 @@ def test_where_a_tunnel_an_anchor_two_anchors_or_a_common_peer_connects_two_one_
         or any(x in up[source] and x in up[y] and destination in up[y] for x in ANCHORS for y in ANCHORS)
     )
     if source != destination and connected:
-        arrived = [holders(REACHES, up, source, destination, attempt)[-1] == destination for attempt in range(8)]
-        assert any(arrived)
+        assert any(
+            had[-1] == destination for attempt in range(8) for had in holders(REACHES, up, source, destination, attempt)
+        )
 
 
 @settings(max_examples=examples(30))

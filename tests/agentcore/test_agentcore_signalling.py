@@ -92,8 +92,8 @@ class World:
         agent = self.agents[name]
         routed = agent.router.receive(data, IP[last], {"x", "y"} if name in "ab" else {"a", "b"}, self.now)
         if routed.outcome is Outcome.FORWARD:
-            assert routed.peer is not None
-            self.put(name, routed.peer.name, routed.data)
+            for hop in routed.onward:
+                self.put(name, hop.name, routed.data)
             return
         assert routed.outcome in (Outcome.LOCAL, Outcome.RATE)
         if routed.outcome is Outcome.LOCAL:

@@ -227,6 +227,7 @@ class Nominates(Doctored):
 
 # After 20 s no splice can be made any more, and the one that there is breaks.
 SPLICED = spec_of(HARD, Behaviour(), faults=(Fault("nat becomes", 20.0, 0.0, "site1", "hard"),), seconds=60.0)
+SPLICED = replace(SPLICED, seed=1)  # in which a guess hits
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ class LocalCandidates:
         """All own addresses with the tunnel's port, best first."""
         return self._bases
 
+    @property
+    def answered(self) -> frozenset[Address]:
+        """The own addresses that servers' answers come to."""
+        return self._reached
+
     def reached(self, family: int) -> tuple[Address, ...]:
         """The own addresses of that family that servers' answers come to, best first; all, where none come."""
         of_family = tuple(base for base in self._bases if base.family == family)

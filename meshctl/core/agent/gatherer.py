@@ -33,6 +33,7 @@ class Gatherer:
         self._servers: tuple[Server, ...] = ()
         # Base and server -> what it said first; who has answered last comes last.
         self._strangers: dict[tuple[Address, Address], Address] = {}
+        self._untried: set[Address] = set()  # new bases that no answer has come to yet
         self._again_at: float | None = None
         self.changed_at: float | None = None
         self.moved = False
@@ -44,14 +45,18 @@ class Gatherer:
         return min((t for t in times if t is not None), default=None)
 
     def set_hosts(self, addresses: Iterable[LocalAddress], port: int, now: float) -> None:
-        """The host's own addresses."""
-        before = set(self._own.bases())
+        """The host's own addresses. Bridges of its own come and go, by which nobody is reached: the node has moved when
+        an address is gone that answers came to, or once one comes to a new address."""
+        before, answered = set(self._own.bases()), self._own.answered
         self._note(self._own.set_hosts(addresses, port), now)
         bases = self._own.bases()
+        new = set(bases) - before
+        self._untried = {base for base in bases if base in self._untried or base in new}
         if set(bases) != before:
             self._nat.forget(set(bases) & before)
             self._strangers.clear()
             self._stun_client.keep(bases)
+        if answered - set(bases) or (new and not answered):
             self.doubt(now)
         else:  # something has happened: many networks give out the same addresses
             self.ask_all(now)
@@ -87,6 +92,7 @@ class Gatherer:
     def doubt(self, now: float) -> None:
         """Whatever is known may be out of date: ask everybody, and let peers try everything."""
         self.moved, self.changed_at = True, now
+        self._untried.clear()
         self.ask_all(now)
 
     def poll(self, now: float) -> SendProbe | None:
@@ -132,6 +138,8 @@ class Gatherer:
             else:
                 self.doubt(now)
         self._note(self._own.put(kind, mapped, base, now + OBSERVATION_S, server.ip), now)
+        if kind == "srflx" and base in self._untried:
+            self.doubt(now)
 
     def mapped(self, mappings: Iterable[tuple[Address, Address, float]], now: float) -> None:
         """What routers have promised: (external, own address, its end) of all mappings."""

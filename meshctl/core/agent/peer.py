@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from meshctl.core.agent.address import Address
+from meshctl.core.agent.address import Address, is_private
 from meshctl.core.agent.blockage import Came
 from meshctl.core.agent.bodies import WISHES, Offer, Wish
 from meshctl.core.agent.candidate import STANDING
@@ -310,5 +310,9 @@ class PeerPath:
 
 
 def _stands_at(offer: Offer) -> set[str]:
-    """The IPs that show where who offers them stands."""
-    return {c.address.ip for c in offer.candidates if c.kind in STANDING}
+    """The IPs that show where who offers them stands. Private ones of its own do not: a host's bridges and tunnels come
+    and go, and a network that it has moved to is seen from elsewhere."""
+    return {
+        c.address.ip for c in offer.candidates
+        if c.kind in STANDING and not (c.kind == "host" and is_private(c.address.ip))
+    }  # fmt: skip

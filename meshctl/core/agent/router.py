@@ -2,7 +2,9 @@
 
 A message goes to its receiver's own tunnel, by way of an anchor, or by way of a peer that both have. WireGuard vouches
 for the last hop; the source is what the header claims until the receiver checks the tag. So only an anchor's word is
-taken for it where messages are handed on: any other peer has its own handed on, and hands on to the receiver alone.
+taken for it where messages are handed on: any other peer has its own handed on, and hands on to the receiver alone. So
+does an anchor that has it of another. The first one cannot know which of them the receiver comes to, and gives it to
+all.
 """
 
 from __future__ import annotations
@@ -44,11 +46,12 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Routed:
-    """`peer` is the source of a local message, or the next hop of one to forward; `data` is what to hand on."""
+    """`peer` is the source of a local message; `onward` are the next hops of one to forward, `data` what to hand on."""
 
     outcome: Outcome
     peer: PeerConfig | None = None
     data: bytes = b""
+    onward: tuple[PeerConfig, ...] = ()
 
 
 class TokenBucket:
@@ -159,11 +162,22 @@ class Router:
             return Routed(Outcome.NOT_PERMITTED)
         if header.ttl <= 1:
             return Routed(Outcome.TTL)
-        onward = up if self._is_anchor else up & {destination.name}
-        hop = next(self.hops(destination, onward - {source.name, last_hop.name}), None)
-        if hop is None or hop.name == last_hop.name:
+        onward = self._onward(destination, last_hop, up)
+        if not onward:
             return Routed(Outcome.NO_ROUTE)
-        return Routed(Outcome.FORWARD, hop, signal.with_ttl(data, min(header.ttl, signal.TTL) - 1))
+        return Routed(Outcome.FORWARD, data=signal.with_ttl(data, min(header.ttl, signal.TTL) - 1), onward=onward)
+
+    def _onward(
+        self, destination: PeerConfig, last_hop: PeerConfig, up: AbstractSet[str]
+    ) -> tuple[PeerConfig, ...]:
+        """To whom to hand a message on. Tunnels of anchors that seem to be down are tried, too: those between anchors
+        are mostly idle, and the receiver's may have come up since."""
+        if destination.name == last_hop.name:
+            return ()
+        if destination.name in up or not self._is_anchor:
+            return (destination,) if destination.name in up else ()
+        others = [p for p in self._anchors if p.name not in (last_hop.name, destination.name)]
+        return (destination,) if last_hop.is_anchor else (*others, destination)
 
 
 def share(peers: int) -> tuple[float, float]:

@@ -105,8 +105,8 @@ class Signalling:
         if last_hop is not None:
             self._carried(last_hop, len(event.data), False)
         routed = self._router.receive(event.data, event.from_mesh_ip, self._up(), now)
-        if routed.outcome is Outcome.FORWARD and routed.peer is not None:
-            self._hand(routed.peer, routed.data)
+        for hop in routed.onward:
+            self._hand(hop, routed.data)
         if routed.outcome is not Outcome.LOCAL or routed.peer is None:
             return None
         conversation = self._conversations[routed.peer.id]
