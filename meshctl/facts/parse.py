@@ -56,6 +56,7 @@ def parse(node: str, text: str) -> HostFacts:
         has_wg="wg" in tools,
         tools=tools,
         init=host.get("init", [""])[0],
+        boot_id=host.get("boot", [""])[0],
         agents=frozenset(m.group(1) for path in host.get("agent", []) if (m := _AGENT.search(path))),
         packages=read("packages", _packages),
         files=read("files", lambda lines: _files(lines, sums)),

@@ -42,6 +42,7 @@ while read -r line; do
   case $line in ID=*) printf 'os\t%s\n' "${line#ID=}" ;; esac
 done </etc/os-release
 read -r value </proc/1/comm && printf 'init\t%s\n' "$value"
+read -r value </proc/sys/kernel/random/boot_id && printf 'boot\t%s\n' "$value"
 for tool in @TOOLS@; do command -v "$tool" >/dev/null && printf 'tool\t%s\n' "$tool"; done
 for agent in @AGENTS@; do [ -f "$agent" ] && printf 'agent\t%s\n' "$agent"; done
 # The link's target tells the version without starting Python; where it does not (a wrapper), Python is asked.

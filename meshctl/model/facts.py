@@ -99,6 +99,7 @@ class HostFacts:
     has_wg: bool = False
     tools: frozenset[str] = frozenset()  # which of wg, nft, ip, systemctl, apt-get there are
     init: str = ""  # "systemd" when PID 1 is
+    boot_id: str = ""  # the kernel's: another one after each start of the host
     agents: frozenset[str] = frozenset()  # hashes of the applier's zipapps that are there
     packages: Mapping[str, str] = field(default_factory=dict)  # installed name -> version
     files: Mapping[str, FileFacts] = field(default_factory=dict)  # only paths that exist

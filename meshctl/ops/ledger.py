@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from meshctl.core.change import Change
 from meshctl.core.diff import due_handlers
-from meshctl.core.diff.host import table_source
+from meshctl.core.diff.between import brings_up
+from meshctl.core.diff.host import file_change, table_source
 from meshctl.core.diff.interface import DEFAULT
 from meshctl.model.facts import HostFacts
 from meshctl.model.ledger import InterfaceRecord, Ledger, PeerRecord, TableRecord
@@ -32,11 +33,12 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
     units, tables = dict(facts.ledger.units), dict(facts.ledger.tables)
     cleanups = dict(facts.ledger.cleanups)
     revoked = facts.ledger.revoked
-    touched = set()
+    touched: set[str] = set()
     for change in changes:
         name, resource = change.name, doc.resources[change.resource] if change.resource >= 0 else None
         if change.kind == "file":
             _file(files, change, resource)
+            touched.update(name for name in facts.ledger.interfaces if brings_up(change.name, (name,)))
         elif change.kind == "sysctl" and resource is None:
             sysctls.pop(name, None)
         elif change.kind == "sysctl" and change.before and change.before["value"] is not None:
@@ -60,7 +62,7 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
     wanted = {want.interface: want for want in doc.interfaces()}
     for name in sorted(touched):
         if name in wanted:
-            interfaces[name] = _interface_record(wanted[name], facts)
+            interfaces[name] = _interface_record(wanted[name], facts, _is_older(name, doc, facts, changes))
         else:
             interfaces.pop(name, None)
     handlers = _handlers_left(doc, facts, changes)
@@ -84,7 +86,16 @@ def _file(files: dict[str, str], change: Change, resource: object) -> None:
         files[change.name] = str(after.get("sha256", ""))
 
 
-def _interface_record(want: WireGuard, facts: HostFacts) -> InterfaceRecord:
+def _is_older(interface: str, doc: NodeDoc, facts: HostFacts, changes: tuple[Change, ...]) -> bool:
+    """Whether the file by which a boot brings the interface up is another than is wanted, and stays so."""
+    written = {change.name for change in changes if change.kind == "file"}
+    return any(
+        isinstance(resource, File) and resource.path not in written and brings_up(resource.path, (interface,))
+        and any(file_change(0, resource, facts)) for resource in doc.resources
+    )  # fmt: skip
+
+
+def _interface_record(want: WireGuard, facts: HostFacts, is_older: bool) -> InterfaceRecord:
     """Changes of one interface are applied together, so all that is wanted of it is ours afterwards."""
     old = facts.ledger.interfaces.get(want.interface)
     live = want.interface in facts.interfaces
@@ -94,6 +105,7 @@ def _interface_record(want: WireGuard, facts: HostFacts) -> InterfaceRecord:
         peers={p.public_key.text: PeerRecord(p.endpoint, p.keepalive_s) for p in want.peers if p.public_key},
         addresses=want.addresses,
         routes=(*want.routes, DEFAULT) if want.default_route else want.routes,
+        until_boot=facts.boot_id if is_older else "",
     )
 
 

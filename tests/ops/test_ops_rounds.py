@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from memoryhost import obey
 from meshdocs import key, psk, wireguard
@@ -79,6 +80,25 @@ def test_a_peer_that_goes_and_its_way_stay_for_the_first_round() -> None:
     facts = obey(facts, steps_for(between, facts, changes), between)
     assert allowed(facts).keys() == {key(name).text for name in "bcd"}
     assert {(c.kind, c.action) for c in diff(want, facts)} == {("file", "update"), ("peer", "delete")}
+
+
+@pytest.mark.parametrize("booted", [False, True])
+def test_what_a_boot_between_the_rounds_brings_back_of_a_peer_that_stays_is_still_to_do(booted: bool) -> None:
+    b, c = peer("b", "10.42.0.2/32"), peer("c", "10.42.0.3/32")
+    old = replace(b, endpoint="203.0.113.1:51820", keepalive_s=20)
+    facts = before = applied(doc(old, c), replace(EMPTY, boot_id="first"))
+    want = doc(replace(b, endpoint="203.0.113.9:51999", keepalive_s=25))
+    facts = after_first(want, facts)
+    assert first_round(want, facts, carries=False)[1] == ()
+    if booted:  # by the file that is still the old one
+        facts = replace(facts, interfaces=before.interfaces, boot_id="second")
+    due = {"peer": {"endpoint", "keepalive_s"}} if booted else {}
+    changes = diff(want, facts)
+    assert {c.kind: set(c.after) for c in changes if c.action == "update" and c.kind == "peer" and c.after} == due
+    facts = obey(facts, steps_for(want, facts, changes), want)
+    found = facts.interfaces["wgt0"].peers[key("b")]
+    assert (found.endpoint, found.keepalive_s) == ("203.0.113.9:51999", 25)
+    assert diff(want, replace(facts, boot_id="third")) == (), "its file is the new one now"
 
 
 def test_a_prefix_goes_to_its_new_owner_in_the_second_round_and_its_old_one_carries_it_until_then() -> None:

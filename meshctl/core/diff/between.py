@@ -8,7 +8,7 @@ cannot be halved: it is exchanged in the first round, but for the table of a nod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -37,7 +37,7 @@ def first_round(doc: NodeDoc, facts: HostFacts, *, carries: bool) -> tuple[NodeD
         change for change in found
         if change.resource >= 0 and (change.kind, change.action) not in _LATER
         and not (carries and change.kind == "table")
-        and not (change.kind == "file" and _brings_up(change.name, kept))
+        and not (change.kind == "file" and brings_up(change.name, kept))
     )  # fmt: skip
     due = {handler.name for handler in due_handlers(doc, now, facts.ledger.handlers)}
     return between, (*now, *(c for c in found if c.kind == "handler" and c.name in due))
@@ -132,7 +132,7 @@ def _with_old(
     return (*wanted, *(each for each in owned if each in live and each not in wanted and each not in elsewhere))
 
 
-def _brings_up(path: str, interfaces: set[str]) -> bool:
+def brings_up(path: str, interfaces: Collection[str]) -> bool:
     """Whether wg-quick or systemd-networkd brings one of the interfaces up by this file: a boot finds it as it was
     until the second round."""
     file = PurePosixPath(path)

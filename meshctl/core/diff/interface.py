@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from meshctl.core.change import Change
@@ -11,7 +12,7 @@ from meshctl.core.diff.keys import KNOWN_AFTER_APPLY
 from meshctl.core.diff.peers import peer_changes
 from meshctl.core.prefixes import DEFAULT_ROUTES
 from meshctl.model.facts import HostFacts, InterfaceFacts
-from meshctl.model.ledger import InterfaceRecord
+from meshctl.model.ledger import InterfaceRecord, PeerRecord
 from meshctl.model.resources import WireGuard
 
 # What stands in the ledger's routes for the policy routing of an exit node's client.
@@ -33,7 +34,7 @@ def interface_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator
     yield from _settings(index, want, live, record, facts)
     addresses = tuple(_owned(index, want, "address", want.addresses, live.addresses, record, node))
     routes = tuple(_owned(index, want, "route", want.routes, live.routes, record, node))
-    peers = peer_changes(index, want, live, record, node)
+    peers = peer_changes(index, want, live, record and _of_this_boot(record, live, facts.boot_id), node)
     yield from (change for change in addresses if change.action != "delete")
     yield from (change for change in peers if change.action != "delete")
     yield from (change for change in routes if change.action != "delete")
@@ -41,6 +42,17 @@ def interface_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator
     yield from (change for change in routes if change.action == "delete")
     yield from (change for change in peers if change.action == "delete")
     yield from (change for change in addresses if change.action == "delete")
+
+
+def _of_this_boot(record: InterfaceRecord, live: InterfaceFacts, boot_id: str) -> InterfaceRecord:
+    """What was last applied to the peers. A boot has brought the interface up by an older file than that, where one was
+    in between: nobody knows any more which endpoints were applied, and live keepalives are."""
+    if record.until_boot in ("", boot_id):
+        return record
+    keepalives = {key.text: peer.keepalive_s for key, peer in live.peers.items()}
+    return replace(record, peers={
+        key: PeerRecord(None, keepalives.get(key, peer.keepalive_s)) for key, peer in record.peers.items()
+    })  # fmt: skip
 
 
 def _creation(index: int, want: WireGuard, facts: HostFacts) -> Change:
