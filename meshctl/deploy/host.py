@@ -14,7 +14,7 @@ from meshctl.core.history import Entry
 from meshctl.deploy import applier, rollback
 from meshctl.deploy.hints import hint
 from meshctl.deploy.rollback import Way
-from meshctl.deploy.transport import Completed, Transport
+from meshctl.deploy.transport import NOTHING_SENT, Completed, Transport
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts, PendingApply
 from meshctl.model.mesh import Mesh
@@ -173,11 +173,18 @@ class Host:
         return endpoint_alone and change.name in self.unresolved
 
     def _run_applier(self, transport: Transport, command: str, stdin: bytes) -> Completed:
-        """A connection that breaks now leaves a node that goes on by itself. Raises RemoteError that says so."""
+        """A connection that broke while others had their turn is opened anew. One that breaks now leaves a node that
+        goes on by itself: raises RemoteError that says so."""
         try:
-            return transport.run(command, stdin)
+            try:
+                return transport.run(command, stdin)
+            except RemoteError as error:
+                if error.step != NOTHING_SENT:
+                    raise
+            self.transport = self.connect()
+            return self.transport.run(command, stdin)
         except RemoteError as error:
-            if error.kind not in LOST:
+            if error.kind not in LOST or error.step == NOTHING_SENT:
                 raise
             raise RemoteError(
                 f"{error.message}; the node may still be finishing what it has begun", node=self.name, kind=error.kind,

@@ -73,9 +73,12 @@ class Connections:
         self._identities.close()
 
     def _shared(self, key: str, connect: Callable[[], paramiko.Transport]) -> paramiko.Transport:
-        """The connection of that key; who comes first connects, the others wait for it and share its failure."""
+        """The connection of that key; who comes first connects, the others wait for it and share its failure. One that
+        has broken since it was opened is opened anew."""
         with self._lock:
             future = self._open.get(key)
+            if future is not None and _has_broken(future):
+                future = None
             first = future is None
             if future is None:
                 future = self._open[key] = Future()
@@ -179,3 +182,7 @@ class Connections:
             if way.known_hosts not in self._known:
                 self._known[way.known_hosts] = KnownHosts(way.known_hosts, self._accept_new)
             return self._known[way.known_hosts]
+
+
+def _has_broken(connection: Future[paramiko.Transport]) -> bool:
+    return connection.done() and connection.exception() is None and not connection.result().is_active()

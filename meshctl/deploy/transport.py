@@ -7,6 +7,8 @@ from typing import Protocol
 
 # More than any facts output (1,000 peers are about 300 kB); less than what hurts the controller.
 OUTPUT_LIMIT_BYTES = 64 * 1024 * 1024
+# The step of a RemoteError that says that the connection had broken before: the command was not sent.
+NOTHING_SENT = "connection"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from hosts import Host as Space
+from sshlab import SshLab
 from sshmesh import ROOT, Mesh
 
 from meshctl.deploy.check import Check
@@ -99,6 +100,19 @@ def test_a_wave_does_not_write_over_what_somebody_has_applied_since_the_reading(
     assert "/etc/app/theirs" in before
     assert mesh.apply(*QUICK)["two"]["status"] == "changed"
     assert two.sh("cat /etc/app/motd; ls /etc/app") == "amotd\ntoken\n", "what nobody wants any more is gone"
+
+
+def test_a_connection_that_breaks_while_others_have_their_turn_is_opened_anew(mesh: Mesh, sshlab: SshLab) -> None:
+    mesh.apply(*QUICK)
+    mesh.motd = "a"
+    mesh.write()
+    with paused(mesh, "--serial", "1", *QUICK) as (apply, terminal):
+        subprocess.run(["pkill", "-P", str(sshlab.servers["two"].process.pid)], check=True)
+        os.write(terminal, b"y\n")
+        out, err = apply.communicate(timeout=60)
+    assert {name: node["status"] for name, node in json.loads(out)["nodes"].items()} == {
+        "one": "changed", "two": "changed",
+    }, err  # fmt: skip
 
 
 def test_what_waits_since_before_a_boot_is_undone_by_the_next_apply_which_goes_on(mesh: Mesh) -> None:
