@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _Noted = TypeVar("_Noted")
 _MAX_NOTED = 20_000
-# Attributes of checks (RFC 8445 section 16.1), with their lengths.
-_USE_CANDIDATE, _ICE_CONTROLLED = bytes.fromhex("00250000"), bytes.fromhex("80290008")
+# Attributes of checks (RFC 8445 section 16.1).
+_USE_CANDIDATE, _ICE_CONTROLLED = 0x0025, 0x8029
 
 
 class Finding(NamedTuple):
@@ -93,7 +93,7 @@ class Watch:
         now = self._world.clock.now
         self.of_node.setdefault(node.name, Meter()).add(None, now)
         self.of_path.setdefault(node.name, Meter()).add((action.local, action.remote), now)
-        if node.spec.kind != "malicious" and _USE_CANDIDATE in action.data and _ICE_CONTROLLED in action.data:
+        if node.spec.kind != "malicious" and {_USE_CANDIDATE, _ICE_CONTROLLED} <= _attributes(action.data):
             self._world.found("only the controlling side nominates", node.name, f"{action.remote}")
 
     def signal(self, node: Node, action: ev.SendSignal) -> None:
@@ -216,6 +216,15 @@ class Watch:
             peers = (p for p in node.peers() if any(d is newest for d in node.history(p)[-1:]))
             known = self._peers_of[id(history)] = (history, next(peers, "?"))
         return known[1]
+
+
+def _attributes(message: bytes) -> set[int]:
+    """The types of a STUN message's attributes (RFC 8489 section 14), whatever its header says of its length."""
+    types, at = set(), 20
+    while at + 4 <= len(message):
+        types.add(int.from_bytes(message[at : at + 2], "big"))
+        at += 4 + -(-int.from_bytes(message[at + 2 : at + 4], "big") // 4) * 4
+    return types
 
 
 def _may_meet(node: Node, a: str, b: str) -> bool:

@@ -25,7 +25,8 @@ KEEPALIVE_TIMEOUT_S = 10.0
 MAX_HANDSHAKES = 90 // 5
 MAX_STAGED = 128 + 1  # device.c drops one when there are more than MAX_STAGED_PACKETS, and then adds one
 _INITIATION, _RESPONSE, _DATA = 1, 2, 4
-# Type and three zero bytes, the sender, the pair's secret, a timestamp or counter, the initiator's index.
+# Type and three zero bytes, the sender, the pair's secret, a timestamp, the answerer's index or a counter, and the
+# initiator's index or the session.
 _HEAD = struct.Struct("<B3x16s16sQI")
 # IPv4 and UDP; here an inner packet has its source as text instead, after a byte with its length.
 _INNER_HEADERS = 28
@@ -55,11 +56,16 @@ def handshake_of(message: bytes) -> bytes | None:
     return bytes(secret) if kind in (_INITIATION, _RESPONSE) or (kind == _DATA and number == 1) else None
 
 
+def _session(initiator: int, answerer: int) -> int:
+    """What both ends of a handshake have added to goes into its keys: one that is recorded and sent again makes others."""
+    return (initiator ^ answerer << 16) & 0xFFFFFFFF
+
+
 @dataclass
 class _Keypair:
-    """One session key. `index` is the initiator's, `heard` what was received under it."""
+    """One session key. `heard` is what was received under it."""
 
-    index: int
+    session: int
     initiator: bool
     born: float
     sent: int = 0
@@ -207,7 +213,7 @@ class WireGuard:
         peer.staged.clear()
         for one in waiting:
             pair.sent += 1
-            if self._transmit(peer, _DATA, pair.sent, pair.index, one) and one:
+            if self._transmit(peer, _DATA, pair.sent, pair.session, one) and one:
                 self.timers.arm(peer, "new-handshake", KEEPALIVE_TIMEOUT_S + REKEY_TIMEOUT_S, again=False)
         if pair.initiator and self._clock.now - pair.born >= REKEY_AFTER_S:
             self._initiate(peer, retry=False)
@@ -245,10 +251,12 @@ class WireGuard:
         peer.rx_bytes += counted_size(packet.data)
         peer.offered = None  # one handshake at a time: what we began ourselves is gone (noise.c)
         peer.initiated_at = self._clock.now  # who answers one does not begin another for as long (send.c)
-        peer.previous, peer.following = None, _Keypair(index, initiator=False, born=self._clock.now)
-        self._transmit(peer, _RESPONSE, 0, index)
+        self._index += 1
+        session = _session(index, self._index)
+        peer.previous, peer.following = None, _Keypair(session, initiator=False, born=self._clock.now)
+        self._transmit(peer, _RESPONSE, self._index, index)
 
-    def _response(self, peer: Peer, packet: Packet, _number: int, index: int) -> None:
+    def _response(self, peer: Peer, packet: Packet, number: int, index: int) -> None:
         if peer.offered != index:
             if peer.following is not None:
                 peer.crossed.append(self._clock.now)
@@ -257,12 +265,12 @@ class WireGuard:
         self._authentic(peer, packet)
         peer.rx_bytes += counted_size(packet.data)
         peer.previous = peer.following or peer.current
-        peer.current, peer.following = _Keypair(index, initiator=True, born=self._clock.now), None
+        peer.current, peer.following = _Keypair(_session(index, number), initiator=True, born=self._clock.now), None
         self._complete(peer)
         self._send_keepalive(peer)
 
-    def _data(self, peer: Peer, packet: Packet, number: int, index: int) -> None:
-        pair = next((p for p in (peer.current, peer.previous, peer.following) if p and p.index == index), None)
+    def _data(self, peer: Peer, packet: Packet, number: int, session: int) -> None:
+        pair = next((p for p in (peer.current, peer.previous, peer.following) if p and p.session == session), None)
         if pair is None or number in pair.heard or self._clock.now - pair.born >= REJECT_AFTER_S:
             return
         pair.heard.add(number)

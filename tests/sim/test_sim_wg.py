@@ -196,6 +196,24 @@ def test_what_is_forged_or_sent_again_moves_nothing() -> None:
     assert pair.got["b"] == [b"x"]
 
 
+def test_a_handshake_sent_again_to_who_has_forgotten_it_brings_no_session_back() -> None:
+    pair = Pair()
+    pair.wg["a"].send("10.0.0.2", b"x")
+    pair.run(1)
+    recorded = [packet.data for _, to, packet in pair.seen if to == "b"]
+    pair.wg["b"].remove(A)
+    pair.wg["b"].add(A, SECRET, ["10.0.0.1"])
+    stranger = Host()
+    stranger.join(pair.internet, "203.0.113.66")
+    for data in recorded:
+        stranger.send(("203.0.113.66", PORT), ("203.0.113.2", PORT), data)
+        pair.run(1)
+    (peer,) = pair.wg["b"].peers()
+    assert peer.endpoint == ("203.0.113.66", PORT)  # WireGuard cannot tell that it is an old one
+    assert peer.handshake_at is None
+    assert pair.got["b"] == [b"x"]
+
+
 def test_the_persistent_keepalive_is_sent_when_nothing_else_was() -> None:
     pair = Pair()
     pair.wg["a"].set_keepalive(B, 25)
