@@ -162,7 +162,7 @@ def silence_is_kept(world: World) -> Says:
         peers = [world.nodes[p] for p in node.peers()]
         if not node.kernel.up or node.core is None or any(p.spec.kind == "malicious" for p in peers):
             continue
-        if forgets_quickly(world, (name, *node.peers())) or _are_far(world, node):
+        if forgets_quickly(world, (name, *node.peers())) or _is_far(world, node) or _shoots(world, name):
             continue
         meetings = [m for p in node.peers() for m in node.meetings.get(p, ())]
         if any(m.met_at > max(world.clock.now - IDLE_S, m.added_at + REKEY_TIMEOUT_S) for m in meetings):
@@ -180,12 +180,19 @@ def silence_is_kept(world: World) -> Says:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
 
 
-def _are_far(world: World, node: Node) -> bool:
+def _is_far(world: World, node: Node) -> bool:
     """Whether it is an anchor that is so far from another one that both, where they have started together, take each
     other for dead for ever, and ask again and again: a known fault of the core."""
     anchors = world.spec.anchors
     rtts_s = (2 * (2 * world.spec.link.delay_s + node.spec.far_s + a.far_s) for a in anchors if a != node.spec)
     return node.spec in anchors and any(rtt_s > _FAR_ANCHORS_S for rtt_s in rtts_s)
+
+
+def _shoots(world: World, name: str) -> bool:
+    """Whether it tries ports for a splice in that time."""
+    since = world.clock.now - IDLE_S
+    steps = (d.decision for d in world.watch.decided if d.node == name and d.at >= since)
+    return any(State.SPLICING in (step.before, step.after) for step in steps)
 
 
 def wakes_are_few(world: World) -> Says:
@@ -199,7 +206,7 @@ def wakes_are_few(world: World) -> Says:
     each = _WAKES if world.spec.link.clean else _FAR_WAKES
     for name, before in () if _harmed(world) else sorted(world.before_idle.items()):
         count, peers = world.watch.woken[name] - before.wakes, len(world.nodes[name].peers())
-        if count > IDLE_S / IDLE_SAMPLE_S + each * (peers + 1):
+        if count > IDLE_S / IDLE_SAMPLE_S + each * (peers + 1) and not _shoots(world, name):
             yield name, f"woken {count} times in {int(IDLE_S)} idle seconds, with {peers} peers"
 
 

@@ -28,7 +28,13 @@ from simbounds import (
 from simfaults import KEYS_S
 from simflow import FlowRun
 from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
-from simleft import no_live_path_is_abandoned, no_live_relay_is_abandoned, paths_die_seldom, splices_are_torn_down
+from simleft import (
+    no_live_path_is_abandoned,
+    no_live_relay_is_abandoned,
+    paths_die_seldom,
+    splices_are_torn_down,
+    splices_hit,
+)
 from simnode import Node
 from simoutages import HANDSHAKE_AGAIN_S, again_after_crossing_s, crossings, every_outage_has_a_cause
 from simpairs import (
@@ -300,5 +306,5 @@ AT_THE_END: tuple[Invariant, ...] = (
     no_live_relay_is_abandoned, paths_die_seldom, paths_change_seldom,
     overrides_are_obeyed, overrides_hold, changes_without_need_are_few, doubts_are_few, hours_cost_little,
     paths_rest, wakes_are_few, readings_are_few, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded,
-    relays_are_known, every_outage_has_a_cause, splices_are_torn_down,
+    relays_are_known, every_outage_has_a_cause, splices_are_torn_down, splices_hit,
 )  # fmt: skip

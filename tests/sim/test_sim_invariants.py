@@ -20,7 +20,7 @@ from simwatch import Decided, Moved
 from simworld import World
 
 from meshctl.core.agent import events as ev
-from meshctl.core.agent import liveness, relayclient, relaylease, signal
+from meshctl.core.agent import liveness, relayclient, relaylease, signal, splice
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import MessageType, Offer
 from meshctl.core.agent.checklist import STRANGERS_BURST
@@ -86,6 +86,14 @@ def test_a_splice_that_breaks_is_torn_down() -> None:
     assert world.run().findings == ()
     assert (State.SPLICING, Trigger.NOMINATED) in world.watch.rows, "there was one"
     assert not world.nodes["n0"].kernel.splices
+
+
+def test_a_splice_that_never_hits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(SPLICED, faults=(), seconds=160.0)
+    assert found(spec) == set()
+    guesses = splice.guesses
+    monkeypatch.setattr(splice, "guesses", lambda *args: guesses(*args)[:1])
+    assert found(spec) == {"splices hit"}
 
 
 class Raises(Doctored):
