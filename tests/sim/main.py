@@ -50,7 +50,7 @@ def smallest(outcome: Outcome) -> Outcome:
         return bool(names & {f.invariant for f in outcome_of(spec).findings})
 
     spec = shrink(draw(outcome.seed), fails)
-    return World(spec, kept_lines=_TRACE_LINES).run().with_text(describe(spec))
+    return outcome_of(spec, kept_lines=_TRACE_LINES).with_text(describe(spec))
 
 
 def main() -> int:
@@ -67,7 +67,7 @@ def main() -> int:
     if 0 < options.agents < _FEWEST_AGENTS or not options.processes:
         parser.error(f"a big world has {_FEWEST_AGENTS} agents or more, and one process or more runs it")
     if options.trace:
-        outcomes = [World(draw(seed)).run() for seed in options.seeds]
+        outcomes = [outcome_of(draw(seed)) for seed in options.seeds]
         for outcome in outcomes:
             print(describe(draw(outcome.seed)), outcome.text, sep="\n")
         return 1 if any(outcome.findings for outcome in outcomes) else 0

@@ -58,6 +58,7 @@ def _is_there(driver: Driver, peer: PublicKey) -> bool:
 
 
 def _poll_wg(driver: Driver, _action: ev.PollWg) -> None:
+    driver.node.world.watch.read(driver.node)
     driver.todo.append(ev.WgStatus(driver.node.statuses()))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from simconfig import KEEPALIVE_S
 from simhours import HOUR_S
@@ -15,7 +15,6 @@ from simpairs import (
     can_be_led_astray,
     ends_pair,
     forgets_quickly,
-    healthy,
     is_anchor_fault,
     met,
     owed,
@@ -29,13 +28,13 @@ from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.checklist import STRANGERS_BURST, STRANGERS_RATE
 from meshctl.core.agent.lifetime import SHORTEST_S
-from meshctl.core.agent.liveness import IDLE_SAMPLE_S
+from meshctl.core.agent.liveness import IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.relayclient import WANTED_ANCHORS
 from meshctl.core.agent.splice import MAX_SHOTS, VAIN_AGAIN_S, VAIN_BURST
 from meshctl.core.agent.state import load
 from meshctl.core.agent.stunclient import SCHEDULE_S
-from meshctl.core.reachability import DIRECT
+from meshctl.core.reachability import DIRECT, RELAYED
 
 if TYPE_CHECKING:
     from simworld import World
@@ -50,6 +49,12 @@ _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
 # A second and peer, twice what a splice in a short world makes of it. Where round trips are long, an endpoint is set
 # again and again for as long as three of them (`tunnel.INSIST_RTTS`).
 _WAKES, _FAR_WAKES = 25, 50
+# Packets in silence beside those, to each peer with which all pairs are tried once more, or a splice.
+_TRIED, _MUCH_TRIED = {DIRECT: 0, RELAYED: 15}, 40
+# Anchors of which one is as far from the other as this is long, there and back.
+_FAR_ANCHORS_S = 1.1
+# In a second WireGuard's counters are read so often at most: at each start and each change of clock or document, too.
+_READINGS = 2 / SAMPLE_S
 _STATE_BYTES = 65536
 _NOTED_S = IDLE_SAMPLE_S + 0.1
 _LOOKED_AT = 10  # nodes of one world whose memory is walked through
@@ -143,40 +148,78 @@ def _returns(world: World, pair: tuple[str, str]) -> int:
 
 
 def silence_is_kept(world: World) -> Says:
-    """Without traffic a node sends about one packet to each peer in a keepalive interval, and a few answers.
+    """Without traffic a node sends about one packet to each peer in a keepalive interval, and a few answers; an anchor
+    no more than that.
 
     Each anchor is asked from each address how it sees it; one that was never met more often, and as with a stock client
     that no packet gets to, WireGuard's keepalive is a handshake each REKEY_TIMEOUT. Where a NAT forgets between two
     keepalives, each of them comes from elsewhere until that is known of the NAT. A peer that means harm is answered as
-    often as it asks. The relays that a pair had before it was direct are given up in that time.
+    often as it asks. The relays that a pair had before it was direct are given up in that time; where a
+    pair stays relayed, all ways are tried once more in it, and so are splices.
     """
-    for name, before in sorted(world.packets_before.items()):
+    for name, before in sorted(world.before_idle.items()):
         node = world.nodes[name]
         peers = [world.nodes[p] for p in node.peers()]
-        if not healthy(node) or any(possible(world, node, p) != DIRECT for p in peers if p.spec.kind == "node"):
+        if not node.kernel.up or node.core is None or any(p.spec.kind == "malicious" for p in peers):
             continue
-        if forgets_quickly(world, (name, *node.peers())) or any(p.spec.kind == "malicious" for p in peers):
+        if forgets_quickly(world, (name, *node.peers())) or _is_far(world, node) or _shoots(world, name):
             continue
         meetings = [m for p in node.peers() for m in node.meetings.get(p, ())]
         if any(m.met_at > max(world.clock.now - IDLE_S, m.added_at + REKEY_TIMEOUT_S) for m in meetings):
             continue  # the first handshakes were lost, one after the other
-        sent = packets(world, node) - before
+        sent = packets(world, node) - before.packets
         unmet = [p for p in peers if p.spec.kind == "client" or not met(node, p.name)]
         rounds = sum(len(SCHEDULE_S) if p in unmet else 1 for p in peers if p.spec.kind == "anchor")
         retries = rounds * len(node.kernel.addresses) + len(unmet) * IDLE_S / REKEY_TIMEOUT_S
+        ends = [p for p in peers if {p.spec.kind, node.spec.kind} == {"node"}]
+        tried = sum(_TRIED.get(possible(world, node, p), _MUCH_TRIED) for p in ends)
         learned_s = min(status.keepalive_s or KEEPALIVE_S for status in node.statuses())  # of the NAT
         each = 3 * IDLE_S / min(max(learned_s, SHORTEST_S), KEEPALIVE_S) + WANTED_ANCHORS
-        if sent > (1 if world.spec.link.clean else 3) * (each * len(peers) + 4) + retries:
+        about = each * len(peers) + 4 + tried
+        if sent > (1 if world.spec.link.clean else 3) * about + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
 
 
+def _is_far(world: World, node: Node) -> bool:
+    """Whether it is an anchor that is so far from another one that both, where they have started together, take each
+    other for dead for ever, and ask again and again: a known fault of the core."""
+    anchors = world.spec.anchors
+    rtts_s = (2 * (2 * world.spec.link.delay_s + node.spec.far_s + a.far_s) for a in anchors if a != node.spec)
+    return node.spec in anchors and any(rtt_s > _FAR_ANCHORS_S for rtt_s in rtts_s)
+
+
+def _shoots(world: World, name: str) -> bool:
+    """Whether it tries ports for a splice in that time."""
+    since = world.clock.now - IDLE_S
+    steps = (d.decision for d in world.watch.decided if d.node == name and d.at >= since)
+    return any(State.SPLICING in (step.before, step.after) for step in steps)
+
+
 def wakes_are_few(world: World) -> Says:
-    """No agent is woken all the time, whatever it has to do."""
+    """No agent is woken all the time, whatever it has to do; and who has nothing to do, for next to nothing but to read
+    WireGuard's counters: so often in all of that time as others may in a second."""
     each = _FAR_WAKES if world.spec.link.delay_s > Link.delay_s else _WAKES
     for name, count in sorted(world.watch.woken.items()):
         node = world.nodes[name.rstrip("'")]
         if count > each * (len(node.peers()) + 1) * world.clock.now and node.spec.kind != "malicious":
             yield name, f"woken {count} times in {int(world.clock.now)} s, with {len(node.peers())} peers"
+    each = _WAKES if world.spec.link.clean else _FAR_WAKES
+    for name, before in () if _harmed(world) else sorted(world.before_idle.items()):
+        count, peers = world.watch.woken[name] - before.wakes, len(world.nodes[name].peers())
+        if count > IDLE_S / IDLE_SAMPLE_S + each * (peers + 1) and not _shoots(world, name):
+            yield name, f"woken {count} times in {int(IDLE_S)} idle seconds, with {peers} peers"
+
+
+def readings_are_few(world: World) -> Says:
+    """WireGuard's counters are read no more often than there is a need: each SAMPLE_S, and each IDLE_SAMPLE_S where no
+    path is in use, nor in doubt as packets are lost."""
+    for name, meter in sorted(world.watch.readings.items()):
+        if meter.most > _READINGS and world.nodes[name.rstrip("'")].spec.kind != "malicious":
+            yield name, f"WireGuard was read {meter.most} times in a second"
+    for name, before in () if _harmed(world) or world.spec.link.loss else sorted(world.before_idle.items()):
+        count = world.watch.readings[name].total - before.readings
+        if count > IDLE_S / IDLE_SAMPLE_S + 1:
+            yield name, f"WireGuard was read {count} times in {int(IDLE_S)} idle seconds"
 
 
 def memory_is_bounded(world: World) -> Says:
@@ -236,6 +279,19 @@ def _harmed(world: World) -> bool:
     return world.spec.outsider or any(n.kind == "malicious" for n in world.spec.nodes)
 
 
-def count_packets(world: World) -> None:
+class BeforeIdle(NamedTuple):
+    """What a node had sent, how often its agent was woken, and WireGuard read, when idleness began."""
+
+    packets: int
+    wakes: int
+    readings: int
+
+
+def begin_idleness(world: World) -> None:
     """Silence begins."""
-    world.packets_before = {n: packets(world, node) for n, node in world.nodes.items() if node.spec.kind == "node"}
+    watch = world.watch
+    world.before_idle = {
+        name: BeforeIdle(packets(world, node), watch.woken[name], watch.readings[name].total)
+        for name, node in world.nodes.items()
+        if node.spec.kind in ("node", "anchor") and node.core is not None
+    }

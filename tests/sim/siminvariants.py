@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import simrecovery
 from simbounds import (
     IDLE_S,
-    count_packets,
+    begin_idleness,
     leases_are_given_back,
     memory_is_bounded,
     paths_change_seldom,
     paths_rest,
     probes_are_few,
+    readings_are_few,
     relays_are_known,
     silence_is_kept,
     victims_are_spared,
@@ -27,7 +28,13 @@ from simbounds import (
 from simfaults import KEYS_S
 from simflow import FlowRun
 from simhours import LOOK_S, changes_without_need_are_few, doubts_are_few, hours_cost_little, keys_are_renewed
-from simleft import no_live_path_is_abandoned, no_live_relay_is_abandoned, paths_die_seldom, splices_are_torn_down
+from simleft import (
+    no_live_path_is_abandoned,
+    no_live_relay_is_abandoned,
+    paths_die_seldom,
+    splices_are_torn_down,
+    splices_hit,
+)
 from simnode import Node
 from simoutages import HANDSHAKE_AGAIN_S, again_after_crossing_s, crossings, every_outage_has_a_cause
 from simpairs import (
@@ -110,7 +117,7 @@ def schedule(world: World) -> None:
             large = LARGEST_PING if world.spec.link.mtu >= Link.mtu else 0
             world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds, large))
     elif not world.spec.flows and not world.spec.outsider:
-        world.clock.at(world.spec.seconds - IDLE_S, lambda: count_packets(world))
+        world.clock.at(world.spec.seconds - IDLE_S, lambda: begin_idleness(world))
 
 
 def at_the_end(world: World) -> None:
@@ -298,6 +305,6 @@ AT_THE_END: tuple[Invariant, ...] = (
     the_kernel_does_what_the_agent_says, the_last_pings_are_answered, no_live_path_is_abandoned,
     no_live_relay_is_abandoned, paths_die_seldom, paths_change_seldom,
     overrides_are_obeyed, overrides_hold, changes_without_need_are_few, doubts_are_few, hours_cost_little,
-    paths_rest, wakes_are_few, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded, relays_are_known,
-    every_outage_has_a_cause, splices_are_torn_down,
+    paths_rest, wakes_are_few, readings_are_few, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded,
+    relays_are_known, every_outage_has_a_cause, splices_are_torn_down, splices_hit,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which paths may be left, and how often: a direct one, and a relay."""
+"""Which paths may be left, and how often: a direct one, a relay, and an attempt at a splice."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from simpairs import (
     healthy,
     is_anchor_fault,
     may_have_caused,
+    owed,
+    possible,
     touches,
 )
 from simspec import Fault
 from simways import is_blocked_at
 
 from meshctl.core.agent.path import Trigger
+from meshctl.core.agent.splice import VAIN_BURST
+from meshctl.core.reachability import SPLICED
 
 if TYPE_CHECKING:
     from simworld import World
@@ -72,6 +76,34 @@ def splices_are_torn_down(world: World) -> Says:
         used = {path.endpoint for path in node.core.paths() if path.state in DIRECT_STATES}
         for remote in sorted(node.kernel.splices.keys() - used):
             yield node.name, f"by {node.kernel.splices[remote]} to {remote}"
+
+
+def splices_hit(world: World) -> Says:
+    """Where the NATs let a splice through, and nothing is lost, VAIN_BURST attempts in a row are not in vain since the
+    last fault: by chance they are once in 100,000 times."""
+    if world.spec.link.loss:
+        return
+    since = max((f.ends_at for f in world.spec.faults), default=0.0)
+    for one, other in owed(world):
+        names = (one.name, other.name)
+        vain = min(_in_vain(world, *names, since), _in_vain(world, *names[::-1], since))  # both have taken part
+        if vain >= VAIN_BURST and possible(world, one, other) == SPLICED:
+            yield one.name, f"{vain} attempts in vain in a row to {other.name}"
+
+
+def _in_vain(world: World, node: str, peer: str, since: float) -> int:
+    """How many attempts of its last ones in a row have hit nothing."""
+    begun, vain = False, 0
+    for at, who, whom, decision in world.watch.decided:
+        if (who, whom) != (node, peer) or at < since:
+            continue
+        if decision.trigger is Trigger.SPLICE_BEGUN:
+            begun = True
+        elif decision.trigger is Trigger.NOMINATED:
+            begun, vain = False, 0
+        elif decision.trigger is Trigger.SPLICE_FAILED and begun:
+            begun, vain = False, vain + 1
+    return vain
 
 
 def _asked_for(world: World) -> set[str]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 # Where a direct path has died packets are to pass in 2 s, by the relay, and it is to be direct 3 s after that.
 DIRECT_AGAIN_S = 2.0 + 3.0
 _BEFORE_S = 1.0
-_KINDS = ("rebind", "renumber")
+# What is noticed as nothing comes any more, under traffic alone; and what its own kernel tells one of the two.
+_SILENT, _TOLD = ("rebind", "renumber"), ("roam", "unplug")
 
 
 def is_alone(fault: Fault, faults: tuple[Fault, ...], mended_s: float) -> bool:
@@ -33,27 +34,34 @@ def schedule(world: World) -> None:
     """Look before each such fault which pairs it hits, and afterwards how they are."""
     spec = world.spec
     for fault in spec.faults if spec.link.clean and not spec.outsider else ():
-        if fault.kind in _KINDS and is_alone(fault, spec.faults, DIRECT_AGAIN_S):
+        if fault.kind in _SILENT + _TOLD and is_alone(fault, spec.faults, DIRECT_AGAIN_S):
             world.clock.at(fault.at - _BEFORE_S, lambda fault=fault: _look(world, fault))
 
 
 def _look(world: World, fault: Fault) -> None:
     hit = list(hit_by(world, fault))
-    world.clock.at(fault.at + DIRECT_AGAIN_S, lambda: _ask(world, hit, fault))
+    world.clock.at(fault.ends_at + DIRECT_AGAIN_S, lambda: _ask(world, hit, fault))
 
 
 def hit_by(world: World, fault: Fault) -> Iterator[tuple[Node, Node]]:
-    """The pairs that are direct and talk, and whose way leads by the fault's router, which opens no ports for them."""
+    """The pairs that are direct and talk, and whose way leads by the fault's router, which opens no ports for them; of
+    a fault that one of the two is told, all that are direct."""
     for one, other in owed(world):
         names = (one.name, other.name)
-        flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == set(names)]
-        until = fault.at + DIRECT_AGAIN_S
-        flows = [f for f in flows if not f.one_way or fault.target in places_of(world, (f.a,))]  # others do not see it
-        talks = any(f.starts_at < fault.at - 3 * f.every_s and f.ends_at > until for f in flows)
-        if not talks or fault.target not in places_of(world, names) or forgets_quickly(world, names):
+        felt = fault.target in names if fault.kind in _TOLD else _is_felt(world, fault, names)
+        if not felt or forgets_quickly(world, names):
             continue
         if not list(elsewhere(one, other, DIRECT_STATES)):
             yield one, other
+
+
+def _is_felt(world: World, fault: Fault, names: tuple[str, str]) -> bool:
+    """Whether the two talk all the time, and who sends sees that nothing comes back."""
+    flows = [run.flow for run in world.flows if {run.flow.a, run.flow.b} == set(names)]
+    until = fault.ends_at + DIRECT_AGAIN_S
+    flows = [f for f in flows if not f.one_way or fault.target in places_of(world, (f.a,))]  # others do not see it
+    talks = any(f.starts_at < fault.at - 3 * f.every_s and f.ends_at > until for f in flows)
+    return talks and fault.target in places_of(world, names)
 
 
 def _ask(world: World, hit: list[tuple[Node, Node]], fault: Fault) -> None:
@@ -62,7 +70,8 @@ def _ask(world: World, hit: list[tuple[Node, Node]], fault: Fault) -> None:
 
 
 def direct_again(world: World, hit: list[tuple[Node, Node]]) -> Says:
-    """Under traffic a pair is direct again five seconds after its NAT has forgotten it."""
+    """Under traffic a pair is direct again five seconds after its NAT has forgotten it; and so is, with none, one of
+    which an end has had other addresses."""
     for pair in hit:
         if possible(world, *pair, mapping=False) == DIRECT:
             for node, peer, found in elsewhere(*pair, DIRECT_STATES):

@@ -72,6 +72,7 @@ class Watch:
         self.installed: Counter[str] = Counter()  # by anchor: how often
         self.starts: Counter[str] = Counter()  # by the name whose keys it has: how often an agent was started
         self.woken: Counter[str] = Counter()  # by node: how often a timer of its agent rang
+        self.readings: dict[str, Meter] = defaultdict(Meter)  # by node: of WireGuard
         self.lost: dict[bytes, list[float]] = defaultdict(list)  # by secret: when links lost a message of a handshake
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}
@@ -87,6 +88,10 @@ class Watch:
         secret = handshake_of(packet.data)
         if secret is not None:
             self.lost[secret].append(self._world.clock.now)
+
+    def read(self, node: Node) -> None:
+        """An agent asks what WireGuard counts."""
+        self.readings[node.name].add(None, self._world.clock.now)
 
     def probe(self, node: Node, action: ev.SendProbe) -> None:
         """A check leaves."""

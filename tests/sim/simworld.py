@@ -29,6 +29,7 @@ from meshctl.core.agent.path import State, Trigger
 from meshctl.model.keys import PublicKey
 
 if TYPE_CHECKING:
+    from simbounds import BeforeIdle
     from simcopyist import Copyist
     from simdriver import Driver
 
@@ -76,7 +77,7 @@ class World:
         self.deciding: Driver | None = None
         self.dns_fails: set[str] = set()  # anchors whose names do not resolve
         self.flows: list[FlowRun] = []
-        self.packets_before: dict[str, int] = {}  # when idleness began
+        self.before_idle: dict[str, BeforeIdle] = {}  # what was, when idleness began
         self.doubles: dict[str, Node] = {}
         self.sieves: dict[str, Sieve] = {}
         self.nodes = {n.name: Node(self, n) for n in spec.nodes}

@@ -20,7 +20,7 @@ from simwatch import Decided, Moved
 from simworld import World
 
 from meshctl.core.agent import events as ev
-from meshctl.core.agent import liveness, signal
+from meshctl.core.agent import liveness, relayclient, relaylease, signal, splice
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import MessageType, Offer
 from meshctl.core.agent.checklist import STRANGERS_BURST
@@ -86,6 +86,14 @@ def test_a_splice_that_breaks_is_torn_down() -> None:
     assert world.run().findings == ()
     assert (State.SPLICING, Trigger.NOMINATED) in world.watch.rows, "there was one"
     assert not world.nodes["n0"].kernel.splices
+
+
+def test_a_splice_that_never_hits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(SPLICED, faults=(), seconds=160.0)
+    assert found(spec) == set()
+    guesses = splice.guesses
+    monkeypatch.setattr(splice, "guesses", lambda *args: guesses(*args)[:1])
+    assert found(spec) == {"splices hit"}
 
 
 class Raises(Doctored):
@@ -182,6 +190,28 @@ class Restless(Doctored):
         return self.core.poll_action()
 
 
+class Reads(Doctored):
+    """Reads WireGuard's counters more often than it need."""
+
+    every_s = 0.1
+    at = 0.0
+
+    def handle(self, event: ev.Event, now: float) -> None:
+        self.core.handle(event, now)
+        if now >= self.at and isinstance(event, ev.Wake):
+            self.at = now + self.every_s
+            self.core._actions.append(ev.PollWg())
+
+    def poll_timeout(self) -> tuple[float, str] | None:
+        return min(self.core.poll_timeout() or (self.at, ""), (self.at, "restless"))
+
+
+class ReadsInSilence(Reads):
+    """As if all paths were in use all the time."""
+
+    every_s = liveness.SAMPLE_S * 2
+
+
 class Hoards(Doctored):
     def __init__(self, core: AgentCore, now: float) -> None:
         super().__init__(core, now)
@@ -247,6 +277,10 @@ SPLICED = replace(SPLICED, seed=1)  # in which a guess hits
         (Endpointless, "n0", EASY, "the kernel does what the agent says"),
         (Chatters, "n0", EASY, "probes are few"),
         (Restless, "n0", EASY, "silence is kept"),
+        (Restless, "n0", NEVER, "silence is kept"),
+        (Restless, "a0", EASY, "silence is kept"),
+        (Reads, "n0", EASY, "readings are few"),
+        (ReadsInSilence, "n0", EASY, "readings are few"),
         (Hoards, "n0", EASY, "memory is bounded"),
         (Noteless, "a", NEVER, "relays are known"),
         (Stays, "n0", EASY, "leases are given back"),
@@ -324,8 +358,18 @@ def test_an_agent_that_is_woken_all_the_time_is_found() -> None:
     world = World(EASY)
     world.run()
     assert list(simbounds.wakes_are_few(world)) == []
+    world.watch.woken["n0"] += 100
+    words = "woken 131 times in 25 idle seconds, with 3 peers"
+    assert list(simbounds.wakes_are_few(world)) == [("n0", words)]
     world.watch.woken["n0"] += int(200 * world.clock.now)
-    assert [who for who, _ in simbounds.wakes_are_few(world)] == ["n0"]
+    assert [who for who, _ in simbounds.wakes_are_few(world)] == ["n0", "n0"]
+
+
+def test_relays_that_are_not_used_and_bound_again_and_again_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (relaylease, relayclient):
+        monkeypatch.setattr(module, "REBIND_S", 1.6, raising=False)
+        monkeypatch.setattr(module, "IDLE_GAP_S", 0.2, raising=False)
+    assert found(NEVER) == {"silence is kept"}
 
 
 def test_what_is_more_than_is_noted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,10 @@ from simspec import Fault, Flow
 from simworld import World
 from test_sim_invariants import EASY
 
+from meshctl.core.agent.checklist import Pair
+from meshctl.core.agent.path import State
+from meshctl.core.agent.peer import PeerPath
+
 REBIND = Fault("rebind", 20.0, 0.0, "site1")
 TALK = Flow("n0", "n1", 5.0, 0.2, 38.0)
 # Without ports that a router opens, so that a rebinding is felt.
@@ -33,6 +37,22 @@ def test_a_pair_that_stays_relayed_after_its_nat_was_rebound_is_found() -> None:
 
         site.router.nat.inward = only_anchors  # type: ignore[method-assign]
     assert "direct again soon" in {f.invariant for f in world.run().findings}
+
+
+@pytest.mark.parametrize("fault", [Fault("roam", 20.0, 0.0, "n0"), Fault("unplug", 20.0, 4.0, "n0")])
+def test_a_pair_that_does_not_take_a_direct_path_for_long_after_an_end_had_other_addresses_is_found(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    spec = replace(PLAIN, flows=(), faults=(fault,), quiet_at=fault.ends_at, seconds=fault.ends_at + 32.0)
+    assert World(spec).run().findings == ()
+    nominated, until = PeerPath._nominated, fault.ends_at + 20.0
+
+    def late(path: PeerPath, pair: Pair, now: float) -> None:
+        if not fault.at < now < until or path.state in (State.DIRECT, State.SUSPECT):
+            nominated(path, pair, now)
+
+    monkeypatch.setattr(PeerPath, "_nominated", late)
+    assert "direct again soon" in {f.invariant for f in World(spec).run().findings}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+import main
 import pytest
 import simcopyist
+import simshrink
 import simtwin
 from simcopyist import KINDS
 from simdraw import draw
@@ -76,6 +78,17 @@ def test_an_agent_that_believes_what_it_should_not_differs_in_its_twin(
 ) -> None:
     monkeypatch.setattr(where, name, instead)
     assert differs()
+
+
+def test_what_differs_in_a_twin_is_printed_with_both_traces_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "shrink", lambda spec, fails: simshrink.shrink(spec, fails, tries=1))
+    monkeypatch.setattr(Copies, "is_new", _always)
+    shown = main.smallest(main.run(simtwin.EVERY))
+    assert [f.invariant for f in shown.findings] == ["forged and replayed messages change nothing"]
+    lines = shown.text.splitlines()
+    first, second = (line[1:].strip() for line in lines if line.startswith(">"))
+    assert shown.findings[0].words == f"differs in {first} | {second}"
+    assert lines[0].startswith(f"seed {shown.seed}, "), "after the world's description"
 
 
 def test_an_anchor_that_believes_a_bind_that_was_sent_again_differs_in_its_twin(
