@@ -21,7 +21,7 @@ from simpairs import (
     touches,
 )
 from simspec import Fault
-from simways import is_blocked_at
+from simways import BLINKS, is_blocked_at
 
 from meshctl.core.agent.path import Trigger
 from meshctl.core.agent.splice import VAIN_BURST
@@ -29,6 +29,13 @@ from meshctl.core.reachability import SPLICED
 
 if TYPE_CHECKING:
     from simworld import World
+
+
+# What leaves a direct path as it is; and what does so once it is over: no NAT has forgotten anything, and no end.
+_HARMLESS = ("clock", "wall clock")
+_PASSING = ("unplug", "partition", "mute", "deaf", "lossy", "sleep", "slow", "override", BLINKS)
+# So long after its end both ends may yet take the path for what it was during the fault.
+_MENDED_S, _SLOWLY_MENDED_S = 5.0, 15.0
 
 
 def no_live_path_is_abandoned(world: World) -> Says:
@@ -48,9 +55,26 @@ def no_live_path_is_abandoned(world: World) -> Says:
             continue
         if is_blocked_at(world, names, at):  # for good, so that the path is none: it is tried where there is no relay
             continue
-        causes = [f for f in spec.faults if may_have_caused(world, f, names, at)]
-        if not [f for f in causes if not is_anchor_fault(world, f)]:
+        if not any(_has_ended_path(world, fault, (node, peer), at) for fault in spec.faults):
             yield node, f"{peer} at {int(at)} s: {decision.reason}"
+
+
+def _has_ended_path(world: World, fault: Fault, ends: tuple[str, str], at: float) -> bool:
+    """Whether the fault may be why this end has then given its direct path to the other up: while it lasts and is mended,
+    and where something of it stays, later too, unless that end has taken a direct path since the fault was over."""
+    node, peer = ends
+    names = (node.rstrip("'"), peer)
+    if is_anchor_fault(world, fault) or fault.kind in _HARMLESS or not may_have_caused(world, fault, names, at):
+        return False
+    if fault.kind == "override" and {fault.target, fault.value.split()[0]} != {*names}:
+        return False
+    mended_at = fault.ends_at + (_MENDED_S if world.spec.link.clean else _SLOWLY_MENDED_S)
+    if at <= mended_at:
+        return True
+    return fault.kind not in _PASSING and not any(
+        fault.ends_at < d.at < at and (d.node, d.peer) == ends and d.decision.trigger in (Trigger.NOMINATED, Trigger.ADOPTED)
+        for d in world.watch.decided
+    )
 
 
 def no_live_relay_is_abandoned(world: World) -> Says:

@@ -57,7 +57,7 @@ def handshake_of(message: bytes) -> bytes | None:
 
 
 def _session(initiator: int, answerer: int) -> int:
-    """What both ends of a handshake have added to goes into its keys: one that is recorded and sent again makes others."""
+    """What both ends of a handshake have drawn goes into its keys: one that is recorded and sent again makes others."""
     return (initiator ^ answerer << 16) & 0xFFFFFFFF
 
 
