@@ -23,7 +23,7 @@ from simpairs import (
 from simspec import Fault
 from simways import BLINKS, is_blocked_at
 
-from meshctl.core.agent.path import Trigger
+from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.splice import VAIN_BURST
 from meshctl.core.reachability import SPLICED
 
@@ -60,21 +60,20 @@ def no_live_path_is_abandoned(world: World) -> Says:
 
 
 def _has_ended_path(world: World, fault: Fault, ends: tuple[str, str], at: float) -> bool:
-    """Whether the fault may be why this end has then given its direct path to the other up: while it lasts and is mended,
-    and where something of it stays, later too, unless that end has taken a direct path since the fault was over."""
+    """Whether the fault may be why this end has then given its direct path to the other up: while it lasts and is
+    mended, and where something of it stays, later too, unless a direct path has worked since the fault was over."""
     node, peer = ends
     names = (node.rstrip("'"), peer)
     if is_anchor_fault(world, fault) or fault.kind in _HARMLESS or not may_have_caused(world, fault, names, at):
         return False
     if fault.kind == "override" and {fault.target, fault.value.split()[0]} != {*names}:
         return False
-    mended_at = fault.ends_at + (_MENDED_S if world.spec.link.clean else _SLOWLY_MENDED_S)
-    if at <= mended_at:
+    mended_s = _MENDED_S if world.spec.link.clean else _SLOWLY_MENDED_S
+    if at <= fault.ends_at + mended_s:
         return True
-    return fault.kind not in _PASSING and not any(
-        fault.ends_at < d.at < at and (d.node, d.peer) == ends and d.decision.trigger in (Trigger.NOMINATED, Trigger.ADOPTED)
-        for d in world.watch.decided
-    )
+    since = (d for d in world.watch.decided if (d.node, d.peer) == ends and fault.ends_at + mended_s < d.at < at)
+    worked = any(d.decision.after is State.DIRECT is not d.decision.before for d in since)
+    return fault.kind not in _PASSING and not worked
 
 
 def no_live_relay_is_abandoned(world: World) -> Says:

