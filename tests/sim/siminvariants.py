@@ -116,7 +116,7 @@ def schedule(world: World) -> None:
         for a, b in world.spec.pairs:
             large = LARGEST_PING if world.spec.link.mtu >= Link.mtu else 0
             world.add_flow(Flow(a, b, world.spec.quiet_at + 1.0, _LAST_PINGS_S, world.spec.seconds, large))
-    elif not world.spec.flows and not world.spec.outsider:
+    elif not world.spec.flows and not world.spec.outsider and world.spec.seconds > IDLE_S:
         world.clock.at(world.spec.seconds - IDLE_S, lambda: begin_idleness(world))
 
 

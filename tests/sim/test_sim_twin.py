@@ -14,7 +14,7 @@ import simtwin
 from simcopyist import KINDS
 from simdraw import draw
 from simnat import Behaviour
-from simspec import WorldSpec
+from simspec import Fault, WorldSpec
 from simworld import World
 from test_sim_invariants import EASY, HARD, NEVER, spec_of
 
@@ -25,8 +25,10 @@ from meshctl.core.agent.relayserver import RelayServer
 from meshctl.core.agent.window import Window
 from meshctl.core.wire import stun
 
-# One pair that is direct and one that is relayed, each with a few seeds that have twins.
-SPECS = [replace(spec, seed=seed * simtwin.EVERY, seconds=15.0) for spec in (EASY, NEVER) for seed in range(3)]
+# One pair that is direct, one that is relayed, and one of which both ends move, each with a few seeds that have twins.
+_ROAMS = (Fault("roam", 8.0, 0.0, "n0"), Fault("roam", 8.5, 0.0, "n1"))
+_KINDS = (EASY, NEVER, replace(EASY, faults=_ROAMS, quiet_at=8.5))
+SPECS = [replace(spec, seed=seed * simtwin.EVERY, seconds=15.0) for spec in _KINDS for seed in range(3)]
 
 
 def differs(specs: Iterable[WorldSpec] = SPECS) -> bool:
