@@ -9,7 +9,7 @@ import pytest
 from agentcore_values import peer
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.anchorlink import ASK_FIRST_S, ASK_LONGEST_S, SMOOTHING, AnchorLink
+from meshctl.core.agent.anchorlink import ASK_FIRST_S, ASK_JITTER, ASK_LONGEST_S, SMOOTHING, AnchorLink
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.lifetime import LATE, LONGEST_S
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, STOPPED_S, STREAM, UNANSWERED_S
@@ -102,7 +102,8 @@ def test_an_anchor_in_doubt_is_asked_at_all_its_addresses_at_once() -> None:
     assert anchor.link.up, "it is not dead yet"
 
 
-def test_it_is_asked_again_after_ever_longer_pauses() -> None:
+@pytest.mark.parametrize("drawn", [0.0, 0.5, 1.0])
+def test_it_is_asked_again_after_ever_longer_pauses_with_a_share_of_them_drawn(drawn: float) -> None:
     anchor = Anchor()
     anchor.doubt()
     dues = [anchor.now]
@@ -110,10 +111,11 @@ def test_it_is_asked_again_after_ever_longer_pauses() -> None:
         due = anchor.link.due
         assert due is not None
         assert anchor.link.ask(due - 0.01) == ()
-        assert anchor.link.ask(due) == (FOUR, SIX)
+        assert anchor.link.ask(due, drawn=drawn) == (FOUR, SIX)
         dues.append(due)
     pauses = [later - earlier for earlier, later in pairwise(dues)]
-    assert pauses == [min(ASK_FIRST_S * 2**n, ASK_LONGEST_S) for n in range(8)]
+    longest = [min(ASK_FIRST_S * 2**n, ASK_LONGEST_S) for n in range(1, 8)]
+    assert pauses == pytest.approx([ASK_FIRST_S, *(pause_s * (1.0 - ASK_JITTER * drawn) for pause_s in longest)])
 
 
 def test_a_doubt_that_goes_on_does_not_have_it_asked_sooner() -> None:

@@ -51,8 +51,6 @@ _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
 _WAKES, _FAR_WAKES = 25, 50
 # Packets in silence beside those, to each peer with which all pairs are tried once more, or a splice.
 _TRIED, _MUCH_TRIED = {DIRECT: 0, RELAYED: 15}, 40
-# Anchors of which one is as far from the other as this is long, there and back.
-_FAR_ANCHORS_S = 1.1
 # In a second WireGuard's counters are read so often at most: at each start and each change of clock or document, too.
 _READINGS = 2 / SAMPLE_S
 _STATE_BYTES = 65536
@@ -162,7 +160,7 @@ def silence_is_kept(world: World) -> Says:
         peers = [world.nodes[p] for p in node.peers()]
         if not node.kernel.up or node.core is None or any(p.spec.kind == "malicious" for p in peers):
             continue
-        if forgets_quickly(world, (name, *node.peers())) or _is_far(world, node) or _shoots(world, name):
+        if forgets_quickly(world, (name, *node.peers())) or _shoots(world, name):
             continue
         meetings = [m for p in node.peers() for m in node.meetings.get(p, ())]
         if any(m.met_at > max(world.clock.now - IDLE_S, m.added_at + REKEY_TIMEOUT_S) for m in meetings):
@@ -178,14 +176,6 @@ def silence_is_kept(world: World) -> Says:
         about = each * len(peers) + 4 + tried
         if sent > (1 if world.spec.link.clean else 3) * about + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
-
-
-def _is_far(world: World, node: Node) -> bool:
-    """Whether it is an anchor that is so far from another one that both, where they have started together, take each
-    other for dead for ever, and ask again and again: a known fault of the core."""
-    anchors = world.spec.anchors
-    rtts_s = (2 * (2 * world.spec.link.delay_s + node.spec.far_s + a.far_s) for a in anchors if a != node.spec)
-    return node.spec in anchors and any(rtt_s > _FAR_ANCHORS_S for rtt_s in rtts_s)
 
 
 def _shoots(world: World, name: str) -> bool:

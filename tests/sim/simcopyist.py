@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from simattack import VICTIM_IP, made_up
 from simconfig import STUN_SERVER
 from simnat import Place
+from simwatch import QUESTION
 
 from meshctl.core.agent.events import Signal
 from meshctl.core.agent.liveness import counted_bytes
@@ -42,7 +43,6 @@ _KEPT = 32
 _OFTEN = 0.3
 # Long after the last answer to a round of checks is awaited.
 _LATEST_S = 20.0
-_QUESTION = b"\0\1"  # a STUN message's first bytes
 _ANSWERS = (stun.Class.SUCCESS, stun.Class.SUCCESS, stun.Class.ERROR)
 _VICTIM = TransportAddress(VICTIM_IP, 4444)
 _FOREIGN: Place = ("83.66.0.2", 51820)
@@ -107,7 +107,7 @@ class Copyist:
 
     def sent_stun(self, node: Node, local: Place, remote: Place, data: bytes) -> None:
         """An agent sends this. If it is a question, it is answered before anybody else can."""
-        if self._dice.random() < _OFTEN and data[:2] == _QUESTION and remote != STUN_SERVER:
+        if self._dice.random() < _OFTEN and data[:2] == QUESTION and remote != STUN_SERVER:
             local = local if local[0] else (node.kernel.addresses[0], local[1])
             like = stun.decode(data).message._replace(message_class=self._dice.choice(_ANSWERS), username=None)
             forged = stun.encode(like._replace(xor_mapped_address=_VICTIM), self._dice.choice((None, b"its own")))

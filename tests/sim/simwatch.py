@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _Noted = TypeVar("_Noted")
 _MAX_NOTED = 20_000
-# Attributes of checks (RFC 8445 section 16.1).
+# What a STUN request begins with, and attributes of checks (RFC 8445 section 16.1).
+QUESTION = b"\0\1"
 _USE_CANDIDATE, _ICE_CONTROLLED = 0x0025, 0x8029
 
 
@@ -72,6 +73,7 @@ class Watch:
         self.installed: Counter[str] = Counter()  # by anchor: how often
         self.starts: Counter[str] = Counter()  # by the name whose keys it has: how often an agent was started
         self.woken: Counter[str] = Counter()  # by node: how often a timer of its agent rang
+        self.asked: Counter[str] = Counter()  # by node: how many questions its checks were
         self.readings: dict[str, Meter] = defaultdict(Meter)  # by node: of WireGuard
         self.lost: dict[bytes, list[float]] = defaultdict(list)  # by secret: when links lost a message of a handshake
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
@@ -97,6 +99,7 @@ class Watch:
         """A check leaves."""
         now = self._world.clock.now
         self.of_node.setdefault(node.name, Meter()).add(None, now)
+        self.asked[node.name] += action.data[:2] == QUESTION
         self.of_path.setdefault(node.name, Meter()).add((action.local, action.remote), now)
         if node.spec.kind != "malicious" and {_USE_CANDIDATE, _ICE_CONTROLLED} <= _attributes(action.data):
             self._world.found("only the controlling side nominates", node.name, f"{action.remote}")

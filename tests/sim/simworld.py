@@ -46,7 +46,7 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a world. `digest` is of the whole trace, `course` of all but the counters at its end."""
+    """What came of a world. `digest` is of the whole trace, `course` of all but what was sent that is no question."""
 
     seed: int
     digest: str
@@ -189,6 +189,8 @@ class World:
             self.clock.run(self.clock.now + _WIND_UP_S / 2)
 
     def _outcome(self) -> Outcome:
+        for name in self.nodes:
+            self.trace.add(self.clock.now, name, f"{self.watch.asked[name]} questions")
         course = self.trace.digest
         for name, node in self.nodes.items():
             probes, signals = (m[name].total if name in m else 0 for m in (self.watch.of_node, self.watch.signals))

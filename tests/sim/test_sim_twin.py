@@ -28,7 +28,7 @@ from meshctl.core.wire import stun
 # One pair that is direct, one that is relayed, and one of which both ends move, each with a few seeds that have twins.
 _ROAMS = (Fault("roam", 8.0, 0.0, "n0"), Fault("roam", 8.5, 0.0, "n1"))
 _KINDS = (EASY, NEVER, replace(EASY, faults=_ROAMS, quiet_at=8.5))
-SPECS = [replace(spec, seed=seed * simtwin.EVERY, seconds=15.0) for spec in _KINDS for seed in range(3)]
+SPECS = [replace(spec, seed=seed * simtwin.EVERY, seconds=15.0) for spec in _KINDS for seed in range(4)]
 
 
 def differs(specs: Iterable[WorldSpec] = SPECS) -> bool:

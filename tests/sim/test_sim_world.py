@@ -51,6 +51,13 @@ def test_a_hub_of_many_that_can_only_be_relayed_has_a_way_to_each_of_them_a_seco
     assert World(star_world(40)).run().findings == ()
 
 
+def test_two_anchors_that_are_far_apart_and_start_at_one_moment_have_a_tunnel_soon() -> None:
+    anchors = tuple(NodeSpec(f"a{n}", n, kind="anchor") for n in (0, 1))
+    world = World(WorldSpec(0, Link(delay_s=0.3), (), anchors, (), seconds=60.0))
+    assert world.run().findings == ()
+    assert all(peer.handshake_at is not None for node in world.nodes.values() for peer in node.kernel.wg.peers())
+
+
 def test_a_port_is_mapped_anew_behind_another_router_that_has_the_first_ones_address() -> None:
     hard = Behaviour(ADDRESS_AND_PORT, ADDRESS_AND_PORT, RANDOM)
     sites = (*(SiteSpec(n, hard, "192.168.1", speaks=("upnp",)) for n in (0, 1)), SiteSpec(2, hard, "192.168.2"))

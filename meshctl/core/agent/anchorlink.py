@@ -14,8 +14,11 @@ from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Liveness
 from meshctl.core.agent.relayserver import PORTS
 
-# Between two series of questions to an anchor in doubt: the first come at once, then each pause is twice as long.
+# Between two series of questions to an anchor in doubt: the first come at once, then each pause is twice as long, and
+# shortened by up to this share of it: two that ask each other at one moment, and have WireGuard begin a handshake with
+# the answer, would for ever have both handshakes cross, and fail, where the way is long.
 ASK_FIRST_S, ASK_LONGEST_S = 2.0, 30.0
+ASK_JITTER = 0.5
 _FORMER = 4  # so many of the addresses that it had before are known: two moves of both families
 # A new round trip counts so much against those before (RFC 6298 has 1/8 for many samples; these are rare).
 SMOOTHING = 0.25
@@ -99,11 +102,12 @@ class AnchorLink:
         """A message of so many bytes came from there: that no more come is no sign."""
         self._liveness.signalled(size, sent=False)
 
-    def ask(self, now: float, families: Collection[int] = (4, 6)) -> tuple[Address, ...]:
-        """The addresses to ask, when it is time: those of the families that this node has; the next time is later."""
+    def ask(self, now: float, families: Collection[int] = (4, 6), drawn: float = 0.0) -> tuple[Address, ...]:
+        """The addresses to ask, when it is time: those of the families that this node has; the next time is later, and
+        `drawn`, from 0 to 1, says by how much of ASK_JITTER it is earlier than that."""
         if self._ask_at is None or now < self._ask_at:
             return ()
-        self._ask_at = now + self._pause_s
+        self._ask_at = now + self._pause_s * (1.0 - ASK_JITTER * drawn)
         self._pause_s = min(2 * self._pause_s, ASK_LONGEST_S)
         asked = tuple(endpoint for endpoint in self.endpoints if endpoint.family in families)
         self._asked, self._answered = set(asked), []
