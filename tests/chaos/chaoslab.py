@@ -192,14 +192,14 @@ class Chaos:
     def small_disk(self, node: str) -> Iterator[None]:
         """meshctl's own folder has little room for so long."""
         there = "/var/lib/meshctl"
-        self.mesh.sh(node, f"mkdir -p /run/small {there}; mount -t tmpfs -o size=4m tmpfs /run/small;"
+        self.mesh.sh(node, f"set -e; mkdir -p /run/small {there}; mount -t tmpfs -o size=4m tmpfs /run/small;"
                            f" cp -a {there}/. /run/small/; mount --bind /run/small {there}")  # fmt: skip
         try:
             yield
         finally:
             await_decided(self.mesh, node)
-            self.mesh.sh(node, f"umount {there}; rm -f /run/small/fill; rm -rf {there}/*; cp -a /run/small/. {there}/;"
-                               " umount /run/small; rmdir /run/small")  # fmt: skip
+            self.mesh.sh(node, f"set -e; umount {there}; rm -f /run/small/fill; rm -rf {there}/*;"
+                               f" cp -a /run/small/. {there}/; umount /run/small; rmdir /run/small")  # fmt: skip
 
     # Inside
 

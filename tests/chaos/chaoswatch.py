@@ -1,6 +1,6 @@
 """On a lab's host, `- KIND LINES AFTER_S`: waits until the journals have so many lines more, or, where that is 0, so
 long; says how many they have then, and whether an apply is under way. What can be done from here is done at once, for
-a way in takes longer than a step."""
+a way in takes longer than a step. When nobody listens any more it ends: the run that it was for is over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -59,7 +60,9 @@ def kill() -> bool:
 
 
 def fill() -> bool:
-    """Whether there is no room any more."""
+    """Whether there is no room any more; that of a small disk alone, for the other one is the machine's."""
+    if not KEPT.is_mount():
+        return False
     try:
         with (KEPT / "fill").open("wb", buffering=0) as file:
             for size in (65536, 1):
@@ -78,9 +81,12 @@ def fill() -> bool:
 def main(kind: str, wanted: int, after_s: float) -> None:
     """Wait, strike, and say so in one line of JSON."""
     begin, until = lines(), time.monotonic() + after_s
+    listener = select.poll()
+    listener.register(sys.stdout, 0)  # what is told in any case: that the other end is closed
     print("ready", flush=True)
     while more(lines(), begin) < wanted if wanted else time.monotonic() < until:
-        time.sleep(0.001)
+        if listener.poll(1):
+            return
     at = more(lines(), begin)
     busy = bool(holder()) or (KEPT / "pending.json").exists()
     hit = {"applier": kill, "disk": fill}.get(kind, lambda: True)()

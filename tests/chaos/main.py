@@ -86,7 +86,10 @@ def some(numbers: Sequence[int]) -> Tally:
             chaos.turn(second=bool(number % 2), bare=fault.bare)
             place = f"{fault.kind} {chaos.way(fault.node)} at {chaosfaults.moment(chaos, fault)}"
             way = chaos.way(fault.node)
-            found, became, blow = one(chaos, fault)
+            try:
+                found, became, blow = one(chaos, fault)
+            except (AssertionError, OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+                found, became, blow = [f"the run broke off: {error}"], "broken off", chaosfaults.Blow("broken off")
             if blow.missed:
                 tally.missed[fault.kind, blow.missed] += 1
             else:
