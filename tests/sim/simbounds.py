@@ -208,7 +208,7 @@ def readings_are_few(world: World) -> Says:
             yield name, f"WireGuard was read {meter.most} times in a second"
     for name, before in () if _harmed(world) or world.spec.link.loss else sorted(world.before_idle.items()):
         count = world.watch.readings[name].total - before.readings
-        if count > IDLE_S / IDLE_SAMPLE_S + 1 and not _passes(world, name, State.SUSPECT):
+        if count > IDLE_S / IDLE_SAMPLE_S + 2 and not _passes(world, name, State.SUSPECT):
             yield name, f"WireGuard was read {count} times in {int(IDLE_S)} idle seconds"
 
 
