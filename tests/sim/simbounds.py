@@ -49,8 +49,12 @@ _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
 # A second and peer, twice what a splice in a short world makes of it. Where round trips are long, an endpoint is set
 # again and again for as long as three of them (`tunnel.INSIST_RTTS`).
 _WAKES, _FAR_WAKES = 25, 50
+# Wakes for each packet that tries a way: to send it, and when no answer has come.
+_WAKES_A_TRY = 2
 # Packets in silence beside those, to each peer with which all pairs are tried once more, or a splice.
 _TRIED, _MUCH_TRIED = {DIRECT: 0, RELAYED: 15}, 40
+# So long after its first handshake two agents may be busy with each other, and with what had waited for it.
+_GREETED_S = 3.0
 # In a second WireGuard's counters are read so often at most: at each start and each change of clock or document, too.
 _READINGS = 2 / SAMPLE_S
 _STATE_BYTES = 65536
@@ -155,6 +159,7 @@ def silence_is_kept(world: World) -> Says:
     often as it asks. The relays that a pair had before it was direct are given up in that time; where a
     pair stays relayed, all ways are tried once more in it, and so are splices.
     """
+    anchors = [anchor.name for anchor in world.spec.anchors]  # whose first messages to each other go by a third, too
     for name, before in sorted(world.before_idle.items()):
         node = world.nodes[name]
         peers = [world.nodes[p] for p in node.peers()]
@@ -162,20 +167,26 @@ def silence_is_kept(world: World) -> Says:
             continue
         if forgets_quickly(world, (name, *node.peers())) or _passes(world, name, State.SPLICING):
             continue
-        meetings = [m for p in node.peers() for m in node.meetings.get(p, ())]
-        if any(m.met_at > max(world.clock.now - IDLE_S, m.added_at + REKEY_TIMEOUT_S) for m in meetings):
+        meetings = [m for n in (name, *anchors) for p in node.peers() for m in world.nodes[n].meetings.get(p, ())]
+        since = world.clock.now - IDLE_S - _GREETED_S
+        if any(m.met_at > max(since, m.added_at + REKEY_TIMEOUT_S) for m in meetings):
             continue  # the first handshakes were lost, one after the other
         sent = packets(world, node) - before.packets
         unmet = [p for p in peers if p.spec.kind == "client" or not met(node, p.name)]
         rounds = sum(len(SCHEDULE_S) if p in unmet else 1 for p in peers if p.spec.kind == "anchor")
         retries = rounds * len(node.kernel.addresses) + len(unmet) * IDLE_S / REKEY_TIMEOUT_S
-        ends = [p for p in peers if {p.spec.kind, node.spec.kind} == {"node"}]
-        tried = sum(_TRIED.get(possible(world, node, p), _MUCH_TRIED) for p in ends)
         learned_s = min(status.keepalive_s or KEEPALIVE_S for status in node.statuses())  # of the NAT
         each = 3 * IDLE_S / min(max(learned_s, SHORTEST_S), KEEPALIVE_S) + WANTED_ANCHORS
-        about = each * len(peers) + 4 + tried
+        about = each * len(peers) + 4 + _tried(world, node)
         if sent > (1 if world.spec.link.clean else 3) * about + retries:
             yield name, f"{sent} packets in {int(IDLE_S)} idle seconds, with {len(peers)} peers"
+
+
+def _tried(world: World, node: Node) -> int:
+    """How many packets it sends in that time to find better ways."""
+    peers = [world.nodes[p] for p in node.peers()]
+    ends = [p for p in peers if {p.spec.kind, node.spec.kind} == {"node"}]
+    return sum(_TRIED.get(possible(world, node, p), _MUCH_TRIED) for p in ends)
 
 
 def _passes(world: World, name: str, state: State) -> bool:
@@ -196,7 +207,8 @@ def wakes_are_few(world: World) -> Says:
     each = _WAKES if world.spec.link.clean else _FAR_WAKES
     for name, before in () if _harmed(world) else sorted(world.before_idle.items()):
         count, peers = world.watch.woken[name] - before.wakes, len(world.nodes[name].peers())
-        if count > IDLE_S / IDLE_SAMPLE_S + each * (peers + 1) and not _passes(world, name, State.SPLICING):
+        tried = _WAKES_A_TRY * _tried(world, world.nodes[name])
+        if count > IDLE_S / IDLE_SAMPLE_S + each * (peers + 1) + tried and not _passes(world, name, State.SPLICING):
             yield name, f"woken {count} times in {int(IDLE_S)} idle seconds, with {peers} peers"
 
 

@@ -8,7 +8,8 @@ from math import ceil, log
 from simspec import Flow, Link
 
 # Pings that are lost in a row before it counts as an outage; and the shortest one. None is shorter than the longest
-# round trip: WireGuard drops what is under way when keys are renewed after two handshakes have crossed (`simwg`).
+# round trip, and by how much that of the next answer may be longer than that of the last: WireGuard drops what is under
+# way when keys are renewed after two handshakes have crossed (`simwg`).
 _MISSED, _SHORTEST_S = 3, 0.45
 # Where links lose, so many are lost in a row by chance once in a thousand million times: a ping and its answer cross
 # eight cables when a relay carries them, and four more where a carrier's NAT stands before both ends.
@@ -43,7 +44,7 @@ class FlowRun:
         cables = _CABLES + _CARRIERS_CABLES * nested
         unanswered = 1.0 - (1.0 - link.loss) ** cables
         missed = max(_MISSED, ceil(log(_CHANCE) / log(unanswered))) if unanswered else _MISSED
-        round_trip_s = cables * (link.delay_s + link.jitter_s) + _LANS_S
+        round_trip_s = cables * (link.delay_s + 2 * link.jitter_s) + _LANS_S
         self.longest_s = max(missed * flow.every_s, _SHORTEST_S, round_trip_s + flow.every_s)
         self.first_at: float | None = None
         self.answered_at = flow.starts_at

@@ -36,6 +36,8 @@ _HARMLESS = ("clock", "wall clock")
 _PASSING = ("unplug", "partition", "mute", "deaf", "lossy", "sleep", "slow", "override", BLINKS)
 # So long after its end both ends may yet take the path for what it was during the fault.
 _MENDED_S, _SLOWLY_MENDED_S = 5.0, 15.0
+# So long an agent may need to see that WireGuard sends where it was told to.
+_TAKEN_S = 1.0
 
 
 def no_live_path_is_abandoned(world: World) -> Says:
@@ -97,6 +99,8 @@ def splices_are_torn_down(world: World) -> Says:
         if not healthy(node) or node.core is None:
             continue
         used = {path.endpoint for path in node.core.paths() if path.state in DIRECT_STATES}
+        if any(d.node == node.name and d.at > world.clock.now - _TAKEN_S for d in world.watch.decided):
+            continue
         for remote in sorted(node.kernel.splices.keys() - used):
             yield node.name, f"by {node.kernel.splices[remote]} to {remote}"
 
