@@ -209,7 +209,7 @@ class Reads(Doctored):
 class ReadsInSilence(Reads):
     """As if all paths were in use all the time."""
 
-    every_s = liveness.SAMPLE_S * 2
+    every_s = liveness.SAMPLE_S
 
 
 class Hoards(Doctored):
