@@ -44,6 +44,7 @@ from simpairs import (
     RELAY_STATES,
     Says,
     anchor_ips,
+    begins_to_doubt,
     elsewhere,
     falls,
     may_be_direct,
@@ -206,6 +207,8 @@ def direct_only_when_possible(world: World) -> Says:
     """No pair believes that it is direct when its NATs make that impossible."""
     for one, other in owed(world):
         allowed = possible(world, one, other)
+        if begins_to_doubt(world, one, other):
+            continue
         if not may_be_direct(world, one, other) and not trying(world, one.name, other.name):
             for node, peer in ((one, other), (other, one)):
                 if state(node, peer) in DIRECT_STATES:
@@ -227,6 +230,8 @@ def both_ends_agree(world: World) -> Says:
     for one, other in owed(world):
         mine, theirs = one.path(other.name), other.path(one.name)
         if mine is None or theirs is None or trying(world, one.name, other.name):
+            continue
+        if not may_be_direct(world, one, other) and begins_to_doubt(world, one, other):
             continue
         if (mine.state in DIRECT_STATES) != (theirs.state in DIRECT_STATES):
             yield one.name, f"{mine.state.value} towards {other.name}, which says {theirs.state.value}"

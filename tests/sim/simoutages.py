@@ -52,8 +52,9 @@ RECOVERY_S = {
     # WireGuard has lost the session's keys at one end, and sees it 15 s after there is something to send.
     "host off": 50.0, "anchor off": 50.0, "anchors off": 50.0, "double": 50.0, "anchor moves": 90.0,
     "name server fails": 0.0,
-    # The last host has the inventory. Who had left has WireGuard's keys of before, and others have none.
-    "node leaves": APPLY_S + 50.0, "pair ends": APPLY_S + 6.0,
+    # The last host has the inventory. Who had left has WireGuard's keys of before, and others have none. A handshake
+    # with who does not have it yet is begun anew REKEY_TIMEOUT later.
+    "node leaves": APPLY_S + 50.0, "pair ends": APPLY_S + 6.0, "anchor leaves": APPLY_S + 6.0,
 }  # fmt: skip
 _ANY_RECOVERY_S = 5.0
 # When links lose and delay, or when several things happen together.

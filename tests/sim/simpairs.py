@@ -34,6 +34,8 @@ RELAY_STATES = (State.RELAYED, State.SPLICING)
 MUCH_LOSS = 0.05
 # And half of all round trips, so that five questions in a row go unanswered now and then.
 HALF_LOST = 0.07
+# So long a path is in doubt at the most, under traffic.
+DOUBT_S = 2.0
 # A host that sleeps forgets WireGuard's keys.
 SUSPENDING = ("clock", "sleep")
 # Until it is sure that WireGuards do not hear each other, at both ends one after the other.
@@ -89,6 +91,14 @@ def blocked(world: World, one: str, other: str) -> bool:
 def _blocked_since(world: World, one: str, other: str) -> float | None:
     sieve = world.sieves.get(one)
     return sieve.blocked.get(wg_key(other)) if sieve is not None else None
+
+
+def begins_to_doubt(world: World, one: Node, other: Node) -> bool:
+    """Whether one of the two has doubted its path for less than the two seconds in which it says what it is."""
+    if State.SUSPECT not in (state(one, other), state(other, one)):
+        return False
+    since, names = world.clock.now - DOUBT_S, {one.name, other.name}
+    return any(d.at > since and {d.node, d.peer} == names for d in world.watch.decided)
 
 
 def trying(world: World, one: str, other: str, *, lately_s: float = 0.0) -> bool:
