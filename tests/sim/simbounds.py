@@ -54,7 +54,7 @@ _WAKES_A_TRY = 2
 # Packets in silence beside those, to each peer with which all pairs are tried once more, or a splice.
 _TRIED, _MUCH_TRIED = {DIRECT: 0, RELAYED: 15}, 40
 # So long after its first handshake two agents may be busy with each other, and with what had waited for it.
-_GREETED_S = 3.0
+_GREETED_S = 5.0
 # In a second WireGuard's counters are read so often at most: at each start and each change of clock or document, too.
 _READINGS = 2 / SAMPLE_S
 _STATE_BYTES = 65536
