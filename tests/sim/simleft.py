@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from simpairs import (
     DIRECT_STATES,
-    HALF_LOST,
     HEARD_S,
+    MUCH_LOSS,
     RELAY_STATES,
     Says,
     can_be_led_astray,
@@ -43,7 +43,7 @@ _TAKEN_S = 1.0
 def no_live_path_is_abandoned(world: World) -> Says:
     """A direct path is given up only after something happened to one of its ends, or an operator wanted it."""
     spec, asked_for = world.spec, _asked_for(world)
-    if spec.link.loss > HALF_LOST:
+    if spec.link.loss >= MUCH_LOSS:  # all checks of a path in doubt are lost, once in thousands of worlds
         return
     for at, node, peer, decision in world.watch.decided:
         if decision.before not in DIRECT_STATES or decision.after in DIRECT_STATES:

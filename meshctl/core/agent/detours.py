@@ -137,11 +137,11 @@ class Detours:
                 self._machine.fire(Trigger.SPLICE_FAILED, "no port was hit", now)
 
     def _bound(self, received: stun.Received, local: Address, remote: Address, now: float) -> bool:
-        """A relay has answered a bind."""
-        self._context.touch(self._work.peer.id)
+        """A relay has answered a bind; whether it has, for who knows no token changes nothing."""
         token = self._relay.token_of(received.message.transaction)
         if token is None or not received.is_authentic(token):
             return False
+        self._context.touch(self._work.peer.id)
         mapped = received.message.xor_mapped_address
         if mapped is not None:
             self._context.nat.observe(local, remote, Address.of(*mapped), now)
