@@ -11,6 +11,7 @@ from siminventory import APPLY_S
 from simspec import Fault
 
 from meshctl.core.agent.liveness import MISSED_KEEPALIVES
+from meshctl.core.agent.resolver import DEAD_S
 
 if TYPE_CHECKING:
     from simworld import World
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 KEYS_S = 16.0
 # And an idle node has sent nothing until it doubts the silence of an anchor (`liveness.MISSED_KEEPALIVES`).
 _IDLE_KEYS_S = MISSED_KEEPALIVES * KEEPALIVE_S + KEYS_S + 2.0
-# Names that nobody has a reason to doubt are resolved again after five minutes (`resolver.UNSAID_S`), others after one.
-_NAMES_S = 70.0
+# Names that nobody has a reason to doubt are resolved again when their TTL is over, which may be an hour, others after
+# `resolver.DEAD_S`, and a little for the answer.
+_NAMES_S = DEAD_S + 10.0
 
 
 class Kind(NamedTuple):
