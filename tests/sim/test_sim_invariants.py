@@ -17,7 +17,7 @@ from simnode import Node
 from simspec import Fault, Flow, WorldSpec
 from simspecs import EASY, NEVER, SPLICED, found, spec_of
 from simtrace import Meter
-from simwatch import Decided, Moved
+from simwatch import BINDING_REQUEST, Decided, Moved
 from simworld import World
 
 from meshctl.core.agent import events as ev
@@ -31,6 +31,7 @@ from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relaychoice import Distances
 from meshctl.core.agent.splice import MAX_SHOTS, VAIN_BURST
 from meshctl.core.agentcore import AgentCore, PathStatus
+from meshctl.core.wire import stun
 
 
 class Doctored:
@@ -229,9 +230,11 @@ class Nominates(Doctored):
 
     def poll_action(self) -> ev.Action | None:
         action = self.core.poll_action()
-        if not isinstance(action, ev.SendProbe) or action.data[:2] != b"\0\1":
+        if not isinstance(action, ev.SendProbe) or action.data[:2] != BINDING_REQUEST:
             return action
-        return replace(action, data=action.data + bytes.fromhex("0025000080290008") + bytes(8))
+        says = stun.decode(action.data).message
+        says = says._replace(use_candidate=True, ice_controlling=None, ice_controlled=1)
+        return replace(action, data=stun.encode(says))
 
 
 @pytest.mark.parametrize(
