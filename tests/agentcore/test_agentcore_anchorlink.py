@@ -3,6 +3,7 @@ that is dead and is counted upon, and an address that works and is left."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 
 import pytest
@@ -27,7 +28,15 @@ class Anchor:
         self.now, self.rx, self.tx = 10.0, 0, 0
         self.age: float | None = 1.0
         self.endpoint = FOUR
+        self.drawn, self.draws = 0.0, 0
         self.sample()
+
+    def draw(self) -> float:
+        self.draws += 1
+        return self.drawn
+
+    def ask(self, now: float | None = None, families: Collection[int] = (4, 6)) -> tuple[Address, ...]:
+        return self.link.ask(self.now if now is None else now, self.draw, families)
 
     def sample(self, *, after: float = 0.0, received: int = 0, sent: int = 0) -> None:
         self.now += after
@@ -39,7 +48,7 @@ class Anchor:
         """Something was sent, and nothing came; what is then asked."""
         self.sample(after=0.25, sent=500)
         self.sample(after=UNANSWERED_S)
-        return self.link.ask(self.now)
+        return self.ask()
 
     def die(self) -> None:
         for server in self.doubt():
@@ -93,7 +102,7 @@ def test_while_the_counters_say_that_it_lives_nothing_is_asked() -> None:
     for _ in range(50):
         anchor.sample(after=0.25, sent=500, received=500)
         assert anchor.link.due is None
-        assert anchor.link.ask(anchor.now) == ()
+        assert anchor.ask() == ()
 
 
 def test_an_anchor_in_doubt_is_asked_at_all_its_addresses_at_once() -> None:
@@ -105,17 +114,19 @@ def test_an_anchor_in_doubt_is_asked_at_all_its_addresses_at_once() -> None:
 @pytest.mark.parametrize("drawn", [0.0, 0.5, 1.0])
 def test_it_is_asked_again_after_ever_longer_pauses_with_a_share_of_them_drawn(drawn: float) -> None:
     anchor = Anchor()
+    anchor.drawn = drawn
     anchor.doubt()
     dues = [anchor.now]
     for _ in range(8):
         due = anchor.link.due
         assert due is not None
-        assert anchor.link.ask(due - 0.01) == ()
-        assert anchor.link.ask(due, drawn=drawn) == (FOUR, SIX)
+        assert anchor.ask(due - 0.01) == ()
+        assert anchor.ask(due) == (FOUR, SIX)
         dues.append(due)
     pauses = [later - earlier for earlier, later in pairwise(dues)]
-    longest = [min(ASK_FIRST_S * 2**n, ASK_LONGEST_S) for n in range(1, 8)]
-    assert pauses == pytest.approx([ASK_FIRST_S, *(pause_s * (1.0 - ASK_JITTER * drawn) for pause_s in longest)])
+    longest = [min(ASK_FIRST_S * 2**n, ASK_LONGEST_S) for n in range(8)]
+    assert pauses == pytest.approx([pause_s * (1.0 - ASK_JITTER * drawn) for pause_s in longest])
+    assert anchor.draws == len(dues), "one for each time that it is asked, and none for a time that is not due"
 
 
 def test_a_doubt_that_goes_on_does_not_have_it_asked_sooner() -> None:
@@ -131,7 +142,7 @@ def test_an_answer_to_an_earlier_series_of_questions_says_nothing_of_now() -> No
     anchor = Anchor()
     anchor.doubt()
     anchor.link.answered(SIX, 0.02, anchor.now)  # and the one in use may answer still
-    anchor.link.ask(anchor.link.due or 0.0)
+    anchor.ask(anchor.link.due or 0.0)
     for server in (FOUR, SIX):
         assert anchor.link.silent(server, anchor.now) is None
     assert not anchor.link.up
@@ -151,7 +162,7 @@ def test_an_address_of_a_family_that_this_node_does_not_have_is_neither_asked_no
     anchor = Anchor()
     anchor.sample(after=0.25, sent=500)
     anchor.sample(after=UNANSWERED_S)
-    assert anchor.link.ask(anchor.now, {4}) == (FOUR,)
+    assert anchor.ask(families={4}) == (FOUR,)
     anchor.link.silent(FOUR, anchor.now)
     assert not anchor.link.up
 
@@ -160,7 +171,7 @@ def test_an_anchor_without_a_handshake_is_asked_until_there_is_one_and_taken_whe
     anchor = Anchor()
     anchor.age, anchor.endpoint = None, SIX  # a name that did not resolve, or a family that leads nowhere
     anchor.sample(after=0.25)
-    assert anchor.link.ask(anchor.now, {4}) == (FOUR,)
+    assert anchor.ask(families={4}) == (FOUR,)
     assert anchor.link.answered(FOUR, 0.02, anchor.now) == FOUR
     assert not anchor.link.up
     assert anchor.link.due == anchor.now + ASK_FIRST_S
@@ -221,11 +232,11 @@ def test_a_dead_anchor_that_answers_lives_and_the_next_doubt_is_asked_about_at_o
     anchor.die()
     for _ in range(5):
         anchor.now = anchor.link.due or 0.0
-        anchor.link.ask(anchor.now)
+        anchor.ask()
         for server in (FOUR, SIX):
             anchor.link.silent(server, anchor.now)
     anchor.now = anchor.link.due or 0.0
-    anchor.link.ask(anchor.now)
+    anchor.ask()
     anchor.link.answered(FOUR, 0.02, anchor.now)
     assert anchor.link.up
     assert anchor.doubt() == (FOUR, SIX)
@@ -245,10 +256,10 @@ def test_a_change_of_network_asks_a_dead_anchor_at_once_and_leaves_one_alone_tha
     anchor.link.hurry(anchor.now)
     assert anchor.link.due is None
     anchor.die()
-    anchor.link.ask(anchor.link.due or 0.0)
+    anchor.ask(anchor.link.due or 0.0)
     anchor.link.hurry(anchor.now)
     assert anchor.link.due == anchor.now
-    assert anchor.link.ask(anchor.now) == (FOUR, SIX)
+    assert anchor.ask() == (FOUR, SIX)
     assert anchor.link.due == anchor.now + ASK_FIRST_S
 
 
@@ -258,7 +269,7 @@ def test_an_anchor_whose_address_is_of_a_family_that_this_node_has_no_more_is_ta
     assert anchor.link.due is None, "its address can be reached"
     anchor.link.hurry(anchor.now, {6})
     assert anchor.link.due == anchor.now
-    assert anchor.link.ask(anchor.now, {6}) == (SIX,)
+    assert anchor.ask(families={6}) == (SIX,)
     assert anchor.link.answered(SIX, 0.02, anchor.now) == SIX
     assert anchor.link.up
 
@@ -273,7 +284,7 @@ def test_so_is_one_whose_address_was_of_such_a_family_when_the_agent_began_or_be
     link.sample(anchor.link.status, anchor.now, families)
     assert link.due == due
     if due is not None:
-        link.ask(due, families)
+        link.ask(due, anchor.draw, families)
         asked_again = link.due
         link.sample(anchor.link.status, anchor.now + 0.25, families)
         assert link.due == asked_again, "no sooner"

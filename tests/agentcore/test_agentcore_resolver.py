@@ -211,7 +211,9 @@ def test_a_name_with_addresses_without_end_has_so_many() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["answer", "fail", "silence", "network", "dead", "alive", "drop", "set"]), st.floats(0, 500)
+        st.sampled_from(["answer", "fail", "silence", "network", "dead", "alive", "two names", "one name"]),
+        st.none() | st.floats(0, 2 * LONGEST_S),
+        st.floats(0, LONGEST_S),
     ),
     max_size=30,
 )
@@ -219,23 +221,29 @@ STEPS = st.lists(
 
 @settings(max_examples=examples(50))
 @given(STEPS)
-def test_whatever_happens_a_name_is_asked_once_a_second_at_most_and_every_five_minutes_at_least(
-    steps: list[tuple[str, float]],
+def test_whatever_happens_a_name_is_asked_once_a_second_at_most_and_once_an_hour_at_least_or_a_minute_while_dead(
+    steps: list[tuple[str, float | None, float]],
 ) -> None:
-    clock = Clock(HUB)
-    for what, seconds in steps:
+    clock, dead, patience_s = Clock(HUB), False, 0.0
+    for what, clock.ttl_s, seconds in steps:
         if what in ("answer", "fail"):
             clock.answers[HUB] = (FIRST,) if what == "answer" else ()
         elif what == "silence":
             clock.answers.pop(HUB, None)
+            patience_s = PATIENCE_S  # from now on: a question of before may be waited for
         elif what == "network":
             clock.resolver.network_changed(clock.now)
         elif what in ("dead", "alive"):
-            clock.resolver.set_dead({HUB} if what == "dead" else set())
+            dead = what == "dead"
+            clock.resolver.set_dead({HUB} if dead else set())
         else:
-            clock.resolver.set_names([HUB] if what == "set" else [HUB, SRV], clock.now)
+            clock.resolver.set_names([HUB] if what == "one name" else [HUB, SRV], clock.now)
+        began, asked_before = clock.now, len(clock.asked)
         clock.run(seconds)
+        times = [began, *(at for at, name in clock.asked[asked_before:] if name == HUB), clock.now]
+        longest_s = max(DEAD_S, RETRY_MAX_S) + patience_s if dead else LONGEST_S
+        assert all(later - earlier <= longest_s + 1e-6 for earlier, later in itertools.pairwise(times))
     times = [at for at, name in clock.asked if name == HUB]
-    gaps = [b - a for a, b in itertools.pairwise(times)]
-    assert all(min(RETRY_S, SPACING_S) - 1e-6 <= gap <= UNSAID_S + 1e-6 for gap in gaps)
-    assert clock.now - (times[-1] if times else 100.0) <= UNSAID_S + 1e-6
+    gaps = [later - earlier for earlier, later in itertools.pairwise([*times, clock.now])]
+    assert all(gap <= LONGEST_S + 1e-6 for gap in gaps)
+    assert all(gap >= min(RETRY_S, SPACING_S) - 1e-6 for gap in gaps[:-1])

@@ -19,7 +19,9 @@ from meshctl.core.agent.router import (
     BURST_PER_PEER,
     RATE_PER_S,
     RATE_PER_S_AND_PEER,
-    Outcome,
+    Local,
+    Onward,
+    Refusal,
     Router,
     TokenBucket,
     permitted,
@@ -84,40 +86,44 @@ def test_each_sending_tries_another_way_and_begins_anew_after_the_last() -> None
 
 def test_an_anchor_hands_on_between_permitted_peers_and_lowers_the_ttl() -> None:
     routed = router("x").receive(message("a", "b"), IP["a"], {"a", "b"}, 0.0)
-    assert routed.outcome is Outcome.FORWARD
-    assert [hop.name for hop in routed.onward] == ["b"]
+    assert isinstance(routed, Onward)
+    assert [hop.name for hop in routed.hops] == ["b"]
     assert signal.peek(routed.data) == replace(signal.peek(message("a", "b")), ttl=2)
     assert signal.decode(routed.data, shared("a", "b"))
 
 
 def test_a_message_for_this_node_names_the_peer_that_it_claims_to_be_from() -> None:
     routed = router("b").receive(message("a", "b"), IP["x"], set(), 0.0)
-    assert routed.outcome is Outcome.LOCAL
-    assert routed.peer is not None
-    assert routed.peer.name == "a"
+    assert isinstance(routed, Local)
+    assert routed.source.name == "a"
 
 
 @pytest.mark.parametrize(
-    ("source", "destination", "last", "up", "outcome"),
+    ("source", "destination", "last", "up", "why"),
     [
-        ("a", "b", "nobody", "b", Outcome.STRANGER),
-        ("stranger", "b", "a", "b", Outcome.UNKNOWN),
-        ("a", "stranger", "a", "b", Outcome.UNKNOWN),
-        ("x", "b", "a", "b", Outcome.UNKNOWN),  # the anchor's own name, from someone else
-        ("a", "m", "a", "m", Outcome.NOT_PERMITTED),
-        ("m", "a", "m", "a", Outcome.NOT_PERMITTED),
-        ("a", "a", "a", "a", Outcome.NOT_PERMITTED),
-        ("a", "b", "m", "b", Outcome.NOT_SOURCE),
-        ("a", "b", "y", "b", Outcome.FORWARD),
-        ("a", "y", "a", "y", Outcome.FORWARD),
-        ("a", "y", "y", "", Outcome.NO_ROUTE),  # never back to where it came from
+        ("a", "b", "nobody", "b", Refusal.STRANGER),
+        ("stranger", "b", "a", "b", Refusal.UNKNOWN),
+        ("a", "stranger", "a", "b", Refusal.UNKNOWN),
+        ("x", "b", "a", "b", Refusal.UNKNOWN),  # the anchor's own name, from someone else
+        ("a", "m", "a", "m", Refusal.NOT_PERMITTED),
+        ("m", "a", "m", "a", Refusal.NOT_PERMITTED),
+        ("a", "a", "a", "a", Refusal.NOT_PERMITTED),
+        ("a", "b", "m", "b", Refusal.NOT_SOURCE),
+        ("a", "y", "y", "", Refusal.NO_ROUTE),  # never back to where it came from
     ],
 )
-def test_an_anchor_hands_on_or_says_why_not(
-    source: str, destination: str, last: str, up: str, outcome: Outcome
+def test_an_anchor_that_does_not_hand_on_says_why(
+    source: str, destination: str, last: str, up: str, why: Refusal
 ) -> None:
     from_ip = IP.get(last, "10.42.9.9")
-    assert router("x").receive(message(source, destination), from_ip, set(up), 0.0).outcome is outcome
+    assert router("x").receive(message(source, destination), from_ip, set(up), 0.0) is why
+
+
+@pytest.mark.parametrize(("source", "destination", "last"), [("a", "b", "y"), ("a", "y", "a")])
+def test_an_anchor_hands_on_from_another_and_to_another(source: str, destination: str, last: str) -> None:
+    routed = router("x").receive(message(source, destination), IP[last], {destination}, 0.0)
+    assert isinstance(routed, Onward)
+    assert [hop.name for hop in routed.hops] == [destination]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +137,8 @@ def test_an_anchor_gives_a_nodes_message_to_all_others_where_the_receivers_tunne
     source: str, last: str, up: str, ways: str
 ) -> None:
     routed = router("x").receive(message(source, "b"), IP[last], set(up), 0.0)
-    assert "".join(hop.name for hop in routed.onward) == ways
+    assert isinstance(routed, Onward)
+    assert "".join(hop.name for hop in routed.hops) == ways
 
 
 def test_of_more_anchors_than_two_each_hears_it_whether_its_idle_tunnel_seems_to_be_up_or_not() -> None:
@@ -139,52 +146,54 @@ def test_of_more_anchors_than_two_each_hears_it_whether_its_idle_tunnel_seems_to
     others = router("x")._by_id.values()
     of = Router(interface("x", 1, *others, third, is_anchor=True))
     routed = of.receive(message("a", "b"), IP["a"], {"a", "y"}, 0.0)
-    assert {hop.name for hop in routed.onward} == {"y", "z", "b"}
+    assert isinstance(routed, Onward)
+    assert {hop.name for hop in routed.hops} == {"y", "z", "b"}
     back = of.receive(message("a", "b"), IP["y"], {"a", "z"}, 0.0)
-    assert {hop.name for hop in back.onward} == {"b"}, "who has it of another anchor hands it on to the receiver alone"
+    assert isinstance(back, Onward)
+    assert {hop.name for hop in back.hops} == {"b"}, "who has it of another anchor hands it on to the receiver alone"
 
 
 def test_what_is_no_message_or_was_handed_on_often_enough_goes_no_further() -> None:
     x = router("x")
-    assert x.receive(b"hello", IP["a"], {"b"}, 0.0).outcome is Outcome.UNREADABLE
+    assert x.receive(b"hello", IP["a"], {"b"}, 0.0) is Refusal.UNREADABLE
     ttls = [x.receive(message("a", "b", ttl), IP["a"], {"b"}, 0.0) for ttl in (0, 1, 2, 3, 255)]
-    assert [routed.outcome is Outcome.TTL for routed in ttls] == [True, True, False, False, False]
-    assert [signal.peek(routed.data).ttl for routed in ttls[2:]] == [1, 2, 2]
+    assert ttls[:2] == [Refusal.TTL, Refusal.TTL]
+    assert [signal.peek(routed.data).ttl for routed in ttls[2:] if isinstance(routed, Onward)] == [1, 2, 2]
 
 
 def test_a_pair_that_only_one_side_is_permitted_is_not_permitted() -> None:
     one_sided = {**REACHES, "a": frozenset("cxy")}
-    assert router("x", one_sided).receive(message("b", "a"), IP["b"], {"a"}, 0.0).outcome is Outcome.NOT_PERMITTED
-    assert router("x", one_sided).receive(message("a", "b"), IP["a"], {"b"}, 0.0).outcome is Outcome.NOT_PERMITTED
+    assert router("x", one_sided).receive(message("b", "a"), IP["b"], {"a"}, 0.0) is Refusal.NOT_PERMITTED
+    assert router("x", one_sided).receive(message("a", "b"), IP["a"], {"b"}, 0.0) is Refusal.NOT_PERMITTED
 
 
 def test_a_node_hands_on_to_the_receiver_alone() -> None:
-    assert router("c").receive(message("a", "b"), IP["a"], {"b"}, 0.0).outcome is Outcome.FORWARD
-    assert router("c").receive(message("a", "b"), IP["a"], {"x", "y"}, 0.0).outcome is Outcome.NO_ROUTE
+    assert isinstance(router("c").receive(message("a", "b"), IP["a"], {"b"}, 0.0), Onward)
+    assert router("c").receive(message("a", "b"), IP["a"], {"x", "y"}, 0.0) is Refusal.NO_ROUTE
 
 
 def test_a_client_has_no_say() -> None:
     of = Router(interface("x", 1, peer("x", "phone", 9, kind="client"), peer("x", "a", 3), is_anchor=True))
-    assert of.receive(message("phone", "x"), "10.42.0.9", set(), 0.0).outcome is Outcome.STRANGER
-    assert of.receive(message("phone", "x"), IP["a"], set(), 0.0).outcome is Outcome.UNKNOWN
+    assert of.receive(message("phone", "x"), "10.42.0.9", set(), 0.0) is Refusal.STRANGER
+    assert of.receive(message("phone", "x"), IP["a"], set(), 0.0) is Refusal.UNKNOWN
 
 
 def test_a_flood_from_one_peer_is_cut_and_does_not_touch_the_others_whatever_name_it_claims() -> None:
     of = router("b")
-    through = sum(of.receive(message("a", "b"), IP["c"], set(), 0.0).outcome is Outcome.LOCAL for _ in range(300))
+    through = sum(isinstance(of.receive(message("a", "b"), IP["c"], set(), 0.0), Local) for _ in range(300))
     assert through == BURST
-    assert of.receive(message("c", "b"), IP["c"], set(), 0.0).outcome is Outcome.RATE
-    assert of.receive(message("a", "b"), IP["a"], set(), 0.0).outcome is Outcome.LOCAL
-    assert of.receive(message("a", "b"), IP["x"], set(), 0.0).outcome is Outcome.LOCAL
-    assert of.receive(message("c", "b"), IP["c"], set(), 1.0 / RATE_PER_S).outcome is Outcome.LOCAL
+    assert of.receive(message("c", "b"), IP["c"], set(), 0.0) is Refusal.RATE
+    assert isinstance(of.receive(message("a", "b"), IP["a"], set(), 0.0), Local)
+    assert isinstance(of.receive(message("a", "b"), IP["x"], set(), 0.0), Local)
+    assert isinstance(of.receive(message("c", "b"), IP["c"], set(), 1.0 / RATE_PER_S), Local)
 
 
 def test_at_an_anchor_each_that_it_speaks_for_has_a_share_of_its_own() -> None:
     of = router("b")
     for _ in range(300):
         of.receive(message("a", "b"), IP["x"], set(), 0.0)
-    assert of.receive(message("a", "b"), IP["x"], set(), 0.0).outcome is Outcome.RATE
-    assert of.receive(message("c", "b"), IP["x"], set(), 0.0).outcome is Outcome.LOCAL
+    assert of.receive(message("a", "b"), IP["x"], set(), 0.0) is Refusal.RATE
+    assert isinstance(of.receive(message("c", "b"), IP["x"], set(), 0.0), Local)
 
 
 def star(owner: str, leaves: int) -> Router:
@@ -214,8 +223,7 @@ def test_who_has_many_peers_may_tell_all_of_them_what_there_is_at_once_and_who_h
     of = star(owner, 200)
 
     def passed(now: float) -> int:
-        outcomes = [of.receive(message(source, owner), last_hop, set(), now).outcome for _ in range(3000)]
-        return outcomes.count(Outcome.LOCAL)
+        return sum(isinstance(of.receive(message(source, owner), last_hop, set(), now), Local) for _ in range(3000))
 
     assert passed(0.0) == max(BURST, BURST_PER_PEER * peers)
     assert passed(1.0) == max(RATE_PER_S, RATE_PER_S_AND_PEER * peers)
@@ -261,8 +269,11 @@ def holders(reaches: Reaches, up: dict[str, set[str]], source: str, destination:
             ways.append(had)
             continue
         routed = routers[hop.name].receive(data, IP[had[-1]], up[hop.name], 0.0)
-        assert (routed.outcome is Outcome.LOCAL) == (hop.name == destination)
-        under_way += [([*had, hop.name], onward, routed.data) for onward in routed.onward or (None,)]
+        assert isinstance(routed, Local) == (hop.name == destination)
+        if isinstance(routed, Onward):
+            under_way += [([*had, hop.name], onward, routed.data) for onward in routed.hops]
+        else:
+            ways.append([*had, hop.name])
     return ways
 
 
@@ -303,7 +314,7 @@ def test_nobody_hands_on_between_two_nodes_that_policy_does_not_permit(
     reaches: Reaches, owner: str, last: str, source: str, destination: str
 ) -> None:
     of = router(owner, reaches)
-    if of.receive(message(source, destination), IP[last], set(ALL), 0.0).outcome is Outcome.FORWARD:
+    if isinstance(of.receive(message(source, destination), IP[last], set(ALL), 0.0), Onward):
         both_ways = destination in reaches[source] and source in reaches[destination]
         assert source != destination
         assert both_ways or source in ANCHORS or destination in ANCHORS

@@ -18,7 +18,7 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Ack, Offer, Offered
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.reliable import OfferReceiver, OfferSender
-from meshctl.core.agent.router import Outcome, Router
+from meshctl.core.agent.router import Local, Onward, Refusal, Router
 from meshctl.core.agent.session import Session, new_session
 
 IP = {"x": "10.42.0.1", "y": "10.42.0.2", "a": "10.42.0.3", "b": "10.42.0.4"}
@@ -91,12 +91,12 @@ class World:
     def arrive(self, last: str, name: str, data: bytes) -> None:
         agent = self.agents[name]
         routed = agent.router.receive(data, IP[last], {"x", "y"} if name in "ab" else {"a", "b"}, self.now)
-        if routed.outcome is Outcome.FORWARD:
-            for hop in routed.onward:
+        if isinstance(routed, Onward):
+            for hop in routed.hops:
                 self.put(name, hop.name, routed.data)
             return
-        assert routed.outcome in (Outcome.LOCAL, Outcome.RATE)
-        if routed.outcome is Outcome.LOCAL:
+        assert isinstance(routed, Local) or routed is Refusal.RATE
+        if isinstance(routed, Local):
             self.local(agent, last, data)
 
     def local(self, agent: Agent, last: str, data: bytes) -> None:

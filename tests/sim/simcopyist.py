@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from simattack import VICTIM_IP, made_up
 from simconfig import STUN_SERVER
 from simnat import Place
-from simwatch import QUESTION
+from simwatch import BINDING_REQUEST
 
 from meshctl.core.agent.events import Signal
 from meshctl.core.agent.liveness import counted_bytes
@@ -107,7 +107,7 @@ class Copyist:
 
     def sent_stun(self, node: Node, local: Place, remote: Place, data: bytes) -> None:
         """An agent sends this. If it is a question, it is answered before anybody else can."""
-        if self._dice.random() < _OFTEN and data[:2] == QUESTION and remote != STUN_SERVER:
+        if self._dice.random() < _OFTEN and data[:2] == BINDING_REQUEST and remote != STUN_SERVER:
             local = local if local[0] else (node.kernel.addresses[0], local[1])
             like = stun.decode(data).message._replace(message_class=self._dice.choice(_ANSWERS), username=None)
             forged = stun.encode(like._replace(xor_mapped_address=_VICTIM), self._dice.choice((None, b"its own")))

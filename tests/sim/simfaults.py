@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 import simchanges as do
@@ -11,6 +12,7 @@ from siminventory import APPLY_S
 from simspec import Fault
 
 from meshctl.core.agent.liveness import MISSED_KEEPALIVES
+from meshctl.core.agent.resolver import DEAD_S
 
 if TYPE_CHECKING:
     from simworld import World
@@ -19,8 +21,17 @@ if TYPE_CHECKING:
 KEYS_S = 16.0
 # And an idle node has sent nothing until it doubts the silence of an anchor (`liveness.MISSED_KEEPALIVES`).
 _IDLE_KEYS_S = MISSED_KEEPALIVES * KEEPALIVE_S + KEYS_S + 2.0
-# Names that nobody has a reason to doubt are resolved again after five minutes (`resolver.UNSAID_S`), others after one.
-_NAMES_S = 70.0
+# Names that nobody has a reason to doubt are resolved again when their TTL is over, which may be an hour, others after
+# `resolver.DEAD_S`, and a little for the answer.
+_NAMES_S = DEAD_S + 10.0
+
+
+class Leaves(Enum):
+    """What a fault makes of direct paths, as far as they may be given up for it."""
+
+    ALONE = "they work on"
+    MENDED = "they work as before when it is over: no NAT has forgotten anything, and no end"
+    CHANGED = "they may be none any more, and show it much later"
 
 
 class Kind(NamedTuple):
@@ -29,41 +40,44 @@ class Kind(NamedTuple):
 
     target: str
     longest_s: float
+    leaves: Leaves
     begin: do.Change
     end: do.Change | None = None
     keys_s: float = 0.0
 
 
+_ALONE, _MENDED, _CHANGED = Leaves.ALONE, Leaves.MENDED, Leaves.CHANGED
+
 KINDS: dict[str, Kind] = {
-    "rebind": Kind("site", 0, do.rebind),
-    "router reboot": Kind("site", 8, do.router_off, do.router_on),
-    "renumber": Kind("site", 0, do.renumber),
-    "nat becomes": Kind("site", 10, do.become, do.become_again),
-    "roam": Kind("node", 0, do.roam),
-    "unplug": Kind("node", 10, do.unplug, do.plug),
-    "host off": Kind("node", 10, do.host_off, do.host_on, KEYS_S),
-    "anchor off": Kind("anchor", 12, do.host_off, do.host_on, _IDLE_KEYS_S),
-    "anchors off": Kind("", 10, do.all_anchors(do.host_off), do.all_anchors(do.host_on), _IDLE_KEYS_S),
-    "anchor's agent dies": Kind("anchor", 10, do.agent_dies, do.agent_back),
-    "agent dies": Kind("agent", 10, do.agent_dies, do.agent_back),
-    "partition": Kind("end", 10, do.set_cable("side", 1), do.set_cable("side", 0)),
-    "mute": Kind("end", 8, do.set_cable("loss_out", 1.0), do.set_cable("loss_out", 0.0)),
-    "deaf": Kind("end", 8, do.set_cable("loss_in", 1.0), do.set_cable("loss_in", 0.0)),
-    "lossy": Kind("end", 10, do.lossy, do.lossless),
-    "clock": Kind("agent", 0, do.step_clock),
-    "wall clock": Kind("agent", 0, do.set_wall_clock),
-    "sleep": Kind("agent", 12, do.sleep, do.wake),
-    "slow": Kind("agent", 10, do.slow, do.quick),
-    "double": Kind("agent", 10, do.clone, do.unclone, KEYS_S),
-    "name server fails": Kind("name", 12, do.mute_dns, do.mend_dns),
-    "anchor moves": Kind("name", 3, do.move, do.moved, _NAMES_S),
+    "rebind": Kind("site", 0, _CHANGED, do.rebind),
+    "router reboot": Kind("site", 8, _CHANGED, do.router_off, do.router_on),
+    "renumber": Kind("site", 0, _CHANGED, do.renumber),
+    "nat becomes": Kind("site", 10, _CHANGED, do.become, do.become_again),
+    "roam": Kind("node", 0, _CHANGED, do.roam),
+    "unplug": Kind("node", 10, _MENDED, do.unplug, do.plug),
+    "host off": Kind("node", 10, _CHANGED, do.host_off, do.host_on, KEYS_S),
+    "anchor off": Kind("anchor", 12, _CHANGED, do.host_off, do.host_on, _IDLE_KEYS_S),
+    "anchors off": Kind("", 10, _CHANGED, do.all_anchors(do.host_off), do.all_anchors(do.host_on), _IDLE_KEYS_S),
+    "anchor's agent dies": Kind("anchor", 10, _CHANGED, do.agent_dies, do.agent_back),
+    "agent dies": Kind("agent", 10, _CHANGED, do.agent_dies, do.agent_back),
+    "partition": Kind("end", 10, _MENDED, do.set_cable("side", 1), do.set_cable("side", 0)),
+    "mute": Kind("end", 8, _MENDED, do.set_cable("loss_out", 1.0), do.set_cable("loss_out", 0.0)),
+    "deaf": Kind("end", 8, _MENDED, do.set_cable("loss_in", 1.0), do.set_cable("loss_in", 0.0)),
+    "lossy": Kind("end", 10, _MENDED, do.lossy, do.lossless),
+    "clock": Kind("agent", 0, _ALONE, do.step_clock),
+    "wall clock": Kind("agent", 0, _ALONE, do.set_wall_clock),
+    "sleep": Kind("agent", 12, _MENDED, do.sleep, do.wake),
+    "slow": Kind("agent", 10, _MENDED, do.slow, do.quick),
+    "double": Kind("agent", 10, _CHANGED, do.clone, do.unclone, KEYS_S),
+    "name server fails": Kind("name", 12, _CHANGED, do.mute_dns, do.mend_dns),
+    "anchor moves": Kind("name", 3, _CHANGED, do.move, do.moved, _NAMES_S),
     # A suppression that stood when it ended (`damping.FIRST_S`) may last a while longer.
-    simways.BLINKS: Kind("node", 40, simways.blink, simways.steady, 12.0),
-    simways.BLOCKS: Kind("agent", 0, simways.block),
-    "override": Kind("agent", 10, do.override, do.no_override),
-    "anchor leaves": Kind("anchor", 12, do.leave, do.come_back, APPLY_S + KEYS_S),
-    "node leaves": Kind("agent", 12, do.leave, do.come_back, APPLY_S + _IDLE_KEYS_S),
-    "pair ends": Kind("agent", 12, do.end_pair, do.permit_pair, APPLY_S),
+    simways.BLINKS: Kind("node", 40, _MENDED, simways.blink, simways.steady, 12.0),
+    simways.BLOCKS: Kind("agent", 0, _CHANGED, simways.block),
+    "override": Kind("agent", 10, _MENDED, do.override, do.no_override),
+    "anchor leaves": Kind("anchor", 12, _CHANGED, do.leave, do.come_back, APPLY_S + KEYS_S),
+    "node leaves": Kind("agent", 12, _CHANGED, do.leave, do.come_back, APPLY_S + _IDLE_KEYS_S),
+    "pair ends": Kind("agent", 12, _CHANGED, do.end_pair, do.permit_pair, APPLY_S),
 }
 
 

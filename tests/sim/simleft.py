@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from simfaults import KINDS, Leaves
 from simpairs import (
     DIRECT_STATES,
     HEARD_S,
@@ -21,7 +22,7 @@ from simpairs import (
     touches,
 )
 from simspec import Fault
-from simways import BLINKS, is_blocked_at
+from simways import is_blocked_at
 
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.splice import VAIN_BURST
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from simworld import World
 
 
-# What leaves a direct path as it is; and what does so once it is over: no NAT has forgotten anything, and no end.
-_HARMLESS = ("clock", "wall clock")
-_PASSING = ("unplug", "partition", "mute", "deaf", "lossy", "sleep", "slow", "override", BLINKS)
 # So long after its end both ends may yet take the path for what it was during the fault.
 _MENDED_S, _SLOWLY_MENDED_S = 5.0, 15.0
 # So long an agent may need to see that WireGuard sends where it was told to.
@@ -66,7 +64,8 @@ def _has_ended_path(world: World, fault: Fault, ends: tuple[str, str], at: float
     mended, and where something of it stays, later too, unless a direct path has worked since the fault was over."""
     node, peer = ends
     names = (node.rstrip("'"), peer)
-    if is_anchor_fault(world, fault) or fault.kind in _HARMLESS or not may_have_caused(world, fault, names, at):
+    leaves = KINDS[fault.kind].leaves
+    if is_anchor_fault(world, fault) or leaves is Leaves.ALONE or not may_have_caused(world, fault, names, at):
         return False
     if fault.kind == "override" and {fault.target, fault.value.split()[0]} != {*names}:
         return False
@@ -75,7 +74,7 @@ def _has_ended_path(world: World, fault: Fault, ends: tuple[str, str], at: float
         return True
     since = (d for d in world.watch.decided if (d.node, d.peer) == ends and fault.ends_at + mended_s < d.at < at)
     worked = any(d.decision.after is State.DIRECT is not d.decision.before for d in since)
-    return fault.kind not in _PASSING and not worked
+    return leaves is Leaves.CHANGED and not worked
 
 
 def no_live_relay_is_abandoned(world: World) -> Says:

@@ -17,6 +17,7 @@ from meshctl.core.agent.config import node_id
 from meshctl.core.agent.history import Decision, History
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.state import load
+from meshctl.core.wire import stun
 
 if TYPE_CHECKING:
     from simnet import Packet
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 _Noted = TypeVar("_Noted")
 _MAX_NOTED = 20_000
-# What a STUN request begins with, and attributes of checks (RFC 8445 section 16.1).
-QUESTION = b"\0\1"
-_USE_CANDIDATE, _ICE_CONTROLLED = 0x0025, 0x8029
+# The message type that a STUN request begins with; and how USE-CANDIDATE and ICE-CONTROLLED begin, which have 0 and 8
+# bytes (RFC 8445 section 16.1).
+BINDING_REQUEST = (stun.BINDING | stun.Class.REQUEST).to_bytes(2, "big")
+_MARKS = (bytes.fromhex("00250000"), bytes.fromhex("80290008"))
 
 
 class Finding(NamedTuple):
@@ -99,9 +101,9 @@ class Watch:
         """A check leaves."""
         now = self._world.clock.now
         self.of_node.setdefault(node.name, Meter()).add(None, now)
-        self.asked[node.name] += action.data[:2] == QUESTION
+        self.asked[node.name] += action.data[:2] == BINDING_REQUEST
         self.of_path.setdefault(node.name, Meter()).add((action.local, action.remote), now)
-        if node.spec.kind != "malicious" and {_USE_CANDIDATE, _ICE_CONTROLLED} <= _attributes(action.data):
+        if node.spec.kind != "malicious" and _wants_what_is_not_its_own(action.data):
             self._world.found("only the controlling side nominates", node.name, f"{action.remote}")
 
     def signal(self, node: Node, action: ev.SendSignal) -> None:
@@ -226,13 +228,12 @@ class Watch:
         return known[1]
 
 
-def _attributes(message: bytes) -> set[int]:
-    """The types of a STUN message's attributes (RFC 8489 section 14), whatever its header says of its length."""
-    types, at = set(), 20
-    while at + 4 <= len(message):
-        types.add(int.from_bytes(message[at : at + 2], "big"))
-        at += 4 + -(-int.from_bytes(message[at + 2 : at + 4], "big") // 4) * 4
-    return types
+def _wants_what_is_not_its_own(data: bytes) -> bool:
+    """Whether a check nominates and says that its sender does not control (RFC 8445 section 8.1.1)."""
+    if not all(mark in data for mark in _MARKS):  # parsed where it may be so: there are many checks
+        return False
+    message = stun.decode(data).message
+    return message.use_candidate and message.ice_controlled is not None
 
 
 def _may_meet(node: Node, a: str, b: str) -> bool:

@@ -9,10 +9,10 @@ import simhours
 from simdraw import draw
 from simlong import LONG_S
 from simspec import Fault, WorldSpec
+from simspecs import EASY
 from simtrace import Meter
 from simwatch import Decided
 from simworld import World
-from test_sim_invariants import EASY
 
 from meshctl.core.agent.choice import CHANGES_PER_HOUR
 from meshctl.core.agent.history import Decision

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from simnat import RANDOM, Behaviour
 from simspec import Flow
+from simspecs import spec_of
 from simworld import World
-from test_sim_invariants import spec_of
 
 from meshctl.core.reachability import ADDRESS, ADDRESS_AND_PORT, INDEPENDENT
 

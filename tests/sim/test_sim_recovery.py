@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import simrecovery
 from simspec import Fault, Flow
+from simspecs import EASY
 from simworld import World
-from test_sim_invariants import EASY
 
 from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.path import State

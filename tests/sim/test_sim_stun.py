@@ -9,9 +9,9 @@ from simattack import VICTIM_IP
 from simdraw import draw
 from simnat import Behaviour
 from simnet import Packet
+from simspecs import EASY, HARD, NEVER, spec_of
 from simstun import MANNERS, StunServer
 from simworld import World
-from test_sim_invariants import EASY, HARD, NEVER, spec_of
 
 from meshctl.core.agent.path import State
 from meshctl.core.wire import stun

@@ -15,8 +15,8 @@ from simcopyist import KINDS
 from simdraw import draw
 from simnat import Behaviour
 from simspec import Fault, WorldSpec
+from simspecs import EASY, HARD, NEVER, spec_of
 from simworld import World
-from test_sim_invariants import EASY, HARD, NEVER, spec_of
 
 from meshctl.core.agent import signal
 from meshctl.core.agent.allowance import Allowance

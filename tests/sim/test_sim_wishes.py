@@ -10,9 +10,9 @@ from simconfig import mesh_ip, pair_key, wg_key
 from siminventory import APPLY_S
 from simlong import LEAVES_S
 from simspec import Fault, Flow, NodeSpec, WorldSpec
+from simspecs import EASY, found
 from simwatch import Decided
 from simworld import World
-from test_sim_invariants import EASY, found
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent import signal

@@ -82,17 +82,22 @@ class Lookup:
     def __init__(self, root: Path, ranges: tuple[str, ...], mark: int, total_s: float = TOTAL_S) -> None:
         self._root, self._ranges, self._mark = root, ranges, mark
         self._total_s = total_s
-        self._ttls: list[int] = []  # of the answers that had any, in seconds
 
     def resolve(self, name: NamedEndpoint) -> Resolved:
         """All addresses. Raises OSError or WireError when nobody knows any."""
         self._ends_at = time.monotonic() + self._total_s
         if name.port:
-            found = [Address.of(ip, name.port) for ip in self._addresses(name.host)]
-        else:
-            services = self._ask(name.host, dns.SRV)[0].services[:_MAX_TARGETS]
-            found = [Address.of(ip, s.port) for s in services if s.port for ip in self._addresses(s.target)]
-        return Resolved(name, tuple(found), min(self._ttls, default=None))
+            ips, ttl_s = self._addresses(name.host)
+            return Resolved(name, tuple(Address.of(ip, name.port) for ip in ips), ttl_s)
+        (answer,) = self._ask(name.host, dns.SRV)
+        found: list[Address] = []
+        ttls = [answer.ttl_s] if answer.services else []
+        for service in answer.services[:_MAX_TARGETS]:
+            if service.port:
+                ips, ttl_s = self._addresses(service.target)
+                found += [Address.of(ip, service.port) for ip in ips]
+                ttls += [] if ttl_s is None else [ttl_s]
+        return Resolved(name, tuple(found), min(ttls, default=None))
 
     def servers(self) -> list[str]:
         """The resolvers to ask, in their order."""
@@ -103,9 +108,14 @@ class Lookup:
 
     # Inside
 
-    def _addresses(self, host: str) -> list[str]:
+    def _addresses(self, host: str) -> tuple[list[str], int | None]:
+        """The host's, and how long they count in seconds: None when no resolver has said so."""
         written = list(_in_hosts_file(self._root / "etc/hosts", host))
-        return written or [ip for answer in self._ask(host, dns.A, dns.AAAA) for ip in answer.addresses]
+        if written:
+            return written, None
+        answers = [answer for answer in self._ask(host, dns.A, dns.AAAA) if answer.addresses]
+        found = [ip for answer in answers for ip in answer.addresses]
+        return found, min((answer.ttl_s for answer in answers), default=None)
 
     def _ask(self, host: str, *kinds: int) -> list[dns.Answer]:
         """An answer of each kind, from the first resolver that has all, or what there is without it: some have nothing
@@ -120,7 +130,6 @@ class Lookup:
                 break
         if not found:
             raise TimeoutError("no resolver answers")
-        self._ttls += [answer.ttl_s for answer in found.values() if answer.addresses or answer.services]
         return [found[kind] for kind in kinds if kind in found]
 
     def _ask_server(self, server: str, host: str, kinds: tuple[int, ...]) -> dict[int, dns.Answer]:

@@ -6,7 +6,7 @@ it is asked (by STUN, on WireGuard's own port) as soon as the counters of WireGu
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.config import PeerConfig
@@ -102,12 +102,12 @@ class AnchorLink:
         """A message of so many bytes came from there: that no more come is no sign."""
         self._liveness.signalled(size, sent=False)
 
-    def ask(self, now: float, families: Collection[int] = (4, 6), drawn: float = 0.0) -> tuple[Address, ...]:
-        """The addresses to ask, when it is time: those of the families that this node has; the next time is later, and
-        `drawn`, from 0 to 1, says by how much of ASK_JITTER it is earlier than that."""
+    def ask(self, now: float, draw: Callable[[], float], families: Collection[int] = (4, 6)) -> tuple[Address, ...]:
+        """The addresses to ask, when it is time: those of the families that this node has. What is drawn then, from 0
+        to 1, says how much of ASK_JITTER the pause until the next time is shortened by."""
         if self._ask_at is None or now < self._ask_at:
             return ()
-        self._ask_at = now + self._pause_s * (1.0 - ASK_JITTER * drawn)
+        self._ask_at = now + self._pause_s * (1.0 - ASK_JITTER * draw())
         self._pause_s = min(2 * self._pause_s, ASK_LONGEST_S)
         asked = tuple(endpoint for endpoint in self.endpoints if endpoint.family in families)
         self._asked, self._answered = set(asked), []

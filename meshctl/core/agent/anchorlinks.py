@@ -68,10 +68,11 @@ class AnchorLinks:
     def poll(self, key: bytes, now: float) -> bool:
         """Ask one that is in doubt, if it is time. Whether it was asked."""
         link = self._links.get(key)
-        addresses = link.ask(now, self._families, self._context.dice.random()) if link is not None else ()
+        if link is None:
+            return False
+        addresses = link.ask(now, self._context.dice.random, self._families)
         for address in addresses:
-            if link is not None:
-                self._gatherer.ask_again(self._server(link, address), now)
+            self._gatherer.ask_again(self._server(link, address), now)
         return bool(addresses)
 
     def hurry(self, now: float) -> None:

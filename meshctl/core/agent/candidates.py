@@ -24,7 +24,7 @@ class LocalCandidates:
         self._ordered: tuple[Candidate, ...] = ()
         self._bases: tuple[Address, ...] = ()
         self._base: dict[int, Address] = {}  # the best of each family
-        self._reached: frozenset[Address] = frozenset()  # bases that servers' answers come to
+        self._answered: frozenset[Address] = frozenset()  # bases that servers' answers come to
         self._told: tuple[Offered, ...] = ()
 
     def all(self) -> tuple[Candidate, ...]:
@@ -47,12 +47,12 @@ class LocalCandidates:
     @property
     def answered(self) -> frozenset[Address]:
         """The own addresses that servers' answers come to."""
-        return self._reached
+        return self._answered
 
-    def reached(self, family: int) -> tuple[Address, ...]:
+    def to_ask_from(self, family: int) -> tuple[Address, ...]:
         """The own addresses of that family that servers' answers come to, best first; all, where none come."""
         of_family = tuple(base for base in self._bases if base.family == family)
-        return tuple(base for base in of_family if base in self._reached) or of_family
+        return tuple(base for base in of_family if base in self._answered) or of_family
 
     def set_hosts(self, addresses: Iterable[LocalAddress], port: int) -> bool:
         """These are the host's addresses now. What hung on one that has gone goes too. Whether peers should hear."""
@@ -114,9 +114,9 @@ class LocalCandidates:
             best.setdefault((c.address, c.base), c)
         self._ordered = tuple(best.values())
         self._bases = tuple(dict.fromkeys(c.base for c in self._ordered if c.kind == "host"))
-        self._reached = frozenset(c.base for c in self._all.values() if c.kind in ("srflx", "told"))
+        self._answered = frozenset(c.base for c in self._all.values() if c.kind in ("srflx", "told"))
         self._base = {}
-        for base in sorted(self._bases, key=lambda base: base not in self._reached):
+        for base in sorted(self._bases, key=lambda base: base not in self._answered):
             self._base.setdefault(base.family, base)
         told: dict[Address, Offered] = {}
         for c in self._ordered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.candidates import LocalCandidates
@@ -45,20 +46,18 @@ class Gatherer:
         return min((t for t in times if t is not None), default=None)
 
     def set_hosts(self, addresses: Iterable[LocalAddress], port: int, now: float) -> None:
-        """The host's own addresses. Bridges of its own come and go, by which nobody is reached: the node has moved when
-        an address is gone that answers came to, or once one comes to a new address."""
+        """The host's own addresses."""
         before, answered = set(self._own.bases()), self._own.answered
         self._note(self._own.set_hosts(addresses, port), now)
-        bases = self._own.bases()
-        new = set(bases) - before
-        self._untried = {base for base in bases if base in self._untried or base in new}
-        if set(bases) != before:
-            self._nat.forget(set(bases) & before)
+        bases = set(self._own.bases())
+        self._untried = (self._untried & bases) | (bases - before)
+        if bases != before:
+            self._nat.forget(bases & before)
             self._strangers.clear()
             self._stun_client.keep(bases)
-        if answered - set(bases) or (new and not answered):
+        if _has_moved(before, bases, answered):
             self.doubt(now)
-        else:  # something has happened: many networks give out the same addresses
+        else:  # what servers see will say: at a new address, or at the same one, which many networks give out
             self.ask_all(now)
 
     def set_servers(self, servers: Iterable[Server], now: float) -> None:
@@ -80,7 +79,7 @@ class Gatherer:
 
     def ask_again(self, server: Server, now: float) -> None:
         """Ask one server that has been asked before: not from where no answer ever came to, as on a bridge."""
-        for base in self._own.reached(server.address.family)[:MAX_BASES]:
+        for base in self._own.to_ask_from(server.address.family)[:MAX_BASES]:
             self._stun_client.ask(base, server, now)
 
     def ask_all(self, now: float) -> None:
@@ -162,3 +161,13 @@ class Gatherer:
     def _note(self, changed: bool, now: float) -> None:
         if changed and self.changed_at is None:
             self.changed_at = now + TRICKLE_S
+
+
+def _has_moved(before: AbstractSet[Address], bases: AbstractSet[Address], answered: AbstractSet[Address]) -> bool:
+    """Whether other addresses of its own say by themselves that the host stands elsewhere. `answered`: those before to
+    which servers' answers came. Bridges come and go as well, by which nobody is reached."""
+    if answered - bases:
+        return True  # the way out that there was is gone
+    if answered:
+        return False  # it is still there; a new address may be a bridge's, until an answer comes to it
+    return bool(bases - before)  # no server has answered yet, and perhaps none will: any new address may be the way out

@@ -1,10 +1,12 @@
 """Which peer carries a signalling message on its way, and which messages this agent carries for others.
 
-A message goes to its receiver's own tunnel, by way of an anchor, or by way of a peer that both have. WireGuard vouches
-for the last hop; the source is what the header claims until the receiver checks the tag. So only an anchor's word is
-taken for it where messages are handed on: any other peer has its own handed on, and hands on to the receiver alone. So
-does an anchor that has it of another. The first one cannot know which of them the receiver comes to, and gives it to
-all.
+A message goes to its receiver's own tunnel, by way of an anchor, or by way of a peer that both have. Who sends one
+tries these ways in turn, for no answer comes where one is dead. Who hands one on hears of no answer, and has one try:
+into the receiver's tunnel if that is up. If it is not, an anchor that has it from a node gives it to all others, for it
+cannot know which of them the receiver comes to; one that has it from an anchor, to the receiver alone.
+
+WireGuard vouches for the last hop; the source is what the header claims until the receiver checks the tag. So only an
+anchor's word is taken for it where messages are handed on: any other peer has its own handed on, and nobody else's.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
+from typing import Union
 
 from meshctl.core.agent import signal
 from meshctl.core.agent.bodies import SignalError
@@ -29,11 +32,24 @@ RATE_PER_S_AND_PEER = 1.0
 BURST_PER_PEER = 8.0
 
 
-class Outcome(Enum):
-    """What to do with a message that came in."""
+@dataclass(frozen=True)
+class Local:
+    """A message for this node; `source` is who its header says has sent it."""
 
-    LOCAL = "for this node"
-    FORWARD = "for another"
+    source: PeerConfig
+
+
+@dataclass(frozen=True)
+class Onward:
+    """A message for another: what to hand on, and to whom."""
+
+    hops: tuple[PeerConfig, ...]
+    data: bytes
+
+
+class Refusal(Enum):
+    """Why a message is neither."""
+
     UNREADABLE = "not a signalling message"
     STRANGER = "the last hop is no agent among this node's peers"
     UNKNOWN = "source or destination is not a peer of this node"
@@ -44,14 +60,7 @@ class Outcome(Enum):
     NO_ROUTE = "no tunnel leads on"
 
 
-@dataclass(frozen=True)
-class Routed:
-    """`peer` is the source of a local message; `onward` are the next hops of one to forward, `data` what to hand on."""
-
-    outcome: Outcome
-    peer: PeerConfig | None = None
-    data: bytes = b""
-    onward: tuple[PeerConfig, ...] = ()
+Routed = Union[Local, Onward, Refusal]
 
 
 class TokenBucket:
@@ -96,7 +105,7 @@ class Router:
         return self._by_ip.get(mesh_ip)
 
     def hops(self, destination: PeerConfig, up: AbstractSet[str]) -> Iterator[PeerConfig]:
-        """Every peer that may carry a message there, best first: itself, the anchors, then nodes that both reach.
+        """Who may carry a message of this node's there, best first: itself, the anchors, then nodes that both reach.
 
         An anchor, which all come to, tries a tunnel that seems to be down too, as the last: it may have come up since.
         Found one by one: of 300 peers, the first or second is mostly all that is wanted.
@@ -120,18 +129,18 @@ class Router:
         """What to do with a message that the owner of that mesh address handed over."""
         last_hop = self._by_ip.get(from_mesh_ip)
         if last_hop is None:
-            return Routed(Outcome.STRANGER)
+            return Refusal.STRANGER
         try:
             header = signal.peek(data)
         except SignalError:
-            return Routed(Outcome.UNREADABLE)
+            return Refusal.UNREADABLE
         source = self._by_id.get(header.source)
         if source is None:
-            return Routed(Outcome.UNKNOWN)
+            return Refusal.UNKNOWN
         if not self._bucket(last_hop, source).take(now):
-            return Routed(Outcome.RATE)
+            return Refusal.RATE
         if header.destination == self._id:
-            return Routed(Outcome.LOCAL, source, data)
+            return Local(source)
         return self._forward(data, header, source, last_hop, up)
 
     def _bucket(self, last_hop: PeerConfig, source: PeerConfig) -> TokenBucket:
@@ -155,29 +164,30 @@ class Router:
     ) -> Routed:
         destination = self._by_id.get(header.destination)
         if destination is None:
-            return Routed(Outcome.UNKNOWN)
+            return Refusal.UNKNOWN
         if last_hop.name != source.name and not last_hop.is_anchor:
-            return Routed(Outcome.NOT_SOURCE)
+            return Refusal.NOT_SOURCE
         if not permitted(source, destination):
-            return Routed(Outcome.NOT_PERMITTED)
+            return Refusal.NOT_PERMITTED
         if header.ttl <= 1:
-            return Routed(Outcome.TTL)
-        onward = self._onward(destination, last_hop, up)
-        if not onward:
-            return Routed(Outcome.NO_ROUTE)
-        return Routed(Outcome.FORWARD, data=signal.with_ttl(data, min(header.ttl, signal.TTL) - 1), onward=onward)
+            return Refusal.TTL
+        hops = self._onward(destination, last_hop, up)
+        if not hops:
+            return Refusal.NO_ROUTE
+        return Onward(hops, signal.with_ttl(data, min(header.ttl, signal.TTL) - 1))
 
-    def _onward(
-        self, destination: PeerConfig, last_hop: PeerConfig, up: AbstractSet[str]
-    ) -> tuple[PeerConfig, ...]:
+    def _onward(self, destination: PeerConfig, last_hop: PeerConfig, up: AbstractSet[str]) -> tuple[PeerConfig, ...]:
         """To whom to hand a message on. Tunnels of anchors that seem to be down are tried, too: those between anchors
         are mostly idle, and the receiver's may have come up since."""
         if destination.name == last_hop.name:
             return ()
-        if destination.name in up or not self._is_anchor:
-            return (destination,) if destination.name in up else ()
-        others = [p for p in self._anchors if p.name not in (last_hop.name, destination.name)]
-        return (destination,) if last_hop.is_anchor else (*others, destination)
+        if destination.name in up:
+            return (destination,)
+        if not self._is_anchor:
+            return ()
+        if last_hop.is_anchor:
+            return (destination,)
+        return (*(p for p in self._anchors if p.name not in (last_hop.name, destination.name)), destination)
 
 
 def share(peers: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from meshctl.core.agent.bodies import Body
 from meshctl.core.agent.config import InterfaceConfig, PeerConfig
 from meshctl.core.agent.conversation import Conversation
 from meshctl.core.agent.events import Action, SendSignal, Signal
-from meshctl.core.agent.router import Outcome, Router
+from meshctl.core.agent.router import Local, Onward, Router
 from meshctl.core.agent.session import Verdict
 from meshctl.core.agent.signal import NO_SESSION
 
@@ -105,11 +105,12 @@ class Signalling:
         if last_hop is not None:
             self._carried(last_hop, len(event.data), False)
         routed = self._router.receive(event.data, event.from_mesh_ip, self._up(), now)
-        for hop in routed.onward:
-            self._hand(hop, routed.data)
-        if routed.outcome is not Outcome.LOCAL or routed.peer is None:
+        if isinstance(routed, Onward):
+            for hop in routed.hops:
+                self._hand(hop, routed.data)
+        if not isinstance(routed, Local):
             return None
-        conversation = self._conversations[routed.peer.id]
+        conversation = self._conversations[routed.source.id]
         lost = conversation.lost
         received = conversation.receive(event.data, now)
         if received.verdict in _NOTHING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,33 +80,58 @@ def _decode(raw: bytes, number: int, name: str, kind: int) -> Answer:
     code = flags & 0xF
     if flags & _TRUNCATED or code != NO_ERROR:
         return Answer(code, bool(flags & _TRUNCATED))
-    aliases: dict[str, tuple[str, int]] = {}
-    found: list[tuple[str, bytes, int, int]] = []
-    at += _QUESTION.size
-    for _ in range(answers):
+    records = _records(raw, at + _QUESTION.size, answers)
+    aliases = {r.owner: _Alias(_decode_name(raw, r.at)[0], r.ttl_s) for r in records if r.kind == CNAME}
+    chain = _chain(name, aliases)
+    names = {name, *(alias.target for alias in chain)}
+    ours = [r for r in records if r.kind == kind and r.owner in names]
+    if not ours:
+        return Answer(code)
+    ttl_s = min([*(alias.ttl_s for alias in chain), *(r.ttl_s for r in ours)])
+    if kind == SRV:
+        return Answer(code, services=tuple(sorted(_service(raw, r.at) for r in ours)), ttl_s=ttl_s)
+    return Answer(code, addresses=tuple(sorted({_address(raw[r.at : r.end], kind) for r in ours})), ttl_s=ttl_s)
+
+
+class _Record(NamedTuple):
+    """One of an answer. Its data are at `at` to `end` of the whole, to which names in them may point."""
+
+    owner: str
+    kind: int
+    ttl_s: int
+    at: int
+    end: int
+
+
+def _records(raw: bytes, at: int, count: int) -> list[_Record]:
+    """So many that begin there; those of the Internet alone."""
+    records = []
+    for _ in range(count):
         owner, at = _decode_name(raw, at)
-        record, group, ttl_s, size = _RECORD.unpack_from(raw, at)
+        kind, group, ttl_s, size = _RECORD.unpack_from(raw, at)
         at += _RECORD.size
-        ttl_s = ttl_s if ttl_s < _TTL_SIGN else 0
         if at + size > len(raw):
             raise WireError("the answer is cut short")
-        if group == _INTERNET and record == CNAME:
-            aliases[owner] = _decode_name(raw, at)[0], ttl_s
-        elif group == _INTERNET and record == kind:
-            found.append((owner, raw[at : at + size], at, ttl_s))
+        if group == _INTERNET:
+            records.append(_Record(owner, kind, ttl_s if ttl_s < _TTL_SIGN else 0, at, at + size))
         at += size
-    names, ttls = {name}, set()
-    for _ in range(_MAX_ALIASES):
-        if name not in aliases:
-            break
-        name, ttl_s = aliases[name]
-        names.add(name)
-        ttls.add(ttl_s)
-    ours = [(data, where) for owner, data, where, _ in found if owner in names]
-    ttl_s = min(ttls.union(ttl_s for owner, _, _, ttl_s in found if owner in names)) if ours else 0
-    if kind == SRV:
-        return Answer(code, services=tuple(sorted(_service(raw, where) for _, where in ours)), ttl_s=ttl_s)
-    return Answer(code, addresses=tuple(sorted({_address(data, kind) for data, _ in ours})), ttl_s=ttl_s)
+    return records
+
+
+class _Alias(NamedTuple):
+    """What a name is another name for, and how long."""
+
+    target: str
+    ttl_s: int
+
+
+def _chain(name: str, aliases: Mapping[str, _Alias]) -> list[_Alias]:
+    """The aliases that lead from that name on, one after the other."""
+    chain: list[_Alias] = []
+    while name in aliases and len(chain) < _MAX_ALIASES:
+        chain.append(aliases[name])
+        name = chain[-1].target
+    return chain
 
 
 def _address(data: bytes, kind: int) -> str:
