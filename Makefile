@@ -121,7 +121,7 @@ $(VENV)/.fuzz: pyproject.toml | $(VENV)/.installed
 MINUTES ?= 10
 .PHONY: fuzz-parsers
 fuzz-parsers: $(VENV)/.fuzz ## What strangers, routers and peers can have parsed, MINUTES=10 each by libFuzzer, TARGETS="stun core" or all
-	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/fuzz/main.py $(MINUTES) $(TARGETS)
+	@PYTHONDONTWRITEBYTECODE=1 $(BIN)/python tests/fuzz/main.py --minutes $(MINUTES) $(TARGETS)
 
 $(VENV)/.mutants: pyproject.toml | $(VENV)/.installed
 	@echo "==> $(VENV): installing cosmic-ray"
@@ -182,5 +182,5 @@ zipapp: $(VENV)/.installed ## Pack meshctl itself into dist/meshctl.pyz (its dep
 
 .PHONY: clean
 clean: ## Remove what was built, the venv included; the lab's image cache stays (see docs/lab.md)
-	@rm -rf $(VENV) build dist *.egg-info .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build dist *.egg-info .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
 	@find meshctl tests roles inventory schemas templates -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-import pty
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests" / folder) for folder in ("mesh", "agent")]
 
+from chaosround import LabError, first_round  # noqa: E402
 from chaosstates import BARE, COMPARED, HUB, INVENTORY, NODES, OF_A_BOOT, STAYS, STRIP, UNIT, change, write_roles  # noqa: E402
+from chaoswatch import more  # noqa: E402
 from meshlab import MeshLab, await_decided  # noqa: E402
 from meshstate import state  # noqa: E402
 
@@ -28,7 +29,7 @@ from meshctl.lab.names import netns, prefix  # noqa: E402
 # What a host is, unless something of both is there that nobody wants. After the first round of an apply in waves it has
 # all that is new, and nothing has gone yet: that round is confirmed by itself, and leaves the file as it is by which a
 # boot brings up the interface (docs/apply-order.md).
-WHOLE = (OLD, BETWEEN, BOOTED, NEW) = ("old", "first round", "first round, booted", "new")
+WHOLE = (OLD, BETWEEN, BETWEEN_BOOTED, NEW) = ("old", "first round", "first round, booted", "new")
 # What the command line allows at least is for checks over long ways; here they are short, and windows are waited for.
 _APPLY = """
 import sys
@@ -38,8 +39,6 @@ from meshctl.cli import main
 sys.exit(main())
 """
 WINDOW_S = 6.0
-# So long a controller may take at the most, with a host that answers no more.
-LATEST_S = 240.0
 _CUT = """table netdev cut {{
  chain in {{ type filter hook ingress device "{0}" priority 0; policy drop; }}
  chain out {{ type filter hook egress device "{0}" priority 0; policy drop; }}
@@ -79,30 +78,26 @@ class Chaos:
         self._rebooted: set[str] = set()
 
     def begin(self) -> None:
-        """Both states by each way, without anybody who interferes."""
+        """Both states by each way, without anybody who interferes. Raises LabError."""
         self._known.clear()
+        self._between.clear()
         self._edit(second=False)
         if not self._bare:
             self._bare = _without_what_stays(self._state(BARE))
         self.mesh.apply()
+        in_two: list[tuple[str, bool, bool]] = []
         for second, bare in ((True, True), (False, True), (True, False), (False, False)):
             self.turn(second=second, bare=bare)
-            before, began = {node: self._journals(node) for node in NODES}, time.monotonic()
-            self._first_round()
-            self._between.update(((node, second, bare), self._state(node)) for node in NODES)
-            self.mesh.apply()
-            self.seconds = time.monotonic() - began
-            for node in NODES:
-                self.lines[self.way(node)] = more(self._journals(node), before[node])
-            for words in self._looked():
-                raise SystemExit(words)
-            for node in NODES:
-                now = self._state(node)
-                if words := _unlike(now, self._known.setdefault((node, second), now)):
-                    raise SystemExit(f"{node} is another one after another way to the same state: {words}")
+            names = self._pass()
+            if not names:
+                raise LabError(f"nobody is changed in two rounds ({second=}, {bare=})")
+            in_two += [(node, second, bare) for node in names]
+        for node, second, bare in in_two:
+            self._must_be_between(node, second=second, bare=bare)
 
     def turn(self, *, second: bool, bare: bool) -> None:
-        """The inventory is to be that one; the hosts have the other, one of them perhaps nothing at all."""
+        """The inventory is to be that one; the hosts have the other, one of them perhaps nothing at all. Raises
+        LabError."""
         if self._known and self._second == second:
             self._edit(second=not second)
             self.mesh.apply()
@@ -113,7 +108,7 @@ class Chaos:
             self.mesh.sh(BARE, STRIP)
             now = _without_what_stays(self._state(BARE))
             if words := _unlike(now, self._bare):
-                raise SystemExit(f"{BARE} still has something of meshctl's: {words}")
+                raise LabError(f"{BARE} still has something of meshctl's: {words}")
 
     def way(self, node: str) -> Way:
         """That of the apply which is about to begin."""
@@ -147,7 +142,7 @@ class Chaos:
         if self.way(node).bare:
             now, old = _without_what_stays(now), self._bare
         elif node in self._rebooted and _split(now) == (_split(between)[0], _split(old)[1]):
-            return BOOTED if now != old else OLD
+            return BETWEEN_BOOTED if now != old else OLD
         return OLD if now == old else _unlike(now, old, between, new)
 
     def finish(self) -> list[str]:
@@ -209,17 +204,31 @@ class Chaos:
         if second:
             self.mesh.edit(change)
 
-    def _first_round(self) -> None:
-        """An apply that ends when all have what is new, and nothing has gone."""
-        terminal, answers = pty.openpty()
-        words = [sys.executable, "-m", "meshctl", "apply", str(self.mesh.path), "--lab", self.mesh.name, "--pause"]
-        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
-        with subprocess.Popen(words, text=True, stdin=answers, stdout=nothing, stderr=pipe) as process:
-            for line in process.stderr or ():
-                if line.startswith("Go on with"):
-                    os.write(terminal, b"y\n" if "what is new" in line else b"n\n")
-        os.close(terminal)
-        os.close(answers)
+    def _pass(self) -> list[str]:
+        """From one state to the other with a look after the first round; who was changed in both rounds."""
+        began, before = time.monotonic(), {node: self._journals(node) for node in NODES}
+        first_round(self.mesh)
+        self._between.update(((node, self._second, self._is_bare), self._state(node)) for node in NODES)
+        after_one = {node: self._journals(node) for node in NODES}
+        self.mesh.apply()
+        self.seconds = time.monotonic() - began
+        after = {node: self._journals(node) for node in NODES}
+        for node in NODES:
+            self.lines[self.way(node)] = more(after[node], before[node])
+        for words in self._looked():
+            raise LabError(words)
+        for node in NODES:
+            now = self._state(node)
+            if words := _unlike(now, self._known.setdefault((node, self._second), now)):
+                raise LabError(f"{node} is another one after another way to the same state: {words}")
+        return [node for node in NODES if more(after_one[node], before[node]) and more(after[node], after_one[node])]
+
+    def _must_be_between(self, node: str, *, second: bool, bare: bool) -> None:
+        between, old, new = self._between[node, second, bare], self._known[node, not second], self._known[node, second]
+        is_old = _without_what_stays(between) == self._bare if bare and node == BARE else between == old
+        if is_old or between == new:
+            which = OLD if is_old else NEW
+            raise LabError(f"{node} is changed in two rounds, but is {which} after the first ({second=}, {bare=})")
 
     def _looked(self) -> list[str]:
         """Who does not reach the hub, old or new. Who has lost its session in a reboot knows no way to home; home
@@ -251,7 +260,7 @@ class Chaos:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Chaos]:
-    """The lab, from `lab up` to `lab down`, with both states tried once."""
+    """The lab, from `lab up` to `lab down`, with both states tried once. Raises LabError."""
     write_roles(folder)
     document = yaml.safe_load(INVENTORY)
     document["defaults"]["vars"]["unit"] = UNIT
@@ -260,17 +269,12 @@ def running(folder: Path) -> Iterator[Chaos]:
     try:
         up = mesh.run("lab", "up", str(mesh.path), "--name", mesh.name, "--ssh-over-mesh")
         if up.code:
-            raise SystemExit(up.err)
+            raise LabError(up.err)
         chaos = Chaos(mesh)
         chaos.begin()
         yield chaos
     finally:
         mesh.run("lab", "down", "--name", mesh.name)
-
-
-def more(now: Mapping[str, int], before: Mapping[str, int]) -> int:
-    """So many lines have journals more than before, of which some may have gone."""
-    return sum(count - before.get(name, 0) for name, count in now.items())
 
 
 def _without_what_stays(lines: list[str]) -> list[str]:

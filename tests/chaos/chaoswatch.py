@@ -30,7 +30,7 @@ def lines() -> dict[str, int]:
 
 
 def more(now: dict[str, int], before: dict[str, int]) -> int:
-    """So many lines were written."""
+    """So many lines were written; of the journals of before, some may have gone."""
     return sum(count - before.get(name, 0) for name, count in now.items())
 
 
@@ -93,4 +93,5 @@ def main(kind: str, wanted: int, after_s: float) -> None:
     print(json.dumps({"at": at, "busy": busy, "hit": hit}), flush=True)
 
 
-main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+if __name__ == "__main__":  # with `python3 -c`, too
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 
+import fuzzmessages
 from agentcore_values import SESSION, interface, key, peer, shared
 
-from meshctl.core.agent import events, signal
+from meshctl.core.agent import bodies, events, fields, signal
 from meshctl.core.agent.address import Address, LocalAddress
 from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.events import PeerStatus
@@ -23,10 +23,9 @@ _BOTH = (
     peer("ann", "hub", 1, kind="anchor", endpoints=(Address("203.0.113.1", 51820),), reaches=frozenset({"ann", "bob"})),
     peer("ann", "bob", 3, reaches=frozenset({"ann"})),
 )
-_KINDS = tuple(signal.MessageType)
-_WAYS = 8
+_RELAY_PORT = 40001
 _STEP_S = 0.25
-_ANSWERS = b"\x01\0\x08"  # the field's number, and how long it is
+_ANCHORS_FROM = 0x80  # of an input's first byte
 
 
 class Agent:
@@ -42,16 +41,19 @@ class Agent:
         self.wait(4)
         for name in _PEERS:
             if (hello := self._heard.get(node_id(key(name)))) is not None:
-                answer = _ANSWERS + hello.sequence.to_bytes(8, "big")
-                self.give(self.said(name, bytes((_KINDS.index(signal.MessageType.HELLO_ACK), 1)) + answer))
+                self.give(self.said(name, spoken(bodies.HelloAck(hello.sequence), 1)))
 
-    def give(self, event: events.Event) -> None:
+    def give(self, event: events.Event) -> bool:
+        """Whether it does anything about it, but to ask who that is, as it does when it does not believe it."""
         self.core.handle(event, self._now)
+        answered = False
         while (action := self.core.poll_action()) is not None:
-            if isinstance(action, events.SendSignal):
-                header = signal.peek(action.data)
-                if header.kind is signal.MessageType.HELLO:
-                    self._heard[header.destination] = header
+            header = signal.peek(action.data) if isinstance(action, events.SendSignal) else None
+            if header is not None and header.kind is signal.MessageType.HELLO:
+                self._heard[header.destination] = header
+            else:
+                answered = True
+        return answered
 
     def wait(self, steps: int) -> None:
         """Time passes; the agent is woken when it wants to be."""
@@ -61,50 +63,90 @@ class Agent:
             self.give(events.Wake())
         self._now = until
 
-    def said(self, name: str, part: bytes) -> events.Event:
-        """A message of that peer's with its tag: of which type, which number it has, and its fields."""
+    def said(self, name: str, part: bytes) -> events.Signal:
+        """A message of that peer's with its tag: of which type, which number it has, and its fields (`spoken`)."""
         heard = self._heard.get(node_id(key(name)))
-        kind, number, fields = part[:1] or b"\0", part[1:2] or b"\0", part[2:]
-        head = signal._HEADER.pack(
-            signal.MAGIC, signal.VERSION, _KINDS[kind[0] % len(_KINDS)], signal.TTL, 0, node_id(key(name)),
-            node_id(key("ann")), SESSION, heard.my_session if heard else bytes(signal.SESSION_BYTES), number[0],
+        kind, sequence, written = part[:1] or b"\0", part[1:2] or b"\0", part[2:]
+        header = signal.Header(
+            fuzzmessages.kind(kind[0]), node_id(key(name)), node_id(key("ann")), SESSION,
+            heard.my_session if heard else signal.NO_SESSION, sequence[0],
         )  # fmt: skip
-        data = head + fields
+        data = fuzzmessages.unsigned(header, written)
         return events.Signal(_PEERS[name], data + signal.tag(data, shared("ann", name)))
 
 
-def run(data: bytes) -> None:
-    """Parts of the bytes come one after another: of each, the first byte says by which way and how much later than the
-    one before, the second how long it is. Whether the agent is an anchor's, the very first byte says."""
-    agent, data = Agent(is_anchor=bool(data[:1] > b"\x7f")), data[1:]
-    while data:
-        way, steps, size = data[0] % _WAYS, data[0] // _WAYS, data[1] if len(data) > 1 else 0
-        part, data = data[2 : 2 + size], data[2 + size :]
-        agent.wait(steps)
-        agent.give(_event(agent, way, part))
-    agent.wait(100)
+def spoken(body: bodies.Body, sequence: int) -> bytes:
+    """The bytes of which `Agent.said` makes a message with that body."""
+    return bytes((fuzzmessages.number(body), sequence)) + fields.write(body)
 
 
-def _event(agent: Agent, way: int, part: bytes) -> events.Event:
-    if way == 0:
-        return events.Datagram(_OWN, _FAR, part)
-    if way == 1:
-        return events.RelayDatagram(40001, _FAR, part)
-    if way == 2:
-        return events.Signal(_PEERS["bob"], part)
-    if way in (3, 4):
-        return agent.said("hub" if way == 3 else "bob", part)
-    if way == 5:  # a check of bob's
-        with suppress(WireError):
-            return events.Datagram(_OWN, _FAR, signed(stun.decode(part).message, shared("ann", "bob")))
+def _datagram(_agent: Agent, part: bytes) -> events.Event:
+    return events.Datagram(_OWN, _FAR, part)
+
+
+def _relayed(_agent: Agent, part: bytes) -> events.Event:
+    return events.RelayDatagram(_RELAY_PORT, _FAR, part)
+
+
+def _signal(_agent: Agent, part: bytes) -> events.Event:
+    return events.Signal(_PEERS["bob"], part)
+
+
+def _said_by_hub(agent: Agent, part: bytes) -> events.Event:
+    return agent.said("hub", part)
+
+
+def _said_by_bob(agent: Agent, part: bytes) -> events.Event:
+    return agent.said("bob", part)
+
+
+def _check_of_bob(_agent: Agent, part: bytes) -> events.Event:
+    try:
+        return events.Datagram(_OWN, _FAR, signed(stun.decode(part).message, shared("ann", "bob")))
+    except WireError:
         return events.Wake()
-    if way == 6:
-        return events.MappingDatagram(_GATEWAY, part)
+
+
+def _of_gateway(_agent: Agent, part: bytes) -> events.Event:
+    return events.MappingDatagram(_GATEWAY, part)
+
+
+def _http_reply(_agent: Agent, part: bytes) -> events.Event:
     return events.HttpReply(part[0] if part else 0, 200, part[1:])
 
 
+_Way = Callable[[Agent, bytes], events.Event]
+_WAYS: tuple[_Way, ...] = (
+    _datagram, _relayed, _signal, _said_by_hub, _said_by_bob, _check_of_bob, _of_gateway, _http_reply,
+)  # fmt: skip
+
+
+def run(data: bytes) -> bool:
+    """Parts of the bytes come one after another: of each, the first byte says by which way and how much later than the
+    one before, the second how long it is. Whether the agent is an anchor's, the very first byte says. Returns whether
+    it did anything about one of them."""
+    agent, data = Agent(is_anchor=data[:1] >= bytes((_ANCHORS_FROM,))), data[1:]
+    answered = False
+    while data:
+        steps, way = divmod(data[0], len(_WAYS))
+        size = data[1] if len(data) > 1 else 0
+        part, data = data[2 : 2 + size], data[2 + size :]
+        agent.wait(steps)
+        answered |= agent.give(_WAYS[way](agent, part))
+    agent.wait(100)
+    return answered
+
+
 def begin() -> Iterable[bytes]:
-    """An empty message of each type, of both peers, to a node and to an anchor."""
-    for number, _kind in enumerate(_KINDS):
-        for is_anchor in (0x00, 0x80):
-            yield bytes((is_anchor, 3, 2, number, 2, 4, 2, number, 2))
+    """A message of each type, of both peers, to a node and to an anchor; and a check."""
+    check = stun.encode(stun.Message(stun.Class.REQUEST, bytes(stun.TRANSACTION_BYTES)))
+    for first in (b"\0", bytes((_ANCHORS_FROM,))):
+        for body in fuzzmessages.BODIES:
+            part = spoken(body, 2)
+            yield first + _given(_said_by_hub, part) + _given(_said_by_bob, part)
+        yield first + _given(_check_of_bob, check)
+
+
+def _given(way: _Way, part: bytes) -> bytes:
+    """A part that comes by that way at once."""
+    return bytes((_WAYS.index(way), len(part))) + part
