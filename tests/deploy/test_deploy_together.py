@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,28 @@ def test_a_connection_that_breaks_while_others_have_their_turn_is_opened_anew(me
     assert {name: node["status"] for name, node in json.loads(out)["nodes"].items()} == {
         "one": "changed", "two": "changed",
     }, err  # fmt: skip
+
+
+def test_a_host_that_stays_away_since_its_connection_broke_is_one_that_nothing_was_sent_to(
+    mesh: Mesh, sshlab: SshLab
+) -> None:
+    mesh.apply(*QUICK)
+    mesh.motd = "a"
+    mesh.write()
+    server = sshlab.servers["two"].process
+    try:
+        with paused(mesh, "--serial", "1", "--confirm-timeout", "120") as (apply, terminal):
+            server.send_signal(signal.SIGSTOP)  # it accepts, and says nothing
+            subprocess.run(["pkill", "-P", str(server.pid)], check=True)
+            os.write(terminal, b"y\n")
+            out, err = apply.communicate(timeout=60)  # nobody waits for a window that is not open
+    finally:
+        server.send_signal(signal.SIGCONT)
+    nodes = json.loads(out)["nodes"]
+    assert {name: node["status"] for name, node in nodes.items()} == {"one": "changed", "two": "failed"}, err
+    assert "no SSH session with" in nodes["two"]["error"]["message"]
+    assert "may still be finishing" not in nodes["two"]["error"]["message"]
+    assert mesh.hosts["two"].sh("cat /etc/app/motd") == "hello"
 
 
 def test_what_waits_since_before_a_boot_is_undone_by_the_next_apply_which_goes_on(mesh: Mesh) -> None:
