@@ -74,7 +74,7 @@ def rollback(
 ) -> RollbackOutcome:
     """Have the hosts be again as they were after a run (`rollbacks.choose`); the inventory says how they are reached.
 
-    Raises UsageError, or MeshctlError when there is nothing to go back to, before any host is changed.
+    Raises UsageError, or MeshctlError when there is nothing to go back to, before anything is taken back.
     """
     with _Run(inventory, None, options, door, progress) as run:
         try:
