@@ -73,13 +73,24 @@ def replace(temp: Path, path: Path) -> None:
 
 
 def put(path: Path, content: bytes, mode: int) -> None:
-    """The content in a file's place, and on disk, by way of one beside it. Raises OSError."""
+    """The content in a file's place, and on disk, by way of one beside it. What was there stays, and nothing else, when
+    this raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temp = path.with_name(f".{path.name}.new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    write_and_close(os.open(temp, flags, mode), content)
-    temp.chmod(mode)
-    replace(temp, path)
+    temp = temp_of(path)
+    remove_quietly(temp)  # of who was killed while it wrote
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        write_and_close(os.open(temp, flags, mode), content)
+        temp.chmod(mode)
+        replace(temp, path)
+    except OSError:
+        remove_quietly(temp)
+        raise
+
+
+def temp_of(path: Path) -> Path:
+    """Where `put` writes what is to be at `path`."""
+    return path.with_name(f".{path.name}.new")
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,7 +20,8 @@ from meshctl.agent import process
 from meshctl.agent.node.wgread import Line, read_device
 
 AGAIN_S = 0.5
-# When is looked in between: answers come within a round trip, or once the peer asks, too, or not before a keepalive.
+# When is looked in between: answers come within a round trip (20 ms within a country, 300 ms around the world), or once
+# the peer asks, too, or not before a keepalive. The pauses grow, for each look reads all peers of an interface.
 _LOOK_S = (0.02, 0.06, 0.12, 0.2, 0.3, AGAIN_S)
 # A WireGuard that does nothing else any more is asked for so long after that, until who asked waits no longer.
 _BUSY_S = 5.0

@@ -6,6 +6,7 @@ reasons not to confirm, and to say them.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable
@@ -202,6 +203,17 @@ def take_up(host: Host) -> None:
             elif error.kind != "locked" or time.monotonic() > until:
                 raise
         time.sleep(AGAIN_S)
+    host.read()
+
+
+def end_abandoned(host: Host) -> None:
+    """Have the node undo what nobody may confirm any more, which it does when it is asked to wait on, and read it anew.
+    One whose applier is at work after all, or that cannot do it, says so again when it is applied to. Raises
+    RemoteError."""
+    if host.facts is None or host.facts.pending is None:
+        raise RuntimeError("there is nothing that is abandoned")
+    with contextlib.suppress(RemoteError):
+        _decide(host, host.facts.pending, "hold")
     host.read()
 
 

@@ -33,7 +33,7 @@ def refuse(reasons: tuple[str, ...]) -> None:
     """Raises DestructiveError when there are reasons."""
     if reasons:
         raise DestructiveError(
-            "refused, nothing was touched: " + "; ".join(reasons),
+            "refused, nothing was applied: " + "; ".join(reasons),
             hint="look at the plan, then use --allow-destructive",
         )
 

@@ -14,7 +14,7 @@ from meshctl.core.history import Entry
 from meshctl.deploy import applier, rollback
 from meshctl.deploy.hints import hint
 from meshctl.deploy.rollback import Way
-from meshctl.deploy.transport import NOTHING_SENT, Completed, Transport
+from meshctl.deploy.transport import Completed, NotSentError, Transport
 from meshctl.errors import RemoteError
 from meshctl.model.facts import HostFacts, PendingApply
 from meshctl.model.mesh import Mesh
@@ -130,9 +130,9 @@ class Host:
             self.facts.ledger.digest if steps else "", terms.manual,
         )  # fmt: skip
         command, stdin = applier.command_for(agent, transaction.encode(), present=agent.hash in self.facts.agents)
-        self.pending = PendingApply(transaction.id, who, window_s) if window_s else None
+        pending = PendingApply(transaction.id, who, window_s) if window_s else None
         try:
-            result = applier.read_result(self.name, self._run_applier(self.transport, command, stdin))
+            result = applier.read_result(self.name, self._run_applier(command, stdin, pending))
         except RemoteError as error:
             if error.kind == "interrupted" and window_s:  # the node would see it when its timer ends
                 self.transport.run(applier.agent_command(REVERT_LINK, "revert"))
@@ -172,19 +172,27 @@ class Host:
         endpoint_alone = change.kind == "peer" and set(change.after or ()) == {"endpoint"}
         return endpoint_alone and change.name in self.unresolved
 
-    def _run_applier(self, transport: Transport, command: str, stdin: bytes) -> Completed:
-        """A connection that broke while others had their turn is opened anew. One that breaks now leaves a node that
-        goes on by itself: raises RemoteError that says so."""
+    def _run_applier(self, command: str, stdin: bytes, pending: PendingApply | None) -> Completed:
+        """A connection that broke while others had their turn is opened anew. Raises RemoteError."""
         try:
-            try:
-                return transport.run(command, stdin)
-            except RemoteError as error:
-                if error.step != NOTHING_SENT:
-                    raise
+            return self._send(command, stdin, pending)
+        except NotSentError:
             self.transport = self.connect()
+            return self._send(command, stdin, pending)
+
+    def _send(self, command: str, stdin: bytes, pending: PendingApply | None) -> Completed:
+        """From the moment on that something may have been sent there is something pending. A connection that breaks
+        after that leaves a node that goes on by itself: raises RemoteError that says so, NotSentError before."""
+        if self.transport is None:
+            raise RuntimeError("send comes after read")
+        self.pending = pending
+        try:
             return self.transport.run(command, stdin)
+        except NotSentError:
+            self.pending = None
+            raise
         except RemoteError as error:
-            if error.kind not in LOST or error.step == NOTHING_SENT:
+            if error.kind not in LOST:
                 raise
             raise RemoteError(
                 f"{error.message}; the node may still be finishing what it has begun", node=self.name, kind=error.kind,

@@ -56,7 +56,7 @@ def check_fresh(stored: StoredPlan, now: PlanOutcome) -> None:
     more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     what = "\n  ".join(["", *lines[:_SHOWN], *more]) if lines else " its digest is another one"
     raise StalePlanError(
-        f"the plan is stale, nothing was touched:{what}\n ", hint="make a new plan and look at it again"
+        f"the plan is stale, nothing was applied:{what}\n ", hint="make a new plan and look at it again"
     )
 
 

@@ -40,10 +40,10 @@ class Rollout:
     hosts `outside` are those of the mesh that it is not about."""
 
     def __init__(
-        self, hosts: Mapping[str, Host], outside: Mapping[str, Host], mesh: Mesh, options: RunOptions, terms: Terms,
+        self, hosts: Mapping[str, Host], outside: Mapping[str, Host], options: RunOptions, terms: Terms,
         phases: Phases, anew: Callable[[], Anew], path: Through, canaries: frozenset[str],
     ) -> None:  # fmt: skip
-        self._hosts, self._outside, self._mesh = hosts, outside, mesh
+        self._hosts, self._outside = hosts, outside
         self._options, self._terms, self._phases = options, terms, phases
         self._anew, self._path, self._canaries = anew, path, canaries
         self._begun: dict[str, Host] = {}
@@ -69,8 +69,17 @@ class Rollout:
             self._settle(as_wanted, Check(as_wanted, self._hosts, self._outside, self._path), windows)
         self._begun.update((host.name, host) for host in own)
 
-    def converge(self) -> None:
-        """All hosts that still differ, in waves; when there are several, in two rounds where that helps."""
+    def end_abandoned(self) -> None:
+        """What applies before this one have left that nobody may confirm any more is undone."""
+        left = {h.name: h for h in self._hosts.values() if h.error is None and h.facts and h.facts.may_be_abandoned}
+        whose = {name: host.facts.pending.words for name, host in left.items() if host.facts and host.facts.pending}
+        self._phases.each("undoing", list(left.values()), confirm.end_abandoned)
+        for name, host in left.items():
+            if host.error is None and host.facts and not host.facts.pending:
+                self._phases.note(f"{name}: {whose[name]}, could not be confirmed any more, and was undone just now")
+
+    def converge(self, mesh: Mesh) -> None:
+        """All hosts of the mesh that still differ, in waves; when there are several, in two rounds where that helps."""
         changing = self._differing()
         self._total = len({host.name for host in changing} | self._begun.keys())
         if not changing:
@@ -80,7 +89,7 @@ class Rollout:
         going_back = any(host.way for host in changing)  # to what was whole; what goes with it is one step
         # Nobody confirms the first round by hand meanwhile.
         if len(in_waves) > 1 and self._options.confirm != MANUAL and not going_back:
-            left = self._left_behind(changing)
+            left = self._left_behind(changing, mesh)
             first = {host.name: self._first(host, host.name in left) for host in changing}
             adding = [host for host in changing if first[host.name].changes]
             if adding and any(first[host.name].changes != host.changes for host in changing):
@@ -108,19 +117,10 @@ class Rollout:
         """All of its hosts converge, then the mesh is checked, and each is confirmed or goes back."""
         check, agent = Check(wave, self._hosts, self._outside, self._path), zipapp.build()
 
-        def go(host: Host) -> None:
-            part = part_of(host)
-            host.converge(part.changes, agent, terms, part.doc)
-
         def converge(host: Host) -> None:
+            part = part_of(host)
             try:
-                go(host)
-            except RemoteError as error:
-                if error.kind != "undone" or host.way or host.kept:
-                    raise
-                host.warnings.append(error.message)
-                host.read()
-                go(host)
+                host.converge(part.changes, agent, terms, part.doc)
             finally:
                 windows.hold(host)
             host.check_converged(part_of(host).changes)
@@ -218,10 +218,10 @@ class Rollout:
             raise RuntimeError("rounds come after read")
         return Part(*first_round(host.doc, host.facts, carries=carries))
 
-    def _left_behind(self, hosts: Iterable[Host]) -> set[str]:
+    def _left_behind(self, hosts: Iterable[Host], mesh: Mesh) -> set[str]:
         """The nodes through which packets of others go now and will not any more."""
         left = {key for host in hosts if host.facts for key in left_behind(host.doc, host.facts)}
-        return {n.name for n in self._mesh.nodes.values() for a in n.attachments if a.public_key in left}
+        return {n.name for n in mesh.nodes.values() for a in n.attachments if a.public_key in left}
 
     def _differing(self) -> list[Host]:
         meant = self._options.switch or self._hosts.keys()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
@@ -53,12 +53,13 @@ def apply(
 ) -> ApplyOutcome:  # fmt: skip
     """Converge the hosts; keys that were born on the way are written to the lock.
 
-    Raises like `plan`, and DestructiveError or StalePlanError before any host is changed.
+    Raises like `plan`, and DestructiveError or StalePlanError before anything is applied.
     """
     with _Run(inventory, ring, options, door, progress) as run:
         run.check_lock()
         try:
             run.read()
+            run.settle()
         except KeyboardInterrupt:
             raise MeshctlError("interrupted while reading the hosts: nothing was applied") from None
         run.refuse()
@@ -73,11 +74,12 @@ def rollback(
 ) -> RollbackOutcome:
     """Have the hosts be again as they were after a run (`rollbacks.choose`); the inventory says how they are reached.
 
-    Raises UsageError, or MeshctlError when there is nothing to go back to, before any host is changed.
+    Raises UsageError, or MeshctlError when there is nothing to go back to, before anything is taken back.
     """
     with _Run(inventory, None, options, door, progress) as run:
         try:
             run.read(compare=False)
+            run.settle()
             run.read_histories()
         except KeyboardInterrupt:
             raise MeshctlError("interrupted while reading the hosts: nothing was changed") from None
@@ -177,6 +179,13 @@ class _Run:
         found = keys.learned(self._hosts.values())
         return self._inventory.with_keys(found) if found else self._inventory
 
+    def settle(self) -> None:
+        """What applies before this one have left to be decided. A host that goes back is another one, and read anew: so
+        this comes before anything is refused, counted or planned by what it is."""
+        if self._options.resume:
+            self._rollout.resume()
+        self._rollout.end_abandoned()
+
     def refuse(self) -> None:
         """Raises StalePlanError or DestructiveError."""
         if self._options.plan is not None:
@@ -207,19 +216,20 @@ class _Run:
                 guarded(host, Host.compare)
 
     def converge(self) -> None:
-        """The main transactions of all hosts that still differ, after those that a killed run has left."""
+        """The main transactions of all hosts that still differ."""
+        self._rollout.converge(self._inventory.mesh)
+
+    @cached_property
+    def _rollout(self) -> Rollout:
         mesh = self._inventory.mesh
         outside = {
             node.name: Host(node.name, NodeDoc(node.name, ()), self._connector(node.name, self._connections))
             for node in mesh.managed() if node.name not in self._hosts
         }  # fmt: skip
-        rollout = Rollout(
-            self._hosts, outside, mesh, self._options, self._terms(), self._phases, self._anew,
+        return Rollout(
+            self._hosts, outside, self._options, self._terms(), self._phases, self._anew,
             through(mesh, self._ways()), self._canaries,
         )  # fmt: skip
-        if self._options.resume:
-            rollout.resume()
-        rollout.converge()
 
     def read_histories(self) -> None:
         """What was applied to each host that was reached."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from meshctl.deploy import sudo
 from meshctl.deploy.sshsettings import Way
-from meshctl.deploy.transport import NOTHING_SENT, OUTPUT_LIMIT_BYTES, Completed
+from meshctl.deploy.transport import OUTPUT_LIMIT_BYTES, Completed, NotSentError
 from meshctl.errors import RemoteError
 from meshctl.model.keys import Secret
 
@@ -51,7 +51,7 @@ class SshTransport:
         try:
             channel = self._connection.open_session(timeout=self._way.connect_timeout_s)
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise self._lost(error, step=NOTHING_SENT) from error
+            raise self._lost(error, NotSentError) from error
         try:
             channel.settimeout(limit_s)
             channel.exec_command(command)
@@ -75,12 +75,11 @@ class SshTransport:
             raise self._lost(None)
         return Completed(status if status >= 0 else 255, stdout, stderr)
 
-    def _lost(self, error: BaseException | None, step: str = "") -> RemoteError:
+    def _lost(self, error: BaseException | None, what: type[RemoteError] = RemoteError) -> RemoteError:
         reason = f": {error}" if error is not None and str(error) else ""
-        return RemoteError(
-            f"the SSH connection was lost{reason}", node=self._node, kind="unreachable", step=step,
-            hint="run the command again",
-        )  # fmt: skip
+        return what(
+            f"the SSH connection was lost{reason}", node=self._node, kind="unreachable", hint="run the command again"
+        )
 
 
 class _Drain:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from meshctl.errors import RemoteError
+
 # More than any facts output (1,000 peers are about 300 kB); less than what hurts the controller.
 OUTPUT_LIMIT_BYTES = 64 * 1024 * 1024
-# The step of a RemoteError that says that the connection had broken before: the command was not sent.
-NOTHING_SENT = "connection"
+
+
+class NotSentError(RemoteError):
+    """The connection had broken before: the command was not sent."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class Transport(Protocol):
     def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:
         """Run a shell command line as root; None is the host's own command timeout.
 
-        Raises RemoteError when the command could not be run to its end; a non-zero status is not an error here.
+        Raises RemoteError when the command could not be run to its end, NotSentError when not at all; a non-zero status
+        is not an error here.
         """
 
     def close(self) -> None:

@@ -215,7 +215,10 @@ def _pending(lines: Lines) -> PendingApply | None:
     if not raw:
         return None
     manual = bool(raw.get("manual"))  # absent in the first ones
-    return PendingApply(str(raw["id"]), str(raw["who"]), float(raw["window_s"]), float(raw["began"]), manual)
+    return PendingApply(
+        str(raw["id"]), str(raw["who"]), float(raw["window_s"]), float(raw["began"]), manual,
+        boot=str(raw["boot"]), ended=raw["until"] is not None,
+    )  # fmt: skip
 
 
 def _undone(lines: Lines) -> UndoneApply | None:

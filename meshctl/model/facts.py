@@ -72,6 +72,8 @@ class PendingApply:
     window_s: float
     began: float = 0.0
     manual: bool = False
+    boot: str = ""  # the kernel's boot id then
+    ended: bool = True  # its applier has, and has not died
 
     @property
     def words(self) -> str:
@@ -115,3 +117,9 @@ class HostFacts:
     ledger: Ledger = Ledger()
     pending: PendingApply | None = None
     undone: UndoneApply | None = None  # since then nothing was confirmed
+
+    @property
+    def may_be_abandoned(self) -> bool:
+        """Whether nobody may confirm any more what is pending: it is of before a boot, or its applier has died, if it
+        is not still at work."""
+        return self.pending is not None and (not self.pending.ended or self.pending.boot != self.boot_id)

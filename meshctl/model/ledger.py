@@ -27,15 +27,15 @@ class PeerRecord:
 @dataclass(frozen=True)
 class InterfaceRecord:
     """`created` is False for an interface that was adopted: it is never removed, only its peers of ours are.
-    `until_boot`: the host's boot id where a boot would bring the interface up by an older file, as between the two
-    rounds of an apply; what is said of the peers holds for that boot."""
+    `peers_of_boot`: the host's boot id where another boot would bring the interface up by an older file, as between the
+    two rounds of an apply: what is said of the peers holds for that boot alone. Else empty."""
 
     created: bool
     backend: str
     peers: Mapping[str, PeerRecord] = field(default_factory=dict)  # public key text -> record
     addresses: tuple[str, ...] = ()
     routes: tuple[str, ...] = ()
-    until_boot: str = ""
+    peers_of_boot: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Ledger:
                     "peers": {k: [p.endpoint, p.keepalive_s] for k, p in i.peers.items()},
                     "addresses": list(i.addresses),
                     "routes": list(i.routes),
-                    **({"until_boot": i.until_boot} if i.until_boot else {}),
+                    **({"peers_of_boot": i.peers_of_boot} if i.peers_of_boot else {}),
                 }
                 for name, i in self.interfaces.items()
             },
@@ -104,7 +104,7 @@ class Ledger:
                         peers={k: PeerRecord(p[0], int(p[1])) for k, p in i["peers"].items()},
                         addresses=tuple(i["addresses"]),
                         routes=tuple(i["routes"]),
-                        until_boot=str(i.get("until_boot", "")),
+                        peers_of_boot=str(i.get("peers_of_boot", "")),
                     )
                     for name, i in document["interfaces"].items()
                 },

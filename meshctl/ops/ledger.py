@@ -13,7 +13,7 @@ from typing import TypeVar
 from meshctl.core.change import Change
 from meshctl.core.diff import due_handlers
 from meshctl.core.diff.between import brings_up
-from meshctl.core.diff.host import file_change, table_source
+from meshctl.core.diff.host import file_differs, table_source
 from meshctl.core.diff.interface import DEFAULT
 from meshctl.model.facts import HostFacts
 from meshctl.model.ledger import InterfaceRecord, Ledger, PeerRecord, TableRecord
@@ -62,7 +62,8 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
     wanted = {want.interface: want for want in doc.interfaces()}
     for name in sorted(touched):
         if name in wanted:
-            interfaces[name] = _interface_record(wanted[name], facts, _is_older(name, doc, facts, changes))
+            stays_old = _boot_file_stays_old(name, doc, facts, changes)
+            interfaces[name] = _interface_record(wanted[name], facts, stays_old)
         else:
             interfaces.pop(name, None)
     handlers = _handlers_left(doc, facts, changes)
@@ -86,16 +87,16 @@ def _file(files: dict[str, str], change: Change, resource: object) -> None:
         files[change.name] = str(after.get("sha256", ""))
 
 
-def _is_older(interface: str, doc: NodeDoc, facts: HostFacts, changes: tuple[Change, ...]) -> bool:
+def _boot_file_stays_old(interface: str, doc: NodeDoc, facts: HostFacts, changes: tuple[Change, ...]) -> bool:
     """Whether the file by which a boot brings the interface up is another than is wanted, and stays so."""
     written = {change.name for change in changes if change.kind == "file"}
     return any(
         isinstance(resource, File) and resource.path not in written and brings_up(resource.path, (interface,))
-        and any(file_change(0, resource, facts)) for resource in doc.resources
+        and file_differs(resource, facts) for resource in doc.resources
     )  # fmt: skip
 
 
-def _interface_record(want: WireGuard, facts: HostFacts, is_older: bool) -> InterfaceRecord:
+def _interface_record(want: WireGuard, facts: HostFacts, boot_file_stays_old: bool) -> InterfaceRecord:
     """Changes of one interface are applied together, so all that is wanted of it is ours afterwards."""
     old = facts.ledger.interfaces.get(want.interface)
     live = want.interface in facts.interfaces
@@ -105,7 +106,7 @@ def _interface_record(want: WireGuard, facts: HostFacts, is_older: bool) -> Inte
         peers={p.public_key.text: PeerRecord(p.endpoint, p.keepalive_s) for p in want.peers if p.public_key},
         addresses=want.addresses,
         routes=(*want.routes, DEFAULT) if want.default_route else want.routes,
-        until_boot=facts.boot_id if is_older else "",
+        peers_of_boot=facts.boot_id if boot_file_stays_old else "",
     )
 
 

@@ -99,3 +99,16 @@ def test_an_end_that_moves_is_relayed_though_what_was_cannot_be_removed(anchor: 
         assert talk(moved, b)
         with pytest.raises(RuntimeError, match="nft refused"):
             anchor.relays.poll(0.0)
+
+
+def test_a_removal_that_fails_keeps_no_relay_from_the_kernel(anchor: Anchor, tmp_path: Path) -> None:
+    a, b, moved = anchor.end("a"), anchor.end("b"), anchor.end("a")
+    anchor.do(install(a, b), install(anchor.end("a"), anchor.end("b"), PORT + 1))
+    anchor.space.run("nft", "flush", "ruleset")
+    refuses_once = f"[ -e {tmp_path}/asked ] && exec /usr/sbin/nft \"$@\"; touch {tmp_path}/asked; {REFUSES}"
+    with nft(tmp_path, refuses_once):
+        anchor.do(install(moved, b))
+        with pytest.raises(RuntimeError, match="nft refused"):
+            anchor.relays.poll(0.0)
+    assert talk(moved, b)
+    assert {count.kernel for count in anchor.counted()} == {True}

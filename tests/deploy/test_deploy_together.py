@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from meshctl.model.facts import PendingApply
 from meshctl.model.places import PENDING_PATH
 from meshctl.model.resources import NodeDoc
 
+OF_BEFORE_A_BOOT = f"""sed -i 's/"boot": "[^"]*"/"boot": "before"/' {PENDING_PATH}"""
 QUICK = ("--confirm", "off")
 MANUAL = ("--confirm", "manual", "--confirm-timeout", "600")
 # Of whoever applies: the run itself checks and confirms.
@@ -115,18 +117,88 @@ def test_a_connection_that_breaks_while_others_have_their_turn_is_opened_anew(me
     }, err  # fmt: skip
 
 
+def test_a_host_that_stays_away_since_its_connection_broke_is_one_that_nothing_was_sent_to(
+    mesh: Mesh, sshlab: SshLab
+) -> None:
+    mesh.apply(*QUICK)
+    mesh.motd = "a"
+    mesh.write()
+    server = sshlab.servers["two"].process
+    try:
+        with paused(mesh, "--serial", "1", "--confirm-timeout", "120") as (apply, terminal):
+            server.send_signal(signal.SIGSTOP)  # it accepts, and says nothing
+            subprocess.run(["pkill", "-P", str(server.pid)], check=True)
+            os.write(terminal, b"y\n")
+            out, err = apply.communicate(timeout=60)  # nobody waits for a window that is not open
+    finally:
+        server.send_signal(signal.SIGCONT)
+    nodes = json.loads(out)["nodes"]
+    assert {name: node["status"] for name, node in nodes.items()} == {"one": "changed", "two": "failed"}, err
+    assert "no SSH session with" in nodes["two"]["error"]["message"]
+    assert "may still be finishing" not in nodes["two"]["error"]["message"]
+    assert mesh.hosts["two"].sh("cat /etc/app/motd") == "hello"
+
+
 def test_what_waits_since_before_a_boot_is_undone_by_the_next_apply_which_goes_on(mesh: Mesh) -> None:
     mesh.apply(*QUICK)
     applied(mesh, "nobody confirms this", *MANUAL)
     two = mesh.hosts["two"]
-    two.sh(f"""sed -i 's/"boot": "[^"]*"/"boot": "before"/' {PENDING_PATH}""")
+    two.sh(OF_BEFORE_A_BOOT)
     mesh.motd = "a"
     mesh.write()
     done = mesh.run("apply", str(mesh.path), "--limit", "two", *QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "two: an apply before this one was undone just now, for the host was started anew" in done.stderr
+    assert "could not be confirmed any more, and was undone just now" in done.stderr
+    assert "was undone: the host was started anew before it was confirmed" in done.stderr
     assert two.sh("cat /etc/app/motd") == "a"
     assert mesh.apply("--limit", "two", *QUICK)["two"]["status"] == "unchanged"
+
+
+@pytest.mark.parametrize(("what", "words"), [(OF_BEFORE_A_BOOT, ()), ("true", ("--resume",))])
+def test_what_is_undone_first_is_not_part_of_a_plan_that_somebody_has_looked_at(
+    mesh: Mesh, what: str, words: tuple[str, ...]
+) -> None:
+    mesh.apply(*QUICK)
+    applied(mesh, "nobody confirms this", *MANUAL)
+    two, plan = mesh.hosts["two"], mesh.folder / "plan.json"
+    two.sh(what)
+    tasks = mesh.folder / "roles" / "wireguard" / "tasks" / "main.yml"
+    tasks.write_text(tasks.read_text() + "- copy: {dest: /etc/app/reviewed, content: b, mode: '0644'}\n")
+    plan.write_text(mesh.run("plan", str(mesh.path), "--limit", "two", "-o", "json").stdout)
+    assert [change["name"] for change in json.loads(plan.read_text())["changes"]] == ["/etc/app/reviewed"]
+    done = mesh.run("apply", str(plan), "-i", str(mesh.path), "--limit", "two", *QUICK, *words)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "now also to do: two update file /etc/app/motd" in done.stderr
+    assert two.sh("cat /etc/app/motd; ls /etc/app") == "hellomotd\ntoken\n"
+
+
+def test_what_is_destructive_once_an_apply_is_undone_is_refused(mesh: Mesh) -> None:
+    mesh.apply(*QUICK)
+    del mesh.nodes["one"]
+    mesh.write()
+    mesh.apply("--allow-destructive", *MANUAL)
+    two = mesh.hosts["two"]
+    assert not two.sh("wg show wg0 peers").strip()
+    two.sh(OF_BEFORE_A_BOOT)
+    applied_to = ("apply", str(mesh.path), *QUICK)
+    mesh.motd = "a"
+    mesh.write()
+    done = mesh.run(*applied_to)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "two loses its only peer" in done.stderr
+    assert two.sh("wg show wg0 peers").strip()
+    assert mesh.run(*applied_to, "--allow-destructive").returncode == 0
+    assert not two.sh("wg show wg0 peers").strip()
+
+
+def test_an_abandoned_apply_is_undone_before_a_rollback_is_chosen(mesh: Mesh) -> None:
+    mesh.apply(*QUICK)
+    applied(mesh, "a", *QUICK)
+    applied(mesh, "nobody confirms this", "--limit", "two", *MANUAL)
+    mesh.hosts["two"].sh(OF_BEFORE_A_BOOT)
+    nodes = mesh.answer("rollback", *QUICK)
+    assert {name: node["status"] for name, node in nodes.items()} == {"one": "changed", "two": "changed"}
+    assert {host.sh("cat /etc/app/motd") for host in mesh.hosts.values()} == {"hello"}
 
 
 def test_a_node_without_a_key_is_not_moved_by_its_own_run(mesh: Mesh) -> None:

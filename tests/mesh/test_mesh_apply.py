@@ -119,7 +119,7 @@ def test_an_anchor_in_use_is_not_removed_without_a_confirmation(mesh: MeshLab) -
     before = {n: mesh.sh(n, state) for n in ("fra1", "home1")}
     refused = mesh.on_lab("apply")
     assert refused.code == 1
-    assert "refused, nothing was touched: nyc1 is removed while others use its endpoint" in refused.err
+    assert "refused, nothing was applied: nyc1 is removed while others use its endpoint" in refused.err
     assert {n: mesh.sh(n, state) for n in before} == before
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from meshctl.agent.node.handler import HasFileno, Readable
+from meshctl.agent.node.sockopt import SO_SNDBUFFORCE
 from meshctl.core.agent.events import Event
 
 # At once; who comes then waits in the kernel's queue.
@@ -23,7 +24,7 @@ PATIENCE_S = 5.0
 REST_S = 1.0
 # The kernel counts what is around each piece of data as well.
 _OVERHEAD, _LEAST_BYTES = 4, 1 << 16
-_SO_SNDBUFFORCE, _TCP_USER_TIMEOUT = 32, 18  # asm-generic/socket.h, linux/tcp.h
+_TCP_USER_TIMEOUT = 18  # linux/tcp.h
 
 # What came so far, now -> the answer and what the core is to hear; None while the request is not whole.
 Answer = Callable[[bytes, float], "tuple[bytes, list[Event]] | None"]
@@ -112,7 +113,7 @@ def _send(sock: socket.socket, answer: bytes) -> None:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(PATIENCE_S * 1000))
         try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, room)
+            sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, room)
         except PermissionError:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         sock.send(answer)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from meshctl.agent.node.handler import HasFileno, Plain, Readable
-from meshctl.agent.node.rawudp import SO_MARK
+from meshctl.agent.node.sockopt import SO_MARK
 from meshctl.agent.node.workers import Workers
 from meshctl.core.agent.address import Address, NamedEndpoint, canonical, within
 from meshctl.core.agent.document import AgentDocument

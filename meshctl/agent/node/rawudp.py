@@ -15,6 +15,7 @@ from functools import partial
 
 from meshctl.agent.node import bpf
 from meshctl.agent.node.handler import Plain, Readable
+from meshctl.agent.node.sockopt import SO_MARK, SO_RCVBUFFORCE
 from meshctl.core.agent.address import Address, canonical
 from meshctl.core.agent.config import AgentConfig
 from meshctl.core.agent.document import AgentDocument
@@ -35,7 +36,6 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 IP_PKTINFO = 8  # linux/in.h
 IPV6_CHECKSUM = 7  # linux/in6.h
-SO_MARK, SO_RCVBUFFORCE = 36, 33  # asm-generic/socket.h
 _PKTINFO4 = struct.Struct("I4s4s")  # struct in_pktinfo: interface, own address, destination
 _PKTINFO6 = struct.Struct("16sI")  # struct in6_pktinfo: own address, interface
 _IPV6_CHECKSUM_AT = 6

@@ -19,7 +19,7 @@ from math import inf
 
 from meshctl.agent.node import bpf
 from meshctl.agent.node.libc import Header, Iovec, Message
-from meshctl.agent.node.rawudp import SO_RCVBUFFORCE
+from meshctl.agent.node.sockopt import SO_RCVBUFFORCE, SO_SNDBUFFORCE
 from meshctl.core.agent.address import Address
 from meshctl.core.wire.stun_attributes import MAGIC_COOKIE
 
@@ -29,7 +29,6 @@ _BATCH = 64
 # Longer ones are cut off, so that WireGuard drops them: more than any interface has but loopback.
 _ROOM = 9216
 _BUFFER_BYTES = 4 << 20  # what comes in 20 ms at a gigabit and a half
-_SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 _MSG_DONTWAIT = 0x40
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -206,7 +205,7 @@ def _connected(port: int, end: Address, shared: bool) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        for option in (SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
+        for option in (SO_RCVBUFFORCE, SO_SNDBUFFORCE):
             with contextlib.suppress(PermissionError):
                 sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
         sock.bind(("", port))

@@ -4,8 +4,8 @@ Each packet is known by where it comes from and the port that it comes to: so tw
 and strangers' packets are nobody's. NAT does the work: one entry of conntrack serves both directions. STUN to these
 ports is the agent's, and is kept from conntrack, which would forward it with the rest.
 
-Where the kernel cannot do it (ends of two families, no nftables, a family in which this host does not forward),
-`relayforward` does.
+Where the kernel cannot do it (ends of two families, no nftables, no netlink of conntrack's, a family in which this host
+does not forward), `relayforward` does.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ class Relays(TableHandler):
         self._rate_at: float | None = None  # when the second is to be there, too
         self._netlink = Nfnetlink()
         self._forwarder = Forwarder(rate_bytes_s)
-        self._forgets = False  # whether conntrack has been seen to forget
+        self._conntrack_forgets = False  # as far as was seen
         self._installed: dict[int, InstallRelay] = {}
-        self._refusal: Exception | None = None  # that nobody was told of
-        self._again_at: float | None = None  # after one
+        self._untold: Exception | None = None
+        self._refused = False  # by the kernel, whom nobody asks for a relay for a while
+        self._again_at: float | None = None  # is it asked
         self._failed: list[int] = []  # ports of relays that are nobody's, of which the core has not heard
 
     def configure(self, document: AgentDocument, now: float) -> None:
@@ -72,7 +73,7 @@ class Relays(TableHandler):
                 try:
                     self._remove(before)
                 except (OSError, RuntimeError) as error:  # the new ends are not to wait for that
-                    self._refusal = error
+                    self._untold = error
             self._install(action)
         elif isinstance(action, RemoveRelay):
             installed = InstallRelay(action.port, action.a, action.b)
@@ -80,14 +81,15 @@ class Relays(TableHandler):
                 self._remove(installed)
 
     def poll(self, now: float) -> list[Event]:
-        """See Handler. Raises OSError or RuntimeError when the kernel's rules refused a relay: the agent forwards it
-        itself, until they do not."""
-        refusal, self._refusal = self._refusal, None
-        if refusal is not None:
+        """See Handler. Raises OSError or RuntimeError when the kernel's rules refused a relay (the agent forwards it
+        itself, until they do not) or the removal of what an end that has moved had before."""
+        if self._refused and self._again_at is None:
             self._again_at = now + REFUSED_S
-            raise refusal
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            raise untold
         if self._again_at is not None and now >= self._again_at:
-            self._again_at = None
+            self._refused, self._again_at = False, None
             for relay in list(self._installed.values()):
                 self._install(relay)
         if self._rate_at is not None and now >= self._rate_at:
@@ -143,15 +145,14 @@ class Relays(TableHandler):
     def _by_kernel(self, relay: InstallRelay) -> bool:
         """Have the kernel forward; whether it does. Without nftables or conntrack's netlink, or with one that cannot do
         this, it does not."""
-        refused = self._refusal is not None or self._again_at is not None
-        if refused or relay.a.family != relay.b.family or not _forwards(relay.a.family):
+        if self._refused or relay.a.family != relay.b.family or not _forwards(relay.a.family):
             return False
         elements = _elements(relay, self._rate)
         try:
-            self._try_to_forget(relay.a.ip)
+            self._check_conntrack(relay.a.ip)
             changed = self._table.change(add=elements)
         except (OSError, RuntimeError) as error:
-            self._refusal = error
+            self._untold, self._refused = error, True
             return False
         if changed:
             self._forget(elements)
@@ -164,16 +165,16 @@ class Relays(TableHandler):
         if self._table.change(remove=elements):
             self._forget(elements)
 
-    def _try_to_forget(self, ip: str) -> None:
+    def _check_conntrack(self, ip: str) -> None:
         """Raises RuntimeError where conntrack cannot be told: what it decides for a pair before it is relayed, or while
         it is, would hold for as long as the pair talks."""
-        if not self._forgets:
+        if not self._conntrack_forgets:
             try:
                 self._netlink.forget_connection((ip, 0), (ip, 0))  # nobody's
             except OSError as error:
                 hint = "the agent relays by itself; modprobe nf_conntrack_netlink, if the kernel has it"
                 raise RuntimeError(f"conntrack cannot be told to forget: {error.strerror} ({hint})") from error
-            self._forgets = True
+            self._conntrack_forgets = True
 
     def _forget(self, elements: Iterable[Element]) -> None:
         """Conntrack decides once for a connection: what it decided before these changed must not hold on.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from meshctl.agent.files import remove_quietly, replace, write_and_close
+from meshctl.agent.files import put, remove_quietly, temp_of
 from meshctl.agent.node.handler import Plain
 from meshctl.agent.node.log import Log
 from meshctl.core.agent.events import Action, Event, SaveState
@@ -29,26 +28,13 @@ def load_state(path: Path) -> bytes:
 
 def save_state(path: Path, data: bytes) -> None:
     """In the place of what was saved before, which stays when this raises OSError. For its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temp = _temp(path)
-    remove_quietly(temp)  # of an agent that was killed while it wrote
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        write_and_close(os.open(temp, flags, 0o600), data)
-        replace(temp, path)
-    except OSError:
-        remove_quietly(temp)
-        raise
+    put(path, data, 0o600)
 
 
 def remove_state(path: Path) -> None:
     """What was saved, and half of what an agent was killed over."""
     remove_quietly(path)
-    remove_quietly(_temp(path))
-
-
-def _temp(path: Path) -> Path:
-    return path.with_name(f".{path.name}.new")
+    remove_quietly(temp_of(path))
 
 
 class StateFile(Plain):

@@ -51,6 +51,11 @@ def file_change(index: int, want: File, facts: HostFacts) -> Iterator[Change]:
     yield from changed(facts.node, "file", want.path, _live_fields(found, after, facts), after, index)
 
 
+def file_differs(want: File, facts: HostFacts) -> bool:
+    """Whether there is such a change to be made."""
+    return any(file_change(-1, want, facts))
+
+
 def _file_fields(want: File) -> dict[str, Any]:
     if want.state == "link":
         return {"state": "link", "target": want.target}

@@ -34,7 +34,7 @@ def interface_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator
     yield from _settings(index, want, live, record, facts)
     addresses = tuple(_owned(index, want, "address", want.addresses, live.addresses, record, node))
     routes = tuple(_owned(index, want, "route", want.routes, live.routes, record, node))
-    peers = peer_changes(index, want, live, record and _of_this_boot(record, live, facts.boot_id), node)
+    peers = peer_changes(index, want, live, record and _as_a_boot_left_it(record, live, facts.boot_id), node)
     yield from (change for change in addresses if change.action != "delete")
     yield from (change for change in peers if change.action != "delete")
     yield from (change for change in routes if change.action != "delete")
@@ -44,10 +44,10 @@ def interface_changes(index: int, want: WireGuard, facts: HostFacts) -> Iterator
     yield from (change for change in addresses if change.action == "delete")
 
 
-def _of_this_boot(record: InterfaceRecord, live: InterfaceFacts, boot_id: str) -> InterfaceRecord:
-    """What was last applied to the peers. A boot has brought the interface up by an older file than that, where one was
-    in between: nobody knows any more which endpoints were applied, and live keepalives are."""
-    if record.until_boot in ("", boot_id):
+def _as_a_boot_left_it(record: InterfaceRecord, live: InterfaceFacts, boot_id: str) -> InterfaceRecord:
+    """The record without what no longer holds of its peers where a boot has brought the interface up by an older file
+    than was applied last: nobody knows which endpoints were applied, and keepalives are the live ones."""
+    if record.peers_of_boot in ("", boot_id):
         return record
     keepalives = {key.text: peer.keepalive_s for key, peer in live.peers.items()}
     return replace(record, peers={
