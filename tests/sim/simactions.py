@@ -63,7 +63,8 @@ def _poll_wg(driver: Driver, _action: ev.PollWg) -> None:
 
 
 def _resolve(driver: Driver, action: ev.Resolve) -> None:
-    answer = ev.Resolved(action.name, driver.node.world.resolve(action.name))
+    world = driver.node.world
+    answer = ev.Resolved(action.name, world.resolve(action.name), world.spec.ttl_s)
     driver.clock.after(_DNS_S, lambda: driver.give(answer))
 
 

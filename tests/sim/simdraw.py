@@ -27,6 +27,7 @@ _LASTS = 0.01  # and now and then through two hours
 # One of several anchors is farther away than the others, by so much each way.
 _FAR, _FAR_S = 0.2, (0.04, 0.08)
 _STUN = 0.15  # there is a STUN server besides the anchors
+_TTLS_S = (None, 0, 30, 300, 86_400)  # of anchors' names: none, and on both sides of all bounds of the resolver
 _EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
 # Now and then something happens while ports are tried for a splice, which begins when all pairs have failed.
 _SPLICES = 0.05
@@ -89,7 +90,8 @@ def draw(seed: int) -> WorldSpec:
     spec = _with_one_way(spec, dice) if dice.random() < _ONE_WAY and not link.loss else spec
     spec = _with_userspace(spec, dice) if dice.random() < _USERSPACE else spec
     spec = lengthened(spec, dice) if dice.random() < _LASTS else spec
-    return _with_far_anchor(spec, dice) if dice.random() < _FAR and len(spec.anchors) > 1 else spec
+    spec = _with_far_anchor(spec, dice) if dice.random() < _FAR and len(spec.anchors) > 1 else spec
+    return replace(spec, ttl_s=dice.choice(_TTLS_S)) if spec.named_anchors else spec
 
 
 def _with_far_anchor(spec: WorldSpec, dice: random.Random) -> WorldSpec:

@@ -89,7 +89,9 @@ def _plainer_nodes(spec: WorldSpec) -> Iterator[WorldSpec]:
             if plainer != node:
                 yield replace(spec, nodes=tuple(plainer if n == node else n for n in spec.nodes))
     if spec.named_anchors:
-        yield replace(spec, named_anchors=False)
+        yield replace(spec, named_anchors=False, ttl_s=None)
+    if spec.ttl_s is not None:
+        yield replace(spec, ttl_s=None)
 
 
 def describe(spec: WorldSpec) -> str:
@@ -103,6 +105,7 @@ def describe(spec: WorldSpec) -> str:
     lines += [f"  at {int(f.at * 1000) / 1000} s: {f}" for f in spec.faults]
     lines += [f"  override: {o}" for o in spec.overrides]
     lines += [f"  a STUN server, {spec.stun}"] if spec.stun else []
+    lines += [f"  anchors have names; TTL: {spec.ttl_s} s"] if spec.named_anchors else []
     lines += ["  an outsider replays"] if spec.outsider else []
     return "\n".join(lines)
 

@@ -133,6 +133,7 @@ class WorldSpec:
     quiet_at: float = 12.0  # nothing is done to the world after this
     seconds: float = field(default=12.0 + SETTLE_S)
     stun: str = ""  # the manner of a STUN server (`simstun`), which all nodes know; "": there is none
+    ttl_s: int | None = None  # of anchors' names, as resolvers say it, or do not
 
     def node(self, name: str) -> NodeSpec:
         """The host of that name. Raises StopIteration."""
