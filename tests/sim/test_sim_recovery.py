@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 import simrecovery
+from simnat import SEQUENTIAL, Behaviour
 from simspec import Fault, Flow
-from simspecs import EASY
+from simspecs import EASY, spec_of
 from simworld import World
 
 from meshctl.core.agent.checklist import Pair
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
+from meshctl.core.reachability import ADDRESS
 
 REBIND = Fault("rebind", 20.0, 0.0, "site1")
 TALK = Flow("n0", "n1", 5.0, 0.2, 38.0)
@@ -74,3 +76,11 @@ def test_who_gets_a_flow_in_one_direction_cannot_see_at_once_that_its_nat_was_re
     world.clock.at(19.0, lambda: found.extend(simrecovery.hit_by(world, replace(REBIND, target=rebound))))
     world.run()
     assert bool(found) is hit
+
+
+def test_who_has_moved_and_is_sent_nothing_by_the_other_end_of_a_splice_has_a_way_to_it_at_once() -> None:
+    # The end with the splice lets in what comes from another port of the same address.
+    easy, hard = Behaviour(allocation=SEQUENTIAL), Behaviour(ADDRESS, ADDRESS)
+    said, fault = Flow("n0", "n1", 5.0, 1.0, 55.0, one_way=True), Fault("rebind", 25.0, 0.0, "site0")
+    spec = spec_of(easy, hard, faults=(fault,), flows=(said,), quiet_at=25.0, seconds=60.0)
+    assert World(replace(spec, sites=tuple(replace(s, speaks=()) for s in spec.sites))).run().findings == ()

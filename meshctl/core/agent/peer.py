@@ -231,7 +231,7 @@ class PeerPath:
         self._splice.heard(pair, now)
         if check.nominated:
             self._nominated(pair, now)
-        elif self.state is State.DIRECT and pair == self._negotiation.selected:
+        elif self.state is State.DIRECT:
             self._selected_pair.checked_by_peer(pair, now)
         return True
 

@@ -49,9 +49,13 @@ class SelectedPair:
         self._machine.fire(Trigger.DISTRESS, reason, now)
 
     def checked_by_peer(self, pair: Pair, now: float) -> None:
-        """The peer checks the pair; perhaps it has lost the path."""
-        if now >= self._renominate_at:
+        """The peer checks a pair; perhaps it has lost the path. At a splice it may come from elsewhere than before:
+        WireGuard does not follow it there, for the kernel lets it hear one place alone by that port."""
+        selected = self._negotiation.selected
+        if pair == selected and now >= self._renominate_at:
             self._renominate(pair, now)
+        elif self._is_beside_splice(pair) and not self._negotiation.has_answered(pair):
+            self.doubt(f"the peer checks from {pair.remote}", now)
 
     def lives(self, pair: Pair, now: float, *, wanted: bool = False) -> None:
         """The pair has answered a check. WireGuard is told to use it, unless the peer sends from another address of its
@@ -118,6 +122,13 @@ class SelectedPair:
             self._work.tunnel.set_endpoint(relay.ready, now)
 
     # Inside
+
+    def _is_beside_splice(self, pair: Pair) -> bool:
+        """Whether it comes to the port of the splice that is in use, and from another place."""
+        spliced = self._work.splice.standing
+        if spliced is None or spliced != self._negotiation.selected:
+            return False
+        return pair.local == spliced.local and pair.remote != spliced.remote
 
     def _answers(self, pair: Pair, astray: bool) -> bool:
         """Whether a pair answers. Where all the doubt is that the peer sends by it, its checks may be under way: what
