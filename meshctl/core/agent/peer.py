@@ -209,7 +209,7 @@ class PeerPath:
         if self.state in SEARCHING:
             self.work.begin_anew(now)
         else:
-            self._fire(Trigger.DISTRESS, "this node's network has changed", now)
+            self._selected_pair.doubt("this node's network has changed", now)
             if current is not None and current.local.ip not in {a.ip for a in self._context.hosts}:
                 self._fire(Trigger.DEAD, f"{current.local.ip} is not this node's any more", now)
         self.detours.news(now)

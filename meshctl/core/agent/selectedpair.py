@@ -44,7 +44,8 @@ class SelectedPair:
                 self._work.tunnel.set_endpoint(current.remote, now)
 
     def doubt(self, reason: str, now: float) -> None:
-        """The peer seems to have lost a path that is direct."""
+        """One of the two seems to be elsewhere: when the pair answers, the peer is told to use it once more, and so
+        hears from where."""
         self._astray = True
         self._machine.fire(Trigger.DISTRESS, reason, now)
 
