@@ -206,13 +206,14 @@ def direct_when_possible(world: World) -> Says:
 def direct_only_when_possible(world: World) -> Says:
     """No pair believes that it is direct when its NATs make that impossible."""
     for one, other in owed(world):
-        allowed = possible(world, one, other)
-        if begins_to_doubt(world, one, other):
+        if may_be_direct(world, one, other):
             continue
-        if not may_be_direct(world, one, other) and not trying(world, one.name, other.name):
-            for node, peer in ((one, other), (other, one)):
-                if state(node, peer) in DIRECT_STATES:
-                    yield node.name, f"{peer.name} is {state(node, peer).value}, the oracle says {allowed}"
+        if trying(world, one.name, other.name) or begins_to_doubt(world, one, other):
+            continue
+        for node, peer in ((one, other), (other, one)):
+            if state(node, peer) in DIRECT_STATES:
+                allowed = possible(world, one, other)
+                yield node.name, f"{peer.name} is {state(node, peer).value}, the oracle says {allowed}"
 
 
 def relayed_otherwise(world: World) -> Says:

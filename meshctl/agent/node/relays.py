@@ -53,9 +53,9 @@ class Relays(TableHandler):
         self._forwarder = Forwarder(rate_bytes_s)
         self._conntrack_forgets = False  # as far as was seen
         self._installed: dict[int, InstallRelay] = {}
-        self._untold: Exception | None = None
-        self._refused = False  # by the kernel, whom nobody asks for a relay for a while
-        self._again_at: float | None = None  # is it asked
+        self._untold: Exception | None = None  # that `poll` is to raise
+        self._refused = False  # a relay, by the kernel: it is asked for none until `_again_at`, which `poll` sets
+        self._again_at: float | None = None
         self._failed: list[int] = []  # ports of relays that are nobody's, of which the core has not heard
 
     def configure(self, document: AgentDocument, now: float) -> None:
