@@ -268,8 +268,10 @@ class AgentCore:
         self._remind(_Chore.SAMPLE, now + (SAMPLE_S if busy else IDLE_SAMPLE_S))
 
     def _settle(self, now: float) -> None:
-        if any(network.gatherer.has_moved(now) for network in self._networks.values()):
-            self._doubt_ports(now)
+        for network in self._networks.values():
+            if network.gatherer.has_moved(now):
+                self._doubt_ports(now)
+                break
         for name, network in self._networks.items():
             network.settle(now)
             when, reason = network.timers.next() or (None, "")

@@ -275,6 +275,17 @@ def test_after_a_sleep_the_path_in_use_is_doubted() -> None:
     assert world.states() == DIRECT
 
 
+@pytest.mark.parametrize("end", [CONTROLLING, OTHER])
+def test_who_is_seen_elsewhere_is_so_by_the_peers_wireguard_too_though_nobody_uses_the_path(end: str) -> None:
+    world = direct()
+    world.outside[IPS[end]] = seen = Address("198.51.100.77", 7)
+    world.hosts[end].tell_addresses()  # it asks where it is seen
+    world.until(lambda: Trigger.DISTRESS in triggers(world.hosts[end], world.now - 1.0), 2.0)
+    world.run(0.2)
+    there = world.hosts["ab".replace(end, "")].tunnels[key(end)]
+    assert there.endpoint == Address(seen.ip, PORT + seen.port)
+
+
 def test_one_address_more_is_told_and_tried_and_no_path_is_doubted() -> None:
     world = direct()
     node, other, since = world.hosts["a"], world.hosts["b"], world.now

@@ -211,6 +211,18 @@ def test_a_direct_path_bears_that_there_is_no_anchor_any_more(end: str) -> None:
     assert world.states() == DIRECT
 
 
+def test_who_has_lost_a_peer_takes_no_notice_of_the_answer_to_a_check_of_it() -> None:
+    world = direct()
+    host = world.hosts["a"]
+    world.delay_s, since = 0.1, world.now
+    host.give(ev.ClockStepped())
+    world.until(lambda: any(p.remote.ip == IPS["b"] for _, p in host.done(ev.SendProbe, since)), 2.0)
+    assert host.path("b").state.value == "suspect"
+    without(host, "b")
+    world.run(5.0)
+    assert [action for _, action in host.done(ev.SetEndpoint, since) if action.peer == key("b")] == []
+
+
 def test_how_far_an_anchor_is_stays_known_when_policy_lets_it_reach_one_more() -> None:
     world = direct()
     host = world.hosts["a"]

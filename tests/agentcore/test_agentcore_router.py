@@ -3,8 +3,6 @@ back to where it was, a peer that uses up another's share, and a pair that a liv
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from agentcore_values import interface, key, peer, shared
 from effort import examples
@@ -88,7 +86,7 @@ def test_an_anchor_hands_on_between_permitted_peers_and_lowers_the_ttl() -> None
     routed = router("x").receive(message("a", "b"), IP["a"], {"a", "b"}, 0.0)
     assert isinstance(routed, Onward)
     assert [hop.name for hop in routed.hops] == ["b"]
-    assert signal.peek(routed.data) == replace(signal.peek(message("a", "b")), ttl=2)
+    assert signal.peek(routed.data) == signal.peek(message("a", "b"))._replace(ttl=2)
     assert signal.decode(routed.data, shared("a", "b"))
 
 

@@ -4,7 +4,6 @@ other once messages arrive."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -415,9 +414,9 @@ def test_both_ends_derive_the_same_keys_and_others_after_a_restart(pair: Pair) -
 
 
 def test_a_message_of_the_pair_for_someone_else_is_foreign(pair: Pair) -> None:
-    header = replace(signal.peek(pair.record[0]), destination=node_id(key("c")))
+    header = signal.peek(pair.record[0])._replace(destination=node_id(key("c")))
     assert pair.ends["b"].receive(signal.encode(header, Hello(), KEY), 0.0).verdict is Verdict.FOREIGN
-    nameless = replace(header, destination=IDS["b"], my_session=NO_SESSION)
+    nameless = header._replace(destination=IDS["b"], my_session=NO_SESSION)
     assert pair.ends["b"].receive(signal.encode(nameless, Hello(), KEY), 0.0).verdict is Verdict.FOREIGN
 
 

@@ -3,7 +3,6 @@ bytes that raise anything but SignalError, and messages that do not survive the 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,7 +60,7 @@ BODIES: dict[str, Body] = {
 
 
 def sealed(body: Body) -> bytes:
-    return signal.encode(replace(HEADER, kind=TYPE_OF[type(body)]), body, KEY)
+    return signal.encode(HEADER._replace(kind=TYPE_OF[type(body)]), body, KEY)
 
 
 def raw(kind: int, content: bytes) -> bytes:
@@ -81,7 +80,7 @@ def test_every_type_of_message_has_its_bytes_on_file() -> None:
 def test_a_message_is_the_bytes_on_file_and_reads_back(name: str) -> None:
     on_file = bytes.fromhex((WIRE / f"{name}.hex").read_text(encoding="ascii"))
     assert sealed(BODIES[name]) == on_file
-    assert signal.decode(on_file, KEY) == Message(replace(HEADER, kind=TYPE_OF[type(BODIES[name])]), BODIES[name])
+    assert signal.decode(on_file, KEY) == Message(HEADER._replace(kind=TYPE_OF[type(BODIES[name])]), BODIES[name])
 
 
 @settings(max_examples=examples(30))
@@ -113,7 +112,7 @@ def test_no_byte_but_the_ttl_can_be_changed_without_the_key(message: tuple[Heade
 def test_a_forwarder_lowers_the_ttl_and_changes_nothing_else(message: tuple[Header, Body], ttl: int) -> None:
     header, body = message
     data = signal.with_ttl(signal.encode(header, body, KEY), ttl)
-    assert signal.decode(data, KEY) == Message(replace(header, ttl=ttl), body)
+    assert signal.decode(data, KEY) == Message(header._replace(ttl=ttl), body)
 
 
 def test_another_pairs_key_opens_nothing() -> None:
@@ -254,7 +253,7 @@ def test_a_header_of_another_version_is_not_read(at: int, value: int) -> None:
 
 
 def test_a_header_that_does_not_fit_is_not_written() -> None:
-    for header in (replace(HEADER, source=b"short"), replace(HEADER, sequence=2**64), replace(HEADER, ttl=256)):
+    for header in (HEADER._replace(source=b"short"), HEADER._replace(sequence=2**64), HEADER._replace(ttl=256)):
         with pytest.raises(SignalError, match=r"length|fit the header"):
             signal.encode(header, bodies.Hello(), KEY)
     with pytest.raises(SignalError, match="another type"):

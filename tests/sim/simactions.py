@@ -54,7 +54,7 @@ def _set_keepalive(driver: Driver, action: ev.SetKeepalive) -> None:
 
 def _is_there(driver: Driver, peer: PublicKey) -> bool:
     """Whether WireGuard has that peer: nobody makes one by setting something of it (WGPEER_F_UPDATE_ONLY)."""
-    return any(p.key == peer.raw()[:16] for p in driver.node.kernel.wg.peers())
+    return driver.node.kernel.wg.has(peer.raw()[:16])
 
 
 def _poll_wg(driver: Driver, _action: ev.PollWg) -> None:

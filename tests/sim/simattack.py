@@ -147,7 +147,7 @@ class Misuse:
 
     def _rewritten(self, data: bytes, later: int, body: Body) -> bytes:
         header = signal.peek(data)
-        changed = replace(header, sequence=header.sequence + later)
+        changed = header._replace(sequence=header.sequence + later)
         return signal.encode(changed, body, self._peers[header.destination].pair_key)
 
     def _changed(self, action: ev.SendSignal) -> ev.SendSignal:
@@ -156,7 +156,7 @@ class Misuse:
             header = signal.peek(action.data)
             key = self._peers[header.destination].pair_key
             body = self._body(signal.decode(action.data, key).body)
-            changed = signal.encode(replace(header, kind=TYPE_OF[type(body)]), body, key)
+            changed = signal.encode(header._replace(kind=TYPE_OF[type(body)]), body, key)
         except (SignalError, KeyError):
             return action  # it hands on another's
         return replace(action, data=changed)

@@ -61,8 +61,7 @@ def no_live_path_is_abandoned(world: World) -> Says:
 
 def _has_ended_path(world: World, fault: Fault, ends: tuple[str, str], at: float) -> bool:
     """Whether the fault may be why this end has then given its direct path to the other up: while it lasts and is
-    mended, and where something of it stays, later too, unless a direct path was taken anew since the fault was over: a
-    check that is answered does not say that the other end has heard where this one is."""
+    mended, and where something of it stays, later too, unless a direct path has worked since the fault was over."""
     node, peer = ends
     names = (node.rstrip("'"), peer)
     leaves = KINDS[fault.kind].leaves
@@ -74,8 +73,8 @@ def _has_ended_path(world: World, fault: Fault, ends: tuple[str, str], at: float
     if at <= fault.ends_at + mended_s:
         return True
     since = (d for d in world.watch.decided if (d.node, d.peer) == ends and fault.ends_at + mended_s < d.at < at)
-    taken = any(d.decision.after is State.DIRECT and d.decision.before not in DIRECT_STATES for d in since)
-    return leaves is Leaves.CHANGED and not taken
+    worked = any(d.decision.after is State.DIRECT is not d.decision.before for d in since)
+    return leaves is Leaves.CHANGED and not worked
 
 
 def no_live_relay_is_abandoned(world: World) -> Says:

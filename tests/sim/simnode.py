@@ -247,18 +247,17 @@ class Node:
 
     def statuses(self) -> tuple[PeerStatus, ...]:
         """What `wg show` says."""
+        found, userspace = [], self.spec.userspace
         for p in self.kernel.wg.peers():
-            meetings = self.meetings[self._peers[p.key].name]
+            peer = self._peers[p.key]
+            meetings = self.meetings[peer.name]
             if p.handshake_at is not None and meetings[-1].met_at == inf:
                 meetings[-1] = meetings[-1]._replace(met_at=p.handshake_at)
-        return tuple(
-            PeerStatus(
-                self._peers[p.key].public_key, Address._make(p.endpoint) if p.endpoint else None,
-                self._age_s(p.handshake_at), p.rx_bytes, p.tx_bytes, int(p.keepalive_s),
-                self.spec.userspace,
-            )
-            for p in self.kernel.wg.peers()
-        )  # fmt: skip
+            found.append(PeerStatus(
+                peer.public_key, Address._make(p.endpoint) if p.endpoint else None, self._age_s(p.handshake_at),
+                p.rx_bytes, p.tx_bytes, int(p.keepalive_s), userspace,
+            ))  # fmt: skip
+        return tuple(found)
 
     def tunnel(self, peer: str) -> Peer | None:
         """WireGuard's side of that peer, if it is one."""
@@ -268,7 +267,8 @@ class Node:
         """As `wg` shows it: by the wall clock, which may have been set since then."""
         if handshake_at is None:
             return None
-        return self.world.clock.now - handshake_at + sum(by for at, by in self.wall_set if at > handshake_at)
+        age_s = self.world.clock.now - handshake_at
+        return age_s + sum(by for at, by in self.wall_set if at > handshake_at) if self.wall_set else age_s
 
     def _inner(self, source: str, data: bytes) -> None:
         if data[:1] == b"S":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from simclock import Clock
 from simconfig import PORT, public_ips
@@ -39,7 +39,11 @@ class Situation:
     def of_pair(self, a: str, b: str) -> Situation:
         """What matters for two nodes."""
         nodes = tuple(n for n in self.nodes if n.name in (a, b) or n.kind == "anchor")
-        return replace(self, nodes=nodes, places=tuple(p for p in self.places if p[0] in (a, b)))
+        places = tuple(p for p in self.places if p[0] in (a, b))
+        carriers = {s.name: s.carrier for s in self.sites}
+        before = {place for _, place in places}
+        before |= {carriers[place] for place in before if place != INTERNET}
+        return Situation(tuple(s for s in self.sites if s.name in before), places, nodes)
 
 
 class Oracle:

@@ -136,12 +136,12 @@ class WorldSpec:
     ttl_s: int | None = None  # of anchors' names, as resolvers say it, or do not
 
     def node(self, name: str) -> NodeSpec:
-        """The host of that name. Raises StopIteration."""
-        return next(n for n in self.nodes if n.name == name)
+        """The host of that name. Raises KeyError."""
+        return self._nodes[name]
 
     def site(self, name: str) -> SiteSpec:
-        """The site of that name. Raises StopIteration."""
-        return next(s for s in self.sites if s.name == name)
+        """The site of that name. Raises KeyError."""
+        return self._sites[name]
 
     @property
     def anchors(self) -> tuple[NodeSpec, ...]:
@@ -151,6 +151,14 @@ class WorldSpec:
     def permits(self, a: str, b: str) -> bool:
         """Whether policy lets the two reach each other."""
         return (min(a, b), max(a, b)) in self._permitted
+
+    @cached_property
+    def _nodes(self) -> dict[str, NodeSpec]:
+        return {n.name: n for n in self.nodes}
+
+    @cached_property
+    def _sites(self) -> dict[str, SiteSpec]:
+        return {s.name: s for s in self.sites}
 
     @cached_property
     def _permitted(self) -> frozenset[tuple[str, str]]:

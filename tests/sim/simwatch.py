@@ -109,51 +109,41 @@ class Watch:
     def signal(self, node: Node, action: ev.SendSignal) -> None:
         """A signalling message leaves, this node's own or another's."""
         self.signals.setdefault(node.name, Meter()).add(None, self._world.clock.now)
-        self._offer(node, action.data, "sends")
-        if node.spec.kind != "malicious":
-            self._handed_on(node, action.data)
-            self._observed(node, action.data)
-
-    def _handed_on(self, node: Node, data: bytes) -> None:
-        """An agent hands on between permitted pairs alone, of whatever is said."""
+        if node.spec.kind == "malicious":
+            return
         try:
-            header = signal.peek(data)
+            header = signal.peek(action.data)
         except SignalError:
             return
-        ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
-        if ends[0] != node.spec.name and not _may_meet(node, *ends):
+        ends = (self._names.get(header.source, "a stranger"), self._names.get(header.destination, "a stranger"))
+        if header.kind is MessageType.OFFER and not _may_meet(node, *ends):
+            self._unpermitted(node, f"sends an offer of {ends[0]} to {ends[1]}")
+        if ends[0] != node.spec.name and not _may_meet(node, *ends):  # of whatever is said
             self._world.found("forwarded for who may not", node.name, f"{ends[0]} to {ends[1]}")
+        if ends[0] == node.spec.name and node.spec.kind == "anchor" and header.kind is MessageType.OBSERVED:
+            self._observed(node, action.data, ends)
 
-    def _observed(self, node: Node, data: bytes) -> None:
+    def _observed(self, node: Node, data: bytes, ends: tuple[str, str]) -> None:
         """Where a client is, is told to whom it may reach."""
-        if node.spec.kind != "anchor" or data[3] != MessageType.OBSERVED:
-            return
-        header = signal.peek(data)
-        ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
-        if ends[0] != node.spec.name:
-            return
         for observation in signal.decode(data, pair_key(*ends)).body.observations:
             client = self._names.get(observation.node, "a stranger")
             if client != ends[1] and not _may_meet(node, client, ends[1]):
                 self._world.found("a client is shown to who may not reach it", node.name, f"{client} to {ends[1]}")
 
     def heard(self, node: Node, data: bytes) -> None:
-        """A signalling message came in."""
-        self._offer(node, data, "was handed")
-
-    def _offer(self, node: Node, data: bytes, verb: str) -> None:
-        """Nothing but permitted pairs ever exchanges candidates."""
+        """A signalling message came in. Nothing but permitted pairs ever exchanges candidates."""
         if len(data) < 4 or data[3] != MessageType.OFFER or node.spec.kind == "malicious":
             return
         try:
             header = signal.peek(data)
         except SignalError:
             return
-        ends = [self._names.get(i, "a stranger") for i in (header.source, header.destination)]
-        counts = verb == "sends" or (ends[1] == node.spec.name and signal.authentic(data, pair_key(*ends)))
-        if counts and not (self._ever_meet(*ends) if verb != "sends" else _may_meet(node, *ends)):
-            words = f"{verb} an offer of {ends[0]} to {ends[1]}"
-            self._world.found("candidates of unpermitted pairs", node.name, words)
+        ends = (self._names.get(header.source, "a stranger"), self._names.get(header.destination, "a stranger"))
+        if ends[1] == node.spec.name and signal.authentic(data, pair_key(*ends)) and not self._ever_meet(*ends):
+            self._unpermitted(node, f"was handed an offer of {ends[0]} to {ends[1]}")
+
+    def _unpermitted(self, node: Node, words: str) -> None:
+        self._world.found("candidates of unpermitted pairs", node.name, words)
 
     def _ever_meet(self, a: str, b: str) -> bool:
         return a in self._anchors or b in self._anchors or (min(a, b), max(a, b)) in self._pairs

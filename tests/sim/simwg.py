@@ -116,7 +116,7 @@ class WireGuard:
         self.key = key
         self.userspace = userspace
         self._deliver = deliver
-        self._peers: dict[bytes, Peer] = {}
+        self._peers: dict[bytes, Peer] = {}  # sorted
         self._by_address: dict[str, Peer] = {}
         self._index = dice.getrandbits(16)
         rings = {
@@ -129,7 +129,8 @@ class WireGuard:
 
     def add(self, key: bytes, secret: bytes, allowed: Iterable[str], endpoint: Place | None = None) -> None:
         """Configure a peer; inner addresses are single ones."""
-        peer = self._peers[key] = Peer(key, secret, frozenset(allowed), endpoint)
+        peer = Peer(key, secret, frozenset(allowed), endpoint)
+        self._peers = dict(sorted({**self._peers, key: peer}.items()))
         self._by_address.update(dict.fromkeys(peer.allowed, peer))
 
     def remove(self, key: bytes) -> None:
@@ -154,7 +155,11 @@ class WireGuard:
 
     def peers(self) -> tuple[Peer, ...]:
         """All of them, by key: what a dump shows. Not to be changed."""
-        return tuple(self._peers[key] for key in sorted(self._peers))
+        return tuple(self._peers.values())
+
+    def has(self, key: bytes) -> bool:
+        """Whether it is one of them."""
+        return key in self._peers
 
     def set_endpoint(self, key: bytes, endpoint: Place) -> None:
         """As `wg set … endpoint`: sends nothing by itself, but for what waits."""
@@ -270,7 +275,9 @@ class WireGuard:
         self._send_keepalive(peer)
 
     def _data(self, peer: Peer, packet: Packet, number: int, session: int) -> None:
-        pair = next((p for p in (peer.current, peer.previous, peer.following) if p and p.session == session), None)
+        pair = peer.current
+        if pair is None or pair.session != session:
+            pair = next((p for p in (peer.previous, peer.following) if p and p.session == session), None)
         if pair is None or number in pair.heard or self._clock.now - pair.born >= REJECT_AFTER_S:
             return
         pair.heard.add(number)

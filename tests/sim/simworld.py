@@ -152,8 +152,9 @@ class World:
 
     def situation(self) -> Situation:
         """Where everybody is now."""
-        sites = tuple(replace(site.spec, nat=site.router.nat.behaviour) for site in self.sites.values())
-        return Situation(sites, tuple((n.name, n.place) for n in self.nodes.values()), self.spec.nodes)
+        sites = ((site.spec, site.router.nat.behaviour) for site in self.sites.values())
+        specs = tuple(spec if nat is spec.nat else replace(spec, nat=nat) for spec, nat in sites)
+        return Situation(specs, tuple((n.name, n.place) for n in self.nodes.values()), self.spec.nodes)
 
     def add_flow(self, flow: Flow) -> None:
         """Traffic: pings from one node to another."""

@@ -29,6 +29,7 @@ from meshctl.core.agent.config import AgentConfig, node_id
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relaychoice import Distances
+from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.agent.splice import MAX_SHOTS, VAIN_BURST
 from meshctl.core.agentcore import AgentCore, PathStatus
 from meshctl.core.wire import stun
@@ -107,10 +108,12 @@ class Probeless(Doctored):
         return action
 
 
-class Endpointless(Doctored):
+class Relays(Doctored):
+    """Has WireGuard stay with the relay, whatever it says."""
+
     def poll_action(self) -> ev.Action | None:
         action = self.core.poll_action()
-        while isinstance(action, ev.SetEndpoint):
+        while isinstance(action, ev.SetEndpoint) and action.address.port not in RELAY_PORTS:
             action = self.core.poll_action()
         return action
 
@@ -255,7 +258,7 @@ QUIET, QUIET_NEVER = (replace(spec, seconds=60.0) for spec in (EASY, NEVER))
         (Mute, "n0", NEVER, "relayed otherwise"),
         (Boasts, "n", NEVER, "direct only when possible"),
         (Denies, "n0", EASY, "both ends agree"),
-        (Endpointless, "n0", EASY, "the kernel does what the agent says"),
+        (Relays, "n", EASY, "the kernel does what the agent says"),
         (Chatters, "n0", EASY, "probes are few"),
         (Restless, "n0", QUIET, "silence is kept"),
         (Restless, "n0", QUIET_NEVER, "silence is kept"),

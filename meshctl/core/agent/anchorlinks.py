@@ -24,6 +24,9 @@ class Change(NamedTuple):
     any: bool = False
 
 
+_NO_CHANGE = Change()
+
+
 class AnchorLinks:
     """The links are `context.anchors`, by the anchors' ids: other parts look there for anchors that are up."""
 
@@ -53,13 +56,13 @@ class AnchorLinks:
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Change:
         """One reading of WireGuard's counters."""
-        before = self._seen()
+        before, families = self._seen(), self._families
         for key, link in self._links.items():
             status = statuses.get(link.peer.public_key)
             if status is None:
                 continue
             due = link.due
-            link.sample(status, now, self._families)
+            link.sample(status, now, families)
             self._keep_alive(link, status)
             if link.due != due:
                 self._context.touch(key)
@@ -149,5 +152,8 @@ class AnchorLinks:
 
     def _change(self, before: Mapping[bytes, tuple[bool, float]]) -> Change:
         """What is another than it was."""
-        came = tuple(link.peer for key, link in self._links.items() if link.up and not before[key][0])
-        return Change(came, self._seen() != before)
+        after = self._seen()
+        if after == before:
+            return _NO_CHANGE
+        came = tuple(link.peer for key, link in self._links.items() if after[key][0] and not before[key][0])
+        return Change(came, any=True)

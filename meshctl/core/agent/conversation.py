@@ -52,9 +52,11 @@ class Conversation:
     @property
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        told = (self.sender.due, self._missing.due) if self.alive else ()
-        times = (self.session.due, self._again_at, *told)
-        return min([t for t in times if t is not None], default=None)
+        first = self.session.due
+        for when in (self._again_at, *((self.sender.due, self._missing.due) if self.alive else ())):
+            if when is not None and (first is None or when < first):
+                first = when
+        return first
 
     def ask(self, now: float, *, opened: bool = False) -> None:
         """Ask for the other's session, unless that is under way. Something has changed: patience begins anew. `opened`:

@@ -6,15 +6,15 @@ unreadable, one from 0x80 on is passed over (as STUN has it, RFC 8489 section 14
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 
 from meshctl.core.agent import bodies
-from meshctl.core.agent.address import Address, canonical
+from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import Body, MessageType, SignalError
 from meshctl.core.agent.config import ID_BYTES
+from meshctl.core.wire.address import MAPPED_PREFIX, pack_ip, unpack_ip
 
 
 class Field(IntEnum):
@@ -69,7 +69,7 @@ def read(kind: MessageType, data: bytes) -> Body:
 
 
 def _pack(address: Address) -> bytes:
-    return struct.pack("!H", address.port) + ipaddress.ip_address(address.ip).packed
+    return struct.pack("!H", address.port) + pack_ip(address.ip)
 
 
 def _exactly(value: bytes, size: int) -> bytes:
@@ -174,10 +174,10 @@ class _Reader:
 
 
 def _address(data: bytes) -> Address:
-    ip = str(ipaddress.ip_address(data[2:]))
-    if canonical(ip) != ip:  # one address, one spelling: an IPv4-mapped one is not taken for another candidate
+    packed = data[2:]
+    if packed.startswith(MAPPED_PREFIX):  # one address, one spelling: it is not taken for another candidate
         raise SignalError("an IPv4 address is written as IPv6")
-    return Address(ip, int.from_bytes(data[:2], "big"))
+    return Address(unpack_ip(packed), int.from_bytes(data[:2], "big"))
 
 
 def _read_offer(fields: _Reader) -> bodies.Offer:

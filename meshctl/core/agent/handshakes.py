@@ -43,14 +43,18 @@ class Handshakes:
         """The same with ages that can be trusted, by public key."""
         before, self._read = self._read, {}
         heard, self._heard = self._heard, set()
-        return {
-            s.public_key: self._one(s, before.get(s.public_key), now, heard=s.public_key in heard) for s in statuses
-        }
+        found = {}
+        for status in statuses:
+            key, shown = status.public_key, status.handshake_age_s
+            if shown is None:
+                found[key] = status
+            else:
+                found[key] = self._one(status, shown, before.get(key), now, heard=key in heard)
+        return found
 
-    def _one(self, status: PeerStatus, before: _Reading | None, now: float, *, heard: bool) -> PeerStatus:
-        shown = status.handshake_age_s
-        if shown is None:
-            return status
+    def _one(
+        self, status: PeerStatus, shown: float, before: _Reading | None, now: float, *, heard: bool
+    ) -> PeerStatus:  # fmt: skip
         if before is None:
             age = max(shown, 0.0)
         else:

@@ -217,7 +217,9 @@ class Liveness:
         return self._waited_s(now, self._answer_within_s)
 
     def _waited_s(self, now: float, at_least_s: float) -> float:
-        waited_s = now - self._unanswered_since if self._unanswered_since is not None else 0.0
+        if self._unanswered_since is None:
+            return 0.0
+        waited_s = now - self._unanswered_since
         return waited_s if waited_s >= max(at_least_s, self._answer_s) else 0.0
 
     def _sent(self, size: int, own: int, read_at: float, now: float) -> None:

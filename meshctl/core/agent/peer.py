@@ -254,8 +254,9 @@ class PeerPath:
         self.detours.poll(now)
 
     def stop(self, now: float) -> None:
-        """The peer is none any more: what must not outlive it is undone."""
+        """The peer is none any more: what must not outlive it is undone, and an answer that still comes is nobody's."""
         self.detours.stop(now)
+        self._negotiation.forget()
 
     # What it means
 

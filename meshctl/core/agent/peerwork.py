@@ -195,6 +195,10 @@ class PeerWork:
         self._context.touch(self.peer.id)
         self.negotiation.confirm(now, self.liveness.rtt_s)
 
+    def ask(self, now: float) -> None:
+        """Have the peer's agent asked whether it lives."""
+        self._ask(self.peer, now)
+
     def check_at(self, remote: Address, now: float) -> None:
         """Check whether the peer is there."""
         pair = self._pair_to(remote)
@@ -284,7 +288,7 @@ class PeerWork:
 
     def _check_relay(self, now: float) -> None:
         self.relay.check(now)
-        self._ask(self.peer, now)
+        self.ask(now)
 
     def _rest(self, _now: float) -> None:
         self.retry_at, self._pause_s = None, RETRY_FIRST_S

@@ -78,7 +78,7 @@ class RelayClient:
     @property
     def places(self) -> frozenset[Address]:
         """All addresses at which anchors relay for this pair."""
-        return frozenset(address for lease in self._leases.values() for address in lease.relay)
+        return frozenset([address for lease in self._leases.values() for address in lease.relay])
 
     def distances(self) -> tuple[AnchorDistance, ...]:
         """For the offer: the nearest anchors, that of the relay in use first."""

@@ -47,6 +47,7 @@ class Resolver:
         self._mesh_ranges = tuple(mesh_ranges)
         self._names: dict[NamedEndpoint, _Name] = {}
         self._dead: frozenset[NamedEndpoint] = frozenset()
+        self._first: float | None = None  # `due`, which is asked for at each event
 
     def set_ranges(self, mesh_ranges: Iterable[str]) -> None:
         """No address in these is an endpoint."""
@@ -55,15 +56,19 @@ class Resolver:
     def set_names(self, names: Iterable[NamedEndpoint], now: float) -> None:
         """These are the names. A new one is asked for at once; one that is not among them any more is forgotten."""
         self._names = {name: self._names.get(name) or _Name(now) for name in sorted(set(names))}
+        self._set_due()
 
     def set_dead(self, names: AbstractSet[NamedEndpoint]) -> None:
         """Those of peers whose path is not alive."""
-        self._dead = frozenset(names)
+        if names != self._dead:
+            self._dead = frozenset(names)
+            self._set_due()
 
     def network_changed(self, now: float) -> None:
         """Another network may have other servers with other answers, and one that failed may be up: ask for all."""
         for known in self._names.values():
             known.due_at, known.failures = max(now, known.asked_at + SPACING_S), 0
+        self._set_due()
 
     def poll(self, now: float) -> tuple[Resolve, ...]:
         """What is to be asked now."""
@@ -76,17 +81,23 @@ class Resolver:
             else:
                 known.due_at, known.waiting, known.asked_at = None, True, now
                 asked.append(Resolve(name))
+        self._set_due()
         return tuple(asked)
 
     def due(self) -> float | None:
         """When `poll` has something to do."""
-        return min([self._due(name, known) for name, known in self._names.items()], default=None)
+        return self._first
 
     def resolved(self, event: Resolved, now: float) -> bool:
         """Take an answer. Whether `addresses` of that name are others now: a failure leaves them as they are."""
         known = self._names.get(event.name)
         if known is None:
             return False
+        changed = self._answered(known, event, now)
+        self._set_due()
+        return changed
+
+    def _answered(self, known: _Name, event: Resolved, now: float) -> bool:
         fit = {a for a in event.addresses if not refusal(a.ip, a.port, self._mesh_ranges)}
         addresses = tuple(sorted(Address.of(*a) for a in fit))[:MAX_ADDRESSES]
         if not addresses:
@@ -107,6 +118,9 @@ class Resolver:
         """Why the last question for the name has failed, in words; "" when it has not."""
         known = self._names.get(name)
         return known.why if known else ""
+
+    def _set_due(self) -> None:
+        self._first = min([self._due(name, known) for name, known in self._names.items()], default=None)
 
     def _due(self, name: NamedEndpoint, known: _Name) -> float:
         if known.due_at is not None:

@@ -72,6 +72,7 @@ class SelectedPair:
         self._machine.fire(Trigger.ANSWERED, f"{pair.remote} answers checks", now)
         if self._astray:
             self._renominate(pair, now)
+            work.ask(now)  # what comes in its tunnel, WireGuard follows
         if not suspected:
             return
         endpoint = work.tunnel.endpoint

@@ -10,10 +10,10 @@ is why that is not under the tag.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshctl.core.agent import fields
 from meshctl.core.agent.bodies import TYPE_OF, Body, MessageType, SignalError
@@ -32,8 +32,7 @@ _TTL_AT = 4
 _TYPES = frozenset(MessageType)
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """Who to whom, in which sessions. `my_session` is the sender's, `your_session` what it takes for the receiver's."""
 
     kind: MessageType
@@ -84,7 +83,7 @@ def peek(data: bytes) -> Header:
 
 def tag(data: bytes, key: bytes) -> bytes:
     """The tag that belongs to these bytes (header and fields)."""
-    return hmac.new(key, data[:_TTL_AT] + data[_TTL_AT + 1 :], hashlib.sha256).digest()[:TAG_BYTES]
+    return hmac.digest(key, data[:_TTL_AT] + data[_TTL_AT + 1 :], "sha256")[:TAG_BYTES]
 
 
 def authentic(data: bytes, key: bytes) -> bool:
