@@ -195,8 +195,9 @@ class AgentCore:
         statuses = self._node_context.handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
-        dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)
-        self._resolver.set_dead({e for e in dead if isinstance(e, NamedEndpoint)})
+        if self._resolver.due() is not None:
+            dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)
+            self._resolver.set_dead({e for e in dead if isinstance(e, NamedEndpoint)})
         self.save()
 
     def _resolved(self, event: events.Resolved, now: float) -> None:

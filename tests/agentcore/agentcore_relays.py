@@ -27,6 +27,11 @@ HUBS = ("hub0", "hub1", "hub2")
 MAX_TURNS = 20
 
 
+def places_of(client: RelayClient) -> set[Address]:
+    """All addresses at which anchors relay for it."""
+    return {address for lease in client._leases.values() for address in lease.relay}
+
+
 def entry(name: str, number: int, kind: str = "node") -> PeerConfig:
     others = frozenset(NAMES) - {name}
     return PeerConfig(name, key(name), (f"10.42.0.{number}",), shared("x", name), kind, reaches=others)

@@ -82,6 +82,7 @@ def test_a_flood_of_recorded_checks_leaves_the_peers_own_their_answers() -> None
     recorded = requests(asking)[-1].raw
     since = world.now
     world.at(world.now + 0.2, lambda: path_of(asking).work.negotiation.restart(world.now))
+    world.at(world.now + 0.2, lambda: network_of(asking).context.touch(path_of(asking).peer.id))
     world.at(world.now + 0.2, lambda: asking.give(ev.Wake()))
     for _ in range(500):
         for _ in range(5):

@@ -115,12 +115,12 @@ def test_on_a_long_path_the_end_that_has_answered_a_handshake_awaits_the_next_on
     status = ev.PeerStatus(bench.peer.public_key, None, None, 0, 0, 0)
     tunnel = bench.work.tunnel
     for rx_bytes in (0, earlier):  # what came before that says nothing
-        tunnel.read(status._replace(rx_bytes=rx_bytes), ())
+        tunnel.read(status._replace(rx_bytes=rx_bytes), by_relay=False)
     bench.work.liveness.rtt_s = rtt_s
     tunnel.set_endpoint(HUB, 0.0)
-    tunnel.read(status._replace(rx_bytes=earlier, endpoint=HUB), ())
-    tunnel.read(status._replace(rx_bytes=earlier + 148, endpoint=HUB), ())
-    tunnel.read(status._replace(rx_bytes=earlier + 148, endpoint=HUB), ())
+    tunnel.read(status._replace(rx_bytes=earlier, endpoint=HUB), by_relay=False)
+    tunnel.read(status._replace(rx_bytes=earlier + 148, endpoint=HUB), by_relay=False)
+    tunnel.read(status._replace(rx_bytes=earlier + 148, endpoint=HUB), by_relay=False)
     waits_s += SECOND_RTTS * rtt_s
     tunnel.maintain(0.99 * waits_s)
     assert bench.done == []
@@ -142,13 +142,13 @@ def test_a_userspace_wireguard_that_has_a_session_is_in_step_with_nobody(
 
 def test_who_has_just_set_the_endpoint_does_not_know_how_the_newest_packet_came_unless_it_moved_since() -> None:
     bench = Bench(CONTROLLING)
-    own, relays = Address("192.0.2.7", 1), (HUB,)
+    own = Address("192.0.2.7", 1)
     bench.work.tunnel.set_endpoint(own, 0.0)
     status = ev.PeerStatus(bench.peer.public_key, own, 1.0, 0, 0, 25)
-    assert bench.work.tunnel.read(status, relays) is Came.UNKNOWN
-    assert bench.work.tunnel.read(status, relays) is Came.BY_PATH
+    assert bench.work.tunnel.read(status, by_relay=False) is Came.UNKNOWN
+    assert bench.work.tunnel.read(status, by_relay=False) is Came.BY_PATH
     bench.work.tunnel.set_endpoint(own, 1.0)
-    assert bench.work.tunnel.read(status._replace(endpoint=HUB), relays) is Came.BY_RELAY
+    assert bench.work.tunnel.read(status._replace(endpoint=HUB), by_relay=True) is Came.BY_RELAY
 
 
 def test_a_second_order_does_not_put_the_endpoint_off_again_and_the_newest_counts() -> None:

@@ -8,7 +8,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from agentcore_relays import HUBS, NAMES, RelayWorld
+from agentcore_relays import HUBS, NAMES, RelayWorld, places_of
 from agentcore_values import interface
 from effort import examples
 from hypothesis import given, settings
@@ -373,7 +373,7 @@ def test_leases_are_given_back_at_anchors_that_are_not_near_any_more() -> None:
     assert world.works()
     assert world.servers["hub0"].due() is None
     assert all(world.servers[hub].due() is not None for hub in ("hub1", "hub2"))
-    places = {place.ip for client in world.clients.values() for place in client.places}
+    places = {place.ip for client in world.clients.values() for place in places_of(client)}
     assert places == {"203.0.113.2", "203.0.113.3", "2001:db8::2", "2001:db8::3"}
 
 
@@ -564,7 +564,7 @@ def test_a_tunnel_that_was_down_for_long_leaves_no_lease_behind() -> None:
     world.want("b")
     world.run(1.1 * LIFETIME_S)
     world.want("b")
-    assert all(not place.ip.endswith(".1") for place in world.clients["b"].places)
+    assert all(not place.ip.endswith(".1") for place in places_of(world.clients["b"]))
 
 
 def test_an_anchor_whose_agent_is_dead_for_long_leaves_no_lease_behind() -> None:
@@ -572,7 +572,7 @@ def test_an_anchor_whose_agent_is_dead_for_long_leaves_no_lease_behind() -> None
     world.dead.add("hub1")
     world.run(1.2 * LIFETIME_S)
     assert world.works()
-    assert {place.ip for place in world.clients["b"].places if place.family == 4} == {"203.0.113.1", "203.0.113.3"}
+    assert {place.ip for place in places_of(world.clients["b"]) if place.family == 4} == {"203.0.113.1", "203.0.113.3"}
 
 
 def test_a_warm_relay_that_the_anchor_has_forgotten_is_had_again_before_it_is_needed() -> None:

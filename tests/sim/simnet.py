@@ -94,7 +94,8 @@ class Segment:
             return
         if packet.size > cable.mtu or packet.size > towards.mtu:
             return
-        if self._lost(cable.loss + cable.loss_out) or self._lost(towards.loss + towards.loss_in):
+        loss, loss_there = cable.loss + cable.loss_out, towards.loss + towards.loss_in
+        if (loss and self._lost(loss)) or (loss_there and self._lost(loss_there)):
             if self.on_loss is not None:
                 self.on_loss(packet)
             return
@@ -110,7 +111,7 @@ class Segment:
         return self._prefixes_behind.get(f"{first}:{rest.partition(':')[0]}:") if colon else None
 
     def _lost(self, loss: float) -> bool:
-        return loss > 0 and self._dice.random() < loss
+        return self._dice.random() < loss
 
 
 class Router:

@@ -62,7 +62,7 @@ class AnchorDuty:
         self._run()
 
     def _set_peers(self, config: InterfaceConfig) -> None:
-        self._peers = {peer.id: peer for peer in config.peers if peer.kind != "client"}
+        self._peers = {p.id: p for p in sorted(config.peers, key=lambda p: p.id) if p.kind != "client"}
         self._watch = ClientWatch(config)
 
     def kept(self) -> tuple[KeptRelay, ...]:
@@ -142,7 +142,7 @@ class AnchorDuty:
         """Tell nodes where WireGuard sees them, and clients that they may reach, when that is news."""
         nodes = (peer for peer in self._peers.values() if not peer.is_anchor)
         self.names = [peer.name for peer in nodes if has_session(statuses.get(peer.public_key))]
-        for node, peer in sorted(self._peers.items()):
+        for node, peer in self._peers.items():
             status = statuses.get(peer.public_key)
             if status is None or status.endpoint is None:
                 continue

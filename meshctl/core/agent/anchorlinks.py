@@ -24,9 +24,6 @@ class Change(NamedTuple):
     any: bool = False
 
 
-_NO_CHANGE = Change()
-
-
 class AnchorLinks:
     """The links are `context.anchors`, by the anchors' ids: other parts look there for anchors that are up."""
 
@@ -56,17 +53,20 @@ class AnchorLinks:
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Change:
         """One reading of WireGuard's counters."""
-        before, families = self._seen(), self._families
+        families, came, any_other = self._families, [], False
         for key, link in self._links.items():
             status = statuses.get(link.peer.public_key)
             if status is None:
                 continue
-            due = link.due
+            was_up, due = link.up, link.due
             link.sample(status, now, families)
             self._keep_alive(link, status)
             if link.due != due:
                 self._context.touch(key)
-        return self._change(before)
+            if link.up is not was_up:
+                any_other = True
+                came += [link.peer] if link.up else []
+        return Change(tuple(came), any_other)
 
     def poll(self, key: bytes, now: float) -> bool:
         """Ask one that is in doubt, if it is time. Whether it was asked."""
@@ -152,8 +152,5 @@ class AnchorLinks:
 
     def _change(self, before: Mapping[bytes, tuple[bool, float]]) -> Change:
         """What is another than it was."""
-        after = self._seen()
-        if after == before:
-            return _NO_CHANGE
-        came = tuple(link.peer for key, link in self._links.items() if after[key][0] and not before[key][0])
-        return Change(came, any=True)
+        came = tuple(link.peer for key, link in self._links.items() if link.up and not before[key][0])
+        return Change(came, self._seen() != before)

@@ -119,7 +119,8 @@ class ClientPaths:
         """The clients are these. What is known of those that stay is kept."""
         self._ranges = config.mesh_ranges
         self._keepalive_s = config.keepalive_s
-        self._clients = {p.id: p for p in config.peers if p.kind == "client" and p.permitted and not p.endpoints}
+        clients = (p for p in config.peers if p.kind == "client" and p.permitted and not p.endpoints)
+        self._clients = {p.id: p for p in sorted(clients, key=lambda p: p.id)}
         self._alive = {node: since for node, since in self._alive.items() if node in self._clients}
         self._seen = {node: seen for node, seen in self._seen.items() if node in self._clients}
 
@@ -146,7 +147,7 @@ class ClientPaths:
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Iterator[Action]:
         """One reading of the counters: who lives is kept alive, who was silent for too long is left alone."""
-        for node, client in sorted(self._clients.items()):
+        for node, client in self._clients.items():
             status = statuses.get(client.public_key)
             age_s = self._signs.age_s(status, now) if status is not None else inf
             if status is not None:

@@ -36,6 +36,8 @@ from meshctl.model.keys import PublicKey
 
 # A timer besides those of what can be touched.
 _CHANGE = b"change"
+# With a peer's id behind it: its endpoint is set again and again for a while, and that is all that is due then.
+_ENDPOINT = b"endpoint of "
 
 
 class Network:
@@ -282,6 +284,8 @@ class Network:
                 self._touch(DUTY)
             elif owner == SILENCE:
                 self._silence.poll(now)
+            elif owner.startswith(_ENDPOINT):
+                self._insist(owner[len(_ENDPOINT) :], now)
             elif owner != _CHANGE:  # which `settle` sees to
                 self._poll_peer(owner, now)
 
@@ -327,6 +331,16 @@ class Network:
         if link is not None and link.due is not None and link.due < when:
             when, reason = link.due, "an anchor in doubt"
         self.timers.set(key, when if when < inf else None, reason)
+        self._set_insist(key)
+
+    def _insist(self, key: bytes, now: float) -> None:
+        if key in self.paths:
+            self.paths[key].work.tunnel.insist(now)
+            self._set_insist(key)
+
+    def _set_insist(self, key: bytes) -> None:
+        when = self.paths[key].work.tunnel.insist_at if key in self.paths else None
+        self.timers.set(_ENDPOINT + key, when, "the endpoint once more")
 
     def _say(self, peer: PeerConfig, body: Body, now: float) -> None:
         """Tell a peer something; its timer is another when there is no session yet."""

@@ -183,7 +183,8 @@ class PeerPath:
 
     def sample(self, status: PeerStatus, now: float) -> None:
         """One reading of WireGuard's counters."""
-        came = self.work.tunnel.read(status, self._relay.places)
+        by_relay = status.endpoint is not None and self._relay.is_at(status.endpoint)
+        came = self.work.tunnel.read(status, by_relay=by_relay)
         self._liveness.sample(status, now, came if self.state in DIRECT else Came.BY_PATH)
         self.work.tunnel.maintain(now)
         if self.state in DIRECT:
@@ -240,9 +241,6 @@ class PeerPath:
         if self.work.release_at is not None and now >= self.work.release_at:
             self.work.release_at = None
             self._relay.release()
-        tunnel = self.work.tunnel
-        if tunnel.insist_at is not None and now >= tunnel.insist_at:
-            tunnel.insist(now)
         if self.work.retry_at is not None and now >= self.work.retry_at:
             self.work.retry(now)
         self._negotiation.poll(now, nominate=self.work.may_go_direct)

@@ -95,7 +95,6 @@ class PeerWork:
         times: tuple[tuple[float | None, str], ...] = (
             (self.negotiation.due, "a check"), (self.relay.due(), "a relay"), (self.splice.due(), "a splice"),
             (self.retry_at, "all pairs again"), (self.release_at, "the relay is not needed"),
-            (self.tunnel.insist_at, "the endpoint once more"),
         )  # fmt: skip
         first = None
         for when, why in times:

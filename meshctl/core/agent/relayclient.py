@@ -75,10 +75,9 @@ class RelayClient:
         """Whose relay that is."""
         return self._leases[self._used].anchor if self._used is not None else None
 
-    @property
-    def places(self) -> frozenset[Address]:
-        """All addresses at which anchors relay for this pair."""
-        return frozenset([address for lease in self._leases.values() for address in lease.relay])
+    def is_at(self, address: Address) -> bool:
+        """Whether an anchor relays there for this pair."""
+        return any(address in lease.relay for lease in self._leases.values())
 
     def distances(self) -> tuple[AnchorDistance, ...]:
         """For the offer: the nearest anchors, that of the relay in use first."""

@@ -112,7 +112,7 @@ class SelectedPair:
         has it nominate that once more, if it is controlling. Where nothing answers, somebody has sent on what the peer
         had sent once."""
         endpoint, relay = status.endpoint, self._work.relay
-        if endpoint is None or endpoint in relay.places:
+        if endpoint is None or relay.is_at(endpoint):
             self._elsewhere = None
             return
         where, since = self._elsewhere or (None, now)
@@ -151,7 +151,7 @@ class SelectedPair:
             return
         self._astray = moved
         self._machine.fire(Trigger.DISTRESS, reason, now)
-        if endpoint is not None and endpoint not in (current.remote, *self._work.relay.places):
+        if endpoint not in (None, current.remote) and not self._work.relay.is_at(endpoint):
             self._negotiation.check(Pair(current.local, endpoint), now)  # WireGuard has followed: that may be as good
 
     def _renominate(self, pair: Pair, now: float) -> None:

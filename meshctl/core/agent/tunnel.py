@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.blockage import Came
 from meshctl.core.agent.events import PeerStatus, SendProbe, SetEndpoint, SetKeepalive
@@ -91,12 +89,12 @@ class Tunnel:
         """WireGuard sends there already: have the way kept open."""
         self._place = address
 
-    def read(self, status: PeerStatus, relays: Container[Address]) -> Came:
+    def read(self, status: PeerStatus, *, by_relay: bool) -> Came:
         """Take one reading. Returns how the newest packet has come: WireGuard moves the endpoint to where it came from,
         unless this end has set it since the reading before."""
         self._has_come = self._has_come or (self.status is not None and status.rx_bytes > self.status.rx_bytes)
         self.status, has_set, self._has_set = status, self._has_set, False
-        if status.endpoint is not None and status.endpoint in relays:
+        if by_relay:
             return Came.BY_RELAY
         return Came.UNKNOWN if has_set else Came.BY_PATH
 
