@@ -12,7 +12,7 @@ from agentcore_values import key
 
 from meshctl.core.agent import events as ev
 from meshctl.core.agent.address import LocalAddress
-from meshctl.core.agent.check import RTTS
+from meshctl.core.agent.check import PATH_SCHEDULE_S, RTTS
 from meshctl.core.agent.checklist import Credentials
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.peer import CARRIED_S, RELAY_DOUBT_S, RESTARTS_BURST, RESTARTS_RATE
@@ -140,6 +140,32 @@ def test_that_the_agent_is_silent_changes_nothing_while_ports_are_tried() -> Non
     world.talk(1.0)
     path.session_lost(world.now + 2.0 * CARRIED_S)
     assert path.state.value == "splicing"
+
+
+def test_a_path_that_was_in_doubt_when_its_host_fell_asleep_is_asked_anew_when_that_wakes() -> None:
+    world = direct()
+    host = world.hosts["a"]
+    world.apart("a", "b")
+    path_of(host).network_changed(world.now, moved=True)
+    host.give(ev.Wake())
+    world.run(PATH_SCHEDULE_S[-1] + 0.1)  # its last check has left
+    world.together()
+    world.now += 5.0
+    since = world.now
+    host.give(ev.ClockStepped())
+    world.run(1.0)
+    assert Trigger.DEAD not in triggers(host, since)
+    assert host.path("b").state is State.DIRECT
+
+
+def test_an_attempt_that_ends_with_the_peers_agent_leaves_a_path_that_is_tried_again() -> None:
+    world = relayed()
+    host = world.hosts["a"]
+    path = path_of(host)
+    path._machine.fire(Trigger.SPLICE_BEGUN, "ports are open", world.now)
+    path.session(Credentials("of another", bytes(32)), world.now)
+    assert path.state is State.RELAYED
+    assert path.work.due is not None
 
 
 def test_a_path_in_doubt_is_asked_again_in_a_new_session() -> None:

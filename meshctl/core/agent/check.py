@@ -101,9 +101,11 @@ class Check:
         self.begin(now)
 
     def hurry(self, now: float, rtt_s: float = 0.0) -> None:
-        """The pair is selected, and may be dead: a round of quick checks, unless one is going on. `rtt_s`: its round
-        trip, as it was measured elsewhere; the longer of that and its last one here counts."""
-        if self.state is not PairState.IN_PROGRESS or self.schedule != PATH_SCHEDULE_S:
+        """The pair is selected, and may be dead: a round of quick checks, unless one is going on. One that should be
+        over is none: the host has slept meanwhile. `rtt_s`: its round trip, as it was measured elsewhere; the longer of
+        that and its last one here counts."""
+        slept = now > self.began_at + self.schedule[-1] + self.answer_s
+        if self.state is not PairState.IN_PROGRESS or self.schedule != PATH_SCHEDULE_S or slept:
             self._begin_quickly(now, rtt_s)
             self.state = PairState.IN_PROGRESS
 

@@ -123,6 +123,8 @@ class PeerPath:
             self._says_anew = True
             self._negotiation.renew(credentials)
             self._splice.abort()
+            if self.state is State.SPLICING:
+                self._fire(Trigger.SPLICE_FAILED, "its agent is another one", now)
         if self.state in SEARCHING:
             self.work.begin_anew(now)
         elif self.state is State.SUSPECT:  # checks of another session are not answered any more

@@ -47,6 +47,8 @@ class SelectedPair:
         """One of the two seems to be elsewhere: when the pair answers, the peer is told to use it once more, and so
         hears from where."""
         self._astray = True
+        if self._machine.state is State.SUSPECT:  # after a sleep, what was asked before has no answer any more
+            self._work.check_path(now)
         self._machine.fire(Trigger.DISTRESS, reason, now)
 
     def checked_by_peer(self, pair: Pair, now: float) -> None:
