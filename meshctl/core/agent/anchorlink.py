@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from meshctl.core.agent.address import Address
+from meshctl.core.agent.address import Address, is_private
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Liveness
@@ -81,7 +81,16 @@ class AnchorLink:
 
     def relays_at(self, address: Address) -> bool:
         """Whether that is one of its relays, or was one where it has been."""
-        return address.port in PORTS and any(address.ip == at.ip for at in (*self.endpoints, *self.former))
+        known = (*self.endpoints, *self.former, *((self.endpoint,) if self.endpoint is not None else ()))
+        return address.port in PORTS and any(address.ip == at.ip for at in known)
+
+    def relay_at(self, granted: Address) -> Address:
+        """Where this node reaches a relay that the anchor says it has there. Behind 1:1 NAT, as hosts of clouds are, an
+        anchor knows its inner address alone, and is reached at the outer one: where WireGuard sends, or else where the
+        inventory has it."""
+        reached = [self.endpoint] if self.endpoint is not None else []
+        ips = [at.ip for at in (*reached, *self.endpoints) if at.family == granted.family]
+        return Address(ips[0], granted.port) if ips and is_private(granted.ip) else granted
 
     def sample(self, status: PeerStatus, now: float, families: Collection[int] = (4, 6)) -> None:
         """One reading of WireGuard's counters. `families`: of which this node has addresses."""
