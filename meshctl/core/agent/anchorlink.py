@@ -32,6 +32,7 @@ class AnchorLink:
         self.endpoints: tuple[Address, ...] = ()
         self.former: tuple[Address, ...] = ()
         self.status: PeerStatus | None = None
+        self.missing = False  # in the last reading
         self.rtt_s: float | None = None
         self.since = 0.0  # when it came up last
         self._liveness = Liveness()
@@ -96,7 +97,7 @@ class AnchorLink:
         """One reading of WireGuard's counters. `families`: of which this node has addresses."""
         before, was_up = self._liveness.heard_at, self.up
         endpoint_before = self.endpoint
-        self.status = status
+        self.status, self.missing = status, False
         self._liveness.sample(status, now)
         if self._liveness.heard_at != before:
             self._lives()
@@ -106,6 +107,10 @@ class AnchorLink:
             self._ask_at = now
         if self.up and not was_up:
             self.since = now
+
+    def miss(self) -> None:
+        """A reading has no such peer: the interface is gone, or the anchor is none of its peers. Nothing can be set."""
+        self.status, self.missing, self._ask_at = None, True, None
 
     def told(self, size: int) -> None:
         """A message of so many bytes came from there: that no more come is no sign."""

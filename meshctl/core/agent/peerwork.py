@@ -109,8 +109,9 @@ class PeerWork:
 
     @property
     def may_go_direct(self) -> bool:
-        """Whether a direct path is to be used when there is one."""
-        return self.mode is not Wish.RELAY and not (self.mode is Wish.PREFER_RELAY and self.relay.ready)
+        """Whether a direct path is to be used when there is one, and WireGuard has the peer that could use it."""
+        wanted = self.mode is not Wish.RELAY and not (self.mode is Wish.PREFER_RELAY and self.relay.ready)
+        return wanted and not self.tunnel.missing
 
     def may_follow(self, endpoint: Address) -> bool:
         """Whether a direct path may lead there, where WireGuard has followed the peer to."""
