@@ -264,12 +264,14 @@ def test_messages_go_by_a_node_while_its_tunnel_has_keys(
     assert hub.duty.names == ["a"] * works
 
 
-def test_an_age_that_fits_no_message_is_the_longest_that_does() -> None:
+@pytest.mark.parametrize("age_s", [None, IDLE_HANDSHAKE_MAX_S, 1e9])
+def test_of_a_node_that_was_never_heard_or_not_for_long_nothing_is_said_until_it_is(age_s: float | None) -> None:
     hub = Hub()
-    hub.see("a", SEEN, 1e9)
-    [body] = hub.heard("a")
-    assert isinstance(body, Observed)
-    assert body.observations[0].age_s == 0xFFFF
+    hub.see("a", SEEN, age_s)
+    hub.sample(600.0)
+    assert hub.heard("a") == []
+    hub.see("a", SEEN, 2.0)
+    assert hub.heard("a") == [Observed((Observation(hub.a.id, SEEN, 2),))]
 
 
 def test_a_relay_to_a_client_is_refused_for_it_has_no_agent_to_tell_of_it() -> None:

@@ -315,8 +315,8 @@ def test_an_anchor_that_is_far_away_has_more_time_before_it_is_doubted() -> None
 
 
 def test_a_relay_is_known_where_the_anchor_is_and_where_it_was_until_it_has_moved_often() -> None:
-    link = Anchor().link
-    relay = Address(FOUR.ip, PORTS.start)
+    anchor = Anchor()
+    link, relay = anchor.link, Address(FOUR.ip, PORTS.start)
     assert link.relays_at(relay)
     assert not link.relays_at(FOUR)
     assert not link.relays_at(Address(NEW.ip, PORTS.start))
@@ -328,4 +328,7 @@ def test_a_relay_is_known_where_the_anchor_is_and_where_it_was_until_it_has_move
     assert link.relays_at(relay)
     for last in range(10, 20):
         link.set_endpoints((Address(f"203.0.113.{last}", 51820),))
+    assert link.relays_at(relay), "WireGuard still sends there"
+    anchor.endpoint = NEW
+    anchor.sample()
     assert not link.relays_at(relay)

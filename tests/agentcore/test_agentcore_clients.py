@@ -224,3 +224,15 @@ def test_a_client_that_is_a_peer_no_more_is_forgotten() -> None:
     assert list(node.sample({}, 2 * SILENT_S)) == []
     node.configure(WEB)
     assert list(node.observed(HUB, told(), {}, 2.0)) == [SetEndpoint(PHONE, HERE), SetKeepalive(PHONE, 25)]
+
+
+def test_the_keepalive_of_a_client_that_may_not_be_reached_any_more_is_withdrawn_while_it_is_a_peer() -> None:
+    node = paths()
+    assert list(node.sample(status(age=1.0), 0.0)) == [SetKeepalive(PHONE, 25)]
+    node.configure(replace(WEB, peers=tuple(replace(p, permitted=False) for p in WEB.peers)))
+    assert list(node.sample(status(age=1.0, keepalive_s=25), 1.0)) == [SetKeepalive(PHONE, 0)]
+    assert list(node.sample(status(age=1.0), 2.0)) == []
+    assert list(node.sample(status(age=1.0, name="tablet", keepalive_s=25), 3.0)) == [], "its endpoint is written"
+    assert list(node.sample({}, 4.0)) == [], "it is WireGuard's peer no more"
+    node.configure(WEB)
+    assert list(node.sample(status(age=1.0), 5.0)) == [SetKeepalive(PHONE, 25)]

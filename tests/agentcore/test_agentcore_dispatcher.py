@@ -17,7 +17,7 @@ from meshctl.core.agent.anchorlink import ASK_LONGEST_S
 from meshctl.core.agent.bodies import TOKEN_BYTES, Body, MessageType, Observation, Observed, RelayGrant
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.gatherer import REFRESH_S
-from meshctl.core.agent.liveness import IDLE_SAMPLE_S
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, IDLE_SAMPLE_S
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
 from meshctl.core.agent.signal import peek
@@ -343,6 +343,17 @@ def test_only_an_anchor_tells_a_node_where_it_is_seen_and_only_in_the_family_in_
     assert Address(OWN6, PORT) in offered
     assert (address in offered) is believed
     assert (MessageType.OFFER in said(node, "b", since)) is believed
+
+
+@pytest.mark.parametrize(("age_s", "believed"), [(IDLE_HANDSHAKE_MAX_S - 1, True), (IDLE_HANDSHAKE_MAX_S + 1, False)])
+def test_where_an_anchor_saw_a_node_before_its_keys_ended_says_nothing_of_the_present(
+    age_s: float, believed: bool
+) -> None:
+    world = direct()
+    seen, since = Address("198.18.9.9", 4444), world.now
+    say(world.hosts["hub0"], "a", Observed((Observation(ID["a"], seen, int(age_s)),)))
+    assert (seen in {offer.address for offer in network_of(world.hosts["a"]).context.own.offered()}) is believed
+    assert (Trigger.DISTRESS in triggers(world.hosts["a"], since)) is believed
 
 
 @pytest.mark.parametrize(("speaker", "believed"), [("hub0", True), (CONTROLLING, False)])

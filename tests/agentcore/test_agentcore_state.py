@@ -60,6 +60,16 @@ def test_a_path_that_cannot_be_is_left_out(change: dict[str, object]) -> None:
     assert load(json.dumps(document).encode()).paths == ()
 
 
+@pytest.mark.parametrize("port", [51820.0, 40000.5, True, 0, -1, 0x10000, "51820", None])
+def test_what_is_no_port_makes_no_address_of_a_path_nor_of_an_end_of_a_relay(port: object) -> None:
+    document = json.loads(dump(KEPT))
+    document["paths"] = [[key("a").text, HERE.ip, port, *THERE, True], [key("a").text, *HERE, THERE.ip, port, True]]
+    here, there = [key("a").text, "00" * 16, *HERE], [key("b").text, "00" * 16, *THERE]
+    document["relays"] = [["corp", 40001, [*here[:3], port], there], ["corp", 40001, here, [*there[:3], port]]]
+    kept = load(json.dumps(document).encode())
+    assert (kept.paths, kept.relays) == ((), ())
+
+
 @pytest.mark.parametrize(
     "relay",
     [

@@ -139,19 +139,20 @@ class AnchorDuty:
         self.sample(statuses, now)
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> None:
-        """Tell nodes where WireGuard sees them, and clients that they may reach, when that is news."""
+        """Tell nodes where WireGuard sees them, and clients that they may reach, when that is news. An endpoint that
+        was written down, or is left of a tunnel that has ended, is no place where anybody is seen."""
         nodes = (peer for peer in self._peers.values() if not peer.is_anchor)
         self.names = [peer.name for peer in nodes if has_session(statuses.get(peer.public_key))]
         for node, peer in self._peers.items():
             status = statuses.get(peer.public_key)
-            if status is None or status.endpoint is None:
+            if status is None or status.endpoint is None or not has_session(status):
                 continue
             told = self._told.get(node)
             if told is None or told.address != status.endpoint:
                 told = self._told[node] = _Told(status.endpoint, TIMES, now)
             if told.left and now >= told.again_at:
                 self._told[node] = _Told(told.address, told.left - 1, now + AGAIN_S * 2.0 ** (TIMES - told.left))
-                age = min(int(status.handshake_age_s or 0), 0xFFFF)
+                age = int(status.handshake_age_s or 0)
                 self._say(peer, Observed((Observation(node, status.endpoint, age),)), now)
         for peer, observed in self._watch.tell(statuses, now):
             self._say(peer, observed, now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from meshctl.core.agent.address import Address
+from meshctl.core.agent.address import Address, is_private
 from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S, Liveness
@@ -32,6 +32,7 @@ class AnchorLink:
         self.endpoints: tuple[Address, ...] = ()
         self.former: tuple[Address, ...] = ()
         self.status: PeerStatus | None = None
+        self.missing = False  # in the last reading
         self.rtt_s: float | None = None
         self.since = 0.0  # when it came up last
         self._liveness = Liveness()
@@ -81,13 +82,22 @@ class AnchorLink:
 
     def relays_at(self, address: Address) -> bool:
         """Whether that is one of its relays, or was one where it has been."""
-        return address.port in PORTS and any(address.ip == at.ip for at in (*self.endpoints, *self.former))
+        known = (*self.endpoints, *self.former, *((self.endpoint,) if self.endpoint is not None else ()))
+        return address.port in PORTS and any(address.ip == at.ip for at in known)
+
+    def relay_at(self, granted: Address) -> Address:
+        """Where this node reaches a relay that the anchor says it has there. Behind 1:1 NAT, as hosts of clouds are, an
+        anchor knows its inner address alone, and is reached at the outer one: where WireGuard sends, or else where the
+        inventory has it."""
+        reached = [self.endpoint] if self.endpoint is not None else []
+        ips = [at.ip for at in (*reached, *self.endpoints) if at.family == granted.family]
+        return Address(ips[0], granted.port) if ips and is_private(granted.ip) else granted
 
     def sample(self, status: PeerStatus, now: float, families: Collection[int] = (4, 6)) -> None:
         """One reading of WireGuard's counters. `families`: of which this node has addresses."""
         before, was_up = self._liveness.heard_at, self.up
         endpoint_before = self.endpoint
-        self.status = status
+        self.status, self.missing = status, False
         self._liveness.sample(status, now)
         if self._liveness.heard_at != before:
             self._lives()
@@ -97,6 +107,10 @@ class AnchorLink:
             self._ask_at = now
         if self.up and not was_up:
             self.since = now
+
+    def miss(self) -> None:
+        """A reading has no such peer: the interface is gone, or the anchor is none of its peers. Nothing can be set."""
+        self.status, self.missing, self._ask_at = None, True, None
 
     def told(self, size: int) -> None:
         """A message of so many bytes came from there: that no more come is no sign."""

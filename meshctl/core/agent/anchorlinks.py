@@ -47,20 +47,21 @@ class AnchorLinks:
 
     @property
     def names(self) -> list[str]:
-        """Anchors by which messages can go: those whose links are up, or all, when none is."""
-        links = [link for link in self._links.values() if link.up] or list(self._links.values())
-        return [link.peer.name for link in links]
+        """Anchors by which messages can go: those whose links are up, or all that WireGuard has, when none is."""
+        links = [link for link in self._links.values() if not link.missing]
+        return [link.peer.name for link in [link for link in links if link.up] or links]
 
     def sample(self, statuses: Mapping[PublicKey, PeerStatus], now: float) -> Change:
         """One reading of WireGuard's counters."""
         families, came, any_other = self._families, [], False
         for key, link in self._links.items():
             status = statuses.get(link.peer.public_key)
-            if status is None:
-                continue
             was_up, due = link.up, link.due
-            link.sample(status, now, families)
-            self._keep_alive(link, status)
+            if status is None:
+                link.miss()
+            else:
+                link.sample(status, now, families)
+                self._keep_alive(link, status)
             if link.due != due:
                 self._context.touch(key)
             if link.up is not was_up:

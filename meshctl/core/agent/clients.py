@@ -119,8 +119,9 @@ class ClientPaths:
         """The clients are these. What is known of those that stay is kept."""
         self._ranges = config.mesh_ranges
         self._keepalive_s = config.keepalive_s
-        clients = (p for p in config.peers if p.kind == "client" and p.permitted and not p.endpoints)
-        self._clients = {p.id: p for p in sorted(clients, key=lambda p: p.id)}
+        clients = [p for p in config.peers if p.kind == "client" and not p.endpoints]
+        self._clients = {p.id: p for p in sorted(clients, key=lambda p: p.id) if p.permitted}
+        self._forbidden = [p for p in clients if not p.permitted]  # which may have been permitted
         self._alive = {node: since for node, since in self._alive.items() if node in self._clients}
         self._seen = {node: seen for node, seen in self._seen.items() if node in self._clients}
 
@@ -158,6 +159,8 @@ class ClientPaths:
             elif now - self._alive.get(node, -inf) >= SILENT_S:
                 self._alive.pop(node, None)
                 yield from self._keep(client, status, 0)
+        for client in self._forbidden:
+            yield from self._keep(client, statuses.get(client.public_key), 0)
 
     def _note(self, node: bytes, anchor: bytes, address: Address, heard_at: float) -> None:
         """Take the anchor's word, unless another one's counts, or one that is newer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RelayGrant, RelayRefuse, Splice
@@ -52,11 +53,13 @@ class Detours:
         self._relay.anchor_speaks(anchor, now)
 
     def answered(self, anchor: PeerConfig, answer: RelayGrant | RelayRefuse, now: float) -> None:
-        """An anchor's relay to the peer, or none there."""
+        """An anchor's relay to the peer, or none there. One at no address that can be an endpoint is as none."""
         self._context.touch(self._work.peer.id)
         if isinstance(answer, RelayGrant):
-            self._relay.granted(anchor, answer, now)
-            self._work.tolerate_relay(now)
+            places = self._context.relay_places(anchor.id, answer.relay)
+            if places:
+                self._relay.granted(anchor, replace(answer, relay=places), now)
+                self._work.tolerate_relay(now)
         else:
             self._relay.refused(anchor, answer, now)
         self.news(now)

@@ -15,6 +15,7 @@ from meshctl.core.agent.config import PeerConfig
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.gatherer import Gatherer
 from meshctl.core.agent.interfacecontext import DUTY, GATHER, InterfaceContext
+from meshctl.core.agent.liveness import IDLE_HANDSHAKE_MAX_S
 from meshctl.core.agent.path import State
 from meshctl.core.agent.peer import PeerPath
 from meshctl.core.agent.signalling import Heard, Signalling
@@ -141,10 +142,11 @@ class Dispatcher:
         return seen is not None
 
     def _observed(self, anchor: PeerConfig, body: Observed, statuses: Statuses, now: float) -> None:
-        """An anchor's word on where it sees this node, and clients."""
+        """An anchor's word on where it sees this node, and clients. Where it saw this node last before their tunnel
+        ended says nothing of the present."""
         status = statuses.get(anchor.public_key)
         server = status.endpoint if status else None
-        for observation in body.observations:
+        for observation in [o for o in body.observations if o.age_s < IDLE_HANDSHAKE_MAX_S]:
             base = self.context.own.base(observation.address.family)
             if observation.node == self.context.config.id and base and server and server.family == base.family:
                 self.gatherer.seen("observed", base, server, observation.address, now)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.address import Address, LocalAddress, refusal
 from meshctl.core.agent.anchorlink import AnchorLink
 from meshctl.core.agent.bodies import Body, NatSummary
 from meshctl.core.agent.candidates import LocalCandidates
@@ -116,6 +116,16 @@ class InterfaceContext:
     def is_relay(self, address: Address) -> bool:
         """Whether an anchor relays there, or has."""
         return any(link.relays_at(address) for link in self.anchors.values())
+
+    def refuses(self, address: Address) -> bool:
+        """Whether that is nobody's endpoint: inside the mesh's ranges, for one."""
+        return bool(refusal(*address, self.config.mesh_ranges))
+
+    def relay_places(self, anchor: bytes, granted: tuple[Address, ...]) -> tuple[Address, ...]:
+        """Where this node reaches an anchor's relay; () if the anchor names no address that can be an endpoint."""
+        link = self.anchors.get(anchor)
+        places = (link.relay_at(at) if link is not None else at for at in granted if not self.refuses(at))
+        return tuple(dict.fromkeys(at for at in places if not self.refuses(at)))
 
     def nat_summary(self, now: float) -> tuple[NatSummary, ...]:
         """What is known of this node's NATs, for offers and splices; what has become too old counts a while longer."""

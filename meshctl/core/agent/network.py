@@ -172,14 +172,13 @@ class Network:
         self._dispatcher.links_changed(self._links.sample(statuses, now), now)
         for key, path in self.paths.items():
             known = statuses.get(path.peer.public_key)
-            if known is not None:
-                if has_session(known):
-                    if key not in self._in_session:
-                        self._dispatcher.tunnel_up(path, now)
-                    self._in_session[key] = path
-                else:
-                    self._in_session.pop(key, None)
-                path.sample(known, now)
+            if has_session(known):
+                if key not in self._in_session:
+                    self._dispatcher.tunnel_up(path, now)
+                self._in_session[key] = path
+            else:
+                self._in_session.pop(key, None)
+            path.sample(known, now)
         if self._duty is not None:
             self._duty.sample(statuses, now)
         for action in self._clients.sample(statuses, now):

@@ -183,12 +183,19 @@ class PeerPath:
             self._machine.obey(now)
             self.detours.news(now)
 
-    def sample(self, status: PeerStatus, now: float) -> None:
-        """One reading of WireGuard's counters."""
+    def sample(self, status: PeerStatus | None, now: float) -> None:
+        """One reading of WireGuard's counters; None where it has no such peer."""
+        was_missing = self.work.tunnel.missing
+        if status is None:
+            self.work.tunnel.miss()
+            self._machine.missing(now)
+            return
         by_relay = status.endpoint is not None and self._relay.is_at(status.endpoint)
         came = self.work.tunnel.read(status, by_relay=by_relay)
         self._liveness.sample(status, now, came if self.state in DIRECT else Came.BY_PATH)
         self.work.tunnel.maintain(now)
+        if was_missing:
+            self._machine.found(now)
         if self.state in DIRECT:
             self._selected_pair.sample(status, now)
         elif self.state in RELAYED:
@@ -226,7 +233,7 @@ class PeerPath:
 
     def check_received(self, request: stun.Message, pair: Pair, now: float) -> bool:
         """An authentic check of the peer's. False when it came before, or there is no session for it."""
-        willing = not self._failures.just_blocked(pair, now)
+        willing = not self._failures.just_blocked(pair, now) and not self.work.tunnel.missing
         check = self._negotiation.check_received(request, pair, now, willing=willing)
         if check is None:
             return False

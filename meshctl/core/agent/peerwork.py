@@ -109,8 +109,13 @@ class PeerWork:
 
     @property
     def may_go_direct(self) -> bool:
-        """Whether a direct path is to be used when there is one."""
-        return self.mode is not Wish.RELAY and not (self.mode is Wish.PREFER_RELAY and self.relay.ready)
+        """Whether a direct path is to be used when there is one, and WireGuard has the peer that could use it."""
+        wanted = self.mode is not Wish.RELAY and not (self.mode is Wish.PREFER_RELAY and self.relay.ready)
+        return wanted and not self.tunnel.missing
+
+    def may_follow(self, endpoint: Address) -> bool:
+        """Whether a direct path may lead there, where WireGuard has followed the peer to."""
+        return not self.relay.is_at(endpoint) and not self._context.refuses(endpoint)
 
     def situation(self, now: float) -> Situation | None:
         """What a splice is made of; None without a session."""
@@ -253,7 +258,7 @@ class PeerWork:
 
     def _pair_to(self, remote: Address) -> Pair | None:
         base = self._context.own.base(remote.family)
-        return Pair(base, remote) if base is not None else None
+        return Pair(base, remote) if base is not None and not self._context.refuses(remote) else None
 
     def _ask_relay(self, now: float) -> None:
         if self.mode is not Wish.DIRECT:

@@ -153,7 +153,7 @@ class SelectedPair:
             return
         self._astray = moved
         self._machine.fire(Trigger.DISTRESS, reason, now)
-        if endpoint not in (None, current.remote) and not self._work.relay.is_at(endpoint):
+        if endpoint is not None and endpoint != current.remote and self._work.may_follow(endpoint):
             self._negotiation.check(Pair(current.local, endpoint), now)  # WireGuard has followed: that may be as good
 
     def _renominate(self, pair: Pair, now: float) -> None:

@@ -93,7 +93,7 @@ def _rows(document: dict[str, Any], name: str) -> list[Any]:
 def _path(row: Any) -> KeptPath | None:
     try:
         key, ip, port, remote_ip, remote_port, spliced = row
-        pair = Pair(Address.of(ip, port), Address.of(remote_ip, remote_port))
+        pair = Pair(_place(ip, port), _place(remote_ip, remote_port))
         return KeptPath(PublicKey(key), pair, spliced is True) if pair.local.family == pair.remote.family else None
     except (ValueError, TypeError, AttributeError):
         return None
@@ -111,4 +111,11 @@ def _end(key: str, token: str, ip: str, port: int) -> KeptEnd:
     found = bytes.fromhex(token)
     if len(found) != TOKEN_BYTES:
         raise ValueError("a token of another length")
-    return KeptEnd(PublicKey(key), found, Address.of(ip, port))
+    return KeptEnd(PublicKey(key), found, _place(ip, port))
+
+
+def _place(ip: str, port: Any) -> Address:
+    """Raises ValueError for a port that is none: 51820.0 compares as one, and stands in no datagram."""
+    if type(port) is not int or port == 0:
+        raise ValueError(f"{port!r} is not a port")
+    return Address.of(ip, port)

@@ -41,7 +41,7 @@ class PathStateMachine:
     def relay_ready(self, now: float) -> None:
         """Take the relay that is ready, if there is one and the path is to have one."""
         work = self._work
-        if work.relay.ready is None or work.mode is Wish.DIRECT or self.state is State.UNKNOWN:
+        if work.relay.ready is None or work.mode is Wish.DIRECT or self.state is State.UNKNOWN or work.tunnel.missing:
             return
         anchor = work.relay.used_anchor
         words = f"both ends are bound at {anchor.name}" if anchor else "both ends are bound"
@@ -49,6 +49,23 @@ class PathStateMachine:
             self.fire(Trigger.DEMOTED, f"an operator wants the relay, and {words}", now)
         else:
             self.fire(Trigger.RELAY_READY, words, now)
+
+    def missing(self, now: float) -> None:
+        """WireGuard has no such peer: nothing goes to it by any way, whatever answers checks."""
+        reason = "WireGuard has no such peer"
+        if self.state is State.DIRECT:
+            self.fire(Trigger.DISTRESS, reason, now)
+        if self.state is State.SUSPECT:
+            self.fire(Trigger.DEAD, reason, now)
+        elif self.state in RELAYED:
+            self.fire(Trigger.RELAY_LOST, reason, now)
+
+    def found(self, now: float) -> None:
+        """WireGuard has the peer again, perhaps without an endpoint."""
+        if self.state is State.PROBING:
+            self._work.begin_anew(now)
+            self._work.do(Effect.ASK_RELAY, now)
+            self.relay_ready(now)
 
     def obey(self, now: float, *, hurry: bool = True) -> None:
         """The operators at both ends together want something else than before. `hurry`: where that means to try all

@@ -41,11 +41,12 @@ INSIST_RTTS = 3.0
 
 
 class Tunnel:
-    """The tunnel to one peer. `status` is the last reading of the counters; `insist_at`: when the endpoint is to be set
-    once more; `peer_userspace`: what `userspace` says at the other end."""
+    """The tunnel to one peer. `status` is the last reading of the counters; `missing`: that had no such peer;
+    `insist_at`: when the endpoint is to be set once more; `peer_userspace`: what `userspace` says at the other end."""
 
     def __init__(self, key: PublicKey, context: InterfaceContext, negotiation: Negotiation, liveness: Liveness) -> None:
         self.status: PeerStatus | None = None
+        self.missing = False
         self.insist_at: float | None = None
         self.peer_userspace = False
         self._key, self._context = key, context
@@ -93,10 +94,14 @@ class Tunnel:
         """Take one reading. Returns how the newest packet has come: WireGuard moves the endpoint to where it came from,
         unless this end has set it since the reading before."""
         self._has_come = self._has_come or (self.status is not None and status.rx_bytes > self.status.rx_bytes)
-        self.status, has_set, self._has_set = status, self._has_set, False
+        self.status, has_set, self._has_set, self.missing = status, self._has_set, False, False
         if by_relay:
             return Came.BY_RELAY
         return Came.UNKNOWN if has_set else Came.BY_PATH
+
+    def miss(self) -> None:
+        """A reading has no such peer: the interface is gone, or the peer is."""
+        self.status, self.missing, self.insist_at, self._put_off_at = None, True, None, None
 
     def maintain(self, now: float) -> None:
         """After each reading of the counters: what was put off, and the keepalive."""
