@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from meshctl.core.agent import bodies, fields, signal
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import TYPE_OF, Body, MessageType
@@ -49,4 +47,4 @@ def unsigned(header: signal.Header, written: bytes) -> bytes:
 
 def messages(header: signal.Header) -> tuple[bytes, ...]:
     """One of each type under that header, without tags."""
-    return tuple(unsigned(replace(header, kind=TYPE_OF[type(body)]), fields.write(body)) for body in BODIES)
+    return tuple(unsigned(header._replace(kind=TYPE_OF[type(body)]), fields.write(body)) for body in BODIES)
