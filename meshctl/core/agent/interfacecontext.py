@@ -119,7 +119,7 @@ class InterfaceContext:
 
     def nat_summary(self, now: float) -> tuple[NatSummary, ...]:
         """What is known of this node's NATs, for offers and splices; what has become too old counts a while longer."""
-        key = (self.nat.version, self.own.bases(), now // SUMMARY_S)
+        key = (self.nat.version, self.bases, now // SUMMARY_S)
         if self._summary[0] != key:
-            self._summary = (key, self.nat.summary(self.own.bases(), now))
+            self._summary = (key, self.nat.summary(self.bases, now))
         return self._summary[1]
