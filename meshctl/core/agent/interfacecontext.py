@@ -94,6 +94,7 @@ class InterfaceContext:
     touch: Callable[[bytes], None]
     my_session: Callable[[bytes], bytes]
     hosts: tuple[LocalAddress, ...] = ()
+    gateways: tuple[str, ...] = ()
     anchors: dict[bytes, AnchorLink] = field(default_factory=dict)  # by id
 
     def __post_init__(self) -> None:
