@@ -1,5 +1,5 @@
-"""A host with many addresses of which one leads out, as a router with VLANs. Hunted: one that nobody can reach because it
-asks, binds and checks from addresses that lead nowhere."""
+"""A host with many addresses of which one leads out, as a router with VLANs. Hunted: one that nobody can reach because
+it asks, binds and checks from addresses that lead nowhere."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from meshctl.core.agent.address import Address, LocalAddress, canonical, is_priv
 from meshctl.core.agent.bodies import MAX_OFFERED, Offer, Offered
 from meshctl.core.agent.candidate import (
     MAX_CANDIDATES,
+    MAX_HOSTS,
     TYPE_PREFERENCE,
     foundation,
-    MAX_HOSTS,
     local_preferences,
     priority,
     public_ips,
