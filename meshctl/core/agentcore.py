@@ -164,7 +164,7 @@ class AgentCore:
         self._addresses = event
         self._hurry(now)
         for network in self._networks.values():
-            network.addresses(event.addresses, now)
+            network.addresses(event.addresses, event.gateways, now)
         self._set_ports(event, now)
         self._resolver.network_changed(now)
 
@@ -233,7 +233,7 @@ class AgentCore:
             else:
                 self._networks[name] = Network(config, self._node_context, now, kept)
                 if self._addresses is not None:
-                    self._networks[name].addresses(self._addresses.addresses, now)
+                    self._networks[name].addresses(self._addresses.addresses, self._addresses.gateways, now)
         self._end_relays(kept.relays)
         if self._addresses is not None:
             self._set_ports(self._addresses, now)

@@ -9,7 +9,7 @@ from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshctl.core.agent.address import Address, LocalAddress, canonical, is_private, refusal, shared_prefix
+from meshctl.core.agent.address import Address, LocalAddress, canonical, is_private, refusal, shared_prefix, ways_out
 
 MESH = ("10.42.0.0/16", "fd42:42::/48")
 ips = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
@@ -86,3 +86,13 @@ def test_a_shared_prefix_is_one_that_has_room_for_two() -> None:
     assert not shared_prefix("192.168.1.10", local)
     assert not shared_prefix("192.168.2.1", local)
     assert not shared_prefix("203.0.113.5", local)
+
+
+def test_the_ways_out_are_where_gateways_stand() -> None:
+    wan, lan = LocalAddress("192.168.1.5", 24, "wan0"), LocalAddress("10.0.1.1", 24, "lan0")
+    six, inside = LocalAddress("2001:db8:1::5", 64, "wan0"), LocalAddress("2001:db8:2::1", 64, "lan0")
+    here = (wan, lan, six, inside)
+    assert ways_out(here, ()) == set()
+    assert ways_out(here, ("192.168.1.1",)) == {wan.ip}
+    assert ways_out(here, ("fe80::1%wan0",)) == {six.ip}
+    assert ways_out(here, ("2001:db8:2::ff", "10.0.1.254", "198.51.100.1")) == {inside.ip, lan.ip}

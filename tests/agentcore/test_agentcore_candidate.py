@@ -15,13 +15,14 @@ from meshctl.core.agent.address import Address, LocalAddress, canonical, is_priv
 from meshctl.core.agent.bodies import MAX_OFFERED, Offer, Offered
 from meshctl.core.agent.candidate import (
     MAX_CANDIDATES,
+    MAX_HOSTS,
     TYPE_PREFERENCE,
     foundation,
     local_preferences,
     priority,
     public_ips,
 )
-from meshctl.core.agent.candidates import LocalCandidates, RemoteCandidates
+from meshctl.core.agent.candidates import MAX_OFFERED_HOSTS, LocalCandidates, RemoteCandidates
 
 MESH = ("10.42.0.0/16", "fd42:42::/48")
 PORT = 51820
@@ -183,11 +184,42 @@ def test_this_node_has_at_most_a_hundred_candidates() -> None:
 
 
 def test_an_offer_holds_the_best_that_fit_in_a_message() -> None:
-    made = local(*(LocalAddress(f"2001:db8::{n:x}", 64, "eth0") for n in range(1, 200)))
+    made = local()
+    for n in range(MAX_CANDIDATES):
+        made.put("srflx", Address(OUTSIDE.ip, 1024 + n), V4)
     assert len(made.all()) == MAX_CANDIDATES
     told = made.offered()
     assert len(told) == MAX_OFFERED
     assert [o.address for o in told] == [c.address for c in made.all()][:MAX_OFFERED]
+
+
+@pytest.mark.parametrize("count", [MAX_HOSTS, 2 * MAX_CANDIDATES])
+def test_a_host_with_many_addresses_has_room_for_what_servers_see_of_it_and_tells_it(count: int) -> None:
+    many = [LocalAddress(f"10.0.{n}.1", 24, f"vlan{n}") for n in range(count)]
+    six = [LocalAddress(f"2001:db8::{n:x}", 64, "eth0") for n in range(1, count + 1)]
+    made = local(*six, *many)
+    assert [base.family for base in made.bases()].count(4) == MAX_HOSTS
+    last = next(base for base in reversed(made.bases()) if base.family == 4)
+    assert made.put("srflx", OUTSIDE, last)
+    assert made.base(4) == last
+    told = {o.address for o in made.offered()}
+    assert {OUTSIDE, last} <= told, "and the own address that it hangs on"
+    kinds = [o.kind for o in made.offered()]
+    assert kinds.count("host") == MAX_OFFERED_HOSTS < MAX_OFFERED
+    made.set_hosts([*six, *many], PORT)
+    assert made.base(4) == last, "which stays when the same is said again"
+
+
+def test_the_way_out_comes_before_other_private_addresses_and_is_kept_among_too_many() -> None:
+    many = [LocalAddress(f"10.{n // 200}.{n % 200}.1", 24, f"vlan{n}") for n in range(300)]
+    wan, six = LocalAddress("192.168.1.5", 24, "wan0"), LocalAddress("fd00:9::5", 64, "wan0")
+    inside = LocalAddress("fd00:1::5", 64, "vlan1")
+    made = LocalCandidates(MESH)
+    made.set_hosts([*many, wan, inside, six], PORT, ("192.168.1.1", "fe80::1%wan0"))
+    assert [made.base(family) for family in (4, 6)] == [Address(wan.ip, PORT), Address(six.ip, PORT)]
+    public = LocalAddress("198.51.100.7", 24, "dsl0")
+    made.set_hosts([*many, wan, public], PORT, ("192.168.1.1",))
+    assert [base.ip for base in made.bases()[:2]] == [public.ip, wan.ip]
 
 
 @settings(max_examples=examples(25))

@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 
+import pytest
 from agentcore_values import SESSION, interface, key, shared
 
 from meshctl.core.agent.address import Address, LocalAddress
+from meshctl.core.agent.candidate import MAX_HOSTS
 from meshctl.core.agent.candidates import LocalCandidates
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.events import SendProbe
-from meshctl.core.agent.gatherer import MAX_BASES, MAX_STRANGERS, REFRESH_S, TRICKLE_S, Gatherer
+from meshctl.core.agent.gatherer import MAX_BASES, MAX_STRANGERS, REFRESH_S, TRICKLE_S, WIDEN_S, Gatherer
 from meshctl.core.agent.nat import OBSERVATION_S, NatKnowledge
 from meshctl.core.agent.probes import Transactions
-from meshctl.core.agent.stunclient import Server, anchor_server
+from meshctl.core.agent.stunclient import SCHEDULE_S, Server, anchor_server
 from meshctl.core.wire import stun
 from meshctl.core.wire.address import TransportAddress
 from meshctl.core.wire.stun_attributes import MESSAGE_INTEGRITY_SHA256
@@ -199,6 +202,42 @@ def test_a_host_with_many_addresses_asks_from_a_few() -> None:
     node = Node(HUB0, hosts=hosts)
     node.run(1.0)
     assert len({probe.local for _, probe in node.asked}) == MAX_BASES
+
+
+@pytest.mark.parametrize("others", [3, 12, MAX_HOSTS - 1])
+def test_bases_that_lead_nowhere_give_way_to_the_others_within_seconds_and_in_few_packets(others: int) -> None:
+    inside = tuple(LocalAddress(f"10.0.{n}.1", 24, f"vlan{n}") for n in range(others))
+    node = Node(HUB0, HUB1, hosts=(*inside, HERE))
+    node.sees = lambda base, _: OUTSIDE if base.ip == HERE.ip else None
+    began = node.now
+    node.run(others / MAX_BASES * WIDEN_S + 0.1)
+    assert node.offered("srflx") == [OUTSIDE]
+    assert node.own.base(4) == Address(HERE.ip, PORT)
+    node.run(5.0)
+    seconds = Counter(int(at - began) for at, _ in node.asked)
+    assert max(seconds.values()) <= 2 * len(SCHEDULE_S) * MAX_BASES * 2, "of which two servers have their share"
+    since = node.now
+    node.run(10 * REFRESH_S)
+    dead = Counter(probe.local.ip for at, probe in node.asked if at >= since and probe.local.ip != HERE.ip)
+    assert sum(dead.values()) <= 11 * (MAX_BASES - 1) * len(SCHEDULE_S) * 2, "in passing"
+
+
+def test_where_nobody_answers_each_base_is_asked_from_once_and_then_few_at_a_time_in_turn() -> None:
+    hosts = tuple(LocalAddress(f"10.0.{n}.1", 24, f"vlan{n}") for n in range(12))
+    node = Node(HUB0, hosts=hosts)
+    node.sees = lambda _base, _server: None
+    node.run(60.0)
+    assert Counter(probe.local.ip for _, probe in node.asked) == {host.ip: len(SCHEDULE_S) for host in hosts}
+    for _ in range(4):
+        start = node.now
+        node.gatherer.ask_again(HUB0, node.now)
+        node.run(10.0)
+        assert len({probe.local.ip for at, probe in node.asked if at >= start}) == MAX_BASES
+    assert Counter(probe.local.ip for _, probe in node.asked) == {host.ip: 2 * len(SCHEDULE_S) for host in hosts}
+    node.sees = lambda base, _: OUTSIDE if base.ip == hosts[-1].ip else None
+    node.gatherer.ask_anew(HUB0, node.now)
+    node.run(3.0)
+    assert node.offered("srflx") == [OUTSIDE], "an anchor that is there now is asked from all of them"
 
 
 def test_a_new_server_is_asked_at_once_and_one_that_is_known_is_not_asked_again() -> None:

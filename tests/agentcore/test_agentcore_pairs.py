@@ -3,6 +3,8 @@ another, a useful pair that a crowd keeps out, and progress that is lost when a 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -188,6 +190,17 @@ def test_a_crowd_of_host_candidates_does_not_keep_out_the_public_address_the_rel
     works = (Address("172.17.19.1", PORT), Address("172.16.59.1", PORT))
     assert works not in {p.key for p in pairs}
     assert works in {p.key for p in pair_up(ours, theirs, here, controlling=True, keep={works})}
+
+
+def test_a_crowd_of_own_addresses_does_not_keep_out_the_one_that_leads_out() -> None:
+    inside = [f"10.0.{n}.1" for n in range(31)]
+    wan = candidate("host", "192.168.1.5")
+    ours = [*(candidate("host", ip) for ip in inside), wan, candidate("srflx", "198.51.100.7", "192.168.1.5", 40001)]
+    ours = [replace(c, priority=priority(c.kind, 65535 - n)) for n, c in enumerate(ours)]
+    theirs = [candidate("host", f"172.16.{n}.1") for n in range(4)] + [candidate("srflx", "203.0.113.7", port=40002)]
+    here = hosts("192.168.1.5/24", *(f"{ip}/24" for ip in inside))
+    pairs = up(theirs, ours, here)
+    assert {p.remote for p in pairs if p.local == wan.base} == {c.address for c in theirs}
 
 
 @settings(max_examples=examples(25))

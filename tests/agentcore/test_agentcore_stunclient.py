@@ -54,7 +54,7 @@ class Asking:
             probe = self.stun_client.poll(self.now)
             if probe is not None:
                 self.sent.append((self.now, probe))
-            self.silent += [(self.now, server) for server in self.stun_client.silent(self.now)]
+            self.silent += [(self.now, server) for _, server in self.stun_client.silent(self.now)]
             following = self.stun_client.due()
             assert following is None or following > self.now, "polled, and still due"
         self.now = end

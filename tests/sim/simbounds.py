@@ -26,7 +26,8 @@ from simspec import Link
 from simways import BLINK_S, BLINKS
 from simwg import REKEY_TIMEOUT_S
 
-from meshctl.core.agent.checklist import STRANGERS_BURST, STRANGERS_RATE
+from meshctl.core.agent.check import SCHEDULE_S as CHECKS_S
+from meshctl.core.agent.checklist import MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE
 from meshctl.core.agent.lifetime import SHORTEST_S
 from meshctl.core.agent.liveness import BUSY_S, IDLE_SAMPLE_S, SAMPLE_S
 from meshctl.core.agent.path import State
@@ -186,10 +187,12 @@ def silence_is_kept(world: World) -> Says:
 
 
 def _tried(world: World, node: Node) -> int:
-    """How many packets it sends in that time to find better ways."""
+    """How many packets it sends in that time to find better ways; of many addresses, all pairs once."""
     peers = [world.nodes[p] for p in node.peers()]
     ends = [p for p in peers if {p.spec.kind, node.spec.kind} == {"node"}]
-    return sum(_TRIED.get(possible(world, node, p), _MUCH_TRIED) for p in ends)
+    own, routers = len(node.kernel.addresses), [p for p in ends if p.spec.others or node.spec.others]
+    pairs = sum(min(MAX_PAIRS, own * len(p.kernel.addresses)) for p in routers)
+    return len(CHECKS_S) * pairs + sum(_TRIED.get(possible(world, node, p), _MUCH_TRIED) for p in ends)
 
 
 def _splices(world: World, name: str) -> bool:

@@ -26,6 +26,10 @@ _LONG_S = 150.0
 _LASTS = 0.01  # and now and then through two hours
 # One of several anchors is farther away than the others, by so much each way.
 _FAR, _FAR_S = 0.2, (0.04, 0.08)
+# Now and then nodes at home have more addresses that lead nowhere, so many, and where nobody maps ports their agents
+# may be told of no gateway, so that all look alike.
+_ROUTERS = 0.2
+_OTHERS = (0, 1, 3, 5, 12)
 _STUN = 0.15  # there is a STUN server besides the anchors
 _TTLS_S = (None, 0, 30, 300, 86_400)  # of anchors' names: none, and on both sides of all bounds of the resolver
 _EXPIRY_S = (20.0, 30.0, 60.0, 120.0, 300.0)
@@ -91,13 +95,22 @@ def draw(seed: int) -> WorldSpec:
     spec = _with_userspace(spec, dice) if dice.random() < _USERSPACE else spec
     spec = lengthened(spec, dice) if dice.random() < _LASTS else spec
     spec = _with_far_anchor(spec, dice) if dice.random() < _FAR and len(spec.anchors) > 1 else spec
-    return replace(spec, ttl_s=dice.choice(_TTLS_S)) if spec.named_anchors else spec
+    spec = replace(spec, ttl_s=dice.choice(_TTLS_S)) if spec.named_anchors else spec
+    return _with_routers(spec, dice) if dice.random() < _ROUTERS else spec
 
 
 def _with_far_anchor(spec: WorldSpec, dice: random.Random) -> WorldSpec:
     """The same with one anchor, whichever, on another continent."""
     far, far_s = dice.choice(spec.anchors), dice.choice(_FAR_S)
     return replace(spec, nodes=tuple(replace(n, far_s=far_s) if n == far else n for n in spec.nodes))
+
+
+def _with_routers(spec: WorldSpec, dice: random.Random) -> WorldSpec:
+    """The same where hosts are routers for networks of their own."""
+    gateless = dice.random() < 0.5 and not any(s.speaks for s in spec.sites)
+    return replace(spec, nodes=tuple(
+        replace(n, others=dice.choice(_OTHERS), gateless=gateless) if n.kind == "node" else n for n in spec.nodes
+    ))  # fmt: skip
 
 
 def _with_one_way(spec: WorldSpec, dice: random.Random) -> WorldSpec:

@@ -19,16 +19,18 @@ from simpairs import (
     may_have_caused,
     owed,
     possible,
+    state,
     touches,
 )
-from simspec import Fault
+from simspec import INTERNET, Fault
 from simways import is_blocked_at
 
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.splice import VAIN_BURST
-from meshctl.core.reachability import SPLICED
+from meshctl.core.reachability import INDEPENDENT, SPLICED
 
 if TYPE_CHECKING:
+    from simnode import Node
     from simworld import World
 
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 _MENDED_S, _SLOWLY_MENDED_S = 5.0, 15.0
 # So long an agent may need to see that WireGuard sends where it was told to.
 _TAKEN_S = 1.0
+# How a NAT maps is known when so many have told what they see.
+_TELLING = 2
 
 
 def no_live_path_is_abandoned(world: World) -> Says:
@@ -115,6 +119,33 @@ def splices_hit(world: World) -> Says:
         vain = min(_in_vain(world, *names, since), _in_vain(world, *names[::-1], since))  # both have taken part
         if vain >= VAIN_BURST and possible(world, one, other) == SPLICED:
             yield one.name, f"{vain} attempts in vain in a row to {other.name}"
+
+
+def splices_are_tried(world: World) -> Says:
+    """In the end the two have tried a splice where the NATs let one through, unless they have a direct path.
+
+    Left out is where one anchor alone can say what a NAT does, or something is lost; and of two hard NATs, which the
+    oracle has spliced where one of them can be foreseen, nobody tries."""
+    if world.spec.link.loss or len(world.spec.anchors) < _TELLING:
+        return
+    for one, other in owed(world):
+        if state(one, other) in DIRECT_STATES or possible(world, one, other) != SPLICED:
+            continue
+        if _is_behind_hard_nat(world, one) and _is_behind_hard_nat(world, other):
+            continue
+        of_pair = (d for d in world.watch.decided if {d.node, d.peer} == {one.name, other.name})
+        if not any(d.decision.trigger is Trigger.SPLICE_BEGUN for d in of_pair):
+            yield one.name, f"no splice with {other.name} was tried"
+
+
+def _is_behind_hard_nat(world: World, node: Node) -> bool:
+    place = node.place
+    while place != INTERNET:
+        site = world.sites[place]
+        if site.router.nat.behaviour.mapping != INDEPENDENT:
+            return True
+        place = site.spec.carrier
+    return False
 
 
 def _in_vain(world: World, node: str, peer: str, since: float) -> int:

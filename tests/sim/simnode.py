@@ -24,7 +24,7 @@ from simconfig import (
 from simdriver import Driver, raised
 from simgateway import Gateway
 from simkernel import Kernel
-from simnet import Cable
+from simnet import Cable, Segment
 from simsite import access_cable
 from simspec import INTERNET, NodeSpec, WorldSpec
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 # An address that many hosts have, and that leads nowhere: of a bridge for containers.
 SECOND_IP = "172.17.0.1"
+# Those of networks inside a host that is a router, which sort before most others and lead nowhere.
+_OTHER_IPS = tuple(f"10.0.{number}.1" for number in range(1, 100))
 _LAN_CABLE_S = 0.001
 _DOUBLES = 100
 # An agent whose host is off or asleep starts when it runs again: that is seen so soon.
@@ -228,6 +230,10 @@ class Node:
             self.kernel.join(site.inside, ip, cable)
         if self.spec.second and site.gateway.ip != SECOND_IP:
             self.kernel.join(self.world.nowhere, SECOND_IP, Cable())
+        inside = Segment(self.world.clock, self.dice)  # of this host alone
+        inside.leads_on = False
+        for ip in _OTHER_IPS[: self.spec.others]:
+            self.kernel.join(inside, ip, Cable())
 
     def disconnect(self) -> None:
         """Give all addresses up."""
@@ -241,7 +247,7 @@ class Node:
             LocalAddress(ip, 64 if ":" in ip else 24, "docker0" if ip == SECOND_IP else "eth0")
             for ip in self.kernel.addresses
         )
-        self.give(LocalAddresses(found, (self.gateway.ip,) if self.gateway else ()))
+        self.give(LocalAddresses(found, (self.gateway.ip,) if self.gateway and not self.spec.gateless else ()))
 
     # The tunnel
 

@@ -83,7 +83,8 @@ def _plainer_sites(spec: WorldSpec) -> Iterator[WorldSpec]:
 def _plainer_nodes(spec: WorldSpec) -> Iterator[WorldSpec]:
     for node in spec.nodes:
         for change in (
-            {"second": False}, {"v6": False, "v4": True}, {"userspace": False}, {"far_s": 0.0}, {"starts_at": 0.0},
+            {"second": False}, {"others": 0}, {"gateless": False}, {"v6": False, "v4": True}, {"userspace": False},
+            {"far_s": 0.0}, {"starts_at": 0.0},
         ):  # fmt: skip
             plainer = replace(node, **change)
             if plainer != node:
@@ -128,6 +129,8 @@ def _node(node: NodeSpec) -> str:
     words += ["IPv4"] if node.v4 else []
     words += ["IPv6"] if node.v6 else []
     words += ["and 172.17.0.1"] if node.second else []
+    words += [f"and {node.others} that lead nowhere"] if node.others else []
+    words += ["told of no gateway"] if node.gateless else []
     words += [f"{node.far_s} s farther away"] if node.far_s else []
     words += ["a userspace WireGuard"] if node.userspace else []
     return f"{node.name}: {', '.join(words)}, from {int(node.starts_at * 1000) / 1000} s"

@@ -66,6 +66,8 @@ class NodeSpec:
     userspace: bool = False  # its WireGuard is not the kernel's
     written: int = 0  # the one family in which the inventory has an anchor, if it has not both
     far_s: float = 0.0  # so much farther away it is than the others, each way: only of anchors
+    others: int = 0  # so many more addresses that lead nowhere: of networks inside a router, say
+    gateless: bool = False  # its agent is told of no default gateway: it has a line of its own, with nobody at the end
 
     @property
     def is_fixed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ import simwatch
 from simnat import Behaviour
 from simnode import Node
 from simspec import Fault, Flow, WorldSpec
-from simspecs import EASY, NEVER, SPLICED, found, spec_of
+from simspecs import EASY, HARD, NEVER, SPLICED, found, spec_of
 from simtrace import Meter
 from simwatch import BINDING_REQUEST, Decided, Moved
 from simworld import World
@@ -26,7 +27,9 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import MessageType, Offer
 from meshctl.core.agent.checklist import STRANGERS_BURST
 from meshctl.core.agent.config import AgentConfig, node_id
+from meshctl.core.agent.gatherer import Gatherer
 from meshctl.core.agent.history import Decision
+from meshctl.core.agent.interfacecontext import InterfaceContext
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.relaychoice import Distances
 from meshctl.core.agent.relayserver import PORTS as RELAY_PORTS
@@ -452,3 +455,24 @@ def test_what_is_left_of_who_is_no_peer_any_more_is_found_when_the_agent_has_rea
     node.kernel.relays[40000] = Address("81.0.0.1", 1), Address("81.0.1.1", 1)
     world.watch.reconfigured(node)
     assert [f.invariant for f in world.watch.findings] == ["a relay outlives its pair", "open ports outlive their peer"]
+
+
+def routers(spec: WorldSpec, **changes: Any) -> WorldSpec:
+    """The same where the two nodes have addresses that sort before their own and lead nowhere."""
+    return replace(spec, nodes=tuple(replace(n, **changes) if n.kind == "node" else n for n in spec.nodes))
+
+
+def test_an_agent_that_asks_from_the_first_addresses_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = routers(NEVER, others=5, gateless=True)
+    assert not found(spec)
+    monkeypatch.setattr(Gatherer, "_widen", lambda self, _now: setattr(self, "_widen_at", None))
+    none_in_vain = property(lambda _self: Counter(), lambda _self, _value: None)
+    monkeypatch.setattr(Gatherer, "_vain", none_in_vain, raising=False)
+    assert "relayed otherwise" in found(spec)
+
+
+def test_an_agent_that_takes_a_bridges_nat_for_its_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = routers(spec_of(HARD, Behaviour(), 1), second=True, gateless=True)
+    assert not found(spec)
+    monkeypatch.setattr(InterfaceContext, "nat_summary", lambda self, now: self.nat.summary(self.own.bases(), now))
+    assert found(spec) == {"splices are tried"}

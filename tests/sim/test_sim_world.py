@@ -19,6 +19,7 @@ from simoutages import HANDSHAKE_AGAIN_S
 from simreport import MANY, coverage, is_green, seeds_of
 from simshrink import describe, shrink
 from simspec import Fault, Flow, Link, NodeSpec, SiteSpec, WorldSpec
+from simspecs import HARD, spec_of
 from simtrace import Meter, Trace
 from simworld import World
 
@@ -199,3 +200,12 @@ def test_a_meter_knows_the_busiest_second() -> None:
     for n in range(7):
         meter.add("b", 5 + n * 0.01)
     assert (meter.total, meter.most, meter.busiest) == (17, 7, "b")
+
+
+@pytest.mark.parametrize("who", [{"n0"}, {"n1"}, {"n0", "n1"}])
+def test_a_bridge_whose_address_comes_first_does_not_hide_what_the_nat_is_from_a_splice(who: set[str]) -> None:
+    plain = spec_of(HARD, Behaviour(), 1, seconds=60.0)
+    world = World(replace(plain, nodes=tuple(replace(n, second=n.name in who) for n in plain.nodes)))
+    world.run()
+    begun = [d for d in world.watch.decided if d.decision.trigger is Trigger.SPLICE_BEGUN]
+    assert {d.node for d in begun} == {"n0", "n1"}

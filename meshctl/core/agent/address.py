@@ -111,6 +111,18 @@ def refusal(ip: str, port: int, mesh_ranges: tuple[str, ...]) -> str:
     return next((word for prefix, word in _NEVER.items() if within(address.ip, (prefix,))), "")
 
 
+def ways_out(addresses: Iterable[LocalAddress], gateways: Iterable[str]) -> frozenset[str]:
+    """Those of a host's addresses by which it leaves its networks: a default gateway stands in their prefix, or, where
+    it is named by its link-local address (`fe80::1%eth0`), at their interface."""
+    routers = [gateway.partition("%")[::2] for gateway in gateways]
+    return frozenset(
+        own.ip
+        for own in addresses
+        for ip, interface in routers
+        if (interface == own.interface and ":" in own.ip if interface else within(canonical(ip), (own.prefix,)))
+    )
+
+
 def shared_prefix(ip: str, local: Iterable[LocalAddress]) -> bool:
     """Whether a canonical address is in a prefix that this host stands in. /32 and /128 are shared with nobody."""
     return any(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from math import inf
 
@@ -20,6 +20,8 @@ COMPONENT = 1
 MAX_LOCAL_PREFERENCE = 65535
 # Of one node: more than any has, and what a hostile one costs at most.
 MAX_CANDIDATES = 100
+# Of a host's own addresses in one family: what servers see of them has room beside them.
+MAX_HOSTS = 32
 # Kinds whose address is the outside of whatever NAT there is, as far as one knows.
 OUTSIDE = ("srflx", "told", "observed", "mapped", "static")
 # Kinds that show where a node stands: its own addresses, and what anchors see. What servers without a key and routers
@@ -66,11 +68,13 @@ def foundation(kind: str, base_ip: str, server_ip: str = "") -> str:
     return hashlib.sha256(f"{kind} {base_ip} {server_ip}".encode()).hexdigest()[:8]
 
 
-def local_preferences(ips: Iterable[str]) -> dict[str, int]:
-    """A preference for each of a host's addresses: IPv6 first, then the families in turn by how many there are of each,
-    so that neither waits for the whole of the other (RFC 8421 section 4). In a family, private addresses come last."""
-    ordered = sorted(set(ips), key=lambda ip: (is_private(ip), ip))
-    six, four = [ip for ip in ordered if ":" in ip], [ip for ip in ordered if ":" not in ip]
+def local_preferences(ips: Iterable[str], ways_out: Container[str] = ()) -> dict[str, int]:
+    """A preference for each of a host's addresses, of which at most MAX_HOSTS of each family count: IPv6 first, then
+    the families in turn by how many there are of each, so that neither waits for the whole of the other (RFC 8421
+    section 4). In a family, private addresses come last, and of those of one sort the `ways_out` first."""
+    ordered = sorted(set(ips), key=lambda ip: (is_private(ip), ip not in ways_out, ip))
+    six = [ip for ip in ordered if ":" in ip][:MAX_HOSTS]
+    four = [ip for ip in ordered if ":" not in ip][:MAX_HOSTS]
     stride = max(2, (len(six) + len(four)) // max(1, len(four)))  # the RFC's Hi: one IPv4 address in so many
     mixed: list[str] = []
     while six or four:

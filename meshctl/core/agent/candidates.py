@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
-from meshctl.core.agent.address import Address, LocalAddress, refusal
+from meshctl.core.agent.address import Address, LocalAddress, refusal, ways_out
 from meshctl.core.agent.bodies import MAX_OFFERED, CandidatePriority, Offer, Offered
 from meshctl.core.agent.candidate import MAX_CANDIDATES, Candidate, foundation, local_preferences, priority
 
 # How long an address counts from which a peer's authentic check came, and which the peer has not offered itself.
 PRFLX_LIFETIME_S = 60.0
+# Own addresses that peers are told of, besides what others see of them: half of what a message holds.
+MAX_OFFERED_HOSTS = MAX_OFFERED // 2
 
 
 class LocalCandidates:
@@ -54,13 +56,15 @@ class LocalCandidates:
         of_family = tuple(base for base in self._bases if base.family == family)
         return tuple(base for base in of_family if base in self._answered) or of_family
 
-    def set_hosts(self, addresses: Iterable[LocalAddress], port: int) -> bool:
-        """These are the host's addresses now. What hung on one that has gone goes too. Whether peers should hear."""
-        ips = {a.ip for a in addresses if not refusal(a.ip, port, self._mesh_ranges)}
-        self._preferences = local_preferences(ips)
-        kept = (c for c in self._all.values() if c.kind != "host" and c.base.ip in ips and c.base.port == port)
+    def set_hosts(self, addresses: Iterable[LocalAddress], port: int, gateways: Iterable[str] = ()) -> bool:
+        """These are the host's addresses and default gateways now. What hung on one that has gone goes too. Whether
+        peers should hear."""
+        usable = [a for a in addresses if not refusal(a.ip, port, self._mesh_ranges)]
+        self._preferences = local_preferences([a.ip for a in usable], ways_out(usable, gateways))
+        ips = self._preferences
+        kept = [c for c in self._all.values() if c.kind != "host" and c.base.ip in ips and c.base.port == port]
         self._all = {}
-        for c in [*kept, *(self._candidate("host", Address(ip, port), Address(ip, port)) for ip in sorted(ips))]:
+        for c in [*(self._candidate("host", Address(ip, port), Address(ip, port)) for ip in ips), *kept]:
             if len(self._all) < MAX_CANDIDATES:
                 renewed = priority(c.kind, self._preferences[c.base.ip])
                 self._all[c.kind, c.address, c.base] = replace(c, priority=renewed)
@@ -118,9 +122,11 @@ class LocalCandidates:
         self._base = {}
         for base in sorted(self._bases, key=lambda base: base not in self._answered):
             self._base.setdefault(base.family, base)
+        untold = sorted(self._bases, key=lambda base: base not in self._answered)[MAX_OFFERED_HOSTS:]
         told: dict[Address, Offered] = {}
         for c in self._ordered:
-            told.setdefault(c.address, c.offered())
+            if c.kind != "host" or c.base not in untold:
+                told.setdefault(c.address, c.offered())
         before, self._told = self._told, tuple(told.values())[:MAX_OFFERED]
         return self._told != before
 

@@ -40,7 +40,8 @@ class Wake(Event):
 
 @dataclass(frozen=True)
 class LocalAddresses(Event):
-    """All addresses of this host at the moment, and the default gateways' (for port mapping)."""
+    """All addresses of this host at the moment, and the default gateways' (which map ports, and show
+    the way out)."""
 
     addresses: tuple[LocalAddress, ...]
     gateways: tuple[str, ...] = ()

@@ -94,6 +94,7 @@ class InterfaceContext:
     touch: Callable[[bytes], None]
     my_session: Callable[[bytes], bytes]
     hosts: tuple[LocalAddress, ...] = ()
+    gateways: tuple[str, ...] = ()
     anchors: dict[bytes, AnchorLink] = field(default_factory=dict)  # by id
 
     def __post_init__(self) -> None:
@@ -129,7 +130,7 @@ class InterfaceContext:
 
     def nat_summary(self, now: float) -> tuple[NatSummary, ...]:
         """What is known of this node's NATs, for offers and splices; what has become too old counts a while longer."""
-        key = (self.nat.version, self.own.bases(), now // SUMMARY_S)
+        key = (self.nat.version, self.bases, now // SUMMARY_S)
         if self._summary[0] != key:
-            self._summary = (key, self.nat.summary(self.own.bases(), now))
+            self._summary = (key, self.nat.summary(self.bases, now))
         return self._summary[1]

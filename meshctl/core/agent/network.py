@@ -99,7 +99,7 @@ class Network:
         ranges, self.config = self.config.mesh_ranges, config
         self.context.configure(config)
         if config.mesh_ranges != ranges:
-            self.addresses(self.context.hosts, now)
+            self.addresses(self.context.hosts, self.context.gateways, now)
         self.signalling.configure(config)
         self._clients.configure(config)
         if self._duty is not None:
@@ -139,10 +139,10 @@ class Network:
 
     # What comes in
 
-    def addresses(self, addresses: Iterable[LocalAddress], now: float) -> None:
-        """The host's own."""
-        self.context.hosts = tuple(sorted(addresses))
-        self.gatherer.set_hosts(self.context.hosts, self.config.listen_port, now)
+    def addresses(self, addresses: Iterable[LocalAddress], gateways: tuple[str, ...], now: float) -> None:
+        """The host's own, and its default gateways'."""
+        self.context.hosts, self.context.gateways = tuple(sorted(addresses)), gateways
+        self.gatherer.set_hosts(self.context.hosts, self.config.listen_port, now, gateways)
         self._touch(GATHER)
         if self._duty is not None:
             self._duty.set_addresses(self.context.bases)

@@ -67,10 +67,12 @@ def pair_up(
     """At most `checklist.MAX_PAIRS`, the highest rank first. `hosts` are this host's addresses with their prefixes.
 
     What is in `keep` (in use, or known to work) stays in when there are too many, then the best pair of each remote
-    address, so that no crowd of candidates of one sort keeps the others out.
+    address, and the best from a base that servers' answers come to, so that no crowd of candidates of one sort, nor of
+    bridges, keeps the others out.
     """
     ours, theirs, here = sorted(local, key=_best_first), sorted(remote, key=_best_first), sorted(hosts)
     place = _Place(here, public_ips(ours), public_ips(theirs))
+    leads_out = {mine.base for mine in ours if mine.kind in ("srflx", "told")}
     own_ips = {a.ip for a in here}
     found: dict[Key, CandidatePair] = {}
     for r in theirs:
@@ -83,7 +85,7 @@ def pair_up(
             found[mine.base, r.address] = CandidatePair(
                 mine.base, r.address, place.tier(mine.base, r), value, prflx_priority(mine.priority),
             )  # fmt: skip
-    return _limited(sorted(found.values(), key=_order), keep)
+    return _limited(sorted(found.values(), key=_order), keep, leads_out)
 
 
 def _best_first(candidate: Candidate) -> tuple[tuple[int, Address, Address], str]:
@@ -94,13 +96,18 @@ def _order(pair: CandidatePair) -> tuple[int, Key]:
     return -pair.rank, pair.key
 
 
-def _limited(pairs: list[CandidatePair], keep: AbstractSet[Key]) -> tuple[CandidatePair, ...]:
+def _limited(
+    pairs: list[CandidatePair], keep: AbstractSet[Key], leads_out: AbstractSet[Address]
+) -> tuple[CandidatePair, ...]:
     if len(pairs) > MAX_PAIRS:
-        first_of_remote: dict[Address, Key] = {}
+        first: dict[Address, Key] = {}
+        leading: dict[Address, Key] = {}
         for pair in pairs:
-            first_of_remote.setdefault(pair.remote, pair.key)
-        firsts = set(first_of_remote.values())
-        pairs = sorted(pairs, key=lambda p: (p.key not in keep, p.key not in firsts, _order(p)))[:MAX_PAIRS]
+            first.setdefault(pair.remote, pair.key)
+            if pair.local in leads_out:
+                leading.setdefault(pair.remote, pair.key)
+        groups = keep, set(first.values()), set(leading.values())
+        pairs = sorted(pairs, key=lambda p: (*(p.key not in group for group in groups), _order(p)))[:MAX_PAIRS]
     return tuple(sorted(pairs, key=_order))
 
 

@@ -102,12 +102,12 @@ class StunClient:
                 return self._send(question, base, address, now)
         return None
 
-    def silent(self, now: float) -> Iterator[Address]:
-        """Servers that have not answered a question in its time; the question is over."""
+    def silent(self, now: float) -> Iterator[tuple[Address, Address]]:
+        """Base and server of each question that was not answered in its time; it is over."""
         for key, question in sorted(self._questions.items()):
             if question.due_at <= now and question.asked == len(SCHEDULE_S):
                 del self._questions[key]
-                yield key[1]
+                yield key
 
     def receive(self, received: stun.Received, base: Address, remote: Address, now: float) -> Seen | None:
         """An answer; None when nobody asked for it, it is not authentic, says no address, or has waited."""
