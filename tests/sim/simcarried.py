@@ -3,6 +3,7 @@ that fault."""
 
 from __future__ import annotations
 
+from operator import gt
 from typing import TYPE_CHECKING
 
 from simfaults import KINDS, Leaves
@@ -41,7 +42,7 @@ def _look(world: World, at: float) -> None:
 
     def again() -> None:
         for pair, counts in before.items():
-            if all(now > then for now, then in zip(_received(world, pair), counts, strict=True)):
+            if all(map(gt, _received(world, pair), counts)):
                 world.carried.setdefault(pair, []).append(at)
 
     world.clock.at(at, again)
