@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from simnode import Node
-from simpairs import DIRECT_STATES, Says
+from simpairs import DIRECT_STATES, Says, trying
 
 from meshctl.core.agent.history import Decision
 from meshctl.core.agent.liveness import SAMPLE_S
@@ -66,7 +66,8 @@ def calm_is_kept(world: World) -> Says:
     """Some time after the last fault a node sends a few checks and messages, beside pings, and its agent is woken
     seldom, beside to read what WireGuard counts, and to set an endpoint again and again, which `wakes_are_few` bounds.
 
-    Left out are the peers of who means harm, which answer as often as it asks, and who splices in that time.
+    Left out are the peers of who means harm, which answer as often as it asks, who splices in that time,
+    and who found out in it that a way drops WireGuard's packets.
     """
     clean, begun = world.spec.link.clean, world.clock.now - CALM_S
     for name, before in sorted(world.before_calm.items()):
@@ -87,6 +88,8 @@ def calm_is_kept(world: World) -> Says:
 
 def _is_busy(world: World, node: Node, since: float) -> bool:
     if any(world.nodes[peer].spec.kind == "malicious" for peer in node.peers()):
+        return True
+    if any(trying(world, node.name, peer, lately_s=CALM_S) for peer in node.peers()):
         return True
     steps = [d.decision for d in world.watch.decided if node.name in (d.node, d.peer) and d.at >= since - 1.0]
     return any(State.SPLICING in (step.before, step.after) for step in steps)
