@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from simcalm import insisting, shooting
 from simconfig import KEEPALIVE_S
 from simhours import HOUR_S
 from simmemory import largest, total
@@ -22,7 +23,6 @@ from simpairs import (
     touches,
     trying,
 )
-from simspec import Link
 from simways import BLINK_S, BLINKS
 from simwg import REKEY_TIMEOUT_S
 
@@ -47,11 +47,11 @@ _DOUBTS, _RESTS_S = 3, 10.0
 _PATH_PROBES, _PEER_PROBES, _NODE_PROBES, _SPLICE_PROBES, _HARM_PROBES = 30, 60, 40, 1100, 300
 _STRUCK_A_SECOND = 55  # at checklist.PACE_S, and a little for what was under way
 _LARGEST, _TOTAL, _TOTAL_A_PEER = 4200, 6000, 4000
-# A second and peer, twice what a splice in a short world makes of it. Where round trips are long, an endpoint is set
-# again and again for as long as three of them (`tunnel.INSIST_RTTS`).
-_WAKES, _FAR_WAKES = 25, 50
-# A peer in all of the idle time, where something is lost or late: it is said again, and asked again.
-_LOSSY_WAKES = 50
+# A second and peer, twice what 400 worlds need beside readings, endpoints that are set again, and shots; and where a
+# peer means harm and is answered.
+_WAKES, _HARM_WAKES = 3.5, 9
+# A peer in all of the idle time, and where something is lost or late: it is said again, and asked again.
+_IDLE_WAKES, _LOSSY_WAKES = 25, 50
 # Wakes for each packet that tries a way: to send it, and when no answer has come.
 _WAKES_A_TRY = 2
 # Packets in silence beside those, to each peer with which all pairs are tried once more. Who splices is left out.
@@ -106,15 +106,19 @@ def paths_rest(world: World) -> Says:
 
 
 def probes_are_few(world: World) -> Says:
-    """No node, and no path, sends more checks in a second than its bound, whatever happens."""
+    """No node, and no path, sends more checks in a second than its bound, whatever happens, but for the shots of a
+    splice while it tries one."""
     harm = _HARM_PROBES if _harmed(world) else 0
     for name, node in world.nodes.items():
         if node.spec.kind == "malicious":
             continue
         peers = len(node.peers())
-        spliced = _SPLICE_PROBES if any(d.decision.after is State.SPLICING for d in world.watch.decided) else 0
-        most = world.watch.of_node[name].most if name in world.watch.of_node else 0
-        if most > _NODE_PROBES + _PEER_PROBES * peers + spliced + harm:
+        meter, shots = world.watch.unspliced.get(name), world.watch.of_node.get(name)
+        bound = _NODE_PROBES + _PEER_PROBES * peers + harm
+        most = meter.most if meter is not None else 0
+        if shots is not None and shots.most > bound + _SPLICE_PROBES:
+            most = shots.most
+        if most > bound:
             yield name, f"{most} checks in a second, with {peers} peers"
         path = world.watch.of_path.get(name)
         if path is not None and path.most > _PATH_PROBES + harm:
@@ -203,20 +207,25 @@ def _splices(world: World, name: str) -> bool:
 
 
 def wakes_are_few(world: World) -> Says:
-    """No agent is woken all the time, whatever it has to do; and who has nothing to do, for next to nothing but to read
-    WireGuard's counters: so often in all of that time as others may in a second."""
-    each = _FAR_WAKES if world.spec.link.delay_s > Link.delay_s else _WAKES
+    """No agent is woken all the time: to read WireGuard's counters, to set an endpoint that has moved again and again,
+    for the shots of a splice, and a few times a second and peer for all else. Who has nothing to do is woken for next
+    to nothing but the first of these."""
+    seconds = world.clock.now
     for name, count in sorted(world.watch.woken.items()):
         node = world.nodes[name.rstrip("'")]
-        if count > each * (len(node.peers()) + 1) * world.clock.now and node.spec.kind != "malicious":
-            yield name, f"woken {count} times in {int(world.clock.now)} s, with {len(node.peers())} peers"
+        peers = node.peers()
+        harm = any(world.nodes[peer].spec.kind == "malicious" for peer in peers)
+        each = _HARM_WAKES if harm else _WAKES
+        needed = seconds * (1 / SAMPLE_S + each * (len(peers) + 1)) + insisting(world, name) + shooting(world, name)
+        if count > needed and node.spec.kind != "malicious":
+            yield name, f"woken {count} times in {int(seconds)} s, with {len(peers)} peers"
     yield from _idle_wakes_are_few(world)
 
 
 def _idle_wakes_are_few(world: World) -> Says:
     if _harmed(world):
         return
-    each = _WAKES if world.spec.link.clean else _LOSSY_WAKES
+    each = _IDLE_WAKES if world.spec.link.clean else _LOSSY_WAKES
     for name, before in sorted(world.before_idle.items()):
         count, peers = world.watch.woken[name] - before.wakes, len(world.nodes[name].peers())
         tried = _WAKES_A_TRY * _tried(world, world.nodes[name])

@@ -168,7 +168,7 @@ class Driver:
             return
         self._now = max(now, due[0])
         self._count_wake(due[1])
-        self.node.world.watch.woken[self.node.name] += 1
+        self.node.world.watch.wake(self.node, due[1])
         before = self._acted
         self.give(ev.Wake())
         self._idle_wakes = 0 if self._acted > before else self._idle_wakes + 1

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import simcalm
+import simcarried
 import simrecovery
 from simbounds import (
     IDLE_S,
@@ -57,6 +59,7 @@ from simpairs import (
     trying,
 )
 from simspec import Flow, Link
+from simtries import splices_end, what_failed_is_tried_again
 from simwishes import overrides_are_obeyed, overrides_hold, watch_clients, watch_wishes
 
 from meshctl.core.agent.damping import FREE_FAILURES
@@ -104,6 +107,8 @@ def schedule(world: World) -> None:
     watch_clients(world)
     watch_wishes(world)
     simrecovery.schedule(world)
+    simcarried.schedule(world)
+    simcalm.schedule(world)
     early = min((f.at for f in world.spec.faults), default=_BEFORE_FAULTS_S) < _BEFORE_FAULTS_S
     if world.spec.link.clean and not early:
         for a, b in world.spec.pairs:
@@ -113,6 +118,8 @@ def schedule(world: World) -> None:
     for invariant in () if early else (the_kernel_does_what_the_agent_says, both_ends_agree):
         _ask_twice(world, invariant, _BEFORE_FAULTS_S, 1.0 if world.spec.link.loss <= HALF_LOST else _HALF_LOST_S)
     _ask_twice(world, both_ends_agree, world.spec.seconds, _AGREE_S)
+    for at in (_BEFORE_FAULTS_S, world.spec.quiet_at + 1.0, world.spec.seconds):
+        _ask_twice(world, what_failed_is_tried_again, at, 1.0)
     for look in range(1, int(world.spec.seconds / LOOK_S) + 1):
         _ask_twice(world, keys_are_renewed, look * LOOK_S, _RENEWS_S)
     if world.spec.faults:
@@ -320,5 +327,5 @@ AT_THE_END: tuple[Invariant, ...] = (
     overrides_are_obeyed, overrides_hold, changes_without_need_are_few, doubts_are_few, hours_cost_little,
     paths_rest, wakes_are_few, readings_are_few, probes_are_few, victims_are_spared, silence_is_kept, memory_is_bounded,
     relays_are_known, every_outage_has_a_cause, splices_are_torn_down, splices_hit,
-    splices_are_tried,
+    splices_are_tried, splices_end, simcalm.calm_is_kept,
 )  # fmt: skip

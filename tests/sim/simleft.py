@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from simcarried import has_carried, mended_s
 from simfaults import KINDS, Leaves
 from simpairs import (
     DIRECT_STATES,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from simworld import World
 
 
-# So long after its end both ends may yet take the path for what it was during the fault.
-_MENDED_S, _SLOWLY_MENDED_S = 5.0, 15.0
 # So long an agent may need to see that WireGuard sends where it was told to.
 _TAKEN_S = 1.0
 # How a NAT maps is known when so many have told what they see.
@@ -65,7 +64,8 @@ def no_live_path_is_abandoned(world: World) -> Says:
 
 def _has_ended_path(world: World, fault: Fault, ends: tuple[str, str], at: float) -> bool:
     """Whether the fault may be why this end has then given its direct path to the other up: while it lasts and is
-    mended, and where something of it stays, later too, unless a direct path has worked since the fault was over."""
+    mended, and where something of it stays, later too, unless a direct path has worked since the fault was over: one
+    that was taken then, or one that carried packets."""
     node, peer = ends
     names = (node.rstrip("'"), peer)
     leaves = KINDS[fault.kind].leaves
@@ -73,12 +73,12 @@ def _has_ended_path(world: World, fault: Fault, ends: tuple[str, str], at: float
         return False
     if fault.kind == "override" and {fault.target, fault.value.split()[0]} != {*names}:
         return False
-    mended_s = _MENDED_S if world.spec.link.clean else _SLOWLY_MENDED_S
-    if at <= fault.ends_at + mended_s:
+    mended_at = fault.ends_at + mended_s(world)
+    if at <= mended_at:
         return True
-    since = (d for d in world.watch.decided if (d.node, d.peer) == ends and fault.ends_at + mended_s < d.at < at)
+    since = (d for d in world.watch.decided if (d.node, d.peer) == ends and mended_at < d.at < at)
     worked = any(d.decision.after is State.DIRECT is not d.decision.before for d in since)
-    return leaves is Leaves.CHANGED and not worked
+    return leaves is Leaves.CHANGED and not worked and not has_carried(world, names, mended_at, at)
 
 
 def no_live_relay_is_abandoned(world: World) -> Says:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from simattack import OUTSIDER_IP
 from simconfig import pair_key
 from simtrace import Meter
+from simtries import ATTEMPT_S
 from simwg import handshake_of
 
 from meshctl.core.agent import events as ev
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 _Noted = TypeVar("_Noted")
 _MAX_NOTED = 20_000
+# What `network` calls it to set an endpoint once more.
+_INSISTING = "the endpoint once more"
+# So long a host may sleep while its agent tries a splice.
+_ASLEEP_S = 15.0
 # The message type that a STUN request begins with; and how USE-CANDIDATE and ICE-CONTROLLED begin, which have 0 and 8
 # bytes (RFC 8445 section 16.1).
 BINDING_REQUEST = (stun.BINDING | stun.Class.REQUEST).to_bytes(2, "big")
@@ -75,11 +80,14 @@ class Watch:
         self.installed: Counter[str] = Counter()  # by anchor: how often
         self.starts: Counter[str] = Counter()  # by the name whose keys it has: how often an agent was started
         self.woken: Counter[str] = Counter()  # by node: how often a timer of its agent rang
+        self.insisted: Counter[str] = Counter()  # and of these, to set an endpoint again that was just set
         self.asked: Counter[str] = Counter()  # by node: how many questions its checks were
         self.readings: dict[str, Meter] = defaultdict(Meter)  # by node: of WireGuard
         self.lost: dict[bytes, list[float]] = defaultdict(list)  # by secret: when links lost a message of a handshake
         self._set: dict[tuple[str, str], tuple[str, int]] = {}
         self.of_node: dict[str, Meter] = {}
+        self.unspliced: dict[str, Meter] = {}  # as `of_node`, but for what leaves while the node tries a splice
+        self._splices_until: dict[str, float] = {}  # by node
         self.of_path: dict[str, Meter] = {}
         self.signals: dict[str, Meter] = {}
         self._peers_of: dict[int, tuple[History, str]] = {}
@@ -97,10 +105,17 @@ class Watch:
         """An agent asks what WireGuard counts."""
         self.readings[node.name].add(None, self._world.clock.now)
 
+    def wake(self, node: Node, reason: str) -> None:
+        """A timer of an agent's rings."""
+        self.woken[node.name] += 1
+        self.insisted[node.name] += reason == _INSISTING
+
     def probe(self, node: Node, action: ev.SendProbe) -> None:
         """A check leaves."""
         now = self._world.clock.now
         self.of_node.setdefault(node.name, Meter()).add(None, now)
+        if now > self._splices_until.get(node.name, -1.0):
+            self.unspliced.setdefault(node.name, Meter()).add(None, now)
         self.asked[node.name] += action.data[:2] == BINDING_REQUEST
         self.of_path.setdefault(node.name, Meter()).add((action.local, action.remote), now)
         if node.spec.kind != "malicious" and _wants_what_is_not_its_own(action.data):
@@ -200,6 +215,10 @@ class Watch:
         if decision.before is not decision.after:
             words = f"{peer}: {decision.before.value} → {decision.after.value}: {decision.reason}"
             node.say(words)
+            if decision.after is State.SPLICING:  # one at a time: there is one slot for all peers
+                self._splices_until[node.name] = self._world.clock.now + ATTEMPT_S + _ASLEEP_S
+            elif decision.before is State.SPLICING:
+                self._splices_until.pop(node.name, None)
         self._note(self.decided, Decided(self._world.clock.now, node.name, peer, decision))
 
     def _note(self, notes: list[_Noted], note: _Noted) -> None:

@@ -30,6 +30,7 @@ from meshctl.model.keys import PublicKey
 
 if TYPE_CHECKING:
     from simbounds import BeforeIdle
+    from simcalm import BeforeCalm
     from simcopyist import Copyist
     from simdriver import Driver
 
@@ -78,6 +79,8 @@ class World:
         self.dns_fails: set[str] = set()  # anchors whose names do not resolve
         self.flows: list[FlowRun] = []
         self.before_idle: dict[str, BeforeIdle] = {}  # what was, when idleness began
+        self.before_calm: dict[str, BeforeCalm] = {}  # and when all faults had been over for a while
+        self.carried: dict[tuple[str, str], list[float]] = {}  # by pair: when packets came in at both ends
         self.doubles: dict[str, Node] = {}
         self.sieves: dict[str, Sieve] = {}
         self.nodes = {n.name: Node(self, n) for n in spec.nodes}

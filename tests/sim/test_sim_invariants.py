@@ -176,6 +176,24 @@ class Restless(Doctored):
         return self.core.poll_action()
 
 
+class Rings(Restless):
+    """Has its timer ring as often, for nothing."""
+
+    def poll_action(self) -> ev.Action | None:
+        self.due = False
+        return self.core.poll_action()
+
+
+class Talks(Restless):
+    """Says something to an anchor as often."""
+
+    def poll_action(self) -> ev.Action | None:
+        if self.due:
+            self.due = False
+            return ev.SendSignal("10.42.0.0", b"hello")
+        return self.core.poll_action()
+
+
 class Reads(Doctored):
     """Reads WireGuard's counters more often than it need."""
 
@@ -245,6 +263,7 @@ class Nominates(Doctored):
 
 # Idle from when the anchors, whose first handshakes cross, have met for long.
 QUIET, QUIET_NEVER = (replace(spec, seconds=60.0) for spec in (EASY, NEVER))
+REBOUND = replace(EASY, faults=(Fault("rebind", 14.0, 0.0, "site0"),), quiet_at=14.0, seconds=60.0)
 
 
 @pytest.mark.parametrize(
@@ -263,6 +282,9 @@ QUIET, QUIET_NEVER = (replace(spec, seconds=60.0) for spec in (EASY, NEVER))
         (Denies, "n0", EASY, "both ends agree"),
         (Relays, "n", EASY, "the kernel does what the agent says"),
         (Chatters, "n0", EASY, "probes are few"),
+        (Restless, "n0", REBOUND, "calm is kept"),
+        (Rings, "n0", REBOUND, "calm is kept"),
+        (Talks, "n0", REBOUND, "calm is kept"),
         (Restless, "n0", QUIET, "silence is kept"),
         (Restless, "n0", QUIET_NEVER, "silence is kept"),
         (Restless, "a0", QUIET, "silence is kept"),
@@ -377,6 +399,13 @@ def test_an_agent_that_is_woken_all_the_time_is_found() -> None:
     assert [who for who, words in simbounds.wakes_are_few(world) if "idle" in words] == ["n0"]
     world.watch.woken["n0"] += int(200 * world.clock.now)
     assert [who for who, _ in simbounds.wakes_are_few(world)] == ["n0", "n0"]
+
+
+def test_an_agent_that_is_woken_far_more_often_than_it_sets_and_shoots_and_reads_is_found() -> None:
+    world = World(EASY)
+    world.run()
+    world.watch.woken["n0"] += int(35 * world.clock.now)
+    assert "n0" in {who for who, words in simbounds.wakes_are_few(world) if "idle" not in words}
 
 
 def test_relays_that_are_not_used_and_bound_again_and_again_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
