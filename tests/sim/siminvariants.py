@@ -164,10 +164,10 @@ def _looks_for_the_way_out(node: Node) -> bool:
 
 
 def _have_many_pairs(one: Node, other: Node) -> bool:
-    """Whether a second is not enough for the first two checks of each pair, at the pace of a peer: own addresses, and
-    where the other one is seen."""
+    """Whether half a second is not enough for the first two checks of each pair, at the pace of a peer: own addresses,
+    and where the other one is seen."""
     ends = [len(node.kernel.addresses) for node in (one, other)]
-    return 2 * PACE_S * max(ends) * (min(ends) + 1) > 1.0
+    return 2 * PACE_S * max(ends) * (min(ends) + 1) > 0.5
 
 
 def _ask_twice(world: World, invariant: Invariant, at: float, after_s: float) -> None:
