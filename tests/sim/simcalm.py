@@ -92,7 +92,8 @@ def _is_busy(world: World, node: Node, since: float) -> bool:
         return True
     if any(trying(world, node.name, peer, lately_s=CALM_S) for peer in node.peers()):
         return True
-    steps = [d.decision for d in world.watch.decided if node.name in (d.node, d.peer) and d.at >= since - 1.0]
+    who = {node.name} if node.spec.kind == "node" else world.nodes.keys()  # an anchor hands on what they say meanwhile
+    steps = [d.decision for d in world.watch.decided if who & {d.node, d.peer} and d.at >= since - 1.0]
     return any(State.SPLICING in (step.before, step.after) for step in steps)
 
 
@@ -111,7 +112,8 @@ def insisting(world: World, name: str) -> float:
     """For how many wakes endpoints that were taken, or have moved, are set again and again."""
     link = world.spec.link
     far_s = max((anchor.far_s for anchor in world.spec.anchors), default=0.0)
-    rtt_s = max(_CABLES * (link.delay_s + link.jitter_s) + 4 * far_s, _UNMEASURED_S)
+    again = world.watch.starts[name] > 1  # a new agent relays before it has measured how far the anchor is
+    rtt_s = max(_CABLES * (link.delay_s + link.jitter_s) + 4 * far_s, _UNMEASURED_S if again else 0.0)
     lasts_s = max(INSIST_S, INSIST_RTTS * rtt_s)
     moved = sum(m.node == name for m in world.watch.moved)
     taken = sum(d.node == name and _takes(d.decision) for d in world.watch.decided)

@@ -62,7 +62,6 @@ from simspec import Flow, Link
 from simtries import splices_end, what_failed_is_tried_again
 from simwishes import overrides_are_obeyed, overrides_hold, watch_clients, watch_wishes
 
-from meshctl.core.agent.checklist import PACE_S
 from meshctl.core.agent.damping import FREE_FAILURES
 from meshctl.core.agent.gatherer import MAX_BASES
 from meshctl.core.agent.liveness import has_session
@@ -163,13 +162,6 @@ def _looks_for_the_way_out(node: Node) -> bool:
     return node.spec.gateless and node.spec.others + node.spec.second >= MAX_BASES
 
 
-def _have_many_pairs(one: Node, other: Node) -> bool:
-    """Whether half a second is not enough for the first two checks of each pair, at the pace of a peer: own addresses,
-    and where the other one is seen."""
-    ends = [len(node.kernel.addresses) for node in (one, other)]
-    return 2 * PACE_S * max(ends) * (min(ends) + 1) > 0.5
-
-
 def _ask_twice(world: World, invariant: Invariant, at: float, after_s: float) -> None:
     """So long before that time, and then: what is being mended, or changes in this moment, is no finding."""
     before: set[str] = set()
@@ -195,8 +187,6 @@ def carries_soon(world: World, one: Node, other: Node) -> Says:
 
 def direct_soon(world: World, one: Node, other: Node) -> Says:
     """Two seconds after both agents run, the path is direct where the NATs allow it without a port being mapped."""
-    if _have_many_pairs(one, other):
-        return
     if possible(world, one, other, mapping=False) == DIRECT and not _port_changed(one) and not _port_changed(other):
         for node, peer, found in elsewhere(one, other, DIRECT_STATES):
             yield node.name, f"{peer.name} is {found} {DIRECT_S} s after both agents run"

@@ -10,7 +10,15 @@ from simnet import Cable, Host, Packet
 from test_sim_net import PORT, World, behaviour
 
 from meshctl.core.agent.address import Address
-from meshctl.core.agent.checklist import MAX_PAIRS, STRANGERS_BURST, STRANGERS_RATE, CheckList, Credentials, Pair
+from meshctl.core.agent.checklist import (
+    MAX_PAIRS,
+    PACE_S,
+    STRANGERS_BURST,
+    STRANGERS_RATE,
+    CheckList,
+    Credentials,
+    Pair,
+)
 from meshctl.core.agent.events import SendProbe
 from meshctl.core.agent.probes import Transactions
 from meshctl.core.agent.router import TokenBucket
@@ -185,6 +193,32 @@ def test_checks_of_one_peer_are_never_faster_than_their_pace() -> None:
     assert len(sent) == MAX_PAIRS * 6
     assert min(later - earlier for earlier, later in itertools.pairwise(sent)) > 0.019
     assert a.exhausted
+
+
+def test_the_one_pair_that_works_is_found_and_agreed_on_at_once_behind_sixty_that_lead_nowhere() -> None:
+    dice, plenty = random.Random(0), TokenBucket(0.0, MAX_PAIRS * 6.0)  # noqa: S311
+    a = check_list("b:a", dice, controlling=True, strangers=plenty)
+    local = Address("192.0.2.1", PORT)
+    works, vain = Pair(local, Address("203.0.113.1", PORT)), 60
+    dead = [(Pair(local, Address(f"198.51.100.{i}", PORT)), 1 + i, 1) for i in range(vain)]
+    a.set_pairs([*dead, (works, 0, 1)])
+    a.restart(0.0)
+    under_way: list[tuple[float, stun.Message]] = []
+    answered_at, agreed_at, now = [], [], 0.0
+    while not agreed_at and now < 10.0:
+        now += 0.005
+        probe = a.poll(now)
+        if probe is not None and probe.remote == works.remote:
+            under_way.append((now + 0.2, stun.decode(probe.data).message))
+        if under_way and under_way[0][0] <= now:
+            _, asked = under_way.pop(0)
+            answer = a.receive_response(stun.success_response(asked, stun.TransportAddress(*local)), works, now)
+            assert answer is not None
+            (agreed_at if answer.nominated else answered_at).append(now)
+            if len(answered_at) == 1:
+                a.nominate(works, now)
+    assert answered_at[0] < vain * PACE_S + 0.3
+    assert agreed_at[0] - answered_at[0] < 0.3
 
 
 def test_pairs_that_stay_keep_what_is_known_of_them() -> None:

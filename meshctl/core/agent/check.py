@@ -133,6 +133,8 @@ class Check:
         self.sent += 1
         if self.state is not PairState.SUCCEEDED:
             self.state = PairState.IN_PROGRESS
+        if self.nominating:  # whoever answers takes the pair: however late it left, its answer is to have its time
+            self.began_at = now - self.schedule[self.sent - 1]
         last_s = self.schedule[-1] + self.answer_s
         self.due_at = self.began_at + (last_s if self.is_over else self.schedule[self.sent])
 

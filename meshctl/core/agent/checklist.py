@@ -266,8 +266,13 @@ class CheckList:
             pair = self._triggered.popleft()
             if pair in self._checks:
                 return pair
-        ready = [(-c.rank, pair) for pair, c in self._checks.items() if c.due_at is not None and c.due_at <= now]
-        for _, pair in sorted(ready):
+        # A nomination waits for no other check, and no pair's first one for another's second: of a hundred pairs, most
+        # of which lead nowhere, the one that works may be the last.
+        ready = [
+            (not c.nominating, c.sent, -c.rank, pair) for pair, c in self._checks.items()
+            if c.due_at is not None and c.due_at <= now
+        ]  # fmt: skip
+        for *_, pair in sorted(ready):
             if not self._checks[pair].is_over:
                 return pair
             self._checks[pair].fail()
