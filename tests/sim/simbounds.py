@@ -217,6 +217,8 @@ def wakes_are_few(world: World) -> Says:
         harm = any(world.nodes[peer].spec.kind == "malicious" for peer in peers)
         each = _HARM_WAKES if harm else _WAKES
         needed = seconds * (1 / SAMPLE_S + each * (len(peers) + 1)) + insisting(world, name) + shooting(world, name)
+        if any(end.spec.others for end in (node, *map(world.nodes.__getitem__, peers))):
+            needed += _WAKES_A_TRY * world.watch.asked[name]  # of many pairs, each has times of its own
         if count > needed and node.spec.kind != "malicious":
             yield name, f"woken {count} times in {int(seconds)} s, with {len(peers)} peers"
     yield from _idle_wakes_are_few(world)
