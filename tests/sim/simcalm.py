@@ -112,8 +112,9 @@ def insisting(world: World, name: str) -> float:
     """For how many wakes endpoints that were taken, or have moved, are set again and again."""
     link = world.spec.link
     far_s = max((anchor.far_s for anchor in world.spec.anchors), default=0.0)
-    again = world.watch.starts[name] > 1  # a new agent relays before it has measured how far the anchor is
-    rtt_s = max(_CABLES * (link.delay_s + link.jitter_s) + 4 * far_s, _UNMEASURED_S if again else 0.0)
+    # A new agent relays before it has measured how far the anchor is, and one whose questions are lost.
+    unmeasured = world.watch.starts[name] > 1 or link.loss
+    rtt_s = max(_CABLES * (link.delay_s + link.jitter_s) + 4 * far_s, _UNMEASURED_S if unmeasured else 0.0)
     lasts_s = max(INSIST_S, INSIST_RTTS * rtt_s)
     moved = sum(m.node == name for m in world.watch.moved)
     taken = sum(d.node == name and _takes(d.decision) for d in world.watch.decided)
