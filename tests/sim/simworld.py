@@ -74,7 +74,8 @@ class World:
         self.internet, self.nowhere, self.sites = underlay.internet, underlay.nowhere, underlay.sites
         self.identities = [Identity(n.name, public_key(n.name)) for n in spec.nodes]
         self.watch = Watch(self)
-        self.internet.on_loss = self.watch.lose
+        for segment in (self.internet, *(site.inside for site in self.sites.values())):
+            segment.on_loss = self.watch.lose
         self.deciding: Driver | None = None
         self.dns_fails: set[str] = set()  # anchors whose names do not resolve
         self.flows: list[FlowRun] = []
