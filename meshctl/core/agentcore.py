@@ -195,7 +195,7 @@ class AgentCore:
         statuses = self._node_context.handshakes.correct(event.peers, now)
         for network in self._networks.values():
             network.status(statuses, now)
-        if self._resolver.due() is not None:
+        if self._resolver.due() is not None:  # there are names
             dead = (e for network in self._networks.values() for peer in network.dead() for e in peer.endpoints)
             self._resolver.set_dead({e for e in dead if isinstance(e, NamedEndpoint)})
         self.save()

@@ -27,10 +27,11 @@ def splices_end(world: World) -> Says:
     than its host slept."""
     begun: dict[tuple[str, str], float] = {}
     for at, node, peer, decision in world.watch.decided:
-        since = begun.get((node, peer))
         if decision.after is State.SPLICING:
-            begun[node, peer] = at if since is None else since
-        elif begun.pop((node, peer), None) is not None and decision.before is State.SPLICING:
+            begun.setdefault((node, peer), at)
+            continue
+        since = begun.pop((node, peer), None)
+        if since is not None and decision.before is State.SPLICING:
             yield from _too_long(world, node, peer, since, at)
     for (node, peer), since in sorted(begun.items()):
         path = world.nodes[node].path(peer) if node in world.nodes else None
@@ -38,9 +39,7 @@ def splices_end(world: World) -> Says:
             yield from _too_long(world, node, peer, since, world.clock.now)
 
 
-def _too_long(world: World, node: str, peer: str, since: float | None, until: float) -> Says:
-    if since is None:
-        return
+def _too_long(world: World, node: str, peer: str, since: float, until: float) -> Says:
     held = sum(
         max(min(until, fault.ends_at) - max(since, fault.at) + _SLOW_S, 0.0)
         for fault in world.spec.faults

@@ -16,6 +16,7 @@ from meshctl.core.agent import signal
 from meshctl.core.agent.bodies import MessageType, SignalError
 from meshctl.core.agent.config import node_id
 from meshctl.core.agent.history import Decision, History
+from meshctl.core.agent.network import INSISTING
 from meshctl.core.agent.path import State, Trigger
 from meshctl.core.agent.state import load
 from meshctl.core.wire import stun
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 _Noted = TypeVar("_Noted")
 _MAX_NOTED = 20_000
-# What `network` calls it to set an endpoint once more.
-_INSISTING = "the endpoint once more"
 # So long a host may sleep while its agent tries a splice.
 _ASLEEP_S = 15.0
 # The message type that a STUN request begins with; and how USE-CANDIDATE and ICE-CONTROLLED begin, which have 0 and 8
@@ -108,7 +107,7 @@ class Watch:
     def wake(self, node: Node, reason: str) -> None:
         """A timer of an agent's rings."""
         self.woken[node.name] += 1
-        self.insisted[node.name] += reason == _INSISTING
+        self.insisted[node.name] += reason == INSISTING
 
     def probe(self, node: Node, action: ev.SendProbe) -> None:
         """A check leaves."""
@@ -130,7 +129,7 @@ class Watch:
             header = signal.peek(action.data)
         except SignalError:
             return
-        ends = (self._names.get(header.source, "a stranger"), self._names.get(header.destination, "a stranger"))
+        ends = self._ends(header)
         if header.kind is MessageType.OFFER and not _may_meet(node, *ends):
             self._unpermitted(node, f"sends an offer of {ends[0]} to {ends[1]}")
         if ends[0] != node.spec.name and not _may_meet(node, *ends):  # of whatever is said
@@ -153,9 +152,13 @@ class Watch:
             header = signal.peek(data)
         except SignalError:
             return
-        ends = (self._names.get(header.source, "a stranger"), self._names.get(header.destination, "a stranger"))
+        ends = self._ends(header)
         if ends[1] == node.spec.name and signal.authentic(data, pair_key(*ends)) and not self._ever_meet(*ends):
             self._unpermitted(node, f"was handed an offer of {ends[0]} to {ends[1]}")
+
+    def _ends(self, header: signal.Header) -> tuple[str, str]:
+        """Who says it, and to whom."""
+        return self._names.get(header.source, "a stranger"), self._names.get(header.destination, "a stranger")
 
     def _unpermitted(self, node: Node, words: str) -> None:
         self._world.found("candidates of unpermitted pairs", node.name, words)

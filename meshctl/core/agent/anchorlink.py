@@ -59,6 +59,11 @@ class AnchorLink:
         """Where WireGuard sends; None while it has not been read, or knows no place."""
         return self.status.endpoint if self.status is not None else None
 
+    @property
+    def _places(self) -> tuple[Address, ...]:
+        """Where it is reached: where WireGuard sends comes before where the inventory has it."""
+        return self.endpoints if self.endpoint is None else (self.endpoint, *self.endpoints)
+
     def _cut_off(self, families: Collection[int]) -> bool:
         """Whether that is of a family that this node does not have: no packet leaves the host, and WireGuard counts
         none, so that silence is no sign. A node of which no address is known yet is not cut off."""
@@ -82,15 +87,13 @@ class AnchorLink:
 
     def relays_at(self, address: Address) -> bool:
         """Whether that is one of its relays, or was one where it has been."""
-        known = (*self.endpoints, *self.former, *((self.endpoint,) if self.endpoint is not None else ()))
-        return address.port in PORTS and any(address.ip == at.ip for at in known)
+        return address.port in PORTS and any(address.ip == at.ip for at in (*self._places, *self.former))
 
     def relay_at(self, granted: Address) -> Address:
         """Where this node reaches a relay that the anchor says it has there. Behind 1:1 NAT, as hosts of clouds are, an
         anchor knows its inner address alone, and is reached at the outer one: where WireGuard sends, or else where the
         inventory has it."""
-        reached = [self.endpoint] if self.endpoint is not None else []
-        ips = [at.ip for at in (*reached, *self.endpoints) if at.family == granted.family]
+        ips = [at.ip for at in self._places if at.family == granted.family]
         return Address(ips[0], granted.port) if ips and is_private(granted.ip) else granted
 
     def sample(self, status: PeerStatus, now: float, families: Collection[int] = (4, 6)) -> None:

@@ -120,9 +120,10 @@ class LocalCandidates:
         self._bases = tuple(dict.fromkeys(c.base for c in self._ordered if c.kind == "host"))
         self._answered = frozenset(c.base for c in self._all.values() if c.kind in ("srflx", "told"))
         self._base = {}
-        for base in sorted(self._bases, key=lambda base: base not in self._answered):
+        answered_first = sorted(self._bases, key=lambda base: base not in self._answered)
+        for base in answered_first:
             self._base.setdefault(base.family, base)
-        untold = sorted(self._bases, key=lambda base: base not in self._answered)[MAX_OFFERED_HOSTS:]
+        untold = answered_first[MAX_OFFERED_HOSTS:]
         told: dict[Address, Offered] = {}
         for c in self._ordered:
             if c.kind != "host" or c.base not in untold:

@@ -38,6 +38,7 @@ from meshctl.model.keys import PublicKey
 _CHANGE = b"change"
 # With a peer's id behind it: its endpoint is set again and again for a while, and that is all that is due then.
 _ENDPOINT = b"endpoint of "
+INSISTING = "the endpoint once more"
 
 
 class Network:
@@ -339,7 +340,7 @@ class Network:
 
     def _set_insist(self, key: bytes) -> None:
         when = self.paths[key].work.tunnel.insist_at if key in self.paths else None
-        self.timers.set(_ENDPOINT + key, when, "the endpoint once more")
+        self.timers.set(_ENDPOINT + key, when, INSISTING)
 
     def _say(self, peer: PeerConfig, body: Body, now: float) -> None:
         """Tell a peer something; its timer is another when there is no session yet."""
