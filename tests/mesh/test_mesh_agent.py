@@ -53,6 +53,11 @@ def is_relayed(mesh: MeshLab, one: str, other: str) -> bool:
     return all(e.startswith("203.0.113.10:") and int(e.rpartition(":")[2]) in RELAY_PORTS for e in found)
 
 
+def are_all_found(mesh: MeshLab, nodes: tuple[str, ...]) -> bool:
+    """Whether each of the nodes knows where to send what is for any other."""
+    return all("(none)" not in mesh.sh(node, "wg show wg0 endpoints") for node in nodes)
+
+
 def carried_by_the_anchor(mesh: MeshLab, source: str, target: str) -> tuple[int, int]:
     """Packets that the anchor receives, and bytes that its WireGuard does, while `source` pings `target` PINGS times
     without a loss."""
@@ -91,6 +96,7 @@ def test_apply_leaves_alone_what_agents_have_moved(applied_agents: MeshLab) -> N
     agents = applied_agents
     nodes = ("hub", "alice", "bob", "sym1", "sym2")
     until(lambda: is_direct(agents, "alice", "bob") and is_relayed(agents, "sym1", "sym2"), "paths are found")
+    until(lambda: are_all_found(agents, nodes), "those that nobody asked for are found too")
     state = "wg show wg0 endpoints | sort; wg show wg0 persistent-keepalive | sort; nft list tables"
     before = {node: (agents.sh(node, state), process(agents, node)) for node in nodes}
     with agents.lossless(("alice", "bob"), ("sym1", "sym2"), ("hub", "sym1")):
