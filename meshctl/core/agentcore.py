@@ -6,7 +6,6 @@ Events go in with the time (`handle`), actions come out (`poll_action`), and it 
 
 from __future__ import annotations
 
-import enum
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -44,12 +43,14 @@ from meshctl.model.keys import PublicKey
 QUICK_S = 10.0
 
 
-class _Chore(enum.Enum):
-    """What the core itself has timers for; those of a network have its name, whatever that is."""
+class _Chore:
+    """What the core itself has a timer for, and why; a network's has its name, whatever that is."""
 
-    SAMPLE = "WireGuard's counters"
-    PORTS = "a port mapping"
-    NAMES = "a name to resolve"
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+_SAMPLE, _PORTS, _NAMES = _Chore("WireGuard's counters"), _Chore("a port mapping"), _Chore("a name to resolve")
 
 
 class AgentCore:
@@ -150,15 +151,15 @@ class AgentCore:
 
     def _wake(self, _event: events.Wake, now: float) -> None:
         for owner in list(self._timers.due(now)):
-            if owner is _Chore.SAMPLE:
+            if isinstance(owner, str):
+                self._networks[owner].poll(now)
+            elif owner is _SAMPLE:
                 self._sample(now)
-            elif owner is _Chore.PORTS:
+            elif owner is _PORTS:
                 self._ports.poll(now)
                 self._mapped(now)
-            elif owner is _Chore.NAMES:
-                self._actions.extend(self._resolver.poll(now))
             else:
-                self._networks[owner].poll(now)
+                self._actions.extend(self._resolver.poll(now))
 
     def _local_addresses(self, event: events.LocalAddresses, now: float) -> None:
         self._addresses = event
@@ -244,7 +245,7 @@ class AgentCore:
 
     def _hurry(self, now: float) -> None:
         self._quick_until = now + QUICK_S
-        self._remind(_Chore.SAMPLE, now + SAMPLE_S)
+        self._remind(_SAMPLE, now + SAMPLE_S)
 
     def _clock_stepped(self, _event: events.ClockStepped, now: float) -> None:
         self._hurry(now)
@@ -261,12 +262,12 @@ class AgentCore:
     # Inside
 
     def _remind(self, chore: _Chore, when: float | None) -> None:
-        self._timers.set(chore, when, chore.value)
+        self._timers.set(chore, when, chore.reason)
 
     def _sample(self, now: float) -> None:
         busy = now < self._quick_until or any(network.busy(now) for network in self._networks.values())
         self._actions.append(events.PollWg())
-        self._remind(_Chore.SAMPLE, now + (SAMPLE_S if busy else IDLE_SAMPLE_S))
+        self._remind(_SAMPLE, now + (SAMPLE_S if busy else IDLE_SAMPLE_S))
 
     def _settle(self, now: float) -> None:
         for network in self._networks.values():
@@ -277,7 +278,7 @@ class AgentCore:
             network.settle(now)
             when, reason = network.timers.next() or (None, "")
             self._timers.set(name, when, reason)
-        self._remind(_Chore.NAMES, self._resolver.due())
+        self._remind(_NAMES, self._resolver.due())
 
     def _doubt_ports(self, now: float) -> None:
         self._ports.doubt(now)
@@ -286,7 +287,7 @@ class AgentCore:
     def _mapped(self, now: float) -> None:
         """After whatever concerned port mappings: what is to be sent, offered and saved."""
         self._actions.extend(self._ports.actions())
-        self._remind(_Chore.PORTS, self._ports.due())
+        self._remind(_PORTS, self._ports.due())
         found = [(m.external, m.held.internal, m.expires_at) for m in self._ports.mapped()]
         for network in self._networks.values():
             network.mapped(found, now)

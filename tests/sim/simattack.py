@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 OUTSIDER_IP, VICTIM_IP = "83.66.0.1", "84.66.0.1"
 # How often there is harm: first, and after so many times.
-_EVERY_S, _OFTEN, _LATER_S = 1.0, 30, 5.0
+_EVERY_S, _OFTEN, _LATER_S = 1.0, 30, 15.0
 _FLOOD = 40
 _KEPT = 64
 # Offers in a row that name a victim, at so many ports.

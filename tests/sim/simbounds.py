@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from simcalm import insisting, shooting
 from simconfig import KEEPALIVE_S
 from simhours import HOUR_S
-from simmemory import largest, total
+from simmemory import containers
 from simnode import Node
 from simpairs import (
     MUCH_LOSS,
@@ -259,11 +259,13 @@ def memory_is_bounded(world: World) -> Says:
     every = list(world.nodes.values()) if looked_at else []
     for node in every[:_LOOKED_AT]:
         if node.core is not None and node.spec.kind != "malicious":
-            size, where = largest(node.core)
+            sizes = [(size, where) for where, size in containers(node.core)]
+            size, where = max(sizes)
             if size > _LARGEST:
                 yield node.name, f"{size} elements in {where}"
-            if total(node.core) > _TOTAL + _TOTAL_A_PEER * len(node.peers()):
-                yield node.name, f"{total(node.core)} elements in all"
+            total = sum(size for size, _ in sizes)
+            if total > _TOTAL + _TOTAL_A_PEER * len(node.peers()):
+                yield node.name, f"{total} elements in all"
         if len(node.saved) > _STATE_BYTES:
             yield node.name, f"a saved state of {len(node.saved)} bytes"
 

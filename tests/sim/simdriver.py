@@ -82,7 +82,7 @@ class Driver:
 
     def wind_up(self) -> None:
         """Its host leaves the mesh: it gives back what it holds; that is its end."""
-        self._guarded(lambda: self.core.handle(ev.Reconfigured(AgentConfig(self.node.name, ())), self._time()))
+        self._guarded(self._give_back)
         self.kill()
 
     # Inside
@@ -107,6 +107,10 @@ class Driver:
             if isinstance(event, ev.Reconfigured):
                 self._reconfigured(event)
 
+    def _give_back(self) -> None:
+        self.core.handle(ev.Reconfigured(AgentConfig(self.node.name, ())), self._time())
+        self._drain()
+
     def _reconfigured(self, event: ev.Reconfigured) -> None:
         node = self.node
         node.runs = event.config
@@ -120,7 +124,6 @@ class Driver:
         world.deciding = self
         try:
             call()
-            self._drain()
         except Exception as error:
             self.kill()
             world.found("raised", self.node.name, raised(error))

@@ -23,13 +23,3 @@ def containers(root: object) -> Iterator[tuple[str, int]]:
             waiting += [(f"{where}[]", value) for value in values]
         elif hasattr(thing, "__dict__"):
             waiting += [(f"{where}.{name}", value) for name, value in vars(thing).items()]
-
-
-def largest(root: object) -> tuple[int, str]:
-    """The size of the largest container, and which it is."""
-    return max(((size, where) for where, size in containers(root)), default=(0, ""))
-
-
-def total(root: object) -> int:
-    """The elements of all of them."""
-    return sum(size for _, size in containers(root))

@@ -12,7 +12,6 @@ that WireGuard does not refuse yet, however old it shows them to be.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from meshctl.core.agent.events import PeerStatus
 from meshctl.core.agent.liveness import HANDSHAKE_MAX_S
@@ -22,17 +21,12 @@ from meshctl.model.keys import PublicKey
 TOLERANCE_S = 1.5
 
 
-class _Reading(NamedTuple):
-    at: float
-    age_s: float
-    rx_bytes: int
-
-
 class Handshakes:
-    """The last reading of each peer: when, the age that was made of it, and how many bytes had come."""
+    """The last reading of each peer, with the age that was made of it, and when that was."""
 
     def __init__(self) -> None:
-        self._read: dict[PublicKey, _Reading] = {}
+        self._read: dict[PublicKey, PeerStatus] = {}
+        self._read_at = 0.0
         self._heard: set[PublicKey] = set()  # since the last readings
 
     def heard(self, peer: PublicKey) -> None:
@@ -41,30 +35,24 @@ class Handshakes:
 
     def correct(self, statuses: Iterable[PeerStatus], now: float) -> dict[PublicKey, PeerStatus]:
         """The same with ages that can be trusted, by public key."""
-        before, self._read = self._read, {}
-        heard, self._heard = self._heard, set()
         found = {}
         for status in statuses:
             key, shown = status.public_key, status.handshake_age_s
-            if shown is None:
-                found[key] = status
-            else:
-                found[key] = self._one(status, shown, before.get(key), now, heard=key in heard)
+            found[key] = status if shown is None else self._one(status, shown, self._read.get(key), now)
+        self._read, self._read_at = found, now
+        self._heard.clear()
         return found
 
-    def _one(
-        self, status: PeerStatus, shown: float, before: _Reading | None, now: float, *, heard: bool
-    ) -> PeerStatus:  # fmt: skip
-        if before is None:
+    def _one(self, status: PeerStatus, shown: float, before: PeerStatus | None, now: float) -> PeerStatus:
+        if before is None or before.handshake_age_s is None:
             age = max(shown, 0.0)
         else:
-            elapsed = now - before.at
-            expected = before.age_s + elapsed
+            elapsed = now - self._read_at
+            expected = before.handshake_age_s + elapsed
             new = -TOLERANCE_S <= shown < expected - TOLERANCE_S and status.rx_bytes != before.rx_bytes
             age = min(max(shown, 0.0), elapsed) if new else expected
-        if heard:
-            age = min(age, HANDSHAKE_MAX_S)
-        self._read[status.public_key] = _Reading(now, age, status.rx_bytes)
+        if age > HANDSHAKE_MAX_S and status.public_key in self._heard:
+            age = HANDSHAKE_MAX_S
         return PeerStatus(  # _replace takes twice as long, and this is done for each peer each second
             status.public_key, status.endpoint, age, status.rx_bytes, status.tx_bytes, status.keepalive_s,
             status.userspace,
