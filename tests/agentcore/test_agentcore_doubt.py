@@ -158,6 +158,22 @@ def test_a_path_that_was_in_doubt_when_its_host_fell_asleep_is_asked_anew_when_t
     assert host.path("b").state is State.DIRECT
 
 
+def test_a_host_that_slept_before_it_was_answered_takes_neither_path_nor_anchor_for_as_far_as_it_slept() -> None:
+    world = direct()
+    world.talk(5.0)
+    host = world.hosts["a"]
+    (network,) = host.core._networks.values()
+    host.give(ev.ClockStepped())
+    world.run(world.delay_s / 2)  # a check of the path is under way, and a question to the anchor
+    world.now += 5.0
+    host.give(ev.ClockStepped())
+    for _ in range(100):
+        world.run(0.01)
+        assert path_of(host).work.liveness.rtt_s < 1.0
+        assert [link.distance_s < 1.0 for link in network.context.anchors.values()] == [True]
+    assert host.path("b").state is State.DIRECT
+
+
 def test_an_attempt_that_ends_with_the_peers_agent_leaves_a_path_that_is_tried_again() -> None:
     world = relayed()
     host = world.hosts["a"]

@@ -304,6 +304,29 @@ def test_an_answer_that_has_waited_for_a_host_that_slept_is_no_round_trip() -> N
         assert (got and got.rtt_s) == (rtt_s and pytest.approx(rtt_s))
 
 
+def test_an_answer_that_a_host_got_on_waking_shows_that_a_pair_lives_and_not_how_long_it_is() -> None:
+    checks = CheckList(
+        credentials("b"), controlling=False, dice=random.Random(2), strangers=TokenBucket(1e9, 1e9),  # noqa: S311
+        transactions=Transactions(random.Random(1)),  # noqa: S311
+    )  # fmt: skip
+    pair = Pair(address("b"), address("a"))
+    checks.set_pairs([(pair, 1, 1)])
+    checks.restart(0.0)
+    now, found = 0.0, []
+    for slept_s in (5.0, 0.0, 5.0):
+        probe = checks.poll(now)
+        assert probe is not None
+        if slept_s:
+            now += slept_s
+            checks.slept()
+        now += 0.02
+        answer = stun.success_response(stun.decode(probe.data).message, TransportAddress(*address("b")))
+        got = checks.receive_response(answer, pair, now)
+        found.append(got and got.rtt_s)
+        checks.check_quickly(pair, now)
+    assert found == [None, pytest.approx(0.02), pytest.approx(0.02)]
+
+
 def test_a_nomination_takes_the_place_of_no_pair_that_has_answered_and_is_not_answered_without_one() -> None:
     known = Transactions(random.Random(1))  # noqa: S311
     checks = CheckList(

@@ -138,11 +138,10 @@ class Check:
         last_s = self.schedule[-1] + self.answer_s
         self.due_at = self.began_at + (last_s if self.is_over else self.schedule[self.sent])
 
-    def answered(self, sent_at: float, now: float, *, nominating: bool) -> bool:
-        """A check that left at `sent_at` was answered; `nominating`: it had USE-CANDIDATE. Whether both ends are to use
-        the pair now."""
+    def answered(self, rtt_s: float, *, nominating: bool) -> bool:
+        """A check was answered; `nominating`: it had USE-CANDIDATE. Whether both ends are to use the pair now."""
         agreed = (nominating and self.nominating) or self.wanted
-        self.state, self.rtt_s, self.wanted = PairState.SUCCEEDED, now - sent_at, False
+        self.state, self.rtt_s, self.wanted = PairState.SUCCEEDED, rtt_s, False
         if nominating or not self.nominating:
             self.due_at, self.nominating = None, False
         return agreed

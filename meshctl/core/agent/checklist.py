@@ -76,8 +76,10 @@ class CheckReceived:
 
 
 class _Open(NamedTuple):
+    """A check that left at `sent_at`; None: before the host slept."""
+
     pair: Pair
-    sent_at: float
+    sent_at: float | None
     nominating: bool
 
 
@@ -177,6 +179,10 @@ class CheckList:
         self._stale = True
         self._checks.setdefault(pair, Check(LAST)).confirm(now, rtt_s)
 
+    def slept(self) -> None:
+        """The host slept: the answers to what left before do not say how long a path is."""
+        self._open = {transaction: opened._replace(sent_at=None) for transaction, opened in self._open.items()}
+
     def compare(self, pairs: Iterable[Pair], now: float) -> None:
         """Check pairs once more that have succeeded, or failed. Raises KeyError for one that is not on the list."""
         self._stale = True
@@ -242,10 +248,12 @@ class CheckList:
         del self._open[response.transaction]
         self._stale = True
         check = self._checks.get(pair)
-        if check is None or now - opened.sent_at > LATEST_S:
+        if check is None:
             return None
-        agreed = check.answered(opened.sent_at, now, nominating=opened.nominating)
-        return CheckSucceeded(pair, now - opened.sent_at, agreed)
+        rtt_s = now - opened.sent_at if opened.sent_at is not None else check.rtt_s
+        if rtt_s is None or rtt_s > LATEST_S:
+            return None
+        return CheckSucceeded(pair, rtt_s, check.answered(rtt_s, nominating=opened.nominating))
 
     # Inside
 

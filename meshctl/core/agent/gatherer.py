@@ -130,6 +130,12 @@ class Gatherer:
         self._vain.clear()
         self.ask_all(now)
 
+    def slept(self, now: float) -> None:
+        """The host slept: as `doubt`, and what was asked before is asked anew, so that its answers are none that have
+        waited."""
+        self._stun_client.forget()
+        self.doubt(now)
+
     def poll(self, now: float) -> SendProbe | None:
         """The question that is due, if any is."""
         if self._again_at is not None and now >= self._again_at:

@@ -155,6 +155,11 @@ class Negotiation:
             self._compared = frozenset()
             self._begin_round(now)
 
+    def slept(self) -> None:
+        """The host slept: an answer that has waited meanwhile is no measure of a path."""
+        if self._checks is not None:
+            self._checks.slept()
+
     def check_path(self, now: float, rtt_s: float = 0.0) -> None:
         """Check the selected pair, quickly. `rtt_s`: its round trip, as far as it is known elsewhere."""
         if self._checks is not None and self.selected is not None:

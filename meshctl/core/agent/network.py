@@ -242,9 +242,10 @@ class Network:
     def clock_stepped(self, now: float) -> None:
         """The host slept: every mapping may be gone, and WireGuard's keys may be too old. A message in each tunnel has
         it make new ones."""
-        self.gatherer.doubt(now)
+        self.gatherer.slept(now)
         self._touch(GATHER)
         for path in self.paths.values():
+            path.work.negotiation.slept()
             if path.state is not State.UNKNOWN:
                 self.signalling.knock(path.peer)
         self._links.hurry(now)

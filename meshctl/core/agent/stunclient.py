@@ -82,6 +82,10 @@ class StunClient:
         for key in [key for key in self._questions if key[1] == server.address]:
             del self._questions[key]
 
+    def forget(self) -> None:
+        """Nothing is asked any more, and no answer counts."""
+        self._questions.clear()
+
     def keep(self, bases: Iterable[Address]) -> None:
         """Only these own addresses are there any more."""
         kept = set(bases)
