@@ -201,12 +201,7 @@ class PeerPath:
         elif self.state in RELAYED:
             self._selected_pair.followed(status, now)
         if self.state in RELAYED and now >= self._doubt_at:
-            if self._liveness.blocked():  # nor does the relay carry anything: it was not the direct way's fault
-                self._negotiation.damping.clear()
-            reason = self._liveness.distress(now)
-            if reason:
-                self._doubt_at = now + RELAY_DOUBT_S
-                self._fire(Trigger.DISTRESS, reason, now)
+            self._doubt_relay(now)
 
     def network_changed(self, now: float, *, moved: bool) -> None:
         """Own candidates have come or gone; `moved`: this node stands elsewhere, or its NAT has forgotten it."""
@@ -266,6 +261,18 @@ class PeerPath:
         self._negotiation.forget()
 
     # What it means
+
+    def _doubt_relay(self, now: float) -> None:
+        blocked = self._liveness.blocked()
+        reason = blocked or self._liveness.distress(now)
+        if reason:
+            self._doubt_at = now + RELAY_DOUBT_S
+            self._fire(Trigger.DISTRESS, reason, now)
+        if blocked:  # nor does the relay carry anything: it was not the direct way's fault
+            self._negotiation.damping.clear()
+            self._context.touch(self.peer.id)
+            self._relay.mistrust(now)
+            self.detours.news(now)
 
     def _check_succeeded(self, answer: CheckSucceeded, now: float) -> None:
         self._context.touch(self.peer.id)

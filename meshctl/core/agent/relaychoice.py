@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from meshctl.core.agent.bodies import MAX_DISTANCES, MAX_RTT_MS, AnchorDistance
 from meshctl.core.agent.config import PeerConfig
@@ -10,8 +10,12 @@ from meshctl.core.agent.config import PeerConfig
 # An anchor is as near as another unless its round trip is shorter by this, and by this share: leases do not wander for
 # less, and what is measured over a long way wavers more.
 MARGIN_S, MARGIN_SHARE = 0.015, 0.2
-# The round trip to an anchor that one end does not name: it may not reach it.
+# The round trip to an anchor that is in use and whose tunnel is down.
 FAR_S = 1.0
+# That to one whose relay answers binds and carries nothing: as far as an offer can say. An anchor that the peer does
+# not name is farther yet: the peer may not reach it.
+MISTRUSTED_S = MAX_RTT_MS / 1000
+UNNAMED_S = MISTRUSTED_S + FAR_S
 
 
 class Distances:
@@ -19,13 +23,24 @@ class Distances:
 
     def __init__(self) -> None:
         self._anchors: dict[bytes, tuple[PeerConfig, float, float]] = {}
+        self._mistrusted: set[bytes] = set()
         self._told_ms: dict[bytes, int] = {}
         self._told: dict[bytes | None, tuple[AnchorDistance, ...]] = {}  # by the anchor in use
 
     def set(self, anchors: Mapping[bytes, tuple[PeerConfig, float]], peer_rtts: Mapping[bytes, float]) -> None:
         """These are up, with this end's round trips; `peer_rtts` are those of the peer's offer."""
         self._told.clear()
-        self._anchors = {a: (peer, rtt, peer_rtts.get(a, FAR_S)) for a, (peer, rtt) in anchors.items()}
+        self._anchors = {a: (peer, rtt, peer_rtts.get(a, UNNAMED_S)) for a, (peer, rtt) in anchors.items()}
+
+    def mistrust(self, anchor: bytes) -> None:
+        """Both ends are to prefer any other from now on, until `trust`."""
+        self._mistrusted.add(anchor)
+        self._told.clear()
+
+    def trust(self, anchors: Iterable[bytes] | None = None) -> None:
+        """These again, or all."""
+        self._mistrusted -= set(self._mistrusted if anchors is None else anchors)
+        self._told.clear()
 
     def keep(self, anchors: Container[bytes]) -> None:
         """The others are no anchors any more."""
@@ -47,7 +62,7 @@ class Distances:
     def of(self, anchor: bytes) -> float:
         """From one end to the other by way of the anchor and back, in seconds."""
         _, ours, theirs = self._anchors.get(anchor, (None, FAR_S, FAR_S))
-        return ours + theirs
+        return theirs + (MISTRUSTED_S if anchor in self._mistrusted else ours)
 
     def sorted(self, held: frozenset[bytes]) -> list[bytes]:
         """The nearest first; what is held counts as nearer by the margin."""
@@ -72,7 +87,7 @@ class Distances:
 
     def _tell(self, used: bytes | None) -> tuple[AnchorDistance, ...]:
         for anchor, (_, rtt, _) in self._anchors.items():
-            ms = min(round(rtt * 1000), MAX_RTT_MS)
+            ms = MAX_RTT_MS if anchor in self._mistrusted else min(round(rtt * 1000), MAX_RTT_MS)
             told_ms = self._told_ms.get(anchor, -MAX_RTT_MS)
             if abs(ms - told_ms) > _margin(told_ms / 1000) * 1000:
                 self._told_ms[anchor] = ms

@@ -148,6 +148,7 @@ class RelayClient:
         for anchor in sorted(self._leases):
             self._drop(anchor)
         self._binds.clear()
+        self._distances.trust()
         self._wanted, self._used, self._place = False, None, None
 
     def check(self, now: float) -> None:
@@ -160,6 +161,17 @@ class RelayClient:
             waiting = self._controlling and not lease.token and lease.refused_until == -inf
             self._doubt(lease, now, ask=anchor == self._used or waiting)
 
+    def mistrust(self, now: float) -> None:
+        """The relay in use answers binds, and what is sent there does not arrive: a firewall of its anchor's, perhaps.
+        Where another is ready, that one is used, until no relay is wanted any more or the anchor's agent is a new one.
+        The controlling end learns it from the other's distances."""
+        self._now = now
+        spare = any(lease.place for anchor, lease in self._leases.items() if anchor != self._used)
+        if self._used is not None and spare:
+            self._distances.mistrust(self._used)
+            self._choose(now)
+            self._settle()
+
     def refresh(self, now: float) -> None:
         """The path leads by the relay that is ready from now on, or may do so soon. A NAT may have forgotten one that
         was idle: both ends bind to it again."""
@@ -171,6 +183,7 @@ class RelayClient:
     def anchor_restarted(self, anchor: PeerConfig, now: float) -> None:
         """The anchor's agent is another one, which may know nothing of its relays: what works is not given up."""
         self._now = now
+        self._distances.trust([anchor.id])
         lease = self._leases.get(anchor.id)
         if lease is not None:
             self._doubt(lease, now, ask=anchor.id == self._used or self._controlling)

@@ -63,8 +63,9 @@ class Lease:
 
     @property
     def silent(self) -> bool:
-        """Whether the anchor answers neither questions nor binds."""
-        return self.place is None and self.unanswered >= MAX_ASKED
+        """Whether the anchor does not answer, or grants again and again what both ends cannot be bound to: one of them
+        does not reach it, or none its relay ports."""
+        return self.place is None and max(self.unanswered, self.asks) >= MAX_ASKED
 
     @property
     def due(self) -> float:
