@@ -227,6 +227,62 @@ def test_an_anchor_that_only_one_end_reaches_is_used_by_neither_and_again_when_b
     assert world.hub_of("a") == "hub0"
 
 
+def mistrusted(by: str) -> RelayWorld:
+    """A world in which one end has found that the relay in use carries nothing."""
+    world = settled()
+    world.clients[by].mistrust(world.now)
+    world.drain(by)
+    world.run(2)
+    return world
+
+
+@pytest.mark.parametrize("by", NAMES)
+def test_a_relay_that_carries_nothing_is_left_for_the_warm_one_by_both_ends_whoever_has_found_out(by: str) -> None:
+    world = mistrusted(by)
+    assert world.works()
+    assert world.hub_of("a") == "hub1"
+    world.run(600)
+    world.want()
+    assert world.hub_of("a") == "hub1", "as long as a relay is wanted"
+    assert [place for _, _, place in world.moves if place is None] == []
+
+
+@pytest.mark.parametrize("by", NAMES)
+@pytest.mark.parametrize("again", ["a new agent", "another need"])
+def test_a_relay_that_carried_nothing_has_another_chance_when_its_anchors_agent_or_the_need_is_a_new_one(
+    by: str, again: str
+) -> None:
+    world = mistrusted(by)
+    if again == "another need":
+        world.release()
+    else:
+        world.restart("hub0", told=True)
+    world.want()
+    world.run(5)
+    assert world.works()
+    assert world.hub_of("a") == "hub0"
+
+
+@pytest.mark.parametrize("by", NAMES)
+def test_the_only_relay_is_not_mistrusted(by: str) -> None:
+    world = RelayWorld()
+    for name in NAMES:
+        world.down[name] = {*HUBS[1:]}
+    world.want()
+    world.run(5)
+    told = world.told.copy()
+    world.clients[by].mistrust(world.now)
+    world.drain(by)
+    world.run(2)
+    assert world.works()
+    assert world.told == told
+    for name in NAMES:
+        world.down[name].clear()
+    world.want()
+    world.run(5)
+    assert world.hub_of("a") == "hub0"
+
+
 def test_in_doubt_a_dead_anchor_is_left_within_a_second_for_the_warm_one() -> None:
     world = settled()
     world.run(200)
@@ -401,6 +457,26 @@ def test_an_anchor_that_does_not_answer_is_not_counted_upon_and_asked_ever_more_
     world.run(70)
     assert world.hub_of("a") == "hub0"
     assert world.works()
+
+
+def test_anchors_that_grant_and_answer_no_bind_are_not_counted_upon() -> None:
+    world = RelayWorld()
+    for hub in ("hub0", "hub1"):
+        world.servers[hub].bind = lambda *_: None  # type: ignore[method-assign]
+    world.want()
+    world.run(10)
+    assert world.works()
+    assert world.hub_of("a") == "hub2"
+
+
+def test_an_anchor_that_the_peer_does_not_name_is_farther_than_any_that_it_does() -> None:
+    world = RelayWorld()
+    near(world, a=(0.02, 0.02, 0.9), b=(0.02, 0.02, 0.9))
+    world.down["b"] = {"hub0", "hub1"}
+    world.want()
+    world.run(5)
+    assert world.works()
+    assert world.hub_of("a") == "hub2"
 
 
 def test_ends_with_one_common_family_meet_in_it() -> None:
