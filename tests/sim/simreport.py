@@ -11,21 +11,25 @@ from meshctl.core.agent import path
 
 # So many worlds take all rows of the transition table.
 MANY = 2000
+# So many worlds take two days.
+MOST = 1_000_000
 
 
 def seeds_of(text: str) -> list[int]:
-    """The seeds that a text names: `2000` is the first 2,000, `17,` and `17,99-120` are those themselves. Raises
-    argparse.ArgumentTypeError where it names none."""
+    """The seeds that a text names, each once: `2000` is the first 2,000, `17,` and `17,99-120` are those themselves.
+    Raises argparse.ArgumentTypeError where it names none, or more than MOST."""
     if re.fullmatch(r"\d+", text, re.ASCII):
-        found = list(range(int(text)))
+        named = [range(int(text))]
     elif re.fullmatch(r"\d+(-\d+)?(,(\d+(-\d+)?)?)*", text, re.ASCII):
         ends = [part.split("-") for part in filter(None, text.split(","))]
-        found = [seed for each in ends for seed in range(int(each[0]), int(each[-1]) + 1)]
+        named = [range(int(each[0]), int(each[-1]) + 1) for each in ends]
     else:
-        found = []
-    if not found:
+        named = []
+    if not any(named):
         raise ArgumentTypeError(f"{text!r} names no seed: give a number of worlds (2000), or a list such as 17,99-120")
-    return found
+    if any(each.stop - each.start > MOST for each in named):
+        raise ArgumentTypeError(f"{text!r} names more than {MOST:,} seeds, which would take days: name a part of them")
+    return list(dict.fromkeys(seed for each in named for seed in each))
 
 
 def count_of(text: str) -> int:

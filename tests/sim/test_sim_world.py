@@ -167,6 +167,9 @@ def test_seeds_are_a_number_or_a_list() -> None:
     assert seeds_of("3") == [0, 1, 2]
     assert seeds_of("17,99-101") == [17, 99, 100, 101]
     assert seeds_of("3,") == [3]
+    assert seeds_of("5,3-5,5") == [5, 3, 4]
+    with pytest.raises(ArgumentTypeError, match="a part"):
+        seeds_of("0-99999999999999999999")
     for nothing in ("", "0", "120-99", "5-", "-5", "abc", "1.5", "²", ","):
         with pytest.raises(ArgumentTypeError, match="names no seed"):
             seeds_of(nothing)
