@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # The end of a world, and so long before that the last fault was over: what is tried then is tried ever later.
 CALM_S, SETTLED_S = 20.0, 10.0
 # Checks, and packets in the tunnel beside the pings and their answers, to each peer in that time: twice what 400 worlds
-# need, where nothing is lost or late, and elsewhere. In the first few tries of all pairs there are most.
+# need, where nothing is lost or late, and elsewhere. In the first few tries of all pairs there are most. Of who has a
+# second address beside, each pair is two.
 _CHECKS, _UNCLEAN_CHECKS = 40, 60
 _PACKETS, _UNCLEAN_PACKETS = 20, 30
 # Wakes for each peer, and one more.
@@ -75,14 +76,14 @@ def calm_is_kept(world: World) -> Says:
         if not node.kernel.up or node.core is None or node.driver is not before.agent or _is_busy(world, node, begun):
             continue
         now, peers = _count(world, node), len(node.peers())
-        checks = now.checks - before.checks
-        if checks > (_CHECKS if clean else _UNCLEAN_CHECKS) * peers:
+        checks, bases = now.checks - before.checks, 1 + node.spec.second
+        if checks > (_CHECKS if clean else _UNCLEAN_CHECKS) * peers * bases:
             yield name, f"{checks} checks in {int(CALM_S)} calm seconds, with {peers} peers"
         packets = now.packets - before.packets - _pings(world, name, begun)
         if packets > (_PACKETS if clean else _UNCLEAN_PACKETS) * peers and not _met_late(node, begun):
             yield name, f"{int(packets)} packets beside pings in {int(CALM_S)} calm seconds, with {peers} peers"
         wakes = now.wakes - before.wakes - CALM_S / SAMPLE_S
-        if wakes > (_WAKES if clean else _UNCLEAN_WAKES) * (peers + 1):
+        if wakes > (_WAKES if clean else _UNCLEAN_WAKES) * (peers + 1) * bases:
             yield name, f"woken {int(wakes)} times for nothing in {int(CALM_S)} calm seconds, with {peers} peers"
 
 
@@ -114,7 +115,8 @@ def insisting(world: World, name: str) -> float:
     far_s = max((anchor.far_s for anchor in world.spec.anchors), default=0.0)
     # A new agent relays before it has measured how far the anchor is, and one whose questions are lost.
     unmeasured = world.watch.starts[name] > 1 or link.loss
-    rtt_s = max(_CABLES * (link.delay_s + link.jitter_s) + 4 * far_s, _UNMEASURED_S if unmeasured else 0.0)
+    slow_s = max((float(fault.value) for fault in world.spec.faults if fault.kind == "slow"), default=0.0)  # it answers
+    rtt_s = max(_CABLES * (link.delay_s + link.jitter_s) + 4 * far_s, _UNMEASURED_S if unmeasured else 0.0, slow_s)
     lasts_s = max(INSIST_S, INSIST_RTTS * rtt_s)
     moved = sum(m.node == name for m in world.watch.moved)
     taken = sum(d.node == name and _takes(d.decision) for d in world.watch.decided)

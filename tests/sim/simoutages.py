@@ -249,7 +249,7 @@ def _unheard(world: World, fault: Fault, flow: Flow) -> list[tuple[float, float]
     its next keepalive. For pings that began later, or only just, or that it does not answer: those that it answers it
     would have missed, and others too, unless who sends them asked it a moment before."""
     known_s = (STREAM + 1) * max(SAMPLE_S, flow.every_s)
-    if fault.kind not in _FORGETTING or (flow.starts_at + known_s < fault.ends_at and not flow.one_way):
+    if fault.kind not in _FORGETTING or (flow.starts_at + known_s < fault.at and not flow.one_way):
         return []
     if fault.target not in places_of(world, (flow.b,)):
         return []

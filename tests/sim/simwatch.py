@@ -219,7 +219,8 @@ class Watch:
             words = f"{peer}: {decision.before.value} → {decision.after.value}: {decision.reason}"
             node.say(words)
             if decision.after is State.SPLICING:  # one at a time: there is one slot for all peers
-                self._splices_until[node.name] = self._world.clock.now + ATTEMPT_S + _ASLEEP_S
+                for end in (node.name, peer):  # one opens ports, and the other may answer from before it has heard
+                    self._splices_until[end] = self._world.clock.now + ATTEMPT_S + _ASLEEP_S
             elif decision.before is State.SPLICING:
                 self._splices_until.pop(node.name, None)
         self._note(self.decided, Decided(self._world.clock.now, node.name, peer, decision))
