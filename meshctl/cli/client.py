@@ -142,7 +142,9 @@ def _pin(inventory: Inventory, name: str, picture: Path | None) -> None:
     from meshctl.inventory import write_lock
 
     try:
-        write_lock(inventory)
+        written = write_lock(inventory)
+        if written.lock.nodes[name] != inventory.lock.nodes[name]:
+            raise MeshctlError("the client was revoked meanwhile", where=name, hint="let it in with --rekey")
     except MeshctlError as error:
         if picture:
             picture.unlink(missing_ok=True)

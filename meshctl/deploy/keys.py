@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from meshctl import inventory as inventories
 from meshctl.core.change import Change
 from meshctl.deploy.host import Host
+from meshctl.errors import MeshctlError
+from meshctl.inventory import Inventory
 from meshctl.model.keys import PublicKey
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import WireGuard
@@ -46,6 +49,19 @@ def learned(hosts: Iterable[Host]) -> dict[tuple[str, str], PublicKey]:
         for w in host.doc.interfaces()
         if (key := key_of(host, w)) is not None and (w.public_key is None or key == w.next_public_key)
     }
+
+
+def pinned(inventory: Inventory, *, write: bool = True) -> Inventory:
+    """The inventory, in the lock (with `write`) before anything depends on it, and with the keys that others have
+    pinned since it was read. Raises MeshctlError when more has changed: hosts would be told of a node that was revoked.
+    """
+    found = inventories.write_lock(inventory) if write and inventory.lock_changes else inventories.refreshed(inventory)
+    if changed := inventories.changes(inventory.lock.without_keys(), found.lock.without_keys()):
+        raise MeshctlError(
+            f"the lock has changed while this ran, which stops here: {'; '.join(changed[:NAMED_AT_MOST])}",
+            where=str(inventory.lock_path), hint="run it again: it goes on with what was begun",
+        )  # fmt: skip
+    return found
 
 
 def left_out(mesh: Mesh, keyless: Collection[str]) -> tuple[str, ...]:

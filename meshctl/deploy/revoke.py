@@ -79,8 +79,8 @@ def revoke(
         if name not in inventory.mesh.nodes and name not in inventory.lock.revoked:
             raise UsageError(f"{name} is not in the inventory", hint="give the names of nodes or stock clients")
     inventory = inventory.revoking(names)
-    if inventory.lock_changes:
-        inventories.write_lock(inventory)
+    write = inventories.write_lock if inventory.lock_changes else inventories.refreshed
+    inventory = write(inventory)
     revoked = {name: tuple(map(str, inventory.lock.revoked[name].keys)) for name in names}
     keys = {key: name for name, of_name in revoked.items() for key in of_name}
     # Anchors first: who is cut off from them is found by nobody.

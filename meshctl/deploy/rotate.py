@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from meshctl import inventory as inventories
 from meshctl.core.change import Change
 from meshctl.core.diff.keys import KNOWN_AFTER_APPLY, NEXT
 from meshctl.core.psk import PskRing
@@ -166,11 +165,8 @@ class _Rotation:
         return NodeRotation(PENDING if self._is_pending(name) else FAILED, because)
 
     def _pin(self, inventory: Inventory) -> None:
-        """The lock says so before anything depends on it."""
-        self._inventory = inventory
-        if inventory.lock_changes:
-            inventories.write_lock(inventory)
-            self._inventory = replace(inventory, disk=inventory.lock)
+        """The lock says so before anything depends on it. Raises MeshctlError when it is another one by now."""
+        self._inventory = keys.pinned(inventory)
 
     def _is_pending(self, name: str) -> bool:
         return any(a.next_public_key for a in self._inventory.mesh.nodes[name].attachments)

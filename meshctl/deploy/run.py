@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Callable
 from functools import cached_property, partial
 
-from meshctl import inventory as inventories
 from meshctl.core.psk import PskRing
 from meshctl.deploy import applier, confirm, filediff, guard, histories, keys, reporting
 from meshctl.deploy import rollback as rollbacks
@@ -203,11 +202,9 @@ class _Run:
                 host.converge(keys.first_changes(host), agent, terms)
 
             self._phases.each("keys", needing, make, finish=True)
-        updated = self.with_learned_keys()
-        if not self._options.locked and updated.lock_changes:
-            inventories.write_lock(updated)
+        updated = keys.pinned(self.with_learned_keys(), write=not self._options.locked)
         renderer = None
-        if updated is not self._inventory:
+        if updated.mesh is not self._inventory.mesh:
             self._inventory = updated
             renderer = self._renderer()
         for host in self._hosts.values():

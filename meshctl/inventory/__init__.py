@@ -16,7 +16,7 @@ from typing import TypeVar
 from meshctl.errors import Diagnostic, InventoryError, MeshctlError
 from meshctl.inventory.files import base_dir_of, find_inventory, load_inventory, lock_path_of
 from meshctl.inventory.findings import Findings
-from meshctl.inventory.lock import Lock, LockEntry, Revoked, changes, read_lock, write_atomically
+from meshctl.inventory.lock import Lock, LockEntry, Revoked, changes, read_lock
 from meshctl.inventory.names import names_of
 from meshctl.inventory.resolve import resolve
 from meshctl.inventory.rules import check_rules
@@ -28,9 +28,11 @@ __all__ = [
     "Inventory",
     "Lock",
     "LockEntry",
+    "changes",
     "find_inventory",
     "load_schema",
     "read",
+    "refreshed",
     "schema_names",
     "write_lock",
 ]
@@ -110,9 +112,7 @@ class Inventory:
         revoked = dict(self.lock.revoked)
         for name in names:
             before = revoked[name].keys if name in revoked else ()
-            entries = self.lock.nodes.get(name, {}).values()
-            keys = [key for e in entries for key in (e.public_key, e.next_public_key) if key]
-            revoked[name] = Revoked(tuple(dict.fromkeys((*before, *keys))))
+            revoked[name] = Revoked(tuple(dict.fromkeys((*before, *self.lock.keys_of(name)))))
         return bare._with_revoked(revoked)
 
     def readmitting(self, names: Collection[str]) -> Inventory:
@@ -187,6 +187,43 @@ def read(path: Path | str, *, lock_path: Path | None = None, today: datetime.dat
     return Inventory(path, resolved.mesh, resolved.lock, lock_path, findings.sorted(), disk)
 
 
-def write_lock(inventory: Inventory) -> None:
-    """Write `inventory.lock` to `inventory.lock_path`, atomically. Raises MeshctlError."""
-    write_atomically(inventory.lock_path, inventory.lock.to_yaml())
+def write_lock(inventory: Inventory) -> Inventory:
+    """Write `inventory.lock` to `inventory.lock_path`, atomically, on top of what others have written since it was
+    read; the inventory with the lock as it is then. Raises MeshctlError, also where both changed the same."""
+    from meshctl.inventory.lock_write import replace_alone  # here, for every command reads, and few write
+
+    found = [inventory]
+
+    def text() -> str:
+        found.append(refreshed(inventory))
+        return found[-1].lock.to_yaml()
+
+    replace_alone(inventory.lock_path, text)
+    return dataclasses.replace(found[-1], disk=found[-1].lock)
+
+
+def refreshed(inventory: Inventory) -> Inventory:
+    """The inventory with what others have written into the lock since it was read: keys, and who is revoked. Nodes and
+    addresses are its own still (`lock` has them all). Raises MeshctlError as `write_lock` does."""
+    disk, findings = read_lock(inventory.lock_path)
+    if problems := [f for f in findings.sorted() if f.severity == "error"]:
+        raise MeshctlError(
+            f"the lock cannot be read any more: {problems[0].message}", where=str(inventory.lock_path),
+            hint=problems[0].hint or "take it from version control",
+        )  # fmt: skip
+    if disk is None or disk == inventory.disk:
+        return dataclasses.replace(inventory, disk=disk)
+    from meshctl.inventory.lock_merge import merge
+
+    try:
+        lock = merge(inventory.disk or Lock(), inventory.lock, disk)
+    except MeshctlError as error:
+        raise MeshctlError(error.message, where=str(inventory.lock_path), hint=error.hint) from None
+    nodes = {name: _node_of(node, lock) for name, node in inventory.mesh.nodes.items()}
+    return dataclasses.replace(inventory, mesh=dataclasses.replace(inventory.mesh, nodes=nodes), lock=lock, disk=disk)
+
+
+def _node_of(node: Node, lock: Lock) -> Node:
+    entries = ((a, lock.entry(node.name, a.network)) for a in node.attachments)
+    attachments = tuple(_with_keys(a, (entry.public_key, entry.next_public_key)) for a, entry in entries)
+    return dataclasses.replace(node, attachments=attachments, revoked=lock.is_revoked(node.name))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from meshctl.errors import MeshctlError
 from meshctl.inventory.addresses import Address, Malformed, parse_address
 from meshctl.inventory.document import Document
 from meshctl.inventory.files import load_document
@@ -62,9 +59,19 @@ class Lock:
         """The entry, empty when there is none."""
         return self.nodes.get(node, _NO_NETWORKS).get(network, _NO_ENTRY)
 
+    def keys_of(self, node: str) -> tuple[PublicKey, ...]:
+        """All keys that the node has, and is to have."""
+        entries = self.nodes.get(node, _NO_NETWORKS).values()
+        return tuple(key for e in entries for key in (e.public_key, e.next_public_key) if key)
+
     def addresses(self, node: str, network: str) -> tuple[Address, ...]:
         """The pinned addresses, parsed; `read_lock` has checked them."""
         return tuple(parse_address(text) for text in self.entry(node, network).addresses)
+
+    def without_keys(self) -> Lock:
+        """Addresses, and who was revoked."""
+        nodes = {name: {n: LockEntry(e.addresses) for n, e in entries.items()} for name, entries in self.nodes.items()}
+        return Lock(nodes, self.revoked)
 
     def to_yaml(self) -> str:
         """Canonical text: sorted, one line an interface, so that a diff shows just what changed."""
@@ -196,27 +203,3 @@ def _entry_changes(prefix: str, network: str, before: LockEntry, after: LockEntr
     if before.next_public_key != after.next_public_key:
         found.append(f"{prefix}next public key in {network} {'recorded' if after.next_public_key else 'removed'}")
     return found
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` as a whole or not at all. Raises MeshctlError."""
-    import tempfile  # here, for only `lock` and `apply` write, and every command reads
-
-    temporary = ""
-    try:
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-        reason = (error.strerror or str(error)).lower()
-        raise MeshctlError(
-            f"cannot write the lock: {reason}", where=str(path), hint="check permissions and space"
-        ) from error

@@ -1,14 +1,17 @@
-"""The lock: what it pins, when it is stale, and how it is written."""
+"""The lock: what it pins, when it is stale, and how it is written. Hunted: what one run wrote and another took out."""
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from meshctl.errors import InventoryError, MeshctlError
-from meshctl.inventory import read, write_lock
+from meshctl.inventory import lock_write, read, refreshed, write_lock
 from meshctl.model.keys import PublicKey
 
 KEY = PublicKey("A" * 42 + "A=")
@@ -145,7 +148,7 @@ def test_a_lock_that_cannot_be_written_is_an_explained_error_and_leaves_nothing_
         write_lock(unwritable)
     target = file.with_name("taken")
     (target / "x").mkdir(parents=True)
-    with pytest.raises(MeshctlError, match="cannot write the lock"):
+    with pytest.raises(MeshctlError, match="the lock cannot be read any more"):
         write_lock(dataclasses.replace(inventory, lock_path=target))
     assert sorted(p.name for p in file.parent.iterdir()) == ["inventory.yml", "taken"]
 
@@ -197,3 +200,125 @@ def test_a_lock_that_brings_a_revoked_key_back_is_refused(file: Path) -> None:
     with pytest.raises(InventoryError) as caught:
         read(file)
     assert [d.code for d in caught.value.diagnostics] == ["revoked-key"]
+
+
+NEW = PublicKey("C" * 42 + "A=")
+
+
+def test_what_others_wrote_since_the_lock_was_read_stays(file: Path) -> None:
+    write_lock(read(file).with_keys({("web1", "corp"): KEY}))
+    one, other = read(file), read(file)
+    write_lock(other.with_keys({("phone", "corp"): NEW}))
+    written = write_lock(one.with_next_keys({("web1", "corp"): OTHER}))
+    again = read(file)
+    assert again.lock.entry("phone", "corp").public_key == NEW
+    assert again.lock.entry("web1", "corp").next_public_key == OTHER
+    assert (written.lock, written.mesh, written.lock_changes) == (again.lock, again.mesh, ())
+
+
+def test_no_rotation_takes_a_revocation_out_and_its_next_key_is_revoked_too(file: Path) -> None:
+    write_lock(read(file).with_keys({("web1", "corp"): KEY}))
+    rotation = read(file)
+    write_lock(read(file).revoking(["web1"]))
+    written = write_lock(rotation.with_next_keys({("web1", "corp"): OTHER}))
+    again = read(file)
+    assert again.lock.revoked["web1"].keys == (KEY, OTHER)
+    assert again.lock.entry("web1", "corp").public_key is None
+    assert again.mesh.nodes["web1"].revoked
+    assert written.mesh == again.mesh
+
+
+def test_a_revocation_takes_with_it_a_key_that_was_pinned_since_it_read_the_lock(file: Path) -> None:
+    write_lock(read(file).with_keys({("web1", "corp"): KEY}))
+    revocation = read(file).revoking(["web1"])
+    write_lock(read(file).with_next_keys({("web1", "corp"): OTHER}))
+    write_lock(revocation)
+    assert read(file).lock.revoked["web1"].keys == (KEY, OTHER)
+    assert read(file).lock.entry("web1", "corp").next_public_key is None
+
+
+def test_who_is_let_in_again_stays_so_and_another_revocation_too(file: Path) -> None:
+    write_lock(read(file).with_keys({("web1", "corp"): KEY, ("phone", "corp"): OTHER}).revoking(["web1"]))
+    readmission = read(file).readmitting(["web1"]).with_keys({("web1", "corp"): NEW})
+    write_lock(read(file).revoking(["phone"]))
+    write_lock(readmission)
+    lock = read(file).lock
+    assert (lock.is_revoked("web1"), lock.is_revoked("phone")) == (False, True)
+    assert lock.entry("web1", "corp").public_key == NEW
+
+
+def test_nodes_that_others_added_stay_and_those_that_the_inventory_has_not_go(file: Path) -> None:
+    write_lock(read(file))
+    file.write_text(TEXT.replace("  web1: {}\n", ""))
+    without = read(file)
+    file.write_text(TEXT.replace("web1: {}", "web1: {}\n  web2: {}"))
+    write_lock(read(file))
+    write_lock(without)
+    assert set(without.lock.nodes) == {"hub", "phone"}
+    file.write_text(TEXT.replace("web1: {}", "web2: {}"))
+    assert read(file).lock_changes == ()
+
+
+@pytest.mark.parametrize("what", ["key", "address"])
+def test_what_two_runs_would_change_each_in_another_way_is_refused(file: Path, what: str) -> None:
+    write_lock(read(file))
+    if what == "key":
+        one, other = (read(file).with_keys({("phone", "corp"): key}) for key in (KEY, OTHER))
+    else:
+        file.write_text(TEXT.replace("web1: {}", "web1: {}\n  web2: {address: 10.42.0.9}"))
+        one = read(file)
+        file.write_text(TEXT.replace("web1: {}", "web1: {}\n  web3: {address: 10.42.0.9}"))
+        other = read(file)
+    write_lock(other)
+    before = other.lock_path.read_bytes()
+    with pytest.raises(MeshctlError, match="the lock has changed meanwhile"):
+        write_lock(one)
+    assert other.lock_path.read_bytes() == before
+    assert sorted(p.name for p in file.parent.iterdir()) == ["inventory.lock.yml", "inventory.yml"]
+
+
+def test_nothing_is_written_by_who_only_looks(file: Path) -> None:
+    write_lock(read(file))
+    one = read(file)
+    write_lock(read(file).with_keys({("web1", "corp"): KEY}).revoking(["phone"]))
+    before = one.lock_path.read_bytes()
+    found = refreshed(one)
+    assert found.mesh.nodes["web1"].attachments[0].public_key == KEY
+    assert found.mesh.nodes["phone"].revoked
+    assert one.lock_path.read_bytes() == before
+
+
+def test_of_many_who_write_at_the_same_time_nobody_is_lost_and_nothing_left_behind(file: Path) -> None:
+    names = [f"web{number}" for number in range(1, 17)]
+    file.write_text(TEXT.replace("  web1: {}\n", "".join(f"  {name}: {{}}\n" for name in names)))
+    write_lock(read(file))
+    keys = {name: PublicKey(chr(ord("D") + number) * 42 + "A=") for number, name in enumerate(names)}
+    mine = {name: read(file).with_keys({(name, "corp"): key}) for name, key in keys.items()}
+    together = Barrier(len(names))
+
+    def write(name: str) -> None:
+        together.wait()
+        write_lock(mine[name])
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(write, names))
+    lock = read(file).lock
+    assert {name: lock.entry(name, "corp").public_key for name in names} == keys
+    assert sorted(p.name for p in file.parent.iterdir()) == ["inventory.lock.yml", "inventory.yml"]
+
+
+def test_what_a_killed_run_left_half_written_is_nobodys_hindrance(file: Path) -> None:
+    left = file.with_name(".inventory.lock.yml.new")
+    left.write_text("version: 1\nnodes: {" + "x" * 100_000)
+    write_lock(read(file))
+    assert read(file).lock_changes == ()
+    assert not left.exists()
+
+
+def test_a_run_that_is_stopped_while_it_writes_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_write, "WAIT_S", 0.1)
+    with file.with_name(".inventory.lock.yml.new").open("w") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        with pytest.raises(MeshctlError, match="another run") as caught:
+            write_lock(read(file))
+    assert f"fuser {stopped.name}" in caught.value.hint

@@ -1,0 +1,92 @@
+"""Two runs that change the lock at the same time: what each of them wrote stays. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeVar
+
+from meshctl.errors import MeshctlError
+from meshctl.inventory.lock import Lock, LockEntry, Revoked
+from meshctl.model.keys import PublicKey
+
+T = TypeVar("T")
+
+
+class _ClashError(Exception):
+    """Both runs changed the same, and not alike."""
+
+
+def merge(base: Lock, ours: Lock, theirs: Lock) -> Lock:
+    """What `ours` changed in `base`, on top of what `theirs`, the lock as it is now, changed in it since.
+
+    A revocation wins over whatever else was done with the node's keys. Raises MeshctlError for anything else that both
+    changed, and not alike.
+    """
+    revoked = _revoked(base, ours, theirs)
+    barred = {name for name, entry in revoked.items() if not entry.readmitted}
+    nodes: dict[str, dict[str, LockEntry]] = {}
+    clashes = []
+    for node in sorted({name for lock in (base, ours, theirs) for name in lock.nodes}):
+        was, mine, other = (_without_keys(lock, node) if node in barred else lock.nodes.get(node, {})
+                            for lock in (base, ours, theirs))  # fmt: skip
+        for network in sorted({*was, *mine, *other}):
+            try:
+                entry = _entry(was.get(network), mine.get(network), other.get(network))
+            except _ClashError:
+                clashes.append(f"{node} in {network}")
+            else:
+                if entry is not None:
+                    nodes.setdefault(node, {})[network] = entry
+    merged = Lock(nodes, revoked)
+    if clashes := clashes or _collisions(merged):
+        raise MeshctlError(f"the lock has changed meanwhile, and so would this run: {', '.join(clashes[:5])}",
+                           hint="the lock on disk was left as it is; run this again")  # fmt: skip
+    return merged
+
+
+def _one(was: T, mine: T, other: T) -> T:
+    """What remains of two changes. Raises _ClashError."""
+    if other in (was, mine):
+        return mine
+    if mine == was:
+        return other
+    raise _ClashError
+
+
+def _entry(was: LockEntry | None, mine: LockEntry | None, other: LockEntry | None) -> LockEntry | None:
+    if mine is None or other is None:
+        return _one(was, mine, other)
+    was = was or LockEntry()
+    keys = (_pair(was), _pair(mine), _pair(other))
+    return LockEntry(_one(was.addresses, mine.addresses, other.addresses), *_one(*keys))
+
+
+def _pair(entry: LockEntry) -> tuple[PublicKey | None, PublicKey | None]:
+    # Of one rotation, so never one from here and one from there.
+    return entry.public_key, entry.next_public_key
+
+
+def _without_keys(lock: Lock, node: str) -> dict[str, LockEntry]:
+    return {network: LockEntry(entry.addresses) for network, entry in lock.nodes.get(node, {}).items()}
+
+
+def _revoked(base: Lock, ours: Lock, theirs: Lock) -> dict[str, Revoked]:
+    """No key is taken out, and of a node that must have none all keys are in, those from after its revocation too."""
+    found = {}
+    for name in sorted({*ours.revoked, *theirs.revoked}):
+        barred = _one(*(lock.is_revoked(name) for lock in (base, ours, theirs)))
+        keys = [key for lock in (theirs, ours) if name in lock.revoked for key in lock.revoked[name].keys]
+        if barred:
+            keys += [key for lock in (theirs, ours) for key in lock.keys_of(name)]
+        found[name] = Revoked(tuple(dict.fromkeys(keys)), readmitted=not barred)
+    return found
+
+
+def _collisions(lock: Lock) -> list[str]:
+    """Addresses that two nodes would have, and revoked keys that a node would have."""
+    dead = {key for entry in lock.revoked.values() for key in entry.keys}
+    addresses = Counter(a for networks in lock.nodes.values() for entry in networks.values() for a in entry.addresses)
+    return [
+        *(address for address, count in sorted(addresses.items()) if count > 1),
+        *(node for node in lock.nodes if not dead.isdisjoint(lock.keys_of(node))),
+    ]
