@@ -19,7 +19,7 @@ from meshctl.render import Renderer
 
 
 class Crew:
-    """The hosts of `names`, by name. A context manager."""
+    """The hosts of `names`, by name, and the connections that they share. A context manager."""
 
     def __init__(
         self, inventory: Inventory, ring: PskRing | None, names: Collection[str], options: RunOptions,
@@ -28,12 +28,12 @@ class Crew:
         """Raises RenderError."""
         self._options, self._progress = options, progress
         nodes = inventory.mesh.nodes
-        self._connections = Connections(
-            nodes, door or NetworkDoor(), options.accept_new_host_keys, options.sudo_password
-        )
+        self._nodes, self._door = nodes, door or NetworkDoor()
+        self._opened: list[Connections] = []
+        self.connections = self._new_connections()
         renderer = Renderer(compile_mesh(inventory.mesh), ring)
         self.hosts = {
-            name: Host(name, renderer.node(name), partial(self._connections.transport, nodes[name]))
+            name: Host(name, renderer.node(name), partial(self.connections.transport, nodes[name]))
             for name in sorted(names)
         }
 
@@ -41,7 +41,8 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connections.close()
+        for connections in self._opened:
+            connections.close()
 
     def terms(self) -> Terms:
         """Of a transaction of its own that nobody confirms."""
@@ -62,6 +63,19 @@ class Crew:
 
     def refresh(self) -> None:
         """Hosts whose connections have broken are connected to anew by whoever goes there next."""
-        self._connections.forget_lost()
+        self.connections.forget_lost()
         for host in self.hosts.values():
             host.transport = None
+
+    def connect_anew(self, host: Host) -> None:
+        """The host is reached by a connection of its own from now on, with nothing in it of the one that it has."""
+        host.connect = partial(self._new_connections().transport, self._nodes[host.name])
+
+    def note(self, text: str) -> None:
+        """Tell the operator."""
+        self._progress.note(text)
+
+    def _new_connections(self) -> Connections:
+        options = self._options
+        self._opened.append(Connections(self._nodes, self._door, options.accept_new_host_keys, options.sudo_password))
+        return self._opened[-1]

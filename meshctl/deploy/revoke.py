@@ -6,9 +6,10 @@ apply that waits there to be confirmed is undone first: at the end of its window
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +26,10 @@ from meshctl.deploy.door import Door
 from meshctl.deploy.hints import hint
 from meshctl.deploy.host import Host
 from meshctl.deploy.options import RunOptions
+from meshctl.deploy.outcome import NO_WAY_IN
 from meshctl.deploy.progress import Progress, Silent
+from meshctl.deploy.transport import Completed, Transport
+from meshctl.deploy.ways import Ways
 from meshctl.errors import RemoteError, UsageError
 from meshctl.inventory import Inventory
 from meshctl.model.facts import PendingApply
@@ -34,11 +38,17 @@ from meshctl.render import zipapp
 
 # What names peers for the next boot, and for the agent.
 _FOLDERS = ("/etc/wireguard/", "/etc/systemd/network/", "/etc/meshctl/agent.json")
-# Prints which files have such a peer.
-_CUT = """PATH={path}; export PATH
-for i in $(wg show interfaces 2>/dev/null); do wg set "$i" {words} || exit; done
+# Which files have such a peer.
+_LOOK = """
 grep -lsF {keys} /etc/wireguard/*.conf /etc/systemd/network/*.netdev /etc/meshctl/agent.json
 exit 0"""
+_CUT = """
+for i in $(wg show interfaces 2>/dev/null); do wg set "$i" {words} || exit; done
+"""
+# A host that is still there has done anything of this by then; one that is not is looked for so long after: its path
+# moves within seconds where the mesh has another.
+COMMAND_TIMEOUT_S = 60.0
+AWAY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -83,39 +93,80 @@ def revoke(
     inventory = write(inventory)
     revoked = {name: tuple(map(str, inventory.lock.revoked[name].keys)) for name in names}
     keys = {key: name for name, of_name in revoked.items() for key in of_name}
-    # Anchors first: who is cut off from them is found by nobody.
-    others = sorted(inventory.mesh.managed(), key=lambda node: (not node.is_anchor, node.name))
-    names_of_others = [node.name for node in others]
+    others = {node.name: node for node in inventory.mesh.managed()}
     agent = zipapp.build()
-    with Crew(inventory, ring, names_of_others, options, door, progress or Silent()) as crew:
+    with Crew(inventory, ring, others, options, door, progress or Silent()) as crew:
+        gone = [name for name, entry in inventory.lock.revoked.items() if not entry.readmitted]
+        ways = Ways(inventory.mesh, crew.connections, gone)
+        for host in crew.hosts.values():
+            if keys and (trail := ways.trail(host.name)):
+                host.error = _no_way(host.name, trail)
+                crew.note(str(host.error))
+        # Anchors first: who is cut off from them is found by nobody. And nobody waits for who is lost.
+        order = sorted(others, key=lambda name: (not others[name].is_anchor, bool(ways.carried(name)), name))
         if keys:
-            crew.each("revoking", names_of_others, lambda host: _cut(host, keys, agent, crew), finish=True)
+            crew.each(
+                "revoking", order,
+                lambda host: _cut(host, keys, agent, crew, ways.carried(host.name)), finish=True,
+            )  # fmt: skip
         warnings = tuple(f"{host.name}: {warning}" for host in crew.hosts.values() for warning in host.warnings)
         return Revocation(revoked, {name: host.error for name, host in crew.hosts.items()}, warnings)
 
 
-def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew) -> None:
+def _no_way(name: str, trail: Sequence[str]) -> RemoteError:
+    """Of a host that nobody goes to: what cuts the thief off would cut off that way, too, before all is done there."""
+    behind = (name, *trail)[-2]
+    return RemoteError(
+        f"it was not contacted, for SSH goes there by way of {', behind '.join(trail)}, which is revoked", node=name,
+        kind="unreachable", step="revoke", hint=f"give {behind} another `ssh.jump`, and run revoke again",
+    )  # fmt: skip
+
+
+def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew, carriers: Collection[str]) -> None:
     """Until it is done: an apply that is at work there, or comes in between, is waited for, and may put the peers back
-    meanwhile. Raises RemoteError."""
-    until = time.monotonic() + FINISH_S
+    meanwhile. A host that was reached and then lost is looked for by other ways: by the old one, it may be, packets
+    went to `carriers`, whom nobody sends any to any more. Raises RemoteError."""
+    until, away_until = time.monotonic() + FINISH_S, 0.0
     while True:
         try:
-            return _cut_once(host, keys, agent, crew)
+            return _cut_once(host, keys, agent, crew, by_host=bool(carriers))
         except RemoteError as error:
-            if error.kind not in ("locked", "moved") or time.monotonic() > until:
-                raise
+            now = time.monotonic()
+            if error.kind in NO_WAY_IN and host.transport is not None:
+                away_until = away_until or now + AWAY_S
+                crew.connect_anew(host)
+            again = error.kind in ("locked", "moved") and now < until
+            if not again and not (error.kind in NO_WAY_IN and now < away_until):
+                raise _last_resort(host, keys, error, carriers) from None
         time.sleep(AGAIN_S)
 
 
-def _cut_once(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew) -> None:
+def _last_resort(host: Host, keys: Mapping[str, str], error: RemoteError, carriers: Collection[str]) -> RemoteError:
+    """The error, when all has been done that could be."""
+    if not carriers:
+        return error
+    if error.kind not in NO_WAY_IN:
+        with contextlib.suppress(RemoteError):
+            _cut_live(host, keys)
+        return error
+    return RemoteError(
+        f"{error.message}; it may be that SSH went there by way of {', '.join(sorted(carriers))}, which is revoked",
+        node=host.name, kind=error.kind, step=error.step,
+        hint="give it an `ssh.host` or `ssh.jump` outside the mesh, and run revoke again",
+    )  # fmt: skip
+
+
+def _cut_once(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew, *, by_host: bool) -> None:
     """Out of WireGuard first, by the shortest way; then out of what the next boot reads, and into the host's ledger, so
-    that no old checkout brings it back. Raises RemoteError."""
-    host.transport = host.connect()
-    named = _cut_live(host, keys)
+    that no old checkout brings it back. With `by_host` the host does all of that itself, in one go, for the connection
+    may end with the first of it. Raises RemoteError."""
+    host.transport = _Impatient(host.connect())
+    cut: Callable[[Host, Collection[str]], list[str]] = _named if by_host else _cut_live
+    named = cut(host, keys)
     host.read(compare=False)
     if host.facts is not None and host.facts.pending is not None:
         _undo(host, host.facts.pending)
-        named = _cut_live(host, keys)
+        named = cut(host, keys)
         host.read(compare=False)
     if changes := _changes(host, keys, named):
         host.converge(changes, agent, crew.terms().preparing())
@@ -128,13 +179,34 @@ def _cut_once(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: C
         )  # fmt: skip
 
 
+class _Impatient:
+    """A connection that may be dead and not know it: what it goes through is being cut."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:
+        """As Transport.run."""
+        return self._transport.run(command, stdin, timeout_s or COMMAND_TIMEOUT_S)
+
+    def close(self) -> None:
+        """As Transport.close."""
+        self._transport.close()
+
+
 def _cut_live(host: Host, keys: Collection[str]) -> list[str]:
     """Remove the peers from WireGuard; the files that have them still. Raises RemoteError."""
+    words = " ".join(f"peer {shlex.quote(key)} remove" for key in keys)
+    return _named(host, keys, _CUT.format(words=words))
+
+
+def _named(host: Host, keys: Collection[str], first: str = "") -> list[str]:
+    """The files that have the peers, once `first` was done. Raises RemoteError."""
     if host.transport is None:
         raise RuntimeError("the connection comes first")
-    words = " ".join(f"peer {shlex.quote(key)} remove" for key in keys)
     patterns = " ".join(f"-e {shlex.quote(key)}" for key in keys)
-    completed = host.transport.run(_CUT.format(path=SEARCH_PATH, words=words, keys=patterns))
+    script = f"PATH={SEARCH_PATH}; export PATH{first}{_LOOK.format(keys=patterns)}"
+    completed = host.transport.run(script)
     if completed.status != 0:
         raise RemoteError(
             f"removing the peer ended with status {completed.status}: {completed.last_line()}", node=host.name,

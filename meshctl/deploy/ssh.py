@@ -45,6 +45,10 @@ class Connections:
         """How a connection to the node is made. Raises RemoteError for settings that cannot be read."""
         return resolve(self._door.settings(node), self._configs, node.name)
 
+    def jump_way(self, jump: str, like: SshSettings, node: str) -> Way:
+        """The same for a jump host that is not a node, before `node`, whose settings it has. Raises RemoteError."""
+        return resolve(jump_settings(jump, like, node), self._configs, node)
+
     def transport(self, node: Node) -> SshTransport:
         """A connected SshTransport. Raises RemoteError."""
         way = self.way(node)
