@@ -21,6 +21,7 @@ from render_meshes import DEMO, SECRET, mesh, node, renderer, rule, without_key
 
 from meshctl import inventory
 from meshctl.cli import run
+from meshctl.cli.client import _pin as pin
 from meshctl.core.psk import PskRing
 from meshctl.errors import MeshctlError, UsageError
 from meshctl.inventory.schema import load_schema
@@ -170,6 +171,16 @@ def test_a_config_that_could_not_be_printed_is_not_pinned(folder: Path, how: str
     os.close(write_end)
     assert done.returncode == 1
     assert (folder / "inventory.lock.yml").read_bytes() == before
+
+
+def test_a_client_that_is_revoked_while_its_config_is_shown_is_told_so_and_the_new_key_is_nobodys(folder: Path) -> None:
+    shown = new_key_pair()[1]
+    showing = inventory.read(folder / "inventory.yml").with_keys({("phone", "corp"): shown})
+    inventory.write_lock(inventory.read(folder / "inventory.yml").revoking(["phone"]))
+    with pytest.raises(MeshctlError, match="revoked meanwhile; the config of phone that was just shown will not work"):
+        pin(showing, "phone", None)
+    lock = inventory.read(folder / "inventory.yml").lock
+    assert (lock.is_revoked("phone"), lock.revoked["phone"].keys) == (True, (shown,))
 
 
 def test_json_has_the_config_and_what_it_is_about(client: Any) -> None:
