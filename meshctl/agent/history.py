@@ -44,7 +44,7 @@ def forget_old() -> None:
     """Remove what nobody can go back by or will ask for: snapshots of what was undone or has changed nothing, and those
     that are older than SNAPSHOTS_KEPT others. Call it with the host's lock held. A leftover does no harm: whatever is
     wrong with the disk, or a journal, ends it quietly."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(Exception):
         pending = deadman.read()
         history = read()
         ways_back = {*parts_of(standing(history)[:SNAPSHOTS_KEPT]), *((pending.id,) if pending else ())}
@@ -59,7 +59,12 @@ def forget_old() -> None:
 
 
 def _journals() -> dict[Path, list[dict[str, Any]]]:
-    return {path: read_events(path) for path in sorted(JOURNAL_DIR.glob(f"*{_SUFFIX}"))}
+    """Those that can be read."""
+    found = {}
+    for path in sorted(JOURNAL_DIR.glob(f"*{_SUFFIX}")):
+        with suppress(OSError):
+            found[path] = read_events(path)
+    return found
 
 
 def _remove(folder: Path) -> None:

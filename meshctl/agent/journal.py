@@ -68,21 +68,17 @@ def make_private_dir(path: Path) -> None:
 
 
 def clean_after_killed_runs() -> list[str]:
-    """Remove the temporary files of transactions that never ended; returns their paths.
+    """Remove the temporary files of transactions that never ended; returns their paths. Nothing that is wrong with a
+    journal is a reason not to go on: a file that is left does no harm.
 
     Call it with the lock held: only then is a journal without an end a dead one.
     """
     removed = []
     for path in sorted(JOURNAL_DIR.glob("*.jsonl")):
-        events = read_events(path)
-        if any(event.get("event") == "end" for event in events):
-            continue
-        for event in events:
-            if event.get("event") != "temp":
-                continue
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                Path(event["path"]).unlink()
-                removed.append(str(event["path"]))
+        with contextlib.suppress(OSError):
+            events = read_events(path)
+            if not any(event.get("event") == "end" for event in events):
+                removed += [name for event in events if event.get("event") == "temp" and (name := _removed(event))]
     return removed
 
 
@@ -96,9 +92,22 @@ def has_converged(path: Path) -> bool:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """A journal's events. A last line that power loss cut short is left out."""
+    """A journal's events. A last line that power loss cut short is left out, and so is whatever else is none, of a
+    damaged disk. Raises OSError."""
     events = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            events.append(json.loads(line))
+        with contextlib.suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            if isinstance(event, dict):
+                events.append(event)
     return events
+
+
+def _removed(event: dict[str, Any]) -> str:
+    """The path of the temporary file of this event, which is gone now; "" where nothing was removed."""
+    name = str(event.get("path", ""))
+    try:
+        Path(name).unlink()
+    except (OSError, ValueError):  # it is not there; or this is no path
+        return ""
+    return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from meshctl.agent import deadman, files, history
@@ -45,18 +46,19 @@ def became_of(transaction_id: str) -> str:
     """What became of an apply that is not pending, in words."""
     try:
         told = json.loads(UNDONE.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        told = {}
-    if told.get("id") == transaction_id:
-        return f"it was undone: {told['why']}"
+        if told["id"] == transaction_id:
+            return f"it was undone: {told['why']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
     return "nothing of that name is to be confirmed"
 
 
 def _restore(folder: Path, journal: Journal, boot: bool) -> tuple[str, ...]:
-    try:
+    with suppress(Exception):  # whatever is wrong with other journals: this one goes back
         clean_after_killed_runs()
+    try:
         restore = Restore(of_one(folder), journal)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of what was damaged, nothing is known
         return (f"the snapshot {folder} cannot be read: {type(error).__name__}",)
     until = time.monotonic() + TRYING_S
     for attempt in range(TRIES):

@@ -44,15 +44,15 @@ class Entry:
 def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: str | None) -> tuple[Entry, ...]:
     """All of a host, the newest first: by number, and those without one after them, by the host's clock. `kept` are the
     ids of its snapshots, `pending` that of the apply that waits to be confirmed. Journals without a beginning, of a
-    damaged disk, are left out."""
+    damaged disk, are left out, and so are those that say what no journal says."""
     found: dict[str, Entry] = {}
     prepared: dict[str, Entry] = {}
     begun: dict[str, Entry] = {}
     for events in journals:
-        begin = next((event for event in events if event.get("event") == "begin"), None)
-        if begin is None:
-            continue
+        begin = _begin(events)
         entry = _entry(begin, events, kept, pending)
+        if entry is None:
+            continue
         if begin.get("prepares"):
             prepared[str(begin["prepares"])] = entry
         elif begin.get("part_of"):
@@ -78,7 +78,8 @@ def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: 
 
 def number(events: Iterable[Event]) -> int:
     """Which one of its host's this journal is; 0 in those of before they were counted."""
-    return next((int(event.get("number", 0)) for event in events if event.get("event") == "begin"), 0)
+    found = _begin(events).get("number")
+    return found if isinstance(found, int) else 0
 
 
 def standing(history: Iterable[Entry]) -> list[Entry]:
@@ -108,13 +109,22 @@ def since(history: Iterable[Entry], state: Entry) -> list[Entry]:
     return found[: found.index(state)]
 
 
-def _entry(begin: Event, events: Sequence[Event], kept: Container[str], pending: str | None) -> Entry:
-    became, why, stands = _became(events, str(begin["id"]) == pending)
-    return Entry(
-        str(begin["id"]), float(begin.get("time", 0.0)), str(begin.get("who", "")), str(begin.get("revision", "")),
-        str(begin.get("to", "")), became, why, stands, became == APPLIED, str(begin["id"]) in kept,
-        tuple(begin.get("changes", ())), number=number(events),
-    )  # fmt: skip
+def _begin(events: Iterable[Event]) -> Event:
+    """How a journal begins; nothing where that is lost."""
+    return next((event for event in events if event.get("event") == "begin"), {})
+
+
+def _entry(begin: Event, events: Sequence[Event], kept: Container[str], pending: str | None) -> Entry | None:
+    """None for what says what no journal says."""
+    try:
+        became, why, stands = _became(events, str(begin["id"]) == pending)
+        return Entry(
+            str(begin["id"]), float(begin.get("time", 0.0)), str(begin.get("who", "")), str(begin.get("revision", "")),
+            str(begin.get("to", "")), became, why, stands, became == APPLIED, str(begin["id"]) in kept,
+            tuple(begin.get("changes", ())), number=number(events),
+        )  # fmt: skip
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        return None
 
 
 def _became(events: Sequence[Event], waits: bool) -> tuple[str, str, bool]:

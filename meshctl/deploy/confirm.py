@@ -24,6 +24,7 @@ from meshctl.model.places import REVERT_LINK
 HOLD_S = 5.0
 # So long an applier is waited for whose controller has died: what apt installs takes longest.
 FINISH_S = 300.0
+_BUT = "applied, but "
 
 
 class Windows:
@@ -115,10 +116,12 @@ def _undone(host: Host, fresh: Connect) -> str:
     if shut is not None and shut.kind == "confirmed":
         host.pending, host.confirmed = None, True
         return f"somebody has confirmed it meanwhile, so it stays: `meshctl rollback {host.name}` takes it back"
-    if shut is not None and shut.kind != "undone":
+    if shut is not None and (shut.kind in NO_WAY_IN or shut.kind == "locked"):
         return f"the node undoes it by itself ({shut.message})"
+    if shut is not None and shut.kind != "undone":
+        return f"whether the node undoes it is not known ({shut.message}): `meshctl history {host.name}` says it"
     host.pending = None
-    return "it was undone"
+    return shut.message.removeprefix(_BUT) if shut is not None else "it was undone"
 
 
 def _tell_undo(host: Host) -> bool:
@@ -147,7 +150,7 @@ def _insist(host: Host, what: str, fresh: Connect, check: Check | None = None) -
             return None
         except RemoteError as error:
             if error.kind == "undone" and shut is not None:
-                return None if what == "undo" else shut
+                return error if what == "undo" else shut
             if error.step == "check" or (error.kind not in NO_WAY_IN and error.kind != "locked"):
                 raise
             shut = shut or error
@@ -237,6 +240,6 @@ def _decide(host: Host, pending: PendingApply, what: str, timeout_s: float | Non
     result = read_result(host.name, completed)
     if result.failure is not None:
         raise RemoteError(
-            f"applied, but {result.failure.message}", node=host.name, kind=result.failure.kind, step=what,
+            f"{_BUT}{result.failure.message}", node=host.name, kind=result.failure.kind, step=what,
             hint=hint(result.failure.kind, host.name),
         )  # fmt: skip

@@ -18,7 +18,7 @@ from meshctl.model.places import PENDING_PATH
 # `J` begins a journal, the rest of which follows; `S` names a snapshot, `P` has the apply that waits to be confirmed.
 SCRIPT = f"""\
 for j in /var/lib/meshctl/journal/*.jsonl; do
-  [ -e "$j" ] && echo J && grep -E '^[{{]"event":"({'|'.join(TELLING)})"' "$j"
+  [ -e "$j" ] && echo J && grep -aE '^[{{]"event":"({'|'.join(TELLING)})"' "$j"
 done
 for s in /var/lib/meshctl/snapshots/*/manifest.json; do [ -e "$s" ] && echo "S $s"; done
 [ -e {PENDING_PATH} ] && echo "P $(cat {PENDING_PATH})"
@@ -56,7 +56,7 @@ def parse(text: str) -> tuple[Entry, ...]:
             kept.add(line.split("/")[-2])
         elif line.startswith("P "):
             pending = str(json.loads(line[2:])["id"])
-        elif (event := _event(line)) is not None:
+        elif event := _event(line):
             journals[-1].append(event)
     found = entries(journals, kept, pending)
     for entry in found:
@@ -72,14 +72,13 @@ def changes(entry: Entry) -> tuple[Change, ...]:
     )
 
 
-def _event(line: str) -> dict[str, Any] | None:
-    """None for a line that a power cut has cut short."""
+def _event(line: str) -> dict[str, Any]:
+    """Nothing for a line that a power cut has cut short, or that is noise."""
     try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    cleaned: dict[str, Any] = _clean(event)
-    return cleaned
+        event = _clean(json.loads(line))
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}
 
 
 def _clean(value: Any) -> Any:

@@ -295,9 +295,8 @@ def test_changes_that_come_to_the_same_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    'J\n{"event":"begin","id":"t","time":"soon"}', "J\n[1]", '{"event":"begin"}', 'P {"who":1}', "P x", "J\n5", "S x",
+    '{"event":"begin"}', 'P {"who":1}', "P x", "S x",
     'J\n{"event":"begin","id":"t","time":1,"changes":[{"node":1}]}',
-    'J\n{"event":"begin","id":"t","time":1,"changes":7}',
 ])  # fmt: skip
 def test_what_is_no_history_is_refused_as_such(text: str) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError, IndexError)):
@@ -308,6 +307,16 @@ def test_a_line_that_a_power_cut_has_cut_is_left_out_and_nothing_drives_the_term
     begin = '{"event":"begin","id":"t","time":1,"who":"\\u001b[2Jann","node":"one"}'
     (entry,) = histories.parse(f'J\n{begin}\n{{"event":"pha\nJ\n{{"ev\n')
     assert (entry.who, entry.became, entry.stands) == ("?[2Jann", "unfinished", False)
+
+
+@pytest.mark.parametrize("noise", [
+    "[1]", "5", "[" * 5000, '{"event":"begin"}', '{"event":"begin","id":"t","time":"soon"}',
+    '{"event":"begin","id":"t","time":1,"changes":7}', '{"event":"begin","id":"t"}\n{"event":"end","failure":5}',
+])  # fmt: skip
+def test_noise_in_a_journal_hides_no_other(noise: str) -> None:
+    journal = 'J\n{"event":"begin","id":"u","time":1}\n{"event":"end","ok":true}'
+    found = histories.parse(f"J\n{noise}\n{journal}")
+    assert [(entry.id, entry.became) for entry in found] == [("u", "applied")]
 
 
 def test_the_schemas_are_schemas() -> None:

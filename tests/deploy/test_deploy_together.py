@@ -244,3 +244,25 @@ def test_a_run_whose_apply_somebody_has_confirmed_says_what_became_of_it(mesh: M
     else:
         settle(host, lambda: inside, check)
     assert host.confirmed
+
+
+class Ill(Inside):
+    """A connection to a host whose program ends by a bug."""
+
+    def run(self, command: str, stdin: bytes = b"", timeout_s: float | None = None) -> Completed:  # noqa: ARG002
+        return Completed(1, b"", b"AttributeError: 'int' object has no attribute 'get'\n")
+
+
+@pytest.mark.parametrize(("ill", "said"), [
+    (True, "whether the node undoes it is not known (the applier gave no answer: AttributeError"),
+    (False, "nothing of that name is to be confirmed"),
+])  # fmt: skip
+def test_what_the_node_has_not_said_that_it_was_undone_is_not_said_to_be(mesh: Mesh, ill: bool, said: str) -> None:
+    mesh.apply("--limit", "one", *MANUAL)
+    inside = Ill(mesh.hosts["one"]) if ill else Inside(mesh.hosts["one"])
+    host = Host("one", NodeDoc("one", ()), lambda: inside, inside, pending=PendingApply("another", "ann@desk", 600.0))
+    host.error = RemoteError("the applier gave no answer", node="one", kind="protocol")
+    with pytest.raises(RemoteError) as raised:
+        settle(host, lambda: inside, Check([host], {"one": host}, {}, {}))
+    assert f"; {said}" in raised.value.message
+    assert "was undone" not in raised.value.message
