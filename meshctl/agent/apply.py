@@ -65,6 +65,7 @@ def settle() -> None:
     before was killed before it came to the steps."""
     pending = deadman.read()
     if pending is None:
+        files.remove_quietly(deadman.PENDING)  # one that is damaged, where nothing waits
         return
     if pending.waits_s:
         raise ApplyError("locked", f"{pending.words}, and is undone in {pending.waits_s:.0f} s unless it is confirmed")

@@ -7,12 +7,14 @@ the file and no right to wait, restores the snapshot:
 
 - the applier runs, for it holds the host's lock: wait until it ends, and kill it when it hangs;
 - it has ended well: wait for what is left of the window;
-- it has ended otherwise (`until` is not there), or the host was started anew since then: restore at once.
+- it has ended otherwise (`until` is not there), or the host was started anew since then: restore at once;
+- the file is there and cannot be read, of a damaged disk: restore at once what the journals say is waiting.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -20,10 +22,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from meshctl.agent import files, process
 from meshctl.agent.failure import ApplyError, raise_for_os_error, redact
-from meshctl.agent.journal import make_private_dir
+from meshctl.agent.journal import JOURNAL_DIR, make_private_dir, read_events
+from meshctl.agent.saved import MANIFEST
+from meshctl.agent.snapshot import SNAPSHOT_DIR
+from meshctl.core.history import Event, armed
 from meshctl.model.places import AGENT_DIR, PENDING_PATH, REVERT_LINK
 from meshctl.model.steps import Transaction
 
@@ -33,6 +39,8 @@ COMMAND = (sys.executable, "-I", "-S", REVERT_LINK, "revert")
 # Beyond the limit of the longest step, before an applier that writes nothing into its journal counts as hanging: what
 # it reads before, between and after the steps has limits of its own.
 PATIENCE_S = 180.0
+# Where nobody knows which step is the longest: apt's limit (`ops.host`) is the longest of all.
+_PATIENCE_WITH_ANY_S = 900.0 + PATIENCE_S
 # One that was killed, or could not run, is begun anew after so long.
 _RESTART_S = 5
 TIMER = "meshctl-revert-soon"
@@ -63,7 +71,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Pending:
     """An apply that is to be confirmed, of `who`; by a person if `manual`. `boot` is the kernel's boot id; `until`, in
     seconds since then, is when the window is over, None while the applier runs. `began` is Unix time. An applier whose
-    journal does not grow for `patience_s` hangs."""
+    journal does not grow for `patience_s` hangs. `damaged`: the file cannot be read, and this is from the journals."""
 
     id: str
     node: str
@@ -74,6 +82,7 @@ class Pending:
     until: float | None = None
     manual: bool = False
     patience_s: float = PATIENCE_S
+    damaged: bool = False
 
     @classmethod
     def of(cls, transaction: Transaction) -> Pending:
@@ -93,6 +102,8 @@ class Pending:
     @property
     def over(self) -> str:
         """Why nobody may confirm it any more."""
+        if self.damaged:
+            return f"{PENDING} is damaged, so that nobody can confirm it"
         if self.boot != boot_id():
             return "the host was started anew before it was confirmed"
         return "the applier died" if self.until is None else f"nobody confirmed it within {self.window_s:g} s"
@@ -100,7 +111,7 @@ class Pending:
     @property
     def waits_s(self) -> float:
         """How long somebody may still confirm it: 0 when nobody may any more."""
-        if self.until is None or self.boot != boot_id():
+        if self.damaged or self.until is None or self.boot != boot_id():
             return 0.0
         return max(0.0, self.until - now())
 
@@ -116,13 +127,14 @@ def now() -> float:
 
 
 def read() -> Pending | None:
-    """The apply that is to be confirmed, if one is. The file is whole or not there, unless the disk is damaged; one of
-    a newer version may say more."""
+    """The apply that is to be confirmed, if one is. The file is whole or not there, unless the disk is damaged: then it
+    is that one of which the journals say so. A file of a newer version may say more."""
     try:
-        said = json.loads(PENDING.read_text(encoding="utf-8"))
-        return Pending(**{name: value for name, value in said.items() if name in Pending.__dataclass_fields__})
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return _parsed(PENDING.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return _of_journals()
 
 
 def arm(pending: Pending, running: Path) -> None:
@@ -150,6 +162,8 @@ def await_confirmation() -> None:
     pending = read()
     if pending is None:
         return
+    if pending.damaged:
+        raise ApplyError("command", pending.over)
     try:
         _write(replace(pending, until=now() + pending.window_s))
     except OSError as error:
@@ -167,6 +181,30 @@ def disarm() -> None:
         raise_for_os_error(error, f"removing {PENDING}, by which this host goes back when its time is over")
     if _SYSTEMD.is_dir():
         process.run(["systemctl", "stop", f"{TIMER}.timer"])
+
+
+def _parsed(text: str) -> Pending:
+    """Raises ValueError, TypeError, AttributeError, OverflowError or RecursionError for what nobody has written."""
+    said = json.loads(text)
+    pending = Pending(**{name: value for name, value in said.items() if name in Pending.__dataclass_fields__})
+    texts = (pending.id, pending.node, pending.who, pending.boot)
+    times = (pending.window_s, pending.began, pending.patience_s, pending.until or 0.0)
+    if not all(isinstance(word, str) for word in texts) or not all(map(math.isfinite, times)):
+        raise TypeError("a field is of another type")
+    return pending
+
+
+def _of_journals() -> Pending | None:
+    journals: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(JOURNAL_DIR.glob("*.jsonl")):
+        with suppress(OSError):
+            journals[path.stem] = read_events(path)
+    name = armed(journals.values(), {path.parent.name for path in SNAPSHOT_DIR.glob(f"*/{MANIFEST}")})
+    if name not in journals:
+        return None
+    begin: Event = next(event for event in journals[name] if event.get("event") == "begin")
+    node, who = str(begin.get("node", "")), str(begin.get("who", ""))
+    return Pending(name, node, who, 0.0, 0.0, "", patience_s=_PATIENCE_WITH_ANY_S, damaged=True)
 
 
 def _try_command() -> None:

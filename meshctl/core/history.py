@@ -13,7 +13,7 @@ Event = Mapping[str, Any]
 # was done; `unfinished`: it has no end (it still runs, or its applier was killed).
 APPLIED, WAITING, UNDONE, FAILED, UNFINISHED = "applied", "waiting", "undone", "failed", "unfinished"
 # The events of a journal that say all this.
-TELLING = ("begin", "phase", "end", "revert", "reverted")
+TELLING = ("begin", "phase", "end", "confirmed", "revert", "reverted")
 # Phases in which the host is changed.
 _TOUCHING = frozenset({"converge", "verify", "done"})
 
@@ -82,6 +82,18 @@ def number(events: Iterable[Event]) -> int:
     return found if isinstance(found, int) else 0
 
 
+def armed(journals: Iterable[Sequence[Event]], kept: Container[str]) -> str | None:
+    """The id of the apply that waits to be confirmed, where nothing but journals can say it: the newest that there is a
+    snapshot of, if the dead-man's switch was armed for it and it was neither confirmed nor undone since."""
+    newest = max((e for e in journals if _begin(e).get("id") in kept), key=lambda e: (number(e), _id(e)), default=())
+    decided = any(
+        event.get("event") in ("confirmed", "reverted") or (event.get("event") == "end" and not event.get("ok"))
+        for event in newest
+    )
+    arms = any(event.get("event") == "phase" and event.get("phase") == "arm" for event in newest)
+    return _id(newest) if arms and not decided else None
+
+
 def standing(history: Iterable[Entry]) -> list[Entry]:
     """Those of which something is there; the first is the newest, which has made the host what it is."""
     return [entry for entry in history if entry.stands]
@@ -112,6 +124,10 @@ def since(history: Iterable[Entry], state: Entry) -> list[Entry]:
 def _begin(events: Iterable[Event]) -> Event:
     """How a journal begins; nothing where that is lost."""
     return next((event for event in events if event.get("event") == "begin"), {})
+
+
+def _id(events: Iterable[Event]) -> str:
+    return str(_begin(events).get("id", ""))
 
 
 def _entry(begin: Event, events: Sequence[Event], kept: Container[str], pending: str | None) -> Entry | None:

@@ -216,8 +216,19 @@ def end_abandoned(host: Host) -> None:
     if host.facts is None or host.facts.pending is None:
         raise RuntimeError("there is nothing that is abandoned")
     with contextlib.suppress(RemoteError):
-        _decide(host, host.facts.pending, "hold")
+        if host.facts.pending.damaged:
+            undo_damaged(host)
+        else:
+            _decide(host, host.facts.pending, "hold")
     host.read()
+
+
+def undo_damaged(host: Host) -> None:
+    """Have the node undo what waits to be confirmed by a file that only the node itself can make something of. Raises
+    RemoteError."""
+    if host.transport is None:
+        raise RuntimeError("undo comes after read")
+    host.transport.run(agent_command(REVERT_LINK, "revert"), timeout_s=FINISH_S)
 
 
 def go_back(host: Host) -> None:

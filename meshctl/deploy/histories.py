@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshctl.core.change import Change
-from meshctl.core.history import TELLING, Entry, entries
+from meshctl.core.history import TELLING, Entry, armed, entries
 from meshctl.deploy.hints import hint
 from meshctl.deploy.transport import Transport
 from meshctl.errors import RemoteError
 from meshctl.inventory.report import printable
 from meshctl.model.places import PENDING_PATH
 
-# `J` begins a journal, the rest of which follows; `S` names a snapshot, `P` has the apply that waits to be confirmed.
+# `J` begins a journal, the rest of which follows; `S` names a snapshot, `P` has the apply that waits to be confirmed:
+# one line, whatever a damaged disk has made of it.
 SCRIPT = f"""\
 for j in /var/lib/meshctl/journal/*.jsonl; do
   [ -e "$j" ] && echo J && grep -aE '^[{{]"event":"({'|'.join(TELLING)})"' "$j"
 done
 for s in /var/lib/meshctl/snapshots/*/manifest.json; do [ -e "$s" ] && echo "S $s"; done
-[ -e {PENDING_PATH} ] && echo "P $(cat {PENDING_PATH})"
+[ -e {PENDING_PATH} ] && echo "P $(tr -d '\\000-\\037' <{PENDING_PATH})"
 exit 0
 """
 
@@ -48,17 +49,18 @@ def parse(text: str) -> tuple[Entry, ...]:
     the script has not printed."""
     journals: list[list[Mapping[str, Any]]] = []
     kept: set[str] = set()
-    pending = None
+    pending, damaged = None, False
     for line in text.splitlines():
         if line == "J":
             journals.append([])
         elif line.startswith("S "):
             kept.add(line.split("/")[-2])
         elif line.startswith("P "):
-            pending = str(json.loads(line[2:])["id"])
+            pending = _event(line[2:]).get("id")
+            damaged = not isinstance(pending, str)
         elif event := _event(line):
             journals[-1].append(event)
-    found = entries(journals, kept, pending)
+    found = entries(journals, kept, armed(journals, kept) if damaged else pending)
     for entry in found:
         changes(entry)
     return found

@@ -95,6 +95,8 @@ def _told(host: Host) -> tuple[str, ...]:
     found = []
     if host.pending and host.error is None:
         found.append(f"waits {host.pending.window_s:g} s for `meshctl confirm`, and then undoes what was applied")
+    elif host.facts and host.facts.pending and host.facts.pending.damaged:
+        found.append(f"{host.facts.pending.words}: the node undoes it, at the next apply at the latest")
     elif host.facts and host.facts.pending and not host.confirmed:
         found.append(f"an apply of {host.facts.pending.who} waits for `meshctl confirm`, or `meshctl apply --resume`")
     if any(w.next_public_key and keys.key_of(host, w) == w.next_public_key for w in host.doc.interfaces()):

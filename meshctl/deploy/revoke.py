@@ -20,7 +20,7 @@ from meshctl.core.diff.peers import removed_peers
 from meshctl.core.psk import PskRing
 from meshctl.deploy.applier import agent_command, read_result
 from meshctl.deploy.check import AGAIN_S
-from meshctl.deploy.confirm import FINISH_S
+from meshctl.deploy.confirm import FINISH_S, undo_damaged
 from meshctl.deploy.crew import Crew
 from meshctl.deploy.door import Door
 from meshctl.deploy.hints import hint
@@ -219,6 +219,9 @@ def _undo(host: Host, pending: PendingApply) -> None:
     """Raises RemoteError of kind locked while the apply that waits to be confirmed is still at work."""
     if host.transport is None:
         raise RuntimeError("the connection comes first")
+    if pending.damaged:
+        undo_damaged(host)
+        return
     result = read_result(host.name, host.transport.run(agent_command(REVERT_LINK, "undo", pending.id)))
     if result.failure is None:
         host.warnings.append(f"an apply of {pending.who or 'somebody'} that waited to be confirmed was undone for this")

@@ -258,7 +258,12 @@ class _Run:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
         for host in self._hosts.values():
             pending = host.facts.pending if host.facts and host.error is None else None
-            if pending and not pending.manual and not unchecked:
+            if pending and pending.damaged:
+                host.error = RemoteError(
+                    f"{pending.words}, cannot be confirmed any more", node=host.name, kind="undone", step="confirm",
+                    hint="the node undoes it: apply again",
+                )
+            elif pending and not pending.manual and not unchecked:
                 host.error = RemoteError(
                     f"{pending.words}, is still being checked by that run, which confirms or undoes it", node=host.name,
                     kind="locked", step="confirm", hint="wait for it; --yes keeps it all the same, whatever it finds",

@@ -211,14 +211,18 @@ def _ledger(node: str, lines: Lines) -> Ledger:
 
 
 def _pending(lines: Lines) -> PendingApply | None:
-    raw = _indented(lines)
-    if not raw:
+    """One that cannot be read, of a damaged disk, is an apply that nobody can confirm."""
+    if not lines:
         return None
-    manual = bool(raw.get("manual"))  # absent in the first ones
-    return PendingApply(
-        str(raw["id"]), str(raw["who"]), float(raw["window_s"]), float(raw["began"]), manual,
-        boot=str(raw["boot"]), ended=raw["until"] is not None,
-    )  # fmt: skip
+    try:
+        raw = _indented(lines)
+        manual = bool(raw.get("manual"))  # absent in the first ones
+        return PendingApply(
+            str(raw["id"]), str(raw["who"]), float(raw["window_s"]), float(raw["began"]), manual,
+            boot=str(raw["boot"]), ended=raw["until"] is not None,
+        )  # fmt: skip
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return PendingApply("", "", 0.0, ended=False, damaged=True)
 
 
 def _undone(lines: Lines) -> UndoneApply | None:

@@ -78,7 +78,8 @@ if [ -s @LEDGER@ ]; then
 fi
 
 section pending
-sed 's/^/ /' @PENDING@
+# A line before it, for who has it empty, and one after it, for noise of a damaged disk ends none.
+[ -e @PENDING@ ] && echo ' ' && sed 's/^/ /' @PENDING@ && echo
 section undone
 sed 's/^/ /' @UNDONE@
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from meshctl.model.keys import PublicKey, Secret
 from meshctl.model.ledger import Ledger
+from meshctl.model.places import PENDING_PATH
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class UnitFacts:
 class PendingApply:
     """An apply that waits to be confirmed; `window_s` is how long, once it is done. `began` is Unix time by the node's
     clock, 0 when it has just begun. `manual`: a person confirms it; otherwise the run itself does, once it has checked
-    the mesh."""
+    the mesh. `damaged`: the node's file cannot be read, and only the node itself can find out which apply it is."""
 
     id: str
     who: str
@@ -74,10 +75,13 @@ class PendingApply:
     manual: bool = False
     boot: str = ""  # the kernel's boot id then
     ended: bool = True  # its applier has, and has not died
+    damaged: bool = False
 
     @property
     def words(self) -> str:
         """Whose it is, and since when by this machine's zone."""
+        if self.damaged:
+            return f"an apply whose {PENDING_PATH} is damaged"
         since = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(self.began))
         return f"an apply of {self.who or 'somebody'}, begun {since}"
 

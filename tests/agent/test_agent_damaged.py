@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from agent_node import Node, write
+from agent_node import Node, script, write
 
-from meshctl.model.places import UNDONE_PATH
+from meshctl.model.places import PENDING_PATH, UNDONE_PATH
 
 NEVER_S, SOON_S = 600.0, 1.0
 JOURNALS = "/var/lib/meshctl/journal"
+# Until who goes back by itself has seen that it is to wait: it takes the lock after the applier, in nobody's name.
+WAITS = "cd /run/meshctl; timeout 20 sh -c 'while grep -q ann@ apply.lock; do sleep 0.05; done; flock apply.lock true'"
 NOISE = (
     "7", "[]", '"text"', "null", "{}", "[" * 5000, '{"event":"temp"}', '{"event":"temp","path":7}',
     '{"event":"temp","path":"/mnt"}', r'{"event":"temp","path":"a\u0000b"}', '{"event":["begin"],"id":1}',
@@ -58,3 +60,55 @@ def test_a_journal_that_is_a_folder_does_not_keep_the_host_from_going_back(node:
     node.await_decided()
     assert node.sh("ls /mnt") == ""
     assert json.loads(node.sh(f"cat {UNDONE_PATH}"))["left"] == []
+
+
+DAMAGED = (
+    "head -c 300 /dev/urandom >", "truncate -s 0 ", "echo 7 >", "echo [] >", "echo {} >", "truncate -s 60 ",
+    "sed -i 's/\"until\": [0-9.]*/\"until\": \"soon\"/' ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_what_waits_by_a_damaged_file_goes_back_when_its_time_is_over(node: Node, damage: str) -> None:
+    assert node.apply(write("/mnt/a", "old")).ok
+    assert node.apply(write("/mnt/a", "new"), confirm_s=2 * SOON_S, id_="t2").ok
+    node.sh(f"{damage}{PENDING_PATH}")
+    node.await_decided()
+    assert node.sh("cat /mnt/a") == "old"
+    told = json.loads(node.sh(f"cat {UNDONE_PATH}"))
+    assert (told["id"], told["why"]) == ("t2", f"{PENDING_PATH} is damaged, so that nobody can confirm it")
+
+
+@pytest.mark.parametrize("damage", DAMAGED[:2], ids=["noise", "empty"])
+@pytest.mark.parametrize("what", ["confirm", "hold", "apply"])
+def test_who_comes_to_confirm_it_or_applies_anew_is_told_that_it_was_undone(
+    node: Node, what: str, damage: str
+) -> None:
+    assert node.apply(write("/mnt/a", "old")).ok
+    assert node.apply(write("/mnt/a", "new"), confirm_s=NEVER_S, id_="t2").ok
+    node.sh(WAITS)
+    node.sh(f"{damage}{PENDING_PATH}")
+    result = node.apply(write("/mnt/a", "newer"), id_="t3") if what == "apply" else node.decide(what, "t2")
+    assert result.failure is not None
+    assert (result.failure.kind, node.sh("cat /mnt/a")) == ("undone", "old")
+    assert node.sh(f"ls {PENDING_PATH} 2>/dev/null || true") == ""
+
+
+def test_an_apply_whose_file_is_damaged_while_it_runs_is_undone(node: Node) -> None:
+    assert node.apply(write("/mnt/a", "old")).ok
+    result = node.apply(write("/mnt/a", "new"), script(f"echo 7 >{PENDING_PATH}"), confirm_s=NEVER_S, id_="t2")
+    assert result.failure is not None
+    assert (result.failure.kind, result.undone) == ("command", ())
+    assert PENDING_PATH in result.failure.message
+    assert node.sh("cat /mnt/a") == "old"
+
+
+def test_nothing_is_undone_for_such_a_file_where_nothing_waits(node: Node) -> None:
+    assert node.apply(write("/mnt/a", "old"), confirm_s=NEVER_S).ok
+    assert node.decide("confirm").ok
+    for number, about in enumerate(({"confirm_s": 0.0}, {"confirm_s": NEVER_S}), 2):
+        node.sh(f"echo 7 >{PENDING_PATH}")
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t{number}", **about).ok
+        if about["confirm_s"]:
+            assert node.decide("confirm", f"t{number}").ok
+        assert node.sh(f"cat /mnt/a; ls {PENDING_PATH} 2>/dev/null || true") == str(number)

@@ -295,7 +295,7 @@ def test_changes_that_come_to_the_same_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize("text", [
-    '{"event":"begin"}', 'P {"who":1}', "P x", "S x",
+    '{"event":"begin"}', "S x",
     'J\n{"event":"begin","id":"t","time":1,"changes":[{"node":1}]}',
 ])  # fmt: skip
 def test_what_is_no_history_is_refused_as_such(text: str) -> None:
@@ -317,6 +317,22 @@ def test_noise_in_a_journal_hides_no_other(noise: str) -> None:
     journal = 'J\n{"event":"begin","id":"u","time":1}\n{"event":"end","ok":true}'
     found = histories.parse(f"J\n{noise}\n{journal}")
     assert [(entry.id, entry.became) for entry in found] == [("u", "applied")]
+
+
+@pytest.mark.parametrize("waits", ["", "x", "[" * 5000, "7", '{"who":1}', '{"id":7}'])
+def test_what_waits_by_a_damaged_file_the_journals_say(waits: str) -> None:
+    def journal(number: int, *events: str) -> str:
+        begin = f'{{"event":"begin","id":"t{number}","number":{number},"changes":[]}}'
+        return "\n".join(["J", begin, '{"event":"phase","phase":"arm"}', *events, '{"event":"end","ok":true}', ""])
+
+    def became(text: str) -> list[str]:
+        return [entry.became for entry in histories.parse(f"{text}P {waits}\n")]
+
+    kept = "".join(f"S /var/lib/meshctl/snapshots/t{number}/manifest.json\n" for number in (1, 2))
+    confirmed = '{"event":"confirmed"}'
+    assert became(journal(2) + journal(1) + kept) == ["waiting", "applied"]
+    assert became(journal(2, confirmed) + journal(1) + kept) == ["applied", "applied"]
+    assert became(journal(3) + journal(2, confirmed) + journal(1) + kept) == ["applied"] * 3, "it is no way back"
 
 
 def test_the_schemas_are_schemas() -> None:

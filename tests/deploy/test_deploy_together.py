@@ -266,3 +266,27 @@ def test_what_the_node_has_not_said_that_it_was_undone_is_not_said_to_be(mesh: M
         settle(host, lambda: inside, Check([host], {"one": host}, {}, {}))
     assert f"; {said}" in raised.value.message
     assert "was undone" not in raised.value.message
+
+
+@pytest.mark.parametrize("damage", ["head -c 300 /dev/urandom >", "truncate -s 0 "], ids=["noise", "empty"])
+def test_a_damaged_file_of_what_waits_hinders_no_command_and_the_next_apply_undoes_it(mesh: Mesh, damage: str) -> None:
+    mesh.apply(*QUICK)
+    applied(mesh, "nobody can confirm this", "--limit", "two", *MANUAL)
+    two = mesh.hosts["two"]
+    two.sh(f"{damage}{PENDING_PATH}")
+    planned = mesh.run("plan", str(mesh.path), "--limit", "two")
+    assert planned.returncode == 0, planned.stderr
+    assert f"two: an apply whose {PENDING_PATH} is damaged: the node undoes it" in planned.stdout + planned.stderr
+    history = mesh.run("history", "two", "-i", str(mesh.path), "--short")
+    assert [line.split()[-1] for line in history.stdout.splitlines()[1:]] == ["waiting", "applied"]
+    confirmed = mesh.run("confirm", "-i", str(mesh.path), "--limit", "two")
+    assert confirmed.returncode == 1
+    assert "is damaged, cannot be confirmed any more" in confirmed.stdout
+    mesh.motd = "a"
+    mesh.write()
+    done = mesh.run("apply", str(mesh.path), "--limit", "two", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "could not be confirmed any more, and was undone just now" in done.stderr
+    assert two.sh("cat /etc/app/motd") == "a"
+    again = mesh.run("history", "two", "-i", str(mesh.path), "--short")
+    assert [line.split()[-1] for line in again.stdout.splitlines()[1:] if "undone" not in line] == ["applied"] * 2
