@@ -225,7 +225,7 @@ def _start_timer(window_s: float) -> None:
     # The service of one before, too, which may still wait; not in `disarm`, which that service itself may have called.
     process.run(["systemctl", "stop", f"{TIMER}.timer", f"{TIMER}.service"])
     argv: Sequence[str] = (
-        "systemd-run", "--quiet", "--collect", f"--unit={TIMER}", f"--on-active={window_s:g}",
+        "systemd-run", "--quiet", "--collect", f"--unit={TIMER}", f"--on-active={window_s:.3f}",
         "--timer-property=AccuracySec=100ms", "--property=Type=oneshot", "--property=Restart=on-failure",
         f"--property=RestartSec={_RESTART_S}", "--", *COMMAND,
     )  # fmt: skip

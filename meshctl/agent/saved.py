@@ -51,24 +51,25 @@ def of_several(folders: Sequence[Path]) -> Saved:
     files: Entries = {}
     units: Entries = {}
     keys: set[str] = set()
-    each = []
+    sysctls: set[str] = set()
+    done: list[Done] = []
     for folder in folders:
         try:
             saved = of_one(folder)
             _check_whole(saved)
-        except (OSError, ValueError, KeyError) as error:
-            raise ApplyError("no-state", f"the snapshot {folder} is damaged: {error!r}") from error
-        files.update(saved.files)
-        units.update({
-            name: {**unit, "again": unit["again"] or units.get(name, {}).get("again", "")}
-            for name, unit in saved.units.items()
-        })  # fmt: skip
+            done.append(_done(folder, saved, done))
+            files.update(saved.files)
+            units.update({
+                name: {**unit, "again": unit["again"] or units.get(name, {}).get("again", "")}
+                for name, unit in saved.units.items()
+            })  # fmt: skip
+        except Exception as error:  # whatever a damaged disk has made of it
+            what = f"{type(error).__name__}: {error}"
+            raise ApplyError("no-state", f"the snapshot {folder} is damaged: {what}") from error
         keys |= saved.keys
-        each.append(saved)
-    done = tuple(_done(folders, each))
-    sysctls = frozenset().union(*(saved.sysctls for saved in each))
+        sysctls |= saved.sysctls
     kept = {name: entry for name, entry in files.items() if name not in keys}
-    return Saved(kept, units, sysctls, lambda now: without(done, now))
+    return Saved(kept, units, frozenset(sysctls), lambda now: without(done, now))
 
 
 def contents(saved: Saved) -> Iterator[tuple[Path, Path]]:
@@ -78,16 +79,14 @@ def contents(saved: Saved) -> Iterator[tuple[Path, Path]]:
             yield Path(name), Path(entry["content"])
 
 
-def _done(folders: Sequence[Path], each: Sequence[Saved]) -> Iterator[Done]:
-    """What each apply has done to the network. What there was after one that did not come to its end, the next one
+def _done(folder: Path, saved: Saved, newer: Sequence[Done]) -> Done:
+    """What one apply has done to the network. What there was after one that did not come to its end, the next newer one
     says, if there is one."""
-    ledger = ledger_at(Path(LEDGER_PATH))
-    newer: NetState | None = None
-    for folder, saved in zip(folders, each):
-        before, ledger_before = saved.network(NetState()), ledger_of(saved)
-        after = _network(folder / AFTER) if (folder / AFTER).is_file() else newer
-        yield Done(before, after, ledger_before, ledger)
-        newer, ledger = before, ledger_before
+    after = newer[-1].before if newer else None
+    if (folder / AFTER).is_file():
+        after = _network(folder / AFTER)
+    ledger = newer[-1].ledger_before if newer else ledger_at(Path(LEDGER_PATH))
+    return Done(saved.network(NetState()), after, ledger_of(saved), ledger)
 
 
 def ledger_of(saved: Saved) -> Ledger:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -106,16 +107,29 @@ def connection_options(function: F) -> F:
 
 def confirm_options(function: F) -> F:
     """`--confirm` and `--confirm-timeout`, for commands that change hosts; passes `confirm` and `confirm_timeout`."""
-    from meshctl.deploy.options import AUTO, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S, MANUAL, OFF
+    from meshctl.deploy.options import AUTO, MANUAL, OFF
 
-    function = click.option(
-        "--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
-        show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.",
-    )(function)  # fmt: skip
     return click.option(
         "--confirm", type=click.Choice([AUTO, MANUAL, OFF]), default=AUTO, show_default=True,
         help="Who says that it may stay: this run, `meshctl confirm`, or nobody (nothing is undone then).",
-    )(function)
+    )(confirm_timeout_option(function))
+
+
+def confirm_timeout_option(function: F) -> F:
+    """`--confirm-timeout`; passes `confirm_timeout`."""
+    from meshctl.deploy.options import CONFIRM_TIMEOUT_MAX_S, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S
+
+    return click.option(
+        "--confirm-timeout", type=click.FloatRange(CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_MAX_S), callback=_number,
+        default=CONFIRM_TIMEOUT_S, show_default=True, metavar="SECONDS",
+        help="A host that is not told so in time undoes what was applied.",
+    )(function)  # fmt: skip
+
+
+def _number(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which is below no limit, and above none
+        raise click.BadParameter("nan is no number.")
+    return value
 
 
 @dataclass(frozen=True)

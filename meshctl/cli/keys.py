@@ -9,6 +9,7 @@ import click
 from meshctl.cli.common import (
     Hosts,
     colour,
+    confirm_timeout_option,
     connection_options,
     inventory_only_option,
     output_option,
@@ -16,7 +17,6 @@ from meshctl.cli.common import (
     secret_option,
 )
 from meshctl.cli.show import error_text
-from meshctl.deploy.options import CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S
 from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ def command() -> None:
 @secret_option
 @click.option("--pending", is_flag=True, help="Go on with what is pending, and begin nothing.")
 @click.option("--clients", is_flag=True, help="Even though stock clients need a new config then; they are listed.")
-@click.option("--confirm-timeout", type=click.FloatRange(min=CONFIRM_TIMEOUT_MIN_S), default=CONFIRM_TIMEOUT_S,
-              show_default=True, metavar="SECONDS", help="A host that is not told so in time undoes what was applied.")
+@confirm_timeout_option
 @output_option
 def rotate_keys(
     nodes: tuple[str, ...], inventory_option: str | None, pending: bool, clients: bool, confirm_timeout: float,

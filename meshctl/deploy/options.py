@@ -14,8 +14,9 @@ if TYPE_CHECKING:  # so that `--help` can name the default without importing wha
 # As many workers as hosts is fastest (one exec each, mostly waiting); this bounds threads and sockets.
 DEFAULT_FORKS = 64
 AUTO, MANUAL, OFF = "auto", "manual", "off"
-# So long a node waits to be told that all is well; and at least, for the checks take some of it.
-CONFIRM_TIMEOUT_S, CONFIRM_TIMEOUT_MIN_S = 60.0, 30.0
+# So long a node waits to be told that all is well; at least, for the checks take some of it; and at most: who has not
+# said so in a day has forgotten it.
+CONFIRM_TIMEOUT_S, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_MAX_S = 60.0, 30.0, 86400.0
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,11 @@ def test_a_snapshot_that_is_not_whole_is_refused_before_anything_is_touched(node
     node.sh(f"cp -a {SNAPSHOTS} /run/kept")
     for number, damage in enumerate((
         "rm manifest.json", "rm file-0", "echo x >>file-0", "echo x >network.json", "rm network.json", "rm *",
-        "echo '{}' >manifest.json",
+        "echo '{}' >manifest.json", "echo '[]' >manifest.json", "echo 7 >manifest.json", "echo '[]' >network.json",
+        """echo '{"files":7,"units":{},"keys":[]}' >manifest.json""", "head -c 300 /dev/urandom >manifest.json",
+        """echo '{"files":{"/mnt/a":{"kind":"file"}},"units":{},"keys":[]}' >manifest.json""",
+        """echo '{"files":{},"units":{"x":7},"keys":[]}' >manifest.json""",
+        "head -c 300 /dev/urandom >after.json", "echo 7 >after.json", "echo '{}' >after.json",
     )):  # fmt: skip
         node.sh(f"cd {SNAPSHOTS}/t2; {damage}")
         result = node.apply(step, confirm_s=NEVER_S, id_=f"t4{number}")

@@ -81,9 +81,16 @@ def test_every_command_explains_itself_with_examples(words: tuple[str, ...]) -> 
     assert " ".join(("meshctl", *words)) in done.stdout.partition("Examples:")[2]
 
 
+WINDOWS = tuple(
+    (*command, "--confirm-timeout", seconds)
+    for command in (("apply",), ("rollback",), ("keys", "rotate"))
+    for seconds in ("29", "1000000", "1e18", "inf", "nan", "-inf", "soon")
+)
+
+
 @pytest.mark.parametrize(
     "words",
-    [("no-such-command",), ("--no-such-option",), *((name, "--no-such-option") for name in sorted(COMMANDS))],
+    [("no-such-command",), ("--no-such-option",), *WINDOWS, *((name, "--no-such-option") for name in sorted(COMMANDS))],
     ids=" ".join,
 )
 def test_wrong_usage_ends_with_64_and_says_where_help_is(words: tuple[str, ...]) -> None:
