@@ -10,7 +10,7 @@ from meshctl.agent import deadman, files
 from meshctl.agent.journal import JOURNAL_DIR, read_events
 from meshctl.agent.saved import MANIFEST
 from meshctl.agent.snapshot import SNAPSHOT_DIR
-from meshctl.core.history import Entry, entries, number, parts_of, standing, states
+from meshctl.core.history import DAMAGED, Entry, entries, number, parts_of, standing, states
 
 # So many applies can be taken back; each needs its snapshot.
 SNAPSHOTS_KEPT = 5
@@ -42,12 +42,17 @@ def was_confirmed(transaction_id: str) -> bool:
 
 def forget_old() -> None:
     """Remove what nobody can go back by or will ask for: snapshots of what was undone or has changed nothing, and those
-    that are older than SNAPSHOTS_KEPT others. Call it with the host's lock held. A leftover does no harm: whatever is
+    that are older than SNAPSHOTS_KEPT others. One whose journal is damaged goes once it is older, by the host's clock,
+    than all states that can be gone back to. Call it with the host's lock held. A leftover does no harm: whatever is
     wrong with the disk, or a journal, ends it quietly."""
     with suppress(Exception):
         pending = deadman.read()
         history = read()
-        ways_back = {*parts_of(standing(history)[:SNAPSHOTS_KEPT]), *((pending.id,) if pending else ())}
+        whole = [entry for entry in standing(history) if entry.became != DAMAGED]
+        ways_back = {*parts_of(whole[:SNAPSHOTS_KEPT]), *((pending.id,) if pending else ())}
+        oldest = whole[SNAPSHOTS_KEPT].time if len(whole) > SNAPSHOTS_KEPT else 0.0
+        damaged = (SNAPSHOT_DIR / entry.id for entry in history if entry.became == DAMAGED)
+        ways_back |= {folder.name for folder in damaged if (folder / MANIFEST).stat().st_mtime >= oldest}
         for folder in SNAPSHOT_DIR.glob("*"):
             if folder.name not in ways_back:
                 _remove(folder)

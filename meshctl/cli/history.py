@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from meshctl.errors import RemoteError
 
 NOTHING = "nothing was applied that is known"
-_COLOURS = {"applied": "green", "waiting": "yellow", "undone": "yellow", "failed": "red", "unfinished": "red"}
+_COLOURS = {"applied": "green", "waiting": "yellow", "undone": "yellow", "failed": "red", "unfinished": "red",
+            "damaged": "red"}  # fmt: skip
 
 
 @click.command(name="history", short_help="Show what was applied to the nodes, by whom, from which commit.")
@@ -96,7 +97,7 @@ def _lines(entry: Entry, history: tuple[Entry, ...], short: bool) -> Iterator[st
     from meshctl.deploy import histories
 
     sign = "*" if entry in standing(history)[:1] else "-" if entry in states(history) else " "
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time)) if entry.time else "?"
     became = colour(entry.became, _COLOURS[entry.became])
     became += f": {entry.why}" if entry.why else ""
     what = f"rollback to {entry.to}, {became}" if entry.to else became

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,11 @@ from typing import Any
 Event = Mapping[str, Any]
 
 # What became of it: `applied` stays; `waiting` is to be confirmed; `undone`: the host was put back; `failed` before it
-# was done; `unfinished`: it has no end (it still runs, or its applier was killed).
+# was done; `unfinished`: it has no end (it still runs, or its applier was killed); `damaged`: there is a snapshot, and
+# its journal is gone or cut short, so that nobody knows what was done, and before and after which others.
 APPLIED, WAITING, UNDONE, FAILED, UNFINISHED = "applied", "waiting", "undone", "failed", "unfinished"
+DAMAGED = "damaged"
+_WHY_DAMAGED = "its journal is lost, and with it its place among the others: no way leads back before six newer applies"
 # The events of a journal that say all this.
 TELLING = ("begin", "phase", "end", "confirmed", "revert", "reverted")
 # Phases in which the host is changed.
@@ -41,18 +44,21 @@ class Entry:
     number: int = 0
 
 
-def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: str | None) -> tuple[Entry, ...]:
+def entries(journals: Iterable[Sequence[Event]], kept: Collection[str], pending: str | None) -> tuple[Entry, ...]:
     """All of a host, the newest first: by number, and those without one after them, by the host's clock. `kept` are the
     ids of its snapshots, `pending` that of the apply that waits to be confirmed. Journals without a beginning, of a
-    damaged disk, are left out, and so are those that say what no journal says."""
+    damaged disk, are left out, and so are those that say what no journal says; where there is a snapshot, it may be the
+    newest of all that is missing, which no way back may leave out: so it counts as that."""
     found: dict[str, Entry] = {}
+    told: set[str] = set()
     prepared: dict[str, Entry] = {}
     begun: dict[str, Entry] = {}
     for events in journals:
         begin = _begin(events)
         entry = _entry(begin, events, kept, pending)
-        if entry is None:
+        if entry is None or _is_cut_short(entry, begin, events):
             continue
+        told.add(entry.id)
         if begin.get("prepares"):
             prepared[str(begin["prepares"])] = entry
         elif begin.get("part_of"):
@@ -73,6 +79,8 @@ def entries(journals: Iterable[Sequence[Event]], kept: Container[str], pending: 
             found[name] = replace(found[name], changes=(*first.changes, *found[name].changes))
         else:  # what it was for has not come
             found[first.id] = replace(first, is_state=False, stands=False)
+    newest = 1 + max((entry.number for entry in found.values()), default=0)
+    found.update({name: _lost(name, newest, waits=name == pending) for name in kept if name not in told})
     return tuple(sorted(found.values(), key=lambda entry: (entry.number, entry.time, entry.id), reverse=True))
 
 
@@ -85,7 +93,7 @@ def number(events: Iterable[Event]) -> int:
 def armed(journals: Iterable[Sequence[Event]], kept: Container[str]) -> str | None:
     """The id of the apply that waits to be confirmed, where nothing but journals can say it: the newest that there is a
     snapshot of, if the dead-man's switch was armed for it and it was neither confirmed nor undone since."""
-    newest = max((e for e in journals if _begin(e).get("id") in kept), key=lambda e: (number(e), _id(e)), default=())
+    newest = max((e for e in journals if _id(e) in kept), key=lambda e: (number(e), _id(e)), default=())
     decided = any(
         event.get("event") in ("confirmed", "reverted") or (event.get("event") == "end" and not event.get("ok"))
         for event in newest
@@ -141,6 +149,20 @@ def _entry(begin: Event, events: Sequence[Event], kept: Container[str], pending:
         )  # fmt: skip
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return None
+
+
+def _is_cut_short(entry: Entry, begin: Event, events: Sequence[Event]) -> bool:
+    """Whether the snapshot of what is there says that it came further than its journal does: one that was cut short,
+    and perhaps begun again by who confirmed it."""
+    phases = {str(event.get("phase")) for event in events if event.get("event") == "phase"}
+    gone = entry.became == WAITING or (entry.became == UNDONE and not entry.stands)
+    return entry.kept and not gone and ("changes" not in begin or phases <= {"stage"})
+
+
+def _lost(name: str, newest: int, *, waits: bool) -> Entry:
+    """That of which there is a snapshot and no journal. It is no way back, and none leads over it."""
+    became, why = (WAITING, "") if waits else (DAMAGED, _WHY_DAMAGED)
+    return Entry(name, 0.0, "", "", "", became, why, not waits, is_state=False, kept=False, number=newest)
 
 
 def _became(events: Sequence[Event], waits: bool) -> tuple[str, str, bool]:

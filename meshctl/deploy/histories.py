@@ -16,12 +16,12 @@ from meshctl.inventory.report import printable
 from meshctl.model.places import PENDING_PATH
 
 # `J` begins a journal, the rest of which follows; `S` names a snapshot, `P` has the apply that waits to be confirmed:
-# one line, whatever a damaged disk has made of it.
+# one line, whatever a damaged disk has made of it. Snapshots come first, for one that is just made has its journal.
 SCRIPT = f"""\
+for s in /var/lib/meshctl/snapshots/*/manifest.json; do [ -e "$s" ] && echo "S $s"; done
 for j in /var/lib/meshctl/journal/*.jsonl; do
   [ -e "$j" ] && echo J && grep -aE '^[{{]"event":"({'|'.join(TELLING)})"' "$j"
 done
-for s in /var/lib/meshctl/snapshots/*/manifest.json; do [ -e "$s" ] && echo "S $s"; done
 [ -e {PENDING_PATH} ] && echo "P $(tr -d '\\000-\\037' <{PENDING_PATH})"
 exit 0
 """

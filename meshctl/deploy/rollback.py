@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshctl.core.change import Change
-from meshctl.core.history import Entry, parts_of, since, standing, states
+from meshctl.core.history import DAMAGED, Entry, parts_of, since, standing, states
 from meshctl.core.inverse import taken_back
 from meshctl.core.prefixes import covers, host_prefix
 from meshctl.deploy import histories
@@ -97,7 +97,8 @@ def choose(known: Mapping[str, History], to: str) -> str:
     if not to or _STEPS.fullmatch(to):
         steps = int(to or 1)
         if not before:
-            raise MeshctlError("there is no earlier state to go back to that is known on these nodes", hint=SEE)
+            words = f"there is no earlier state to go back to that is known on these nodes{_damaged(known)}"
+            raise MeshctlError(words, hint=SEE)
         if not 1 <= steps <= len(before):
             raise UsageError(f"--to {steps}: there are 1 to {len(before)} steps to go back", hint=SEE)
         return before[steps - 1]
@@ -109,7 +110,8 @@ def choose(known: Mapping[str, History], to: str) -> str:
     other = next((e for history in known.values() for e in history if e.id.startswith(to)), None)
     if other is not None:
         why = f": {other.why}" if other.why else ""
-        raise UsageError(f"--to {to}: {other.id} is no state to go back to: {other.became}{why}", hint=SEE)
+        reason = _damaged(known) or f": {other.became}{why}"
+        raise UsageError(f"--to {to}: {other.id} is no state to go back to{reason}", hint=SEE)
     raise UsageError(f"--to {to}: no state is called so; there is {_listed(there) or 'none'}", hint=SEE)
 
 
@@ -135,6 +137,7 @@ def way(node: str, history: History, runs: Sequence[str]) -> Way | None:
     state = next((entry for entry in kept if entry.id in runs), None)
     if state is None:
         oldest = f"the oldest that is kept is {kept[-1].id}" if kept else "none is kept"
+        oldest += _damaged({node: history})
         raise RemoteError(
             f"it has no state of {runs[0]} or before to go back to: {oldest}", node=node, kind="no-state",
             step="history", hint=hint("no-state", node),
@@ -181,6 +184,13 @@ def _is_rekeyed(change: Change, network: str, mesh: Mesh) -> bool:
     inside = {p for p in prefixes if any(covers(cidr, p) for cidr in mesh.networks[network].cidrs)}
     owner = next((str(a.public_key) for a in attached if inside == set(map(host_prefix, a.addresses))), None)
     return not prefixes or (owner is not None and owner != before.get("public_key"))
+
+
+def _damaged(known: Mapping[str, History]) -> str:
+    """Where a journal is damaged over which no way leads, in words."""
+    found = [f"; {name}: {e.id} is damaged: {e.why}" for name, history in known.items() for e in history
+             if e.became == DAMAGED]  # fmt: skip
+    return "".join(found[:_SHOWN])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -7,8 +7,11 @@ import json
 
 import pytest
 from agent_node import Node, script, write
+from test_agent_rollback import back, history
 
+from meshctl.core.history import states
 from meshctl.model.places import PENDING_PATH, UNDONE_PATH
+from meshctl.model.steps import Step
 
 NEVER_S, SOON_S = 600.0, 1.0
 JOURNALS = "/var/lib/meshctl/journal"
@@ -112,3 +115,45 @@ def test_nothing_is_undone_for_such_a_file_where_nothing_waits(node: Node) -> No
         if about["confirm_s"]:
             assert node.decide("confirm", f"t{number}").ok
         assert node.sh(f"cat /mnt/a; ls {PENDING_PATH} 2>/dev/null || true") == str(number)
+
+
+CUT = ("truncate -s 0", "truncate -s 40", "sed -i 1d", "sed -i 2,99d", "sed -i 3,99d", "rm")
+
+
+@pytest.mark.parametrize("cut", CUT)
+def test_no_rollback_leads_over_what_has_lost_its_journal(node: Node, cut: str) -> None:
+    for number in range(1, 4):
+        assert node.apply(write("/mnt/a", str(number)), write(f"/mnt/{number}", ""), id_=f"t{number}").ok
+    node.sh(f"{cut} {JOURNALS}/t3.jsonl")
+    result = node.apply(Step("restore", argv=("t2",), target="t1"), id_="t4")
+    assert result.failure is not None
+    assert (result.phase, result.failure.kind, "t3.jsonl" in result.failure.message) == ("stage", "no-state", True)
+    assert node.sh("cat /mnt/a; ls /mnt") == "3" + "1\n2\n3\na\n"
+    assert [(entry.id, entry.became) for entry in history(node) if entry.id != "t4"] == [
+        ("t3", "damaged"), ("t2", "applied"), ("t1", "applied"),
+    ]  # fmt: skip
+    assert states(history(node)) == []
+
+
+def test_what_has_lost_its_journal_is_forgotten_once_no_way_leads_over_it(node: Node) -> None:
+    for number in range(1, 10):
+        assert node.apply(write("/mnt/a", str(number)), id_=f"t{number}").ok
+        if number == 3:
+            node.sh(f"truncate -s 0 {JOURNALS}/t3.jsonl")
+        reached = [entry.id for entry in states(history(node))]
+        assert (reached == []) == (3 <= number < 9), number
+    assert reached == ["t9", "t8", "t7", "t6", "t5", "t4"]
+    assert back(node, "t10", "t4").ok
+    assert node.sh("cat /mnt/a") == "4"
+
+
+@pytest.mark.parametrize("what", ["confirm", "undo"])
+def test_what_loses_its_journal_while_it_waits_is_damaged_only_if_it_stays(node: Node, what: str) -> None:
+    assert node.apply(write("/mnt/a", "1"), id_="t1").ok
+    assert node.apply(write("/mnt/a", "2"), confirm_s=NEVER_S, id_="t2").ok
+    node.sh(f"truncate -s 0 {JOURNALS}/t2.jsonl")
+    assert [entry.became for entry in history(node)] == ["waiting", "applied"]
+    assert node.decide(what, "t2").ok
+    newest = {entry.id: entry.became for entry in history(node)}["t2"]
+    assert newest == ("damaged" if what == "confirm" else "undone")
+    assert [entry.id for entry in states(history(node))] == ([] if what == "confirm" else ["t1"])

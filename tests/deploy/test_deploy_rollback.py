@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from sshmesh import Mesh
 
 from meshctl.cli import origin
+from meshctl.cli.history import history_text
 from meshctl.core.change import Change
 from meshctl.core.history import Entry, entries, states
 from meshctl.core.inverse import taken_back
@@ -333,6 +334,19 @@ def test_what_waits_by_a_damaged_file_the_journals_say(waits: str) -> None:
     assert became(journal(2) + journal(1) + kept) == ["waiting", "applied"]
     assert became(journal(2, confirmed) + journal(1) + kept) == ["applied", "applied"]
     assert became(journal(3) + journal(2, confirmed) + journal(1) + kept) == ["applied"] * 3, "it is no way back"
+
+
+def test_a_journal_that_is_lost_is_named_as_what_no_way_leads_over() -> None:
+    host = (*entries([], {THIRD}, None), *known(FIRST, SECOND))
+    for to in ("", SECOND):
+        with pytest.raises((MeshctlError, UsageError), match=f"a: {THIRD} is damaged: its journal is lost"):
+            choose({"a": host}, to)
+    with pytest.raises(RemoteError, match=f"none is kept; a: {THIRD} is damaged: its journal is lost") as raised:
+        way("a", host, (SECOND, FIRST))
+    assert raised.value.kind == "no-state"
+    assert choose({"a": host, "b": known(FIRST, SECOND, THIRD)}, "") == SECOND
+    shown = history_text({"a": host}, {}, short=True).splitlines()[1]
+    assert shown.startswith(f"* {THIRD}  ?  ?  (no revision)  damaged: its journal is lost")
 
 
 def test_the_schemas_are_schemas() -> None:
