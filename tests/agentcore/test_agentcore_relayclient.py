@@ -127,7 +127,16 @@ def test_an_anchor_that_speaks_and_does_not_answer_is_asked_no_more_often_for_it
         world.run(0.02)
         world.clients["a"].anchor_speaks(world.anchors["hub0"], world.now)
         world.drain("a")
-    assert [hub for _, _, hub, what in world.sent if isinstance(what, RelayAsk)].count("hub0") == 2
+    assert [hub for _, _, hub, what in world.sent if isinstance(what, RelayAsk)].count("hub0") == 3
+
+
+def test_a_relay_is_asked_for_each_second_at_first_and_then_ever_more_rarely() -> None:
+    world = RelayWorld()
+    world.dead = {*HUBS}
+    world.want()
+    world.run(20)
+    asked = [when for when, _, hub, what in world.sent if hub == "hub0" and isinstance(what, RelayAsk)]
+    assert asked == pytest.approx([0.0, 1.0, 2.0, 3.0, 5.0, 9.0, 17.0])
 
 
 def test_both_ends_take_the_anchor_that_is_near_to_both() -> None:

@@ -56,6 +56,7 @@ _IDLE_WAKES, _LOSSY_WAKES = 25, 50
 _WAKES_A_TRY = 2
 # Packets in silence beside those, to each peer with which all pairs are tried once more. Who splices is left out.
 _TRIED, _MUCH_TRIED = {DIRECT: 0, RELAYED: 15}, 40
+_OUTSIDE = 2  # addresses under which servers see one of the peer's, where its NAT is hard
 # So long after its first handshake two agents may be busy with each other, and with what had waited for it.
 _GREETED_S = 5.0
 # In a second WireGuard's counters are read so often at most: at each start and each change of clock or document, too.
@@ -195,7 +196,7 @@ def _tried(world: World, node: Node) -> int:
     peers = [world.nodes[p] for p in node.peers()]
     ends = [p for p in peers if {p.spec.kind, node.spec.kind} == {"node"}]
     own, routers = len(node.kernel.addresses), [p for p in ends if p.spec.others or node.spec.others]
-    pairs = sum(min(MAX_PAIRS, own * len(p.kernel.addresses)) for p in routers)
+    pairs = sum(min(MAX_PAIRS, own * (len(p.kernel.addresses) + _OUTSIDE)) for p in routers)
     return len(CHECKS_S) * pairs + sum(_TRIED.get(possible(world, node, p), _MUCH_TRIED) for p in ends)
 
 

@@ -25,7 +25,7 @@ CALM_S, SETTLED_S = 20.0, 10.0
 # need, where nothing is lost or late, and elsewhere. In the first few tries of all pairs there are most. Of who has a
 # second address beside, each pair is two.
 _CHECKS, _UNCLEAN_CHECKS = 40, 60
-_PACKETS, _UNCLEAN_PACKETS = 20, 30
+_PACKETS, _UNCLEAN_PACKETS = 30, 40
 # Wakes for each peer, and one more.
 _WAKES, _UNCLEAN_WAKES = 30, 40
 # A round trip by a relay crosses so many cables; what one is taken to be where nobody has measured it.

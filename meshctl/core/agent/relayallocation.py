@@ -14,8 +14,8 @@ from meshctl.core.agent.state import KeptEnd, KeptRelay
 # Binds of one end that are answered: it may ask by the addresses of others, who would have the answers. At its quickest
 # it binds six times in the first second, in each family, and once more each where it wants to move.
 BINDS_PER_S, BINDS_BURST = 10.0, 50.0
-# How often one end may have the other one told of the relay. It asks when a relay is new or in doubt, and then 1 s,
-# 2 s, 4 s … later (`relaylease.ASK_AGAIN_S`).
+# How often one end may have the other one told of the relay. It asks when a relay is new or in doubt, and then a few
+# times each second, and 2 s, 4 s … later (`relaylease.ASK_AGAIN_S`).
 TOLD_PER_S, TOLD_BURST = 1.0, 20.0
 # An end that has bound so often in one family alone is not in the other one any more.
 STALE_BINDS = 4

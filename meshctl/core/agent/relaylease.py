@@ -9,10 +9,11 @@ from meshctl.core.agent.address import Address
 from meshctl.core.agent.bodies import RelayGrant
 from meshctl.core.agent.config import PeerConfig
 
-# What was asked is asked again until both ends are bound, after 1 s, 2 s, 4 s …: a grant that was lost on its way to
-# the other end is so sent again. So it is after a refusal: who says that the pair is not permitted may not have heard
-# of it yet, for an inventory reaches one host after the other.
-ASK_AGAIN_S, ASK_LONGEST_S = 1.0, 60.0
+# What was asked is asked again until both ends are bound, after 1 s so many times, then after 2 s, 4 s …: a grant that
+# was lost on its way to the other end is so sent again, and where much is lost, one in four that were asked comes to
+# nothing. So it is after a refusal, each time later: who says that the pair is not permitted may not have heard of it
+# yet, for an inventory reaches one host after the other.
+ASK_AGAIN_S, ASKS_SOON, ASK_LONGEST_S = 1.0, 3, 60.0
 # An anchor drops what it is asked before it knows this agent's session. Its first word shows that it does: what was
 # asked is asked again, unless the answer comes right behind.
 ASK_SOON_S = 0.05
@@ -81,8 +82,8 @@ class Lease:
 
     def asked(self, now: float) -> None:
         """It was asked for once more."""
-        self.ask_at = now + min(ASK_AGAIN_S * 2**self.asks, ASK_LONGEST_S)
         self.asks += 1
+        self.ask_at = now + min(ASK_AGAIN_S * 2 ** max(0, self.asks - ASKS_SOON), ASK_LONGEST_S)
         self.unanswered += 1
 
     def heard(self, now: float) -> None:
