@@ -63,7 +63,7 @@ ExecStart={' '.join(COMMAND)} --boot
 Restart=on-failure
 RestartSec={_RESTART_S}
 """
-_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
+SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -143,7 +143,7 @@ def arm(pending: Pending, running: Path) -> None:
         make_private_dir(PENDING.parent)
         _point(Path(REVERT_LINK), str(running))
         _try_command()
-        if _SYSTEMD.is_dir():  # the timer first: one that finds nothing does no harm
+        if SYSTEMD.is_dir():  # the timer first: one that finds nothing does no harm
             if not BOOT_UNIT.is_file() or BOOT_UNIT.read_text() != BOOT_TEXT:
                 files.put(BOOT_UNIT, BOOT_TEXT.encode(), 0o644)
             _point(BOOT_LINK, str(BOOT_UNIT))
@@ -155,6 +155,20 @@ def arm(pending: Pending, running: Path) -> None:
     except OSError as error:
         disarm()
         raise_for_os_error(error, "arming the dead-man's switch")
+
+
+def holds_up_boot() -> bool:
+    """Whether the host's start waits for the unit that looks at each: not for a second time, when who undoes has died
+    and the start has gone on by what there was."""
+    shown = process.run(["systemctl", "show", "-p", "NRestarts,ActiveState", "--", BOOT_UNIT.name, "sysinit.target"])
+    unit, _, target = shown.stdout.partition("\n\n")
+    return "NRestarts=0" in unit.splitlines() and "ActiveState=inactive" in target.splitlines()
+
+
+def undo_soon() -> None:
+    """Have the timer's service undo what is pending: it may start units, of which the host's start has some wait for
+    the unit that looks at each. Raises ApplyError."""
+    _start_timer(0)
 
 
 def await_confirmation() -> None:
@@ -179,7 +193,7 @@ def disarm() -> None:
         files.sync_folder(PENDING.parent)
     except OSError as error:
         raise_for_os_error(error, f"removing {PENDING}, by which this host goes back when its time is over")
-    if _SYSTEMD.is_dir():
+    if SYSTEMD.is_dir():
         process.run(["systemctl", "stop", f"{TIMER}.timer"])
 
 

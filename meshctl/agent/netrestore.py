@@ -26,20 +26,20 @@ def commands(wanted: NetState, now: NetState) -> Iterator[Command]:
         yield from _link(name, link, now.links.get(name))
         if name in wanted.wireguard and wanted.wireguard[name] != now.wireguard.get(name):
             yield Command(("wg", "syncconf", name, "/dev/stdin"), explicit(wanted.wireguard[name]))
+    for path in _other_sysctls(wanted, now):  # before addresses, which IPv6 may be disabled for
+        yield Command(("tee", path), wanted.sysctls[path])
     for name, link in wanted.links.items():
         yield from _addresses(name, link, now.links.get(name))
     for what in ("route", "rule"):
         for family in "46":
             yield from _lines(what, family, wanted, now)
-    for path, value in wanted.sysctls.items():
-        if now.sysctls.get(path) != value:
-            yield Command(("tee", path), value)
 
 
 def differences(wanted: NetState, now: NetState) -> list[str]:
     """What is otherwise, in a few words each, without a secret."""
-    found = [f"{what} {name}" for what in ("links", "wireguard", "tables", "sysctls")
+    found = [f"{what} {name}" for what in ("links", "wireguard", "tables")
              for name in _differing(getattr(wanted, what), getattr(now, what))]  # fmt: skip
+    found += [f"sysctls {path}" for path in _other_sysctls(wanted, now)]
     for what in ("routes", "rules"):
         for family in "46":
             old, new = (set(getattr(state, what).get(family, ())) for state in (wanted, now))
@@ -94,6 +94,11 @@ def _lines(what: str, family: str, wanted: NetState, now: NetState) -> Iterator[
 
 def _differing(wanted: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
     return [name for name in sorted({*wanted, *now}) if wanted.get(name) != now.get(name)]
+
+
+def _other_sysctls(wanted: NetState, now: NetState) -> list[str]:
+    """Those that are otherwise. Some come and go with their interface or a module, and are not missed themselves."""
+    return [path for path, value in sorted(wanted.sysctls.items()) if now.sysctls.get(path, value) != value]
 
 
 def _ip(*words: str) -> Command:

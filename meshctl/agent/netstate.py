@@ -9,11 +9,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from meshctl.agent import process
 from meshctl.agent.failure import ApplyError, redact
+from meshctl.agent.sysctls import values
 from meshctl.agent.wgtext import in_order
 from meshctl.model.places import RELAYS_TABLE, SPLICES_TABLE
 
@@ -104,7 +104,7 @@ def look(sysctls: Iterable[str] = ()) -> tuple[NetState, Unread]:
         {family: reading.of("rules", family, _rules, family) or () for family in "46"},
         {name: in_order(text) for name, text in configs.items()},
         reading.texts("tables", reading.of("tables", "", _tables) or [], "nft", "-s", "list", "table"),
-        reading.of("sysctls", "", _sysctls, sysctls) or {},
+        values(sysctls),
     )
     return state, reading.unread
 
@@ -194,10 +194,6 @@ def _tables() -> list[str]:
         return []
     names = (line.partition(" ")[2].strip() for line in _listing("nft", "list", "tables"))
     return [name for name in names if name not in AGENTS_TABLES]
-
-
-def _sysctls(paths: Iterable[str]) -> dict[str, str]:
-    return {path: Path(path).read_text() for path in sorted(paths) if Path(path).is_file()}
 
 
 def _listing(*argv: str) -> list[str]:

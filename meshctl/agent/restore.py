@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from meshctl.agent.failure import ApplyError
 from meshctl.agent.journal import Journal
 from meshctl.agent.netrestore import commands, differences
 from meshctl.agent.netstate import NetState, Unread, as_unread, look
+from meshctl.agent.others import Others, active, is_start, to_start
 from meshctl.agent.saved import Saved
 from meshctl.agent.wgtext import moved_as
 from meshctl.core.networkd import NETWORKD, NETWORKD_FOLDER, RELOAD_WITHOUT_HANDOVER
@@ -33,10 +35,11 @@ _ACTIVE, _FAILED = ("active", "activating", "reloading"), "failed"
 
 class Restore:
     """Of one or several snapshots. `left` is what could not be put back, in words: what fails keeps nothing else from
-    going back, and may be tried again."""
+    going back, and may be tried again. `others`: units that are not in `saved`, if they are to go back, too."""
 
-    def __init__(self, saved: Saved, journal: Journal) -> None:
-        self._saved, self._journal = saved, journal
+    def __init__(self, saved: Saved, journal: Journal, others: Others | None = None) -> None:
+        self._saved, self._journal, self._others = saved, journal, others
+        self._links_changed = False
         self._began_anew: set[str] = set()
         self._synced: set[str] = set()
         self._born: set[str] = set()
@@ -48,10 +51,12 @@ class Restore:
         self._forget_new_units()
         self._try("units", self._stop_new_units)
         self._files()
+        self._try("units", self._links)
         self._try("systemd-networkd", self._reload_networkd)
         self._try("interfaces", self._make_interfaces)
         self._try("network", self._network)
         self._units()
+        self._try("units", self._run_others)
         self._try("network", lambda: self.left.extend(self._network()))
 
     def before_boot(self) -> None:
@@ -59,10 +64,11 @@ class Restore:
         self.left = []
         self._forget_new_units()
         self._files()
-        if self._saved.units:
-            self._try("units", self._systemctl, "daemon-reload")
+        self._try("units", self._links)
+        self._read_units()
         for name, before in self._saved.units.items():
             self._try(name, self._unit_before_boot, name, before)
+        self._try("units", self._others_before_boot)
 
     # Inside
 
@@ -166,9 +172,51 @@ class Restore:
         if new:
             self._ran("systemctl", "stop", "--", *new, timeout_s=_STOP_S)
 
-    def _units(self) -> None:
-        if self._saved.units:
+    def _links(self) -> None:
+        """By which units that no step names start with the host, or are masked."""
+        if self._others is None:
+            return
+        for number, (link, target) in enumerate(self._others.lost()):
+            self._links_changed = True
+            link.parent.mkdir(exist_ok=True)
+            self._try(str(link), self._file, link, {"kind": "link", "target": target}, f"restore-link-{number}")
+        for link in self._others.new():
+            self._links_changed = True
+            link.unlink()
+            if is_start(link):
+                self._born.add(link.name)
+                with suppress(OSError):  # others are in it
+                    link.parent.rmdir()
+
+    def _run_others(self) -> None:
+        """Those that ran, run again; those that new links have started, end."""
+        if self._others is None:
+            return
+        ended = self._born - self._saved.units.keys() - self._others.active
+        if ended:  # a start of theirs may wait, too, while the host starts
+            self._systemctl("stop", *sorted(ended))
+        missing = self._others.to_run - self._saved.units.keys()
+        missing -= active() if missing else missing
+        names = to_start(missing) if missing else []
+        if names:
+            self._ran("systemctl", "reset-failed", "--", *names)  # one that was started too often is refused
+            self._systemctl("start", *names)
+
+    def _others_before_boot(self) -> None:
+        """The host's start has begun without what was masked, or in conflict with what is not to start any more."""
+        if self._others is None or not (self._links_changed or self._born):
+            return
+        ended, again = self._born - self._saved.units.keys(), self._others.to_run & self._others.enabled
+        for verb, names in (("stop", ended), ("start", again - self._saved.units.keys())):
+            if names:
+                self._ran("systemctl", verb, "--no-block", "--", *sorted(names))  # what was uninstalled is not there
+
+    def _read_units(self) -> None:
+        if self._saved.units or self._links_changed:
             self._try("units", self._systemctl, "daemon-reload")
+
+    def _units(self) -> None:
+        self._read_units()
         for name, before in self._saved.units.items():
             self._try(name, self._unit, name, before)
 
@@ -181,6 +229,8 @@ class Restore:
         elif was and before["again"] and name not in self._began_anew:
             self._began_anew.add(name)
             self._systemctl(before["again"], name)
+        elif name in self._born and not was:  # while the host starts, its start may wait
+            self._ran("systemctl", "stop", "--", name)
         if runs and not was:  # what it should stop may be gone already
             self._forget_failure(name, before)
 
@@ -188,7 +238,7 @@ class Restore:
         """The host's start has begun with what was enabled: what is not any more is to be stopped before it runs."""
         now = self._enable(name, before)
         if before["active_state"] in _ACTIVE:
-            self._systemctl("start", name, "--no-block")
+            self._systemctl("start", name, no_block=True)
         elif name in self._born or now["file_state"] == "enabled" != before["file_state"]:
             self._ran("systemctl", "stop", "--no-block", "--", name)  # it may have gone with its file
 
@@ -204,8 +254,8 @@ class Restore:
             self._systemctl(verb, name)
         return now
 
-    def _systemctl(self, verb: str, unit: str = "", *options: str) -> None:
-        argv = ["systemctl", verb, *options, *(("--", unit) if unit else ())]
+    def _systemctl(self, verb: str, *units: str, no_block: bool = False) -> None:
+        argv = ["systemctl", verb, *(["--no-block"] if no_block else []), *(("--", *units) if units else ())]
         if self._ran(*argv):
             self.left.append(f"{' '.join(argv)} failed")
 

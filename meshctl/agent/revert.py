@@ -19,6 +19,10 @@ _LOOK_S = 1.0
 
 def revert(arguments: Sequence[str]) -> int:
     """Entry point of `meshctl-agent revert [--boot]`: restore what nobody has confirmed, when it is time."""
+    boot = "--boot" in arguments
+    if boot and not deadman.holds_up_boot() and deadman.read() is not None:
+        deadman.undo_soon()
+        return 0
     while True:
         held = _wait_for_lock()
         try:
@@ -27,7 +31,7 @@ def revert(arguments: Sequence[str]) -> int:
                 return 0
             waits_s = pending.waits_s
             if not waits_s:
-                undo(pending, pending.over, boot="--boot" in arguments)
+                undo(pending, pending.over, boot=boot)
                 return 0
         finally:
             os.close(held)

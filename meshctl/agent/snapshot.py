@@ -5,7 +5,7 @@
     manifest.json   {"version": 3, "id", "node", "time", "files": {PATH: null | {"kind", "mode", "uid", "gid",
                     "content": "NAME in this folder" and "sha256" (files), "target" (links)}}, "keys": [PATH of a
                     private key…], "units": {NAME: {"active_state", "file_state", "again": verb of systemctl that the
-                    steps use on it, or ""}}}
+                    steps use on it, or ""}}, "others": the rest, as `meshctl.agent.others` has it}
     file-N          previous content of a file
     network.json    a `NetState`; it holds private keys, and never leaves the node
     after.json      the same once the steps are done
@@ -27,8 +27,11 @@ from meshctl.agent import files
 from meshctl.agent.failure import ApplyError, raise_for_os_error
 from meshctl.agent.journal import make_private_dir
 from meshctl.agent.netstate import capture
+from meshctl.agent.others import KEY as OTHERS
+from meshctl.agent.others import others
 from meshctl.agent.restore import unit_state
 from meshctl.agent.saved import AFTER, MANIFEST, NETWORK, SPARE, Saved, of_one
+from meshctl.agent.sysctls import settings
 from meshctl.model.ledger import LEDGER_PATH
 from meshctl.model.steps import Step, Transaction
 
@@ -47,6 +50,8 @@ def snapshot(transaction: Transaction, past: Saved | None = None) -> None:
     touched = {step.path for step in steps if step.do in TOUCHING} | keys
     paths = {*touched, LEDGER_PATH, *(past.files if past else ())}
     units = {name: str(unit["again"]) for name, unit in past.units.items()} if past else units_of(steps)
+    rest = others()
+    sysctls = {*settings(), *(past.sysctls if past else sysctls_of(steps))}
     try:
         make_private_dir(SNAPSHOT_DIR)
         make_private_dir(folder)
@@ -58,8 +63,9 @@ def snapshot(transaction: Transaction, past: Saved | None = None) -> None:
             "files": _save_files(folder, sorted({*paths, *_missing_folders(paths)})),
             "keys": sorted(keys),
             "units": {name: {**unit_state(name), "again": again} for name, again in units.items()},
+            OTHERS: rest and rest.to_dict(),
         }
-        _write(folder / NETWORK, capture(past.sysctls if past else sysctls_of(steps)).to_json().encode())
+        _write(folder / NETWORK, capture(sysctls).to_json().encode())
         _write(folder / SPARE, bytes(SPARE_BYTES))
         _write(folder / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
     except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from meshctl.agent import deadman, files, history
 from meshctl.agent.failure import ApplyError
 from meshctl.agent.journal import Journal, clean_after_killed_runs, make_private_dir
+from meshctl.agent.others import Others
 from meshctl.agent.restore import Restore
 from meshctl.agent.saved import of_one
 from meshctl.agent.snapshot import SNAPSHOT_DIR
@@ -57,7 +58,7 @@ def _restore(folder: Path, journal: Journal, boot: bool) -> tuple[str, ...]:
     with suppress(Exception):  # whatever is wrong with other journals: this one goes back
         clean_after_killed_runs()
     try:
-        restore = Restore(of_one(folder), journal)
+        restore = Restore(of_one(folder), journal, Others.of(folder))
     except Exception as error:  # of what was damaged, nothing is known
         return (f"the snapshot {folder} cannot be read: {type(error).__name__}",)
     until = time.monotonic() + TRYING_S

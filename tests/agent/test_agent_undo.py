@@ -4,6 +4,7 @@ failed, what is deleted because it could not be listed, and a host that waits fo
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,10 @@ nft 'add chain inet meshctl other'
 """
 STATE = """
 cat /mnt/a; ip -o link show d0 | grep -o 'mtu [0-9]*'; ip -o route; ip rule; nft -s list ruleset
+"""
+SYSCTLS = """
+cd /proc/sys/net; find . -path '*/neigh/*' ! -path '*/default/*' -prune -o -type f -perm -600 ! -name tcp_fastopen_key \
+    -exec grep -H . {} + 2>/dev/null | sed 's,^[.]/,,' | sort
 """
 # Stands before the real program; while /run/broken is there, what is like the pattern gets another answer.
 WRAPPER = """#!/bin/sh
@@ -216,6 +221,48 @@ def test_a_child_that_has_left_and_holds_the_pipe_is_not_waited_for(tmp_path: Pa
     subprocess.run(["kill", "-9", (tmp_path / "pid").read_text().strip()], check=False)
     assert ran.status == process.TIMED_OUT
     assert took_s < 15
+
+
+def test_sysctls_of_the_network_that_no_step_names_go_back_before_addresses(node: Node) -> None:
+    """As `all/disable_ipv6` does to each interface, and takes its addresses; `ip_forward` does to others, too."""
+    node.sh("""set -e; ip link add d0 type veth peer name e0; ip link add d1 type veth peer name e1; cd /proc/sys/net
+        echo 1 >ipv6/conf/e1/disable_ipv6; ip link set d0 up; ip link set e0 up; ip addr add fd42::1/64 dev d0 nodad
+        echo 0 >ipv4/conf/e0/send_redirects; echo 2 >ipv4/conf/d0/rp_filter""")
+    before = node.sh(SYSCTLS)
+    assert "ipv6/conf/e1/disable_ipv6:1" in before
+    changes = script("""set -e; cd /proc/sys/net; echo 1 >ipv6/conf/all/disable_ipv6; echo 1 >ipv4/conf/all/rp_filter
+        echo 1 >ipv4/icmp_echo_ignore_all; echo 1 >ipv4/ip_forward; echo 1 >ipv4/ip_nonlocal_bind
+        echo 5 >ipv6/conf/e0/hop_limit; echo '1 2' >ipv4/ping_group_range; ip link del d1""")
+    assert node.apply(write("/mnt/a", "new"), changes, confirm_s=NEVER_S).ok
+    assert node.sh(SYSCTLS) != before
+    assert [line for line in node.decide("undo").undone or () if not line.startswith("links ")] == []
+    after = node.sh(SYSCTLS).replace("ipv6/conf/e0/hop_limit:5", "ipv6/conf/e0/hop_limit:64")
+    gone = re.compile("ip[46v]*/conf/[de]1/")
+    assert after.splitlines() == [line for line in before.splitlines() if not gone.match(line)]
+    assert "fd42::1/64" in node.sh("ip -o -6 addr show dev d0")
+
+
+def test_a_rollback_takes_back_what_the_apply_did_to_sysctls_and_nothing_else(node: Node) -> None:
+    assert node.apply(write("/mnt/a", "1"), id_="t1").ok
+    assert node.apply(script("echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all"), id_="t2").ok
+    node.sh("echo 1 >/proc/sys/net/ipv4/ip_forward")
+    assert node.apply(Step("restore", argv=("t2",), target="t1"), id_="t3").ok
+    assert node.sh("cd /proc/sys/net/ipv4; cat icmp_echo_ignore_all ip_forward") == "0\n1\n"
+
+
+def test_a_snapshot_of_a_version_that_saved_no_sysctls_and_no_other_units_is_read(node: Node, state: str) -> None:
+    assert node.apply(write("/mnt/a", "new"), script(CHANGES), confirm_s=NEVER_S).ok
+    node.sh("echo 1 >/proc/sys/net/ipv4/ip_forward")
+    program = """import json, pathlib
+for name, key, value in (("manifest.json", "others", None), ("network.json", "sysctls", {})):
+    path = pathlib.Path("/var/lib/meshctl/snapshots/t1", name)
+    said = json.loads(path.read_text())
+    del said[key]
+    path.write_text(json.dumps(said if value is None else {**said, key: value}))"""
+    node.sh(f"python3 -c '{program}'")
+    assert node.decide("undo").undone == ()
+    assert node.sh(STATE) == state
+    assert node.sh("cat /proc/sys/net/ipv4/ip_forward") == "1\n"
 
 
 def test_an_endpoint_that_moves_meanwhile_is_nothing_that_is_left(node: Node) -> None:

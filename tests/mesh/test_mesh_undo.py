@@ -4,10 +4,13 @@ reverter that dies and leaves a host half old."""
 from __future__ import annotations
 
 import json
+from difflib import unified_diff
 
 import pytest
 from meshlab import WAITS, MeshLab, await_decided
 from meshstate import BOOTED, state
+
+from meshctl.model.places import PENDING_PATH
 
 pytestmark = pytest.mark.lab
 
@@ -22,6 +25,26 @@ ROLE = f"""
 NETWORKD = '- copy: {dest: /etc/systemd/network/70-app.network, mode: "0644", content: "[Match]\\nName=app0\\n"}\n'
 MANUAL = ("--confirm", "manual", "--limit", "web1", "--confirm-timeout")
 REVERTER = "meshctl-revert-soon.service"
+
+
+UNITS = """for unit in ssh app-on app-old app-none systemd-sysctl; do
+    echo $unit $(systemctl is-active $unit) $(systemctl is-enabled $unit); done"""
+# What an ordinary role can do to units and sysctls that it does not name.
+CLOSES = "[Unit]\\nConflicts=ssh.service\\n[Service]\\nType=oneshot\\nRemainAfterExit=yes\\n" \
+         "ExecStart=/bin/systemctl mask ssh.service app-none.service\\n" \
+         "ExecStart=/bin/systemctl enable app-old.service\\nExecStart=/bin/systemctl disable app-on.service\\n" \
+         "ExecStart=/bin/systemctl mask --runtime --now app-on.service\\n" \
+         "[Install]\\nWantedBy=multi-user.target\\n"  # fmt: skip
+HARD = "net.ipv6.conf.all.disable_ipv6=1\\nnet.ipv4.conf.all.rp_filter=1\\nnet.ipv4.icmp_echo_ignore_all=1\\n"
+BAD_ROLE = f"""
+- copy: {{dest: /etc/sysctl.d/90-hard.conf, mode: "0644", content: "{HARD}"}}
+  notify: sysctls
+- copy: {{dest: /etc/systemd/system/bad.service, mode: "0644", content: "{CLOSES}"}}
+- service: {{name: bad, state: started, enabled: true}}
+"""
+HANDLERS = "- {name: sysctls, service: {name: systemd-sysctl, state: restarted}}\n"
+SETTINGS = f"""{UNITS}
+cd /proc/sys/net; grep . ipv4/conf/*/rp_filter ipv6/conf/*/disable_ipv6 ipv4/icmp_echo_ignore_all"""
 
 
 def tasks(mesh: MeshLab, text: str) -> None:
@@ -60,6 +83,42 @@ def test_a_killed_reverter_is_begun_anew_and_leaves_no_unit_enabled(prepared: Me
     prepared.sh("web1", "rm -f /var/new-started /var/old-started")
 
 
+@pytest.fixture
+def closed(small: MeshLab) -> MeshLab:
+    """web1 is to get a role that stops and masks the way in, and closes what is left of the network."""
+    for name in ("on", "old"):
+        text = UNIT.format(name=name).replace("\\n", "\n")
+        small.sh("web1", f"cat >/etc/systemd/system/app-{name}.service <<'E'\n{text}\nE\nsystemctl daemon-reload")
+    small.sh("web1", "systemctl disable --now app-old; systemctl enable --now app-on; rm -f /var/o*-started")
+    tasks(small, BAD_ROLE)
+    handlers = small.path.parent / "roles" / "app" / "handlers" / "main.yml"
+    handlers.parent.mkdir(exist_ok=True)
+    handlers.write_text(HANDLERS)
+    small.edit(lambda d: d["nodes"]["web1"].update(roles=["app"], mtu=1390))
+    return small
+
+
+def test_units_and_sysctls_that_a_role_does_not_name_go_back(closed: MeshLab) -> None:
+    before = state(closed, "web1") + state(closed, "web1", SETTINGS)
+    closed.apply("--limit", "web1", "--confirm-timeout", "30", code=1)
+    await_decided(closed, "web1")
+    closed.sh("web1", "timeout 20 sh -c 'while ip -o addr | grep -q tentative; do sleep 0.1; done'")  # IPv6 is on again
+    after = state(closed, "web1") + state(closed, "web1", SETTINGS)
+    assert "\n".join(unified_diff(before, after, n=0, lineterm="")) == ""
+    assert json.loads(closed.sh("web1", "cat /var/lib/meshctl/undone.json"))["left"] == []
+
+
+def test_a_boot_starts_the_units_that_an_undone_apply_has_kept_from_starting(closed: MeshLab) -> None:
+    before = state(closed, "web1", BOOTED), state(closed, "web1", UNITS)
+    with closed.start("--limit", "web1", "--confirm-timeout", "600"):
+        closed.sh("web1", f"""timeout 60 sh -c 'until grep -q "until.: [0-9]" {PENDING_PATH}; do sleep 0.1; done'""")
+    assert closed.run("lab", "reboot", "--name", closed.name, "--power-cut", "web1").code == 0
+    await_decided(closed, "web1")
+    closed.sh("web1", "timeout 30 systemctl is-system-running --wait || true")
+    assert (state(closed, "web1", BOOTED), state(closed, "web1", UNITS)) == before
+    assert json.loads(closed.sh("web1", "cat /var/lib/meshctl/undone.json"))["left"] == []
+
+
 def test_a_unit_of_an_undone_apply_ends_as_its_own_file_says(prepared: MeshLab) -> None:
     stops = UNIT.format(name="new").replace("[Install]", "ExecStop=/bin/rm /var/new-started\\n[Install]")
     fails = "- service: {name: app-none, state: started}\n"
@@ -81,6 +140,27 @@ def test_a_boot_starts_nothing_that_an_undone_apply_has_enabled(prepared: MeshLa
     assert prepared.sh("web1", "ls /var | grep started || true") == ""
     assert state(prepared, "web1", BOOTED) == before
     assert json.loads(prepared.sh("web1", "cat /var/lib/meshctl/undone.json"))["left"] == []
+
+
+def test_a_reverter_that_dies_at_boot_is_begun_anew_and_puts_back_what_the_boot_has_made(small: MeshLab) -> None:
+    """systemd goes on with the boot, by the files of the undone apply."""
+    tasks(small, ROLE)
+    small.edit(lambda d: d["nodes"]["web1"].update(roles=["app"], mtu=1311))
+    text = UNIT.format(name="old").replace("\\n", "\n")
+    small.sh("web1", f"cat >/etc/systemd/system/app-old.service <<'E'\n{text}\nE\nsystemctl daemon-reload")
+    before = state(small, "web1", BOOTED)
+    assert small.apply(*MANUAL, "600")["web1"]["status"] == "changed"
+    dies = "/etc/systemd/system/meshctl-revert.service.d"
+    once = "test -e /run/once || { touch /run/once; kill -9 $$$$; }"
+    small.sh("web1", f"mkdir {dies}; cat >{dies}/dies.conf <<'E'\n[Service]\nExecStartPre=/bin/sh -c '{once}'\nE")
+    assert small.run("lab", "reboot", "--name", small.name, "--power-cut", "web1").code == 0
+    await_decided(small, "web1")
+    small.sh("web1", f"timeout 30 systemctl is-system-running --wait || true; rm -r {dies}; systemctl daemon-reload")
+    assert "1311" not in small.sh("web1", "cat /sys/class/net/wg*/mtu")
+    assert "\n".join(unified_diff(before, state(small, "web1", BOOTED), n=0, lineterm="")) == ""
+    assert small.sh("web1", "systemctl is-active app-new app-old || true").split() == ["inactive"] * 2
+    assert json.loads(small.sh("web1", "cat /var/lib/meshctl/undone.json"))["left"] == []
+    small.sh("web1", "rm -f /var/new-started /var/old-started")
 
 
 def test_a_boot_loads_no_firewall_of_an_undone_apply(small: MeshLab) -> None:
