@@ -27,8 +27,7 @@ from typing import Any
 from meshctl.agent import files, process
 from meshctl.agent.failure import ApplyError, raise_for_os_error, redact
 from meshctl.agent.journal import JOURNAL_DIR, make_private_dir, read_events
-from meshctl.agent.saved import MANIFEST
-from meshctl.agent.snapshot import SNAPSHOT_DIR
+from meshctl.agent.saved import MANIFEST, SNAPSHOT_DIR
 from meshctl.core.history import Event, armed
 from meshctl.model.places import AGENT_DIR, PENDING_PATH, REVERT_LINK
 from meshctl.model.steps import Transaction

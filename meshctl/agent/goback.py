@@ -8,8 +8,7 @@ from pathlib import Path
 from meshctl.agent import history
 from meshctl.agent.failure import ApplyError
 from meshctl.agent.journal import JOURNAL_DIR
-from meshctl.agent.saved import Saved, ledger_at, ledger_of, of_several
-from meshctl.agent.snapshot import SNAPSHOT_DIR
+from meshctl.agent.saved import SNAPSHOT_DIR, Saved, ledger_at, ledger_of, of_several
 from meshctl.core.history import DAMAGED, parts_of, standing
 from meshctl.model.ledger import LEDGER_PATH
 from meshctl.model.steps import Step

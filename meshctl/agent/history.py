@@ -8,8 +8,7 @@ from typing import Any
 
 from meshctl.agent import deadman, files
 from meshctl.agent.journal import JOURNAL_DIR, read_events
-from meshctl.agent.saved import MANIFEST
-from meshctl.agent.snapshot import SNAPSHOT_DIR
+from meshctl.agent.saved import MANIFEST, SNAPSHOT_DIR
 from meshctl.core.history import DAMAGED, Entry, entries, number, parts_of, standing, states
 
 # So many applies can be taken back; each needs its snapshot.

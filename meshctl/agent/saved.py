@@ -15,6 +15,7 @@ from meshctl.agent.netstate import NetState
 from meshctl.agent.takeback import Done, without
 from meshctl.model.ledger import LEDGER_PATH, Ledger
 
+SNAPSHOT_DIR = Path("/var/lib/meshctl/snapshots")
 # In a snapshot's folder: its description, the network before and after, and what is removed to make room.
 MANIFEST, NETWORK, AFTER, SPARE = "manifest.json", "network.json", "after.json", "spare"
 

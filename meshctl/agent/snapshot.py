@@ -30,12 +30,11 @@ from meshctl.agent.netstate import capture
 from meshctl.agent.others import KEY as OTHERS
 from meshctl.agent.others import others
 from meshctl.agent.restore import unit_state
-from meshctl.agent.saved import AFTER, MANIFEST, NETWORK, SPARE, Saved, of_one
+from meshctl.agent.saved import AFTER, MANIFEST, NETWORK, SNAPSHOT_DIR, SPARE, Saved, of_one
 from meshctl.agent.sysctls import settings
 from meshctl.model.ledger import LEDGER_PATH
 from meshctl.model.steps import Step, Transaction
 
-SNAPSHOT_DIR = Path("/var/lib/meshctl/snapshots")
 SNAPSHOT_VERSION = 3
 SPARE_BYTES = 256 * 1024
 TOUCHING = ("write", "link", "remove", "attrs", "key", "mkdir", "switch")

@@ -13,8 +13,7 @@ from meshctl.agent.failure import ApplyError
 from meshctl.agent.journal import Journal, clean_after_killed_runs, make_private_dir
 from meshctl.agent.others import Others
 from meshctl.agent.restore import Restore
-from meshctl.agent.saved import of_one
-from meshctl.agent.snapshot import SNAPSHOT_DIR
+from meshctl.agent.saved import SNAPSHOT_DIR, of_one
 from meshctl.model.places import UNDONE_PATH
 
 UNDONE = Path(UNDONE_PATH)

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from meshctl.agent import compiled
-from meshctl.agent.saved import MANIFEST
-from meshctl.agent.snapshot import SNAPSHOT_DIR
+from meshctl.agent.saved import MANIFEST, SNAPSHOT_DIR
 from meshctl.model.places import AGENT_LINK, AGENT_PREFIX, AGENT_SUFFIX
 
 PATTERN = f"{AGENT_PREFIX}*{AGENT_SUFFIX}"
