@@ -4,6 +4,7 @@ reverter that dies and leaves a host half old."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from difflib import unified_diff
 
 import pytest
@@ -84,7 +85,7 @@ def test_a_killed_reverter_is_begun_anew_and_leaves_no_unit_enabled(prepared: Me
 
 
 @pytest.fixture
-def closed(small: MeshLab) -> MeshLab:
+def closed(small: MeshLab) -> Iterator[MeshLab]:
     """web1 is to get a role that stops and masks the way in, and closes what is left of the network."""
     for name in ("on", "old"):
         text = UNIT.format(name=name).replace("\\n", "\n")
@@ -95,7 +96,8 @@ def closed(small: MeshLab) -> MeshLab:
     handlers.parent.mkdir(exist_ok=True)
     handlers.write_text(HANDLERS)
     small.edit(lambda d: d["nodes"]["web1"].update(roles=["app"], mtu=1390))
-    return small
+    yield small
+    small.sh("web1", "systemctl disable --now app-on; rm -f /etc/systemd/system/app-on.service /var/o*-started")
 
 
 def test_units_and_sysctls_that_a_role_does_not_name_go_back(closed: MeshLab) -> None:

@@ -9,8 +9,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from simconfig import KEEPALIVE_S, public_ips, wg_key
+from simnat import INDEPENDENT, Behaviour
 from simnode import Node
-from simspec import INTERNET, Fault
+from simspec import INTERNET, Fault, SiteSpec
 from simwg import REKEY_TIMEOUT_S
 
 from meshctl.core.agent.blockage import BLOCKED_S, BLOCKED_WORDS
@@ -63,9 +64,17 @@ def possible(world: World, one: Node, other: Node, *, mapping: bool = True, lies
     if not mapping:
         situation = replace(situation, sites=tuple(replace(s, speaks=()) for s in situation.sites))
     if not lies:
-        situation = replace(situation, sites=tuple(replace(s, lie="") for s in situation.sites))
+        situation = replace(situation, sites=tuple(map(_truthful, situation.sites)))
     outcome = world.oracle.outcome(situation, one.name, other.name)
     return RELAYED if outcome in (DIRECT, SPLICED) and blocked(world, one.name, other.name) else outcome
+
+
+def _truthful(site: SiteSpec) -> SiteSpec:
+    """The site if its router did not lie. Behind a carrier's NAT, the port that it has opened says nothing of where the
+    host is seen, and lets all in nevertheless."""
+    opened = site.lie and site.speaks and site.carrier
+    nat = Behaviour(INDEPENDENT, INDEPENDENT) if opened else site.nat
+    return replace(site, lie="", nat=nat)
 
 
 def may_be_direct(world: World, one: Node, other: Node) -> bool:
