@@ -22,12 +22,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from meshctl.agent import files, process
 from meshctl.agent.failure import ApplyError, raise_for_os_error, redact
-from meshctl.agent.journal import JOURNAL_DIR, make_private_dir, read_events
-from meshctl.agent.saved import MANIFEST, SNAPSHOT_DIR
+from meshctl.agent.journal import make_private_dir, read_all
+from meshctl.agent.saved import kept
 from meshctl.core.history import Event, armed
 from meshctl.model.places import AGENT_DIR, PENDING_PATH, REVERT_LINK
 from meshctl.model.steps import Transaction
@@ -208,11 +207,8 @@ def _parsed(text: str) -> Pending:
 
 
 def _of_journals() -> Pending | None:
-    journals: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(JOURNAL_DIR.glob("*.jsonl")):
-        with suppress(OSError):
-            journals[path.stem] = read_events(path)
-    name = armed(journals.values(), {path.parent.name for path in SNAPSHOT_DIR.glob(f"*/{MANIFEST}")})
+    journals = {path.stem: events for path, events in read_all().items()}
+    name = armed(journals.values(), kept())
     if name not in journals:
         return None
     begin: Event = next(event for event in journals[name] if event.get("event") == "begin")

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from meshctl.agent import deadman, files
-from meshctl.agent.journal import JOURNAL_DIR, read_events
-from meshctl.agent.saved import MANIFEST, SNAPSHOT_DIR
+from meshctl.agent.journal import JOURNAL_DIR, read_all, read_events
+from meshctl.agent.saved import MANIFEST, SNAPSHOT_DIR, kept
 from meshctl.core.history import DAMAGED, Entry, entries, number, parts_of, standing, states
 
 # So many applies can be taken back; each needs its snapshot.
 SNAPSHOTS_KEPT = 5
 # With those that have failed or were undone, which nobody goes back to and somebody may ask about.
 JOURNALS_KEPT = 20
-_SUFFIX = ".jsonl"
 
 
 def read() -> tuple[Entry, ...]:
     """The newest first. Raises OSError."""
     pending = deadman.read()
-    kept = {path.parent.name for path in SNAPSHOT_DIR.glob(f"*/{MANIFEST}")}
-    return entries(_journals().values(), kept, pending.id if pending else None)
+    return entries(read_all().values(), kept(), pending.id if pending else None)
 
 
 def next_number() -> int:
     """That of the journal which begins now. Call it with the host's lock held. Raises OSError."""
-    return 1 + max(map(number, _journals().values()), default=0)
+    return 1 + max(map(number, read_all().values()), default=0)
 
 
 def was_confirmed(transaction_id: str) -> bool:
     """Whether an apply that does not wait any more stays because it was confirmed."""
     try:
-        events = [event.get("event") for event in read_events(JOURNAL_DIR / f"{transaction_id}{_SUFFIX}")]
+        events = [event.get("event") for event in read_events(JOURNAL_DIR / f"{transaction_id}.jsonl")]
     except OSError:
         return False
     return "confirmed" in events and "reverted" not in events
@@ -56,19 +53,10 @@ def forget_old() -> None:
             if folder.name not in ways_back:
                 _remove(folder)
         shown = {*parts_of(states(read())), *ways_back}
-        numbers = {path: number(events) for path, events in _journals().items()}
+        numbers = {path: number(events) for path, events in read_all().items()}
         for path in sorted(numbers, key=lambda path: (numbers[path], path.name), reverse=True)[JOURNALS_KEPT:]:
             if path.stem not in shown:
                 files.remove_quietly(path)
-
-
-def _journals() -> dict[Path, list[dict[str, Any]]]:
-    """Those that can be read."""
-    found = {}
-    for path in sorted(JOURNAL_DIR.glob(f"*{_SUFFIX}")):
-        with suppress(OSError):
-            found[path] = read_events(path)
-    return found
 
 
 def _remove(folder: Path) -> None:

@@ -103,6 +103,15 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+def read_all() -> dict[Path, list[dict[str, Any]]]:
+    """The events of all journals that can be read, by file, in the order of their names."""
+    found = {}
+    for path in sorted(JOURNAL_DIR.glob("*.jsonl")):
+        with contextlib.suppress(OSError):
+            found[path] = read_events(path)
+    return found
+
+
 def _removed(event: dict[str, Any]) -> str:
     """The path of the temporary file of this event, which is gone now; "" where nothing was removed."""
     name = str(event.get("path", ""))

@@ -20,7 +20,7 @@ _LOOK_S = 1.0
 def revert(arguments: Sequence[str]) -> int:
     """Entry point of `meshctl-agent revert [--boot]`: restore what nobody has confirmed, when it is time."""
     boot = "--boot" in arguments
-    if boot and not deadman.holds_up_boot() and deadman.read() is not None:
+    if boot and deadman.read() is not None and not deadman.holds_up_boot():
         deadman.undo_soon()
         return 0
     while True:

@@ -73,6 +73,11 @@ def of_several(folders: Sequence[Path]) -> Saved:
     return Saved(kept, units, frozenset(sysctls), lambda now: without(done, now))
 
 
+def kept() -> set[str]:
+    """The ids of all snapshots that there are."""
+    return {path.parent.name for path in SNAPSHOT_DIR.glob(f"*/{MANIFEST}")}
+
+
 def contents(saved: Saved) -> Iterator[tuple[Path, Path]]:
     """Each file that there shall be, and where what is in it is kept."""
     for name, entry in saved.files.items():

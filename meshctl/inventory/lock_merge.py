@@ -27,7 +27,7 @@ def merge(base: Lock, ours: Lock, theirs: Lock) -> Lock:
     nodes: dict[str, dict[str, LockEntry]] = {}
     clashes = []
     for node in sorted({name for lock in (base, ours, theirs) for name in lock.nodes}):
-        was, mine, other = (_without_keys(lock, node) if node in barred else lock.nodes.get(node, {})
+        was, mine, other = ((lock.without_keys() if node in barred else lock).nodes.get(node, {})
                             for lock in (base, ours, theirs))  # fmt: skip
         for network in sorted({*was, *mine, *other}):
             try:
@@ -64,10 +64,6 @@ def _entry(was: LockEntry | None, mine: LockEntry | None, other: LockEntry | Non
 def _pair(entry: LockEntry) -> tuple[PublicKey | None, PublicKey | None]:
     # Of one rotation, so never one from here and one from there.
     return entry.public_key, entry.next_public_key
-
-
-def _without_keys(lock: Lock, node: str) -> dict[str, LockEntry]:
-    return {network: LockEntry(entry.addresses) for network, entry in lock.nodes.get(node, {}).items()}
 
 
 def _revoked(base: Lock, ours: Lock, theirs: Lock) -> dict[str, Revoked]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from meshctl.core.agent.bodies import MAX_DISTANCES, MAX_RTT_MS, AnchorDistance
 from meshctl.core.agent.config import PeerConfig
@@ -37,9 +37,9 @@ class Distances:
         self._mistrusted.add(anchor)
         self._told.clear()
 
-    def trust(self, anchors: Iterable[bytes] | None = None) -> None:
-        """These again, or all."""
-        self._mistrusted -= set(self._mistrusted if anchors is None else anchors)
+    def trust(self, anchor: bytes | None = None) -> None:
+        """This one again, or all."""
+        self._mistrusted -= {anchor} if anchor is not None else self._mistrusted
         self._told.clear()
 
     def keep(self, anchors: Container[bytes]) -> None:

@@ -183,7 +183,7 @@ class RelayClient:
     def anchor_restarted(self, anchor: PeerConfig, now: float) -> None:
         """The anchor's agent is another one, which may know nothing of its relays: what works is not given up."""
         self._now = now
-        self._distances.trust([anchor.id])
+        self._distances.trust(anchor.id)
         lease = self._leases.get(anchor.id)
         if lease is not None:
             self._doubt(lease, now, ask=anchor.id == self._used or self._controlling)
