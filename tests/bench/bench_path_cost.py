@@ -20,21 +20,26 @@ Row = dict[str, Any]
 
 def measure() -> dict[str, list[Row]]:
     """`through`: ratios of bits a second; `packets`: of packets a second; `agent`: a row for each size and state."""
-    packets = cost_relay.measure()
+    alone, shared = (cost_relay.measure(own_core=own) for own in (True, False))
     through = cost_tunnel.measure()
     return {
         "through": [
             compared("a direct tunnel: agents running ÷ stopped", through, RUNNING, STOPPED, aim=0.99),
             compared("the same pair: an anchor's blind relay ÷ direct", through, RELAYED, DIRECT, aim=0.9),
         ],
-        "packets": [
-            compared("blind relay ÷ plain routing", packets, BLIND, ROUTED, aim=0.85),
-            compared("blind relay ÷ routing with connections tracked", packets, BLIND, TRACKED),
-            compared("blind relay ÷ coturn", packets, BLIND, COTURN, aim=2.0),
-            compared("the agent's own relay ÷ coturn", packets, OWN, COTURN),
-        ],
+        "packets": [*relayed("a core of its own", alone), *relayed("the sender's core", shared)],
         "agent": cost_agent.measure(),
     }
+
+
+def relayed(where: str, packets: Mapping[str, list[float]]) -> list[Row]:
+    """The blind relay beside all else. `where` is what the relaying host's kernel works on."""
+    return [
+        compared(f"{where}: blind relay ÷ plain routing", packets, BLIND, ROUTED, aim=0.85),
+        compared(f"{where}: blind relay ÷ routing with connections tracked", packets, BLIND, TRACKED),
+        compared(f"{where}: blind relay ÷ coturn", packets, BLIND, COTURN, aim=2.0),
+        compared(f"{where}: the agent's own relay ÷ coturn", packets, OWN, COTURN),
+    ]
 
 
 def compared(

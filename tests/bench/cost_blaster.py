@@ -1,4 +1,4 @@
-"""`cost_blaster.py TO PORT FROM_PORT SECONDS HEAD BYTES`: UDP packets as fast as one core sends them.
+"""`cost_blaster.py TO PORT FROM_PORT SECONDS CORE HEAD BYTES`: UDP packets as fast as that core sends them.
 
 Each has HEAD (hexadecimal, may be empty) and so many further bytes. They go 64 at a time by sendmmsg, for which Python
 has no function. Writes how many seconds it took.
@@ -20,8 +20,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main() -> None:
     """See the module."""
-    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-    to, port, from_port, seconds, head, size = sys.argv[1:]
+    to, port, from_port, seconds, core, head, size = sys.argv[1:]
+    os.sched_setaffinity(0, [int(core)])
     payload = bytes.fromhex(head) + bytes(int(size))
     room = ctypes.create_string_buffer(payload, len(payload))
     part = Iovec(ctypes.addressof(room), len(payload))

@@ -7,6 +7,7 @@ drops them there.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,9 +32,12 @@ ONE, MIDDLE, OTHER = "bench-one", "bench-middle", "bench-other"
 # Of the two ends, and the middle's in their networks.
 SENDER, SENDER_HOP = "198.51.100.2", "198.51.100.1"
 RECEIVER, RECEIVER_HOP = "203.0.113.2", "203.0.113.1"
+TO_ONE, TO_OTHER = "to-one", "to-other"
 PORT, RELAY_PORT, TURN_PORT = 51820, 40123, 3478
 PAYLOAD_BYTES = 100
 SECONDS = 1.0
+# The sender has the first.
+CORES = sorted(os.sched_getaffinity(0))
 # The last packets may still be in the middle when the sender ends.
 TAIL_S = 0.1
 ROUNDS = 11
@@ -63,9 +67,10 @@ PAIR = Address(SENDER, PORT), Address(RECEIVER, PORT)
 Way = tuple[str, int, bytes]
 
 
-def measure() -> dict[str, list[float]]:
-    """Way -> packets a second that arrived, a figure a round."""
-    with _namespaces(), ExitStack() as ends:
+def measure(*, own_core: bool) -> dict[str, list[float]]:
+    """Way -> packets a second that arrived, a figure a round. The middle's kernel and programs share a core
+    of their own, or its kernel works on the sender's core and its programs on another one."""
+    with _namespaces(), _middle_alone() if own_core else nullcontext(), ExitStack() as ends:
         here = _Middle()
         ends.callback(here.close)
         ends.enter_context(_turnserver())
@@ -94,8 +99,8 @@ class _Middle:
 
     def __init__(self) -> None:
         self._relays = within(_path(MIDDLE), lambda: Relays(0.0))
-        # What was left by another agent is over: from now on there is a table only while there is a relay.
-        self._inside(lambda: self._relays.poll(SWEEP_AFTER_S))
+        self._now = 0.0
+        self._sweep()  # what was left by another agent is over
         self._forwarder = Forwarder(0)
 
     def close(self) -> None:
@@ -126,6 +131,7 @@ class _Middle:
         if not any(count.kernel and count.packets for count in counted):
             raise SystemExit(f"bench: it is not the kernel that relayed: {counted}")
         self._inside(lambda: self._relays.do(RemoveRelay(RELAY_PORT, *PAIR)))
+        self._sweep()
 
     @contextmanager
     def own(self) -> Iterator[Way]:
@@ -134,6 +140,12 @@ class _Middle:
         yield SENDER_HOP, RELAY_PORT, b""
         self._forwarder.remove(RELAY_PORT)
 
+    def _sweep(self) -> None:
+        """Take the agent's table away, which goes once there has been nothing in it for a while."""
+        for _ in range(2):
+            self._now += SWEEP_AFTER_S
+            self._inside(lambda: self._relays.poll(self._now))
+
     def _inside(self, do: Callable[[], object]) -> None:
         within(_path(MIDDLE), do)
 
@@ -141,10 +153,23 @@ class _Middle:
 @contextmanager
 def _namespaces() -> Iterator[None]:
     """one - middle - other. The middle forwards, as an anchor does."""
-    one, other = End(ONE, "to-one", SENDER_HOP, SENDER), End(OTHER, "to-other", RECEIVER_HOP, RECEIVER)
+    one, other = End(ONE, TO_ONE, SENDER_HOP, SENDER), End(OTHER, TO_OTHER, RECEIVER_HOP, RECEIVER)
     with line(one, MIDDLE, other):
         _load(OTHER, COUNT)
         yield
+
+
+@contextmanager
+def _middle_alone() -> Iterator[None]:
+    """What the kernel does there with what arrives is the last core's, and so is what this program does and starts."""
+    for device in (TO_ONE, TO_OTHER):
+        queue = f"/sys/class/net/{device}/queues/rx-0/rps_cpus"
+        run(["ip", "netns", "exec", MIDDLE, "sh", "-c", f"echo {1 << CORES[-1]:x} >{queue}"])
+    os.sched_setaffinity(0, CORES[-1:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, CORES)
 
 
 @contextmanager
@@ -167,7 +192,7 @@ def _blast(to: str, port: int, head: bytes) -> float:
     """Packets a second that arrived."""
     before = _arrived()
     words = [sys.executable, ROOT / "tests" / "bench" / "cost_blaster.py"]
-    words += [to, str(port), str(PORT), str(SECONDS), head.hex(), str(PAYLOAD_BYTES)]
+    words += [to, str(port), str(PORT), str(SECONDS), str(CORES[0]), head.hex(), str(PAYLOAD_BYTES)]
     seconds = float(run(["ip", "netns", "exec", ONE, *words]).stdout)
     time.sleep(TAIL_S)
     return (_arrived() - before) / seconds

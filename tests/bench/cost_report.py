@@ -19,12 +19,14 @@ and once directly. {cost_tunnel.ROUNDS} rounds of each, in turns, and the ratio 
 Before and after each stream both ends' WireGuards are asked whether they send as they should.
 
 **Packets**: three namespaces joined by cables, and UDP with {cost_relay.PAYLOAD_BYTES} bytes from the first, as fast as
-one core sends it by sendmmsg, through the middle one to the third, where a rule counts what arrives and drops it. The
-sender's core also does all that the kernel does with a packet until then, as is the way of such cables; a program that
-relays has another core to itself. The blind relay is the agent's own code with its own rules. Plain routing is by a
-kernel without any rule; the next line is with one rule that has connections tracked, as any stateful firewall has. The
-agent's own relay serves pairs that the kernel cannot. coturn is Debian's, without a password, by ChannelData. All in
-turns, {cost_relay.ROUNDS} rounds of {cost_relay.SECONDS:.0f} s; the ratio is the median of the rounds' ratios.
+one core sends it by sendmmsg, through the middle one to the third, where a rule counts what arrives and drops it. First
+with all that the middle host does, its kernel and its programs alike, on one core that it has to itself (plain routing
+may then be faster than the sender); then as such cables do it unasked: the sender's core does all that the kernel does
+with a packet, and a program that relays has another core to itself. The blind relay is the agent's own code with its
+own rules. Plain routing is by a kernel without any rule; the next line is with one rule that has connections tracked,
+as any stateful firewall has. The agent's own relay serves pairs that the kernel cannot. coturn is Debian's, without a
+password, by ChannelData. All in turns, {cost_relay.ROUNDS} rounds of {cost_relay.SECONDS:.0f} s; the ratio is the
+median of the rounds' ratios.
 
 **The agent**: the program that hosts get, as their unit runs it, in namespaces, with wireguard-go, in a star of the
 mesh's hub, so many peers and an anchor that answers; nobody is behind a NAT. *Peers that do not answer* are there in
