@@ -29,6 +29,9 @@ def check_jumps(resolved: Resolved, findings: Findings) -> None:
                     findings.error(
                         "bad-jump", path, f"`{jump}` is a client, which cannot be a jump host", "name another"
                     )
+                elif nodes[jump].revoked and not nodes[name].revoked:
+                    message = f"`{name}` is reached by way of `{jump}`, which was revoked"
+                    findings.warning("revoked-jump", path, message, "name another jump host")
             else:
                 _check_outside(jump, path, list(nodes), findings)
     _check_loops(resolved, places, findings)

@@ -80,6 +80,7 @@ _MEANINGS: Mapping[str, str] = {
     "bad-host": "An SSH host is a name or an address.",
     "duplicate-host": "Two nodes are two machines.",
     "bad-jump": "A jump host is a machine that is managed.",
+    "revoked-jump": "Whoever has a revoked machine decides what gets through it.",
     "jump-loop": "Jump hosts must not lead in a circle.",
     "jump-not-a-node": "The jump host is outside the mesh; perhaps its name is misspelt.",
     # Policies

@@ -202,6 +202,20 @@ def test_a_lock_that_brings_a_revoked_key_back_is_refused(file: Path) -> None:
     assert [d.code for d in caught.value.diagnostics] == ["revoked-key"]
 
 
+def test_a_jump_host_that_was_revoked_is_warned_about(file: Path) -> None:
+    file.write_text(TEXT.replace("web1: {}", "web1: {}\n  behind: {ssh: {jump: web1}}\n  too: {ssh: {jump: behind}}"))
+    write_lock(read(file))
+    assert read(file).warnings == ()
+    write_lock(read(file).revoking(["web1"]))
+    (warning,) = read(file).warnings
+    assert warning.code == "revoked-jump"
+    assert warning.message == "`behind` is reached by way of `web1`, which was revoked"
+    write_lock(read(file).revoking(["behind"]))
+    assert [found.message for found in read(file).warnings] == [
+        "`too` is reached by way of `behind`, which was revoked"
+    ]
+
+
 NEW = PublicKey("C" * 42 + "A=")
 
 
