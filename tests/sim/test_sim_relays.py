@@ -17,6 +17,8 @@ from meshctl.core.agent.relayserver import PORTS
 
 SECONDS = 120.0
 BREAKS_AT = 20.0
+WARM = "80.0.1.1"  # a1
+STRAYS_AT = 20.15  # no ping is under way then, which would bring it back
 NEAREST = "80.0.0.1"  # a0
 # The controlling end first.
 ENDS = tuple(sorted(("n0", "n1"), key=lambda name: public_key(name).raw()))
@@ -116,3 +118,46 @@ def test_both_ends_are_at_one_anchor_soon_after_one_of_them_has_lost_the_other(l
 def test_the_worlds_of_these_tests_are_relayed_by_the_nearest_anchor_when_all_are_whole() -> None:
     world = between_hard_nats(0.0, 0.0, 0.05)
     assert {anchor for _, anchor in run(world)[0]} <= {"a0", "a1"}
+
+
+def straying(end: str) -> World:
+    """To the end that pings the other one has come, by the warm relay, what was long under way: WireGuard follows its
+    source, and there the other end's follows it."""
+    other = next(name for name in ENDS if name != end)
+    world = between_hard_nats(0.0, 0.05, pings=replace(PINGS, a=end, b=other))
+
+    def stray() -> None:
+        tunnel = world.nodes[end].tunnel(other)
+        assert tunnel is not None
+        (port,) = world.nodes["a1"].kernel.relays
+        world.nodes[end].kernel.wg.set_endpoint(tunnel.key, (WARM, port))
+
+    world.clock.at(STRAYS_AT, stray)
+    return world
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_tunnel_that_has_strayed_to_the_warm_relay_is_brought_back(end: str) -> None:
+    world = straying(end)
+    at: list[str | None] = []
+    world.clock.at(BREAKS_AT + 1.0, lambda: at.extend(endpoints(world)))
+    world.clock.at(BREAKS_AT + 30.0, lambda: at.extend(endpoints(world)))  # after some tries
+    found, longest_s = run(world)
+    assert at == [WARM] * 2 + [NEAREST] * 2
+    assert found == [(State.RELAYED, "a0")] * 2
+    assert longest_s == 0.0
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_tunnel_that_has_strayed_to_a_warm_relay_that_dies_is_brought_back_at_once(end: str) -> None:
+    world = straying(end)
+    world.nodes["a1"].kernel.sieve = lambda _place, _data: world.clock.now < BREAKS_AT + 1.0
+    found, longest_s = run(world)
+    assert found == [(State.RELAYED, "a0")] * 2
+    assert longest_s < 3.0
+
+
+def endpoints(world: World) -> list[str | None]:
+    """To which address both ends' WireGuards send."""
+    tunnels = [world.nodes[one].tunnel(other) for one, other in (ENDS, ENDS[::-1])]
+    return [tunnel.endpoint[0] if tunnel and tunnel.endpoint else None for tunnel in tunnels]

@@ -268,6 +268,7 @@ class PeerPath:
         if reason:
             self._doubt_at = now + RELAY_DOUBT_S
             self._fire(Trigger.DISTRESS, reason, now)
+            self._selected_pair.come_back(now)
         if blocked:  # nor does the relay carry anything: it was not the direct way's fault
             self._negotiation.damping.clear()
             self._context.touch(self.peer.id)

@@ -79,6 +79,11 @@ class RelayClient:
         """Whether an anchor relays there for this pair."""
         return any(address in lease.relay for lease in self._leases.values())
 
+    def is_warm(self, address: Address) -> bool:
+        """Whether another anchor relays there than the one whose relay is ready and in use."""
+        used = self._leases[self._used].relay if self._used is not None else ()
+        return self._place is not None and address not in used and self.is_at(address)
+
     def distances(self) -> tuple[AnchorDistance, ...]:
         """For the offer: the nearest anchors, that of the relay in use first."""
         return self._distances.told(self._used)

@@ -17,6 +17,8 @@ RENOMINATE_S = 1.0
 CHECK_AGAIN_S = 5.0
 # WireGuard is set to the relay again when that place has not answered for so long and a round trip.
 ASTRAY_S = 0.5
+# And from the warm relay when it has stayed there for so long: the peer may use that by now, and its word be under way.
+STRAYED_S = 5.0
 
 
 class SelectedPair:
@@ -111,17 +113,29 @@ class SelectedPair:
 
     def followed(self, status: PeerStatus, now: float) -> None:
         """The path is relayed. If WireGuard has followed the peer elsewhere, the peer uses a direct pair: a check there
-        has it nominate that once more, if it is controlling. Where nothing answers, somebody has sent on what the peer
-        had sent once."""
+        has it nominate that once more, if it is controlling. Where nothing answers, or the peer does not say that it
+        uses the warm relay, somebody has sent on what the peer had sent once."""
         endpoint, relay = status.endpoint, self._work.relay
-        if endpoint is None or relay.is_at(endpoint):
+        warm = endpoint is not None and relay.is_warm(endpoint)
+        if endpoint is None or (relay.is_at(endpoint) and not warm):
             self._elsewhere = None
             return
         where, since = self._elsewhere or (None, now)
-        if endpoint != where or now >= since + CHECK_AGAIN_S:
+        if endpoint != where or (not warm and now >= since + CHECK_AGAIN_S):
             self._elsewhere = endpoint, now
-            self._work.check_at(endpoint, now)
+            if not warm:
+                self._work.check_at(endpoint, now)
+        elif warm:
+            if now >= since + STRAYED_S:
+                self.come_back(now)
         elif now >= since + ASTRAY_S + self._liveness.rtt_s and relay.ready and not self._work.answers_at(endpoint):
+            self._elsewhere = None
+            self._work.tunnel.set_endpoint(relay.ready, now)
+
+    def come_back(self, now: float) -> None:
+        """Have WireGuard use the relay that is in use again, where it is at the warm one."""
+        endpoint, relay = self._work.tunnel.endpoint, self._work.relay
+        if endpoint is not None and relay.ready is not None and relay.is_warm(endpoint):
             self._elsewhere = None
             self._work.tunnel.set_endpoint(relay.ready, now)
 
