@@ -185,6 +185,25 @@ def report_open(hosts: Iterable[Host]) -> None:
             )  # fmt: skip
 
 
+def find(host: Host, *, unchecked: bool) -> None:
+    """What waits there for a person is `pending`, and so, if `unchecked`, is what waits for its own run. Raises
+    RemoteError for what nobody may confirm, or any more."""
+    waits, undone = (host.facts.pending, host.facts.undone) if host.facts else (None, None)
+    if waits is None and undone is not None:
+        raise RemoteError(undone.words, node=host.name, kind="undone", step="confirm", hint=hint("undone", host.name))
+    if waits and waits.damaged:
+        raise RemoteError(
+            f"{waits.words}, cannot be confirmed any more", node=host.name, kind="undone", step="confirm",
+            hint="the node undoes it: apply again",
+        )  # fmt: skip
+    if waits and not waits.manual and not unchecked:
+        raise RemoteError(
+            f"{waits.words}, is still being checked by that run, which confirms or undoes it", node=host.name,
+            kind="locked", step="confirm", hint="wait for it; --yes keeps it all the same, whatever it finds",
+        )  # fmt: skip
+    host.pending = waits
+
+
 def keep(host: Host) -> None:
     """What waits to be confirmed stays. Raises RemoteError."""
     _decide_own(host, "confirm")

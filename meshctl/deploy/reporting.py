@@ -102,7 +102,5 @@ def _told(host: Host) -> tuple[str, ...]:
     if any(w.next_public_key and keys.key_of(host, w) == w.next_public_key for w in host.doc.interfaces()):
         found.append("works with its next key already: apply puts that into the lock")
     if host.facts and host.facts.undone:
-        undone = host.facts.undone
-        left = f"; not put back: {', '.join(undone.left)}" if undone.left else ""
-        found.append(f"the apply {undone.id} was undone: {undone.why}{left}")
+        found.append(host.facts.undone.words)
     return tuple(found)

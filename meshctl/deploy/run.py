@@ -257,20 +257,10 @@ class _Run:
     def confirm(self, *, unchecked: bool) -> None:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
         for host in self._hosts.values():
-            pending = host.facts.pending if host.facts and host.error is None else None
-            if pending and pending.damaged:
-                host.error = RemoteError(
-                    f"{pending.words}, cannot be confirmed any more", node=host.name, kind="undone", step="confirm",
-                    hint="the node undoes it: apply again",
-                )
-            elif pending and not pending.manual and not unchecked:
-                host.error = RemoteError(
-                    f"{pending.words}, is still being checked by that run, which confirms or undoes it", node=host.name,
-                    kind="locked", step="confirm", hint="wait for it; --yes keeps it all the same, whatever it finds",
-                )  # fmt: skip
-            elif pending:
-                host.pending = pending
-                self._phases.note(f"{host.name}: {pending.words}")
+            if host.error is None:
+                guarded(host, partial(confirm.find, unchecked=unchecked))
+            if host.pending:
+                self._phases.note(f"{host.name}: {host.pending.words}")
         waiting = [host for host in self._hosts.values() if host.pending]
         self._phases.each("confirming", waiting, confirm.keep, finish=True)
 

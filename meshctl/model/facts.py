@@ -94,6 +94,12 @@ class UndoneApply:
     why: str
     left: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> str:
+        """Which one, and all that is known of it."""
+        left = f"; not put back: {', '.join(self.left)}" if self.left else ""
+        return f"the apply {self.id} was undone: {self.why}{left}"
+
 
 @dataclass(frozen=True)
 class HostFacts:

@@ -17,13 +17,14 @@ from hosts import Host as Space
 from sshlab import SshLab
 from sshmesh import ROOT, Mesh
 
+from meshctl.deploy.applier import agent_command
 from meshctl.deploy.check import Check
 from meshctl.deploy.confirm import settle
 from meshctl.deploy.host import Host
 from meshctl.deploy.transport import Completed
 from meshctl.errors import RemoteError
 from meshctl.model.facts import PendingApply
-from meshctl.model.places import PENDING_PATH
+from meshctl.model.places import PENDING_PATH, REVERT_LINK
 from meshctl.model.resources import NodeDoc
 
 OF_BEFORE_A_BOOT = f"""sed -i 's/"boot": "[^"]*"/"boot": "before"/' {PENDING_PATH}"""
@@ -226,6 +227,23 @@ def test_what_a_run_still_checks_is_confirmed_by_nobody_else_unasked(mesh: Mesh)
     done = mesh.run("confirm", "-i", str(mesh.path), "--limit", "one", "--yes")
     assert done.returncode == 0, done.stderr
     assert mesh.hosts["one"].sh(f"ls {PENDING_PATH} 2>/dev/null || true") == ""
+
+
+def test_who_comes_to_confirm_what_was_undone_is_told_so_and_why(mesh: Mesh) -> None:
+    mesh.apply(*QUICK)
+    applied(mesh, "somebody comes too late", *MANUAL)
+    two = mesh.hosts["two"]
+    two.sh(f"{OF_BEFORE_A_BOOT}; {agent_command(REVERT_LINK, 'revert')}")
+    assert two.sh("cat /etc/app/motd") == "hello"
+    done = mesh.run("confirm", "-i", str(mesh.path))
+    assert done.returncode == 1, done.stdout
+    assert [line.split() for line in done.stdout.splitlines()[:2]] == [["one", "confirmed"], ["two", "failed"]]
+    assert "two: undone (confirm): the apply 20" in done.stdout
+    assert "was undone: the host was started anew before it was confirmed; apply again" in done.stdout
+    applied(mesh, "a", "--limit", "two", *QUICK)
+    done = mesh.run("confirm", "-i", str(mesh.path))
+    assert done.returncode == 0, "an apply since then has ended well"
+    assert done.stdout.count("nothing to confirm") == 2
 
 
 @pytest.mark.parametrize("broken", [True, False], ids=["broken", "well"])
