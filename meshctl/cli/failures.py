@@ -34,6 +34,8 @@ def explain(error: Exception) -> int:
         error.show()
         return EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED
     if isinstance(error, click.Abort):
+        if isinstance(error.__cause__, EOFError):  # click takes one of anybody's for an operator's Ctrl-D
+            raise error.__cause__
         click.echo("Interrupted.", err=True)
         return EXIT_FAILED
     if isinstance(error, InventoryError):

@@ -64,13 +64,13 @@ class Connections:
                     del self._open[key]
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection. Never raises."""
         with self._lock:
             connections = list(self._open.values())
             self._open.clear()
         for future in reversed(connections):
             if future.done() and future.exception() is None:
-                future.result().close()
+                sshconnect.close(future.result())
         for process in self._proxies:
             process.terminate()
             process.wait()

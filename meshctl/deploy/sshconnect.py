@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
@@ -68,13 +69,13 @@ def handshake(sock: Any, way: Way, node: str, known: KnownHosts, identities: Ide
         _authenticate(transport, way, node, identities)
         transport.set_keepalive(way.settings.keepalive_s)
     except HostKeyRefused as error:
-        _close(transport, sock)
+        close(transport or sock)
         raise RemoteError(str(error), node=node, kind="host-key", hint=error.hint) from error
     except RemoteError:
-        _close(transport, sock)
+        close(transport or sock)
         raise
     except (paramiko.SSHException, EOFError, OSError) as error:
-        _close(transport, sock)
+        close(transport or sock)
         raise RemoteError(
             f"no SSH session with {way.host}:{way.port}: {error or 'the connection was closed'}", node=node,
             kind="unreachable", hint=f"try: ssh -v -p {way.port} {way.user}@{way.host}",
@@ -82,8 +83,12 @@ def handshake(sock: Any, way: Way, node: str, known: KnownHosts, identities: Ide
     return transport
 
 
-def _close(transport: paramiko.Transport | None, sock: Any) -> None:
-    (sock if transport is None else transport).close()
+def close(connection: Any) -> None:
+    """A connection, or a channel or socket. Of one that has broken the other end does not hear that. Never raises."""
+    import paramiko
+
+    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+        connection.close()
 
 
 def _prefer_known_kinds(transport: paramiko.Transport, kinds: list[str]) -> None:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from meshctl.deploy import sudo
+from meshctl.deploy.sshconnect import close
 from meshctl.deploy.sshsettings import Way
 from meshctl.deploy.transport import OUTPUT_LIMIT_BYTES, Completed, NotSentError
 from meshctl.errors import RemoteError
@@ -70,7 +71,7 @@ class SshTransport:
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise self._lost(error) from error
         finally:
-            channel.close()
+            close(channel)
         if status < 0 and not self._connection.is_active():
             raise self._lost(None)
         return Completed(status if status >= 0 else 255, stdout, stderr)
@@ -92,7 +93,9 @@ class _Drain:
         self._thread.start()
 
     def _read(self) -> None:
-        with contextlib.suppress(OSError):
+        import paramiko
+
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
             while chunk := self._channel.recv_stderr(_CHUNK_BYTES):
                 if len(self._chunks) < _ERROR_CHUNKS:
                     self._chunks.append(chunk)

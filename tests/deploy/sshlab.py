@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import threading
@@ -40,14 +42,25 @@ class Sshd:
     process: subprocess.Popen[str]
     log: list[str] = field(default_factory=list)
     reader: threading.Thread | None = None
+    hung: list[int] = field(default_factory=list)
 
     @property
     def host_key(self) -> str:
         """`TYPE BASE64`."""
         return " ".join((self.folder / "host_key.pub").read_text().split()[:2])
 
+    def hang(self) -> None:
+        """Its sessions do nothing from here on; the kernel goes on taking what is sent to them."""
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=True)
+        self.hung += map(int, found.stdout.split())
+        for pid in self.hung:
+            os.kill(pid, signal.SIGSTOP)
+
     def stop(self) -> None:
         """End the server and its sessions."""
+        for pid in self.hung:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.terminate()
         self.process.wait(timeout=10)
         if self.reader is not None:

@@ -9,11 +9,13 @@ import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sshlab import Agent, SshLab, free_port, make_key, node
+from sshlab import Agent, Sshd, SshLab, free_port, make_key, node
 
 from meshctl.deploy.door import NetworkDoor
+from meshctl.deploy.hostkeys import KnownHosts
 from meshctl.deploy.ssh import Connections
 from meshctl.deploy.sshsettings import SshConfigs, resolve
 from meshctl.deploy.sshtransport import _feed
@@ -311,6 +313,57 @@ def test_a_server_that_dies_in_the_middle_is_a_lost_connection(sshlab: SshLab) -
         pool.transport(target).run("kill -9 $PPID", timeout_s=10)
     pool.close()
     assert caught.value.kind == "unreachable"
+
+
+def broken(server: Sshd, connection: Any) -> None:
+    """What is sent fails; what reads of it does not notice."""
+    server.hang()
+    connection.sock.shutdown(socket.SHUT_WR)
+
+
+def test_connections_whose_way_has_broken_are_closed_without_a_word(sshlab: SshLab) -> None:
+    first = sshlab.start("first")
+    sshlab.start("c")
+    jump, target = sshlab.node("first"), sshlab.node("c", jump=("first",))
+    pool = connections(jump, target)
+    connection = pool.transport(jump)._connection
+    behind = pool.transport(target)._connection
+    broken(first, connection)
+    pool.close()
+    assert not (connection.is_active() or behind.is_active())
+
+
+def test_a_command_on_a_connection_that_has_broken_meanwhile_ends_as_it_would_else(sshlab: SshLab) -> None:
+    server = sshlab.start("a")
+    pool = connections(sshlab.node("a"))
+    transport = pool.transport(sshlab.node("a"))
+    timer = threading.Timer(0.5, broken, (server, transport._connection))
+    timer.start()
+    with pytest.raises(RemoteError, match="no end of the command"):
+        transport.run("sleep 30", timeout_s=2)
+    timer.join()
+    pool.close()
+
+
+def test_an_ssh_session_that_fails_on_a_broken_way_says_what_failed(
+    sshlab: SshLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sshlab.start("first")
+    sshlab.start("c", trusted=False)
+    jump, target = sshlab.node("first"), sshlab.node("c", jump=("first",))
+    pool = connections(jump, target)
+    connection = pool.transport(jump)._connection
+    refuse = KnownHosts.check
+
+    def check(known: KnownHosts, *words: str) -> None:
+        broken(first, connection)
+        refuse(known, *words)
+
+    monkeypatch.setattr(KnownHosts, "check", check)
+    with pytest.raises(RemoteError) as caught:
+        pool.transport(target)
+    pool.close()
+    assert caught.value.kind == "host-key"
 
 
 def test_no_key_of_ours_is_ever_in_what_a_failure_says(sshlab: SshLab) -> None:

@@ -47,6 +47,17 @@ def test_help_imports_nothing_that_only_failures_need() -> None:
     assert not loaded_by("--help") & {"dataclasses", "meshctl.errors", "pathlib"}
 
 
+@pytest.mark.parametrize(("what", "said"), [("KeyboardInterrupt", "Interrupted."), ("EOFError", "EOFError")])
+def test_nothing_but_a_ctrl_c_is_said_to_be_one(what: str, said: str) -> None:
+    program = (
+        "from meshctl.cli import common, main\n"
+        f"def fail(*_, **__): raise {what}\n"
+        "common.Hosts.read = fail; main(['plan', 'x.yml'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr.strip().splitlines()[-1]) == (1, said)
+
+
 def test_validating_a_sound_inventory_imports_nothing_that_only_errors_hosts_or_new_nodes_need(tmp_path: Path) -> None:
     inventory = tmp_path / "inventory.yml"
     nodes = 'nodes: {a: {endpoint: "203.0.113.1:51820"}, b: {endpoint: "203.0.113.2:51820"}}'
