@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshctl.deploy.hostkeys import HostKeyRefused, KnownHosts
 from meshctl.deploy.identities import Identities
+from meshctl.deploy.sshalive import Heard, watch
 from meshctl.deploy.sshsettings import Way
 from meshctl.errors import RemoteError
 
@@ -57,7 +58,8 @@ def handshake(sock: Any, way: Way, node: str, known: KnownHosts, identities: Ide
 
     transport: paramiko.Transport | None = None
     try:
-        transport = paramiko.Transport(sock)
+        heard = Heard(sock)
+        transport = paramiko.Transport(heard)  # type: ignore[arg-type]  # it stands for a socket
         transport.set_log_channel(LOG_CHANNEL)
         transport.banner_timeout = way.connect_timeout_s
         transport.auth_timeout = way.connect_timeout_s
@@ -67,7 +69,8 @@ def handshake(sock: Any, way: Way, node: str, known: KnownHosts, identities: Ide
         server_key = transport.get_remote_server_key()
         known.check(way.host_key_name, server_key.get_name(), server_key.get_base64())
         _authenticate(transport, way, node, identities)
-        transport.set_keepalive(way.settings.keepalive_s)
+        if way.settings.keepalive_s:
+            watch(transport, heard, way.settings.keepalive_s)
     except HostKeyRefused as error:
         close(transport or sock)
         raise RemoteError(str(error), node=node, kind="host-key", hint=error.hint) from error

@@ -77,10 +77,9 @@ class SshTransport:
         return Completed(status if status >= 0 else 255, stdout, stderr)
 
     def _lost(self, error: BaseException | None, what: type[RemoteError] = RemoteError) -> RemoteError:
-        reason = f": {error}" if error is not None and str(error) else ""
-        return what(
-            f"the SSH connection was lost{reason}", node=self._node, kind="unreachable", hint="run the command again"
-        )
+        why = getattr(self._connection.sock, "why", "") or (str(error) if error is not None else "")
+        message = f"the SSH connection was lost{why and f': {why}'}"
+        return what(message, node=self._node, kind="unreachable", hint="run the command again")
 
 
 class _Drain:

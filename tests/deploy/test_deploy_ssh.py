@@ -19,6 +19,7 @@ from meshctl.deploy.hostkeys import KnownHosts
 from meshctl.deploy.ssh import Connections
 from meshctl.deploy.sshsettings import SshConfigs, resolve
 from meshctl.deploy.sshtransport import _feed
+from meshctl.deploy.transport import NotSentError
 from meshctl.errors import RemoteError
 from meshctl.model.mesh import Node, SshSettings
 
@@ -330,7 +331,7 @@ def test_connections_whose_way_has_broken_are_closed_without_a_word(sshlab: SshL
     behind = pool.transport(target)._connection
     broken(first, connection)
     pool.close()
-    assert not (connection.is_active() or behind.is_active())
+    assert (connection.is_active(), behind.is_active()) == (False, False)
 
 
 def test_a_command_on_a_connection_that_has_broken_meanwhile_ends_as_it_would_else(sshlab: SshLab) -> None:
@@ -364,6 +365,29 @@ def test_an_ssh_session_that_fails_on_a_broken_way_says_what_failed(
         pool.transport(target)
     pool.close()
     assert caught.value.kind == "host-key"
+
+
+@pytest.mark.parametrize("size", [0, 30_000_000], ids=["said", "saying"])
+def test_a_server_that_hangs_is_lost_long_before_the_command_may_end(sshlab: SshLab, size: int) -> None:
+    server = sshlab.start("a")
+    pool = connections(sshlab.node("a", keepalive_s=1))
+    transport = pool.transport(sshlab.node("a", keepalive_s=1))
+    transport._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # soon full, as on a slow line
+    timer = threading.Timer(0.5, server.hang)
+    timer.start()
+    with pytest.raises(RemoteError, match="was lost: its SSH has not answered for 3 s") as caught:
+        transport.run("cat >/dev/null; sleep 60", bytes(size), timeout_s=30)
+    timer.join()
+    assert caught.value.kind == "unreachable"
+    with pytest.raises(NotSentError):
+        transport.run("true", timeout_s=30)
+    pool.close()
+
+
+def test_a_command_that_says_nothing_for_long_is_waited_for(sshlab: SshLab) -> None:
+    sshlab.start("a")
+    target = sshlab.node("a", keepalive_s=1)
+    assert run(target, "sleep 6; echo hi") == "hi\n"
 
 
 def test_no_key_of_ours_is_ever_in_what_a_failure_says(sshlab: SshLab) -> None:

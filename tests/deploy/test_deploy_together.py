@@ -140,6 +140,26 @@ def test_a_host_that_stays_away_since_its_connection_broke_is_one_that_nothing_w
     assert mesh.hosts["two"].sh("cat /etc/app/motd") == "hello"
 
 
+def test_a_host_whose_ssh_hangs_keeps_no_other_waiting(mesh: Mesh, sshlab: SshLab) -> None:
+    for node in mesh.nodes.values():
+        node["ssh"]["keepalive"] = 2
+    mesh.apply(*QUICK)
+    mesh.motd = "a"
+    mesh.write()
+    enter, hung = mesh.hosts["two"].enter, sshlab.folder / "hung"
+    command = enter.read_text()
+    hang = f'case $SSH_ORIGINAL_COMMAND in *" apply") echo $PPID >>{hung}; kill -STOP $PPID ;; esac'
+    enter.write_text(command.replace("\n", f"\n{hang}\n", 1))
+    try:
+        nodes = mesh.apply("--confirm-timeout", "30", code=1)
+    finally:
+        sshlab.servers["two"].hung += map(int, hung.read_text().split())
+    assert {name: node["status"] for name, node in nodes.items()} == {"one": "changed", "two": "failed"}
+    assert "its SSH has not answered for 6 s" in nodes["two"]["error"]["message"]
+    assert nodes["two"]["error"]["message"].endswith("; it was undone")
+    assert {name: host.sh("cat /etc/app/motd") for name, host in mesh.hosts.items()} == {"one": "a", "two": "hello"}
+
+
 def test_what_waits_since_before_a_boot_is_undone_by_the_next_apply_which_goes_on(mesh: Mesh) -> None:
     mesh.apply(*QUICK)
     applied(mesh, "nobody confirms this", *MANUAL)
