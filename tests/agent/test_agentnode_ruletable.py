@@ -1,7 +1,9 @@
-"""The agent's tables when something goes wrong: nft that refuses, hangs or is gone, answers that come late."""
+"""The agent's tables when something goes wrong: nft that refuses, hangs or is gone, answers that come late, and others
+who put rulesets in their place."""
 
 from __future__ import annotations
 
+import select
 import socket
 import sys
 import time
@@ -11,17 +13,19 @@ from pathlib import Path
 import pytest
 from agentnode_hosts import REFUSES, Space, nft
 
-from meshctl.agent.node import nfnetlink, ruletable
+from meshctl.agent.node import nfnetlink, ruletable, setvalues
 from meshctl.agent.node.nfnetlink import MSG_DELSETELEM, MSG_NEWSETELEM, Nfnetlink
 from meshctl.agent.node.relays import REFUSED_S, Relays
+from meshctl.agent.node.rulesetwatch import LOST_REST_S, REST_S
 from meshctl.agent.node.ruletable import AGAIN_S, SWEEP_AFTER_S, Element, Kind, RuleTable
-from meshctl.core.agent.address import Address
+from meshctl.core.agent.address import Address, canonical
 from meshctl.core.agent.events import InstallRelay, RemoveRelay
 
 pytestmark = pytest.mark.lab
 ROOT = Path(__file__).parents[2]
 NAME = "meshctl_test"
 KINDS = {"doors": Kind(("ipv4_addr",), ("inet_service",))}
+CHAINS = "chain open {\ntype filter hook prerouting priority 0;\nudp dport set ip saddr map @doors\n}"
 ONE, TWO = (Element("doors", (f"192.0.2.{n}",), (n,)) for n in (1, 2))
 
 
@@ -44,7 +48,7 @@ class Host:
         """At time 0."""
         if self.table is not None:
             self.table.close()
-        self.table = self.place.inside(lambda: RuleTable(NAME, KINDS, "", 0.0, self.swept.extend))
+        self.table = self.place.inside(lambda: RuleTable(NAME, KINDS, CHAINS, 0.0, self.swept.extend))
 
     def add(self, *elements: Element) -> None:
         self.place.inside(lambda: self.table.change(add=elements))
@@ -55,13 +59,30 @@ class Host:
     def poll(self, now: float) -> None:
         self.place.inside(lambda: self.table.poll(now))
 
+    def hear(self, now: float) -> bool:
+        """What others have done since, as the loop does; whether there was anything."""
+        waits = [sock for sock, _ in self.table.sockets()]
+        ready = select.select(waits, [], [], 0)[0]
+        for sock, readable in list(self.table.sockets()):
+            if sock in ready:
+                self.place.inside(lambda readable=readable: readable(now))
+        self.poll(now)
+        return bool(ready)
+
+    def load(self, text: str) -> None:
+        """Somebody else does."""
+        self.place.run("nft", "-f", "-", text=text)
+
+    def ruleset(self) -> str:
+        return self.place.run("nft", "list", "ruleset")
+
     def handle(self) -> str:
         """Another one for each table that was ever made."""
         return self.place.run("nft", "-a", "list", "table", "inet", NAME).splitlines()[0]
 
     def there(self) -> set[int]:
         """The doors in the kernel's table."""
-        shown = self.place.run("nft", "list", "ruleset")
+        shown = self.ruleset()
         return {e.value[0] for e in (ONE, TWO) if f"{e.key[0]} : {e.value[0]}" in shown}
 
 
@@ -93,7 +114,7 @@ def test_what_could_not_be_removed_is_swept_later(host: Host, tmp_path: Path) ->
     host.poll(100.0)
     assert host.table.due() == 100.0 + SWEEP_AFTER_S
     host.poll(100.0 + SWEEP_AFTER_S)
-    assert (host.there(), host.swept) == ({2}, [ONE])
+    assert (host.there(), host.swept[-1:]) == ({2}, [ONE])
 
 
 def test_what_could_not_be_added_is_added_when_it_is_asked_for_again(host: Host, tmp_path: Path) -> None:
@@ -111,10 +132,117 @@ def test_a_table_that_could_not_be_put_back_is_put_back_later(host: Host, tmp_pa
     ((_, readable),) = host.table.sockets()
     with nft(tmp_path, REFUSES), pytest.raises(RuntimeError, match="nft refused"):
         host.place.inside(lambda: readable(10.0))
+    host.poll(10.0 + REST_S)
     assert host.table.due() == 10.0 + AGAIN_S
     host.poll(10.0 + AGAIN_S)
     assert host.there() == {1}
     assert host.table.due() is None
+
+
+HARM = {
+    "flushed": "flush ruleset",
+    "without its rules": f"flush table inet {NAME}",
+    "without an element": f"delete element inet {NAME} doors {{ 192.0.2.1 }}",
+    "with another value": f"flush map inet {NAME} doors; add element inet {NAME} doors {{ 192.0.2.1 : 2 }}",
+    "with one more": f"add element inet {NAME} doors {{ 192.0.2.2 : 2 }}",
+    "with a rule before its own": f"insert rule inet {NAME} open accept",
+    "asleep": f"add table inet {NAME} {{ flags dormant; }}",
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_table_that_somebody_changes_is_as_it_was_at_once(host: Host, harm: str) -> None:
+    host.add(ONE)
+    host.poll(SWEEP_AFTER_S)
+    host.hear(SWEEP_AFTER_S)
+    host.poll(SWEEP_AFTER_S + REST_S)
+    before = host.ruleset()
+    host.load(HARM[harm])
+    assert host.ruleset() != before
+    assert host.hear(10.0)
+    assert host.ruleset() == before
+    assert ONE in host.swept, "what was decided meanwhile may hold on"
+
+
+def test_of_a_ruleset_of_another_moment_nothing_stays(host: Host) -> None:
+    host.add(TWO)
+    saved = f"flush ruleset\n{host.ruleset()}"
+    host.poll(SWEEP_AFTER_S)
+    host.remove(TWO)
+    host.add(ONE)
+    host.load(saved)
+    assert host.there() == {2}
+    host.hear(10.0)
+    assert host.there() == {1}
+    assert set(host.swept) == {ONE, TWO}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["one that had it before", "one that began since"])
+def test_a_table_that_somebody_puts_back_when_there_is_to_be_none_is_swept_at_once(host: Host, again: bool) -> None:
+    host.add(ONE)
+    saved = f"flush ruleset\n{host.ruleset()}"
+    host.remove(ONE)
+    for now in (10.0, 10.0 + SWEEP_AFTER_S):
+        host.poll(now)
+    assert host.ruleset() == ""
+    if again:
+        host.start()
+        host.poll(SWEEP_AFTER_S)
+    host.load(saved)
+    host.hear(20.0)
+    assert (host.ruleset(), host.swept) == ("", [ONE])
+
+
+def test_a_change_finds_the_table_mended_though_the_kernel_has_not_told_yet(host: Host) -> None:
+    host.add(ONE)
+    host.place.run("nft", "flush", "ruleset")
+    host.add(TWO)
+    assert host.there() == {1, 2}
+    assert host.swept == [ONE]
+
+
+def test_the_table_is_read_when_others_have_changed_it_alone_and_not_again_at_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    dump = Nfnetlink._dump
+    monkeypatch.setattr(Nfnetlink, "_dump", lambda link, request: (reads.append(request), dump(link, request))[1])
+    host.add(ONE)
+    host.hear(10.0)
+    reads.clear()
+    for count in range(1, 21):  # another program's table, and an element of its own
+        now = 10.0 + count * REST_S
+        host.poll(now)
+        host.load(f"table inet other {{ set s {{ type inet_service; elements = {{ {count} }}\n}}\n}}")
+        host.add(TWO) if count % 2 else host.remove(TWO)
+        assert host.hear(now)
+        host.load("delete table inet other")
+        assert list(host.table.sockets()) == [], "however much others change, it is heard so often at most"
+        assert host.table.due() == now + REST_S
+    assert reads == []
+    host.poll(30.0)
+    host.load(HARM["with one more"])
+    host.hear(30.0)
+    assert len(reads) == 3, "the elements, and then the table and its rules when it is put back"
+    assert host.there() == {1}
+
+
+@pytest.mark.parametrize("ip", ["::102:304", "2001:db8::1:0:0:1", "2001:db8:0:1:1:1:1:1", "fe80::"])
+def test_an_address_of_the_kernels_is_the_one_that_was_given_to_it(ip: str) -> None:
+    """Or else the table would be put back for ever."""
+    assert setvalues.unpacked(("ipv6_addr",), setvalues.packed(("ipv6_addr",), (ip,))) == (canonical(ip),) == (ip,)
+
+
+def test_when_more_has_changed_than_is_told_the_table_is_looked_at(host: Host) -> None:
+    host.add(ONE)
+    host.hear(10.0)
+    host.poll(20.0)
+    host.load(HARM["without an element"])
+    other = f"set s {{ type inet_service; elements = {{ {', '.join(map(str, range(1, 60_000)))} }}\n}}\n"
+    host.load(f"table inet other {{ {other} }}")
+    host.hear(20.0)
+    assert host.there() == {1}
+    assert host.table.due() == 20.0 + LOST_REST_S
 
 
 def test_an_nft_that_hangs_holds_up_the_agent_for_seconds_at_most(
@@ -181,6 +309,7 @@ def test_a_refusal_of_nft_is_told_and_the_next_relays_do_not_wait_for_it(
 def changes(*kinds: tuple[int, Element]) -> list[tuple[int, str, bytes]]:
     """As `change_elements` wants them."""
     table = RuleTable(NAME, KINDS, "", 0.0)
+    table.close()
     return [(kind, e.of, nfnetlink.element(*table._packed(e)[: 1 + (kind == MSG_NEWSETELEM)])) for kind, e in kinds]
 
 

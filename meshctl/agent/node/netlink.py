@@ -29,26 +29,31 @@ def message(kind: int, flags: int, body: bytes, sequence: int = 1) -> bytes:
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each message. What is cut off or lies about its length ends it."""
-    return ((kind, body) for kind, _, _, body in _messages(data))
+    return ((kind, body) for kind, _, _, _, body in _messages(data))
 
 
 def answers(data: bytes, sequences: range) -> Iterator[tuple[int, int, bytes]]:
     """Sequence, type and body of each message that answers one of these requests."""
-    return ((number, kind, body) for kind, _, number, body in _messages(data) if number in sequences)
+    return ((number, kind, body) for kind, _, number, _, body in _messages(data) if number in sequences)
+
+
+def ports(data: bytes) -> set[int]:
+    """Whose requests these messages are about: by its socket's port."""
+    return {port for _, _, _, port, _ in _messages(data)}
 
 
 def interrupted(data: bytes) -> bool:
     """Whether a part of a dump says that something has changed since the dump began (NLM_F_DUMP_INTR)."""
-    return any(flags & _INTERRUPTED for _, flags, _, _ in _messages(data))
+    return any(flags & _INTERRUPTED for _, flags, _, _, _ in _messages(data))
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def _messages(data: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
     at = 0
     while at + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _port = _HEADER.unpack_from(data, at)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, at)
         if length < _HEADER.size or at + length > len(data):
             return
-        yield kind, flags, sequence, data[at + _HEADER.size : at + length]
+        yield kind, flags, sequence, port, data[at + _HEADER.size : at + length]
         at += -(-length // 4) * 4
 
 

@@ -17,7 +17,7 @@ from meshctl.agent.node.netlink import attribute, attributes, nested
 NETLINK_NETFILTER = 12
 NFPROTO_INET = 1
 NFTABLES, CONNTRACK = 10, 1
-MSG_GETTABLE = 1
+MSG_GETTABLE, MSG_GETRULE = 1, 7
 MSG_NEWSETELEM, MSG_GETSETELEM, MSG_DELSETELEM = 12, 13, 14
 CT_DELETE = 2
 GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES: what has become of the ruleset
@@ -44,6 +44,11 @@ class Nfnetlink:
         self._opened: socket.socket | None = None
         self._number = 0
 
+    @property
+    def port(self) -> int:
+        """What the kernel calls this connection where it tells others of its changes; -1 while there is none."""
+        return int(self._opened.getsockname()[0]) if self._opened is not None else -1
+
     def close(self) -> None:
         """Another call makes a new one."""
         if self._opened is not None:
@@ -57,7 +62,7 @@ class Nfnetlink:
         first, parts = self._number, []
         for kind, name, body in changes:
             flags = netlink.CREATE if kind == MSG_NEWSETELEM else 0
-            body = attribute(1, _text(table)) + attribute(2, _text(name)) + nested(3, body)
+            body = naming(table) + attribute(2, _text(name)) + nested(3, body)
             parts.append(self._message(NFTABLES << 8 | kind, NFPROTO_INET, body, flags | netlink.ACK))
         end = self._message(_BATCH_END, socket.AF_UNSPEC, b"", resource=NFTABLES)
         failures = self._acknowledged(b"".join([begin, *parts, end]), first, len(parts))
@@ -66,7 +71,7 @@ class Nfnetlink:
 
     def elements(self, table: str, name: str) -> list[dict[int, bytes]]:
         """The attributes of every element of a set."""
-        body = attribute(1, _text(table)) + attribute(2, _text(name))
+        body = naming(table) + attribute(2, _text(name))
         payloads = self._dump(self._message(NFTABLES << 8 | MSG_GETSETELEM, NFPROTO_INET, body, netlink.DUMP))
         lists = (attributes_of(payload).get(3, b"") for payload in payloads)
         return [dict(attributes(one)) for found in lists for _, one in attributes(found)]
@@ -74,11 +79,19 @@ class Nfnetlink:
     def has_table(self, table: str) -> bool:
         """Whether there is one of family inet. In a kernel without nftables there is none."""
         try:
-            return self._found(NFTABLES << 8 | MSG_GETTABLE, NFPROTO_INET, attribute(1, _text(table)))
+            return self._found(NFTABLES << 8 | MSG_GETTABLE, NFPROTO_INET, naming(table))
         except OSError as error:
             if error.errno in (errno.EPROTONOSUPPORT, errno.EINVAL):
                 return False
             raise
+
+    def makeup(self, table: str) -> list[bytes]:
+        """What a table is but for its elements; another one of that name, or with another rule, is not the same. Raises
+        FileNotFoundError when there is none."""
+        own = self._dump(self._message(NFTABLES << 8 | MSG_GETTABLE, NFPROTO_INET, naming(table), netlink.ACK))
+        rules = self._dump(self._message(NFTABLES << 8 | MSG_GETRULE, NFPROTO_INET, naming(table), netlink.DUMP))
+        # Of a rule, its handle.
+        return [*(one[_NFGEN.size :] for one in own), *(attributes_of(rule).get(3, b"") for rule in rules)]
 
     def forget_connection(self, source: tuple[str, int], destination: tuple[str, int]) -> None:
         """Conntrack forgets the UDP connection of which a packet from there to there would be; if there is one."""
@@ -123,8 +136,10 @@ class Nfnetlink:
         payloads = []
         for _, kind, payload in self._answers(request, self._number):
             if kind == netlink.ERROR:
-                raise netlink.failure(payload)
-            if kind == netlink.DONE:
+                failure = netlink.failure(payload)
+                if failure.errno:
+                    raise failure
+            if kind in (netlink.ERROR, netlink.DONE):
                 break
             payloads.append(payload)
         return payloads
@@ -153,6 +168,11 @@ def netfilter_socket(groups: int = 0) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def naming(table: str) -> bytes:
+    """What is in every message about a table, or about what is in it."""
+    return attribute(1, _text(table))
 
 
 def element(key: bytes, value: bytes = b"") -> bytes:

@@ -1,27 +1,27 @@
 """A table of nftables that is the agent's own: fixed chains, and sets whose elements come and go.
 
 Whole tables are put in place by nft(8) in one transaction; elements change by netlink. What another agent left there
-before this one started stays in force until this one has said what it wants; and a table that somebody flushes (as
-distributions' nftables.service does when it is restarted) is put back at once.
+before this one started stays in force until this one has said what it wants; and a table that somebody flushes, or puts
+that of another moment in its place (distributions' nftables.service does either when it is restarted), is put back.
 """
 
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
-from meshctl.agent.node import nfnetlink
+from meshctl.agent.node import nfnetlink, setvalues
 from meshctl.agent.node.handler import HasFileno, Plain, Readable
 from meshctl.agent.node.netlink import attributes
 from meshctl.agent.node.nfnetlink import Nfnetlink
+from meshctl.agent.node.rulesetwatch import RulesetWatch
+from meshctl.agent.node.setvalues import Field
 from meshctl.agent.process import NOT_FOUND, run
 from meshctl.core.agent.events import Event
 
-Field = Union[str, int]  # an address or a port
 Place = tuple[str, tuple[Field, ...]]  # a set's name, and a key
 # What was there before the start, and the core has not asked for again by then, is over. So is a table in which there
 # has been nothing for as long: between two relays it is not taken away and made again.
@@ -30,7 +30,6 @@ SWEEP_AFTER_S = 2.0
 AGAIN_S = 5.0
 # nft takes ten milliseconds, and the agent waits for it: one that hangs is not waited for long.
 _NFT_S = 5.0
-_BYTES = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_service": 2}
 _KEY, _DATA, _EXPRESSION = 1, 2, 7  # NFTA_SET_ELEM_*
 _COUNTER = struct.Struct("!Q")
 
@@ -61,7 +60,8 @@ class RuleTable:
     """The table `inet NAME`. `chains` is nftables' text for them. Calls raise OSError or RuntimeError.
 
     It comes into being with the first element, and takes over those of before. SWEEP_AFTER_S after the start (`now`),
-    what is not wanted again ends, and `swept` is called with it. What fails of that is tried again.
+    what is not wanted again ends. What fails of that is tried again. `swept` is called with what has ended so, and with
+    all that somebody else's change of the table was about, once it is undone.
     """
 
     def __init__(
@@ -76,7 +76,10 @@ class RuleTable:
         self._sweep_at: float | None = now + SWEEP_AFTER_S
         self._restore_at: float | None = None
         self._netlink = Nfnetlink()
-        self._watch: socket.socket | None = None  # while there is something to lose
+        self._makeup: list[bytes] = []  # of the table that was put in place
+        self._watch = RulesetWatch(name, self._netlink, self._restore)
+        with suppress(OSError):
+            self._watch.open()  # a table that is over may be put back by somebody, too
 
     def close(self) -> None:
         """Leave the table as it is, unless it is known that nothing is in it."""
@@ -84,19 +87,20 @@ class RuleTable:
             if self._loaded and not self._wanted and not self._before:
                 self._drop()
         self._netlink.close()
-        if self._watch is not None:
-            self._watch.close()
+        self._watch.close()
 
     def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
         """As a handler's: what tells of changes of the ruleset."""
-        return () if self._watch is None else ((self._watch, self._ruleset_changed),)
+        return self._watch.sockets()
 
     def due(self) -> float | None:
         """As a handler's."""
-        return min((at for at in (self._sweep_at, self._restore_at) if at is not None), default=None)
+        times = self._sweep_at, self._restore_at, self._watch.due()
+        return min((at for at in times if at is not None), default=None)
 
     def poll(self, now: float) -> None:
         """As a handler's."""
+        self._watch.poll(now)
         if self._restore_at is not None and now >= self._restore_at:
             self._restore(now)
         if self._sweep_at is None:
@@ -123,7 +127,9 @@ class RuleTable:
         if not adding and not gone:
             return False
         try:
-            if not self._loaded or not self._changed(new, gone):
+            if self._loaded:
+                self._change(new, gone)
+            else:
                 self._load(adding, gone)
         except (OSError, RuntimeError):
             self._forget(removed)
@@ -156,7 +162,7 @@ class RuleTable:
             counts = dict(attributes(expression.get(2, b"")))
             if 1 in counts and 2 in counts:
                 (size,), (packets,) = _COUNTER.unpack(counts[1]), _COUNTER.unpack(counts[2])
-                yield _unpacked(self._kinds[of].key, _value(raw[_KEY])), packets, size
+                yield setvalues.unpacked(self._kinds[of].key, setvalues.value(raw[_KEY])), packets, size
 
     # Inside
 
@@ -178,11 +184,13 @@ class RuleTable:
         if not kept:
             self._drop()
             return
-        if self._watch is None:
-            self._watch = nfnetlink.netfilter_socket(1 << (nfnetlink.GROUP_NFTABLES - 1))
-            self._watch.setblocking(False)
-        _nft(self._text(kept.values()))
+        self._watch.open()
+        self._put(kept.values())
         self._loaded = True
+
+    def _put(self, elements: Iterable[Element]) -> None:
+        _nft(self._text(elements))
+        self._makeup = self._netlink.makeup(self.name)
 
     def _sweep(self) -> None:
         """End what is left of before, and a table in which there is nothing."""
@@ -191,8 +199,8 @@ class RuleTable:
         gone = list(self._before.values())
         if not self._wanted:
             self._drop()
-        elif not self._changed([], gone):
-            self._load((), gone)
+        else:
+            self._change([], gone)
         self._swept(gone)
         self._before = {}
 
@@ -201,26 +209,36 @@ class RuleTable:
             _nft(f"delete table inet {self.name}\n")
         self._loaded = False
 
-    def _ruleset_changed(self, now: float) -> list[Event]:
-        """Put the table back if that was what somebody removed."""
-        with suppress(BlockingIOError):
-            while self._watch is not None:
-                try:
-                    self._watch.recv(1 << 16)
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS:  # so much has changed that some of it is lost: no matter
-                        raise
-        self._restore(now)
-        return []
-
     def _restore(self, now: float) -> None:
+        """Undo what somebody else has done to the table; or have the table swept that somebody has put there."""
         self._restore_at = now + AGAIN_S  # should it fail
-        if self._loaded and not self._netlink.has_table(self.name):
-            _nft(self._text([*self._wanted.values(), *self._before.values()]))
+        if self._loaded:
+            self._mend()
+        elif self._sweep_at is None and self._netlink.has_table(self.name):
+            self._sweep_at = now
         self._restore_at = None
 
+    def _mend(self) -> None:
+        known, there = {**self._before, **self._wanted}, self._there()
+        if there != known or not self._is_ours():
+            self._put(known.values())
+            # Conntrack has decided for what came meanwhile, or by the other table, and would go on so.
+            self._swept({**there, **known}.values())
+
+    def _is_ours(self) -> bool:
+        try:
+            return self._netlink.makeup(self.name) == self._makeup
+        except FileNotFoundError:
+            return False
+
+    def _change(self, new: list[Element], gone: list[Element]) -> None:
+        if not self._changed(new, gone):
+            self._mend()
+            if not self._changed(new, gone):
+                raise RuntimeError(f"somebody else goes on changing the agent's table inet {self.name}")
+
     def _changed(self, new: list[Element], gone: list[Element]) -> bool:
-        """Whether it was done; not when the table is another one than we know."""
+        """Whether it was done; not when the table is another one than is known."""
         changes = [(nfnetlink.MSG_DELSETELEM, e.of, nfnetlink.element(self._packed(e)[0])) for e in gone]
         changes += [(nfnetlink.MSG_NEWSETELEM, e.of, nfnetlink.element(*self._packed(e))) for e in new]
         try:
@@ -233,19 +251,22 @@ class RuleTable:
 
     def _packed(self, element: Element) -> tuple[bytes, bytes]:
         kind = self._kinds[element.of]
-        return _packed(kind.key, element.key), _packed(kind.value, element.value)
+        return setvalues.packed(kind.key, element.key), setvalues.packed(kind.value, element.value)
 
     def _found(self) -> dict[Place, Element]:
         """What a table of before has, and is not known as wanted."""
+        return {place: element for place, element in self._there().items() if place not in self._wanted}
+
+    def _there(self) -> dict[Place, Element]:
+        """What the table has, if there is one."""
         found = {}
         for name, kind in self._kinds.items():
             # There may be no such set, or one of another kind by another version of this program.
             with suppress(OSError, ValueError, KeyError):
                 for raw in self._netlink.elements(self.name, name):
-                    value = _unpacked(kind.value, _value(raw[_DATA])) if kind.value else ()
-                    element = Element(name, _unpacked(kind.key, _value(raw[_KEY])), value)
-                    if element.place not in self._wanted:
-                        found[element.place] = element
+                    key, value = (setvalues.value(raw.get(part, b"")) for part in (_KEY, _DATA))
+                    element = Element(name, setvalues.unpacked(kind.key, key), setvalues.unpacked(kind.value, value))
+                    found[element.place] = element
         return found
 
     def _text(self, elements: Iterable[Element]) -> str:
@@ -295,35 +316,3 @@ def _nft(text: str) -> None:
 def _written(element: Element) -> str:
     key, value = (" . ".join(map(str, fields)) for fields in (element.key, element.value))
     return f"{key} : {value}" if value else key
-
-
-def _packed(types: tuple[str, ...], fields: tuple[Field, ...]) -> bytes:
-    """As the kernel has it in its registers: fields in network order, each padded to four bytes unless it is alone."""
-    raw = []
-    for kind, field in zip(types, fields):
-        if isinstance(field, int):
-            raw.append(field.to_bytes(_BYTES[kind], "big"))
-        else:
-            raw.append(socket.inet_pton(socket.AF_INET if kind == "ipv4_addr" else socket.AF_INET6, field))
-    return raw[0] if len(raw) == 1 else b"".join(one + bytes(-len(one) % 4) for one in raw)
-
-
-def _unpacked(types: tuple[str, ...], raw: bytes) -> tuple[Field, ...]:
-    """The other way round. Raises ValueError when that is not what was packed."""
-    fields: list[Field] = []
-    at = 0
-    for kind in types:
-        part = raw[at : at + _BYTES[kind]]
-        at += _BYTES[kind] + -_BYTES[kind] % 4
-        if len(part) != _BYTES[kind]:
-            raise ValueError("a field is cut short")
-        if kind == "inet_service":
-            fields.append(int.from_bytes(part, "big"))
-        else:
-            fields.append(socket.inet_ntop(socket.AF_INET if kind == "ipv4_addr" else socket.AF_INET6, part))
-    return tuple(fields)
-
-
-def _value(raw: bytes) -> bytes:
-    """What is in an attribute of data."""
-    return dict(attributes(raw)).get(1, b"")
