@@ -21,6 +21,8 @@ from meshctl.core.agent.events import Event, Override, Rebind
 # Who is not root may not even ask: answers name every peer and where it is, and an override moves traffic.
 MODE = 0o660
 _BACKLOG = 16
+# How often it is looked whether the socket is still where commands look for it.
+LOOK_S = 5.0
 
 
 class RequestError(ValueError):
@@ -28,13 +30,16 @@ class RequestError(ValueError):
 
 
 class Control(Plain):
-    """At `path`. Raises OSError from `poll`, once, where the socket cannot be made; the agent runs without it."""
+    """At `path`. Where the socket cannot be made, or is there no more, the agent runs without it: that is tried every
+    LOOK_S, and each failure is an OSError of `poll`."""
 
     def __init__(self, path: Path, report: Report) -> None:
         self._path, self._report = path, report
         self._clients = Clients(self._answer)
         self._failure: OSError | None = None
         self._listener: socket.socket | None = None
+        self._place: tuple[int, int] | None = None  # of the listener
+        self._look_at: float | None = None
         self._requests: dict[str, Callable[[Document, float], tuple[Document, list[Event]]]] = {
             "status": lambda _request, now: (report.status(now), []),
             "paths": lambda _request, now: (report.paths(now), []),
@@ -44,7 +49,7 @@ class Control(Plain):
             "override": self._override,
         }
         try:
-            self._listener = _listen(path)
+            self._listener, self._place = _listen(path)
         except OSError as error:
             self._failure = error
 
@@ -54,24 +59,41 @@ class Control(Plain):
 
     def due(self) -> float | None:
         """See Handler."""
-        return self._clients.due()
+        times = self._clients.due(), self._look_at
+        return min((at for at in times if at is not None), default=None)
 
     def poll(self, now: float) -> list[Event]:
         """See Handler."""
         self._clients.poll(now)
+        looks = self._look_at is not None and now >= self._look_at
+        if looks or self._look_at is None:
+            self._look_at = now + LOOK_S
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
+        if looks and not self._is_there():
+            self._listen()
         return []
 
     def close(self) -> None:
         """See Handler."""
         self._clients.close()
+        if self._is_there():
+            remove_quietly(self._path)
         if self._listener is not None:
             self._listener.close()
-            remove_quietly(self._path)
 
     # Inside
+
+    def _listen(self) -> None:
+        before = self._listener
+        self._listener, self._place = _listen(self._path)
+        if before is not None:
+            before.close()
+
+    def _is_there(self) -> bool:
+        """Whether who asks at the path asks this agent. A place is nobody else's while the listener is open."""
+        return self._place is not None and _place(self._path) == self._place
 
     def _answer(self, said: bytes, now: float) -> tuple[bytes, list[Event]] | None:
         if b"\n" not in said:
@@ -110,9 +132,18 @@ class Control(Plain):
         return self._report.done(words, now), [Override(key, mode) for key in keys]
 
 
-def _listen(path: Path) -> socket.socket:
-    """A socket at `path`, in place of one that an agent has left that was killed. Raises OSError; EADDRINUSE where
-    another agent runs."""
+def _place(path: Path) -> tuple[int, int] | None:
+    """What tells apart what is at `path` now, not at the end of a link, and what is there at another time."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _listen(path: Path) -> tuple[socket.socket, tuple[int, int] | None]:
+    """A socket at `path`, in place of one that an agent has left that was killed, and its place. Raises OSError;
+    EADDRINUSE where another agent runs."""
     if answers(path):
         raise OSError(errno.EADDRINUSE, "another agent answers", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,8 +154,9 @@ def _listen(path: Path) -> socket.socket:
         sock.bind(str(temp))
         os.chmod(temp, MODE)  # noqa: PTH101 - as bind, by the same text
         sock.listen(_BACKLOG)
+        place = _place(temp)
         temp.replace(path)
     except OSError:
         sock.close()
         raise
-    return sock
+    return sock, place
