@@ -17,6 +17,7 @@ import pytest
 from agentnode_stage import Stage, until
 
 from meshctl.agent.node.statefile import AGAIN_S
+from meshctl.core.agent.document import encode
 
 pytestmark = pytest.mark.lab
 
@@ -100,6 +101,26 @@ def test_a_state_file_that_is_not_one_costs_nothing(stage: Stage, state: str) ->
             until(lambda peer=peer: says(stage, "ann", since, f"peer={peer} state=direct"), DIRECT_S, stage.logs)
     assert pings.complaint() == ""
     assert "Traceback" not in stage.log("ann")
+
+
+def test_a_document_or_a_state_that_is_a_pipe_costs_nothing_and_what_takes_its_place_is_taken(stage: Stage) -> None:
+    """To open one, or to read from one, takes for ever."""
+    document, good = stage.document("ann"), encode(stage.content("ann"))
+    stage.kill("ann")
+    stage.state("ann").unlink()
+    os.mkfifo(stage.state("ann"))
+    with stage.pinging("ann", "bob") as pings:
+        since = len(stage.log("ann"))
+        stage.start("ann")
+        until(lambda: says(stage, "ann", since, "peer=bob state=direct"), DIRECT_S, stage.logs)
+        until(stage.state("ann").is_file, 10, stage.logs)
+        os.mkfifo(document.with_suffix(".pipe"))
+        document.with_suffix(".pipe").replace(document)
+        until(lambda: says(stage, "ann", since, "error document .*not a regular file"), 5, stage.logs)
+        stage.put(document, good.replace(b'"keepalive_s": 25', b'"keepalive_s": 24'))
+        until(lambda: says(stage, "ann", since, "info reloaded"), 5, stage.logs)
+        stage.put(document, good)
+    assert pings.complaint() == ""
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pytest
 from agentnode_space import document, key, peer
 
 from meshctl.agent.node.decisions import Decisions
+from meshctl.agent.node.documentfile import MAX_BYTES
 from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
 from meshctl.agent.node.log import AGAIN_S, Log
 from meshctl.agent.node.loop import Loop, clock
@@ -245,7 +246,7 @@ def test_in_the_journal_a_line_begins_with_its_priority(monkeypatch: pytest.Monk
 def start(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "meshctl.agent.main", "run", *map(str, words)],
-        cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=60,
+        cwd="/", env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
 
 
@@ -261,3 +262,26 @@ def test_a_service_without_a_usable_document_says_all_that_is_wrong_and_need_not
     said = done.stderr.splitlines()
     assert len(said) == (3 if there else 1)
     assert all(line.startswith(f"error document file={path} reason=") for line in said)
+
+
+UNREADABLE: dict[str, Callable[[Path], None]] = {
+    "a pipe that nobody writes to": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a device": lambda path: path.symlink_to(os.devnull),
+    "endless": lambda path: path.touch() or os.truncate(path, MAX_BYTES + 1),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_a_document_that_cannot_be_read_at_the_start_is_told_in_a_line_and_only_another_one_mends_it(
+    tmp_path: Path, what: str
+) -> None:
+    path = tmp_path / "agent.json"
+    UNREADABLE[what](path)
+    done = start("--document", path, "--state", tmp_path / "state.json")
+    assert done.returncode == 78, done.stderr
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"error document file={path} reason=")
+    assert said.endswith("`meshctl apply` writes the document anew\"")
+    assert "JSON" not in said, "nothing was read of it"

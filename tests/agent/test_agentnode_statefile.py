@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,7 +57,11 @@ def _huge(path: Path) -> None:
     path.write_bytes(bytes(MAX_BYTES + 1))
 
 
-@pytest.mark.parametrize("spoil", [_missing, _folder, _huge])
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("spoil", [_missing, _folder, _huge, _pipe])
 def test_a_file_that_cannot_be_one_of_ours_is_as_good_as_none(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     spoil(tmp_path / "state.json")
     assert load_state(tmp_path / "state.json") == b""

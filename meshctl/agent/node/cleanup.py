@@ -18,6 +18,7 @@ from pathlib import Path
 from meshctl.agent.node import runlock
 from meshctl.agent.node.ask import answers
 from meshctl.agent.node.decisions import Decisions
+from meshctl.agent.node.documentfile import read_document
 from meshctl.agent.node.giveback import GiveBack
 from meshctl.agent.node.handler import Handler, Plain
 from meshctl.agent.node.log import Log
@@ -31,7 +32,7 @@ from meshctl.agent.node.splices import Splices
 from meshctl.agent.node.statefile import load_state, remove_state, save_state
 from meshctl.core.agent import portmap_state, state
 from meshctl.core.agent.config import AgentConfig
-from meshctl.core.agent.document import AgentDocument, DocumentError, load
+from meshctl.core.agent.document import AgentDocument, DocumentError
 from meshctl.core.agent.events import Action, PollWg, SaveState
 from meshctl.core.agent.portmap_values import Held
 from meshctl.core.agentcore import AgentCore
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str]) -> int:
         return runlock.EXIT_RUNS
     document = AgentDocument(AgentConfig("", ()))
     with contextlib.suppress(OSError, DocumentError):
-        document = load(options.document.read_bytes(), str(options.document))
+        document = read_document(options.document)
     left = clean_up(document, options.state, Log(clock))
     for words in left:
         sys.stderr.write(f"{words}\n")

@@ -6,11 +6,11 @@ import random
 import signal
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 from meshctl.agent.node import notify, runlock
 from meshctl.agent.node.control import Control
 from meshctl.agent.node.decisions import Decisions
+from meshctl.agent.node.documentfile import read_document
 from meshctl.agent.node.handler import Handler, HasFileno, Plain, Readable
 from meshctl.agent.node.log import Log
 from meshctl.agent.node.loop import Counts, Loop, clock
@@ -26,7 +26,7 @@ from meshctl.agent.node.splices import Splices
 from meshctl.agent.node.statefile import StateFile, load_state
 from meshctl.agent.node.watch import ClockWatch, DocumentWatch, NetworkWatch
 from meshctl.agent.node.wireguard import WireGuard
-from meshctl.core.agent.document import AgentDocument, DocumentError, load
+from meshctl.core.agent.document import DocumentError
 from meshctl.core.agent.events import Event
 from meshctl.core.agentcore import AgentCore
 
@@ -69,7 +69,7 @@ class Service:
         self._path, self._log = options.document, log
         now = clock()
         watch = DocumentWatch(self._path, self.reload, now)  # before it is read
-        self._document = document = _read(self._path)
+        self._document = document = read_document(self._path)
         core = AgentCore(document.config, random.SystemRandom(), now, load_state(options.state))
         decisions, counts, relays = Decisions(document.config, log), Counts(), Relays(now, document.relay_limit)
         report = Report(core, decisions, counts, relays.counters, now)
@@ -110,7 +110,7 @@ class Service:
     def reload(self) -> list[Event]:
         """Take the document as it is now; one that cannot be used changes nothing."""
         try:
-            document = _read(self._path)
+            document = read_document(self._path)
         except DocumentError as error:
             _tell(error, self._log)
             return []
@@ -122,10 +122,6 @@ class Service:
         self._document = document
         self._log.info("reloaded", node=document.config.name)
         return self._loop.configure(document)
-
-
-def _read(path: Path) -> AgentDocument:
-    return load(path.read_bytes(), str(path))
 
 
 def _tell(error: DocumentError, log: Log) -> None:
@@ -149,11 +145,6 @@ def main(arguments: Sequence[str]) -> int:
         service = Service(options, log)
     except DocumentError as error:
         _tell(error, log)
-        return EXIT_CONFIG
-    except FileNotFoundError as error:
-        if error.filename != str(options.document):
-            raise
-        log.error("document", file=error.filename, reason=error.strerror)
         return EXIT_CONFIG
     service.run()
     return 0

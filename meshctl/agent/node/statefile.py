@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from meshctl.agent.files import put, remove_quietly, temp_of
+from meshctl.agent.files import put, read_regular, remove_quietly, temp_of
 from meshctl.agent.node.handler import Plain
 from meshctl.agent.node.log import Log
 from meshctl.core.agent.events import Action, Event, SaveState
@@ -19,11 +19,9 @@ AGAIN_S = 5.0
 def load_state(path: Path) -> bytes:
     """What was saved last; nothing when there is no such file, or one that cannot be read or is none of ours."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        return read_regular(path, MAX_BYTES)
     except OSError:
         return b""
-    return content if len(content) <= MAX_BYTES else b""
 
 
 def save_state(path: Path, data: bytes) -> None:
