@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from meshlab import MeshLab, changes_of
@@ -149,6 +150,35 @@ def test_another_version_restarts_the_agent_and_nothing_else(agents: MeshLab) ->
     after = {unit: process(agents, "alice", unit) for unit in (UNIT, *others)}
     assert [unit for unit in after if after[unit] != before[unit]] == [UNIT]
     until(lambda: is_direct(agents, "alice", "bob"), "and they are direct still")
+
+
+@contextmanager
+def impatient(mesh: MeshLab, *nodes: str) -> Iterator[None]:
+    """Where the unit lets systemd watch the agent, it does so by seconds, for as long as the block takes."""
+    folder = f"/run/systemd/system/{UNIT}.service.d"
+    again = f"systemctl daemon-reload; systemctl restart {UNIT}"
+    for node in nodes:
+        span = f"sed -n 's/^WatchdogSec=60s$/WatchdogSec=3s/p' /etc/systemd/system/{UNIT}.service"
+        mesh.sh(node, f"mkdir {folder}; (echo '[Service]'; {span}) >{folder}/span.conf; {again}")
+    try:
+        yield
+    finally:
+        for node in nodes:
+            mesh.sh(node, f"rm -r {folder}; {again}")
+
+
+def test_an_agent_that_hangs_is_started_anew_and_no_tunnel_notices(agents: MeshLab) -> None:
+    until(lambda: is_direct(agents, "alice", "bob"), "alice and bob are direct")
+    with impatient(agents, "alice", "bob"), agents.lossless(("alice", "bob")):
+        before = {node: process(agents, node) for node in ("alice", "bob")}
+        agents.sh("alice", f"kill -STOP $(systemctl show -p MainPID --value {UNIT})")
+        until(lambda: process(agents, "alice") not in ("", before["alice"]), "the agent is started anew")
+        assert process(agents, "bob") == before["bob"], "one that lives is left alone"
+        until(lambda: agents.sh("alice", f"systemctl is-active {UNIT}", check=False) == "active\n", "it runs")
+        until(lambda: is_direct(agents, "alice", "bob"), "alice and bob are direct")
+    said = agents.sh("alice", f"journalctl -o cat -u {UNIT}")
+    assert "Watchdog timeout" in said
+    assert "signal SIGKILL" in said, "a core would hold keys"
 
 
 def test_a_zipapp_that_is_gone_is_brought_back(agents: MeshLab) -> None:

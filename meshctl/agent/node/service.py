@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from meshctl.agent.node import notify, runlock
+from meshctl.agent.node import runlock
 from meshctl.agent.node.control import Control
 from meshctl.agent.node.decisions import Decisions
 from meshctl.agent.node.documentfile import read_document
@@ -17,6 +17,7 @@ from meshctl.agent.node.loop import Counts, Loop, clock
 from meshctl.agent.node.mappings import Mappings
 from meshctl.agent.node.metrics import MetricsFile, MetricsServer
 from meshctl.agent.node.names import Names
+from meshctl.agent.node.notify import Systemd
 from meshctl.agent.node.options import Options, parse
 from meshctl.agent.node.rawudp import RawUdp
 from meshctl.agent.node.relays import Relays
@@ -68,6 +69,7 @@ class Service:
     def __init__(self, options: Options, log: Log) -> None:
         self._path, self._log = options.document, log
         now = clock()
+        self._systemd = Systemd(now)
         watch = DocumentWatch(self._path, self.reload, now)  # before it is read
         self._document = document = read_document(self._path)
         core = AgentCore(document.config, random.SystemRandom(), now, load_state(options.state))
@@ -92,13 +94,13 @@ class Service:
             NetworkWatch(document, now, links_changed), ClockWatch(),
             watch, Splices(document, now), relays, Mappings(document),
             Names(document, wireguard.marks), Control(options.socket, report), server,
-            MetricsFile(options.metrics_file, report, options.metrics_every_s, now),
+            MetricsFile(options.metrics_file, report, options.metrics_every_s, now), self._systemd,
         )  # fmt: skip
         self._loop = Loop(core, handlers, decisions, log, counts)
 
     def run(self) -> None:
         """Until a signal says that it is enough."""
-        notify.ready()
+        self._systemd.ready()
         self._log.info("started", node=self._document.config.name)
         self._loop.run()
         self._log.info("stopped")
