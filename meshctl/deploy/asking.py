@@ -7,6 +7,7 @@ the agent is there, nor where it is installed. What a host answers is believed a
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,8 +68,8 @@ class Asking:
         self._connections.close()
 
     def ask(self, request: Document, progress: Progress, form: Callable[[Document], object]) -> Answers:
-        """Ask all that are to have an agent. `form` raises KeyError, TypeError, ValueError or AttributeError for an
-        answer that it cannot read. Raises KeyboardInterrupt."""
+        """Ask all that are to have an agent. `form` raises KeyError, TypeError, ValueError, AttributeError or
+        OverflowError for an answer that it cannot read. Raises KeyboardInterrupt."""
         self._connections.forget_lost()
 
         def ask_one(name: str, transport: Transport) -> Document:
@@ -150,14 +151,22 @@ def _read(name: str, completed: Completed, form: Callable[[Document], object]) -
             kind="command", step="ask",
         )  # fmt: skip
     try:
-        document = json.loads(completed.text())
+        document = json.loads(completed.text(), parse_constant=_finite, parse_float=_finite)
         if "error" in document:
             raise RemoteError(printable(str(document["error"])), node=name, kind="command", step="ask")
         form(document)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise RemoteError(
             f"the agent's answer cannot be read ({type(error).__name__})", node=name, kind="protocol", step="ask",
             hint="is the agent of another version? apply brings this one",
         ) from error  # fmt: skip
     found: Document = document
     return found
+
+
+def _finite(number: str) -> float:
+    """Python's parser takes NaN, Infinity and 1e999, and its writer gives what no other parser takes."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError("a number that is none")
+    return value

@@ -15,6 +15,8 @@ DIRECT, RELAYED, ROUTED, DOWN = STATES = ("direct", "relayed", "routed", "down")
 NO_AGENT = "no-agent"
 # Of nodes that are not asked.
 OFF, CLIENT = "off", "client"
+# A day: nobody waits that long for an answer, and the sum of two is a number.
+_RTT_MAX_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def _path(source: str, row: Document) -> Path:
     rtt_ms, age_s = row["rtt_ms"], row["age_s"]
     if row["state"] not in STATES:
         raise ValueError("a state that is none")
+    if rtt_ms is not None and not 0 <= rtt_ms <= _RTT_MAX_MS:
+        raise ValueError("a time that is none")
     return Path(
         str(row["network"]), source, str(row["peer"]), row["state"], _text(row["endpoint"]), _text(row["relay"]),
         None if rtt_ms is None else float(rtt_ms), _text(row["since"]), None if age_s is None else int(age_s),

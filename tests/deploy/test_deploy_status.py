@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from meshctl.agent.node.tables import TABLES
 from meshctl.cli.status import status_text
+from meshctl.deploy import asking
 from meshctl.deploy.asking import Answers
 from meshctl.deploy.meshstatus import MeshStatus, mesh_status, read_paths
+from meshctl.deploy.transport import Completed
 from meshctl.errors import RemoteError
 from meshctl.inventory import load_schema, read
 from meshctl.policy import compile_mesh
@@ -132,12 +138,52 @@ def test_a_person_sees_a_line_for_each_pair_or_for_each_direction_where_they_dif
     "document",
     [
         {}, [], "x", {"version": "1", "paths": 7}, {"version": "1", "paths": [{}]}, answer(row("a", "sideways")),
-        answer(row("a", rtt_ms="fast")), answer(row("a", age_s=[])), {"paths": []},
+        answer(row("a", rtt_ms="fast")), answer(row("a", age_s=[])), {"paths": []}, answer(row("a", rtt_ms="nan")),
+        answer(row("a", rtt_ms=-1)), answer(row("a", rtt_ms=10**400)), answer(row("a", rtt_ms=1e308)),
     ],
 )
 def test_an_answer_of_another_form_is_none(document: Any) -> None:
     with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
         read_paths("a", document)
+
+
+def said_at_the_socket(folder: Path, answer: str) -> Completed:
+    """What asking a host leaves behind at whose socket somebody answers so."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(folder / "agent.sock"))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer.encode() + b"\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        argv = [sys.executable, "-", str(folder / "agent.sock"), json.dumps({"request": "paths"})]
+        done = subprocess.run(argv, input=asking._program(), capture_output=True, check=False, timeout=60)
+        thread.join()
+    return Completed(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rtt_ms", "NaN"), ("rtt_ms", "Infinity"), ("rtt_ms", "-Infinity"), ("rtt_ms", '"nan"'), ("rtt_ms", "1e999"),
+        ("rtt_ms", "9" * 400), ("age_s", "1e999"), ("age_s", "NaN"), ("more", "NaN"), ("more", "1e999"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", [lambda document: read_paths("hub", document), TABLES["paths"]])
+def test_a_number_that_is_none_makes_an_answer_that_cannot_be_read(
+    tmp_path: Path, form: Callable[[dict[str, Any]], object], field: str, value: str
+) -> None:
+    """JSON has no such number, so neither may what is made of the answer."""
+    lie = json.dumps(answer(row("alice", **{field: "HERE"}))).replace('"HERE"', value)
+    completed = said_at_the_socket(tmp_path, lie)
+    with pytest.raises(RemoteError, match="the agent's answer cannot be read") as caught:
+        asking._read("hub", completed, form)
+    assert caught.value.kind == "protocol"
 
 
 @pytest.mark.parametrize("limit", [[], ["--limit", "bare"]])
