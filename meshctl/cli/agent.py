@@ -155,12 +155,10 @@ def _nat_here(server: str | None, inventory_option: str | None, output: str) -> 
         if not found:
             raise UsageError("no STUN server is known", hint="name one by --stun, or in the inventory's `stun`")
         server = found[0].partition(":")[2]
-    host, _, port = server.partition(":")
-    if not host or not (port or str(STUN_PORT)).isdecimal():
-        raise UsageError(f"--stun: {server!r} is no HOST:PORT")
+    host, port = _stun_server(server)
     from meshctl.deploy.nathere import classify
 
-    nat = classify(host, int(port or STUN_PORT))
+    nat = classify(host, port)
     if output == "json":
         print_json({"nat": nat.nat or None, "classification": nat.classification, "seen": nat.seen or None,
                     "server": server})  # fmt: skip
@@ -169,6 +167,21 @@ def _nat_here(server: str | None, inventory_option: str | None, output: str) -> 
     else:
         click.echo(f"nat: {nat.nat or 'unknown'} ({nat.classification}); {server} sees this machine as {nat.seen}")
     return EXIT_OK
+
+
+def _stun_server(server: str) -> tuple[str, int]:
+    """Its host and port. Raises UsageError."""
+    from meshctl.inventory.addresses import HIGHEST_PORT
+
+    host, _, port = server.partition(":")
+    if server.startswith("[") or "::" in server:
+        hint = "name the server, or its IPv4 address: it is NATs of IPv4 that are told apart"
+        raise UsageError(f"--stun: {server!r} is an IPv6 address", hint=hint)
+    if not host or not (port or str(STUN_PORT)).isdecimal():
+        raise UsageError(f"--stun: {server!r} is no HOST:PORT")
+    if len(port) > len(str(HIGHEST_PORT)) or not 0 < int(port or STUN_PORT) <= HIGHEST_PORT:
+        raise UsageError(f"--stun: {port} is no port", hint=f"ports are numbers from 1 to {HIGHEST_PORT}")
+    return host, int(port or STUN_PORT)
 
 
 def _run(

@@ -120,13 +120,14 @@ def confirm_timeout_option(function: F) -> F:
     from meshctl.deploy.options import CONFIRM_TIMEOUT_MAX_S, CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_S
 
     return click.option(
-        "--confirm-timeout", type=click.FloatRange(CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_MAX_S), callback=_number,
+        "--confirm-timeout", type=click.FloatRange(CONFIRM_TIMEOUT_MIN_S, CONFIRM_TIMEOUT_MAX_S), callback=number,
         default=CONFIRM_TIMEOUT_S, show_default=True, metavar="SECONDS",
         help="A host that is not told so in time undoes what was applied.",
     )(function)  # fmt: skip
 
 
-def _number(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
+def number(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
+    """What an option of seconds says, if that is a number."""
     if math.isnan(value):  # which is below no limit, and above none
         raise click.BadParameter("nan is no number.")
     return value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from meshctl.cli.common import Hosts, inventory_options, output_option, print_json, reach_options
+from meshctl.cli.common import Hosts, inventory_options, number, output_option, print_json, reach_options
 from meshctl.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ HEAD = ("PAIR", "NETWORK", "STATE", "BY", "ENDPOINT", "RTT", "AGE", "WHY")
 @inventory_options
 @reach_options
 @click.option("--watch", is_flag=True, help="Go on, until Ctrl-C.")
-@click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, metavar="SECONDS",
-              help="Between two looks of --watch.")  # fmt: skip
+@click.option("--interval", type=click.FloatRange(0.2, 86400), callback=number, default=2.0, show_default=True,
+              metavar="SECONDS", help="Between two looks of --watch.")  # fmt: skip
 @output_option
 def command(
     inventory_argument: str | None, inventory_option: str | None, watch: bool, interval: float, output: str,

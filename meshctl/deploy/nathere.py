@@ -99,6 +99,8 @@ def classify(host: str, port: int) -> Here:
             sock.bind((own, 0))
             messenger = _Messenger(sock, str(server))
             found, _ = stun.get_nat_type(messenger, own, sock.getsockname()[1], str(server), port)
+    except UnicodeError as error:  # of a label that is empty or too long (RFC 1035 section 2.3.4)
+        raise MeshctlError(f"{host!r} is no name of a host", hint="name a STUN server by --stun") from error
     except OSError as error:
         reason = error.strerror or error
         raise MeshctlError(f"cannot ask {host}: {reason}", hint="name a STUN server by --stun") from error

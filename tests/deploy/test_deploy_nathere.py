@@ -195,8 +195,15 @@ def test_padded_and_unknown_attributes_are_passed_over() -> None:
     [
         (("home1", "--here"), "--here is about this machine"),
         (("--here", "--stun", "host:x"), "'host:x' is no HOST:PORT"),
+        (("--here", "--stun", "127.0.0.1:99999"), "99999 is no port"),
+        (("--here", "--stun", "127.0.0.1:0"), "0 is no port"),
+        (("--here", "--stun", f"127.0.0.1:{'9' * 5000}"), "is no port"),
+        (("--here", "--stun", "[::1]:3478"), "is an IPv6 address"),
+        (("--here", "--stun", "a..b"), "'a..b' is no name of a host"),
+        (("--here", "--stun", "x" * 300), "is no name of a host"),
     ],
 )
 def test_wrong_usage_says_what_is_wrong(words: tuple[str, ...], says: str) -> None:
     done = CliRunner().invoke(cli, ["agent", "nat", *words])
+    assert isinstance(done.exception, MeshctlError), done.exception
     assert says in str(done.exception)

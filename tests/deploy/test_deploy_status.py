@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from meshctl.agent.node.tables import TABLES
+from meshctl.cli import cli
 from meshctl.cli.status import status_text
 from meshctl.deploy import asking
 from meshctl.deploy.asking import Answers
@@ -184,6 +187,12 @@ def test_a_number_that_is_none_makes_an_answer_that_cannot_be_read(
     with pytest.raises(RemoteError, match="the agent's answer cannot be read") as caught:
         asking._read("hub", completed, form)
     assert caught.value.kind == "protocol"
+
+
+@pytest.mark.parametrize("interval", ["inf", "nan", "1e300", "86401", "0"])
+def test_an_interval_of_looks_is_a_number_of_seconds_up_to_a_day(interval: str) -> None:
+    done = CliRunner().invoke(cli, ["status", "--watch", "--interval", interval], standalone_mode=False)
+    assert isinstance(done.exception, click.BadParameter), done.exception
 
 
 @pytest.mark.parametrize("limit", [[], ["--limit", "bare"]])
