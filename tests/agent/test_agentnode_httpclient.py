@@ -95,6 +95,10 @@ def hold(connection: socket.socket) -> None:
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", hold),
         (b"HTTP/1.0 200 OK\r\n\r\nhello", lambda _: None),
+        (b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", hold),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", hold),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", hold),
+        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n2;x=y\nhe\n3\nllo\n0\n\n", hold),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", lambda _: None),
     ],
 )
@@ -102,7 +106,7 @@ def test_a_routers_answer_comes_back_whether_or_not_it_closes_the_connection(lan
     lan.serve(answering(raw, then=then))
     started = time.monotonic()
     assert lan.fetch("http://192.168.7.1:5000/x") == HttpReply(7, 200, b"hello")
-    assert time.monotonic() - started < TOTAL_S
+    assert time.monotonic() - started < TOTAL_S / 2
 
 
 def test_the_request_is_what_the_core_wrote_and_comes_from_the_address_that_it_named(lan: Lan) -> None:

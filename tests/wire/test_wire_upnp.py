@@ -4,7 +4,7 @@ entities, endless documents. No answer, whatever its bytes, raises anything but 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 from effort import examples
@@ -23,6 +23,7 @@ from meshctl.core.wire.httpmessage import (
     decode_response,
     encode_request,
     parse_url,
+    until_whole,
 )
 from meshctl.core.wire.upnperrors import MAPPING_ERRORS, PINHOLE_ERRORS, Fault, Remedy
 
@@ -231,6 +232,45 @@ def test_a_request_is_one_piece_with_the_host_that_it_goes_to() -> None:
 )
 def test_a_body_is_found_however_it_is_framed(raw: bytes) -> None:
     assert decode_response(raw) == HttpResponse(200, b"body")
+
+
+HELD_OPEN = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody", b"HTTP/1.1 200 OK\nContent-Length: 4\n\nbody",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nbo\r\n2;x=y\r\ndy\r\n0\r\n",
+    b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n4\nbody\n0\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", HELD_OPEN)
+def test_a_response_is_whole_with_its_last_byte_though_the_connection_stays(raw: bytes) -> None:
+    received = bytearray()
+    steps = 0
+    for _ in until_whole(received):
+        received += raw[steps : steps + 1]
+        steps += 1
+    assert steps == len(raw)
+    assert decode_response(bytes(received)).status == 200
+
+
+@given(st.sampled_from(HELD_OPEN), st.data())
+def test_whatever_can_be_read_at_the_connections_end_is_the_same_when_it_is_taken_for_whole(
+    raw: bytes, data: st.DataObject
+) -> None:
+    changed = bytearray(raw)
+    for _ in range(data.draw(st.integers(0, 3))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        wanted = decode_response(bytes(changed))
+    except WireError:
+        wanted = None
+    received = bytearray()
+    with suppress(WireError) if wanted is None else nullcontext():
+        for _ in until_whole(received):
+            if len(received) == len(changed):
+                break
+            received += changed[len(received) :][:1]
+    assert wanted is None or decode_response(bytes(received)) == wanted
 
 
 @pytest.mark.parametrize("status", [200, 299, 400, 401, 500])

@@ -7,7 +7,6 @@ router can carry them further whatever routes say. There are no redirects, no pr
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from ipaddress import ip_address
@@ -15,14 +14,13 @@ from ipaddress import ip_address
 from meshctl.core.agent.address import within
 from meshctl.core.agent.events import HttpReply, HttpRequest, LocalAddresses
 from meshctl.core.wire.error import WireError
-from meshctl.core.wire.httpmessage import MAX_BODY, MAX_HEAD, Url, decode_response, host_of, parse_url
+from meshctl.core.wire.httpmessage import MAX_BODY, MAX_HEAD, Url, decode_response, host_of, parse_url, until_whole
 
 # For all of a request: the core waits for its answer for ten seconds.
 TOTAL_S = 8.0
 # A body at its longest, and what comes with it when it is in chunks.
 _MAX_BYTES = MAX_HEAD + 2 * MAX_BODY
 _SUBNET_BITS = 64  # of IPv6, whatever length the host's own address was given (RFC 4291 section 2.5.4)
-_LENGTH = re.compile(rb"\r?\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r?\n", re.IGNORECASE)
 
 
 def fetch(request: HttpRequest, here: LocalAddresses, total_s: float = TOTAL_S) -> HttpReply:
@@ -53,7 +51,8 @@ def _encode(request: HttpRequest, url: Url) -> bytes:
 
 
 def _exchange(url: Url, raw: bytes, source: str, ends_at: float) -> bytes:
-    """All that the server sends until it is enough. Raises OSError, and WireError when it is too much."""
+    """What the server sends until that is a whole response, or the connection ends. Raises OSError, and WireError when
+    it is too much."""
     family = socket.AF_INET6 if ":" in url.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
         if family == socket.AF_INET6:
@@ -67,8 +66,7 @@ def _exchange(url: Url, raw: bytes, source: str, ends_at: float) -> bytes:
         _wait(sock, ends_at)
         sock.sendall(raw)
         received = bytearray()
-        wanted: int | None = None
-        while wanted is None or len(received) < wanted:
+        for _ in until_whole(received):
             _wait(sock, ends_at)
             piece = sock.recv(1 << 14)
             if not piece:
@@ -76,7 +74,6 @@ def _exchange(url: Url, raw: bytes, source: str, ends_at: float) -> bytes:
             received += piece
             if len(received) > _MAX_BYTES:
                 raise WireError("the response is too long")
-            wanted = wanted or _whole(received)
         return bytes(received)
 
 
@@ -86,11 +83,3 @@ def _wait(sock: socket.socket, ends_at: float) -> None:
     if left <= 0:
         raise TimeoutError("the server takes too long")
     sock.settimeout(left)
-
-
-def _whole(received: bytearray) -> int | None:
-    """How long the response is with its head, where that says so: some routers leave the connection open. What else
-    the head says is looked at when all is there."""
-    end = received.find(b"\r\n\r\n", 0, MAX_HEAD)
-    length = _LENGTH.search(received, 0, end + 2) if end >= 0 else None
-    return end + 4 + int(length[1]) if length is not None else None

@@ -8,7 +8,7 @@ very address that answered, and a redirect is never followed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from meshctl.core.wire.address import canonical_ip
@@ -18,6 +18,7 @@ from meshctl.core.wire.error import WireError
 MAX_BODY = 128 * 1024
 MAX_HEAD = 8 * 1024
 MAX_HEADERS = 64
+_MAX_CHUNK_LINE = 256
 MAX_URL = 512
 
 # Headers of which there cannot be two.
@@ -142,18 +143,69 @@ def decode_response(raw: bytes) -> HttpResponse:
         status, headers = parse_head(head)
     if 300 <= status < 400:
         raise WireError("a redirect, which we do not follow")
-    if headers.get("transfer-encoding", "identity").lower() == "chunked":
+    length = _length(headers)
+    if _is_chunked(headers):
         body = _unchunk(body)
-    elif "content-length" in headers:
-        declared = headers["content-length"]
-        if not (declared.isascii() and declared.isdigit() and len(declared) < 10):
-            raise WireError("a malformed Content-Length")
-        if len(body) < int(declared):
+    elif length is not None:
+        if len(body) < length:
             raise WireError("the response is cut short")
-        body = body[: int(declared)]
+        body = body[:length]
     if len(body) > MAX_BODY:
         raise WireError("the body is too long")
     return HttpResponse(status, body)
+
+
+def until_whole(received: bytearray) -> Iterator[None]:
+    """Steps of which each wants more of a response in `received`, and which end once all of it is there: some routers
+    leave the connection open (RFC 9112 section 6.3). They do not end where only the connection's end is the response's.
+    Raises WireError for what `decode_response` would not take. What came is looked at once, in however small pieces."""
+    at, status = 0, 100
+    headers: dict[str, str] = {}
+    for _ in range(2):
+        if status == 100:
+            while (end := _head_end(received, at)) is None:
+                if len(received) - at >= MAX_HEAD:
+                    raise WireError("a response without an end of its head")
+                yield
+            status, headers = parse_head(bytes(received[at : end[0]]))
+            at = end[1]
+    length = _length(headers)
+    if _is_chunked(headers):
+        yield from _until_last_chunk(received, at)
+    else:
+        while length is None or len(received) - at < length:
+            yield
+
+
+def _until_last_chunk(received: bytearray, at: int) -> Iterator[None]:
+    while True:
+        while received.find(b"\n", at, at + _MAX_CHUNK_LINE) < 0:
+            if len(received) - at >= _MAX_CHUNK_LINE:
+                raise WireError("a malformed chunk")
+            yield
+        head = _CHUNK.match(received, at)
+        if head is None:
+            raise WireError("a malformed chunk")
+        size = int(head[1], 16)
+        if size == 0:
+            return
+        at = head.end() + size
+        while len(received) < at + 2:  # the end of its line, and at least a byte of the next one
+            yield
+        at += 2 if received[at : at + 2] == b"\r\n" else 1
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    declared = headers.get("content-length")
+    if declared is None or _is_chunked(headers):
+        return None
+    if not (declared.isascii() and declared.isdigit() and len(declared) < 10):
+        raise WireError("a malformed Content-Length")
+    return int(declared)
+
+
+def _is_chunked(headers: Mapping[str, str]) -> bool:
+    return headers.get("transfer-encoding", "identity").lower() == "chunked"
 
 
 def _lines(raw: bytes) -> tuple[str, list[str]]:
@@ -179,12 +231,16 @@ def _headers(lines: list[str]) -> dict[str, str]:
 
 
 def _split(raw: bytes) -> tuple[bytes, bytes]:
-    """Head and body, at the first empty line in either spelling."""
-    ends = [(at, len(mark)) for mark in (b"\r\n\r\n", b"\n\n") if (at := raw.find(mark, 0, MAX_HEAD)) >= 0]
-    if not ends:
+    end = _head_end(raw, 0)
+    if end is None:
         raise WireError("a response without an end of its head")
-    at, size = min(ends)
-    return raw[:at], raw[at + size :]
+    return raw[: end[0]], raw[end[1] :]
+
+
+def _head_end(raw: bytes | bytearray, at: int) -> tuple[int, int] | None:
+    """Where the head that begins there ends, at the first empty line in either spelling, and where its body begins."""
+    marks = ((raw.find(mark, at, at + MAX_HEAD), len(mark)) for mark in (b"\r\n\r\n", b"\n\n"))
+    return min(((found, found + size) for found, size in marks if found >= 0), default=None)
 
 
 def _unchunk(raw: bytes) -> bytes:
