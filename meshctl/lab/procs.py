@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from meshctl.lab.names import ENVIRONMENT_MARK, NETNS_ROOT, LabError
@@ -15,19 +15,33 @@ from meshctl.lab.names import ENVIRONMENT_MARK, NETNS_ROOT, LabError
 EXIT_TIMEOUT_S = 20.0
 
 
-def spawn(lab: str, element: str, argv: Sequence[str], log: Path, extra: Mapping[str, str] | None = None) -> int:
+def spawn(
+    lab: str, element: str, argv: Sequence[str], log: Path, extra: Mapping[str, str] | None = None,
+    kept: Collection[int] = (),
+) -> int:  # fmt: skip
     """Start a process that outlives this one, marked as the element's, its output in `log`. Returns its pid.
 
-    It inherits the descriptors that are inheritable. posix_spawn, because Popen warns about children that live on.
+    Of open descriptors it has those in `kept`, which are inheritable, and no others: what this process was started with
+    (a lock, say) would be held for as long as the lab stands. posix_spawn, because Popen warns about children that live
+    on.
     """
     environment = {**os.environ, ENVIRONMENT_MARK: f"{lab}.{element}", **(extra or {})}
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
+        *((os.POSIX_SPAWN_CLOSE, number) for number in _inherited() if number not in kept),
     ]
     words = ["env", "--chdir=/", *argv]
     return os.posix_spawnp(words[0], words, environment, file_actions=actions, setsid=True)
+
+
+def _inherited() -> Iterator[int]:
+    """The descriptors that this process's children have, beside the first three."""
+    for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        with contextlib.suppress(OSError):  # the listing's own, or closed in another thread
+            if number > 2 and os.get_inheritable(number):
+                yield number
 
 
 def start_time(pid: int) -> int:

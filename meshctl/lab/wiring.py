@@ -66,7 +66,8 @@ def _start(lab: str) -> None:
         listener.listen()
         os.set_inheritable(listener.fileno(), True)
         words = [sys.executable, "-m", "meshctl.lab.wire", str(listener.fileno())]
-        procs.spawn(lab, ELEMENT, words, state_dir(lab) / "wire.log", {"PYTHONPATH": home})
+        log = state_dir(lab) / "wire.log"
+        procs.spawn(lab, ELEMENT, words, log, {"PYTHONPATH": home}, kept=(listener.fileno(),))
 
 
 def _socket(lab: str) -> Path:
