@@ -139,6 +139,8 @@ def _more(key: KeyState) -> str:
     if key.state == "pending":
         waits = f", waiting for {', '.join(key.waits_for)}" if key.waits_for else ", ready to switch"
         return f"next key on {key.prepared} of {key.peers} peers{waits}"
+    if key.state == "cleanup":
+        return f"old keys still on {', '.join(key.waits_for)}; `meshctl apply` removes them"
     return "`meshctl keys rotate` brings it to an end" if key.state == "switched" else ""
 
 
@@ -153,7 +155,9 @@ def _rotation_text(rotation: Rotation) -> str:
         tint = {"rotated": "green", "pending": "yellow"}.get(node.status, "red")
         lines.append(f"{name:<{width}}  {colour(f'{node.status:<7}', tint)}  {reasons}".rstrip())
     lines += [f"{name} has old keys still: {why}" for name, why in (rotation.behind or {}).items()]
-    if rotation.behind or any(node.status == "pending" for node in rotation.nodes.values()):
+    if rotation.behind:
+        lines.append("`meshctl apply` removes old keys when the others are back; `meshctl keys status` says who has them.")
+    if any(node.status == "pending" for node in rotation.nodes.values()):
         lines.append("Both keys of what is pending are valid; `meshctl keys rotate` goes on when the others are back.")
     lines += [f"{name} needs a new config: meshctl client show {name} --rekey" for name in rotation.clients]
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from meshctl import inventory as inventories
 from meshctl.core.change import Change
@@ -12,6 +12,7 @@ from meshctl.inventory import Inventory
 from meshctl.model.keys import PublicKey
 from meshctl.model.mesh import Mesh
 from meshctl.model.resources import WireGuard
+from meshctl.policy import Compiled, compile_mesh
 
 # What must be on a node before it can make a key: wg(8), and the key file itself.
 _FIRST = ("package", "key")
@@ -85,6 +86,43 @@ def pending(mesh: Mesh) -> tuple[str, ...]:
     if not names:
         return ()
     return (f"the rotation of {named(names)} is pending: `meshctl keys rotate --pending` goes on with it",)
+
+
+def near(compiled: Compiled, node: str, network: str) -> set[str]:
+    """The managed nodes that have a node's key as a peer's."""
+    managed = {other.name for other in compiled.mesh.managed()}
+    links = (link for link in compiled.topology.interfaces(node) if link.network == network)
+    return {peer.name for link in links for peer in link.peers if peer.public_key} & managed
+
+
+def has_one(host: Host, keys: Collection[PublicKey]) -> bool:
+    """Whether one of these keys is a peer of the host's, or one by its ledger, as where WireGuard is down."""
+    if host.facts is None:
+        return False
+    live = (key for interface in host.facts.interfaces.values() for key in interface.peers)
+    owned = (key for record in host.facts.ledger.interfaces.values() for key in record.peers)
+    return not {key.text for key in keys}.isdisjoint((*(key.text for key in live), *owned))
+
+
+def cleaned_up(hosts: Mapping[str, Host], inventory: Inventory) -> tuple[tuple[str, str], ...]:
+    """(node, network) whose old keys none of the node's peers has any more: all of them are among these hosts, and
+    nothing brings the keys back there."""
+    entries = [
+        (name, network, entry) for name, networks in inventory.lock.nodes.items()
+        for network, entry in networks.items() if entry.cleanup_pending
+    ]  # fmt: skip
+    if not entries:
+        return ()
+    compiled = compile_mesh(inventory.mesh)
+    decided = {
+        name for name, host in hosts.items()
+        if host.error is None and host.pending is None and host.facts is not None and host.facts.pending is None
+    }  # fmt: skip
+    return tuple(
+        (name, network) for name, network, entry in entries
+        if (peers := near(compiled, name, network)) <= decided
+        and not any(has_one(hosts[peer], entry.old_public_keys) for peer in peers)
+    )  # fmt: skip
 
 
 def age_s(host: Host, wireguard: WireGuard, now: float) -> int | None:

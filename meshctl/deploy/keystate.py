@@ -15,18 +15,22 @@ from meshctl.deploy.host import Host
 from meshctl.deploy.options import RunOptions
 from meshctl.deploy.progress import Progress, Silent
 from meshctl.errors import RemoteError, UsageError
-from meshctl.inventory import Inventory
+from meshctl.inventory import Inventory, Lock
 from meshctl.model.mesh import Attachment
 from meshctl.policy import Compiled, compile_mesh
 
-# Of one interface. `switched`: the node works with the next key, and the lock does not say so yet.
-CURRENT, PENDING, SWITCHED, NONE, UNKNOWN = STATES = ("current", "pending", "switched", "none", "unknown")
+# Of one interface. `switched`: the node works with the next key, and the lock does not say so yet. `cleanup`: others
+# have an old key of it still.
+CURRENT, PENDING, SWITCHED, CLEANUP, NONE, UNKNOWN = STATES = (
+    "current", "pending", "switched", "cleanup", "none", "unknown",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class KeyState:
     """One interface's. While its rotation is pending, `prepared` of its `peers` have the next key, and it waits for the
-    others, or for itself where it cannot be read or has lost the key."""
+    others, or for itself where it cannot be read or has lost the key. A clean-up waits for those that have an old key
+    still, or that it was not known to have reached and that cannot be read."""
 
     node: str
     network: str
@@ -67,7 +71,8 @@ def key_status(
     inventory: Inventory, options: RunOptions, names: Sequence[str] = (), door: Door | None = None,
     progress: Progress | None = None,
 ) -> KeyStatus:  # fmt: skip
-    """The state of these managed nodes' keys, or of all. Their peers are read, too, where a rotation is pending.
+    """The state of these managed nodes' keys, or of all. Their peers are read, too, where a rotation or its clean-up is
+    pending.
 
     Raises UsageError.
     """
@@ -78,29 +83,26 @@ def key_status(
     asked = sorted(set(names) or managed)
     compiled = compile_mesh(inventory.mesh)
     peers = {
-        (name, a.network): sorted(_keyed_peers(compiled, name, a.network) & managed.keys())
-        for name in asked for a in managed[name].attachments if a.next_public_key
+        (name, a.network): sorted(keys.near(compiled, name, a.network))
+        for name in asked for a in managed[name].attachments
+        if a.next_public_key or inventory.lock.entry(name, a.network).cleanup_pending
     }  # fmt: skip
     with Crew(inventory, None, {*asked, *(p for near in peers.values() for p in near)}, options, door,
               progress or Silent()) as crew:  # fmt: skip
         crew.read()
         now = time.time()
         states = tuple(
-            _state(crew.hosts, compiled, name, a, peers.get((name, a.network), []), now)
+            _state(crew.hosts, compiled, name, a, peers.get((name, a.network), []), inventory.lock, now)
             for name in asked for a in managed[name].attachments
         )  # fmt: skip
         errors = (host.error for host in crew.hosts.values())
         return KeyStatus(states, tuple(error for error in errors if error is not None))
 
 
-def _keyed_peers(compiled: Compiled, name: str, network: str) -> set[str]:
-    links = (link for link in compiled.topology.interfaces(name) if link.network == network)
-    return {peer.name for link in links for peer in link.peers if peer.public_key}
-
-
 def _state(
-    hosts: Mapping[str, Host], compiled: Compiled, name: str, attached: Attachment, peers: list[str], now: float
-) -> KeyState:
+    hosts: Mapping[str, Host], compiled: Compiled, name: str, attached: Attachment, peers: list[str], lock: Lock,
+    now: float,
+) -> KeyState:  # fmt: skip
     host, following = hosts[name], attached.next_public_key
     wireguard = next(w for w in host.doc.interfaces() if w.network == attached.network)
     age_s = keys.age_s(host, wireguard, now)
@@ -112,12 +114,17 @@ def _state(
         state = SWITCHED
     elif following and host.facts.key_files.get(wireguard.next_key_file) != following:
         waits_for = [name]
+    if not following:
+        old = lock.entry(name, attached.network).old_public_keys
+        unread = {peer for peer in peers if hosts[peer].facts is None}
+        behind = unread | {host.name for host in hosts.values() if host.name != name and keys.has_one(host, old)}
+        state, waits_for, peers = (CLEANUP if behind and state == CURRENT else state), sorted(behind), []
     prepared = [peer for peer in peers if _has(hosts[peer], compiled, attached)]
     waits_for += [peer for peer in peers if peer not in prepared]
     return KeyState(
         name, attached.network, attached.interface, _text(attached.public_key), _text(following), state,
         None if age_s is None else _rfc3339(now - age_s), age_s, keys.is_due(compiled.mesh, name, age_s),
-        len(peers), len(prepared), tuple(waits_for) if state == PENDING else (),
+        len(peers), len(prepared), tuple(waits_for) if state in (PENDING, CLEANUP) else (),
     )  # fmt: skip
 
 

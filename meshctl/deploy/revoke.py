@@ -52,6 +52,14 @@ AWAY_S = 60.0
 
 
 @dataclass(frozen=True)
+class _Thieves:
+    """Who is cut off: names by key, old keys too, and what packets to them go by."""
+
+    keys: Mapping[str, str]
+    prefixes: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Revocation:
     """What was revoked, names and their keys, and by node whether that is done there: None, or what stopped it.
     `warnings` say what else had to be done for it."""
@@ -88,11 +96,14 @@ def revoke(
     for name in names:
         if name not in inventory.mesh.nodes and name not in inventory.lock.revoked:
             raise UsageError(f"{name} is not in the inventory", hint="give the names of nodes or stock clients")
+    entries = [entry for name in names for entry in inventory.lock.nodes.get(name, {}).values()]
+    prefixes = frozenset(f"{a}/{128 if ':' in a else 32}" for entry in entries for a in entry.addresses)
     inventory = inventory.revoking(names)
     write = inventories.write_lock if inventory.lock_changes else inventories.refreshed
     inventory = write(inventory)
     revoked = {name: tuple(map(str, inventory.lock.revoked[name].keys)) for name in names}
     keys = {key: name for name, of_name in revoked.items() for key in of_name}
+    thieves = _Thieves(keys, prefixes)
     others = {node.name: node for node in inventory.mesh.managed()}
     agent = zipapp.build()
     with Crew(inventory, ring, others, options, door, progress or Silent()) as crew:
@@ -107,7 +118,7 @@ def revoke(
         if keys:
             crew.each(
                 "revoking", order,
-                lambda host: _cut(host, keys, agent, crew, ways.carried(host.name)), finish=True,
+                lambda host: _cut(host, thieves, agent, crew, ways.carried(host.name)), finish=True,
             )  # fmt: skip
         warnings = tuple(f"{host.name}: {warning}" for host in crew.hosts.values() for warning in host.warnings)
         return Revocation(revoked, {name: host.error for name, host in crew.hosts.items()}, warnings)
@@ -122,14 +133,14 @@ def _no_way(name: str, trail: Sequence[str]) -> RemoteError:
     )  # fmt: skip
 
 
-def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew, carriers: Collection[str]) -> None:
+def _cut(host: Host, thieves: _Thieves, agent: zipapp.Zipapp, crew: Crew, carriers: Collection[str]) -> None:
     """Until it is done: an apply that is at work there, or comes in between, is waited for, and may put the peers back
     meanwhile. A host that was reached and then lost is looked for by other ways: by the old one, it may be, packets
     went to `carriers`, whom nobody sends any to any more. Raises RemoteError."""
     until, away_until = time.monotonic() + FINISH_S, 0.0
     while True:
         try:
-            return _cut_once(host, keys, agent, crew, by_host=bool(carriers))
+            return _cut_once(host, thieves, agent, crew, by_host=bool(carriers))
         except RemoteError as error:
             now = time.monotonic()
             if error.kind in NO_WAY_IN and host.transport is not None:
@@ -137,7 +148,7 @@ def _cut(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew, 
                 crew.connect_anew(host)
             again = error.kind in ("locked", "moved") and now < until
             if not again and not (error.kind in NO_WAY_IN and now < away_until):
-                raise _last_resort(host, keys, error, carriers) from None
+                raise _last_resort(host, thieves.keys, error, carriers) from None
         time.sleep(AGAIN_S)
 
 
@@ -156,19 +167,20 @@ def _last_resort(host: Host, keys: Mapping[str, str], error: RemoteError, carrie
     )  # fmt: skip
 
 
-def _cut_once(host: Host, keys: Mapping[str, str], agent: zipapp.Zipapp, crew: Crew, *, by_host: bool) -> None:
+def _cut_once(host: Host, thieves: _Thieves, agent: zipapp.Zipapp, crew: Crew, *, by_host: bool) -> None:
     """Out of WireGuard first, by the shortest way; then out of what the next boot reads, and into the host's ledger, so
     that no old checkout brings it back. With `by_host` the host does all of that itself, in one go, for the connection
     may end with the first of it. Raises RemoteError."""
     host.transport = _Impatient(host.connect())
     cut: Callable[[Host, Collection[str]], list[str]] = _named if by_host else _cut_live
+    keys = thieves.keys
     named = cut(host, keys)
     host.read(compare=False)
     if host.facts is not None and host.facts.pending is not None:
         _undo(host, host.facts.pending)
         named = cut(host, keys)
         host.read(compare=False)
-    if changes := _changes(host, keys, named):
+    if changes := _changes(host, thieves, named):
         host.converge(changes, agent, crew.terms().preparing())
         named = _cut_live(host, keys)  # an apply at the same time may have put it back
     if named:
@@ -230,10 +242,11 @@ def _undo(host: Host, pending: PendingApply) -> None:
                           hint=hint(result.failure.kind, host.name))  # fmt: skip
 
 
-def _changes(host: Host, keys: Mapping[str, str], named: Collection[str]) -> tuple[Change, ...]:
+def _changes(host: Host, thieves: _Thieves, named: Collection[str]) -> tuple[Change, ...]:
     """None where the host has heard of it already, whatever else an apply would change: no file has such a peer."""
     if host.facts is None:
         raise RuntimeError("the facts come first")
+    keys = thieves.keys
     known = frozenset(host.facts.ledger.revoked)
     host.doc = host.doc.without_keyless_peers()
     records = [
@@ -241,8 +254,27 @@ def _changes(host: Host, keys: Mapping[str, str], named: Collection[str]) -> tup
         if key not in known
     ]  # fmt: skip
     peers = [c for i, live in host.facts.interfaces.items() for c in removed_peers(-1, i, list(keys), live, host.name)]
+    peers += _left_over(host, thieves)
     files = [c for c in _wanted(host, keys) if c.kind == "file" and c.name.startswith(_FOLDERS)]
     return (*peers, *files, *records) if peers or records or named else ()
+
+
+def _left_over(host: Host, thieves: _Thieves) -> list[Change]:
+    """The peers that are not wanted and may be the thief by a key that the lock has not: packets to the thief go there;
+    or meshctl has made them and none do, as with the old key of a rotation that was not cleaned up."""
+    if host.facts is None:
+        return []
+    known = {p.public_key.text for w in host.doc.interfaces() for p in w.peers if p.public_key} | thieves.keys.keys()
+    found: list[Change] = []
+    for name, record in host.facts.ledger.interfaces.items():
+        live = host.facts.interfaces.get(name)
+        unknown = {key.text: peer.allowed_ips for key, peer in live.peers.items()} if live else {}
+        gone = [
+            key for key, allowed in unknown.items() if key not in known
+            and (not thieves.prefixes.isdisjoint(allowed) or (not allowed and key in record.peers))
+        ]  # fmt: skip
+        found += removed_peers(-1, name, gone, live, host.name) if live else ()
+    return found
 
 
 def _wanted(host: Host, keys: Collection[str]) -> tuple[Change, ...]:

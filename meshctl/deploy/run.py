@@ -27,7 +27,7 @@ from meshctl.deploy.ssh import Connections
 from meshctl.deploy.transport import Transport
 from meshctl.deploy.waves import through
 from meshctl.errors import MeshctlError, RemoteError
-from meshctl.inventory import Inventory
+from meshctl.inventory import Inventory, write_lock
 from meshctl.model.resources import NodeDoc
 from meshctl.policy import compile_mesh
 from meshctl.render import Renderer, zipapp
@@ -65,6 +65,7 @@ def apply(
         run.make_keys()
         diffs = run.file_diffs()
         run.converge()
+        run.note_cleaned_up()
         return run.applied(diffs)
 
 
@@ -215,6 +216,12 @@ class _Run:
     def converge(self) -> None:
         """The main transactions of all hosts that still differ."""
         self._rollout.converge(self._inventory.mesh)
+
+    def note_cleaned_up(self) -> None:
+        """Old keys that no peer of their node has any more are so in the lock; else a later run sees to that."""
+        if (pairs := keys.cleaned_up(self._hosts, self._inventory)) and not self._options.locked:
+            with contextlib.suppress(MeshctlError):
+                self._inventory = write_lock(self._inventory.cleaned_up(pairs))
 
     @cached_property
     def _rollout(self) -> Rollout:

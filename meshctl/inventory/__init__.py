@@ -11,7 +11,6 @@ import datetime
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from meshctl.errors import Diagnostic, InventoryError, MeshctlError
 from meshctl.inventory.files import base_dir_of, find_inventory, load_inventory, lock_path_of
@@ -39,7 +38,6 @@ __all__ = [
 
 
 _Keys = tuple[PublicKey | None, PublicKey | None]  # the one that counts, and the next
-E = TypeVar("E", LockEntry, Attachment)
 
 
 @dataclass(frozen=True)
@@ -81,10 +79,12 @@ class Inventory:
         """A new Inventory in which each (node, network) has that public key, and no other is pending. KeyError for an
         unknown pair."""
         revoked = {key: name for name, entry in self.lock.revoked.items() for key in entry.keys}
+        before = {key: name for name in self.lock.nodes for key in self.lock.old_keys_of(name)}
         for (node, network), key in keys.items():
-            if key in revoked:
+            why = f"was revoked ({revoked[key]})" if key in revoked else f"was {before.get(key, node)}'s before"
+            if key in revoked or before.get(key, node) != node:
                 raise MeshctlError(
-                    f"its key in {network} was revoked ({revoked[key]})", where=node,
+                    f"its key in {network} {why}", where=node,
                     hint="remove its private key there, /etc/wireguard/INTERFACE.key; it then makes another",
                 )  # fmt: skip
         return self._replace_keys({pair: (key, None) for pair, key in keys.items()})
@@ -113,7 +113,16 @@ class Inventory:
         for name in names:
             before = revoked[name].keys if name in revoked else ()
             revoked[name] = Revoked(tuple(dict.fromkeys((*before, *self.lock.keys_of(name)))))
+        bare = dataclasses.replace(bare, lock=bare.lock.without_keys(known))  # `revoked` has the old ones, too
         return bare._with_revoked(revoked)
+
+    def cleaned_up(self, pairs: Collection[tuple[str, str]]) -> Inventory:
+        """A new Inventory: no peer of each (node, network) has an old key of it any more. KeyError for an unknown
+        pair."""
+        nodes = {name: dict(entries) for name, entries in self.lock.nodes.items()}
+        for name, network in pairs:
+            nodes[name][network] = dataclasses.replace(nodes[name][network], cleanup_pending=False)
+        return dataclasses.replace(self, lock=dataclasses.replace(self.lock, nodes=nodes))
 
     def readmitting(self, names: Collection[str]) -> Inventory:
         """A new Inventory in which the names of these nodes may have a key again, though none of those before."""
@@ -141,15 +150,15 @@ class Inventory:
         entries = dict(self.lock.nodes)
         for node, of_node in by_node.items():
             entries[node] = {
-                network: _with_keys(entry, of_node[network]) if network in of_node else entry
+                network: entry.with_keys(*of_node[network]) if network in of_node else entry
                 for network, entry in entries[node].items()
             }
         lock = dataclasses.replace(self.lock, nodes=entries)
         return dataclasses.replace(self, mesh=dataclasses.replace(self.mesh, nodes=nodes), lock=lock)
 
 
-def _with_keys(has_keys: E, keys: _Keys) -> E:
-    return dataclasses.replace(has_keys, public_key=keys[0], next_public_key=keys[1])
+def _with_keys(attachment: Attachment, keys: _Keys) -> Attachment:
+    return dataclasses.replace(attachment, public_key=keys[0], next_public_key=keys[1])
 
 
 def _node_with_keys(node: Node, keys: Mapping[str, _Keys]) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,17 +18,38 @@ _HEADER = """\
 # Written by `meshctl lock`; commit it, do not edit it.
 # Addresses stay with their nodes, and a node whose key differs from the one here is refused.
 """
+# So many keys of before are kept. What a node itself has left of older ones is gone: its snapshots are of the last five
+# applies. And its peers had to be reached for each rotation since.
+OLD_KEYS_KEPT = 5
 _EMPTY_HINT = "take it from version control; without it, `meshctl lock` makes a new one, with the addresses drawn anew"
 
 
 @dataclass(frozen=True)
 class LockEntry:
     """One interface. `addresses` as in model.mesh.Attachment; no key until the node has made one. `next_public_key` is
-    there while a rotation is pending: the node has made it, and has not switched to it."""
+    there while a rotation is pending: the node has made it, and has not switched to it. `old_public_keys`, the newest
+    first, are those that it had before; `cleanup_pending` as long as not all of its peers are known to have lost them.
+    """
 
     addresses: tuple[str, ...] = ()
     public_key: PublicKey | None = None
     next_public_key: PublicKey | None = None
+    old_public_keys: tuple[PublicKey, ...] = ()
+    cleanup_pending: bool = False
+
+    @property
+    def keys(self) -> tuple[PublicKey, ...]:
+        """The keys that are valid."""
+        return tuple(key for key in (self.public_key, self.next_public_key) if key)
+
+    def with_keys(self, key: PublicKey | None, following: PublicKey | None) -> LockEntry:
+        """The entry with these keys. What it had is old then: peers may have it, and so may a thief."""
+        gone = tuple(old for old in self.keys if old not in (key, following))
+        kept = tuple(old for old in self.old_public_keys if old not in (key, following))
+        return replace(
+            self, public_key=key, next_public_key=following, old_public_keys=(*gone, *kept)[:OLD_KEYS_KEPT],
+            cleanup_pending=bool(gone or (kept and self.cleanup_pending)),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,17 +81,24 @@ class Lock:
         return self.nodes.get(node, _NO_NETWORKS).get(network, _NO_ENTRY)
 
     def keys_of(self, node: str) -> tuple[PublicKey, ...]:
-        """All keys that the node has, and is to have."""
+        """All keys that the node has, is to have, and had."""
         entries = self.nodes.get(node, _NO_NETWORKS).values()
-        return tuple(key for e in entries for key in (e.public_key, e.next_public_key) if key)
+        return tuple(key for e in entries for key in (*e.keys, *e.old_public_keys))
+
+    def old_keys_of(self, node: str) -> tuple[PublicKey, ...]:
+        """The keys that the node had before."""
+        return tuple(key for e in self.nodes.get(node, _NO_NETWORKS).values() for key in e.old_public_keys)
 
     def addresses(self, node: str, network: str) -> tuple[Address, ...]:
         """The pinned addresses, parsed; `read_lock` has checked them."""
         return tuple(parse_address(text) for text in self.entry(node, network).addresses)
 
-    def without_keys(self) -> Lock:
-        """Addresses, and who was revoked."""
-        nodes = {name: {n: LockEntry(e.addresses) for n, e in entries.items()} for name, entries in self.nodes.items()}
+    def without_keys(self, of: Collection[str] | None = None) -> Lock:
+        """Addresses, and who was revoked. With `of` the others keep their keys."""
+        nodes = {
+            name: {n: LockEntry(e.addresses) for n, e in entries.items()} if of is None or name in of else entries
+            for name, entries in self.nodes.items()
+        }
         return Lock(nodes, self.revoked)
 
     def to_yaml(self) -> str:
@@ -83,6 +111,9 @@ class Lock:
                 addresses = ", ".join(f'"{address}"' for address in entry.addresses)
                 key = f', public_key: "{entry.public_key}"' if entry.public_key else ""
                 key += f', next_public_key: "{entry.next_public_key}"' if entry.next_public_key else ""
+                old = ", ".join(f'"{key}"' for key in entry.old_public_keys)
+                key += f", old_public_keys: [{old}]" if old else ""
+                key += ", cleanup_pending: true" if entry.cleanup_pending else ""
                 lines.append(f'    "{network}": {{addresses: [{addresses}]{key}}}\n')
         if self.revoked:
             lines.append("revoked:\n")
@@ -144,13 +175,17 @@ def _entry(
         except Malformed as error:
             findings.error("bad-address", (*path, "addresses", index), error.message, error.hint)
     keys = {name: _key((*path, name), str(raw[name]), owners, findings) for name in _KEYS if name in raw}
-    return LockEntry(tuple(addresses), **keys)
+    before = raw.get("old_public_keys", [])
+    assert isinstance(before, list)  # noqa: S101 - the schema says so
+    found = (_key((*path, "old_public_keys", i), text, owners, findings) for i, text in enumerate(before))
+    old = tuple(key for key in found if key)
+    return LockEntry(tuple(addresses), **keys, old_public_keys=old, cleanup_pending=bool(raw.get("cleanup_pending")))
 
 
 def _key(
-    path: tuple[str, str, str, str], text: str, owners: dict[str, tuple[str, str]], findings: Findings
+    path: tuple[str | int, ...], text: str, owners: dict[str, tuple[str, str]], findings: Findings
 ) -> PublicKey | None:
-    key, (_, node, network, _) = None, path
+    key, (node, network) = None, (str(path[1]), str(path[2]))
     try:
         key = PublicKey(text)
     except ValueError:
@@ -202,4 +237,6 @@ def _entry_changes(prefix: str, network: str, before: LockEntry, after: LockEntr
         found.append(f"{prefix}public key in {network} {what}")
     if before.next_public_key != after.next_public_key:
         found.append(f"{prefix}next public key in {network} {'recorded' if after.next_public_key else 'removed'}")
+    if not found and before != after:
+        found.append(f"{prefix}old public keys in {network} {'recorded' if after.cleanup_pending else 'cleaned up'}")
     return found

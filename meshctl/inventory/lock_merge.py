@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TypeVar
 
 from meshctl.errors import MeshctlError
-from meshctl.inventory.lock import Lock, LockEntry, Revoked
+from meshctl.inventory.lock import OLD_KEYS_KEPT, Lock, LockEntry, Revoked
 from meshctl.model.keys import PublicKey
 
 T = TypeVar("T")
@@ -57,8 +57,15 @@ def _entry(was: LockEntry | None, mine: LockEntry | None, other: LockEntry | Non
     if mine is None or other is None:
         return _one(was, mine, other)
     was = was or LockEntry()
-    keys = (_pair(was), _pair(mine), _pair(other))
-    return LockEntry(_one(was.addresses, mine.addresses, other.addresses), *_one(*keys))
+    pairs = tuple(_pair(entry) for entry in (was, mine, other))
+    keys = _one(*pairs)
+    newer, older = (mine, other) if pairs[0] == pairs[2] else (other, mine)
+    old = [key for key in dict.fromkeys((*newer.old_public_keys, *older.old_public_keys)) if key not in keys]
+    # What one run has cleaned up is not what another has left behind since.
+    pending = (mine.cleanup_pending, other.cleanup_pending)
+    uncleaned = _one(was.cleanup_pending, *pending) if len(set(pairs)) == 1 else any(pending)
+    addresses = _one(was.addresses, mine.addresses, other.addresses)
+    return LockEntry(addresses, *keys, tuple(old[:OLD_KEYS_KEPT]), uncleaned)
 
 
 def _pair(entry: LockEntry) -> tuple[PublicKey | None, PublicKey | None]:
@@ -81,8 +88,9 @@ def _revoked(base: Lock, ours: Lock, theirs: Lock) -> dict[str, Revoked]:
 def _collisions(lock: Lock) -> list[str]:
     """Addresses that two nodes would have, and revoked keys that a node would have."""
     dead = {key for entry in lock.revoked.values() for key in entry.keys}
+    valid = {node: {key for entry in networks.values() for key in entry.keys} for node, networks in lock.nodes.items()}
     addresses = Counter(a for networks in lock.nodes.values() for entry in networks.values() for a in entry.addresses)
     return [
         *(address for address, count in sorted(addresses.items()) if count > 1),
-        *(node for node in lock.nodes if not dead.isdisjoint(lock.keys_of(node))),
+        *(node for node, keys in valid.items() if not dead.isdisjoint(keys)),
     ]

@@ -6,7 +6,7 @@ nobody owns. Where old and new differ the intent keeps the old value, so that th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
     cleanups = dict(facts.ledger.cleanups)
     revoked = facts.ledger.revoked
     touched: set[str] = set()
+    removed: set[str] = set()  # peers and interfaces, by their changes' names
     for change in changes:
         name, resource = change.name, doc.resources[change.resource] if change.resource >= 0 else None
         if change.kind == "file":
@@ -58,14 +59,18 @@ def ledger_after(doc: NodeDoc, facts: HostFacts, changes: Iterable[Change]) -> L
             revoked = tuple(dict.fromkeys((*revoked, name)))
         elif change.kind in INTERFACE_KINDS:
             touched.add(name.split(" ")[0])
+            if change.kind == "interface" or change.action == "delete":
+                removed.add(name)
     interfaces = dict(facts.ledger.interfaces)
     wanted = {want.interface: want for want in doc.interfaces()}
     for name in sorted(touched):
         if name in wanted:
             stays_old = _boot_file_stays_old(name, doc, facts, changes)
-            interfaces[name] = _interface_record(wanted[name], facts, stays_old)
-        else:
+            interfaces[name] = _interface_record(wanted[name], facts, stays_old, removed)
+        elif name in removed or name not in facts.interfaces:
             interfaces.pop(name, None)
+        elif name in interfaces:
+            interfaces[name] = replace(interfaces[name], peers=_staying(name, facts, removed))
     handlers = _handlers_left(doc, facts, changes)
     return Ledger(interfaces, files, sysctls, units, tables, cleanups, revoked, handlers)
 
@@ -96,18 +101,32 @@ def _boot_file_stays_old(interface: str, doc: NodeDoc, facts: HostFacts, changes
     )  # fmt: skip
 
 
-def _interface_record(want: WireGuard, facts: HostFacts, boot_file_stays_old: bool) -> InterfaceRecord:
-    """Changes of one interface are applied together, so all that is wanted of it is ours afterwards."""
+def _interface_record(
+    want: WireGuard, facts: HostFacts, boot_file_stays_old: bool, removed: Collection[str]
+) -> InterfaceRecord:
+    """Changes of one interface are applied together, so all that is wanted of it is ours afterwards; and what is there
+    still of a peer of ours, for `meshctl revoke` removes its own and no more."""
     old = facts.ledger.interfaces.get(want.interface)
     live = want.interface in facts.interfaces
     return InterfaceRecord(
         created=not live if old is None else old.created,
         backend=want.backend,
-        peers={p.public_key.text: PeerRecord(p.endpoint, p.keepalive_s) for p in want.peers if p.public_key},
+        peers={
+            **_staying(want.interface, facts, removed),
+            **{p.public_key.text: PeerRecord(p.endpoint, p.keepalive_s) for p in want.peers if p.public_key},
+        },
         addresses=want.addresses,
         routes=(*want.routes, DEFAULT) if want.default_route else want.routes,
         peers_of_boot=facts.boot_id if boot_file_stays_old else "",
     )
+
+
+def _staying(interface: str, facts: HostFacts, removed: Collection[str]) -> dict[str, PeerRecord]:
+    """The peers of ours that are there and stay: nobody would remove them if the ledger forgot them."""
+    record, live = facts.ledger.interfaces.get(interface), facts.interfaces.get(interface)
+    there = {key.text for key in live.peers} if live else set()
+    records = record.peers.items() if record else ()
+    return {key: peer for key, peer in records if key in there and f"{interface} {key}" not in removed}
 
 
 def intent(old: Ledger, new: Ledger, handlers: Iterable[str] = ()) -> Ledger:

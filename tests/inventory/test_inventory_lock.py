@@ -12,10 +12,12 @@ import pytest
 
 from meshctl.errors import InventoryError, MeshctlError
 from meshctl.inventory import lock_write, read, refreshed, write_lock
+from meshctl.inventory.lock import OLD_KEYS_KEPT
 from meshctl.model.keys import PublicKey
 
 KEY = PublicKey("A" * 42 + "A=")
 OTHER = PublicKey("B" * 42 + "A=")
+NEW = PublicKey("C" * 42 + "A=")
 TEXT = """\
 version: 1
 networks: {corp: {cidr: [10.42.0.0/16, "fd42:42::/48"]}}
@@ -121,6 +123,15 @@ BAD_LOCKS = {
         f'version: 1\nnodes: {{a: {{corp: {{addresses: [], public_key: "{"A" * 42}B="}}}}}}\n',
         "bad-key",
     ),
+    "an old key of other bits": (
+        f'version: 1\nnodes: {{a: {{corp: {{addresses: [], old_public_keys: ["{"A" * 42}B="]}}}}}}\n',
+        "bad-key",
+    ),
+    "an old key that another node has": (
+        f'version: 1\nnodes:\n  a: {{corp: {{addresses: [], old_public_keys: ["{KEY}"]}}}}\n'
+        f'  b: {{corp: {{addresses: [], public_key: "{KEY}"}}}}\n',
+        "duplicate-public-key",
+    ),
     "a bad address": ("version: 1\nnodes: {a: {corp: {addresses: [10.0.0.300]}}}\n", "bad-address"),
     "one key for two nodes": (
         f'version: 1\nnodes:\n  a: {{corp: {{addresses: [], public_key: "{KEY}"}}}}\n'
@@ -164,8 +175,9 @@ def test_a_pending_rotation_is_in_the_lock_until_the_node_has_switched(file: Pat
     assert (attachment.public_key, attachment.next_public_key) == (KEY, OTHER)
     switched = again.switched(["web1", "hub"])
     assert switched.lock.entry("web1", "corp") == dataclasses.replace(
-        again.lock.entry("web1", "corp"), public_key=OTHER, next_public_key=None
-    )
+        again.lock.entry("web1", "corp"), public_key=OTHER, next_public_key=None, old_public_keys=(KEY,),
+        cleanup_pending=True,
+    )  # fmt: skip
     assert switched.mesh.nodes["hub"] == again.mesh.nodes["hub"]
 
 
@@ -193,6 +205,54 @@ def test_a_revoked_node_has_no_key_nor_gets_one_until_it_is_readmitted(file: Pat
         again.with_keys({("web1", "corp"): KEY})
 
 
+def key(number: int) -> PublicKey:
+    return PublicKey(chr(ord("D") + number) * 42 + "A=")
+
+
+def test_the_keys_that_a_node_had_stay_in_the_lock_and_are_revoked_with_it(file: Path) -> None:
+    write_lock(read(file).with_keys({("web1", "corp"): KEY}))
+    write_lock(read(file).with_next_keys({("web1", "corp"): OTHER}).switched(["web1"]))
+    write_lock(read(file).without_keys([("web1", "corp")]).with_keys({("web1", "corp"): NEW}))
+    entry = read(file).lock.entry("web1", "corp")
+    assert (entry.old_public_keys, entry.cleanup_pending) == ((OTHER, KEY), True)
+    write_lock(read(file).cleaned_up([("web1", "corp")]))
+    cleaned = read(file)
+    assert cleaned.lock.entry("web1", "corp") == dataclasses.replace(entry, cleanup_pending=False)
+    write_lock(cleaned.revoking(["web1"]))
+    assert read(file).lock.revoked["web1"].keys == (NEW, OTHER, KEY)
+    assert read(file).lock.keys_of("web1") == ()
+
+
+def test_a_key_that_comes_back_is_no_old_one_and_the_oldest_are_forgotten(file: Path) -> None:
+    inventory = read(file)
+    for number in range(OLD_KEYS_KEPT + 2):
+        inventory = inventory.with_keys({("web1", "corp"): key(number)})
+    assert inventory.lock.entry("web1", "corp").old_public_keys == tuple(key(n) for n in range(OLD_KEYS_KEPT, 0, -1))
+    back = inventory.with_keys({("web1", "corp"): key(OLD_KEYS_KEPT)}).lock.entry("web1", "corp")
+    assert back.old_public_keys[:2] == (key(OLD_KEYS_KEPT + 1), key(OLD_KEYS_KEPT - 1))
+    assert back.public_key not in back.old_public_keys
+
+
+def test_a_key_that_another_node_had_is_refused(file: Path) -> None:
+    inventory = read(file).with_keys({("web1", "corp"): KEY}).with_keys({("web1", "corp"): OTHER})
+    with pytest.raises(MeshctlError, match=r"hub: its key in corp was web1's before"):
+        inventory.with_keys({("hub", "corp"): KEY})
+
+
+def test_what_two_runs_leave_behind_is_in_the_lock_and_neither_takes_it_for_cleaned_up(file: Path) -> None:
+    write_lock(read(file).with_keys({("web1", "corp"): KEY}))
+    write_lock(read(file).with_next_keys({("web1", "corp"): OTHER}).switched(["web1"]))
+    one, other = read(file), read(file)
+    write_lock(one.with_keys({("web1", "corp"): NEW}))
+    write_lock(other.cleaned_up([("web1", "corp")]))
+    entry = read(file).lock.entry("web1", "corp")
+    assert (entry.public_key, entry.old_public_keys, entry.cleanup_pending) == (NEW, (OTHER, KEY), True)
+    one, other = read(file), read(file)
+    write_lock(other.cleaned_up([("web1", "corp")]))
+    write_lock(one.with_keys({("hub", "corp"): key(0)}))
+    assert read(file).lock.entry("web1", "corp").cleanup_pending is False
+
+
 def test_a_lock_that_brings_a_revoked_key_back_is_refused(file: Path) -> None:
     write_lock(read(file).with_keys({("web1", "corp"): KEY}))
     text = read(file).lock_path.read_text()
@@ -214,9 +274,6 @@ def test_a_jump_host_that_was_revoked_is_warned_about(file: Path) -> None:
     assert [found.message for found in read(file).warnings] == [
         "`too` is reached by way of `behind`, which was revoked"
     ]
-
-
-NEW = PublicKey("C" * 42 + "A=")
 
 
 def test_what_others_wrote_since_the_lock_was_read_stays(file: Path) -> None:
