@@ -156,7 +156,7 @@ def _rotation_text(rotation: Rotation) -> str:
         lines.append(f"{name:<{width}}  {colour(f'{node.status:<7}', tint)}  {reasons}".rstrip())
     lines += [f"{name} has old keys still: {why}" for name, why in (rotation.behind or {}).items()]
     if rotation.behind:
-        lines.append("`meshctl apply` removes old keys when the others are back; `meshctl keys status` says who has them.")
+        lines.append("`meshctl apply` removes old keys when the others are back; `meshctl keys status` says whose.")
     if any(node.status == "pending" for node in rotation.nodes.values()):
         lines.append("Both keys of what is pending are valid; `meshctl keys rotate` goes on when the others are back.")
     lines += [f"{name} needs a new config: meshctl client show {name} --rekey" for name in rotation.clients]
