@@ -106,7 +106,7 @@ def test_a_peer_that_is_off_leaves_it_pending_and_comes_back_without_hands(keys_
     keys_mesh.sh("alice", OFF)
     try:
         found = rotate(keys_mesh, "web", code=1)["nodes"]["web"]
-        assert (found["status"], [r["node"] for r in found["because"]]) == ("pending", ["alice"])
+        assert (found["status"], [r["node"] for r in found["because"]]) == ("pending", ["alice"]), found
         told = state(keys_mesh, "web")
         assert (told["state"], told["prepared"], told["peers"], told["waits_for"]) == ("pending", 1, 2, ["alice"])
         assert keys_mesh.reaches("hub", keys_mesh.address("web"))
