@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from meshctl.deploy.applier import agent_command, read_result
 from meshctl.deploy.check import AGAIN_S, Check, echo
@@ -185,11 +185,19 @@ def report_open(hosts: Iterable[Host]) -> None:
             )  # fmt: skip
 
 
-def find(host: Host, *, unchecked: bool) -> None:
+def runs_of(hosts: Iterable[Host]) -> frozenset[str]:
+    """The ids of the runs that somebody may come to confirm: for which hosts wait; or, where none does, of the last one
+    that a host has undone."""
+    known = [host.facts for host in hosts if host.facts]
+    waiting = frozenset(facts.pending.id for facts in known if facts.pending)
+    return waiting or frozenset(sorted(facts.undone.id for facts in known if facts.undone)[-1:])
+
+
+def find(host: Host, runs: Collection[str], *, unchecked: bool) -> None:
     """What waits there for a person is `pending`, and so, if `unchecked`, is what waits for its own run. Raises
-    RemoteError for what nobody may confirm, or any more."""
+    RemoteError for what nobody may confirm, or what was undone of these runs."""
     waits, undone = (host.facts.pending, host.facts.undone) if host.facts else (None, None)
-    if waits is None and undone is not None:
+    if waits is None and undone is not None and undone.id in runs:
         raise RemoteError(undone.words, node=host.name, kind="undone", step="confirm", hint=hint("undone", host.name))
     if waits and waits.damaged:
         raise RemoteError(

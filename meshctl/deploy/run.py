@@ -263,9 +263,10 @@ class _Run:
 
     def confirm(self, *, unchecked: bool) -> None:
         """Have all hosts keep what waits to be confirmed. They were read over connections of this run's own."""
+        runs = confirm.runs_of(self._hosts.values())
         for host in self._hosts.values():
             if host.error is None:
-                guarded(host, partial(confirm.find, unchecked=unchecked))
+                guarded(host, partial(confirm.find, runs=runs, unchecked=unchecked))
             if host.pending:
                 self._phases.note(f"{host.name}: {host.pending.words}")
         waiting = [host for host in self._hosts.values() if host.pending]

@@ -260,6 +260,10 @@ def test_who_comes_to_confirm_what_was_undone_is_told_so_and_why(mesh: Mesh) -> 
     assert [line.split() for line in done.stdout.splitlines()[:2]] == [["one", "confirmed"], ["two", "failed"]]
     assert "two: undone (confirm): the apply 20" in done.stdout
     assert "was undone: the host was started anew before it was confirmed; apply again" in done.stdout
+    applied(mesh, "another", "--limit", "one", *MANUAL)
+    done = mesh.run("confirm", "-i", str(mesh.path))
+    assert done.returncode == 0, "that was another run, of which two knows nothing"
+    assert [line.split()[:2] for line in done.stdout.splitlines()[:2]] == [["one", "confirmed"], ["two", "nothing"]]
     applied(mesh, "a", "--limit", "two", *QUICK)
     done = mesh.run("confirm", "-i", str(mesh.path))
     assert done.returncode == 0, "an apply since then has ended well"

@@ -253,6 +253,10 @@ def test_what_nobody_confirms_by_hand_is_undone_when_its_time_is_over(small: Mes
     small.apply("--confirm", "manual", *WINDOW)
     await_decided(small, "web1")
     assert state(small, "web1") == before
-    late = small.on_lab("confirm", "-o", "json")
-    assert {node["status"] for node in late.json()["nodes"].values()} == {"unchanged"}
+    confirmed = small.on_lab("confirm", "-o", "json")
+    assert confirmed.code == 1
+    late: dict[str, Any] = confirmed.json()["nodes"]
+    assert [name for name, node in late.items() if node["status"] != "unchanged"] == ["web1"]
+    assert late["web1"]["error"]["kind"] == "undone"
+    assert "was undone: nobody confirmed it within 30 s" in late["web1"]["error"]["message"]
     assert undone(small, "web1") == ["was undone: nobody confirmed it within 30 s"]
