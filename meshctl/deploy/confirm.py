@@ -190,7 +190,7 @@ def runs_of(hosts: Iterable[Host]) -> frozenset[str]:
     that a host has undone."""
     known = [host.facts for host in hosts if host.facts]
     waiting = frozenset(facts.pending.id for facts in known if facts.pending)
-    return waiting or frozenset(sorted(facts.undone.id for facts in known if facts.undone)[-1:])
+    return waiting or frozenset(sorted(f.undone.id for f in known if f.undone and not f.undone.damaged)[-1:])
 
 
 def find(host: Host, runs: Collection[str], *, unchecked: bool) -> None:

@@ -26,6 +26,8 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\([0-7]{3}|.)", re.DOTALL)
 _ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
 _AGENT = re.compile(rf"{re.escape(AGENT_PREFIX)}([0-9a-f]+){re.escape(AGENT_SUFFIX)}")
+# What noise of a damaged disk, or another document than is due, has its reader raise.
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 def parse(node: str, text: str) -> HostFacts:
@@ -215,25 +217,25 @@ def _pending(lines: Lines) -> PendingApply | None:
     if not lines:
         return None
     try:
-        raw = _indented(lines)
+        raw = json.loads(_content(lines))
         manual = bool(raw.get("manual"))  # absent in the first ones
         return PendingApply(
             str(raw["id"]), str(raw["who"]), float(raw["window_s"]), float(raw["began"]), manual,
             boot=str(raw["boot"]), ended=raw["until"] is not None,
         )  # fmt: skip
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+    except _DAMAGED:
         return PendingApply("", "", 0.0, ended=False, damaged=True)
 
 
 def _undone(lines: Lines) -> UndoneApply | None:
-    raw = _indented(lines)
-    return UndoneApply(str(raw["id"]), str(raw["why"]), tuple(map(str, raw["left"]))) if raw else None
-
-
-def _indented(lines: Lines) -> Any:
-    """A JSON document of the host's; None where there is none."""
-    text = _content(lines)
-    return json.loads(text) if text.strip() else None
+    """One that cannot be read must not hinder anybody: it only tells."""
+    if not lines:
+        return None
+    try:
+        raw = json.loads(_content(lines))
+        return UndoneApply(str(raw["id"]), str(raw["why"]), tuple(map(str, raw["left"])))
+    except _DAMAGED:
+        return UndoneApply("", "", damaged=True)
 
 
 def _content(lines: Lines) -> str:

@@ -81,7 +81,7 @@ section pending
 # A line before it, for who has it empty, and one after it, for noise of a damaged disk ends none.
 [ -e @PENDING@ ] && echo ' ' && sed 's/^/ /' @PENDING@ && echo
 section undone
-sed 's/^/ /' @UNDONE@
+[ -e @UNDONE@ ] && echo ' ' && sed 's/^/ /' @UNDONE@ && echo
 
 section packages
 @PACKAGES@

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from meshctl.model.keys import PublicKey, Secret
 from meshctl.model.ledger import Ledger
-from meshctl.model.places import PENDING_PATH
+from meshctl.model.places import PENDING_PATH, UNDONE_PATH
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,19 @@ class PendingApply:
 
 @dataclass(frozen=True)
 class UndoneApply:
-    """The last apply that the host has undone, why, and what could not be put back, in words."""
+    """The last apply that the host has undone, why, and what could not be put back, in words. `damaged`: the node's
+    file cannot be read, and says none of it."""
 
     id: str
     why: str
     left: tuple[str, ...] = ()
+    damaged: bool = False
 
     @property
     def words(self) -> str:
         """Which one, and all that is known of it."""
+        if self.damaged:
+            return f"an apply was undone, and {UNDONE_PATH}, which says why, is damaged: `meshctl history` may know"
         left = f"; not put back: {', '.join(self.left)}" if self.left else ""
         return f"the apply {self.id} was undone: {self.why}{left}"
 

@@ -24,7 +24,7 @@ from meshctl.deploy.host import Host
 from meshctl.deploy.transport import Completed
 from meshctl.errors import RemoteError
 from meshctl.model.facts import PendingApply
-from meshctl.model.places import PENDING_PATH, REVERT_LINK
+from meshctl.model.places import PENDING_PATH, REVERT_LINK, UNDONE_PATH
 from meshctl.model.resources import NodeDoc
 
 OF_BEFORE_A_BOOT = f"""sed -i 's/"boot": "[^"]*"/"boot": "before"/' {PENDING_PATH}"""
@@ -332,3 +332,25 @@ def test_a_damaged_file_of_what_waits_hinders_no_command_and_the_next_apply_undo
     assert two.sh("cat /etc/app/motd") == "a"
     again = mesh.run("history", "two", "-i", str(mesh.path), "--short")
     assert [line.split()[-1] for line in again.stdout.splitlines()[1:] if "undone" not in line] == ["applied"] * 2
+
+
+@pytest.mark.parametrize("damage", [
+    "head -c 300 /dev/urandom >", "truncate -s 0 ", "echo '[]' >", "printf '{\"id\": 1' >",
+], ids=["noise", "empty", "another document", "cut short"])  # fmt: skip
+def test_a_damaged_file_of_what_was_undone_hinders_no_command_and_is_told_of(mesh: Mesh, damage: str) -> None:
+    mesh.apply(*QUICK)
+    two = mesh.hosts["two"]
+    two.sh(f"{damage}{UNDONE_PATH}")
+    planned = mesh.run("plan", str(mesh.path), "--limit", "two")
+    assert planned.returncode == 0, planned.stderr
+    told = f"two: an apply was undone, and {UNDONE_PATH}, which says why, is damaged: `meshctl history` may know"
+    assert told in planned.stdout + planned.stderr
+    confirmed = mesh.run("confirm", "-i", str(mesh.path), "--limit", "two")
+    assert confirmed.returncode == 0, confirmed.stdout
+    assert "nothing to confirm" in confirmed.stdout
+    mesh.motd = "a"
+    mesh.write()
+    done = mesh.run("apply", str(mesh.path), "--limit", "two", *QUICK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = mesh.run("plan", str(mesh.path), "--limit", "two")
+    assert UNDONE_PATH not in again.stdout + again.stderr
