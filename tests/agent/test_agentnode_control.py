@@ -74,6 +74,16 @@ def test_an_agent_whose_files_cannot_be_made_says_so_and_goes_on(report: Report)
     metrics.close()
 
 
+def test_a_socket_that_could_not_be_put_in_its_place_leaves_nothing_beside_it(tmp_path: Path, report: Report) -> None:
+    path = tmp_path / "agent.sock"
+    path.mkdir()
+    control = Control(path, report)
+    with pytest.raises(IsADirectoryError):
+        control.poll(0.0)
+    control.close()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "why", ["a file is in the folder's place", pytest.param("the folder is full", marks=pytest.mark.lab)]
 )

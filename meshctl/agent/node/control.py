@@ -158,5 +158,6 @@ def _listen(path: Path) -> tuple[socket.socket, tuple[int, int] | None]:
         temp.replace(path)
     except OSError:
         sock.close()
+        remove_quietly(temp)
         raise
     return sock, place
