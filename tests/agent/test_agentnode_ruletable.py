@@ -147,6 +147,8 @@ HARM = {
     "with one more": f"add element inet {NAME} doors {{ 192.0.2.2 : 2 }}",
     "with a rule before its own": f"insert rule inet {NAME} open accept",
     "asleep": f"add table inet {NAME} {{ flags dormant; }}",
+    "with another policy": f"chain inet {NAME} open {{ policy drop; }}",
+    "with another name of a chain": f"rename chain inet {NAME} open shut",
 }
 
 
@@ -193,6 +195,27 @@ def test_a_table_that_somebody_puts_back_when_there_is_to_be_none_is_swept_at_on
     assert (host.ruleset(), host.swept) == ("", [ONE])
 
 
+def test_what_conntrack_could_not_be_told_of_a_change_it_is_told_later(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("no room")
+
+    host.add(ONE)
+    host.poll(SWEEP_AFTER_S)
+    host.load(HARM["with one more"])
+    with monkeypatch.context() as patched:
+        patched.setattr(host.table, "_swept", fail)
+        with pytest.raises(OSError, match="no room"):
+            host.hear(10.0)
+    assert host.there() == {1}
+    host.poll(10.0 + AGAIN_S)
+    assert set(host.swept) == {ONE, TWO}
+    host.swept.clear()
+    host.poll(20.0 + AGAIN_S)
+    assert host.swept == []
+
+
 def test_a_change_finds_the_table_mended_though_the_kernel_has_not_told_yet(host: Host) -> None:
     host.add(ONE)
     host.place.run("nft", "flush", "ruleset")
@@ -223,7 +246,7 @@ def test_the_table_is_read_when_others_have_changed_it_alone_and_not_again_at_on
     host.poll(30.0)
     host.load(HARM["with one more"])
     host.hear(30.0)
-    assert len(reads) == 3, "the elements, and then the table and its rules when it is put back"
+    assert len(reads) == 4, "the elements, and then the table, its chains and its rules when it is put back"
     assert host.there() == {1}
 
 

@@ -17,7 +17,7 @@ from meshctl.agent.node.netlink import attribute, attributes, nested
 NETLINK_NETFILTER = 12
 NFPROTO_INET = 1
 NFTABLES, CONNTRACK = 10, 1
-MSG_GETTABLE, MSG_GETRULE = 1, 7
+MSG_GETTABLE, MSG_GETCHAIN, MSG_GETRULE = 1, 4, 7
 MSG_NEWSETELEM, MSG_GETSETELEM, MSG_DELSETELEM = 12, 13, 14
 CT_DELETE = 2
 GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES: what has become of the ruleset
@@ -86,12 +86,18 @@ class Nfnetlink:
             raise
 
     def makeup(self, table: str) -> list[bytes]:
-        """What a table is but for its elements; another one of that name, or with another rule, is not the same. Raises
-        FileNotFoundError when there is none."""
+        """What a table is but for its elements; another one of that name, or with another rule or policy, is not the
+        same. Raises FileNotFoundError when there is none."""
         own = self._dump(self._message(NFTABLES << 8 | MSG_GETTABLE, NFPROTO_INET, naming(table), netlink.ACK))
+        all_chains = self._dump(self._message(NFTABLES << 8 | MSG_GETCHAIN, NFPROTO_INET, b"", netlink.DUMP))
+        chains = [chain for chain in map(attributes_of, all_chains) if chain.get(1) == _text(table)]
         rules = self._dump(self._message(NFTABLES << 8 | MSG_GETRULE, NFPROTO_INET, naming(table), netlink.DUMP))
-        # Of a rule, its handle.
-        return [*(one[_NFGEN.size :] for one in own), *(attributes_of(rule).get(3, b"") for rule in rules)]
+        return [
+            *(one[_NFGEN.size :] for one in own),
+            # Names and policies: who changes them leaves all handles as they are.
+            *(chain.get(kind, b"") for chain in chains for kind in (3, 5)),
+            *(attributes_of(rule).get(3, b"") for rule in rules),  # its handle
+        ]
 
     def forget_connection(self, source: tuple[str, int], destination: tuple[str, int]) -> None:
         """Conntrack forgets the UDP connection of which a packet from there to there would be; if there is one."""

@@ -77,6 +77,7 @@ class RuleTable:
         self._restore_at: float | None = None
         self._netlink = Nfnetlink()
         self._makeup: list[bytes] = []  # of the table that was put in place
+        self._unswept: dict[Place, Element] = {}  # of a change that is undone
         self._watch = RulesetWatch(name, self._netlink, self._restore)
         with suppress(OSError):
             self._watch.open()  # a table that is over may be put back by somebody, too
@@ -223,7 +224,10 @@ class RuleTable:
         if there != known or not self._is_ours():
             self._put(known.values())
             # Conntrack has decided for what came meanwhile, or by the other table, and would go on so.
-            self._swept({**there, **known}.values())
+            self._unswept.update({**there, **known})
+        if self._unswept:
+            self._swept(self._unswept.values())
+            self._unswept = {}
 
     def _is_ours(self) -> bool:
         try:
