@@ -155,6 +155,7 @@ def said_at_the_socket(folder: Path, answer: str) -> Completed:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(folder / "agent.sock"))
         listener.listen()
+        listener.settimeout(60)  # should nobody come
 
         def serve() -> None:
             connection, _ = listener.accept()
