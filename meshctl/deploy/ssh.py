@@ -14,6 +14,7 @@ from meshctl.deploy import sshconnect
 from meshctl.deploy.door import Door
 from meshctl.deploy.hostkeys import KnownHosts
 from meshctl.deploy.identities import Identities
+from meshctl.deploy.sshalive import close
 from meshctl.deploy.sshsettings import SshConfigs, Way, jump_settings, resolve
 from meshctl.deploy.sshtransport import SshTransport
 from meshctl.errors import RemoteError
@@ -70,7 +71,7 @@ class Connections:
             self._open.clear()
         for future in reversed(connections):
             if future.done() and future.exception() is None:
-                sshconnect.close(future.result())
+                close(future.result())
         for process in self._proxies:
             process.terminate()
             process.wait()

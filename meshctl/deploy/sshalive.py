@@ -1,10 +1,10 @@
-"""Whether an SSH connection still lives: the other end's SSH answers by itself, however long our command takes."""
+"""Whether an SSH connection still lives, and its end. The other end's SSH answers by itself, however long our command
+takes."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,16 +38,24 @@ def watch(connection: paramiko.Transport, heard: Heard, every_s: float) -> None:
     threading.Thread(target=_watch, args=(connection, heard, every_s), daemon=True).start()
 
 
+def close(connection: Any) -> None:
+    """A connection, or a channel or socket. Of one that has broken the other end does not hear that. Never raises."""
+    import paramiko
+
+    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+        connection.close()
+
+
 def _watch(connection: paramiko.Transport, heard: Heard, every_s: float) -> None:
     while connection.is_active():
         if heard.silent == UNANSWERED:
             heard.why = f"its SSH has not answered for {UNANSWERED * every_s:g} s"
-            _end(connection)
+            close(connection)
             return
         heard.silent += 1
         # Where nothing more can be sent, who asks waits, too.
         threading.Thread(target=_ask, args=(connection,), daemon=True).start()
-        time.sleep(every_s)
+        connection.join(every_s)  # it is a thread, which ends with the connection
 
 
 def _ask(connection: paramiko.Transport) -> None:
@@ -56,10 +64,3 @@ def _ask(connection: paramiko.Transport) -> None:
 
     with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
         connection.global_request("keepalive@openssh.com")
-
-
-def _end(connection: paramiko.Transport) -> None:
-    import paramiko
-
-    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-        connection.close()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
 from meshctl.deploy.hostkeys import HostKeyRefused, KnownHosts
 from meshctl.deploy.identities import Identities
-from meshctl.deploy.sshalive import Heard, watch
+from meshctl.deploy.sshalive import Heard, close, watch
 from meshctl.deploy.sshsettings import Way
 from meshctl.errors import RemoteError
 
@@ -84,14 +83,6 @@ def handshake(sock: Any, way: Way, node: str, known: KnownHosts, identities: Ide
             kind="unreachable", hint=f"try: ssh -v -p {way.port} {way.user}@{way.host}",
         ) from error  # fmt: skip
     return transport
-
-
-def close(connection: Any) -> None:
-    """A connection, or a channel or socket. Of one that has broken the other end does not hear that. Never raises."""
-    import paramiko
-
-    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-        connection.close()
 
 
 def _prefer_known_kinds(transport: paramiko.Transport, kinds: list[str]) -> None:

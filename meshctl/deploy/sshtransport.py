@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from meshctl.deploy import sudo
-from meshctl.deploy.sshconnect import close
+from meshctl.deploy.sshalive import close
 from meshctl.deploy.sshsettings import Way
 from meshctl.deploy.transport import OUTPUT_LIMIT_BYTES, Completed, NotSentError
 from meshctl.errors import RemoteError

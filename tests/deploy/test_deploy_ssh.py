@@ -384,6 +384,19 @@ def test_a_server_that_hangs_is_lost_long_before_the_command_may_end(sshlab: Ssh
     pool.close()
 
 
+def test_of_a_connection_that_is_closed_nothing_goes_on(sshlab: SshLab) -> None:
+    sshlab.start("a")
+    before = set(threading.enumerate())
+    pool = connections(sshlab.node("a"))
+    pool.transport(sshlab.node("a"))
+    began = [thread for thread in threading.enumerate() if thread not in before and thread.ident]
+    assert began
+    pool.close()
+    for thread in began:
+        thread.join(5.0)
+    assert [thread.name for thread in began if thread.is_alive()] == []
+
+
 def test_a_command_that_says_nothing_for_long_is_waited_for(sshlab: SshLab) -> None:
     sshlab.start("a")
     target = sshlab.node("a", keepalive_s=1)
