@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from meshctl.deploy.options import RunOptions
 from meshctl.deploy.progress import Progress, Silent
 from meshctl.errors import RemoteError, UsageError
 from meshctl.inventory import Inventory, Lock
+from meshctl.model.keys import PublicKey
 from meshctl.model.mesh import Attachment
 from meshctl.policy import Compiled, compile_mesh
 
@@ -115,10 +116,8 @@ def _state(
     elif following and host.facts.key_files.get(wireguard.next_key_file) != following:
         waits_for = [name]
     if not following:
-        old = lock.entry(name, attached.network).old_public_keys
-        unread = {peer for peer in peers if hosts[peer].facts is None}
-        behind = unread | {host.name for host in hosts.values() if host.name != name and keys.has_one(host, old)}
-        state, waits_for, peers = (CLEANUP if behind and state == CURRENT else state), sorted(behind), []
+        waits_for, peers = _behind(hosts, name, peers, lock.entry(name, attached.network).old_public_keys), []
+        state = CLEANUP if waits_for and state == CURRENT else state
     prepared = [peer for peer in peers if _has(hosts[peer], compiled, attached)]
     waits_for += [peer for peer in peers if peer not in prepared]
     return KeyState(
@@ -126,6 +125,12 @@ def _state(
         None if age_s is None else _rfc3339(now - age_s), age_s, keys.is_due(compiled.mesh, name, age_s),
         len(peers), len(prepared), tuple(waits_for) if state in (PENDING, CLEANUP) else (),
     )  # fmt: skip
+
+
+def _behind(hosts: Mapping[str, Host], name: str, peers: Iterable[str], old: Collection[PublicKey]) -> list[str]:
+    """Who has an old key of that node's still, or may have it: a peer that cannot be read."""
+    unread = {peer for peer in peers if hosts[peer].facts is None}
+    return sorted(unread | {host.name for host in hosts.values() if host.name != name and keys.has_one(host, old)})
 
 
 def _has(peer: Host, compiled: Compiled, attached: Attachment) -> bool:

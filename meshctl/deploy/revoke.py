@@ -267,13 +267,13 @@ def _left_over(host: Host, thieves: _Thieves) -> list[Change]:
     known = {p.public_key.text for w in host.doc.interfaces() for p in w.peers if p.public_key} | thieves.keys.keys()
     found: list[Change] = []
     for name, record in host.facts.ledger.interfaces.items():
-        live = host.facts.interfaces.get(name)
-        unknown = {key.text: peer.allowed_ips for key, peer in live.peers.items()} if live else {}
-        gone = [
-            key for key, allowed in unknown.items() if key not in known
-            and (not thieves.prefixes.isdisjoint(allowed) or (not allowed and key in record.peers))
-        ]  # fmt: skip
-        found += removed_peers(-1, name, gone, live, host.name) if live else ()
+        if live := host.facts.interfaces.get(name):
+            allowed = {key.text: peer.allowed_ips for key, peer in live.peers.items() if key.text not in known}
+            gone = [
+                key for key, prefixes in allowed.items()
+                if not thieves.prefixes.isdisjoint(prefixes) or (not prefixes and key in record.peers)
+            ]  # fmt: skip
+            found += removed_peers(-1, name, gone, live, host.name)
     return found
 
 
