@@ -82,6 +82,13 @@ def set_attributes(path: Path, mode: str, owner: str, group: str) -> None:
         path.chmod(int(mode, 8))
 
 
+def make_public_dir(path: Path) -> None:
+    """The folder, if it is not there, into which everybody may look, whatever the umask is. Raises OSError."""
+    if not path.is_dir():
+        path.mkdir(parents=True)
+        path.chmod(0o755)
+
+
 def replace(temp: Path, path: Path) -> None:
     """Put `temp` in `path`'s place and the rename on disk; parents are made as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)

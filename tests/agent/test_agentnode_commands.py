@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,35 @@ def test_without_an_agent_the_command_says_so(stage: Stage) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 69
     assert done.stderr == f"no agent answers at {stage.socket('phone')}: No such file or directory\n"
+
+
+AS_NOBODY = """
+import os, sys
+from meshctl.agent.node.commands import main
+main("status", ["--socket", "/nowhere"])  # all is imported then: `nobody` may not be able to read this Python
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+sys.exit(main("status", sys.argv[1:]))
+"""
+
+
+def test_who_may_not_ask_is_told_who_may(stage: Stage) -> None:
+    words = [sys.executable, "-c", AS_NOBODY, "--socket", str(stage.socket("ann"))]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 69
+    assert done.stderr.splitlines()[1:] == [f"the agent at {stage.socket('ann')} answers root alone: ask with sudo"]
+
+
+@pytest.mark.parametrize("words", [
+    ("status", "--bogus"), ("status", "extra"), ("paths", "-o", "xml"), ("events", "--follow", "extra"),
+    ("override", "bob"), ("override", "bob", "bogus"), ("run", "--metrics-port", "x"), ("run", "extra"),
+    ("cleanup", "extra"), ("bogus",), ("apply", "extra"), ("probe", "extra"),
+], ids=" ".join)  # fmt: skip
+def test_words_that_make_no_sense_end_with_a_status_of_their_own(words: Sequence[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "meshctl.agent.main", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 64
+    assert done.stderr.startswith("usage: ")
 
 
 def test_an_agent_that_ends_takes_its_socket_and_its_metrics_along(stage: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import random
 import socket
 import stat
@@ -82,6 +83,22 @@ def test_a_socket_that_could_not_be_put_in_its_place_leaves_nothing_beside_it(tm
         control.poll(0.0)
     control.close()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_has_to_be_made_is_open_to_who_collects_metrics(tmp_path: Path, report: Report) -> None:
+    """Whatever is made first, with the umask that the unit has, and read as the user `nobody`."""
+    before = os.umask(0o077)
+    try:
+        for number in range(2):
+            folder = tmp_path / f"run{number}"
+            files = [Control(folder / "agent.sock", report), MetricsFile(folder / "agent.prom", report, 15.0, 0.0)]
+            for handler in reversed(files) if number else files:
+                handler.poll(1.0)
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+            for handler in files:
+                handler.close()
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ apart from it, until they have said that their mappings are gone.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import random
 import sys
@@ -25,7 +24,7 @@ from meshctl.agent.node.log import Log
 from meshctl.agent.node.loop import Loop, clock
 from meshctl.agent.node.mappings import Mappings
 from meshctl.agent.node.nfnetlink import Nfnetlink
-from meshctl.agent.node.options import add_files
+from meshctl.agent.node.options import Parser, add_files
 from meshctl.agent.node.relays import Relays
 from meshctl.agent.node.ruletable import SWEEP_AFTER_S
 from meshctl.agent.node.splices import Splices
@@ -109,7 +108,7 @@ def _tables() -> Iterator[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="meshctl-agent cleanup",
         description="Give back what agents leave behind when they end: mappings at routers, splices, relays. For a host"
         " whose agent is gone for good; an agent that is restarted goes on with all of it. Exit status 1: something is"

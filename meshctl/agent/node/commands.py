@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from meshctl.agent.node.ask import EXIT_NO_AGENT, ask
-from meshctl.agent.node.options import MODES, add_files
+from meshctl.agent.node.options import EXIT_USAGE, MODES, Parser, add_files
 from meshctl.agent.node.tables import TABLES, events
 
 HELPS = {
@@ -25,7 +24,6 @@ HELPS = {
 }
 # Between two looks of --follow.
 FOLLOW_S = 1.0
-EXIT_REFUSED = 64  # EX_USAGE of sysexits(3)
 EXIT_UNPRINTED = 1
 
 
@@ -39,7 +37,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         answer = _ask(options.socket, request)
         if "error" in answer:
             sys.stderr.write(f"{answer['error']}\n")
-            return EXIT_REFUSED
+            return EXIT_USAGE
         as_json = options.output == "json"
         if command == "events" and options.follow:
             _follow(options.socket, answer, as_json=as_json)
@@ -65,6 +63,8 @@ class _NoAgentError(Exception):
 def _ask(path: Path, request: dict[str, Any]) -> Any:
     try:
         return ask(path, request)
+    except PermissionError as error:
+        raise _NoAgentError(f"the agent at {path} answers root alone: ask with sudo") from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise _NoAgentError(f"no agent answers at {path}: {why}") from error
@@ -81,9 +81,9 @@ def _follow(path: Path, answer: Any, *, as_json: bool) -> NoReturn:
         text = events(answer).partition("\n")[2]  # without the head
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
+def _parser(command: str) -> Parser:
     what = HELPS[command]
-    parser = argparse.ArgumentParser(prog=f"meshctl-agent {command}", description=f"Shows {what}.")
+    parser = Parser(prog=f"meshctl-agent {command}", description=f"Shows {what}.")
     if command in ("rebind", "override"):
         parser.description = f"{what[0].upper()}{what[1:]}."
     if command == "override":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from meshctl.agent.files import remove_quietly
+from meshctl.agent.files import make_public_dir, remove_quietly
 from meshctl.agent.node.ask import answers
 from meshctl.agent.node.clients import Clients
 from meshctl.agent.node.handler import HasFileno, Plain, Readable
@@ -146,7 +146,7 @@ def _listen(path: Path) -> tuple[socket.socket, tuple[int, int] | None]:
     EADDRINUSE where another agent runs."""
     if answers(path):
         raise OSError(errno.EADDRINUSE, "another agent answers", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_public_dir(path.parent)
     temp = path.with_name(f".{path.name}.new")
     remove_quietly(temp)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

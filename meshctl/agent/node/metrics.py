@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from meshctl.agent.files import remove_quietly
+from meshctl.agent.files import make_public_dir, remove_quietly
 from meshctl.agent.node.clients import Clients
 from meshctl.agent.node.exposition import exposition
 from meshctl.agent.node.handler import HasFileno, Plain, Readable
@@ -48,7 +48,7 @@ class MetricsFile(Plain):
         remove_quietly(self._path)
 
     def _write(self, text: bytes) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_public_dir(self._path.parent)
         # Collectors read *.prom.
         temp = self._path.with_name(f".{self._path.name}.new")
         remove_quietly(temp)

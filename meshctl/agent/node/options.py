@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from meshctl.agent.node.ask import SOCKET
 from meshctl.core.agent.config import OVERRIDES
@@ -20,12 +21,22 @@ METRICS_EVERY_S = 15.0
 # What an operator may say of a pair: the core's words, and one for none of them.
 AUTO = "auto"
 MODES = (AUTO, *(mode for mode in OVERRIDES if mode))
+EXIT_USAGE = 64  # of sysexits(3)
 _FILES = {
     "document": (DOCUMENT, "what the repository says"),
     "state": (STATE, "what outlives a restart"),
     "socket": (SOCKET, "where `meshctl-agent status` and its kin are answered"),
     "metrics_file": (METRICS, "metrics for Prometheus's textfile collector"),
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """One that ends the process with EXIT_USAGE where words make no sense, as all of this program does."""
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse prints it."""
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
 
 
 class Options(NamedTuple):
@@ -49,7 +60,7 @@ def add_files(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def parse(arguments: Sequence[str]) -> Options:
     """The command line; ends the process where it makes no sense."""
-    parser = argparse.ArgumentParser(prog="meshctl-agent run", description="Keep this node's paths alive.")
+    parser = Parser(prog="meshctl-agent run", description="Keep this node's paths alive.")
     add_files(parser, *_FILES)
     parser.add_argument(
         "--metrics-port", type=int, default=METRICS_PORT, metavar="PORT",
