@@ -4,15 +4,19 @@ rule that outlives its relay."""
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from agentnode_anchor import PORT, Anchor, install, remove, to
 from agentnode_hosts import REFUSES, data, nft, received
 
 from meshctl.agent.node import nfnetlink
-from meshctl.agent.node.ruletable import AGAIN_S
+from meshctl.agent.node.relays import REFUSED_S
+from meshctl.agent.node.ruletable import AGAIN_S, SWEEP_AFTER_S
+from meshctl.agent.process import ENVIRONMENT
+from meshctl.model.places import RELAYS_TABLE
 
 pytestmark = pytest.mark.lab
 RATE_BYTES_S = 20_000
@@ -112,3 +116,72 @@ def test_a_removal_that_fails_keeps_no_relay_from_the_kernel(anchor: Anchor, tmp
             anchor.relays.poll(0.0)
     assert talk(moved, b)
     assert {count.kernel for count in anchor.counted()} == {True}
+
+
+def without_nft(folder: Path, why: str) -> AbstractContextManager[object]:
+    """As where nft's package is gone; or nft cannot do what is asked of it."""
+    return patch.dict(ENVIRONMENT, PATH="/nonexistent") if why == "missing" else nft(folder, REFUSES)
+
+
+MISSING = pytest.mark.parametrize(
+    ("why", "words"), [("missing", "nft is not installed"), ("refusing", "nft refused")], ids=["missing", "refusing"]
+)
+
+
+@MISSING
+@pytest.mark.parametrize("family", [4, 6])
+def test_where_nft_is_no_more_a_relay_of_before_is_the_agents_and_can_be_moved_and_ended(
+    anchor: Anchor, tmp_path: Path, why: str, words: str, family: int
+) -> None:
+    a, b, moved = anchor.end("a", family), anchor.end("b", family), anchor.end("a", family)
+    anchor.do(install(a, b))
+    assert talk(a, b)
+    with without_nft(tmp_path, why):
+        anchor.start()
+        anchor.do(install(a, b))
+        with pytest.raises((OSError, RuntimeError), match=words):
+            anchor.relays.poll(0.0)
+        assert RELAYS_TABLE not in anchor.space.run("nft", "list", "tables")
+        assert talk(a, b)
+        assert {count.kernel for count in anchor.counted()} == {False}
+        anchor.do(install(moved, b))
+        assert talk(moved, b)
+        assert not talk(a, b), "it is forwarded for the pair alone"
+        anchor.do(remove(moved, b))
+        assert not talk(moved, b)
+        assert not talk(b, a)
+        anchor.do(install(a, b))
+    anchor.pass_time(0.0)
+    anchor.pass_time(REFUSED_S)
+    assert talk(a, b)
+    assert {count.kernel for count in anchor.counted()} == {True}
+
+
+@MISSING
+def test_where_nft_is_no_more_one_relay_of_before_ends_and_another_is_the_agents(
+    anchor: Anchor, tmp_path: Path, why: str, words: str
+) -> None:
+    a, b, c, d = anchor.end("a"), anchor.end("b"), anchor.end("a"), anchor.end("b")
+    anchor.do(install(a, b), install(c, d, PORT + 1))
+    assert talk(a, b)
+    assert talk(c, d, PORT + 1)
+    with without_nft(tmp_path, why):
+        anchor.start()
+        with pytest.raises((OSError, RuntimeError), match=words):
+            anchor.do(remove(a, b))
+        assert not talk(a, b)
+        assert not talk(b, a)
+        anchor.do(install(c, d, PORT + 1))
+        assert talk(c, d, PORT + 1)
+
+
+def test_where_nft_is_no_more_relays_of_before_that_nobody_wants_end(anchor: Anchor) -> None:
+    a, b = anchor.end("a"), anchor.end("b")
+    anchor.do(install(a, b))
+    assert talk(a, b)
+    with patch.dict(ENVIRONMENT, PATH="/nonexistent"):
+        anchor.start()
+        anchor.pass_time(SWEEP_AFTER_S)
+        assert RELAYS_TABLE not in anchor.space.run("nft", "list", "tables")
+        assert not talk(a, b)
+        assert not talk(b, a)

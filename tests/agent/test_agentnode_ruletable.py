@@ -91,16 +91,55 @@ def _host(place: Space, ends: ExitStack) -> Host:
     return Host(place, ends)
 
 
-def test_what_could_not_be_swept_is_swept_later(host: Host, tmp_path: Path) -> None:
+def test_what_could_not_be_swept_is_swept_later(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
     host.add(ONE)
     host.start()
-    with nft(tmp_path, REFUSES), pytest.raises(RuntimeError, match=r"nft refused .*Could not process rule"):
-        host.poll(SWEEP_AFTER_S)
+    with monkeypatch.context() as patched:
+        patched.setattr(Nfnetlink, "delete_table", fail)
+        with pytest.raises(OSError, match="no room"):
+            host.poll(SWEEP_AFTER_S)
     assert (host.there(), host.swept) == ({1}, [])
     assert host.table.due() == SWEEP_AFTER_S + AGAIN_S
     host.poll(SWEEP_AFTER_S + AGAIN_S)
     assert (host.there(), host.swept) == (set(), [ONE])
     assert host.table.due() is None
+
+
+def test_a_table_of_before_that_cannot_be_taken_over_ends_and_what_conntrack_could_not_be_told_it_is_told_later(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("no room")
+
+    host.add(ONE)
+    host.start()
+    with monkeypatch.context() as patched, nft(tmp_path, REFUSES):
+        patched.setattr(host.table, "_swept", fail)
+        with pytest.raises(OSError, match="no room"):
+            host.add(TWO)
+    assert host.ruleset() == ""
+    host.poll(SWEEP_AFTER_S)
+    assert host.swept == [ONE]
+    host.add(TWO)
+    assert host.there() == {2}
+
+
+def test_tables_go_without_nft_one_that_is_gone_already_too(host: Host, tmp_path: Path) -> None:
+    host.add(ONE)
+    with nft(tmp_path, REFUSES) as ran:
+        host.remove(ONE)
+        host.poll(0.0)
+        host.poll(SWEEP_AFTER_S)
+        assert host.ruleset() == ""
+        host.poll(SWEEP_AFTER_S + AGAIN_S)
+    assert ran == []
+    link = Nfnetlink()
+    with pytest.raises(FileNotFoundError):
+        host.place.inside(lambda: link.delete_table(NAME))
+    link.close()
 
 
 def test_what_could_not_be_removed_is_swept_later(host: Host, tmp_path: Path) -> None:

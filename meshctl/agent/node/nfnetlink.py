@@ -1,4 +1,5 @@
-"""As much of nfnetlink as the agent needs: elements of nftables' sets, and connections that conntrack is to forget.
+"""As much of nfnetlink as the agent needs: elements of nftables' sets, the end of a table, and connections that
+conntrack is to forget.
 
 nft(8) would do it too, in ten milliseconds a call, which hundreds of relays do not have when an anchor starts; this
 takes a tenth of one. The formats are those of linux/netfilter/nfnetlink.h, nf_tables.h and nfnetlink_conntrack.h.
@@ -17,7 +18,7 @@ from meshctl.agent.node.netlink import attribute, attributes, nested
 NETLINK_NETFILTER = 12
 NFPROTO_INET = 1
 NFTABLES, CONNTRACK = 10, 1
-MSG_GETTABLE, MSG_GETCHAIN, MSG_GETRULE = 1, 4, 7
+MSG_GETTABLE, MSG_DELTABLE, MSG_GETCHAIN, MSG_GETRULE = 1, 2, 4, 7
 MSG_NEWSETELEM, MSG_GETSETELEM, MSG_DELSETELEM = 12, 13, 14
 CT_DELETE = 2
 GROUP_NFTABLES = 7  # NFNLGRP_NFTABLES: what has become of the ruleset
@@ -58,16 +59,12 @@ class Nfnetlink:
     def change_elements(self, table: str, changes: Iterable[tuple[int, str, bytes]]) -> None:
         """All or none: `MSG_NEWSETELEM` or `MSG_DELSETELEM`, the set, and one `element`, of a table of family inet. At
         most MAX_CHANGES of them."""
-        begin = self._message(_BATCH_BEGIN, socket.AF_UNSPEC, b"", resource=NFTABLES)
-        first, parts = self._number, []
-        for kind, name, body in changes:
-            flags = netlink.CREATE if kind == MSG_NEWSETELEM else 0
-            body = naming(table) + attribute(2, _text(name)) + nested(3, body)
-            parts.append(self._message(NFTABLES << 8 | kind, NFPROTO_INET, body, flags | netlink.ACK))
-        end = self._message(_BATCH_END, socket.AF_UNSPEC, b"", resource=NFTABLES)
-        failures = self._acknowledged(b"".join([begin, *parts, end]), first, len(parts))
-        if failures:
-            raise failures[0]
+        within = naming(table)
+        self._change((kind, within + attribute(2, _text(name)) + nested(3, body)) for kind, name, body in changes)
+
+    def delete_table(self, table: str) -> None:
+        """One of family inet, with all that is in it. Raises FileNotFoundError when there is none."""
+        self._change([(MSG_DELTABLE, naming(table))])
 
     def elements(self, table: str, name: str) -> list[dict[int, bytes]]:
         """The attributes of every element of a set."""
@@ -113,6 +110,18 @@ class Nfnetlink:
     def _message(self, kind: int, family: int, body: bytes, flags: int = 0, resource: int = 0) -> bytes:
         self._number += 1
         return netlink.message(kind, flags, _NFGEN.pack(family, 0, resource) + body, self._number)
+
+    def _change(self, changes: Iterable[tuple[int, bytes]]) -> None:
+        """All or none of these messages to nftables."""
+        begin = self._message(_BATCH_BEGIN, socket.AF_UNSPEC, b"", resource=NFTABLES)
+        first, parts = self._number, []
+        for kind, body in changes:
+            flags = netlink.CREATE if kind == MSG_NEWSETELEM else 0
+            parts.append(self._message(NFTABLES << 8 | kind, NFPROTO_INET, body, flags | netlink.ACK))
+        end = self._message(_BATCH_END, socket.AF_UNSPEC, b"", resource=NFTABLES)
+        failures = self._acknowledged(b"".join([begin, *parts, end]), first, len(parts))
+        if failures:
+            raise failures[0]
 
     def _found(self, kind: int, family: int, body: bytes) -> bool:
         """Whether there was what a request is about."""

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from meshctl.agent.node import rtnetlink
 from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.relayforward import Forwarder
-from meshctl.agent.node.ruletable import AGAIN_S, Element, Kind, RuleTable, TableHandler
+from meshctl.agent.node.ruletable import AGAIN_S, Element, Kind, RuleTable
+from meshctl.agent.node.tablehandler import TableHandler
 from meshctl.core.agent.address import Address
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, Event, InstallRelay, RelayFailed, RemoveRelay

@@ -1,8 +1,9 @@
 """A table of nftables that is the agent's own: fixed chains, and sets whose elements come and go.
 
-Whole tables are put in place by nft(8) in one transaction; elements change by netlink. What another agent left there
-before this one started stays in force until this one has said what it wants; and a table that somebody flushes, or puts
-that of another moment in its place (distributions' nftables.service does either when it is restarted), is put back.
+Whole tables are put in place by nft(8) in one transaction; elements change, and a table goes, by netlink. What another
+agent left there before this one started stays in force until this one has said what it wants, and ends where nft cannot
+take it over; and a table that somebody flushes, or puts that of another moment in its place (distributions'
+nftables.service does either when it is restarted), is put back.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from meshctl.agent.node import nfnetlink, setvalues
-from meshctl.agent.node.handler import HasFileno, Plain, Readable
+from meshctl.agent.node.handler import HasFileno, Readable
 from meshctl.agent.node.netlink import attributes
 from meshctl.agent.node.nfnetlink import Nfnetlink
 from meshctl.agent.node.rulesetwatch import RulesetWatch
 from meshctl.agent.node.setvalues import Field
 from meshctl.agent.process import NOT_FOUND, run
-from meshctl.core.agent.events import Event
 
 Place = tuple[str, tuple[Field, ...]]  # a set's name, and a key
 # What was there before the start, and the core has not asked for again by then, is over. So is a table in which there
@@ -60,8 +60,9 @@ class RuleTable:
     """The table `inet NAME`. `chains` is nftables' text for them. Calls raise OSError or RuntimeError.
 
     It comes into being with the first element, and takes over those of before. SWEEP_AFTER_S after the start (`now`),
-    what is not wanted again ends. What fails of that is tried again. `swept` is called with what has ended so, and with
-    all that somebody else's change of the table was about, once it is undone.
+    what is not wanted again ends; at once, and all of it, where it cannot be taken over. What fails of that is tried
+    again. `swept` is called with what has ended so, and with all that somebody else's change of the table was about,
+    once it is undone.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class RuleTable:
         self._restore_at: float | None = None
         self._netlink = Nfnetlink()
         self._makeup: list[bytes] = []  # of the table that was put in place
-        self._unswept: dict[Place, Element] = {}  # of a change that is undone
+        self._unswept: dict[Place, Element] = {}  # that `swept` is to be called with
         self._watch = RulesetWatch(name, self._netlink, self._restore)
         with suppress(OSError):
             self._watch.open()  # a table that is over may be put back by somebody, too
@@ -114,7 +115,7 @@ class RuleTable:
 
     def change(self, add: Iterable[Element] = (), remove: Iterable[Element] = ()) -> bool:
         """All at once. What is there already, or not there, is no error. Whether anything is another now. After an
-        error nothing was added, and what was to be removed is swept later."""
+        error nothing was added, and what was to be removed has ended with its table or is swept later."""
         if not self._loaded:
             self._before = self._found()
         adding = list(add)
@@ -185,8 +186,13 @@ class RuleTable:
         if not kept:
             self._drop()
             return
-        self._watch.open()
-        self._put(kept.values())
+        try:
+            self._watch.open()
+            self._put(kept.values())
+        except (OSError, RuntimeError):
+            if not self._loaded:
+                self._give_up()
+            raise
         self._loaded = True
 
     def _put(self, elements: Iterable[Element]) -> None:
@@ -197,17 +203,30 @@ class RuleTable:
         """End what is left of before, and a table in which there is nothing."""
         if not self._loaded:
             self._before = self._found()
-        gone = list(self._before.values())
         if not self._wanted:
             self._drop()
         else:
-            self._change([], gone)
-        self._swept(gone)
+            self._change([], list(self._before.values()))
+        self._unswept.update(self._before)
         self._before = {}
+        self._tell()
+
+    def _give_up(self) -> None:
+        """End a table of before that cannot be taken over: the kernel would go on by it whatever is wanted, and keep
+        packets from who does it instead. What is in `_before` still is swept later, and told if it could not be."""
+        gone = self._found()
+        self._drop()
+        self._unswept.update(gone)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._unswept:
+            self._swept(self._unswept.values())
+            self._unswept = {}
 
     def _drop(self) -> None:
         if self._netlink.has_table(self.name):
-            _nft(f"delete table inet {self.name}\n")
+            self._netlink.delete_table(self.name)
         self._loaded = False
 
     def _restore(self, now: float) -> None:
@@ -225,9 +244,7 @@ class RuleTable:
             self._put(known.values())
             # Conntrack has decided for what came meanwhile, or by the other table, and would go on so.
             self._unswept.update({**there, **known})
-        if self._unswept:
-            self._swept(self._unswept.values())
-            self._unswept = {}
+        self._tell()
 
     def _is_ours(self) -> bool:
         try:
@@ -283,30 +300,6 @@ class RuleTable:
             lines += [f"elements = {{ {', '.join(written)} }}"] if written else []
             lines.append("}")
         return "\n".join([*lines, self._chains, "}", ""])
-
-
-class TableHandler(Plain):
-    """What handlers (see Handler) have in common whose actions become elements of a table."""
-
-    def __init__(self, table: RuleTable) -> None:
-        self._table = table
-
-    def sockets(self) -> Iterable[tuple[HasFileno, Readable]]:
-        """See Handler."""
-        return self._table.sockets()
-
-    def due(self) -> float | None:
-        """See Handler."""
-        return self._table.due()
-
-    def poll(self, now: float) -> list[Event]:
-        """See Handler."""
-        self._table.poll(now)
-        return []
-
-    def close(self) -> None:
-        """See Handler."""
-        self._table.close()
 
 
 def _nft(text: str) -> None:

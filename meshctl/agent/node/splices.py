@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from meshctl.agent.node import bpf
-from meshctl.agent.node.ruletable import Element, Kind, RuleTable, TableHandler
+from meshctl.agent.node.ruletable import Element, Kind, RuleTable
+from meshctl.agent.node.tablehandler import TableHandler
 from meshctl.core.agent.document import AgentDocument
 from meshctl.core.agent.events import Action, InstallSplice, OpenPorts, RemoveSplice
 from meshctl.model.keys import PublicKey
