@@ -124,6 +124,26 @@ def test_a_socket_that_could_not_be_made_is_made_once_it_can_be(tmp_path: Path, 
         assert answers(path)
 
 
+@pytest.mark.lab
+@pytest.mark.parametrize("again", [False, True], ids=["no folder", "another folder"])
+def test_where_only_a_start_makes_the_sockets_folder_the_log_says_so(
+    tmp_path: Path, report: Report, again: bool
+) -> None:
+    """As in the unit's file system, when somebody removes /run/meshctl."""
+    path = tmp_path / "meshctl" / "agent.sock"
+    with ExitStack() as ends:
+        if again:
+            path.parent.mkdir()
+        subprocess.run(["mount", "--bind", "-o", "ro", str(tmp_path), str(tmp_path)], check=True)
+        ends.callback(subprocess.run, ["umount", "-l", str(tmp_path)], check=True)
+        control = Control(path, report)
+        ends.callback(control.close)
+        for now in (0.0, LOOK_S):
+            with pytest.raises(OSError, match="only a start makes it anew: systemctl restart meshctl-agent") as caught:
+                control.poll(now)
+            assert caught.value.filename == str(path)
+
+
 HARM = {
     "gone": "rm agent.sock",
     "gone with its folder": "rm -r ../run",

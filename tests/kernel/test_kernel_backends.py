@@ -19,6 +19,10 @@ MTIMES = (
     "find /etc /opt/meshctl /var/lib/meshctl -xdev -path /var/lib/meshctl/agent -prune -o -newermt 2000-01-01"
     " -printf '%p %T@\\n' | sort"
 )
+# What the agent may not write to, and then what it may, as in docs/agent-node.md.
+READ_ONLY = "/ /etc /usr /boot /opt/meshctl /var /var/lib/meshctl /run /run/lock /run/systemd /dev /sys"
+WRITABLE = "/var/lib/meshctl/agent /run/meshctl /tmp /var/tmp /dev/shm"
+TRY = "nsenter -m -t $(systemctl show -p MainPID --value meshctl-agent) sh -c 'touch {0}/x && rm {0}/x && echo {0}'"
 KERNEL = "wg show wg0 dump | cut -f 1,3- | sed 1d | cut -f 1,3; ip -o addr; ip route; ip -6 route; nft -s list ruleset"
 
 
@@ -57,6 +61,17 @@ def test_a_second_apply_changes_nothing(mesh: KernelMesh) -> None:
         assert mesh.apply() == []
     assert _state(mesh) ^ before == set()
     assert mesh.handshake() >= handshake > 0
+
+
+def test_the_agent_may_write_to_its_folders_alone_and_says_what_to_do_when_one_is_removed(mesh: KernelMesh) -> None:
+    sh = mesh.guest.sh
+    tried = "; ".join(TRY.format(place) for place in f"{READ_ONLY} {WRITABLE}".split())
+    assert sh(tried, check=False).split() == WRITABLE.split()
+    sh("rm -r /run/meshctl")
+    assert "systemctl restart meshctl-agent" in sh("timeout 60 journalctl -f -u meshctl-agent | grep -m 1 'of=Control'")
+    sh("systemctl restart meshctl-agent")
+    assert sh("meshctl-agent status").startswith("kern: ")
+    assert sh("stat -c %a /run/meshctl") == "755\n"
 
 
 def test_a_changed_mtu_changes_only_that_and_loses_no_packet(mesh: KernelMesh) -> None:

@@ -23,6 +23,8 @@ MODE = 0o660
 _BACKLOG = 16
 # How often it is looked whether the socket is still where commands look for it.
 LOOK_S = 5.0
+# The unit may write to that one folder of /run, and to none that is made in its place.
+_FOLDER_GONE = "its folder was removed, and only a start makes it anew: systemctl restart meshctl-agent"
 
 
 class RequestError(ValueError):
@@ -143,10 +145,19 @@ def _place(path: Path) -> tuple[int, int] | None:
 
 def _listen(path: Path) -> tuple[socket.socket, tuple[int, int] | None]:
     """A socket at `path`, in place of one that an agent has left that was killed, and its place. Raises OSError;
-    EADDRINUSE where another agent runs."""
+    EADDRINUSE where another agent runs, EROFS in a folder that is not the one that the agent was started with."""
     if answers(path):
         raise OSError(errno.EADDRINUSE, "another agent answers", str(path))
-    make_public_dir(path.parent)
+    try:
+        make_public_dir(path.parent)
+        return _put(path)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise OSError(errno.EROFS, _FOLDER_GONE, str(path)) from error
+
+
+def _put(path: Path) -> tuple[socket.socket, tuple[int, int] | None]:
     temp = path.with_name(f".{path.name}.new")
     remove_quietly(temp)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
