@@ -19,7 +19,8 @@ from meshctl.errors import EXIT_FAILED, EXIT_OK, UsageError
 @click.option("--diff", "show_diff", is_flag=True, help="Also show the changed files' text (sensitive ones never).")
 @click.option("--locked", is_flag=True, help="Fail when the lock would have to change (for CI).")
 @click.option("--allow-destructive", is_flag=True,
-              help="Even leave a node without peers, remove over 30 % of the nodes or an anchor in use.")  # fmt: skip
+              help="Even leave a node without peers, remove over 30 % of the nodes or an anchor in use, or give one "
+              "end of a pair alone another pre-shared key.")  # fmt: skip
 @confirm_options
 @click.option("--serial", metavar="SIZES",
               help="Sizes of the waves, the last one again and again: 1,10%,100%. [default: that of --forks]")

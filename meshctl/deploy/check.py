@@ -107,7 +107,7 @@ class Check:
         """Note with whom it has a session, by its own clock, which may be set meanwhile. One that changes asks those
         that this run has not reached, too: who is heard now is waited for afterwards. Never raises."""
         with contextlib.suppress(RemoteError, ValueError):
-            before = self._before[host.name] = _counters(host)
+            before = self._before[host.name] = counters(host)
             unreached = self._outside.keys() | {name for name, other in self._hosts.items() if other.error is not None}
             asked = {
                 at: peer.name for at, peer in peers_by_key(host.doc).items()
@@ -128,7 +128,7 @@ class Check:
         """Note how much has come from each peer, before any host asks: who asks a moment after its peer has done so
         would else wait for that one's next keepalive. Without the numbers it does. Never raises."""
         with contextlib.suppress(RemoteError, ValueError):
-            self._counted[host.name] = _counters(host)
+            self._counted[host.name] = counters(host)
 
     def ask(self, host: Host, fresh: Transport | None = None) -> None:
         """Note who is not heard of those that there was a session with, or whose endpoint has just been changed. One
@@ -237,8 +237,8 @@ def try_way(host: Host) -> None:
     echo(host.name, host.transport)
 
 
-def _counters(host: Host) -> Counters:
-    """Raises RemoteError, and ValueError when WireGuard is not there to say anything."""
+def counters(host: Host) -> Counters:
+    """What its WireGuard has counted. Raises RemoteError, and ValueError when there is none to say anything."""
     if host.transport is None:
         raise ValueError("not connected")
     return Counters.parse(host.transport.run(_COUNTERS, timeout_s=COUNT_S).text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from meshctl.deploy import keys
+from meshctl.deploy import keys, psks
 from meshctl.deploy.host import Host
 from meshctl.deploy.outcome import (
     CHANGED,
@@ -30,7 +30,8 @@ def plan_outcome(hosts: Mapping[str, Host], inventory: Inventory, diffs: tuple[F
     """The plan as it stands."""
     return PlanOutcome(
         changes=tuple(change for host in hosts.values() if host.error is None for change in host.changes),
-        errors=errors(hosts), warnings=(*_warnings(hosts, inventory), *keys.pending(inventory.mesh)), diffs=diffs,
+        errors=errors(hosts), diffs=diffs,
+        warnings=(*_warnings(hosts, inventory), *keys.pending(inventory.mesh), *psks.another_secret(hosts.values())),
     )  # fmt: skip
 
 

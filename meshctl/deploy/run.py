@@ -6,11 +6,11 @@ The steps are those of docs/architecture.md, "An apply, from the outside in".
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 
 from meshctl.core.psk import PskRing
-from meshctl.deploy import applier, confirm, filediff, guard, histories, keys, reporting
+from meshctl.deploy import applier, confirm, filediff, guard, histories, keys, psks, reporting
 from meshctl.deploy import rollback as rollbacks
 from meshctl.deploy.door import Door, NetworkDoor
 from meshctl.deploy.host import Host, Terms
@@ -191,7 +191,7 @@ class _Run:
         if self._options.plan is not None:
             check_fresh(self._options.plan, reporting.plan_outcome(self._hosts, self._inventory))
         if not self._options.allow_destructive:
-            guard.refuse(guard.destructive(self._hosts.values(), self._inventory))
+            guard.refuse((*guard.destructive(self._hosts.values(), self._inventory), *self._lone_ends()))
 
     def make_keys(self) -> None:
         """Keys where there are none, their public halves into the lock, and every document rendered with them."""
@@ -212,6 +212,8 @@ class _Run:
             host.doc = (renderer.node(host.name) if renderer else host.doc).without_keyless_peers()
             if host.error is None:
                 guarded(host, Host.compare)
+        if renderer and not self._options.allow_destructive:  # of a host whose key is learned just now
+            guard.refuse(self._lone_ends())
 
     def converge(self) -> None:
         """The main transactions of all hosts that still differ."""
@@ -226,14 +228,20 @@ class _Run:
     @cached_property
     def _rollout(self) -> Rollout:
         mesh = self._inventory.mesh
-        outside = {
-            node.name: Host(node.name, NodeDoc(node.name, ()), self._connector(node.name, self._connections))
-            for node in mesh.managed() if node.name not in self._hosts
-        }  # fmt: skip
+        outside = self._outside(node.name for node in mesh.managed() if node.name not in self._hosts)
         return Rollout(
             self._hosts, outside, self._options, self._terms(), self._phases, self._anew,
             through(mesh, self._ways()), self._canaries,
         )  # fmt: skip
+
+    def _outside(self, names: Iterable[str]) -> dict[str, Host]:
+        """Hosts that this run is not about."""
+        return {name: Host(name, NodeDoc(name, ()), self._connector(name, self._connections)) for name in names}
+
+    def _lone_ends(self) -> tuple[str, ...]:
+        """Why pre-shared keys must not be changed like that; this machine alone cannot ask others."""
+        asked = (lambda _: {}) if self._options.local else self._outside
+        return psks.lone_ends(self._hosts, self._inventory.mesh, asked, self._phases)
 
     def read_histories(self) -> None:
         """What was applied to each host that was reached."""
