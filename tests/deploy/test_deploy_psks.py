@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
+import sys
 
 import pytest
-from sshmesh import Mesh
+from sshmesh import ROOT, Mesh
 
 QUICK = ("--confirm", "off")
 
@@ -70,6 +72,13 @@ def test_both_ends_in_one_run_get_another_one_and_a_plan_says_whose_all_are(mesh
 def test_a_peer_that_is_not_reached_is_not_left_alone_while_it_talks(mesh: Mesh, applied: str) -> None:
     before = psks(mesh)
     talk(mesh)
+    local = [sys.executable, "-m", "meshctl", "apply", str(mesh.path), *QUICK, "--local", "--limit", "one"]
+    alone = subprocess.run(
+        [*mesh.hosts["one"].namespaces, *local], capture_output=True, text=True, check=False, cwd=ROOT, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert alone.returncode == 1
+    assert "than two (not reached), which this run does not change" in alone.stderr
     mesh.sshlab.servers["two"].stop()
     done = mesh.run("apply", str(mesh.path), *QUICK)
     assert done.returncode == 1
