@@ -141,6 +141,8 @@ def _more(key: KeyState) -> str:
         return f"next key on {key.prepared} of {key.peers} peers{waits}"
     if key.state == "cleanup":
         return f"old keys still on {', '.join(key.waits_for)}; `meshctl apply` removes them"
+    if key.state == "unconfirmed":
+        return "it takes its old key again unless that is confirmed; `meshctl apply --resume` decides it"
     return "`meshctl keys rotate` brings it to an end" if key.state == "switched" else ""
 
 
@@ -154,9 +156,9 @@ def _rotation_text(rotation: Rotation) -> str:
         reasons = "; ".join(f"{other}: {why}" if other != name else why for other, why in node.because)
         tint = {"rotated": "green", "pending": "yellow"}.get(node.status, "red")
         lines.append(f"{name:<{width}}  {colour(f'{node.status:<7}', tint)}  {reasons}".rstrip())
-    lines += [f"{name} has old keys still: {why}" for name, why in (rotation.behind or {}).items()]
+    lines += [f"{name} is not cleaned up: {why}" for name, why in (rotation.behind or {}).items()]
     if rotation.behind:
-        lines.append("`meshctl apply` removes old keys when the others are back; `meshctl keys status` says whose.")
+        lines.append("`meshctl apply` does that when they are back; `meshctl keys status` says who has old keys.")
     if any(node.status == "pending" for node in rotation.nodes.values()):
         lines.append("Both keys of what is pending are valid; `meshctl keys rotate` goes on when the others are back.")
     lines += [f"{name} needs a new config: meshctl client show {name} --rekey" for name in rotation.clients]

@@ -250,6 +250,16 @@ def end_abandoned(host: Host) -> None:
     host.read()
 
 
+def undecided(host: Host) -> RemoteError:
+    """Why nothing is to be built upon a host as it is now."""
+    if host.facts is None or host.facts.pending is None:
+        raise RuntimeError("nothing waits to be decided")
+    return RemoteError(
+        f"{host.facts.pending.words}, waits to be confirmed there", node=host.name, kind="locked",
+        hint=hint("locked", host.name),
+    )
+
+
 def undo_damaged(host: Host) -> None:
     """Have the node undo what waits to be confirmed by a file that only the node itself can make something of. Raises
     RemoteError."""

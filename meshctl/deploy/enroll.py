@@ -20,7 +20,7 @@ def collect_keys(
     updated, errors = collect(inventory, options or RunOptions(), door, progress)
     if errors:
         raise MeshctlError(
-            "the lock was not written, these hosts did not answer:\n  " + "\n  ".join(map(str, errors)) + "\n ",
+            "the lock was not written, for not all keys are known:\n  " + "\n  ".join(map(str, errors)) + "\n ",
             hint="try again, or use --offline to pin addresses alone",
         )
     return updated

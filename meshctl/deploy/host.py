@@ -76,6 +76,11 @@ class Host:
     way: Way | None = None  # back to another state; None for an apply
     gone_back: bool = False
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the host may still be again what it was before an apply, which waits there to be confirmed."""
+        return self.facts is not None and self.facts.pending is not None and not self.confirmed
+
     def read(self, *, compare: bool = True) -> None:
         """Connect, run the facts script, compare. Raises RemoteError."""
         self.transport = self.connect()

@@ -43,12 +43,14 @@ def first_changes(host: Host) -> tuple[Change, ...]:
 
 def learned(hosts: Iterable[Host]) -> dict[tuple[str, str], PublicKey]:
     """(node, network) -> public key, for those that the lock does not have yet, or has as the next one of a node that
-    has switched to it already: the run that had it do so did not come to the lock."""
+    has switched to it already: the run that had it do so did not come to the lock. Not of one that may still take its
+    old key again: peers must have both until that is decided."""
     return {
         (host.name, w.network): key
         for host in hosts
         for w in host.doc.interfaces()
-        if (key := key_of(host, w)) is not None and (w.public_key is None or key == w.next_public_key)
+        if (key := key_of(host, w)) is not None
+        and (w.public_key is None or (key == w.next_public_key and not host.is_undecided))
     }
 
 

@@ -20,18 +20,18 @@ from meshctl.model.keys import PublicKey
 from meshctl.model.mesh import Attachment
 from meshctl.policy import Compiled, compile_mesh
 
-# Of one interface. `switched`: the node works with the next key, and the lock does not say so yet. `cleanup`: others
-# have an old key of it still.
-CURRENT, PENDING, SWITCHED, CLEANUP, NONE, UNKNOWN = STATES = (
-    "current", "pending", "switched", "cleanup", "none", "unknown",
+# Of one interface. `switched`: the node works with the next key, and the lock does not say so yet; `unconfirmed`: so it
+# does, and may still take its old key again. `cleanup`: others have an old key of it still.
+CURRENT, PENDING, SWITCHED, UNCONFIRMED, CLEANUP, NONE, UNKNOWN = STATES = (
+    "current", "pending", "switched", "unconfirmed", "cleanup", "none", "unknown",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class KeyState:
-    """One interface's. While its rotation is pending, `prepared` of its `peers` have the next key, and it waits for the
-    others, or for itself where it cannot be read or has lost the key. A clean-up waits for those that have an old key
-    still, or that it was not known to have reached and that cannot be read."""
+    """One interface's. While its rotation is pending, `prepared` of its `peers` have the next key for good. It waits
+    for the others, or for itself where it cannot be read, has lost the key or may take the old one again. A clean-up waits
+    for those that have an old key still, or that it was not known to have reached and that cannot be read."""
 
     node: str
     network: str
@@ -112,7 +112,7 @@ def _state(
     if host.facts is None:
         state, waits_for = (PENDING if following else UNKNOWN), [name]
     elif following and keys.key_of(host, wireguard) == following:
-        state = SWITCHED
+        state, waits_for = (UNCONFIRMED, [name]) if host.is_undecided else (SWITCHED, [])
     elif following and host.facts.key_files.get(wireguard.next_key_file) != following:
         waits_for = [name]
     if not following:
@@ -123,7 +123,7 @@ def _state(
     return KeyState(
         name, attached.network, attached.interface, _text(attached.public_key), _text(following), state,
         None if age_s is None else _rfc3339(now - age_s), age_s, keys.is_due(compiled.mesh, name, age_s),
-        len(peers), len(prepared), tuple(waits_for) if state in (PENDING, CLEANUP) else (),
+        len(peers), len(prepared), tuple(waits_for) if state in (PENDING, UNCONFIRMED, CLEANUP) else (),
     )  # fmt: skip
 
 
@@ -134,10 +134,10 @@ def _behind(hosts: Mapping[str, Host], name: str, peers: Iterable[str], old: Col
 
 
 def _has(peer: Host, compiled: Compiled, attached: Attachment) -> bool:
-    """Whether this peer has the next key as a peer of its own."""
+    """Whether this peer has the next key as a peer of its own, and keeps it."""
     its = compiled.mesh.nodes[peer.name].attachment(attached.network)
     live = peer.facts.interfaces.get(its.interface) if peer.facts and its else None
-    return live is not None and attached.next_public_key in live.peers
+    return live is not None and attached.next_public_key in live.peers and not peer.is_undecided
 
 
 def _rfc3339(when: float) -> str:

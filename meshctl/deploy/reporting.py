@@ -101,7 +101,10 @@ def _told(host: Host) -> tuple[str, ...]:
     elif host.facts and host.facts.pending and not host.confirmed:
         found.append(f"an apply of {host.facts.pending.who} waits for `meshctl confirm`, or `meshctl apply --resume`")
     if any(w.next_public_key and keys.key_of(host, w) == w.next_public_key for w in host.doc.interfaces()):
-        found.append("works with its next key already: apply puts that into the lock")
+        found.append(
+            "works with its next key, and takes the old one again unless that is confirmed" if host.is_undecided
+            else "works with its next key already: apply puts that into the lock"
+        )  # fmt: skip
     if host.facts and host.facts.undone:
         found.append(host.facts.undone.words)
     return tuple(found)

@@ -14,13 +14,13 @@ from functools import partial
 from meshctl.core.change import Change
 from meshctl.core.diff.keys import KNOWN_AFTER_APPLY, NEXT
 from meshctl.core.psk import PskRing
-from meshctl.deploy import keys, run
+from meshctl.deploy import confirm, keys, run
 from meshctl.deploy.applier import agent_command
 from meshctl.deploy.crew import Crew
 from meshctl.deploy.door import Door
 from meshctl.deploy.host import Host
 from meshctl.deploy.options import RunOptions
-from meshctl.deploy.outcome import ApplyOutcome
+from meshctl.deploy.outcome import UNCHANGED, ApplyOutcome
 from meshctl.deploy.progress import Progress, Silent
 from meshctl.deploy.rotation import FAILED, PENDING, ROTATED, NodeRotation, Rotation, why
 from meshctl.errors import MeshctlError, RemoteError, UsageError
@@ -108,11 +108,14 @@ class _Rotation:
 
     def bear(self) -> None:
         """Read all hosts; each node of the rotation that has no next key makes one. The lock then knows of all."""
-        self._crew.read()
         hosts = self._crew.hosts
+        self._crew.read()
+        abandoned = [name for name, host in hosts.items() if host.facts and host.facts.may_be_abandoned]
+        self._crew.each("undoing", abandoned, confirm.end_abandoned)
+        self._note_stopped()
         self._pin(self._inventory.with_keys(keys.learned(hosts.values())))
         self._rotated.update(name for name in self._peers if self._is_taken_over(name))
-        needing = [name for name in self._peers if name not in self._rotated and _birth(hosts[name])]
+        needing = [n for n in self._peers if n not in self._rotated | self._stopped.keys() and _birth(hosts[n])]
         self._crew.each("keys", needing, lambda host: self._prepare(host, _birth(host)), finish=True)
         self._note_stopped()
         born = {
@@ -142,8 +145,10 @@ class _Rotation:
             return
         outcome = self._run({name, *self._peers[name]}, replace(self._options, switch=frozenset((name,))))
         node = outcome.nodes[name]
-        if node.error is not None:
-            self._waits[name] = ((name, why(node.error)),)
+        if node.error is not None or node.status == UNCHANGED:
+            # Another run that had it switch meanwhile may take that back.
+            became = why(node.error) if node.error else "somebody else has it switch just now"
+            self._waits[name] = ((name, became),)
             return
         self._pin(self._inventory.switched((name,)))
         self._rotated.add(name)
@@ -172,16 +177,20 @@ class _Rotation:
         return any(a.next_public_key for a in self._inventory.mesh.nodes[name].attachments)
 
     def _is_taken_over(self, name: str) -> bool:
-        """Whether the lock had a next key for the node, to which it has switched already."""
+        """Whether the lock had a next key for the node, to which it has switched already, for good."""
         host = self._crew.hosts[name]
         pending = [w for w in host.doc.interfaces() if w.next_public_key]
-        return bool(pending) and all(keys.key_of(host, w) == w.next_public_key for w in pending)
+        switched = all(keys.key_of(host, w) == w.next_public_key for w in pending)
+        return bool(pending) and switched and not host.is_undecided
 
     def _reached(self) -> list[str]:
         return [name for name in self._crew.hosts if name not in self._stopped]
 
     def _note_stopped(self) -> None:
-        self._stopped |= {name: why(h.error) for name, h in self._crew.hosts.items() if h.error is not None}
+        """A host that may still go back is not built upon: neither its own key nor those that it has of others stay."""
+        hosts = self._crew.hosts.items()
+        self._stopped |= {name: confirm.undecided(host).message for name, host in hosts if host.is_undecided}
+        self._stopped |= {name: why(host.error) for name, host in hosts if host.error is not None}
 
     def _apply(self, names: Sequence[str]) -> None:
         """An ordinary apply to these; hosts that fail are not worked on any more."""

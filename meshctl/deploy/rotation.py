@@ -29,7 +29,7 @@ class NodeRotation:
 @dataclass(frozen=True)
 class Rotation:
     """All nodes of a rotation, by name. `clients` are the stock clients that need a new config; `behind` the nodes that
-    have an old key beside the new one still, each with why."""
+    were not cleaned up, each with why: a peer has an old key beside the new one still."""
 
     nodes: Mapping[str, NodeRotation]
     clients: tuple[str, ...] = ()

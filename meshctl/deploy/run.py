@@ -109,6 +109,7 @@ def collect_keys(
     """
     with _Run(inventory, None, options, door, progress) as run:
         run.read()
+        run.refuse_undecided()
         return run.with_learned_keys(), run.errors()
 
 
@@ -178,6 +179,12 @@ class _Run:
         """The inventory with the keys that the hosts have and the lock has not."""
         found = keys.learned(self._hosts.values())
         return self._inventory.with_keys(found) if found else self._inventory
+
+    def refuse_undecided(self) -> None:
+        """A host that may take an old key again has none yet that somebody could pin."""
+        for host in self._hosts.values():
+            if host.is_undecided and host.error is None and any(w.public_key is None for w in host.doc.interfaces()):
+                host.error = confirm.undecided(host)
 
     def settle(self) -> None:
         """What applies before this one have left to be decided. A host that goes back is another one, and read anew: so
