@@ -30,8 +30,8 @@ CURRENT, PENDING, SWITCHED, UNCONFIRMED, CLEANUP, NONE, UNKNOWN = STATES = (
 @dataclass(frozen=True)
 class KeyState:
     """One interface's. While its rotation is pending, `prepared` of its `peers` have the next key for good. It waits
-    for the others, or for itself where it cannot be read, has lost the key or may take the old one again. A clean-up waits
-    for those that have an old key still, or that it was not known to have reached and that cannot be read."""
+    for the others, or for itself where it cannot be read, has lost the key or may take the old one again. A clean-up
+    waits for those that have an old key still, or that it was not known to have reached and that cannot be read."""
 
     node: str
     network: str

@@ -57,6 +57,14 @@ def test_a_lost_key_is_refused_unless_the_live_interface_still_has_it() -> None:
         diff(doc(wireguard(public_key=A)), replace(lost, interfaces={}))
 
 
+def test_the_key_of_an_interface_that_has_another_name_now_is_taken_along() -> None:
+    renamed = replace(wireguard(public_key=A), interface="mesh0", key_file="/etc/wireguard/mesh0.key")
+    with pytest.raises(RemoteError, match="on the host wg0 has it") as caught:
+        diff(doc(renamed), host())
+    remedy = "on web1, cp -p /etc/wireguard/wg0.key /etc/wireguard/mesh0.key"
+    assert caught.value.hint == f"if mesh0 takes the place of wg0: {remedy}"
+
+
 def test_a_live_interface_with_another_key_gets_the_files() -> None:
     (change,) = diff(doc(wireguard(public_key=A)), host(live=B))
     assert (change.kind, change.before, change.after) == ("key", {"public_key": B.text}, {"public_key": A.text})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from meshctl.core.change import Change
 from meshctl.errors import RemoteError
@@ -86,8 +87,14 @@ def _check_pinned(want: WireGuard, facts: HostFacts, found: PublicKey | None) ->
     if want.public_key is None or (found and found in (want.public_key, want.next_public_key)):
         return
     has = f"the host's {want.interface} has {found}" if found else f"the host has lost {want.key_file}"
+    remedy = f"put the old key back, or accept the new one with: meshctl lock --rekey {facts.node}"
+    # An interface whose name was changed in the inventory.
+    before = next((i.name for i in facts.interfaces.values() if i.public_key == want.public_key), None)
+    if before and not found:
+        has = f"on the host {before} has it, and there is no {want.key_file}"
+        key_file = PurePosixPath(want.key_file).with_name(f"{before}.key")
+        remedy = f"if {want.interface} takes the place of {before}: on {facts.node}, cp -p {key_file} {want.key_file}"
     raise RemoteError(
         f"the lock pins the public key {want.public_key}, but {has}",
-        node=facts.node, kind="key-mismatch", step="keys",
-        hint=f"put the old key back, or accept the new one with: meshctl lock --rekey {facts.node}",
+        node=facts.node, kind="key-mismatch", step="keys", hint=remedy,
     )
