@@ -20,6 +20,7 @@ from agentnode_asked import asked, fetch, path, raw, running, states
 from agentnode_stage import ROOT, Stage, until
 from jsonschema import Draft202012Validator
 
+from meshctl.agent.node.ask import answers
 from meshctl.agent.node.clients import MAX_CLIENTS, MAX_REQUEST_BYTES
 from meshctl.agent.node.runlock import EXIT_RUNS
 from meshctl.core.agent.state import load
@@ -283,12 +284,12 @@ def test_an_agent_that_ends_takes_its_socket_and_its_metrics_along(stage: Stage)
 def test_a_second_agent_of_the_node_is_refused_and_so_is_a_cleanup(stage: Stage) -> None:
     """Whether or not the first one has its control socket: somebody may have removed that."""
     files = ["--document", str(stage.document("ann")), "--state", str(stage.state("ann"))]
-    hidden = stage.socket("ann").rename(stage.socket("ann").with_suffix(".hidden"))
+    stage.socket("ann").unlink()
     second = stage.agent("ann", "run", *files, "--metrics-file", str(stage.metrics("ann").with_suffix(".second")))
     clean = stage.agent("ann", "cleanup")
-    hidden.rename(stage.socket("ann"))
     assert second.returncode == clean.returncode == EXIT_RUNS
     assert second.stderr.startswith(f'error lock file={stage.state("ann")} reason="another agent runs" hint="stop ')
     assert clean.stderr == "the agent runs: stop it first (systemctl stop meshctl-agent)\n"
     assert stage.state("ann").exists()
+    until(lambda: answers(stage.socket("ann")), 10, stage.logs)  # it looks every five seconds
     assert asked(stage, "ann", "status")["node"] == "ann"

@@ -43,6 +43,8 @@ _CUT = """table netdev cut {{
  chain in {{ type filter hook ingress device "{0}" priority 0; policy drop; }}
  chain out {{ type filter hook egress device "{0}" priority 0; policy drop; }}
 }}"""
+# What a controller has sent before it was killed may not have begun, but begins all the same: sshd has it.
+_BEGUN = "timeout 60 sh -c 'while pgrep -f \"^sshd: root|meshctl-agent-[^ ]*pyz\" > /dev/null; do sleep 0.1; done'"
 # Who was at work when the controller died is at work until it has ended.
 _IDLE = "[ ! -e /run/meshctl/apply.lock ] || flock -w 60 /run/meshctl/apply.lock true || true"
 # What was staged by who was killed before it changed anything goes with the next apply.
@@ -129,7 +131,7 @@ class Chaos:
     def settle(self) -> list[str]:
         """Until nothing waits to be confirmed any more; what is left that should not be."""
         for node in NODES:
-            self.mesh.sh(node, f"{_UP}; {_IDLE}")
+            self.mesh.sh(node, f"{_UP}; {_BEGUN}; {_IDLE}")
         await_decided(self.mesh, *NODES)
         return [*self._looked(), *(f"{node} stays locked" for node in NODES if self.mesh.sh(node, _LOCKED).strip())]
 
