@@ -59,6 +59,20 @@ def test_two_anchors_that_are_far_apart_and_start_at_one_moment_have_a_tunnel_so
     assert all(peer.handshake_at is not None for node in world.nodes.values() for peer in node.kernel.wg.peers())
 
 
+def test_two_anchors_that_have_nothing_to_say_know_that_the_other_is_there() -> None:
+    anchors = tuple(NodeSpec(f"a{n}", n, kind="anchor") for n in (0, 1))
+    world = World(WorldSpec(0, Link(), (), anchors, (), seconds=1200.0))
+    shown: list[bool] = []
+
+    def look() -> None:
+        shown.extend(path.alive for node in world.nodes.values() for path in node.core.paths())
+
+    for minute in range(1, 20):
+        world.clock.at(60.0 * minute, look)
+    assert world.run().findings == ()
+    assert shown == [True] * (2 * 19)
+
+
 def test_a_port_is_mapped_anew_behind_another_router_that_has_the_first_ones_address() -> None:
     hard = Behaviour(ADDRESS_AND_PORT, ADDRESS_AND_PORT, RANDOM)
     sites = (*(SiteSpec(n, hard, "192.168.1", speaks=("upnp",)) for n in (0, 1)), SiteSpec(2, hard, "192.168.2"))
