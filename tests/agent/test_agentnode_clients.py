@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from meshctl.agent.node.clients import MAX_CLIENTS, PATIENCE_S, REST_S, Clients
+from meshctl.agent.node.clients import MAX_CLIENTS, MAX_OF_ONE, PATIENCE_S, REST_S, Clients
 from meshctl.core.agent.events import Event
 
 # More than any socket's buffer holds unless it is made so large.
@@ -33,9 +33,12 @@ def answer(said: bytes, _now: float) -> tuple[bytes, list[Event]] | None:
     return (ANSWER, []) if b"\n" in said else None
 
 
-def connect(listener: socket.socket) -> socket.socket:
+def connect(listener: socket.socket, source: int = 1) -> socket.socket:
+    """From 127.0.0.`source`, where that is asked over TCP."""
     sock = socket.socket(listener.family)
     sock.settimeout(5)
+    if listener.family != socket.AF_UNIX:
+        sock.bind((f"127.0.0.{source}", 0))
     sock.connect(listener.getsockname())
     return sock
 
@@ -65,7 +68,7 @@ def test_a_long_answer_is_whole_though_the_other_end_reads_it_later(listener: so
 
 def test_more_clients_than_there_is_room_for_wait_until_others_are_let_go(listener: socket.socket) -> None:
     clients = Clients(answer)
-    silent = [connect(listener) for _ in range(MAX_CLIENTS)]
+    silent = [connect(listener, 2 + number // MAX_OF_ONE) for number in range(MAX_CLIENTS)]
     with connect(listener) as late:
         late.sendall(b"\n")
         for _ in range(MAX_CLIENTS + 2):
@@ -77,6 +80,27 @@ def test_more_clients_than_there_is_room_for_wait_until_others_are_let_go(listen
             turn(clients, listener, 1.0 + PATIENCE_S)
         assert late.recv(4) == ANSWER[:4]
     assert [sock.recv(1) for sock in silent] == [b""] * MAX_CLIENTS
+    for sock in silent:
+        sock.close()
+
+
+@pytest.mark.parametrize("listener", ["tcp"], indirect=True)
+def test_who_opens_hundreds_and_says_nothing_keeps_nobody_else_waiting(listener: socket.socket) -> None:
+    listener.listen(300)
+    clients = Clients(answer)
+    silent = [connect(listener, 2) for _ in range(300)]
+    with connect(listener, 3) as other:
+        other.sendall(b"\n")
+        for _ in range(302):
+            turn(clients, listener, 1.0)
+        assert other.recv(4) == ANSWER[:4]
+    assert [sock for sock in silent if not select.select([sock], [], [], 0)[0]] == silent[:MAX_OF_ONE]
+    turn(clients, listener, 1.0 + PATIENCE_S)
+    with connect(listener, 2) as again:
+        again.sendall(b"\n")
+        for _ in range(2):
+            turn(clients, listener, 2.0 + PATIENCE_S)
+        assert again.recv(4) == ANSWER[:4], "it may come back"
     for sock in silent:
         sock.close()
 

@@ -17,7 +17,9 @@ from meshctl.agent.node.sockopt import SO_SNDBUFFORCE
 from meshctl.core.agent.events import Event
 
 # At once; who comes then waits in the kernel's queue.
-MAX_CLIENTS = 8
+MAX_CLIENTS = 32
+# Of one address; what it opens beyond that is closed, so that others need not wait behind it in the queue.
+MAX_OF_ONE = 8
 MAX_REQUEST_BYTES = 4096
 PATIENCE_S = 5.0
 # Without a descriptor left a listener stays readable: so long nobody is let in then.
@@ -33,6 +35,7 @@ Answer = Callable[[bytes, float], "tuple[bytes, list[Event]] | None"]
 @dataclass
 class _Client:
     sock: socket.socket
+    source: str  # its IP; "" on this host's own socket
     ends_at: float
     said: bytes = b""
 
@@ -73,14 +76,18 @@ class Clients:
 
     def _accept(self, listener: socket.socket, now: float) -> list[Event]:
         try:
-            sock, _ = listener.accept()
+            sock, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return []
         except OSError:
             self._rests_until = now + REST_S
             raise
+        source = address[0] if listener.family != socket.AF_UNIX else ""
+        if source and sum(client.source == source for client in self._open) >= MAX_OF_ONE:
+            sock.close()
+            return []
         sock.setblocking(False)
-        self._open.append(_Client(sock, now + PATIENCE_S))
+        self._open.append(_Client(sock, source, now + PATIENCE_S))
         return []
 
     def _read(self, client: _Client, now: float) -> list[Event]:
