@@ -29,14 +29,16 @@ def clock(share: float) -> Callable[[], tuple[int, int]]:
 class Runner:
     """Runs that end as told and leave these failures behind, and what they were asked for."""
 
-    def __init__(self, last_failed: Path, failed: list[str], statuses: list[int]) -> None:
-        self._last_failed, self._failed, self._statuses = last_failed, failed, statuses
+    def __init__(self, last_failed: Path, failed: list[str], statuses: list[int], *, hung: bool = False) -> None:
+        self._last_failed, self._failed, self._statuses, self._hung = last_failed, failed, statuses, hung
         self.runs: list[list[str]] = []
 
     def __call__(self, *words: str) -> int:
         self.runs.append(list(words))
         if self._failed:
             self._last_failed.write_text(json.dumps(dict.fromkeys(self._failed, True)))
+        if self._hung:
+            self._last_failed.with_name(run.GUEST_HUNG).touch()
         return self._statuses.pop(0)
 
 
@@ -52,6 +54,23 @@ def test_files_with_failures_are_run_again_where_others_had_the_machine_and_that
     runner = Runner(cache, FAILED, [1, second])
     assert run.main(["-n", "2"], runner, clock(0.05), cache) == second
     assert runner.runs == [["-n", "2"], ["tests/a.py", "tests/b.py"]]
+
+
+def test_files_with_failures_are_run_again_where_the_emulators_guest_hung(tmp_path: Path) -> None:
+    cache = tmp_path / "lastfailed"
+    runner = Runner(cache, FAILED, [1, 0], hung=True)
+    assert run.main([], runner, clock(0.0), cache) == 0
+    assert runner.runs[1:] == [["tests/a.py", "tests/b.py"]]
+
+
+def test_the_guests_leave_word_there() -> None:
+    assert f'"{run.GUEST_HUNG}"' in (ROOT / "tests" / "kernel" / "kernel_guest.py").read_text(encoding="utf-8")
+
+
+def test_that_a_guest_hung_in_another_run_says_nothing_of_this_one(tmp_path: Path) -> None:
+    cache = tmp_path / "lastfailed"
+    cache.with_name(run.GUEST_HUNG).touch()
+    assert run.main([], Runner(cache, FAILED, [1]), clock(0.0), cache) == 1
 
 
 @pytest.mark.parametrize(

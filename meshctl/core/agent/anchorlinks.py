@@ -130,8 +130,8 @@ class AnchorLinks:
         return anchor_server(address, self._context.config.id, session, link.peer.pair_key)
 
     def _keep_alive(self, link: AnchorLink, status: PeerStatus) -> None:
-        """A keepalive shorter than the NAT's patience, where it is known. Two anchors that have nothing to say have one,
-        too: WireGuard makes no handshakes for silence, and a link without them is not seen to be up."""
+        """A keepalive shorter than the NAT's patience, where it is known. Anchors have one of each other, too, while
+        they have nothing to say: WireGuard makes no handshakes then, and a link without them is not seen to be up."""
         interval_s = self._context.lifetime.keepalive_s
         if link.up and status.keepalive_s != interval_s:
             self._context.act(SetKeepalive(link.peer.public_key, interval_s))
